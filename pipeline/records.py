@@ -1,0 +1,119 @@
+"""The records that travel through the pipeline. Times are seconds since a video's first presented frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+OutcomeKind = Literal["done", "empty", "partial", "failed"]
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A file of the input folder, before anyone opened it."""
+
+    video_id: str
+    """Path below the input folder without suffix, POSIX separators; unique in a run."""
+    path: Path
+
+
+@dataclass(frozen=True)
+class AudioTrack:
+    """The first audio stream of a file."""
+
+    rate_hz: int
+    channels: int
+    start_s: float
+    """When its first sample sounds, relative to the first presented frame; may be negative."""
+    duration_s: float | None
+    """As the container states it; None where it says nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What a look at the container tells, without decoding a frame."""
+
+    container: str
+    codec: str
+    width_px: int
+    """After rotation."""
+    height_px: int
+    rotation_deg: int
+    """Counter-clockwise rotation that brings stored frames upright: 0, 90, 180 or 270."""
+    fps: float
+    """Average rate; nominal only, `frame_times_s` is the truth."""
+    frame_times_s: NDArray[np.float64]
+    """One per frame that a decoder will present, ascending, the first 0."""
+    end_s: float
+    """When the last frame stops being shown."""
+    declared_end_s: float | None
+    """The same as the container's header states it; None where it says nothing."""
+    audio: AudioTrack | None
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frame_times_s)
+
+
+@dataclass(frozen=True, eq=False)
+class VideoRecord:
+    """One video of a run: the file, its bytes, and what probing found."""
+
+    video_id: str
+    path: Path
+    size_bytes: int
+    modified_ns: int
+    content_digest: str
+    """SHA-256 of the bytes, hexadecimal."""
+    probe: Probe
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureRow:
+    """One video's features of one stream, as it stands in the store."""
+
+    video_id: str
+    stream: str
+    key: str
+    """Digest of (content digest, resolved stream spec, checkpoint digests, extractor version)."""
+    content_digest: str
+    settings_digest: str
+    """Digest of everything in the key but the content: equal for all rows of a stream in a clean store."""
+    outcome: Literal["done", "partial"]
+    features: NDArray[np.float32]
+    """``[segments, dim]``"""
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+    provenance: dict[str, str] = field(default_factory=dict[str, str])
+    """Device, decoder and library versions that the key does not cover."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How (video, stream) ended."""
+
+    video_id: str
+    stream: str
+    kind: OutcomeKind
+    reason: str = ""
+    """Empty for done; otherwise one sentence that a person can act on."""
+    transient: bool = False
+    """Only for failed: the next run tries again by itself."""
+    key: str = ""
+    """Empty where the file could not even be read."""
+    content_digest: str = ""
+    settings_digest: str = ""
+    size_bytes: int = 0
+    modified_ns: int = 0
+    """With ``size_bytes``: lets a later run trust ``content_digest`` without reading the file again."""
+    frames_expected: int = 0
+    frames_delivered: int = 0
+    segments: int = 0
+    decode_s: float = 0.0
+    """Wall time from the first request to the last frame."""
+    compute_s: float = 0.0
+    """This stream's share of preparation and network time."""
