@@ -1,0 +1,64 @@
+"""The one table of extractors. Nothing is scanned or decorated into it, and nothing is imported before it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, cast
+
+import torch
+from pydantic import ValidationError
+
+from ..manifests.errors import ManifestError
+from ..manifests.streams import StreamSpec
+from .checkpoints import Weights
+from .protocol import Extractor
+
+EXTRACTORS: dict[str, str] = {
+    "i3d_rgb": "i3d_rgb:I3DRgb",
+    "i3d_flow": "i3d_flow:I3DFlow",
+    "video_swin_b": "video_swin:VideoSwinB",
+    "resnet_frame": "resnet_frame:ResNetFrame",
+    "resnet_crop": "resnet_crop:ResNetCrop",
+    "ast": "audio_spectrogram:AudioSpectrogramTransformer",
+    "pytorchvideo": "pytorchvideo_hub:PytorchVideoHub",
+    "motion": "motion:Motion",
+    "rhythm": "rhythm:Rhythm",
+}
+"""Name in a recipe → ``module:class`` in this package. A name may carry a variant: ``pytorchvideo:x3d_m``."""
+
+
+def extractor_class(name: str) -> type[Extractor]:
+    """The class behind a recipe's ``extractor = NAME``; raises `ManifestError` for a name that is not in the table."""
+    family = name.partition(":")[0]
+    if family not in EXTRACTORS:
+        raise ManifestError(f"extractor {name!r} is not known; there are {', '.join(sorted(EXTRACTORS))}")
+    module_name, _, class_name = EXTRACTORS[family].partition(":")
+    return cast(type[Extractor], getattr(import_module(f".{module_name}", __package__), class_name))
+
+
+def resolve(spec: StreamSpec) -> StreamSpec:
+    """The spec with every setting of its extractor filled in and checked; raises `ManifestError`."""
+    extractor = extractor_class(spec.extractor)
+    try:
+        settings = extractor.Settings.model_validate(spec.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("settings", *first["loc"]))
+        raise ManifestError(f"extractor {spec.extractor}: {where}: {first['msg']} (got {first['input']!r})") from None
+    if set(spec.weights) != set(extractor.weight_roles):
+        raise ManifestError(
+            f"extractor {spec.extractor}: weights must name {sorted(extractor.weight_roles) or 'nothing'}, "
+            f"not {sorted(spec.weights) or 'nothing'}"
+        )
+    return spec.model_copy(update={"settings": settings.model_dump(mode="json")})
+
+
+def build(spec: StreamSpec, weights: Mapping[str, Weights], device: torch.device) -> Extractor:
+    """An extractor ready to run. ``spec`` must come from `resolve`; ``weights`` holds one entry for each role."""
+    extractor: Any = extractor_class(spec.extractor)
+    settings = extractor.Settings.model_validate(spec.settings)
+    keywords = {name: getattr(settings, name) for name in type(settings).model_fields}
+    if variant := spec.extractor.partition(":")[2]:
+        keywords["variant"] = variant
+    return extractor(weights=weights, device=device, precision=spec.precision, **keywords)
