@@ -1,0 +1,78 @@
+"""Which frames make which segment: pure functions from frame times to frame indices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..manifests.streams import Sampling
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """The segments that one stream cuts out of one video."""
+
+    frame_indices: NDArray[np.int64]
+    """``[segments, frames]``: decoded frames by their position in the video, in the order of the segment."""
+    next_frame_index: NDArray[np.int64]
+    """``[segments]``: the sampled frame after each segment, -1 where the video ends with it."""
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.start_s)
+
+
+def cut_segments(frame_times_s: NDArray[np.float64], end_s: float, sampling: Sampling) -> Segments:
+    """All segments of a video whose frames are shown at ``frame_times_s`` and whose last one leaves at ``end_s``."""
+    frames, times_s = _sampled_frames(frame_times_s, end_s, sampling)
+    positions = _segment_positions(len(frames), sampling)
+    inside = np.minimum(positions, len(frames) - 1)
+    following = positions[:, -1] + 1 if len(positions) else np.zeros(0, np.int64)
+    edges_s = np.append(times_s, end_s)
+    return Segments(
+        frame_indices=frames[inside],
+        next_frame_index=np.append(frames, -1)[np.minimum(following, len(frames))],
+        start_s=times_s[inside[:, 0]],
+        end_s=edges_s[np.minimum(following, len(frames))],
+    )
+
+
+def nearest_frames(frame_times_s: NDArray[np.float64], ticks_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    """For each tick the frame that is nearest in time, the earlier of two equally near.
+
+    Nearest, not "last shown": containers round times (WebM to milliseconds), and a rounded time must not repeat one
+    frame and lose the next when the rate asked for is the rate recorded.
+    """
+    right = np.clip(np.searchsorted(frame_times_s, ticks_s), 1, max(len(frame_times_s) - 1, 1))
+    if len(frame_times_s) < 2:
+        return np.zeros(len(ticks_s), np.int64)
+    left_is_nearer = ticks_s - frame_times_s[right - 1] <= frame_times_s[right] - ticks_s
+    return (right - left_is_nearer).astype(np.int64)
+
+
+def _sampled_frames(
+    frame_times_s: NDArray[np.float64], end_s: float, sampling: Sampling
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Indices of the sampled frames, and the time that each stands for."""
+    if sampling.fps == "native" or len(frame_times_s) == 0:
+        return np.arange(len(frame_times_s), dtype=np.int64), frame_times_s
+    # a video of 2.0 s at 5 fps has ten ticks, not eleven because of the last bit of a float
+    num_ticks = max(1, int(np.ceil(end_s * sampling.fps - 1e-6)))
+    ticks_s = np.arange(num_ticks) / sampling.fps
+    return nearest_frames(frame_times_s, ticks_s), ticks_s
+
+
+def _segment_positions(num_sampled: int, sampling: Sampling) -> NDArray[np.int64]:
+    """``[segments, frames]`` positions in the sampled sequence; ``pad-last`` runs past its end."""
+    length, step = sampling.frames_per_segment, sampling.frames_per_step
+    num_segments = max(0, (num_sampled - length) // step + 1)
+    covered = (num_segments - 1) * step + length if num_segments else 0
+    left_over = num_sampled - covered
+    if sampling.remainder == "pad-last" and left_over > 0:
+        num_segments += 1
+    first = left_over // 2 if sampling.remainder == "drop-both" and num_segments else 0
+    starts = first + step * np.arange(num_segments, dtype=np.int64)
+    return starts[:, None] + np.arange(length, dtype=np.int64)
