@@ -1,0 +1,89 @@
+"""Golden numbers, and networks filled with the weights that they were made with."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from arabesque.extractors.checkpoints import CheckpointFile
+from numpy.typing import NDArray
+from torch import Tensor
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What a published network computes on seeded weights; ``note`` says of which input."""
+
+    note: str
+    state_dict: dict[str, Tensor]
+    """In the published key names."""
+    arrays: dict[str, NDArray]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Golden]:
+    """``golden(name)``: tests/golden/NAME.json and .npz, with the state dict that the first describes."""
+
+    def read(name: str) -> Golden:
+        spec = json.loads((GOLDEN / f"{name}.json").read_text())
+        with np.load(GOLDEN / f"{name}.npz") as arrays:
+            return Golden(spec["note"], seeded_state_dict(spec["entries"], spec["seed"]), dict(arrays))
+
+    return read
+
+
+@pytest.fixture
+def save_checkpoint(tmp_path: Path) -> Iterator[Callable[..., CheckpointFile]]:
+    """``save_checkpoint(content, layout)`` writes a file as a download would be; it goes when the test ends."""
+    paths: list[Path] = []
+
+    def save(content: object, layout: str, name: str = "seeded") -> CheckpointFile:
+        path = tmp_path / f"{name}-{len(paths)}.pth"
+        torch.save(content, path)
+        paths.append(path)
+        return CheckpointFile(name=name, path=path, digest="0" * 64, layout=layout)
+
+    yield save
+    for path in paths:
+        path.unlink()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real clips and weights that lies beside some checkouts."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not here")
+    return SHARED
+
+
+def seeded_state_dict(entries: Mapping[str, list[int]], seed: int) -> dict[str, Tensor]:
+    """The same numbers on every machine, for any keys and shapes; ``num_batches_tracked`` counters are zero."""
+    return {
+        name: torch.zeros((), dtype=torch.int64)
+        if name.endswith("num_batches_tracked")
+        else torch.from_numpy(_seeded_array(name, tuple(shape), seed))
+        for name, shape in entries.items()
+    }
+
+
+def _seeded_array(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    """Decided by name, shape and seed alone; the golden arrays were made with exactly these draws."""
+    rng = np.random.Generator(np.random.Philox(key=(seed << 32) | zlib.crc32(name.encode())))
+    if name.endswith("running_var"):
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    draws = np.asarray(rng.standard_normal(shape))
+    if name.endswith("running_mean"):
+        return (0.1 * draws).astype(np.float32)
+    if len(shape) <= 1:
+        return (float(name.endswith("weight")) + 0.1 * draws).astype(np.float32)
+    return (draws / math.sqrt(max(1, math.prod(shape[1:])))).astype(np.float32)
