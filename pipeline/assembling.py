@@ -1,0 +1,147 @@
+"""The assembling stage: windows of a video in, whole segments out, each once its last frame and sound are there."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from ..extractors.protocol import AudioNeed, SegmentInput
+from ..manifests.streams import Geometry
+from .geometries import PreprocessedWindow, WindowFailure
+from .slots import AudioChunk
+from .waveforms import WaveformCursor
+from .work import Passing, SegmentWork, StreamPlan, VideoEnd, VideoPlan
+
+
+class Assembler:
+    """Keeps the unfinished segments of every video in flight; call it with one window or one end at a time.
+
+    Windows of one video must come in their order. Videos may be interleaved.
+    """
+
+    def __init__(self) -> None:
+        self._videos: dict[str, _VideoAssembly] = {}
+
+    def __call__(
+        self, item: PreprocessedWindow | WindowFailure | VideoEnd | Passing
+    ) -> Iterator[SegmentWork | VideoEnd | Passing]:
+        if not isinstance(item, PreprocessedWindow | WindowFailure | VideoEnd):
+            yield item
+            return
+        video_id = item.plan.video.video_id
+        assembly = self._videos.setdefault(video_id, _VideoAssembly(item.plan))
+        if isinstance(item, PreprocessedWindow):
+            yield from assembly.push(item)
+        elif isinstance(item, WindowFailure):
+            assembly.failure = assembly.failure or item
+        else:
+            del self._videos[video_id]
+            yield from assembly.finish(item)
+
+
+class _VideoAssembly:
+    def __init__(self, plan: VideoPlan) -> None:
+        self._plan = plan
+        self._todo = {name: deque(stream.todo) for name, stream in plan.streams.items()}
+        self._frames: dict[Geometry, dict[int, torch.Tensor]] = {geometry: {} for geometry in plan.frames_by_geometry}
+        self._waveforms = self._open_waveforms()
+        self._sent: Counter[str] = Counter()
+        self.failure: WindowFailure | None = None
+
+    def push(self, window: PreprocessedWindow) -> Iterator[SegmentWork]:
+        for geometry, (indices, frames) in window.frames.items():
+            self._frames[geometry].update(zip(indices.tolist(), frames, strict=True))
+        if window.audio is not None:
+            self._hear(window.audio)
+        yield from self._complete_segments()
+        self._forget_frames()
+
+    def finish(self, end: VideoEnd) -> Iterator[SegmentWork | VideoEnd]:
+        """Segments that were only waiting for sound that never comes, and the end with all that was sent."""
+        if not end.broke:
+            for cursors in self._waveforms.values():
+                for cursor in cursors.values():
+                    cursor.finish()
+            yield from self._complete_segments()
+        if self.failure is not None:
+            end = replace(end, broke=self.failure.reason, transient=True)
+        yield replace(end, segments_sent=self._sent)
+
+    def _open_waveforms(self) -> dict[AudioNeed, dict[str, WaveformCursor]]:
+        """One cursor for each listening stream: streams may read different intervals of the same sound."""
+        cursors: dict[AudioNeed, dict[str, WaveformCursor]] = {}
+        track = self._plan.video.probe.audio
+        for name, stream in self._plan.streams.items():
+            need = stream.stream.extractor.audio
+            if need is not None and track is not None:
+                cursors.setdefault(need, {})[name] = WaveformCursor(need, track.rate_hz, track.start_s)
+        return cursors
+
+    def _hear(self, chunk: AudioChunk) -> None:
+        for cursors in self._waveforms.values():
+            for cursor in cursors.values():
+                cursor.push(chunk.samples)
+
+    def _complete_segments(self) -> Iterator[SegmentWork]:
+        for name, todo in self._todo.items():
+            stream = self._plan.streams[name]
+            while todo and (work := self._segment(stream, todo[0])) is not _NOT_YET:
+                todo.popleft()
+                if isinstance(work, SegmentWork):  # a segment without sound is left out, and the collector sees it
+                    self._sent[name] += 1
+                    yield work
+
+    def _segment(self, plan: StreamPlan, index: int) -> SegmentWork | object | None:
+        """The segment as work; None where there is no sound to it; `_NOT_YET` while something is missing."""
+        extractor = plan.stream.extractor
+        start_s, end_s = float(plan.segments.start_s[index]), float(plan.segments.end_s[index])
+        frames, waveform, times_s = None, None, ()
+        if extractor.frames is not None:
+            arrived = self._frames[extractor.frames.geometry]
+            needed = _frames_of_segment(plan, index)
+            if not all(frame in arrived for frame in needed):
+                return _NOT_YET
+            frames = torch.stack([arrived[frame] for frame in needed])
+            times_s = tuple(self._plan.video.probe.frame_times_s[needed].tolist())
+        if extractor.audio is not None:
+            cursor = self._waveforms[extractor.audio][plan.stream.name]
+            if not cursor.reaches(end_s):
+                return _NOT_YET
+            waveform = cursor.take(start_s, end_s)
+            if waveform is None:
+                return None
+        segment = SegmentInput(index, start_s, end_s, frames, times_s, waveform)
+        return SegmentWork(self._plan, plan.stream, segment)
+
+    def _forget_frames(self) -> None:
+        """Drops the frames that no segment still to come will ask for."""
+        for geometry, arrived in self._frames.items():
+            first_needed = min(
+                (
+                    int(self._plan.streams[name].segments.frame_indices[todo[0], 0])
+                    for name, todo in self._todo.items()
+                    if todo and _uses(self._plan.streams[name], geometry)
+                ),
+                default=None,
+            )
+            for index in [index for index in arrived if first_needed is None or index < first_needed]:
+                del arrived[index]
+
+
+_NOT_YET = object()
+
+
+def _uses(plan: StreamPlan, geometry: Geometry) -> bool:
+    need = plan.stream.extractor.frames
+    return need is not None and need.geometry == geometry
+
+
+def _frames_of_segment(plan: StreamPlan, index: int) -> list[int]:
+    need, segments = plan.stream.extractor.frames, plan.segments
+    frames = segments.frame_indices[index].tolist()
+    if need is not None and need.next_frame and (following := int(segments.next_frame_index[index])) >= 0:
+        frames.append(following)
+    return frames

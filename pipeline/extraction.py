@@ -1,0 +1,202 @@
+"""The main job: a folder of videos, a recipe and an output folder become a feature store. The page behind the door."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..extractors.checkpoints import Weights
+from ..extractors.table import build, extractor_class, resolve
+from ..manifests.errors import ManifestError
+from ..manifests.recipes import Recipe
+from .compaction import compact
+from .inputs import Inputs, find_videos
+from .keys import settings_digest
+from .ledger import Ledger, read_ledger
+from .records import Outcome, VideoFile
+from .runner import Concurrency, run_stages
+from .slots import SlotPool
+from .stage_clock import StageClock
+from .store import read_manifest, read_progress, write_manifest
+from .store_writer import StoreWriter, set_aside_stale
+from .weights_cache import resolve_weights
+from .work import SegmentFeature, Stream
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; none of it changes a feature beyond the stated tolerance."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    decoder: str = "pyav"
+    num_decoders: int = 1
+    num_cpu_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    retry_failed: bool = False
+    float16: bool = False
+
+
+class Extraction:
+    """One run. Construct it (everything that can be refused is refused here), then iterate over it to carry it out.
+
+    Iterating yields each `Outcome` and each `SegmentFeature` once it is written; an interruption loses at most what
+    the writer had not flushed. Raises `ManifestError` for a recipe, an input or an output folder that cannot be
+    obeyed, `WeightsError` for a checkpoint that is not there.
+    """
+
+    def __init__(
+        self,
+        videos: Path,
+        recipe: Recipe,
+        out: Path,
+        *,
+        weights: str | None = None,
+        options: RunOptions | None = None,
+    ) -> None:
+        self.options = options or RunOptions()
+        self.out = out
+        self.inputs = _inputs(videos)
+        self._root = videos
+        self.recipe = recipe.model_copy(
+            update={"streams": {name: resolve(spec) for name, spec in recipe.streams.items()}}
+        )
+        self.weights = {name: resolve_weights(spec.weights, weights) for name, spec in self.recipe.streams.items()}
+        self.settings_digests = {
+            name: settings_digest(spec, _digests(self.weights[name]), extractor_class(spec.extractor).version)
+            for name, spec in self.recipe.streams.items()
+        }
+        _refuse_other_recipe(out, self.recipe)
+        self.ledger: Ledger = read_ledger(out, retry_failed=self.options.retry_failed)
+        self.clock = StageClock()
+
+    @cached_property
+    def pending(self) -> list[VideoFile]:
+        """Videos that still owe something; the settled ones are not opened."""
+        return [
+            file for file in self.inputs.videos if not self.ledger.is_video_settled(file, self.settings_digests)
+        ]
+
+    def __iter__(self) -> Iterator[Outcome | SegmentFeature]:
+        streams = self._build_streams() if self.pending else []
+        self._write_manifest(streams)
+        with ExitStack() as stack:
+            writer = stack.enter_context(StoreWriter(self.out, float16=self.options.float16))
+            for outcome in self._clashes():
+                writer.add_outcome(outcome)
+                yield outcome
+            if self.pending:
+                slots = stack.enter_context(SlotPool(self.options.num_decoders, self.options.decoder))
+                yield from self._run(streams, slots, writer)
+        compact(self.out, writer.writer_id)
+
+    def _run(self, streams: list[Stream], slots: SlotPool, writer: StoreWriter) -> Iterator[Outcome | SegmentFeature]:
+        threads = self.options.num_cpu_threads
+        return run_stages(
+            self.pending,
+            streams,
+            slots=slots,
+            writer=writer,
+            ledger=self.ledger,
+            progress=read_progress(self.out),
+            provenance=self._made_with() | {"device": _device_name(self.options.device)},
+            device=self.options.device,
+            concurrency=Concurrency(self.options.num_decoders, preprocess=1, prepare=max(1, threads // 2)),
+            clock=self.clock,
+        )
+
+    def _build_streams(self) -> list[Stream]:
+        return [
+            Stream(
+                name=name,
+                spec=spec,
+                extractor=build(spec, self.weights[name], self.options.device),
+                settings_digest=self.settings_digests[name],
+                weight_digests=_digests(self.weights[name]),
+            )
+            for name, spec in self.recipe.streams.items()
+        ]
+
+    def _clashes(self) -> Iterator[Outcome]:
+        for video_id, paths in self.inputs.clashes.items():
+            names = ", ".join(path.name for path in paths)
+            reason = f"{names} would all be video {video_id!r}; rename or move all but one"
+            for stream in self.recipe.streams:
+                yield Outcome(video_id, stream, "failed", reason, transient=True)
+
+    def _write_manifest(self, streams: list[Stream]) -> None:
+        """Says what the store holds, after setting aside what was made with other settings."""
+        earlier = read_manifest(self.out) if (self.out / "arabesque.toml").exists() else {}
+        known: dict[str, Any] = earlier.get("streams", {})
+        for name, digest in self.settings_digests.items():
+            if name in known and known[name]["settings_digest"] != digest:
+                set_aside_stale(self.out, name, digest)
+        described = {stream.name: _describe(stream) for stream in streams}
+        write_manifest(
+            self.out,
+            {
+                "format": 1,
+                "created": earlier.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
+                "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
+                "streams": known | described,
+                "inputs": {"folder": str(self._root.resolve()), "videos": len(self.inputs.videos)},
+                "made_with": self._made_with(),
+            },
+        )
+
+    def _made_with(self) -> dict[str, str]:
+        packages = ("arabesque", "torch", "torchvision", "numpy", "av")
+        return {name: version(name) for name in packages} | {
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "decoder": self.options.decoder,
+        }
+
+
+def _inputs(videos: Path) -> Inputs:
+    try:
+        inputs = find_videos(videos)
+    except FileNotFoundError:
+        raise ManifestError(f"{videos}: there is no such folder or file; check the path") from None
+    if not inputs.videos and not inputs.clashes:
+        others = f" among its {inputs.num_other_files} files" if inputs.num_other_files else ""
+        raise ManifestError(f"{videos}: no videos in it{others}; give a folder that holds .mp4, .avi, .webm, … files")
+    return inputs
+
+
+def _refuse_other_recipe(out: Path, recipe: Recipe) -> None:
+    """A store belongs to one recipe by name; changed settings of its streams are set aside, another method is not."""
+    if not (out / "arabesque.toml").exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ManifestError(f"{out}: is not empty and no feature store; give --out a new or empty folder")
+        return
+    made_by = read_manifest(out)["recipe"]["name"]
+    if made_by != recipe.name:
+        raise ManifestError(
+            f"{out}: holds features of recipe {made_by!r}, not {recipe.name!r}; give --out another folder"
+        )
+
+
+def _digests(weights: Mapping[str, Weights]) -> dict[str, str]:
+    return {role: source.digest for role, source in weights.items()}
+
+
+def _describe(stream: Stream) -> dict[str, Any]:
+    return {
+        "settings_digest": stream.settings_digest,
+        "dim": stream.extractor.dim,
+        "extractor_version": stream.extractor.version,
+        "weights": dict(stream.weight_digests),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"

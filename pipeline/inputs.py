@@ -1,0 +1,71 @@
+"""Which files of a folder are videos, and under which id each one goes."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .records import VideoFile
+
+VIDEO_SUFFIXES = frozenset([".3g2", ".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mts", ".ts", ".webm"])
+"""Of the containers that the decoders open."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a folder holds: videos in the order of their ids, ids that several files claim, and the rest."""
+
+    videos: tuple[VideoFile, ...]
+    clashes: dict[str, tuple[Path, ...]]
+    """Video id → the files that would share it; none of them is extracted."""
+    num_other_files: int
+    """Files without a video suffix; hidden files are not counted."""
+
+
+def find_videos(root: Path) -> Inputs:
+    """All videos below a folder, links followed, or the one file that ``root`` is.
+
+    Raises `FileNotFoundError` where there is nothing at ``root``.
+    """
+    if root.is_dir():
+        files = [path for path in _files_below(root) if not path.name.startswith(".")]
+        videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    elif os.path.lexists(root):
+        files = videos = [root]
+        root = root.parent
+    else:
+        raise FileNotFoundError(root)
+    claims: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in videos:
+        claims[video_id(path, root)].append(path)
+    return Inputs(
+        videos=tuple(VideoFile(name, paths[0]) for name, paths in sorted(claims.items()) if len(paths) == 1),
+        clashes={name: tuple(sorted(paths)) for name, paths in sorted(claims.items()) if len(paths) > 1},
+        num_other_files=len(files) - len(videos),
+    )
+
+
+def video_id(path: Path, root: Path) -> str:
+    """Path below ``root`` without suffix, POSIX separators; bytes that are no UTF-8 are written as ``\\xNN``."""
+    name = path.relative_to(root).with_suffix("").as_posix()
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """Every entry that is no folder, sorted within its folder; a loop of links is walked once.
+
+    A folder with a video's suffix counts as a file, so that it ends as a failure with a reason and not in silence.
+    """
+    seen: set[tuple[int, int]] = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            names.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        videos_by_name = [name for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        names[:] = sorted(name for name in names if name not in videos_by_name and not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(files + videos_by_name))

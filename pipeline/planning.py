@@ -1,0 +1,89 @@
+"""From a probed video to the exact work that it owes: segments, frames, and how far its sound is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..manifests.streams import Geometry
+from .keys import row_key
+from .records import Outcome, OutcomeKind, VideoRecord
+from .sampling import cut_segments
+from .work import Stream, StreamPlan, VideoPlan
+
+Progress = Mapping[str, Mapping[int, NDArray[np.float32]]]
+"""Key → the segments that an interrupted run finished: index → feature."""
+
+
+def plan_video(video: VideoRecord, streams: Iterable[Stream], progress: Progress) -> tuple[VideoPlan, list[Outcome]]:
+    """The work for ``streams``, and the outcomes that need none: streams that find nothing to extract."""
+    plans: dict[str, StreamPlan] = {}
+    outcomes: list[Outcome] = []
+    for stream in streams:
+        key = row_key(video.content_digest, stream.settings_digest)
+        segments = cut_segments(video.probe.frame_times_s, video.probe.end_s, stream.spec.sampling)
+        plan = StreamPlan(stream, key, segments, progress.get(key, {}))
+        if reason := _nothing_to_extract(video, plan):
+            outcomes.append(outcome_of(video, stream, "empty", reason, key=key))
+        else:
+            plans[stream.name] = plan
+    by_geometry = _frames_by_geometry(plans.values())
+    wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *by_geometry.values()]))
+    return VideoPlan(video, plans, by_geometry, wanted, _audio_until_s(plans.values())), outcomes
+
+
+def outcome_of(video: VideoRecord, stream: Stream, kind: OutcomeKind, reason: str = "", **facts: object) -> Outcome:
+    """An outcome with what the video's record and the stream tell of it; ``facts`` fill or replace further fields."""
+    known: dict[str, object] = {
+        "key": row_key(video.content_digest, stream.settings_digest),
+        "content_digest": video.content_digest,
+        "settings_digest": stream.settings_digest,
+        "size_bytes": video.size_bytes,
+        "modified_ns": video.modified_ns,
+        "frames_expected": video.probe.num_frames,
+    }
+    return Outcome(video.video_id, stream.name, kind, reason, **(known | facts))  # type: ignore[arg-type]
+
+
+def _nothing_to_extract(video: VideoRecord, plan: StreamPlan) -> str:
+    """Why a stream has no row for this video; empty where it has work to do."""
+    if plan.stream.extractor.audio is not None and video.probe.audio is None:
+        return "no audio track"
+    if len(plan.segments) == 0:
+        sampling = plan.stream.spec.sampling
+        rate = "its own rate" if sampling.fps == "native" else f"{sampling.fps:g} fps"
+        return (
+            f"{video.probe.end_s:.2f} s at {rate} are shorter than one segment of {sampling.frames_per_segment} "
+            'frames; a recipe with remainder = "pad-last" would fill it up'
+        )
+    return ""
+
+
+def _frames_by_geometry(plans: Iterable[StreamPlan]) -> dict[Geometry, NDArray[np.int64]]:
+    parts: dict[Geometry, list[NDArray[np.int64]]] = {}
+    for plan in plans:
+        if plan.stream.extractor.frames is not None:
+            parts.setdefault(plan.stream.extractor.frames.geometry, []).append(_frames_of(plan))
+    return {geometry: np.unique(np.concatenate(frames)) for geometry, frames in parts.items()}
+
+
+def _frames_of(plan: StreamPlan) -> NDArray[np.int64]:
+    """Frames that the segments still to be computed need, the next frame of each included where it is asked for."""
+    todo = plan.todo
+    frames = plan.segments.frame_indices[todo].ravel()
+    need = plan.stream.extractor.frames
+    if need is not None and need.next_frame:
+        following = plan.segments.next_frame_index[todo]
+        frames = np.concatenate([frames, following[following >= 0]])
+    return frames
+
+
+def _audio_until_s(plans: Iterable[StreamPlan]) -> float | None:
+    ends_s = [
+        float(plan.segments.end_s[plan.todo[-1]])
+        for plan in plans
+        if plan.stream.extractor.audio is not None and plan.todo
+    ]
+    return max(ends_s, default=None)

@@ -1,0 +1,118 @@
+"""The decoding stage: everything of one video, from its bytes to its last window, or the reason why not."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+
+from ..manifests.errors import DecodeError, TransientDecodeError
+from .geometries import DecodedWindow
+from .keys import row_key
+from .ledger import Ledger
+from .planning import Progress, plan_video
+from .probing import content_digest
+from .records import Outcome, Probe, VideoFile, VideoRecord
+from .slots import DecodeSlot, SlotPool
+from .work import Stream, VideoEnd, VideoPlan
+
+END_TOLERANCE_FRAMES = 1.5
+"""A container may promise this much more than its packets hold before we call it cut short: headers round."""
+
+
+class VideoReader:
+    """Called with one file at a time, from as many threads as there are slots."""
+
+    def __init__(self, slots: SlotPool, streams: Sequence[Stream], ledger: Ledger, progress: Progress) -> None:
+        self._slots = slots
+        self._streams = streams
+        self._ledger = ledger
+        self._progress = progress
+
+    def __call__(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
+        """Outcomes that need no decoding, then windows in their order, then the end. Never raises for a bad file."""
+        try:
+            size_bytes, modified_ns, digest = self._identify(file)
+        except OSError as error:
+            reason = f"{file.path}: cannot be read ({error.strerror or error}); check the path and its permissions"
+            yield from self._failures(file, reason)
+            return
+        owed = [
+            stream
+            for stream in self._streams
+            if not self._ledger.is_settled(file.video_id, stream.name, row_key(digest, stream.settings_digest))
+        ]
+        if not owed:
+            return
+        with self._slots.slot() as slot:
+            try:
+                probe = slot.probe(file.path)
+            except DecodeError as error:
+                yield from self._undecodable(file, owed, (size_bytes, modified_ns, digest), error)
+                return
+            video = VideoRecord(file.video_id, file.path, size_bytes, modified_ns, digest, probe)
+            plan, outcomes = plan_video(video, owed, self._progress)
+            yield from (_blame_the_cut(outcome, probe) for outcome in outcomes)
+            if plan.streams:
+                yield from _decode(slot, plan)
+
+    def _identify(self, file: VideoFile) -> tuple[int, int, str]:
+        """Size, time of change and digest; reads the file only where an earlier run did not."""
+        status = os.stat(file.path)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(0, "not a regular file")
+        digest = self._ledger.known_digest(file) or content_digest(file.path)
+        return status.st_size, status.st_mtime_ns, digest
+
+    def _failures(self, file: VideoFile, reason: str) -> Iterator[Outcome]:
+        for stream in self._streams:
+            yield Outcome(file.video_id, stream.name, "failed", reason, transient=True)
+
+    def _undecodable(
+        self, file: VideoFile, owed: Sequence[Stream], identity: tuple[int, int, str], error: DecodeError
+    ) -> Iterator[Outcome]:
+        size_bytes, modified_ns, digest = identity
+        for stream in owed:
+            yield Outcome(
+                file.video_id,
+                stream.name,
+                "failed",
+                str(error),
+                transient=isinstance(error, TransientDecodeError),
+                key=row_key(digest, stream.settings_digest),
+                content_digest=digest,
+                settings_digest=stream.settings_digest,
+                size_bytes=size_bytes,
+                modified_ns=modified_ns,
+            )
+
+
+def cut_short(probe: Probe) -> str:
+    """Why a container holds less than its header promises; empty where it holds all of it."""
+    if probe.declared_end_s is None or probe.declared_end_s - probe.end_s <= END_TOLERANCE_FRAMES / probe.fps:
+        return ""
+    return (
+        f"the file breaks off: its header promises {probe.declared_end_s:.2f} s, "
+        f"its frames end at {probe.end_s:.2f} s; get the whole file and run again"
+    )
+
+
+def _decode(slot: DecodeSlot, plan: VideoPlan) -> Iterator[DecodedWindow | VideoEnd]:
+    began, delivered = time.perf_counter(), 0
+    broke, transient = cut_short(plan.video.probe), False
+    try:
+        for window in slot.decode(plan.video.path, plan.video.probe, plan.wanted, audio_until_s=plan.audio_until_s):
+            delivered = max(delivered, int(window.indices[-1]) + 1 if len(window.indices) else 0)
+            yield DecodedWindow(plan, window)
+    except DecodeError as error:
+        broke, transient = str(error), isinstance(error, TransientDecodeError)
+    yield VideoEnd(plan, delivered, time.perf_counter() - began, broke, transient)
+
+
+def _blame_the_cut(outcome: Outcome, probe: Probe) -> Outcome:
+    """A stream that finds nothing in a file that was cut short has failed: the missing part may have held it."""
+    reason = cut_short(probe)
+    if not reason or (probe.audio is None and "audio" in outcome.reason):
+        return outcome
+    return Outcome(**{**vars(outcome), "kind": "failed", "reason": reason})

@@ -1,0 +1,126 @@
+"""A run, stage by stage. Read this page first: every other file of the room is one line of `_stages`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure
+
+from ..manifests.errors import ArabesqueError
+from .assembling import Assembler
+from .collecting import Collector
+from .geometries import Transfer, preprocess
+from .ledger import Ledger
+from .networks import Batcher, forward, prepare
+from .planning import Progress
+from .reading import VideoReader
+from .records import FeatureRow, Outcome, VideoFile
+from .slots import SlotPool
+from .stage_clock import StageClock
+from .store_writer import StoreWriter
+from .work import SegmentFeature, Stream
+
+
+@dataclass(frozen=True)
+class Concurrency:
+    """How many threads each stage may use; networks always run one batch at a time."""
+
+    decode: int
+    preprocess: int
+    prepare: int
+
+
+def run_stages(
+    videos: Sequence[VideoFile],
+    streams: Sequence[Stream],
+    *,
+    slots: SlotPool,
+    writer: StoreWriter,
+    ledger: Ledger,
+    progress: Progress,
+    provenance: dict[str, str],
+    device: torch.device,
+    concurrency: Concurrency,
+    clock: StageClock,
+) -> Iterator[Outcome | SegmentFeature]:
+    """Brings every (video, stream) to an outcome; yields each outcome, and each segment, once it is written.
+
+    Raises `ArabesqueError` where the run itself fails; what is finished by then is in the writer's hands.
+    """
+    reader = VideoReader(slots, streams, ledger, progress)
+    collector = Collector(provenance)
+    pipeline = _stages(videos, reader, collector, writer, device, concurrency, clock)
+    try:
+        with pipeline.auto_stop():
+            yield from pipeline.get_iterator()
+    except PipelineFailure as failure:
+        raise _root_cause(failure) from failure
+    if collector.unsettled:
+        raise ArabesqueError(f"the run lost track of {', '.join(collector.unsettled)}; run again to finish them")
+
+
+def _stages(
+    videos: Sequence[VideoFile],
+    reader: VideoReader,
+    collector: Collector,
+    writer: StoreWriter,
+    device: torch.device,
+    concurrency: Concurrency,
+    clock: StageClock,
+) -> Pipeline[Outcome | SegmentFeature]:
+    return (
+        PipelineBuilder()
+        .add_source(videos)
+        .pipe(reader, name="decode", concurrency=concurrency.decode)
+        .pipe(Transfer(device), name="transfer")
+        .pipe(preprocess, name="preprocess", concurrency=concurrency.preprocess, output_order="input")
+        .pipe(Assembler(), name="assemble")
+        .pipe(prepare, name="prepare", concurrency=concurrency.prepare)
+        .aggregate(Batcher())
+        .pipe(forward, name="network")
+        .pipe(collector, name="collect")
+        .pipe(Recorder(writer), name="write")
+        .add_sink(buffer_size=64)
+        .build(
+            num_threads=concurrency.decode + concurrency.preprocess + concurrency.prepare + 8,
+            max_failures=0,  # a stage turns what a video does to it into outcomes; anything else must stop the run
+            task_hook_factory=clock.hooks,
+        )
+    )
+
+
+class Recorder:
+    """The writing stage: hands what is finished to the store, and tells the caller of it."""
+
+    def __init__(self, writer: StoreWriter) -> None:
+        self._writer = writer
+
+    def __call__(self, item: FeatureRow | Outcome | SegmentFeature) -> Outcome | SegmentFeature | None:
+        if isinstance(item, FeatureRow):
+            self._writer.add(item)
+            return None
+        if isinstance(item, Outcome):
+            self._writer.add_outcome(item)
+        elif item.feature is not None:
+            key = item.plan.streams[item.stream.name].key
+            self._writer.add_progress(key, item.index, item.start_s, item.end_s, item.feature)
+        return item
+
+
+def _root_cause(failure: BaseException) -> BaseException:
+    """What a stage raised first, out of the engine's groups and chains."""
+    while True:
+        if isinstance(failure, BaseExceptionGroup):
+            failure = max(failure.exceptions, key=lambda error: isinstance(_deepest(error), ArabesqueError))
+        elif failure.__cause__ is not None:
+            failure = failure.__cause__
+        else:
+            return failure
+
+
+def _deepest(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
