@@ -1,0 +1,30 @@
+# Shorthands; every one of them sets itself up (see bootstrap.py).
+RUN := python3 bootstrap.py
+
+.PHONY: demo test test-slow lint types package lock
+
+demo:
+	$(RUN) arabesque demo
+
+test:
+	$(RUN) pytest -q -m "not slow"
+
+test-slow:
+	$(RUN) pytest -q -m slow
+
+lint:
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+types:
+	$(RUN) pyright
+
+package:
+	$(RUN) python tests/packaging/check_distribution.py
+
+# newest releases of everything, pinned by hash, without addresses
+lock:
+	$(RUN) uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	    --python-version 3.11 pyproject.toml -o requirements.lock
+	$(RUN) uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	    --python-version 3.11 --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock

@@ -1,0 +1,118 @@
+"""``arabesque extract``: the main job."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..pipeline.extraction import Extraction, RunOptions
+
+
+def extract(
+    videos: Annotated[Path, typer.Argument(help="A folder of videos (searched below, too), or one video.")],
+    recipe: Annotated[str, typer.Option(help="A recipe's name (`arabesque recipes`), or a .toml file of your own.")],
+    out: Annotated[Path, typer.Option(help="The feature store: a new folder, or one to go on with.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(help="random:SEED runs every network on random weights, to try things out. Never for results."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    decoder: Annotated[str, typer.Option(help="pyav or decord.")] = "pyav",
+    decode_workers: Annotated[
+        int | None, typer.Option(min=1, help="Videos decoded at once, each in its own process. Default: by cores.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for networks. Default: all cores.")] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also take up videos that failed for good, and partial ones.")
+    ] = False,
+    float16: Annotated[bool, typer.Option("--float16", help="Store features as float16.")] = False,
+) -> None:
+    """Turn a folder of raw videos into a feature store. Run it again to go on where it stopped.
+
+    Exit status: 0 all done or empty, 3 some videos failed or are partial, 1 the run itself failed, 2 wrong usage.
+    """
+    from ..manifests.recipes import load_recipe
+    from .progress import show_run
+
+    chosen = load_recipe(recipe)  # before the heavy imports: a misspelt recipe is told at once
+    from ..pipeline.extraction import Extraction
+
+    options = _options(device, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
+    run = Extraction(videos, chosen, out, weights=weights, options=options)
+    _announce(run, weights)
+    show_run(run)
+    raise typer.Exit(_report(run))
+
+
+def _options(
+    device: str, decoder: str, decode_workers: int | None, threads: int | None, *, retry_failed: bool, float16: bool
+) -> RunOptions:
+    import os
+
+    import torch
+
+    from ..pipeline.decoding import BACKENDS
+    from ..pipeline.extraction import RunOptions
+
+    if decoder not in BACKENDS:
+        raise typer.BadParameter(f"{decoder!r} is none of {', '.join(BACKENDS)}", param_hint="--decoder")
+    cores = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    return RunOptions(
+        device=_device(device),
+        decoder=decoder,
+        num_decoders=decode_workers or max(1, min(8, cores // 2)),
+        num_cpu_threads=cores,
+        retry_failed=retry_failed,
+        float16=float16,
+    )
+
+
+def _device(name: str) -> torch.device:
+    """The device that was asked for; one that is not there is an error, never another device in silence."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise typer.BadParameter(f"{name!r} is no device; try auto, cpu, cuda or cuda:1", param_hint="--device") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise typer.BadParameter(
+            f"{name!r} is not there: torch sees {torch.cuda.device_count()} GPUs; `arabesque doctor` may say why",
+            param_hint="--device",
+        )
+    return device
+
+
+def _announce(run: Extraction, weights: str | None) -> None:
+    """What is about to happen, on stderr: standard output stays free for what a script may want to read."""
+    settled = len(run.inputs.videos) - len(run.pending)
+    print(
+        f"recipe {run.recipe.name}: {', '.join(run.recipe.streams)}\n"
+        f"{len(run.inputs.videos)} videos, {settled} settled by earlier runs, {len(run.pending)} to do; "
+        f"device {run.options.device}, {run.options.num_decoders} decoding",
+        file=sys.stderr,
+    )
+    if run.inputs.num_other_files:
+        print(f"{run.inputs.num_other_files} files without a video suffix are left out", file=sys.stderr)
+    if weights is not None:
+        print(f"WARNING: {weights.upper()} WEIGHTS. These features mean nothing and say so in the store.", file=sys.stderr)
+
+
+def _report(run: Extraction) -> int:
+    """The table of outcomes, the reasons of what failed, and the exit status that follows."""
+    from ..pipeline.status import summarise
+    from .tables import print_reasons, print_summary
+
+    summary = summarise(run.out, videos=run.inputs)
+    print_summary(summary)
+    print_reasons(summary)
+    return 3 if summary.num_troubled else 0

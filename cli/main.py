@@ -1,0 +1,88 @@
+"""The door: one Typer application, one file per command, and what a person sees when something goes wrong.
+
+Exit statuses: 0 all done or empty, 3 finished with failures, 1 the run itself failed, 2 wrong usage (a recipe, an input
+or an output folder that cannot be obeyed included), 130 and 143 interrupted by Ctrl-C and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from ..manifests.errors import ArabesqueError, ManifestError
+from . import demo, doctor, extract, recipes, status, train, weights
+
+commands = typer.Typer(
+    name="arabesque",
+    help="Raw gymnastics and skating videos to feature stores for action quality assessment.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+commands.command("extract")(extract.extract)
+commands.command("status")(status.status)
+commands.command("recipes")(recipes.recipes)
+commands.command("train")(train.train)
+commands.command("demo")(demo.demo)
+commands.command("doctor")(doctor.doctor)
+commands.add_typer(weights.app, name="weights")
+
+
+@commands.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the engine's log.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"arabesque {installed('arabesque')}")
+        raise typer.Exit
+    if debug:
+        os.environ["ARABESQUE_DEBUG"] = "1"
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; not a `KeyboardInterrupt`, which Typer would swallow and report as status 1."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_status = 128 + number
+
+
+def app() -> None:
+    """The console script: runs a command and turns what it raises into one line and an exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        commands()
+    except ArabesqueError as error:
+        if os.environ.get("ARABESQUE_DEBUG"):
+            raise
+        print(f"arabesque: {_one_line(str(error))}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ManifestError) else 1)
+    except Interrupted as interruption:
+        print(f"arabesque: {interruption}: finished work is kept; the same command goes on from there", file=sys.stderr)
+        _leave_now(interruption.exit_status)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    for repeated in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(repeated, signal.SIG_IGN)  # the first one is being obeyed
+    raise Interrupted(number)
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def _leave_now(status: int) -> NoReturn:
+    """Without waiting for a network in the middle of a batch: by now everything finished is on disk."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
