@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ..manifests.errors import WeightsError
 
 StateDict = dict[str, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
             f"{checkpoint.path}: checkpoint {checkpoint.name} is not a plain state dict "
             f"({str(error).splitlines()[0]}); fetch it again or add another file for {checkpoint.name}"
         ) from error
-    for wrapper in ("state_dict", "model"):
+    for wrapper in ("state_dict", "model", "model_state"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
@@ -64,10 +66,10 @@ def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
 
 
 def load_network(
-    factory: Callable[[], nn.Module],
+    factory: Callable[[], Network],
     weights: Weights,
     to_our_keys: Callable[[StateDict, str], StateDict],
-) -> nn.Module:
+) -> Network:
     """A network in eval mode, without gradients, filled with the checkpoint's numbers or seeded at random.
 
     ``to_our_keys(state_dict, layout)`` renames a published layout to the network's own keys.
@@ -83,8 +85,13 @@ def load_network(
 
 
 def fill(network: nn.Module, state_dict: StateDict, source: CheckpointFile) -> None:
-    """Copies every tensor into its place; raises `WeightsError` with a report where keys or shapes differ."""
+    """Copies every tensor into its place; raises `WeightsError` with a report where keys or shapes differ.
+
+    Files older than PyTorch 0.4.1 (2018) lack the counters ``num_batches_tracked``, which inference never reads.
+    """
     wanted = network.state_dict()
+    counters = {name: value for name, value in wanted.items() if name.endswith(".num_batches_tracked")}
+    state_dict = counters | state_dict
     missing = sorted(wanted.keys() - state_dict.keys())
     unexpected = sorted(state_dict.keys() - wanted.keys())
     misshapen = [

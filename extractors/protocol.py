@@ -51,6 +51,8 @@ class SegmentInput:
     """One time per frame, relative to the video's first frame."""
     waveform: torch.Tensor | None = None
     """``float32 [samples]``, on the CPU; silence where the track has a gap."""
+    has_next_frame: bool = False
+    """The last of ``frames`` is the one after the segment, which `FrameNeed.next_frame` asked for."""
 
 
 class Extractor(Protocol):

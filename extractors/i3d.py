@@ -1,0 +1,169 @@
+"""Inception I3D (Carreira & Zisserman, CVPR 2017): the two-stream networks' body, 1024 features, 400 logits."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..manifests.errors import WeightsError
+from .checkpoints import StateDict, Weights, load_network
+
+FEATURE_DIM = 1024
+MIN_FRAMES = 9
+"""Fewer leave the final pool, two time steps long, less than two: time is halved three times, rounding up."""
+MIN_SIDE_PX = 193
+"""The same in space: the final pool is 7 × 7, after five halvings."""
+
+Extent = tuple[int, int, int]
+"""``(time, height, width)``"""
+
+
+class InceptionI3D(nn.Module):
+    """Clips ``float [n, channels, time, height, width]``, values in −1 … 1, to features ``[n, 1024]``.
+
+    ``batch_norm_eps``: 1e-3 is TensorFlow's, with which the weights were trained; 1e-5 is PyTorch's default, which
+    the copies in PAMFN, ACTION-NET and video_features run with.
+    """
+
+    def __init__(self, in_channels: int, batch_norm_eps: float, num_classes: int = 400) -> None:
+        super().__init__()
+
+        def unit(given: int, made: int, kernel: int = 1, stride: int = 1) -> Unit3D:
+            return Unit3D(given, made, kernel, stride, batch_norm_eps)
+
+        def mixed(given: int, *branches: int) -> Mixed:
+            return Mixed(given, branches, unit)
+
+        self.trunk = nn.Sequential(
+            OrderedDict[str, nn.Module](
+                conv3d_1a_7x7=unit(in_channels, 64, kernel=7, stride=2),
+                pool_2a=StridedMaxPool((1, 3, 3), (1, 2, 2)),
+                conv3d_2b_1x1=unit(64, 64),
+                conv3d_2c_3x3=unit(64, 192, kernel=3),
+                pool_3a=StridedMaxPool((1, 3, 3), (1, 2, 2)),
+                mixed_3b=mixed(192, 64, 96, 128, 16, 32, 32),
+                mixed_3c=mixed(256, 128, 128, 192, 32, 96, 64),
+                pool_4a=StridedMaxPool((3, 3, 3), (2, 2, 2)),
+                mixed_4b=mixed(480, 192, 96, 208, 16, 48, 64),
+                mixed_4c=mixed(512, 160, 112, 224, 24, 64, 64),
+                mixed_4d=mixed(512, 128, 128, 256, 24, 64, 64),
+                mixed_4e=mixed(512, 112, 144, 288, 32, 64, 64),
+                mixed_4f=mixed(528, 256, 160, 320, 32, 128, 128),
+                pool_5a=StridedMaxPool((2, 2, 2), (2, 2, 2)),
+                mixed_5b=mixed(832, 256, 160, 320, 32, 128, 128),
+                mixed_5c=mixed(832, 384, 192, 384, 48, 128, 128),
+            )
+        )
+        self.classifier = nn.Conv3d(FEATURE_DIM, num_classes, 1)
+
+    def pooled(self, clips: Tensor) -> Tensor:
+        """``[n, 1024, time / 8 - 1, …]``: the mean over 7 × 7 and over two neighbouring time steps."""
+        time, height, width = clips.shape[-3:]
+        if time < MIN_FRAMES or min(height, width) < MIN_SIDE_PX:
+            raise ValueError(
+                f"I3D needs at least {MIN_FRAMES} frames of {MIN_SIDE_PX} × {MIN_SIDE_PX} px, "
+                f"not {time} of {height} × {width}; set longer segments or a larger geometry"
+            )
+        return functional.avg_pool3d(self.trunk(clips), (2, 7, 7), stride=1)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.pooled(clips).mean((2, 3, 4))
+
+    def logits(self, clips: Tensor) -> Tensor:
+        """``[n, classes]``, of the mean over time, as all published ports compute them."""
+        return self.classifier(self.pooled(clips)).mean((2, 3, 4))
+
+
+class Unit3D(nn.Module):
+    """Convolution without bias, batch normalisation, ReLU; TensorFlow's SAME padding."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, eps: float) -> None:
+        super().__init__()
+        self.strided = stride > 1
+        # at stride 1 SAME is the same on both sides whatever the size, and costs no copy
+        padding = 0 if self.strided else kernel // 2
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False)
+        self.norm = nn.BatchNorm3d(out_channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.strided:
+            x = pad_same(x, self.conv.kernel_size, self.conv.stride)
+        return functional.relu(self.norm(self.conv(x)), inplace=True)
+
+
+class StridedMaxPool(nn.Module):
+    """Max pooling with SAME padding; zeros do, as what it pools has come through a ReLU."""
+
+    def __init__(self, kernel: Extent, stride: Extent) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.max_pool3d(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
+
+
+class Mixed(nn.Module):
+    """Four branches side by side: 1³; 1³ then 3³; 1³ then 3³; pool then 1³."""
+
+    def __init__(self, in_channels: int, branches: tuple[int, ...], unit: Callable[..., Unit3D]) -> None:
+        super().__init__()
+        direct, reduced_1, made_1, reduced_2, made_2, pooled = branches
+        self.branch_0 = unit(in_channels, direct)
+        self.branch_1 = nn.Sequential(unit(in_channels, reduced_1), unit(reduced_1, made_1, kernel=3))
+        self.branch_2 = nn.Sequential(unit(in_channels, reduced_2), unit(reduced_2, made_2, kernel=3))
+        self.branch_3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), unit(in_channels, pooled))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.branch_0(x), self.branch_1(x), self.branch_2(x), self.branch_3(x)], dim=1)
+
+
+def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Zeros around ``[…, time, height, width]`` for ``ceil(size / stride)`` outputs; the odd one goes behind."""
+    padding: list[int] = []
+    for size, length, step in zip(reversed(x.shape[-3:]), reversed(kernel), reversed(stride), strict=True):
+        missing = max((-(-size // step) - 1) * step + length - size, 0)
+        padding += [missing // 2, missing - missing // 2]
+    return functional.pad(x, padding) if any(padding) else x
+
+
+def load_i3d(weights: Weights, *, in_channels: int, batch_norm_eps: float) -> InceptionI3D:
+    """The network filled, classifier included: strictness covers every tensor of a published file."""
+    return load_network(lambda: InceptionI3D(in_channels, batch_norm_eps), weights, to_our_keys)
+
+
+def to_our_keys(state_dict: StateDict, layout: str) -> StateDict:
+    """Renames either published layout; a key of neither stays as it is, for the strict loader to report."""
+    if layout not in _RENAMINGS:
+        raise WeightsError(f"I3D has no key layout {layout!r}; it reads {', '.join(sorted(_RENAMINGS))}")
+    return {_renamed(name, _RENAMINGS[layout]): value for name, value in state_dict.items()}
+
+
+_OUTSIDE = (
+    (r"^(conv3d_0c_1x1|logits)\.conv3d\.", "classifier."),
+    (r"^(?=(conv3d|mixed)_)", "trunk."),
+    (r"\.conv3d\.(?=weight$)", ".conv."),
+)
+_RENAMINGS = {
+    "i3d-hassony2": (*_OUTSIDE, (r"\.batch3d\.", ".norm.")),
+    "i3d-piergiaj": (
+        (r"^Conv3d_", "conv3d_"),
+        (r"^Mixed_", "mixed_"),
+        *_OUTSIDE,
+        (r"\.bn\.", ".norm."),
+        (r"\.b0\.", ".branch_0."),
+        (r"\.b([12])a\.", r".branch_\1.0."),
+        (r"\.b([123])b\.", r".branch_\1.1."),
+    ),
+}
+
+
+def _renamed(name: str, renaming: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in renaming:
+        name = re.sub(pattern, replacement, name)
+    return name

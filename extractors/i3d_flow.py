@@ -1,0 +1,97 @@
+"""I3D on optical flow: 1024-d, one row for each clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from ..manifests.streams import Geometry, Precision, Record, ShortSide
+from .batching import rows_by_shape
+from .checkpoints import Weights
+from .geometry import center_crop
+from .i3d import FEATURE_DIM, load_i3d
+from .optical_flow import METHODS, MethodName, Preset, Quantisation, quantise
+from .precision import DTYPES, inference
+from .protocol import FrameNeed, SegmentInput
+
+
+class I3DFlowSettings(Record):
+    """Flow is computed on what ``geometry`` leaves, then cropped: vectors stay in pixels of the resized frame."""
+
+    geometry: Geometry = Geometry(steps=(ShortSide(short_side_px=256),), gray=True)
+    method: MethodName = "dis"
+    preset: Preset = "medium"
+    """Speed against accuracy, for ``dis`` alone."""
+    quantisation: Quantisation = "clamp20"
+    bound_px: PositiveFloat = 20.0
+    """Where ``denseflow8`` saturates; denseflow's own default is 32, and PAMFN does not tell which it used."""
+    crop_px: tuple[PositiveInt, PositiveInt] = (224, 224)
+    batch_norm_eps: PositiveFloat = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class GrayClip:
+    """What flow is computed from."""
+
+    gray: Tensor
+    """``uint8 [time, height, width]``"""
+    has_next_frame: bool
+
+
+class I3DFlow:
+    """Prepared: flow as ``float32 [time, 2, height, width]``, or the clip where its method runs on the device."""
+
+    Settings = I3DFlowSettings
+    version = 1
+    weight_roles = ("network",)
+
+    dim = FEATURE_DIM
+    audio = None
+
+    def __init__(
+        self,
+        *,
+        weights: Mapping[str, Weights],
+        device: torch.device,
+        precision: Precision,
+        geometry: Geometry,
+        method: MethodName,
+        preset: Preset,
+        quantisation: Quantisation,
+        bound_px: float,
+        crop_px: tuple[int, int],
+        batch_norm_eps: float,
+    ) -> None:
+        self.frames = FrameNeed(geometry, next_frame=True)
+        self.batch_size = 16 if device.type == "cuda" else 4
+        self._device = device
+        self._precision: Precision = precision
+        self._flow = METHODS[method].make(preset)
+        self._flow_runs_in = METHODS[method].runs_in
+        self._quantisation: Quantisation = quantisation
+        self._bound_px = bound_px
+        self._crop_px = crop_px
+        self._network = load_i3d(weights["network"], in_channels=2, batch_norm_eps=batch_norm_eps).to(device)
+
+    def prepare(self, segment: SegmentInput) -> Tensor | GrayClip:
+        assert segment.frames is not None
+        clip = GrayClip(segment.frames[:, 0], segment.has_next_frame)
+        return self._cropped_flow(clip) if self._flow_runs_in == "prepare" else clip
+
+    def forward(self, prepared: Sequence[Tensor | GrayClip]) -> list[Tensor | None]:
+        with inference(self._device, self._precision):
+            flows = [self._cropped_flow(item) if isinstance(item, GrayClip) else item for item in prepared]
+            return [*rows_by_shape(flows, self._features)]
+
+    def _cropped_flow(self, clip: GrayClip) -> Tensor:
+        flow = center_crop(self._flow(clip.gray), self._crop_px)
+        # as PAMFN does at a video's end: the last frame's motion is taken to go on
+        return flow.contiguous() if clip.has_next_frame else torch.cat([flow, flow[-1:]])
+
+    def _features(self, flows: Tensor) -> Tensor:
+        clips = quantise(flows.to(self._device), self._quantisation, self._bound_px)
+        return self._network(clips.to(DTYPES[self._precision]).transpose(1, 2))

@@ -1,0 +1,64 @@
+"""I3D on colour frames: 1024-d, one row for each clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..manifests.streams import CenterCrop, Geometry, Normalisation, Precision, Record, ShortSide
+from .batching import rows_by_shape
+from .checkpoints import Weights
+from .geometry import normalise
+from .i3d import FEATURE_DIM, load_i3d
+from .precision import DTYPES, inference
+from .protocol import FrameNeed, SegmentInput
+
+
+class I3DRgbSettings(Record):
+    """Defaults: what the weights were trained with, and ACTION-NET as printed."""
+
+    geometry: Geometry = Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 224))))
+    normalisation: Normalisation = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    batch_norm_eps: float = 1e-3
+
+
+class I3DRgb:
+    """Prepared: ``uint8 [time, 3, height, width]``."""
+
+    Settings = I3DRgbSettings
+    version = 1
+    weight_roles = ("network",)
+
+    dim = FEATURE_DIM
+    audio = None
+
+    def __init__(
+        self,
+        *,
+        weights: Mapping[str, Weights],
+        device: torch.device,
+        precision: Precision,
+        geometry: Geometry,
+        normalisation: Normalisation,
+        batch_norm_eps: float,
+    ) -> None:
+        self.frames = FrameNeed(geometry)
+        self.batch_size = 16 if device.type == "cuda" else 4
+        self._device = device
+        self._precision: Precision = precision
+        self._normalisation = normalisation
+        self._network = load_i3d(weights["network"], in_channels=3, batch_norm_eps=batch_norm_eps).to(device)
+
+    def prepare(self, segment: SegmentInput) -> Tensor:
+        assert segment.frames is not None
+        return segment.frames
+
+    def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:
+        with inference(self._device, self._precision):
+            return [*rows_by_shape(prepared, self._features)]
+
+    def _features(self, clips: Tensor) -> Tensor:
+        clips = normalise(clips.to(self._device), self._normalisation, DTYPES[self._precision])
+        return self._network(clips.transpose(1, 2))

@@ -1,0 +1,29 @@
+"""The number format that a network runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ..manifests.streams import Precision
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@contextmanager
+def inference(device: torch.device, precision: Precision) -> Iterator[None]:
+    """No gradients; matrix products and convolutions in ``precision``, the rest where autocast finds it safe.
+
+    ``float32`` means it: cuDNN would otherwise run convolutions in TF32, with 10 bits of mantissa. The switch is the
+    process's, not the thread's, so it is thrown once and never back.
+    """
+    if torch.backends.cudnn.allow_tf32:
+        torch.backends.cudnn.allow_tf32 = False
+    with torch.inference_mode(), torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32"):
+        yield

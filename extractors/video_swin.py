@@ -1,0 +1,117 @@
+"""Video Swin-B (Liu et al., CVPR 2022): 1024-d, one row for each clip, the mean over time and space."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.video import SwinTransformer3d, swin3d_b
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
+
+from ..manifests.errors import WeightsError
+from ..manifests.streams import CenterCrop, Geometry, Normalisation, Precision, Record, ShortSide, Size
+from .batching import rows_by_shape
+from .checkpoints import StateDict, Weights, load_network
+from .geometry import normalise
+from .precision import DTYPES, inference
+from .protocol import FrameNeed, SegmentInput
+
+
+class VideoSwinBSettings(Record):
+    """Defaults: GDLT's and PAMFN's, which squeeze 300 × 224 into a square to see more of the rink."""
+
+    geometry: Geometry = Geometry(
+        steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 300)), Size(size_px=(224, 224)))
+    )
+    normalisation: Normalisation = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+class VideoSwinB:
+    """Prepared: ``uint8 [time, 3, height, width]``."""
+
+    Settings = VideoSwinBSettings
+    version = 1
+    weight_roles = ("network",)
+
+    dim = 1024
+    audio = None
+
+    def __init__(
+        self,
+        *,
+        weights: Mapping[str, Weights],
+        device: torch.device,
+        precision: Precision,
+        geometry: Geometry,
+        normalisation: Normalisation,
+    ) -> None:
+        self.frames = FrameNeed(geometry)
+        self.batch_size = 8 if device.type == "cuda" else 2
+        self._device = device
+        self._precision: Precision = precision
+        self._normalisation = normalisation
+        self._network = load_network(headless_swin3d_b, weights["network"], to_our_keys).to(device)
+
+    def prepare(self, segment: SegmentInput) -> Tensor:
+        assert segment.frames is not None
+        return segment.frames
+
+    def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:
+        with inference(self._device, self._precision):
+            return [*rows_by_shape(prepared, self._features)]
+
+    def _features(self, clips: Tensor) -> Tensor:
+        clips = normalise(clips.to(self._device), self._normalisation, DTYPES[self._precision])
+        return self._network(clips.transpose(1, 2))
+
+
+def headless_swin3d_b() -> SwinTransformer3d:
+    """Clips ``[n, 3, time, height, width]`` to ``[n, 1024]``: torchvision's network up to its mean after the last norm.
+
+    Its numbers equal the published code's bit for bit, whatever the size.
+    """
+    network = swin3d_b(weights=None)
+    network.head = nn.Identity()
+    for module in network.modules():
+        if isinstance(module, ShiftedWindowAttention3d):
+            # follows from the window's size: nothing that a checkpoint could tell
+            index = module.relative_position_index
+            module.register_buffer("relative_position_index", index, persistent=False)
+    return network
+
+
+def to_our_keys(state_dict: StateDict, layout: str) -> StateDict:
+    """Renames a published layout to torchvision's, leaving out the classifier, of whatever number of classes.
+
+    A key that is not known stays as it is, for the strict loader to report.
+    """
+    if layout not in _LAYOUTS:
+        raise WeightsError(f"Video Swin has no key layout {layout!r}; it reads {', '.join(sorted(_LAYOUTS))}")
+    classifier, rename = _LAYOUTS[layout]
+    left_out = {f"{classifier}.weight", f"{classifier}.bias"}
+    return {
+        rename(name): value
+        for name, value in state_dict.items()
+        if name not in left_out and not name.endswith(".attn.relative_position_index")
+    }
+
+
+def _from_mmaction(name: str) -> str:
+    """Blocks and the mergings between them stand in one sequence at torchvision's."""
+    name = name.removeprefix("backbone.")
+    name = re.sub(r"^layers\.(\d)\.blocks\.", lambda stage: f"features.{2 * int(stage[1])}.", name)
+    name = re.sub(r"^layers\.(\d)\.downsample\.", lambda stage: f"features.{2 * int(stage[1]) + 1}.", name)
+    return name.replace(".mlp.fc1.", ".mlp.0.").replace(".mlp.fc2.", ".mlp.3.")
+
+
+def _unchanged(name: str) -> str:
+    return name
+
+
+_LAYOUTS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "video-swin-mmaction": ("cls_head.fc_cls", _from_mmaction),
+    "video-swin-torchvision": ("head", _unchanged),
+}
+"""What the classifier is called, and how the other keys are renamed."""
