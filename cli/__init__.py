@@ -1,1 +1,1 @@
-"""."""
+"""DOOR: one file per command. Parses, calls one function, shows progress and outcome."""

@@ -1,0 +1,64 @@
+"""sdist → wheel → an empty environment → the console script from another folder.
+
+Packaging failures show up here and nowhere else: an editable install finds files that a wheel has forgotten.
+Dependencies are taken from the environment that runs this (they are 5 GB); arabesque itself only from the wheel.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = (["--help"], ["--version"], ["recipes", "pamfn"], ["weights", "list"], ["doctor"])
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        run("uv", "build", "--quiet", "--sdist", "--out-dir", str(work), str(ROOT))
+        (sdist,) = work.glob("*.tar.gz")
+        run("uv", "build", "--quiet", "--wheel", "--out-dir", str(work), str(sdist))
+        (wheel,) = work.glob("*.whl")
+        check_contents(wheel)
+        script = install(wheel, work / "empty")
+        for arguments in COMMANDS:
+            output = run(str(script), *arguments, cwd=work)
+            print(f"arabesque {' '.join(arguments)}: {len(output.splitlines())} lines")
+        where = run(str(script.parent / "python"), "-c", "import arabesque.pipeline as p; print(p.__file__)", cwd=work)
+        assert str(work) in where, f"arabesque was imported from {where}, not from the wheel"
+    print("distribution: 1 passed, 0 failed")
+
+
+def check_contents(wheel: Path) -> None:
+    """Everything in the rooms is in the wheel, and nothing else is."""
+    rooms = ("manifests", "extractors", "pipeline", "models", "cli")
+    tracked = run("git", "ls-files", *rooms, cwd=ROOT).split()
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = {f"arabesque/{name}" for name in tracked if name.endswith((".py", ".toml", "py.typed"))}
+    assert packed == expected, f"wheel and tree differ: {sorted(packed ^ expected)}"
+
+
+def install(wheel: Path, venv: Path) -> Path:
+    """The console script of a new environment that sees this one's dependencies but not this one's arabesque."""
+    run(sys.executable, "-m", "venv", "--without-pip", str(venv))
+    (site,) = venv.glob("lib/python*/site-packages")
+    run("uv", "pip", "install", "--quiet", "--no-deps", "--python", str(venv / "bin" / "python"), str(wheel))
+    # a plain path, read after the wheel's own folder; .pth files in it (our editable install) are not run
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return venv / "bin" / "arabesque"
+
+
+def run(*command: str, cwd: Path = ROOT) -> str:
+    finished = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    if finished.returncode:
+        sys.exit(f"{' '.join(command)}: status {finished.returncode}\n{finished.stdout}{finished.stderr}")
+    return finished.stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Which files are videos, and what they are called."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from arabesque.pipeline.inputs import find_videos
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_ids_are_posix_paths_without_suffix(tmp_path):
+    touch(tmp_path, "Ball_001.mp4", "day 2/Ball_001.AVI", "day 2/späth.webm", "notes.txt", ".hidden.mp4", ".git/x.mp4")
+    inputs = find_videos(tmp_path)
+    assert [video.video_id for video in inputs.videos] == ["Ball_001", "day 2/Ball_001", "day 2/späth"]
+    assert inputs.num_other_files == 1
+    assert inputs.clashes == {}
+
+
+def test_two_files_that_would_share_an_id_are_neither(tmp_path):
+    touch(tmp_path, "a.mp4", "a.avi", "b.mp4")
+    inputs = find_videos(tmp_path)
+    assert [video.video_id for video in inputs.videos] == ["b"]
+    assert [path.name for path in inputs.clashes["a"]] == ["a.avi", "a.mp4"]
+
+
+def test_one_file_is_its_own_folder(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    assert [video.video_id for video in find_videos(tmp_path / "a.mp4").videos] == ["a"]
+
+
+def test_dots_in_names_stay(tmp_path):
+    touch(tmp_path, "v1.2.mp4")
+    assert find_videos(tmp_path).videos[0].video_id == "v1.2"
+
+
+def test_nothing_there_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        find_videos(tmp_path / "gone")
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path):
+    touch(tmp_path, "store/a.mp4")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "link").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "loop").symlink_to(tmp_path / "store")
+    assert [video.video_id for video in find_videos(tmp_path / "videos").videos] == ["link/a"]
+
+
+def test_a_folder_named_like_a_video_and_a_dangling_link_are_not_passed_over(tmp_path):
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "gone.mp4")
+    assert [video.video_id for video in find_videos(tmp_path).videos] == ["dangling", "folder"]
+
+
+def test_names_that_are_no_utf8_are_escaped(tmp_path):
+    with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.mp4"), "wb"):
+        pass
+    assert find_videos(tmp_path).videos[0].video_id == "caf\\xe9"
+
+
+def test_a_newline_in_a_name_is_kept(tmp_path):
+    touch(tmp_path, "two\nlines.mp4")
+    assert find_videos(tmp_path).videos[0].video_id == "two\nlines"
