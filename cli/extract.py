@@ -38,16 +38,18 @@ def extract(
     Exit status: 0 all done or empty, 3 some videos failed or are partial, 1 the run itself failed, 2 wrong usage.
     """
     from ..manifests.recipes import load_recipe
-    from .progress import show_run
 
     chosen = load_recipe(recipe)  # before the heavy imports: a misspelt recipe is told at once
     from ..pipeline.extraction import Extraction
+    from ..pipeline.status import read_status
+    from .progress import show_run
+    from .status import print_status
 
     options = _options(device, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
     run = Extraction(videos, chosen, out, weights=weights, options=options)
     _announce(run, weights)
     show_run(run)
-    raise typer.Exit(_report(run))
+    raise typer.Exit(print_status(read_status(out, run.inputs)))
 
 
 def _options(
@@ -83,7 +85,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise typer.BadParameter(f"{name!r} is no device; try auto, cpu, cuda or cuda:1", param_hint="--device") from None
+        raise typer.BadParameter(
+            f"{name!r} is no device; try auto, cpu, cuda or cuda:1", param_hint="--device"
+        ) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise typer.BadParameter(
             f"{name!r} is not there: torch sees {torch.cuda.device_count()} GPUs; `arabesque doctor` may say why",
@@ -104,15 +108,6 @@ def _announce(run: Extraction, weights: str | None) -> None:
     if run.inputs.num_other_files:
         print(f"{run.inputs.num_other_files} files without a video suffix are left out", file=sys.stderr)
     if weights is not None:
-        print(f"WARNING: {weights.upper()} WEIGHTS. These features mean nothing and say so in the store.", file=sys.stderr)
-
-
-def _report(run: Extraction) -> int:
-    """The table of outcomes, the reasons of what failed, and the exit status that follows."""
-    from ..pipeline.status import summarise
-    from .tables import print_reasons, print_summary
-
-    summary = summarise(run.out, videos=run.inputs)
-    print_summary(summary)
-    print_reasons(summary)
-    return 3 if summary.num_troubled else 0
+        print(
+            f"WARNING: {weights.upper()} WEIGHTS. These features mean nothing and say so in the store.", file=sys.stderr
+        )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .planning import outcome_of
 from .records import FeatureRow, Outcome
-from .work import SegmentFailure, SegmentFeature, StreamPlan, VideoEnd, VideoPlan
+from .work import SegmentFailure, SegmentFeature, StreamPlan, VideoEnd, VideoPlan, VideoSettled
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Collector:
 
     def _collect(
         self, item: SegmentFeature | SegmentFailure | VideoEnd
-    ) -> Iterator[SegmentFeature | FeatureRow | Outcome]:
+    ) -> Iterator[SegmentFeature | FeatureRow | Outcome | VideoSettled]:
         video = self._videos.setdefault(item.plan.video.video_id, _new_tally(item.plan))
         if isinstance(item, VideoEnd):
             video.end = item
@@ -76,7 +76,7 @@ class Collector:
         if video.end is not None:
             yield from self._settle(video, video.end)
 
-    def _settle(self, video: _VideoTally, end: VideoEnd) -> Iterator[FeatureRow | Outcome]:
+    def _settle(self, video: _VideoTally, end: VideoEnd) -> Iterator[FeatureRow | Outcome | VideoSettled]:
         for name, plan in end.plan.streams.items():
             tally = video.streams[name]
             if name not in video.settled and tally.arrived == end.segments_sent.get(name, 0):
@@ -84,6 +84,7 @@ class Collector:
                 yield from self._result(plan, tally, end)
         if len(video.settled) == len(end.plan.streams):
             del self._videos[end.plan.video.video_id]
+            yield VideoSettled(end.plan.video.video_id)
 
     def _result(self, plan: StreamPlan, tally: _Tally, end: VideoEnd) -> Iterator[FeatureRow | Outcome]:
         """The row, where there is one, before the outcome that speaks of it."""
@@ -127,7 +128,12 @@ class Collector:
 
 
 def _new_tally(plan: VideoPlan) -> _VideoTally:
-    return _VideoTally({name: _Tally(features=dict(stream.known)) for name, stream in plan.streams.items()})
+    return _VideoTally({name: _tally_of_known(stream) for name, stream in plan.streams.items()})
+
+
+def _tally_of_known(plan: StreamPlan) -> _Tally:
+    features = {index: feature for index, feature in plan.known.items() if feature is not None}
+    return _Tally(features=features, without_row=len(plan.known) - len(features))
 
 
 def _why_no_rows(plan: StreamPlan, tally: _Tally) -> str:

@@ -55,6 +55,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         scheme = newurl.partition(":")[0].lower()
         if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
+            fp.close()
             raise WeightsError(f"{req.full_url}: the server sends us on to {newurl}, which is no safe address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -23,14 +23,15 @@ from .compaction import compact
 from .inputs import Inputs, find_videos
 from .keys import settings_digest
 from .ledger import Ledger, read_ledger
+from .progress_journal import read_progress
 from .records import Outcome, VideoFile
-from .runner import Concurrency, run_stages
+from .runner import Concurrency, Event, run_stages
 from .slots import SlotPool
 from .stage_clock import StageClock
-from .store import read_manifest, read_progress, write_manifest
-from .store_writer import StoreWriter, set_aside_stale
+from .store_manifest import MANIFEST, read_manifest, write_manifest
+from .store_writer import StoreWriter
 from .weights_cache import resolve_weights
-from .work import SegmentFeature, Stream
+from .work import Stream
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class RunOptions:
 class Extraction:
     """One run. Construct it (everything that can be refused is refused here), then iterate over it to carry it out.
 
-    Iterating yields each `Outcome` and each `SegmentFeature` once it is written; an interruption loses at most what
-    the writer had not flushed. Raises `ManifestError` for a recipe, an input or an output folder that cannot be
-    obeyed, `WeightsError` for a checkpoint that is not there.
+    Iterating yields an `Event` for each segment, outcome and video; an interruption keeps what they told of. Raises
+    `ManifestError` for a recipe, an input or an output folder that cannot be obeyed, `WeightsError` for a checkpoint
+    that is not there.
     """
 
     def __init__(
@@ -81,12 +82,10 @@ class Extraction:
     @cached_property
     def pending(self) -> list[VideoFile]:
         """Videos that still owe something; the settled ones are not opened."""
-        return [
-            file for file in self.inputs.videos if not self.ledger.is_video_settled(file, self.settings_digests)
-        ]
+        return [file for file in self.inputs.videos if not self.ledger.is_video_settled(file, self.settings_digests)]
 
-    def __iter__(self) -> Iterator[Outcome | SegmentFeature]:
-        streams = self._build_streams() if self.pending else []
+    def __iter__(self) -> Iterator[Event]:
+        streams = self._build_streams() if self.pending or self.inputs.clashes else []
         self._write_manifest(streams)
         with ExitStack() as stack:
             writer = stack.enter_context(StoreWriter(self.out, float16=self.options.float16))
@@ -98,7 +97,7 @@ class Extraction:
                 yield from self._run(streams, slots, writer)
         compact(self.out, writer.writer_id)
 
-    def _run(self, streams: list[Stream], slots: SlotPool, writer: StoreWriter) -> Iterator[Outcome | SegmentFeature]:
+    def _run(self, streams: list[Stream], slots: SlotPool, writer: StoreWriter) -> Iterator[Event]:
         threads = self.options.num_cpu_threads
         return run_stages(
             self.pending,
@@ -134,7 +133,7 @@ class Extraction:
 
     def _write_manifest(self, streams: list[Stream]) -> None:
         """Says what the store holds, after setting aside what was made with other settings."""
-        earlier = read_manifest(self.out) if (self.out / "arabesque.toml").exists() else {}
+        earlier = read_manifest(self.out) if (self.out / MANIFEST).exists() else {}
         known: dict[str, Any] = earlier.get("streams", {})
         for name, digest in self.settings_digests.items():
             if name in known and known[name]["settings_digest"] != digest:
@@ -174,7 +173,7 @@ def _inputs(videos: Path) -> Inputs:
 
 def _refuse_other_recipe(out: Path, recipe: Recipe) -> None:
     """A store belongs to one recipe by name; changed settings of its streams are set aside, another method is not."""
-    if not (out / "arabesque.toml").exists():
+    if not (out / MANIFEST).exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ManifestError(f"{out}: is not empty and no feature store; give --out a new or empty folder")
         return

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from .keys import row_key
 from .records import Outcome, VideoFile
+from .store import FeatureStore
+from .store_manifest import MANIFEST
 
 
-@dataclass(frozen=True)
 class Ledger:
-    """Keys of whole rows and the latest outcome of every (video, stream) of a store."""
+    """The latest outcome of every (video, stream) of a store.
 
-    row_keys: frozenset[str] = frozenset()
-    outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict[tuple[str, str], Outcome])
-    retry_failed: bool = False
-    """Also take up failures and partial videos that their bytes are to blame for."""
+    ``retry_failed`` also takes up failures and partial videos that their bytes are to blame for.
+    """
+
+    def __init__(self, outcomes: Iterable[Outcome] = (), *, retry_failed: bool = False) -> None:
+        self._outcomes = {(outcome.video_id, outcome.stream): outcome for outcome in outcomes}
+        self._retry_failed = retry_failed
+        self._digests = {
+            (outcome.video_id, outcome.size_bytes, outcome.modified_ns): outcome.content_digest
+            for outcome in self._outcomes.values()
+            if outcome.content_digest and _is_recorded(outcome)
+        }
 
     def is_settled(self, video_id: str, stream: str, key: str) -> bool:
         """Whether nothing is left to do for (video, stream) with these very bytes and settings."""
-        outcome = self.outcomes.get((video_id, stream))
+        outcome = self._outcomes.get((video_id, stream))
         if outcome is None or outcome.key != key:
-            return False  # a row without its outcome was cut off between the two: see `lacks_only_outcome`
-        if outcome.kind == "failed":
-            return not (outcome.transient or self.retry_failed)
-        if outcome.kind == "partial" and self.retry_failed:
             return False
-        return outcome.kind == "empty" or key in self.row_keys
+        if outcome.kind == "failed":
+            return not (outcome.transient or self._retry_failed)
+        if outcome.kind == "partial":
+            return _is_recorded(outcome) and not self._retry_failed
+        return True
+
+    def unrecorded(self, file: VideoFile, streams: Iterable[str], size_bytes: int, modified_ns: int) -> list[Outcome]:
+        """Outcomes of whole rows whose writer was killed before it could write them; now they can be written."""
+        found = (self._outcomes.get((file.video_id, stream)) for stream in streams)
+        return [
+            replace(outcome, size_bytes=size_bytes, modified_ns=modified_ns)
+            for outcome in found
+            if outcome is not None and outcome.kind == "done" and not _is_recorded(outcome)
+        ]
 
     def known_digest(self, file: VideoFile) -> str:
         """The file's content digest from an earlier run, as long as its size and time are as they were; else ``""``."""
@@ -37,18 +56,22 @@ class Ledger:
             return ""
         return self._digests.get((file.video_id, status.st_size, status.st_mtime_ns), "")
 
-    def is_video_settled(self, file: VideoFile, settings_digests: dict[str, str]) -> bool:
+    def is_video_settled(self, file: VideoFile, settings_digests: Mapping[str, str]) -> bool:
         """Whether the file need not even be opened. ``settings_digests``: stream → its settings' digest."""
         digest = self.known_digest(file)
         return bool(digest) and all(
             self.is_settled(file.video_id, stream, row_key(digest, settings))
+            and _is_recorded(self._outcomes[file.video_id, stream])
             for stream, settings in settings_digests.items()
         )
 
-    @property
-    def _digests(self) -> dict[tuple[str, int, int], str]:
-        return {
-            (outcome.video_id, outcome.size_bytes, outcome.modified_ns): outcome.content_digest
-            for outcome in self.outcomes.values()
-            if outcome.content_digest
-        }
+
+def read_ledger(root: Path, *, retry_failed: bool = False) -> Ledger:
+    """The ledger of a store, or an empty one where there is no store yet."""
+    outcomes = FeatureStore(root, partial=True).outcomes() if (root / MANIFEST).exists() else []
+    return Ledger(outcomes, retry_failed=retry_failed)
+
+
+def _is_recorded(outcome: Outcome) -> bool:
+    """Whether the outcome was written, and not made up from a row that stands alone."""
+    return outcome.modified_ns != 0

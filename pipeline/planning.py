@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from ..manifests.streams import Geometry
 from .keys import row_key
+from .progress_journal import FinishedSegment
 from .records import Outcome, OutcomeKind, VideoRecord
 from .sampling import cut_segments
 from .work import Stream, StreamPlan, VideoPlan
 
-Progress = Mapping[str, Mapping[int, NDArray[np.float32]]]
-"""Key → the segments that an interrupted run finished: index → feature."""
+Progress = Mapping[str, Mapping[int, FinishedSegment]]
+"""Row key → what an interrupted run had finished of that row, by segment index."""
 
 
 def plan_video(video: VideoRecord, streams: Iterable[Stream], progress: Progress) -> tuple[VideoPlan, list[Outcome]]:
@@ -24,7 +25,8 @@ def plan_video(video: VideoRecord, streams: Iterable[Stream], progress: Progress
     for stream in streams:
         key = row_key(video.content_digest, stream.settings_digest)
         segments = cut_segments(video.probe.frame_times_s, video.probe.end_s, stream.spec.sampling)
-        plan = StreamPlan(stream, key, segments, progress.get(key, {}))
+        finished = {index: segment.feature for index, segment in progress.get(key, {}).items()}
+        plan = StreamPlan(stream, key, segments, finished)
         if reason := _nothing_to_extract(video, plan):
             outcomes.append(outcome_of(video, stream, "empty", reason, key=key))
         else:

@@ -15,7 +15,7 @@ from .planning import Progress, plan_video
 from .probing import content_digest
 from .records import Outcome, Probe, VideoFile, VideoRecord
 from .slots import DecodeSlot, SlotPool
-from .work import Stream, VideoEnd, VideoPlan
+from .work import Stream, VideoEnd, VideoPlan, VideoSettled
 
 END_TOLERANCE_FRAMES = 1.5
 """A container may promise this much more than its packets hold before we call it cut short: headers round."""
@@ -30,8 +30,16 @@ class VideoReader:
         self._ledger = ledger
         self._progress = progress
 
-    def __call__(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
+    def __call__(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd | VideoSettled]:
         """Outcomes that need no decoding, then windows in their order, then the end. Never raises for a bad file."""
+        has_end = False
+        for item in self._read(file):
+            has_end = has_end or isinstance(item, VideoEnd)
+            yield item
+        if not has_end:
+            yield VideoSettled(file.video_id)
+
+    def _read(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
         try:
             size_bytes, modified_ns, digest = self._identify(file)
         except OSError as error:
@@ -43,6 +51,8 @@ class VideoReader:
             for stream in self._streams
             if not self._ledger.is_settled(file.video_id, stream.name, row_key(digest, stream.settings_digest))
         ]
+        done = {stream.name for stream in self._streams} - {stream.name for stream in owed}
+        yield from self._ledger.unrecorded(file, sorted(done), size_bytes, modified_ns)
         if not owed:
             return
         with self._slots.slot() as slot:

@@ -20,7 +20,13 @@ from .records import FeatureRow, Outcome, VideoFile
 from .slots import SlotPool
 from .stage_clock import StageClock
 from .store_writer import StoreWriter
-from .work import SegmentFeature, Stream
+from .work import SegmentFeature, Stream, VideoSettled
+
+Event = Outcome | SegmentFeature | VideoSettled
+"""What a run tells of: each once it is in the writer's hands."""
+
+STOP_TIMEOUT_S = 5.0
+"""How long an interrupted run waits for a stage in the middle of its work before it leaves without it."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,8 @@ def run_stages(
     device: torch.device,
     concurrency: Concurrency,
     clock: StageClock,
-) -> Iterator[Outcome | SegmentFeature]:
-    """Brings every (video, stream) to an outcome; yields each outcome, and each segment, once it is written.
+) -> Iterator[Event]:
+    """Brings every (video, stream) to an outcome and tells of it as it goes.
 
     Raises `ArabesqueError` where the run itself fails; what is finished by then is in the writer's hands.
     """
@@ -53,8 +59,12 @@ def run_stages(
     collector = Collector(provenance)
     pipeline = _stages(videos, reader, collector, writer, device, concurrency, clock)
     try:
-        with pipeline.auto_stop():
-            yield from pipeline.get_iterator()
+        with pipeline.auto_stop(timeout=STOP_TIMEOUT_S):
+            try:
+                yield from pipeline.get_iterator()
+            except BaseException:
+                writer.flush()  # before anything else: what is finished must not wait for what is not
+                raise
     except PipelineFailure as failure:
         raise _root_cause(failure) from failure
     if collector.unsettled:
@@ -69,7 +79,7 @@ def _stages(
     device: torch.device,
     concurrency: Concurrency,
     clock: StageClock,
-) -> Pipeline[Outcome | SegmentFeature]:
+) -> Pipeline[Event]:
     return (
         PipelineBuilder()
         .add_source(videos)
@@ -97,13 +107,13 @@ class Recorder:
     def __init__(self, writer: StoreWriter) -> None:
         self._writer = writer
 
-    def __call__(self, item: FeatureRow | Outcome | SegmentFeature) -> Outcome | SegmentFeature | None:
+    def __call__(self, item: FeatureRow | Event) -> Event | None:
         if isinstance(item, FeatureRow):
             self._writer.add(item)
             return None
         if isinstance(item, Outcome):
             self._writer.add_outcome(item)
-        elif item.feature is not None:
+        elif isinstance(item, SegmentFeature):
             key = item.plan.streams[item.stream.name].key
             self._writer.add_progress(key, item.index, item.start_s, item.end_s, item.feature)
         return item

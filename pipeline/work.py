@@ -36,8 +36,8 @@ class StreamPlan:
     stream: Stream
     key: str
     segments: Segments
-    known: Mapping[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]])
-    """Features of segments that an interrupted run had finished, by segment index."""
+    known: Mapping[int, NDArray[np.float32] | None] = field(default_factory=dict[int, NDArray[np.float32] | None])
+    """Features of segments that an interrupted run had finished, by segment index; None for one without a row."""
 
     @property
     def todo(self) -> list[int]:
@@ -105,3 +105,10 @@ class SegmentFailure:
     index: int
     reason: str
     transient: bool
+
+
+@dataclass(frozen=True)
+class VideoSettled:
+    """Every stream that a video owed has its outcome."""
+
+    video_id: str

@@ -1,0 +1,55 @@
+"""What a video owes."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import PLAIN, stream, video
+
+from arabesque.extractors.protocol import AudioNeed, FrameNeed
+from arabesque.manifests.streams import Geometry
+from arabesque.pipeline.keys import row_key
+from arabesque.pipeline.planning import plan_video
+from arabesque.pipeline.records import AudioTrack
+
+GRAY = Geometry(steps=(), gray=True)
+
+
+def test_streams_share_a_geometry_and_the_union_of_frames_is_decoded():
+    plan, outcomes = plan_video(
+        video(num_frames=10),
+        [stream("all"), stream("slow", fps=5.0, length=2), stream("gray", frames=FrameNeed(GRAY), length=10)],
+        {},
+    )
+    assert outcomes == []
+    assert set(plan.frames_by_geometry) == {PLAIN, GRAY}
+    assert plan.frames_by_geometry[PLAIN].tolist() == list(range(9))  # 0-7, and 8 for the slow stream
+    assert plan.wanted.tolist() == list(range(10))
+
+
+def test_the_next_frame_is_wanted_where_there_is_one():
+    plan, _ = plan_video(video(num_frames=10), [stream(frames=FrameNeed(PLAIN, next_frame=True))], {})
+    assert plan.wanted.tolist() == list(range(9))
+
+
+def test_a_silent_video_is_empty_for_a_listening_stream_only():
+    plan, outcomes = plan_video(video(), [stream("ear", audio=AudioNeed(8000), frames=None), stream("eye")], {})
+    assert list(plan.streams) == ["eye"]
+    assert plan.audio_until_s is None
+    assert [(outcome.stream, outcome.kind, outcome.reason) for outcome in outcomes] == [
+        ("ear", "empty", "no audio track")
+    ]
+    assert outcomes[0].key == row_key("digest-of-a", "settings-of-ear")
+
+
+def test_sound_is_wanted_to_the_end_of_the_last_segment():
+    track = AudioTrack(8000, 1, 0.0, None)
+    plan, _ = plan_video(video(audio=track), [stream("ear", audio=AudioNeed(8000), frames=None)], {})
+    assert plan.audio_until_s == pytest.approx(0.8)
+    assert len(plan.wanted) == 0
+
+
+def test_a_video_shorter_than_a_segment_is_empty_and_says_how_short():
+    plan, outcomes = plan_video(video(num_frames=3), [stream()], {})
+    assert plan.streams == {}
+    assert outcomes[0].kind == "empty"
+    assert "0.30 s at its own rate are shorter than one segment of 4 frames" in outcomes[0].reason
