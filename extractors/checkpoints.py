@@ -52,10 +52,11 @@ def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
     """
     try:
         content = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(
             f"{checkpoint.path}: checkpoint {checkpoint.name} is not a plain state dict "
-            f"({str(error).splitlines()[0]}); fetch it again or add another file for {checkpoint.name}"
+            f"({reason}); fetch it again or add another file for {checkpoint.name}"
         ) from error
     for wrapper in ("state_dict", "model", "model_state"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):

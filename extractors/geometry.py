@@ -81,7 +81,7 @@ def _size_after(step: GeometryStep, height: int, width: int) -> ImageSize:
 
 
 def _gray(frames: Tensor) -> Tensor:
-    channels = frames.shape[1]
+    _, channels, height, width = frames.shape
     if channels == 1:
         return frames
     if channels != 3:
@@ -90,7 +90,7 @@ def _gray(frames: Tensor) -> Tensor:
         return _gray_in_torch(frames)
     import cv2
 
-    return _by_image(frames, (*frames.shape[-2:], 1), lambda image: cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+    return _by_image(frames, (height, width, 1), lambda image: cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
 
 
 def _gray_in_torch(frames: Tensor) -> Tensor:
@@ -100,20 +100,33 @@ def _gray_in_torch(frames: Tensor) -> Tensor:
 
 
 def _resize(frames: Tensor, size: ImageSize, interpolation: Interpolation, antialias: bool) -> Tensor:
-    if frames.device.type == "cpu":
-        return _resize_on_cpu(frames, size, interpolation, antialias)
-    chunk = max(_CHUNK_BYTES // max(frames[:1].numel(), 1), 1)
-    return torch.cat([_resize_in_torch(part, size, interpolation, antialias) for part in frames.split(chunk)])
+    if interpolation == "nearest":
+        rows, columns = (
+            torch.from_numpy(_nearest_taps(given, wanted, centred=antialias)).to(frames.device)
+            for given, wanted in zip(frames.shape[-2:], size, strict=True)
+        )
+        return frames[..., rows, :][..., columns]
+    resize = _resize_on_cpu if frames.device.type == "cpu" else _resize_on_device
+    return resize(frames, size, interpolation, antialias)
+
+
+def _nearest_taps(given: int, wanted: int, *, centred: bool) -> NDArray[np.int64]:
+    """The source pixel of each output pixel: PIL walks from centre to centre, OpenCV starts at the corner.
+
+    In double precision and in each library's own order of operations: halfway cases depend on the last bit.
+    """
+    if centred:
+        step = given / wanted
+        return np.add.accumulate(np.array([step / 2] + [step] * (wanted - 1))).astype(np.int64)
+    return (np.arange(wanted) * (1 / (wanted / given))).astype(np.int64)
 
 
 def _resize_on_cpu(frames: Tensor, size: ImageSize, interpolation: Interpolation, antialias: bool) -> Tensor:
     if antialias:
-        if interpolation == "nearest":
-            return functional.interpolate(frames, size, mode="nearest-exact")
         return functional.interpolate(frames, size, mode=interpolation, antialias=True)
     import cv2
 
-    flag = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[interpolation]
+    flag = cv2.INTER_LINEAR if interpolation == "bilinear" else cv2.INTER_CUBIC
     return _by_image(frames, (*size, frames.shape[1]), lambda image: cv2.resize(image, size[::-1], interpolation=flag))
 
 
@@ -126,19 +139,16 @@ def _by_image(frames: Tensor, shape: tuple[int, int, int], convert: Callable[[ND
     return torch.from_numpy(results).permute(0, 3, 1, 2)
 
 
+def _resize_on_device(frames: Tensor, size: ImageSize, interpolation: Interpolation, antialias: bool) -> Tensor:
+    chunk = max(_CHUNK_BYTES // max(frames[:1].numel(), 1), 1)
+    return torch.cat([_resize_in_torch(part, size, interpolation, antialias) for part in frames.split(chunk)])
+
+
 def _resize_in_torch(frames: Tensor, size: ImageSize, interpolation: Interpolation, antialias: bool) -> Tensor:
-    if antialias and interpolation == "nearest":
-        return functional.interpolate(frames, size, mode="nearest-exact")
     if antialias:
         # PIL resizes along the rows and rounds to uint8 before it goes down the columns
         frames = _round(_antialiased(frames, (frames.shape[-2], size[1]), interpolation))
         return _round(_antialiased(frames, size, interpolation))
-    if interpolation == "nearest":
-        rows, columns = (
-            (torch.arange(wanted, dtype=torch.float64) * (1 / (wanted / given))).long().to(frames.device)
-            for given, wanted in zip(frames.shape[-2:], size, strict=True)
-        )
-        return frames[..., rows, :][..., columns]
     if interpolation == "bilinear":
         return _bilinear_in_fixed_point(frames, size)
     return _round(functional.interpolate(frames.float(), size, mode=interpolation))
@@ -170,6 +180,11 @@ def _taps(given: int, wanted: int, device: torch.device) -> tuple[Tensor, Tensor
     position = position.float().clamp(0, given - 1)
     first = position.floor()
     fraction = position - first
-    taps = (tap.long().to(device) for tap in (first, (first + 1).clamp(max=given - 1)))
-    weights = ((weight * 2048).round().int().to(device) for weight in (1 - fraction, fraction))
-    return (*taps, *weights)
+    second = (first + 1).clamp(max=given - 1)
+    first_weight, second_weight = ((weight * 2048).round().int() for weight in (1 - fraction, fraction))
+    return (
+        first.long().to(device),
+        second.long().to(device),
+        first_weight.to(device),
+        second_weight.to(device),
+    )

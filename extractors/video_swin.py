@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torchvision.models.video import SwinTransformer3d, swin3d_b
-from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 from ..manifests.errors import WeightsError
 from ..manifests.streams import CenterCrop, Geometry, Normalisation, Precision, Record, ShortSide, Size
@@ -73,12 +72,11 @@ def headless_swin3d_b() -> SwinTransformer3d:
     Its numbers equal the published code's bit for bit, whatever the size.
     """
     network = swin3d_b(weights=None)
-    network.head = nn.Identity()
-    for module in network.modules():
-        if isinstance(module, ShiftedWindowAttention3d):
-            # follows from the window's size: nothing that a checkpoint could tell
-            index = module.relative_position_index
-            module.register_buffer("relative_position_index", index, persistent=False)
+    network.add_module("head", nn.Identity())
+    for name, index in list(network.named_buffers()):
+        # relative_position_index follows from the window's size: nothing that a checkpoint could tell
+        owner, _, own_name = name.rpartition(".")
+        network.get_submodule(owner).register_buffer(own_name, index, persistent=False)
     return network
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from arabesque.extractors.checkpoints import CheckpointFile
 from numpy.typing import NDArray
 from torch import Tensor
+
+from arabesque.extractors.checkpoints import CheckpointFile
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SHARED = Path(__file__).parents[3] / "shared"

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from arabesque.extractors.checkpoints import (
+    CheckpointFile,
+    RandomWeights,
+    StateDict,
+    fill,
+    load_network,
+    read_state_dict,
+)
+from arabesque.manifests.errors import WeightsError
+
+SaveCheckpoint = Callable[..., CheckpointFile]
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.norm = nn.BatchNorm1d(2)
+
+
+def state_dict() -> StateDict:
+    torch.manual_seed(1)
+    return Network().state_dict()
+
+
+def unchanged(state_dict: StateDict, layout: str) -> StateDict:
+    return state_dict
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+def test_wrappers_come_off(save_checkpoint: SaveCheckpoint, wrapper: str | None) -> None:
+    wanted = state_dict()
+    file = save_checkpoint({wrapper: wanted, "epoch": 30} if wrapper else OrderedDict(wanted), "ours")
+    found = read_state_dict(file)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_half_precision_is_widened_and_counters_are_not(save_checkpoint: SaveCheckpoint) -> None:
+    found = read_state_dict(save_checkpoint({"w": torch.ones(2).half(), "n": torch.tensor(5)}, "ours"))
+    assert found["w"].dtype == torch.float32
+    assert found["n"].dtype == torch.int64
+
+
+class _Bomb:
+    """Its pickle calls ``Path.touch`` when opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_that_would_run_code_is_refused_unopened(save_checkpoint: SaveCheckpoint, tmp_path: Path) -> None:
+    fuse = tmp_path / "ran"
+    with pytest.raises(WeightsError, match=r"seeded-0\.pth: checkpoint seeded is not a plain state dict"):
+        read_state_dict(save_checkpoint({"w": _Bomb(fuse)}, "ours"))
+    assert not fuse.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", pickle.dumps([1, 2], protocol=2)])
+def test_files_that_are_no_checkpoint_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "download.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"download\.pth: checkpoint swin .*\(.+\)"):
+        read_state_dict(CheckpointFile("swin", path, "0" * 64, "ours"))
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"gone\.pth: .*No such file"):
+        read_state_dict(CheckpointFile("swin", tmp_path / "gone.pth", "0" * 64, "ours"))
+
+
+def test_a_file_that_breaks_off_is_named(save_checkpoint: SaveCheckpoint) -> None:
+    file = save_checkpoint(state_dict(), "ours")
+    file.path.write_bytes(file.path.read_bytes()[:-200])
+    with pytest.raises(WeightsError, match="fetch it again"):
+        read_state_dict(file)
+
+
+@pytest.mark.parametrize("content", [{}, {"w": 3.0}, [torch.ones(1)], torch.ones(1)])
+def test_other_content_is_refused(save_checkpoint: SaveCheckpoint, content: object) -> None:
+    with pytest.raises(WeightsError, match="something other than named tensors"):
+        read_state_dict(save_checkpoint(content, "ours"))
+
+
+def test_the_report_counts_what_does_not_fit(save_checkpoint: SaveCheckpoint) -> None:
+    altered = state_dict()
+    del altered["linear.bias"]
+    altered["linear.weight"] = torch.ones(5, 5)
+    altered["head.weight"] = torch.ones(1)
+    with pytest.raises(WeightsError) as caught:
+        fill(Network(), altered, save_checkpoint({}, "odd-layout"))
+    message = str(caught.value)
+    assert "layout odd-layout" in message
+    assert "1 missing (linear.bias)" in message
+    assert "1 unexpected (head.weight)" in message
+    assert "1 of another shape (linear.weight is [5, 5], not [2, 3])" in message
+
+
+def test_counters_that_old_files_lack_are_not_missed(save_checkpoint: SaveCheckpoint) -> None:
+    old = state_dict()
+    del old["norm.num_batches_tracked"]
+    filled = load_network(Network, save_checkpoint(old, "ours"), unchanged)
+    assert torch.equal(filled.linear.weight, old["linear.weight"])
+    assert torch.equal(filled.norm.num_batches_tracked, torch.tensor(0))
+    with pytest.raises(WeightsError, match="unexpected"):
+        fill(Network(), old | {"9.num_batches_tracked": torch.tensor(0)}, save_checkpoint({}, "ours"))
+
+
+def test_layouts_are_renamed_on_the_way(save_checkpoint: SaveCheckpoint) -> None:
+    theirs = {f"module.{name}": value for name, value in state_dict().items()}
+
+    def rename(found: StateDict, layout: str) -> StateDict:
+        assert layout == "data-parallel"
+        return {name.removeprefix("module."): value for name, value in found.items()}
+
+    filled = load_network(Network, save_checkpoint(theirs, "data-parallel"), rename)
+    assert torch.equal(filled.linear.weight, theirs["module.linear.weight"])
+
+
+def test_networks_come_frozen(save_checkpoint: SaveCheckpoint) -> None:
+    for weights in (RandomWeights(0), save_checkpoint(state_dict(), "ours")):
+        loaded = load_network(Network, weights, unchanged)
+        assert not any(module.training for module in loaded.modules())
+        assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_seeds_decide_and_leave_the_worlds_chance_alone() -> None:
+    torch.manual_seed(5)
+    expected_draw = torch.rand(1)
+    torch.manual_seed(5)
+    first, again, other = (load_network(Network, RandomWeights(seed), unchanged) for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(1), expected_draw)
+    assert torch.equal(first.linear.weight, again.linear.weight)
+    assert not torch.equal(first.linear.weight, other.linear.weight)
+    assert RandomWeights(3).digest == "random:3"

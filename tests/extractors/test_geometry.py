@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from arabesque.extractors import geometry as geometry_module
+from arabesque.extractors.geometry import apply_geometry, center_crop, normalise, output_size
+from arabesque.manifests.streams import (
+    CenterCrop,
+    Geometry,
+    GeometryStep,
+    Height,
+    Interpolation,
+    Normalisation,
+    ShortSide,
+    Size,
+)
+
+PIL_FILTERS: dict[Interpolation, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+CV2_FLAGS: dict[Interpolation, int] = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+}
+SIZES = [(64, 114), (56, 56), (90, 160), (211, 301)]
+"""From 180 × 320: down, squeezed, halved (a case of its own in OpenCV), up by odd factors."""
+
+
+def picture(height: int = 180, width: int = 320, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
+    """Edges, gradients and noise: ``[height, width, channels]``."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width][..., None]
+    waves = 100 + 80 * np.sin(rows / 9 + np.arange(channels)) * np.cos(columns / 13) + 60 * (rows // 20 % 2)
+    return (waves + rng.normal(0, 25, (height, width, channels))).clip(0, 255).astype(np.uint8)
+
+
+def as_frames(*images: NDArray[np.uint8]) -> Tensor:
+    """As decoders give them: channels last in memory, channels second in shape."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def differences(frames: Tensor, image: NDArray[Any]) -> NDArray[np.int64]:
+    found = frames[0].permute(1, 2, 0).numpy().astype(np.int64)
+    return np.abs(found - image.reshape(found.shape).astype(np.int64))
+
+
+def resized(frames: Tensor, size: tuple[int, int], interpolation: Interpolation, *, antialias: bool) -> Tensor:
+    steps = (Size(size_px=size),)
+    return apply_geometry(frames, Geometry(steps=steps, interpolation=interpolation, antialias=antialias))
+
+
+@pytest.fixture(params=["as the CPU does it", "as other devices do it"])
+def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second path is plain torch, so a machine without an accelerator can check its arithmetic too."""
+    if request.param == "as other devices do it":
+        monkeypatch.setattr(geometry_module, "_resize_on_cpu", geometry_module._resize_on_device)
+
+
+@pytest.mark.usefixtures("either_path")
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+def test_antialiased_resize_is_pils(interpolation: Interpolation, channels: int, size: tuple[int, int]) -> None:
+    image = picture(channels=channels)
+    expected = Image.fromarray(image.squeeze()).resize((size[1], size[0]), PIL_FILTERS[interpolation])
+
+    off = differences(resized(as_frames(image), size, interpolation, antialias=True), np.asarray(expected))
+
+    assert off.max() <= (0 if interpolation == "nearest" else 1)
+    assert off.mean() <= 0.02
+
+
+@pytest.mark.usefixtures("either_path")
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+def test_plain_resize_is_opencvs(interpolation: Interpolation, channels: int, size: tuple[int, int]) -> None:
+    image = picture(channels=channels)
+    expected = cv2.resize(image, (size[1], size[0]), interpolation=CV2_FLAGS[interpolation])
+
+    off = differences(resized(as_frames(image), size, interpolation, antialias=False), np.asarray(expected))
+
+    assert off.max() <= (0 if interpolation == "nearest" else 1)
+    assert off.mean() <= 0.005
+
+
+def test_antialias_makes_a_difference() -> None:
+    """Or the two tests above would say little."""
+    frames = as_frames(picture())
+    with_, without = (resized(frames, (56, 56), "bilinear", antialias=flag).int() for flag in (True, False))
+    assert (with_ - without).abs().float().mean() > 5
+
+
+def test_large_frames_are_resized_in_parts_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = as_frames(*(picture(40, 60, seed=seed) for seed in range(5)))
+    whole = geometry_module._resize_in_torch(frames, (20, 31), "bilinear", True)
+    monkeypatch.setattr(geometry_module, "_resize_on_cpu", geometry_module._resize_on_device)
+    monkeypatch.setattr(geometry_module, "_CHUNK_BYTES", 2 * frames[0].numel())
+    assert torch.equal(resized(frames, (20, 31), "bilinear", antialias=True), whole)
+
+
+def test_gray_is_opencvs_on_every_device() -> None:
+    image = picture()
+    expected = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    gray = apply_geometry(as_frames(image), Geometry(steps=(), gray=True))
+    assert gray.shape == (1, 1, 180, 320)
+    assert differences(gray, np.asarray(expected)).max() == 0
+    assert torch.equal(geometry_module._gray_in_torch(as_frames(image)), gray)
+    assert torch.equal(apply_geometry(gray, Geometry(steps=(), gray=True)), gray)
+
+
+def test_gray_comes_before_the_first_step() -> None:
+    image = picture()
+    expected = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (56, 56), interpolation=cv2.INTER_LINEAR)
+    gray = apply_geometry(as_frames(image), Geometry(steps=(Size(size_px=(56, 56)),), antialias=False, gray=True))
+    assert differences(gray, np.asarray(expected)).max() == 0
+
+
+@given(size=st.tuples(st.integers(1, 40), st.integers(1, 40)), crop=st.tuples(st.integers(1, 40), st.integers(1, 40)))
+@settings(max_examples=200, deadline=None)
+def test_center_crop_is_torchvisions(size: tuple[int, int], crop: tuple[int, int]) -> None:
+    frames = as_frames(picture(*size))
+    assert torch.equal(center_crop(frames, crop), v2.functional.center_crop(frames, list(crop)))
+
+
+@pytest.mark.parametrize(
+    ("step", "size", "expected"),
+    [
+        (ShortSide(short_side_px=256), (480, 640), (256, 341)),
+        (ShortSide(short_side_px=256), (1280, 720), (455, 256)),
+        (ShortSide(short_side_px=256), (256, 300), (256, 300)),
+        (Height(height_px=224), (496, 394), (224, 177)),
+        (Height(height_px=10), (4000, 3), (10, 1)),
+        (Size(size_px=(224, 224)), (496, 394), (224, 224)),
+        (CenterCrop(center_crop_px=(224, 300)), (256, 256), (224, 300)),
+    ],
+)
+def test_sizes(step: GeometryStep, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    geometry = Geometry(steps=(step,))
+    assert output_size(*size, geometry) == expected
+    assert apply_geometry(torch.zeros(1, 3, *size, dtype=torch.uint8), geometry).shape[-2:] == expected
+
+
+def test_steps_follow_each_other() -> None:
+    gdlt = Geometry(
+        steps=(ShortSide(short_side_px=64), CenterCrop(center_crop_px=(56, 75)), Size(size_px=(56, 56))),
+    )
+    image = picture()
+    pil = Image.fromarray(image).resize((113, 64), Image.Resampling.BILINEAR)
+    pil = pil.crop((19, 4, 94, 60)).resize((56, 56), Image.Resampling.BILINEAR)
+    assert output_size(180, 320, gdlt) == (56, 56)
+    assert differences(apply_geometry(as_frames(image), gdlt), np.asarray(pil)).max() <= 2
+
+
+def test_nothing_to_do_costs_nothing() -> None:
+    frames = as_frames(picture())
+    geometry = Geometry(
+        steps=(Size(size_px=(180, 320)), ShortSide(short_side_px=180), CenterCrop(center_crop_px=(180, 320)))
+    )
+    assert apply_geometry(frames, geometry).data_ptr() == frames.data_ptr()
+
+
+def test_frames_are_left_as_they_are() -> None:
+    frames = as_frames(picture())
+    before = frames.clone()
+    out = apply_geometry(frames, Geometry(steps=(CenterCrop(center_crop_px=(90, 90)), Size(size_px=(40, 40)))))
+    normalise(out, Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3))
+    assert torch.equal(frames, before)
+
+
+def test_no_frames_stay_no_frames() -> None:
+    none = torch.zeros(0, 3, 30, 40, dtype=torch.uint8)
+    for antialias in (True, False):
+        assert resized(none, (10, 12), "bilinear", antialias=antialias).shape == (0, 3, 10, 12)
+
+
+def test_normalise_is_the_published_arithmetic() -> None:
+    frames = as_frames(picture(), picture(seed=1))[None]
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = v2.functional.normalize(frames.float() / 255, list(mean), list(std))
+    found = normalise(frames, Normalisation(mean=mean, std=std))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(normalise(frames, Normalisation(mean=mean, std=std), torch.bfloat16), found.bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: apply_geometry(torch.zeros(3, 8, 8, dtype=torch.uint8), Geometry(steps=())), "uint8 .n, channels"),
+        (lambda: apply_geometry(torch.zeros(1, 3, 8, 8), Geometry(steps=())), "float32"),
+        (
+            lambda: apply_geometry(torch.zeros(1, 2, 8, 8, dtype=torch.uint8), Geometry(steps=(), gray=True)),
+            "1 or 3 channels, not 2",
+        ),
+        (
+            lambda: normalise(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), Normalisation(mean=(0, 0, 0), std=(1, 1, 1))),
+            "1 channels, the normalisation 3 means",
+        ),
+        (lambda: normalise(torch.zeros(1, 1, 8, 8), Normalisation(mean=(0,), std=(1,))), "must be uint8"),
+    ],
+)
+def test_wrong_input_is_named(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
