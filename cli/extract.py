@@ -45,16 +45,23 @@ def extract(
     from .progress import show_run
     from .status import print_status
 
-    options = _options(device, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
+    options = run_options(device, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
     run = Extraction(videos, chosen, out, weights=weights, options=options)
     _announce(run, weights)
     show_run(run)
     raise typer.Exit(print_status(read_status(out, run.inputs)))
 
 
-def _options(
-    device: str, decoder: str, decode_workers: int | None, threads: int | None, *, retry_failed: bool, float16: bool
+def run_options(
+    device: str = "auto",
+    decoder: str = "pyav",
+    decode_workers: int | None = None,
+    threads: int | None = None,
+    *,
+    retry_failed: bool = False,
+    float16: bool = False,
 ) -> RunOptions:
+    """Options with every default made definite for this machine; sets torch's number of threads."""
     import os
 
     import torch

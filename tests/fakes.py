@@ -15,6 +15,7 @@ from arabesque.pipeline.records import AudioTrack, Probe, VideoRecord
 from arabesque.pipeline.work import Stream
 
 PLAIN = Geometry(steps=())
+PLAIN_FRAMES = FrameNeed(PLAIN)
 
 
 class FakeExtractor:
@@ -29,7 +30,7 @@ class FakeExtractor:
     def __init__(
         self,
         *,
-        frames: FrameNeed | None = FrameNeed(PLAIN),
+        frames: FrameNeed | None = PLAIN_FRAMES,
         audio: AudioNeed | None = None,
         batch_size: int = 2,
         dim: int = 2,

@@ -61,7 +61,7 @@ def test_a_stream_changes_single_fields_of_the_grid():
 )
 def test_a_wrong_recipe_is_named_with_its_place(good, bad, complaint):
     assert good in GOOD
-    with pytest.raises(ManifestError, match="mine.toml") as raised:
+    with pytest.raises(ManifestError, match=r"mine\.toml") as raised:
         parse_recipe(GOOD.replace(good, bad), "mine.toml")
     assert complaint in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -40,7 +40,8 @@ def test_intervals_are_cut_where_they_sound():
     cursor = WaveformCursor(AudioNeed(rate_hz), rate_hz, 0.5)
     push_in_chunks(cursor, track, 1000)
     first, second = cursor.take(1.0, 2.0), cursor.take(2.0, 3.0)
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     assert first.abs().max() == 0
     assert int(second.argmax()) == rate_hz // 2
 
@@ -87,5 +88,6 @@ def test_overlapping_intervals_hear_the_same_sound():
     cursor = WaveformCursor(AudioNeed(1000), 1000, 0.0)
     push_in_chunks(cursor, track, 250)
     one, two = cursor.take(0.0, 2.0), cursor.take(1.0, 3.0)
-    assert one is not None and two is not None
+    assert one is not None
+    assert two is not None
     assert one[1000:].tolist() == two[:1000].tolist()
