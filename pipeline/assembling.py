@@ -98,13 +98,14 @@ class _VideoAssembly:
         """The segment as work; None where there is no sound to it; `_NOT_YET` while something is missing."""
         extractor = plan.stream.extractor
         start_s, end_s = float(plan.segments.start_s[index]), float(plan.segments.end_s[index])
-        frames, waveform, times_s = None, None, ()
+        frames, waveform, times_s, has_next_frame = None, None, (), False
         if extractor.frames is not None:
             arrived = self._frames[extractor.frames.geometry]
             needed = _frames_of_segment(plan, index)
             if not all(frame in arrived for frame in needed):
                 return _NOT_YET
             frames = torch.stack([arrived[frame] for frame in needed])
+            has_next_frame = len(needed) > plan.segments.frame_indices.shape[1]
             times_s = tuple(self._plan.video.probe.frame_times_s[needed].tolist())
         if extractor.audio is not None:
             cursor = self._waveforms[extractor.audio][plan.stream.name]
@@ -113,7 +114,7 @@ class _VideoAssembly:
             waveform = cursor.take(start_s, end_s)
             if waveform is None:
                 return None
-        segment = SegmentInput(index, start_s, end_s, frames, times_s, waveform)
+        segment = SegmentInput(index, start_s, end_s, frames, times_s, waveform, has_next_frame)
         return SegmentWork(self._plan, plan.stream, segment)
 
     def _forget_frames(self) -> None:
