@@ -264,9 +264,8 @@ def sampled(path: Path, every: int) -> list[NDArray[np.uint8]]:
     import av
 
     with av.open(path) as container:
-        return [
-            np.asarray(frame.to_ndarray(format="rgb24")) for frame in islice(container.decode(video=0), 0, 300, every)
-        ]
+        frames = islice(container.decode(video=0), 0, 300, every)
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in frames]
 
 
 def their_prediction(path: Path, folder: Path) -> Callable[[NDArray[np.uint8]], Box | None]:
