@@ -23,7 +23,7 @@ class Assembler:
     """
 
     def __init__(self) -> None:
-        self._videos: dict[str, _VideoAssembly] = {}
+        self._videos: dict[VideoPlan, _VideoAssembly] = {}
 
     def __call__(
         self, item: PreprocessedWindow | WindowFailure | VideoEnd | Passing
@@ -31,14 +31,13 @@ class Assembler:
         if not isinstance(item, PreprocessedWindow | WindowFailure | VideoEnd):
             yield item
             return
-        video_id = item.plan.video.video_id
-        assembly = self._videos.setdefault(video_id, _VideoAssembly(item.plan))
+        assembly = self._videos.get(item.plan) or self._videos.setdefault(item.plan, _VideoAssembly(item.plan))
         if isinstance(item, PreprocessedWindow):
             yield from assembly.push(item)
         elif isinstance(item, WindowFailure):
             assembly.failure = assembly.failure or item
         else:
-            del self._videos[video_id]
+            del self._videos[item.plan]
             yield from assembly.finish(item)
 
 
@@ -61,7 +60,7 @@ class _VideoAssembly:
 
     def finish(self, end: VideoEnd) -> Iterator[SegmentWork | VideoEnd]:
         """Segments that were only waiting for sound that never comes, and the end with all that was sent."""
-        if not end.broke:
+        if not (end.broke or end.sound_broke or end.abandoned):
             for cursors in self._waveforms.values():
                 for cursor in cursors.values():
                     cursor.finish()

@@ -40,12 +40,12 @@ class Collector:
 
     def __init__(self, provenance: Mapping[str, str]) -> None:
         self._provenance = dict(provenance)
-        self._videos: dict[str, _VideoTally] = {}
+        self._videos: dict[VideoPlan, _VideoTally] = {}
 
     @property
     def unsettled(self) -> list[str]:
         """Videos that have not ended; empty after a run that lost nothing."""
-        return sorted(self._videos)
+        return sorted(plan.video.video_id for plan in self._videos)
 
     def __call__(self, items: list[Any]) -> Iterator[Any]:
         for item in items:
@@ -57,7 +57,7 @@ class Collector:
     def _collect(
         self, item: SegmentFeature | SegmentFailure | VideoEnd
     ) -> Iterator[SegmentFeature | FeatureRow | Outcome | VideoSettled]:
-        video = self._videos.setdefault(item.plan.video.video_id, _new_tally(item.plan))
+        video = self._videos.get(item.plan) or self._videos.setdefault(item.plan, _new_tally(item.plan))
         if isinstance(item, VideoEnd):
             video.end = item
         elif isinstance(item, SegmentFailure):
@@ -81,10 +81,12 @@ class Collector:
             tally = video.streams[name]
             if name not in video.settled and tally.arrived == end.segments_sent.get(name, 0):
                 video.settled.add(name)
-                yield from self._result(plan, tally, end)
+                if not end.abandoned:
+                    yield from self._result(plan, tally, end)
         if len(video.settled) == len(end.plan.streams):
-            del self._videos[end.plan.video.video_id]
-            yield VideoSettled(end.plan.video.video_id)
+            del self._videos[end.plan]
+            if not end.abandoned:
+                yield VideoSettled(end.plan.video.video_id)
 
     def _result(self, plan: StreamPlan, tally: _Tally, end: VideoEnd) -> Iterator[FeatureRow | Outcome]:
         """The row, where there is one, before the outcome that speaks of it."""
@@ -96,15 +98,16 @@ class Collector:
             "compute_s": round(tally.compute_s, 3),
         }
         video = end.plan.video
+        broke = end.broke or (end.sound_broke if plan.stream.extractor.audio is not None else "")
         if tally.failure is not None:
             reason, transient = tally.failure.reason, tally.failure.transient
             yield outcome_of(video, plan.stream, "failed", reason, **facts | {"segments": 0, "transient": transient})
-        elif end.broke and (end.transient or not tally.features):
+        elif broke and (end.transient or not tally.features):
             facts |= {"segments": 0, "transient": end.transient}
-            yield outcome_of(video, plan.stream, "failed", end.broke, **facts)
-        elif end.broke:
+            yield outcome_of(video, plan.stream, "failed", broke, **facts)
+        elif broke:
             yield self._row(plan, tally, video.video_id, video.content_digest, partial=True)
-            yield outcome_of(video, plan.stream, "partial", end.broke, **facts)
+            yield outcome_of(video, plan.stream, "partial", broke, **facts)
         elif not tally.features:
             yield outcome_of(video, plan.stream, "empty", _why_no_rows(plan, tally), **facts)
         else:

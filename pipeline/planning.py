@@ -11,7 +11,7 @@ from ..manifests.streams import Geometry
 from .keys import row_key
 from .progress_journal import FinishedSegment
 from .records import Outcome, OutcomeKind, VideoRecord
-from .sampling import cut_segments
+from .sampling import Segments, cut_segments
 from .work import Stream, StreamPlan, VideoPlan
 
 Progress = Mapping[str, Mapping[int, FinishedSegment]]
@@ -25,8 +25,7 @@ def plan_video(video: VideoRecord, streams: Iterable[Stream], progress: Progress
     for stream in streams:
         key = row_key(video.content_digest, stream.settings_digest)
         segments = cut_segments(video.probe.frame_times_s, video.probe.end_s, stream.spec.sampling)
-        finished = {index: segment.feature for index, segment in progress.get(key, {}).items()}
-        plan = StreamPlan(stream, key, segments, finished)
+        plan = StreamPlan(stream, key, segments, _known(segments, progress.get(key, {})))
         if reason := _nothing_to_extract(video, plan):
             outcomes.append(outcome_of(video, stream, "empty", reason, key=key))
         else:
@@ -47,6 +46,16 @@ def outcome_of(video: VideoRecord, stream: Stream, kind: OutcomeKind, reason: st
         "frames_expected": video.probe.num_frames,
     }
     return Outcome(video.video_id, stream.name, kind, reason, **(known | facts))  # type: ignore[arg-type]
+
+
+def _known(segments: Segments, finished: Mapping[int, FinishedSegment]) -> dict[int, NDArray[np.float32] | None]:
+    """Journalled segments that cover the very intervals of this plan; a file may have been indexed anew since."""
+    return {
+        index: segment.feature
+        for index, segment in finished.items()
+        if index < len(segments)
+        and (segment.start_s, segment.end_s) == (segments.start_s[index], segments.end_s[index])
+    }
 
 
 def _nothing_to_extract(video: VideoRecord, plan: StreamPlan) -> str:

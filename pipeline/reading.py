@@ -6,8 +6,10 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..manifests.errors import DecodeError, TransientDecodeError
+from .decoding import IndexMismatch, SoundBroken
 from .geometries import DecodedWindow
 from .keys import row_key
 from .ledger import Ledger
@@ -62,10 +64,20 @@ class VideoReader:
                 yield from self._undecodable(file, owed, (size_bytes, modified_ns, digest), error)
                 return
             video = VideoRecord(file.video_id, file.path, size_bytes, modified_ns, digest, probe)
-            plan, outcomes = plan_video(video, owed, self._progress)
-            yield from (_blame_the_cut(outcome, probe) for outcome in outcomes)
-            if plan.streams:
-                yield from _decode(slot, plan)
+            try:
+                yield from self._deliver(slot, video, owed)
+            except IndexMismatch:
+                probe = slot.probe(file.path, thorough=True)
+                yield from self._deliver(slot, replace(video, probe=probe), owed)
+
+    def _deliver(
+        self, slot: DecodeSlot, video: VideoRecord, owed: Sequence[Stream]
+    ) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
+        """Windows and the end under one index of frames; raises `IndexMismatch` where the packets were no index."""
+        plan, outcomes = plan_video(video, owed, self._progress)
+        yield from (_blame_the_cut(outcome, video.probe) for outcome in outcomes)
+        if plan.streams:
+            yield from _decode(slot, plan)
 
     def _identify(self, file: VideoFile) -> tuple[int, int, str]:
         """Size, time of change and digest; reads the file only where an earlier run did not."""
@@ -110,14 +122,20 @@ def cut_short(probe: Probe) -> str:
 
 def _decode(slot: DecodeSlot, plan: VideoPlan) -> Iterator[DecodedWindow | VideoEnd]:
     began, delivered = time.perf_counter(), 0
-    broke, transient = cut_short(plan.video.probe), False
+    end = VideoEnd(plan, frames_delivered=0, decode_s=0.0, broke=cut_short(plan.video.probe))
     try:
         for window in slot.decode(plan.video.path, plan.video.probe, plan.wanted, audio_until_s=plan.audio_until_s):
-            delivered = max(delivered, int(window.indices[-1]) + 1 if len(window.indices) else 0)
+            if len(window.indices):
+                delivered = int(window.indices[-1]) + 1
             yield DecodedWindow(plan, window)
+    except IndexMismatch:
+        yield replace(end, abandoned=True)
+        raise
+    except SoundBroken as error:
+        end = replace(end, sound_broke=str(error))
     except DecodeError as error:
-        broke, transient = str(error), isinstance(error, TransientDecodeError)
-    yield VideoEnd(plan, delivered, time.perf_counter() - began, broke, transient)
+        end = replace(end, broke=str(error), transient=isinstance(error, TransientDecodeError))
+    yield replace(end, frames_delivered=delivered, decode_s=time.perf_counter() - began)
 
 
 def _blame_the_cut(outcome: Outcome, probe: Probe) -> Outcome:
@@ -125,4 +143,4 @@ def _blame_the_cut(outcome: Outcome, probe: Probe) -> Outcome:
     reason = cut_short(probe)
     if not reason or (probe.audio is None and "audio" in outcome.reason):
         return outcome
-    return Outcome(**{**vars(outcome), "kind": "failed", "reason": reason})
+    return replace(outcome, kind="failed", reason=reason)

@@ -67,7 +67,11 @@ class VideoEnd:
     frames_delivered: int
     decode_s: float
     broke: str = ""
+    sound_broke: str = ""
+    """Only the sound ended too early: streams that do not listen are whole."""
     transient: bool = False
+    abandoned: bool = False
+    """The video is read again under another plan: what came of this one is dropped."""
     segments_sent: Mapping[str, int] = field(default_factory=dict[str, int])
     """Stream → segments that were handed on; filled by the assembling stage."""
 
