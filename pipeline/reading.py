@@ -36,7 +36,7 @@ class VideoReader:
         """Outcomes that need no decoding, then windows in their order, then the end. Never raises for a bad file."""
         has_end = False
         for item in self._read(file):
-            has_end = has_end or isinstance(item, VideoEnd)
+            has_end = has_end or (isinstance(item, VideoEnd) and not item.abandoned)
             yield item
         if not has_end:
             yield VideoSettled(file.video_id)
@@ -58,26 +58,26 @@ class VideoReader:
         if not owed:
             return
         with self._slots.slot() as slot:
-            try:
-                probe = slot.probe(file.path)
-            except DecodeError as error:
-                yield from self._undecodable(file, owed, (size_bytes, modified_ns, digest), error)
-                return
-            video = VideoRecord(file.video_id, file.path, size_bytes, modified_ns, digest, probe)
-            try:
-                yield from self._deliver(slot, video, owed)
-            except IndexMismatch:
-                probe = slot.probe(file.path, thorough=True)
-                yield from self._deliver(slot, replace(video, probe=probe), owed)
+            for thorough in (False, True):
+                try:
+                    probe = slot.probe(file.path, thorough=thorough)
+                except DecodeError as error:
+                    yield from self._undecodable(file, owed, (size_bytes, modified_ns, digest), error)
+                    return
+                video = VideoRecord(file.video_id, file.path, size_bytes, modified_ns, digest, probe)
+                try:
+                    yield from self._deliver(slot, video, owed, last_try=thorough)
+                    return
+                except IndexMismatch:
+                    continue  # its packets were no index of its frames: index it by decoding
 
     def _deliver(
-        self, slot: DecodeSlot, video: VideoRecord, owed: Sequence[Stream]
+        self, slot: DecodeSlot, video: VideoRecord, owed: Sequence[Stream], *, last_try: bool
     ) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
-        """Windows and the end under one index of frames; raises `IndexMismatch` where the packets were no index."""
         plan, outcomes = plan_video(video, owed, self._progress)
         yield from (_blame_the_cut(outcome, video.probe) for outcome in outcomes)
         if plan.streams:
-            yield from _decode(slot, plan)
+            yield from _decode(slot, plan, last_try=last_try)
 
     def _identify(self, file: VideoFile) -> tuple[int, int, str]:
         """Size, time of change and digest; reads the file only where an earlier run did not."""
@@ -120,7 +120,8 @@ def cut_short(probe: Probe) -> str:
     )
 
 
-def _decode(slot: DecodeSlot, plan: VideoPlan) -> Iterator[DecodedWindow | VideoEnd]:
+def _decode(slot: DecodeSlot, plan: VideoPlan, *, last_try: bool) -> Iterator[DecodedWindow | VideoEnd]:
+    """Windows and the end; raises `IndexMismatch`, the plan abandoned, unless this is the last try."""
     began, delivered = time.perf_counter(), 0
     end = VideoEnd(plan, frames_delivered=0, decode_s=0.0, broke=cut_short(plan.video.probe))
     try:
@@ -128,12 +129,12 @@ def _decode(slot: DecodeSlot, plan: VideoPlan) -> Iterator[DecodedWindow | Video
             if len(window.indices):
                 delivered = int(window.indices[-1]) + 1
             yield DecodedWindow(plan, window)
-    except IndexMismatch:
-        yield replace(end, abandoned=True)
-        raise
     except SoundBroken as error:
         end = replace(end, sound_broke=str(error))
     except DecodeError as error:
+        if isinstance(error, IndexMismatch) and not last_try:
+            yield replace(end, abandoned=True)
+            raise
         end = replace(end, broke=str(error), transient=isinstance(error, TransientDecodeError))
     yield replace(end, frames_delivered=delivered, decode_s=time.perf_counter() - began)
 
