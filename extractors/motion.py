@@ -1,0 +1,193 @@
+"""Stream ``motion``: what an athlete's movement looks like in numbers, without any trained weights.
+
+The blocks of a row, in order, are in `Motion.blocks`. A segment in which nothing moves has a row, too: it is still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..manifests.streams import Geometry, Precision, Record, ShortSide
+from .athlete_motion import AthleteMotion, follow_athlete
+from .camera_motion import apply_similarity
+from .checkpoints import Weights
+from .curve_statistics import BANDS_HZ, band_shares, jerkiness, spread
+from .flow_histograms import BINS, flow_histograms
+from .protocol import FrameNeed, SegmentInput
+
+Values = NDArray[np.float64]
+
+BODY_SPEEDS = (0.15, 0.4, 1.0)
+"""Body heights per second that part still, slow, medium and fast: thirds of what skaters do, by and large."""
+SCENE_SPEEDS = (0.05, 0.2, 0.6)
+"""The same for the picture as a whole, in frame heights per second."""
+STILL_ENERGY = 5e-4
+"""Energy that compression noise alone reaches, in frame heights per second."""
+
+_BODY_CELLS = ("body", "top_left", "top_right", "bottom_left", "bottom_right")
+_SPREAD = ("mean", "std", "low", "high")
+_BANDS = tuple(f"{low:g}_{high:g}_hz" for low, high in BANDS_HZ)
+_STEADINESS = (*_BANDS, "jerkiness")
+
+
+def _names(*parts: Sequence[str]) -> tuple[str, ...]:
+    """All combinations, the last part changing fastest."""
+    combined = ("",)
+    for part in parts:
+        combined = tuple(f"{left}.{right}" if left else right for left in combined for right in part)
+    return combined
+
+
+BLOCKS: dict[str, tuple[str, ...]] = {
+    # own motion of the athlete's box as a whole and of its quarters: roots of shares of the area, so that
+    # distances between rows weigh the few fast points as well as the many slow ones
+    "body_flow": _names(_BODY_CELLS, BINS),
+    # the picture as it is, the camera's motion included
+    "scene_flow": BINS,
+    # frame heights; y is down, so that `low` of centre_y is the highest point
+    "box": (*_names(("centre_x", "centre_y", "width", "height", "foot_y"), _SPREAD), "lowest_height", "found"),
+    # of the box against the scene, in body heights per second
+    "travel": (*_names(("across", "down", "speed"), _SPREAD), "fastest_down"),
+    # mean over the frame of the speed against the scene, in frame heights per second
+    "energy": ("log_mean", *_SPREAD, "max", "variation", *_STEADINESS, "still_share"),
+    # of the athlete's mean velocity against the scene, in body heights per second
+    "sway": _names(("across", "down"), ("std", *_STEADINESS)),
+    # frame heights per second; growth and turn per second
+    "camera": (*_names(("shift_x", "shift_y", "growth", "turn", "speed"), ("mean", "std")), "speed_max", "jerkiness"),
+}
+
+
+class Motion:
+    """Classical motion features; see `BLOCKS`."""
+
+    class Settings(Record):
+        short_side_px: int = 144
+
+    version: ClassVar[int] = 1
+    weight_roles: ClassVar[tuple[str, ...]] = ()
+    audio = None
+    batch_size = 64
+
+    def __init__(
+        self, *, weights: Mapping[str, Weights], device: torch.device, precision: Precision, short_side_px: int
+    ) -> None:
+        steps = (ShortSide(short_side_px=short_side_px),)
+        self.frames = FrameNeed(Geometry(steps=steps, gray=True), next_frame=True)
+        self.dim = len(self.feature_names())
+
+    @staticmethod
+    def feature_names() -> tuple[str, ...]:
+        """``block.name`` for every number of a row."""
+        return tuple(f"{block}.{name}" for block, names in BLOCKS.items() for name in names)
+
+    def prepare(self, segment: SegmentInput) -> torch.Tensor:
+        """The row itself: there is nothing left for a device to do."""
+        if segment.frames is None:
+            raise ValueError("motion: the segment carries no frames; build it as `Motion.frames` asks")
+        gray = segment.frames[:, 0].cpu().numpy()
+        return torch.from_numpy(motion_features(follow_athlete(gray, segment.frame_times_s)))
+
+    def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+        return list(prepared)
+
+
+def motion_features(motion: AthleteMotion) -> NDArray[np.float32]:
+    """``float32 [dim]`` in the order of `BLOCKS`."""
+    blocks = {
+        "body_flow": _body_flow(motion),
+        "scene_flow": _scene_flow(motion),
+        "box": _box(motion),
+        "travel": _travel(motion),
+        "energy": _energy(motion),
+        "sway": _sway(motion),
+        "camera": _camera(motion),
+    }
+    return np.concatenate([np.ravel(blocks[name]) for name in BLOCKS]).astype(np.float32)
+
+
+def _body_height(motion: AthleteMotion) -> float:
+    """Median height of the box where there is one: the length that body speeds are measured in."""
+    heights = motion.boxes[motion.found, 3]
+    return max(float(np.median(heights)), 0.05) if len(heights) else 1.0
+
+
+def _body_flow(motion: AthleteMotion) -> Values:
+    pairs, rows, columns = motion.evidence.shape
+    x, y = motion.cells
+    centre_x, centre_y, width, height = (motion.boxes[:, k, None, None] for k in range(4))
+    inside = (np.abs(x - centre_x) <= width / 2) & (np.abs(y - centre_y) <= height / 2)
+    quarter = (x > centre_x) + 2 * (y > centre_y)
+    quarters = flow_histograms(
+        motion.own[inside] / np.float32(_body_height(motion)), motion.evidence[inside], quarter[inside], 4, BODY_SPEEDS
+    )
+    points = np.bincount(quarter[inside], minlength=4)
+    body = points @ quarters / max(points.sum(), 1) if points.any() else quarters[0]
+    return np.sqrt(np.vstack([body, quarters]))
+
+
+def _scene_flow(motion: AthleteMotion) -> Values:
+    flow = motion.flow.reshape(-1, 2)
+    shares = flow_histograms(flow, np.ones(len(flow), np.float32), np.zeros(len(flow), np.int64), 1, SCENE_SPEEDS)
+    return np.sqrt(shares)
+
+
+def _box(motion: AthleteMotion) -> list[float]:
+    if not motion.found.any():
+        return [0.0] * len(BLOCKS["box"])
+    columns = (*motion.boxes.T, motion.boxes[:, 1] + motion.boxes[:, 3] / 2)
+    lowest = float(motion.boxes[:, 3].min()) / _body_height(motion)
+    return [*(value for column in columns for value in spread(column)), lowest, float(motion.found.mean())]
+
+
+def _travel(motion: AthleteMotion) -> list[float]:
+    """The box's way over the scene: its way over the screen less the camera's motion where it is."""
+    if len(motion.boxes) < 2 or not motion.found.any():
+        return [0.0] * len(BLOCKS["travel"])
+    centre = motion.boxes[:, :2].astype(np.float64)
+    on_screen = np.diff(centre, axis=0) / np.diff(motion.times_s)[:, None]
+    camera = apply_similarity(motion.camera, centre[:, :1, None], centre[:, 1:, None])[:, 0, 0]
+    velocity = (on_screen - (camera[1:] + camera[:-1]) / 2) / _body_height(motion)
+    speed = np.hypot(velocity[:, 0], velocity[:, 1])
+    curves = (np.abs(velocity[:, 0]), velocity[:, 1], speed)
+    return [*(value for curve in curves for value in spread(curve)), float(velocity[:, 1].max())]
+
+
+def _energy(motion: AthleteMotion) -> list[float]:
+    energy = motion.energy
+    if len(energy) == 0:
+        return [0.0] * (len(BLOCKS["energy"]) - 1) + [1.0]
+    mean, std, low, high = spread(energy)
+    still = energy <= max(mean / 4, STILL_ENERGY)
+    return [
+        float(np.log1p(mean / STILL_ENERGY)),
+        mean,
+        std,
+        low,
+        high,
+        float(energy.max()),
+        std / mean if mean > STILL_ENERGY else 0.0,
+        *band_shares(energy, motion.times_s),
+        jerkiness(energy),
+        float(still.mean()),
+    ]
+
+
+def _sway(motion: AthleteMotion) -> list[float]:
+    weight = motion.evidence.sum(axis=(1, 2)) + 1e-6
+    velocity = (motion.own * motion.evidence[..., None]).sum(axis=(1, 2)) / weight[:, None] / _body_height(motion)
+    values: list[float] = []
+    for curve in velocity.T.astype(np.float64):
+        values += [spread(curve)[1], *band_shares(curve, motion.times_s), jerkiness(curve)]
+    return values
+
+
+def _camera(motion: AthleteMotion) -> list[float]:
+    shift_x, shift_y, growth, turn = motion.camera.T.astype(np.float64)
+    speed = np.hypot(shift_x, shift_y)
+    values = [value for curve in (shift_x, shift_y, growth, turn, speed) for value in spread(curve)[:2]]
+    return [*values, float(speed.max(initial=0.0)), jerkiness(shift_x)]

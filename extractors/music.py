@@ -1,0 +1,80 @@
+"""What one hears in a segment: librosa's curves, and their tempo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RATE_HZ = 22_050
+_HOP = 512
+_WINDOW = 2048
+_ONSET_DELAY_S = 0.025
+"""A drum at time 0 peaks this much later in librosa's onset strength, whatever the tempo (measured)."""
+
+Curve = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Music:
+    """Curves over a segment's sound, one value every 23 ms."""
+
+    times_s: Curve
+    """``[hops]``, from the start of the sound."""
+    onset: Curve
+    """``[hops]``: how strongly notes and drums set in (spectral flux)."""
+    onset_times_s: Curve
+    """When they do."""
+    loudness_db: Curve
+    """``[hops]``, relative to full scale; silence is −100."""
+    mfcc: Curve
+    """``[13, hops]``"""
+    chroma: Curve
+    """``[12, hops]`` from C to B; the strongest of each hop is 1, silence is 0."""
+    tempo_bpm: float
+    """0 where nothing sets in."""
+    regularity: float
+    """How alike the onsets are one beat later, −1 … 1."""
+    beats_s: Curve
+    """When the beats fall."""
+
+
+def listen(waveform: NDArray[np.float32]) -> Music:
+    """The curves of ``waveform [samples]`` at `RATE_HZ`; one shorter than a spectrum's window is padded with silence."""
+    import librosa
+
+    sound = np.pad(waveform, (0, max(0, _WINDOW - len(waveform))))
+    power = np.abs(librosa.stft(sound, n_fft=_WINDOW, hop_length=_HOP)) ** 2
+    mel_db = librosa.power_to_db(librosa.feature.melspectrogram(S=power, sr=RATE_HZ))
+    onset = librosa.onset.onset_strength(S=mel_db, sr=RATE_HZ, hop_length=_HOP)
+    rms = librosa.feature.rms(S=np.sqrt(power), frame_length=_WINDOW)[0]
+    tempo_bpm, regularity, beats = _beat(onset)
+    return Music(
+        times_s=np.arange(len(onset)) * (_HOP / RATE_HZ) - _ONSET_DELAY_S,
+        onset=onset.astype(np.float64),
+        onset_times_s=librosa.onset.onset_detect(onset_envelope=onset, sr=RATE_HZ, hop_length=_HOP, units="time")
+        - _ONSET_DELAY_S,
+        loudness_db=20 * np.log10(np.maximum(rms.astype(np.float64), 1e-5)),
+        mfcc=librosa.feature.mfcc(S=mel_db, sr=RATE_HZ, n_mfcc=13).astype(np.float64),
+        # librosa would estimate the tuning anew for each segment, at ten times the cost of the chroma itself
+        chroma=librosa.feature.chroma_stft(S=power, sr=RATE_HZ, tuning=0.0).astype(np.float64),
+        tempo_bpm=tempo_bpm,
+        regularity=regularity,
+        beats_s=beats * (_HOP / RATE_HZ) - _ONSET_DELAY_S,
+    )
+
+
+def _beat(onset: NDArray[np.float32]) -> tuple[float, float, Curve]:
+    """Tempo, how regular it is, and the beats in hops; of two seconds at least, or there is none."""
+    import librosa
+
+    if len(onset) * _HOP < 2 * RATE_HZ or float(onset.max()) < 1e-3:
+        return 0.0, 0.0, np.zeros(0)
+    tempo = float(librosa.feature.tempo(onset_envelope=onset, sr=RATE_HZ, hop_length=_HOP, ac_size=4.0)[0])
+    centred = onset - onset.mean()
+    alike = librosa.autocorrelate(centred)
+    hops = 60.0 * RATE_HZ / (tempo * _HOP)
+    regularity = float(np.interp(hops, np.arange(len(alike)), alike) / alike[0])
+    _, beats = librosa.beat.beat_track(onset_envelope=onset, sr=RATE_HZ, hop_length=_HOP, bpm=tempo, trim=False)
+    return tempo, regularity, beats.astype(np.float64)

@@ -1,0 +1,172 @@
+"""Stream ``rhythm``: the music, and how well the athlete's motion keeps to it. The blocks of a row are in `BLOCKS`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..manifests.streams import Geometry, Precision, Record, ShortSide
+from .athlete_motion import follow_athlete
+from .checkpoints import Weights
+from .curve_statistics import spread
+from .music import RATE_HZ, Music, listen
+from .protocol import AudioNeed, FrameNeed, SegmentInput
+
+Curve = NDArray[np.float64]
+
+MAX_LAG_S = 0.5
+_LAG_STEP_S = 0.02
+_NOTES = ("c", "c_sharp", "d", "d_sharp", "e", "f", "f_sharp", "g", "g_sharp", "a", "a_sharp", "b")
+_SPREAD = ("mean", "std", "low", "high")
+_MFCC = tuple(f"mfcc_{index:02d}" for index in range(1, 14))
+
+BLOCKS: dict[str, tuple[str, ...]] = {
+    # decibels below full scale
+    "loudness": (*_SPREAD, "silent_share"),
+    "onsets": (*_SPREAD, "max", "per_second"),
+    # log2 of the tempo over 120 beats per minute: half and double tempo lie as far apart on either side
+    "tempo": ("octaves_from_120", "regularity", "found"),
+    "timbre": tuple(f"{name}_{kind}" for kind in ("mean", "std") for name in _MFCC),
+    "harmony": (*_NOTES, "change"),
+    # motion energy against onset strength; lags and lateness in seconds, positive where the motion comes after the music
+    "synchrony": (
+        "best_correlation", "best_lag", "best_lag_size", "correlation_at_once", "contrast",
+        "share_at_beat_rate", "lateness", "lateness_size", "log_on_beat",
+    ),
+}  # fmt: skip
+
+
+class Rhythm:
+    """Classical music features and how motion follows them; see `BLOCKS`."""
+
+    class Settings(Record):
+        short_side_px: int = 144
+
+    version: ClassVar[int] = 1
+    weight_roles: ClassVar[tuple[str, ...]] = ()
+    audio = AudioNeed(rate_hz=RATE_HZ, channel="mean")
+    batch_size = 64
+
+    def __init__(
+        self, *, weights: Mapping[str, Weights], device: torch.device, precision: Precision, short_side_px: int
+    ) -> None:
+        self.frames = FrameNeed(Geometry(steps=(ShortSide(short_side_px=short_side_px),), gray=True), next_frame=True)
+        self.dim = len(self.feature_names())
+
+    @staticmethod
+    def feature_names() -> tuple[str, ...]:
+        """``block.name`` for every number of a row."""
+        return tuple(f"{block}.{name}" for block, names in BLOCKS.items() for name in names)
+
+    def prepare(self, segment: SegmentInput) -> torch.Tensor:
+        """The row itself: there is nothing left for a device to do."""
+        if segment.frames is None or segment.waveform is None:
+            raise ValueError("rhythm: a segment must carry frames and a waveform, as `Rhythm.frames` and `.audio` ask")
+        motion = follow_athlete(segment.frames[:, 0].cpu().numpy(), segment.frame_times_s)
+        music = listen(segment.waveform.cpu().numpy())
+        return torch.from_numpy(rhythm_features(music, motion.articulation, motion.times_s - segment.start_s))
+
+    def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+        return list(prepared)
+
+
+def rhythm_features(music: Music, energy: Curve, times_s: Curve) -> NDArray[np.float32]:
+    """``float32 [dim]`` in the order of `BLOCKS`; ``energy [pairs]`` at ``times_s`` from the start of the sound."""
+    blocks: dict[str, Sequence[float]] = {
+        "loudness": (*spread(music.loudness_db), float((music.loudness_db < -60).mean())),
+        "onsets": (*spread(music.onset), float(music.onset.max()), len(music.onset_times_s) / _duration_s(music)),
+        "tempo": _tempo(music),
+        "timbre": (*music.mfcc.mean(axis=1), *music.mfcc.std(axis=1)),
+        "harmony": (*music.chroma.mean(axis=1), _harmonic_change(music)),
+        "synchrony": _synchrony(music, energy, times_s),
+    }
+    return np.concatenate([np.asarray(blocks[name], np.float64) for name in BLOCKS]).astype(np.float32)
+
+
+def _duration_s(music: Music) -> float:
+    return float(music.times_s[-1]) + 512 / RATE_HZ
+
+
+def _tempo(music: Music) -> tuple[float, float, float]:
+    if music.tempo_bpm == 0:
+        return 0.0, 0.0, 0.0
+    return float(np.log2(music.tempo_bpm / 120)), music.regularity, 1.0
+
+
+def _harmonic_change(music: Music) -> float:
+    """Mean change of the chroma over a quarter of a second."""
+    hops = 11
+    return float(np.abs(music.chroma[:, hops:] - music.chroma[:, :-hops]).mean()) if music.chroma.shape[1] > hops else 0.0
+
+
+def _synchrony(music: Music, energy: Curve, times_s: Curve) -> tuple[float, ...]:
+    """Zeros where there is no motion, no onset, or less than a second of both."""
+    if len(energy) < 8 or times_s[-1] - times_s[0] < 1.0 or energy.std() < 1e-5 or music.onset.std() < 1e-3:
+        return (0.0,) * len(BLOCKS["synchrony"])
+    lags_s, correlations = lagged_correlation(music, energy, times_s)
+    # motion in strict time fits every beat: of lags that fit alike, the nearest is meant
+    best = int(np.argmax(correlations * (1 - 0.4 * np.abs(lags_s) / MAX_LAG_S)))
+    lag_s = float(lags_s[best])
+    share, lateness_s = _at_beat_rate(music, energy, times_s)
+    return (
+        float(correlations[best]),
+        lag_s,
+        abs(lag_s),
+        float(correlations[len(lags_s) // 2]),
+        float(correlations[best] - correlations.mean()),
+        share,
+        lateness_s,
+        abs(lateness_s),
+        _log_on_beat(music, energy, times_s),
+    )
+
+
+def lagged_correlation(music: Music, energy: Curve, times_s: Curve) -> tuple[Curve, Curve]:
+    """Lags within ±`MAX_LAG_S`, and for each the correlation of the energy with the onsets that were so much earlier."""
+    steps = round(MAX_LAG_S / _LAG_STEP_S)
+    lags_s = np.arange(-steps, steps + 1) * _LAG_STEP_S
+    onset = _widened(music.onset)
+    heard = np.interp(times_s - lags_s[:, None], music.times_s, onset - onset.mean(), left=0.0, right=0.0)
+    moved = energy - energy.mean()
+    size = np.sqrt((heard**2).sum(axis=1) * (moved**2).sum())
+    return lags_s, (heard @ moved) / np.maximum(size, 1e-12)
+
+
+def _widened(onset: Curve) -> Curve:
+    """A drum is a moment, a movement takes a quarter of a second: both are compared at the slower one's width."""
+    reach = np.arange(-8, 9)
+    kernel = np.exp(-0.5 * (reach / 3.0) ** 2)
+    return np.convolve(np.pad(onset, 8, mode="edge"), kernel / kernel.sum(), mode="valid")
+
+
+def _at_beat_rate(music: Music, energy: Curve, times_s: Curve) -> tuple[float, float]:
+    """Share of the energy's variance that swings at the beat's rate, and how late it swings (seconds)."""
+    if music.tempo_bpm == 0:
+        return 0.0, 0.0
+    hertz = music.tempo_bpm / 60
+
+    def swing(curve: Curve, at_s: Curve) -> complex:
+        window = np.hanning(len(curve) + 2)[1:-1]
+        weight = window / window.sum()
+        return complex((weight * (curve - weight @ curve)) @ np.exp(-2j * np.pi * hertz * at_s))
+
+    during = (music.times_s >= times_s[0]) & (music.times_s <= times_s[-1])
+    moved, heard = swing(energy, times_s), swing(music.onset[during], music.times_s[during])
+    lateness_s = -float(np.angle(moved * np.conj(heard))) / (2 * np.pi * hertz)
+    return min(2 * abs(moved) ** 2 / float(energy.var()), 1.0), lateness_s
+
+
+def _log_on_beat(music: Music, energy: Curve, times_s: Curve) -> float:
+    """Log of the energy within a quarter of a beat of the beats, over that between them; 0 where there are no beats."""
+    if len(music.beats_s) == 0:
+        return 0.0
+    distance_s = np.abs(times_s[:, None] - music.beats_s).min(axis=1)
+    on_beat = distance_s < 60 / music.tempo_bpm / 4
+    if on_beat.all() or not on_beat.any():
+        return 0.0
+    floor = 0.05 * float(energy.mean())
+    return float(np.log((energy[on_beat].mean() + floor) / (energy[~on_beat].mean() + floor)))
