@@ -69,6 +69,8 @@ class InceptionI3D(nn.Module):
                 f"I3D needs at least {MIN_FRAMES} frames of {MIN_SIDE_PX} × {MIN_SIDE_PX} px, "
                 f"not {time} of {height} × {width}; set longer segments or a larger geometry"
             )
+        # one memory format whatever the source's, and the one that convolutions are fastest in
+        clips = clips.contiguous(memory_format=torch.channels_last_3d)
         return functional.avg_pool3d(self.trunk(clips), (2, 7, 7), stride=1)
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -134,7 +136,8 @@ def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
 
 def load_i3d(weights: Weights, *, in_channels: int, batch_norm_eps: float) -> InceptionI3D:
     """The network filled, classifier included: strictness covers every tensor of a published file."""
-    return load_network(lambda: InceptionI3D(in_channels, batch_norm_eps), weights, to_our_keys)
+    network = load_network(lambda: InceptionI3D(in_channels, batch_norm_eps), weights, to_our_keys)
+    return network.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
 
 
 def to_our_keys(state_dict: StateDict, layout: str) -> StateDict:

@@ -115,7 +115,7 @@ def test_counters_that_old_files_lack_are_not_missed(save_checkpoint: SaveCheckp
     del old["norm.num_batches_tracked"]
     filled = load_network(Network, save_checkpoint(old, "ours"), unchanged)
     assert torch.equal(filled.linear.weight, old["linear.weight"])
-    assert torch.equal(filled.norm.num_batches_tracked, torch.tensor(0))
+    assert filled.state_dict()["norm.num_batches_tracked"] == 0
     with pytest.raises(WeightsError, match="unexpected"):
         fill(Network(), old | {"9.num_batches_tracked": torch.tensor(0)}, save_checkpoint({}, "ours"))
 

@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from arabesque.extractors import i3d_flow as i3d_flow_module
+from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, StateDict, read_state_dict
+from arabesque.extractors.geometry import apply_geometry, normalise
+from arabesque.extractors.i3d import InceptionI3D, load_i3d, pad_same, to_our_keys
+from arabesque.extractors.i3d_flow import I3DFlow
+from arabesque.extractors.i3d_rgb import I3DRgbSettings
+from arabesque.extractors.optical_flow import METHODS, FlowMethod, clamp20, denseflow8
+from arabesque.extractors.protocol import SegmentInput
+from arabesque.extractors.table import build, resolve
+from arabesque.manifests.errors import WeightsError
+from arabesque.manifests.streams import Sampling, StreamSpec
+
+GoldenReader = Callable[[str], Any]
+SaveCheckpoint = Callable[..., CheckpointFile]
+
+CPU = torch.device("cpu")
+CHANNELS = {"i3d_rgb": 3, "i3d_flow": 2}
+INPUT_SEEDS = {"i3d_rgb": 100, "i3d_flow": 101}
+
+
+def golden_input(name: str, num_frames: int) -> Tensor:
+    """``uint8 [1, channels, time, 224, 224]``, as the golden file's note says."""
+    rng = np.random.default_rng(INPUT_SEEDS[name])
+    pixels = rng.integers(0, 256, (1, CHANNELS[name], 32, 224, 224), np.uint8)
+    return torch.from_numpy(pixels)[:, :, :num_frames]
+
+
+def as_piergiaj(state_dict: StateDict) -> StateDict:
+    """The golden keys in the other published layout, written down from field-notes B1."""
+    renaming = (
+        (r"^conv3d_0c_1x1", "logits"),
+        (r"^conv3d_", "Conv3d_"),
+        (r"^mixed_", "Mixed_"),
+        (r"\.batch3d\.", ".bn."),
+        (r"branch_0", "b0"),
+        (r"branch_1\.0", "b1a"),
+        (r"branch_1\.1", "b1b"),
+        (r"branch_2\.0", "b2a"),
+        (r"branch_2\.1", "b2b"),
+        (r"branch_3\.1", "b3b"),
+    )
+    renamed: StateDict = {}
+    for name, value in state_dict.items():
+        for pattern, replacement in renaming:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def extractor(name: str, weights: Any, **settings: Any) -> Any:
+    spec = StreamSpec(
+        extractor=name,
+        sampling=Sampling(fps="native", frames_per_segment=9, frames_per_step=9, remainder="drop-tail"),
+        weights={"network": "seeded"},
+        precision=settings.pop("precision", "float32"),
+        settings=settings,
+    )
+    return build(resolve(spec), {"network": weights}, CPU)
+
+
+def segment(frames: Tensor, *, has_next_frame: bool = False) -> SegmentInput:
+    return SegmentInput(0, 0.0, 1.0, frames=frames, has_next_frame=has_next_frame)
+
+
+def noise_frames(num_frames: int, height: int = 224, width: int = 224, channels: int = 3, seed: int = 0) -> Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.integers(0, 256, (num_frames, channels, height, width), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def published(golden: GoldenReader, tmp_path_factory: pytest.TempPathFactory) -> dict[str, CheckpointFile]:
+    """Seeded checkpoints of both networks in the layout of ``i3d_rgb.pth`` and ``i3d_flow.pth``."""
+    files = {}
+    for name in CHANNELS:
+        path = tmp_path_factory.mktemp("i3d") / f"{name}.pth"
+        torch.save(golden(name).state_dict, path)
+        files[name] = CheckpointFile(name, path, "0" * 64, "i3d-hassony2")
+    return files
+
+
+@pytest.mark.parametrize(
+    ("name", "eps", "num_frames", "array"),
+    [
+        ("i3d_rgb", 1e-5, 32, "eps_1e5"),
+        ("i3d_rgb", 1e-3, 32, "eps_1e3"),
+        ("i3d_rgb", 1e-3, 16, "eps_1e3_16_frames"),
+        ("i3d_flow", 1e-5, 32, "eps_1e5"),
+        ("i3d_flow", 1e-3, 32, "eps_1e3"),
+        ("i3d_flow", 1e-3, 16, "eps_1e3_16_frames"),
+    ],
+)
+def test_golden(
+    golden: GoldenReader,
+    published: dict[str, CheckpointFile],
+    name: str,
+    eps: float,
+    num_frames: int,
+    array: str,
+) -> None:
+    """Measured: no difference at all. Asked for: 1e-4 of the largest feature."""
+    expected = torch.from_numpy(golden(name).arrays[array])
+    network = load_i3d(published[name], in_channels=CHANNELS[name], batch_norm_eps=eps)
+    clip = golden_input(name, num_frames).float().div(255).sub(0.5).div(0.5)
+
+    with torch.inference_mode():
+        found = network.pooled(clip)[..., 0, 0]
+
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_extractor_gives_the_mean_over_time(golden: GoldenReader, published: dict[str, CheckpointFile]) -> None:
+    """The same golden numbers through `prepare` and `forward`; two time steps, so that the mean is one."""
+    rgb = extractor("i3d_rgb", published["i3d_rgb"], batch_norm_eps=1e-3)
+    frames = golden_input("i3d_rgb", 24)[0].transpose(0, 1)
+
+    (row,) = rgb.forward([rgb.prepare(segment(frames))])
+
+    network = load_i3d(published["i3d_rgb"], in_channels=3, batch_norm_eps=1e-3)
+    with torch.inference_mode():
+        steps = network.pooled(frames[None].transpose(1, 2).float() / 255 * 2 - 1)[0, :, :, 0, 0]
+    assert steps.shape == (1024, 2)
+    assert row.shape == (1024,)
+    torch.testing.assert_close(row, steps.mean(1), rtol=1e-4, atol=1e-5 * float(steps.max()))
+
+
+def test_both_published_layouts_are_one_network(golden: GoldenReader, save_checkpoint: SaveCheckpoint) -> None:
+    theirs = golden("i3d_rgb").state_dict
+    first = load_i3d(save_checkpoint(theirs, "i3d-hassony2"), in_channels=3, batch_norm_eps=1e-3).state_dict()
+    second = load_i3d(
+        save_checkpoint(as_piergiaj(theirs), "i3d-piergiaj"), in_channels=3, batch_norm_eps=1e-3
+    ).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert {contents(value) for value in first.values()} == {contents(value) for value in theirs.values()}
+
+
+def contents(tensor: Tensor) -> bytes:
+    return tensor.contiguous().numpy().tobytes()
+
+
+def test_loading_is_strict(golden: GoldenReader, save_checkpoint: SaveCheckpoint) -> None:
+    theirs = golden("i3d_rgb").state_dict
+    without_head = {name: value for name, value in theirs.items() if not name.startswith("conv3d_0c")}
+    for content, layout, complaint in (
+        (without_head, "i3d-hassony2", r"2 missing \(classifier.bias, classifier.weight\)"),
+        (theirs | {"mixed_6a.weight": torch.ones(1)}, "i3d-hassony2", "1 unexpected"),
+        (theirs, "i3d-piergiaj", "unexpected"),
+        (as_piergiaj(theirs), "i3d-hassony2", "unexpected"),
+        (golden("i3d_flow").state_dict, "i3d-hassony2", r"conv3d_1a_7x7.conv.weight is \[64, 2, 7, 7, 7\], not"),
+    ):
+        with pytest.raises(WeightsError, match=complaint):
+            load_i3d(save_checkpoint(content, layout), in_channels=3, batch_norm_eps=1e-3)
+    with pytest.raises(WeightsError, match="'i3d-tensorflow'; it reads i3d-hassony2, i3d-piergiaj"):
+        to_our_keys(theirs, "i3d-tensorflow")
+
+
+@pytest.mark.parametrize("size", range(1, 18))
+@pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 2), (2, 2), (3, 1), (1, 2)])
+def test_same_padding_covers_every_pixel_once_per_stride(size: int, kernel: int, stride: int) -> None:
+    """TensorFlow's definition: ceil(size / stride) outputs, the odd zero behind."""
+    padded = pad_same(torch.ones(1, 1, size, 4, 4), (kernel, 1, 1), (stride, 1, 1))[0, 0, :, 0, 0]
+    outputs = functional.max_pool1d(padded[None, None], kernel, stride) if len(padded) >= kernel else None
+    assert outputs is not None
+    assert outputs.shape[-1] == -(-size // stride)
+    before = int(padded.nonzero()[0])
+    behind = len(padded) - size - before
+    assert 0 <= behind - before <= 1
+
+
+@pytest.mark.parametrize("shape", [(8, 224, 224), (16, 192, 224)])
+def test_too_small_clips_are_named(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=f"at least 9 frames of 193 × 193 px, not {shape[0]} of {shape[1]} × 224"):
+        InceptionI3D(3, 1e-3).eval()(torch.zeros(1, 3, *shape))
+
+
+def test_smallest_clip_has_one_time_step() -> None:
+    with torch.inference_mode():
+        assert InceptionI3D(2, 1e-3).eval().pooled(torch.zeros(1, 2, 9, 193, 193)).shape == (1, 1024, 1, 1, 1)
+
+
+def test_rgb_rows_do_not_depend_on_their_company(published: dict[str, CheckpointFile]) -> None:
+    """float32 on the CPU: 1e-6 of the largest feature (measured 2e-7); clips of other lengths may travel along."""
+    rgb = extractor("i3d_rgb", published["i3d_rgb"])
+    clips = [noise_frames(num_frames, seed=seed) // (seed + 1) for seed, num_frames in enumerate((9, 12, 9))]
+
+    together = rgb.forward([rgb.prepare(segment(clip)) for clip in clips])
+    alone = [rgb.forward([rgb.prepare(segment(clip))])[0] for clip in clips]
+
+    tolerance = 1e-6 * float(alone[0].abs().max())
+    for row, expected in zip(together, alone, strict=True):
+        assert row.dtype == torch.float32
+        torch.testing.assert_close(row, expected, rtol=0, atol=tolerance)
+    assert (alone[0] - alone[2]).abs().max() > 1000 * tolerance
+
+
+def test_bfloat16_is_near(published: dict[str, CheckpointFile]) -> None:
+    clip = noise_frames(9)
+    exact, rounded = (
+        extractor("i3d_rgb", published["i3d_rgb"], precision=precision).forward([clip])[0]
+        for precision in ("float32", "bfloat16")
+    )
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    assert functional.cosine_similarity(exact, rounded, dim=0) > 0.999
+
+
+def test_plain_settings_are_the_papers() -> None:
+    rgb = extractor("i3d_rgb", RandomWeights(0))
+    assert not rgb.frames.next_frame
+    assert apply_geometry(noise_frames(1, 480, 640), rgb.frames.geometry).shape == (1, 3, 224, 224)
+    black_and_white = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 1, 2)
+    assert normalise(black_and_white, I3DRgbSettings().normalisation).unique().tolist() == [-1, 1]
+
+
+def flow_extractor(weights: Any = None, **settings: Any) -> I3DFlow:
+    return extractor("i3d_flow", weights or RandomWeights(0), **settings)
+
+
+def sliding_frames(num_frames: int, height: int = 256, width: int = 300) -> Tensor:
+    """``uint8 [time, 1, height, width]``: a texture that speeds up to the right, so no two flows are equal."""
+    import cv2
+
+    texture = cv2.GaussianBlur(noise_frames(1, height, width + 400, channels=1)[0, 0].numpy(), (0, 0), 4) * 4
+    starts = [400 - index * (index + 1) // 2 for index in range(num_frames)]
+    return torch.from_numpy(np.stack([texture[:, start : start + width] for start in starts]))[:, None]
+
+
+def test_flow_of_a_segment_reaches_into_the_next() -> None:
+    stream = flow_extractor()
+    assert stream.frames.next_frame
+    assert stream.frames.geometry.gray
+    frames = sliding_frames(10)
+    flow = stream.prepare(segment(frames, has_next_frame=True))
+    assert isinstance(flow, Tensor)
+    assert flow.shape == (9, 2, 224, 224)
+    speeds = flow[:, 0].flatten(1).median(1).values
+    torch.testing.assert_close(speeds, torch.arange(1.0, 10.0), rtol=0.1, atol=0.2)
+
+
+def test_the_last_flow_repeats_at_the_videos_end() -> None:
+    stream = flow_extractor()
+    frames = sliding_frames(9)
+    flow = stream.prepare(segment(frames))
+    assert isinstance(flow, Tensor)
+    assert flow.shape == (9, 2, 224, 224)
+    assert torch.equal(flow[-1], flow[-2])
+    assert not torch.equal(flow[-2], flow[-3])
+
+
+@pytest.mark.parametrize(
+    ("settings", "convention"),
+    [
+        ({}, clamp20),
+        ({"quantisation": "denseflow8", "bound_px": 15.0}, lambda flow: denseflow8(flow, 15.0)),
+    ],
+)
+def test_flow_reaches_the_network_as_the_settings_say(
+    published: dict[str, CheckpointFile], settings: dict[str, Any], convention: Callable[[Tensor], Tensor]
+) -> None:
+    stream = flow_extractor(published["i3d_flow"], **settings)
+    flow = stream.prepare(segment(sliding_frames(10), has_next_frame=True))
+    assert isinstance(flow, Tensor)
+    network = load_i3d(published["i3d_flow"], in_channels=2, batch_norm_eps=1e-3)
+    with torch.inference_mode():
+        expected, of_other_bound = network(torch.stack([convention(flow), convention(flow * 1.3)]).transpose(1, 2))
+
+    (row,) = stream.forward([flow])
+
+    assert row is not None
+    tolerance = 1e-6 * float(expected.abs().max())
+    torch.testing.assert_close(row, expected, rtol=0, atol=tolerance)
+    assert (row - of_other_bound).abs().max() > 10 * tolerance
+
+
+def test_a_method_may_run_beside_the_network(
+    monkeypatch: pytest.MonkeyPatch, published: dict[str, CheckpointFile]
+) -> None:
+    """Same numbers, whether a method declares that it runs in `prepare` or in `forward`."""
+    clips = [segment(sliding_frames(10), has_next_frame=True), segment(sliding_frames(9))]
+    on_cpu_thread = flow_extractor(published["i3d_flow"])
+    expected = on_cpu_thread.forward([on_cpu_thread.prepare(clip) for clip in clips])
+
+    monkeypatch.setattr(i3d_flow_module, "METHODS", {"dis": FlowMethod(METHODS["dis"].make, "forward")})
+    on_device = flow_extractor(published["i3d_flow"])
+    prepared = [on_device.prepare(clip) for clip in clips]
+    assert not any(isinstance(item, Tensor) for item in prepared)
+    for row, wanted in zip(on_device.forward(prepared), expected, strict=True):
+        assert row is not None
+        assert wanted is not None
+        assert torch.equal(row, wanted)
+
+
+@pytest.mark.slow
+def test_real_weights_name_what_real_people_do(shared: Path) -> None:
+    """DeepMind's weights on real clips: right numbers end to end, from the pixels of a file to a class."""
+    path = shared / "weights" / "i3d_rgb_kinetics400_fp16.pt"
+    labels = (shared / "weights" / "kinetics400_labels.txt").read_text().splitlines()
+    weights = CheckpointFile("i3d_rgb_k400_fp16", path, "0" * 64, "i3d-piergiaj")
+    assert read_state_dict(weights)["logits.conv3d.weight"].dtype == torch.float32
+    network = load_i3d(weights, in_channels=3, batch_norm_eps=1e-3)
+    settings = I3DRgbSettings()
+    for clip, first_frame, wanted in (
+        ("skater_640x480_30fps.avi", 60, {"ice skating", "roller skating"}),
+        ("skating_720x1280_portrait.mp4", 60, {"ice skating"}),
+        ("gymnast_394x496_60fps_silent.mp4", 20, {"somersaulting", "vault"}),
+    ):
+        frames = apply_geometry(decoded(shared / "videos" / clip, first_frame, 64), settings.geometry)
+        with torch.inference_mode():
+            logits = network.logits(normalise(frames[None], settings.normalisation).transpose(1, 2))[0]
+        top = [labels[index] for index in logits.topk(5).indices]
+        assert wanted <= set(top), f"{clip}: {top}"
+
+
+def decoded(path: Path, first_frame: int, num_frames: int) -> Tensor:
+    import av
+
+    with av.open(path) as container:
+        frames = islice(container.decode(video=0), first_frame, first_frame + num_frames)
+        images = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
