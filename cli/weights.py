@@ -42,7 +42,7 @@ def list_weights(
         ]
         typer.echo(json.dumps(known, indent=2, ensure_ascii=False))
         return
-    table = Table(title=f"Checkpoints in {cache.folder}", title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("size", no_wrap=True, justify="right")
@@ -52,7 +52,9 @@ def list_weights(
         state = cache.state(name)
         size = "" if entry.size_bytes is None else f"{entry.size_bytes / 1e6:.0f} MB"
         table.add_row(name, Text(state, STATE_STYLES[state]), size, entry.trained_on, entry.licence)
-    Console().print(table)
+    console = Console()
+    console.print(Text(f"in {cache.folder}"), soft_wrap=True)
+    console.print(table)
 
 
 @app.command()
@@ -119,7 +121,7 @@ def _each(entries: list[WeightsEntry], step: Callable[[WeightsEntry], Receipt]) 
             receipt = step(entry)
         except WeightsError as error:
             failed = True
-            Console(stderr=True).print(Text(str(error), "red"), soft_wrap=True)
+            Console(stderr=True).print(Text(f"arabesque: {error}", "red"), soft_wrap=True)
         else:
             Console().print(Text(f"{entry.name}: {_how_known(entry, receipt)}"), soft_wrap=True)
     if failed:

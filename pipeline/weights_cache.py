@@ -267,7 +267,7 @@ def _alone_in(folder: Path, name: str) -> Iterator[None]:
         raise WeightsError(f"checkpoint {name}: another process is at work on it; wait until it has finished") from None
     except OSError as error:
         raise WeightsError(
-            f"{folder}: cannot write there ({error.strerror or error}); make room, or name another folder in "
+            f"{folder}: cannot keep checkpoint {name} there ({error}); make room, or name another folder in "
             "the environment variable ARABESQUE_WEIGHTS"
         ) from error
 

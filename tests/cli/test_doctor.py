@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from arabesque.cli import doctor
+from arabesque.cli.doctor import Finding
+from arabesque.manifests.recipes import list_recipes
+from arabesque.pipeline.weights_cache import open_cache
+
+MIB = 1 << 20
+app = typer.Typer()
+app.command()(doctor.doctor)
+
+
+def disk_of(free_bytes: int) -> object:
+    return lambda _: shutil._ntuple_diskusage(64 * MIB, 64 * MIB - free_bytes, free_bytes)
+
+
+def test_a_finding_is_a_line_and_only_a_failure_shows_in_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = [Finding("ok", "disk", "[red]large"), Finding("warn", "GPU", "none", "buy one")]
+    monkeypatch.setattr(doctor, "examine", lambda: iter(findings))
+    report = CliRunner().invoke(app)
+    assert report.stdout == "ok   disk: [red]large\nwarn GPU: none → buy one\n"
+    assert report.exit_code == 0
+    findings.insert(0, Finding("fail", "torch", "does not load"))
+    report = CliRunner().invoke(app)
+    assert report.stdout.startswith("FAIL torch: does not load\nok ")
+    assert report.exit_code == 1
+
+
+def test_installed_packages_are_named_with_their_versions() -> None:
+    (finding,) = doctor.packages()
+    assert finding.level == "ok"
+    assert f"torch {importlib.metadata.version('torch')}" in finding.detail
+    assert f"opencv-python {importlib.metadata.version('opencv-python')}" in finding.detail
+
+
+def test_a_missing_package_is_fatal_unless_it_is_not_for_every_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+
+    def some_missing(name: str) -> str:
+        if name in ("librosa", "decord"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", some_missing)
+    _, missing = doctor.packages()
+    assert missing == Finding("fail", "packages", "missing: librosa", "pip install librosa")
+
+
+def test_not_being_installed_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> list[str]:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", absent)
+    assert [finding.level for finding in doctor.packages()] == ["fail"]
+
+
+@pytest.mark.parametrize(("free_mib", "level"), [(60, "fail"), (200, "warn"), (2000, "ok")])
+def test_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_mib: int, level: str) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", disk_of(free_mib * MIB))
+    (finding,) = doctor.shared_memory(tmp_path)
+    assert finding.level == level
+    assert ("--shm-size" in finding.way_out) == (level != "ok")
+    assert not list(doctor.shared_memory(tmp_path / "macos"))
+
+
+@pytest.mark.parametrize(("free_gib", "level"), [(1, "warn"), (50, "ok")])
+def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_gib: int, level: str) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", disk_of(free_gib << 30))
+    assert doctor.disk(tmp_path).level == level
+
+
+@pytest.mark.parametrize(("limit_bytes", "level"), [(2 << 30, "warn"), (8 << 30, "ok"), (None, "ok")])
+def test_memory(limit_bytes: int | None, level: str) -> None:
+    assert doctor.memory(limit_bytes).level == level
+
+
+def test_decoders_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    pyav = next(doctor.decoders())
+    assert pyav.level == "ok"
+    assert "libavcodec" in pyav.detail
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setitem(sys.modules, "decord", None)
+    assert [(finding.level, finding.subject) for finding in doctor.decoders()] == [
+        ("fail", "decoder pyav"),
+        ("warn", "decoder decord"),
+    ]
+
+
+def test_torch_that_does_not_load_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(finding.level != "fail" for finding in doctor.devices())
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert [finding.level for finding in doctor.devices()] == ["fail"]
+
+
+def test_each_recipe_lists_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path / "weights"))
+    findings = {finding.subject: finding for finding in doctor.checkpoints()}
+    assert list(findings) == ["checkpoints", *(f"recipe {name}" for name in list_recipes())]
+    assert findings["recipe gdlt"] == Finding(
+        "warn", "recipe gdlt", "vst lacks video_swin_b_k600", "`arabesque weights fetch --recipe gdlt`"
+    )
+    checkpoint = open_cache().path("video_swin_b_k600")
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"PK\x03\x04")
+    findings = {finding.subject: finding for finding in doctor.checkpoints()}
+    assert findings["recipe gdlt"] == Finding("ok", "recipe gdlt", "vst ready")
+    assert findings["recipe pamfn"].detail.startswith("vst ready; i3d_flow lacks i3d_flow_k400")
+
+
+def test_this_machine_can_be_examined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path))
+    subjects = [line[5:].partition(":")[0] for line in CliRunner().invoke(app).stdout.splitlines()]
+    assert subjects[:4] == ["Python", "packages", "processors", "memory"]
