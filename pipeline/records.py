@@ -53,6 +53,11 @@ class Probe:
     declared_end_s: float | None
     """The same as the container's header states it; None where it says nothing."""
     audio: AudioTrack | None
+    start_s: float = 0.0
+    """The first presented frame's time as the container tells it; every other time here is relative to it."""
+    timed_by: Literal["packets", "frames", "counting"] = "packets"
+    """Where `frame_times_s` comes from: the packets' own stamps; those of the decoded frames, where packets and frames
+    are not the same; or the count of decoded frames and the nominal rate, where stamps are missing."""
 
     @property
     def num_frames(self) -> int:

@@ -1,0 +1,221 @@
+"""Probing with PyAV: the container's packets, a few decoded frames at its head, and the timeline that follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from ..manifests.errors import DecodeError
+from .containers import audio_stream, open_container, packets, video_stream
+from .picture_stream import PictureStream
+from .probing import Packet, Timeline, check_gaps, timeline_of_frames, timeline_of_packets
+from .records import AudioTrack, Probe
+
+NUM_HEAD_FRAMES = 8
+"""Frames that every probe decodes: the first tells size and rotation, their times whether packets are frames."""
+
+
+def probe_file(path: Path, *, thorough: bool, alive: Callable[[], None]) -> Probe:
+    """See `Decoder.probe`. Probes thoroughly of its own accord where the head shows that packets are not frames."""
+    found = _demux(path, alive)
+    head = _decode(path, NUM_HEAD_FRAMES, alive)
+    if head.first is None:
+        raise DecodeError(f"{path}: decoding broke at frame 0 of {len(found.packets)}: {head.trouble or 'no keyframe'}")
+    try:
+        timeline = None if thorough else timeline_of_packets(found.packets, found.nominal_ticks)
+        if timeline is None or timeline.ticks[: len(head.ticks)].tolist() != head.ticks:
+            thorough = True
+            whole = _decode(path, None, alive)
+            broken = bool(whole.trouble)
+            timeline = timeline_of_frames(whole.ticks, found.packets, found.nominal_ticks, broken=broken)
+        return _probe(found, head.first, timeline, thorough)
+    except DecodeError as error:
+        raise DecodeError(f"{path}: {error}") from error
+
+
+@dataclass
+class _Demuxed:
+    """What headers and packets tell; times are the container's."""
+
+    container: str
+    codec: str
+    time_base: Fraction
+    nominal_ticks: Fraction
+    """Between frames at the container's rate."""
+    packets: list[Packet] = field(default_factory=list[Packet])
+    num_discarded: int = 0
+    num_declared: int = 0
+    """Packets that header (AVI) or index (MP4) count; 0 where they do not."""
+    declared_end_s: float | None = None
+    """Matroska's."""
+    reach_s: float = 0.0
+    """When the last packet of either stream ends."""
+    unreadable: bool = False
+    """The packets broke off with an error."""
+    audio: AudioTrack | None = None
+
+
+@dataclass
+class _Decoded:
+    ticks: list[int | None] = field(default_factory=list["int | None"])
+    first: VideoFrame | None = None
+    trouble: str = ""
+
+
+def _decode(path: Path, limit: int | None, alive: Callable[[], None]) -> _Decoded:
+    """On one thread: only that tells exactly where damage begins."""
+    decoded = _Decoded()
+    with open_container(path) as container:
+        pictures = PictureStream(container, video_stream(container, path), threads=1, alive=alive)
+        for frame in pictures:
+            decoded.first = decoded.first or frame
+            decoded.ticks.append(frame.pts)
+            if len(decoded.ticks) == limit:
+                break
+        decoded.trouble = pictures.trouble
+    return decoded
+
+
+def _demux(path: Path, alive: Callable[[], None]) -> _Demuxed:
+    with open_container(path) as container:
+        video, audio = video_stream(container, path), audio_stream(container, path)
+        time_base = video.time_base or Fraction(1, 1000)
+        rate = video.guessed_rate or video.average_rate or Fraction(25)
+        found = _Demuxed(container.format.name, video.codec_context.name, time_base, 1 / rate / time_base)
+        sound_from_s = _read_packets(found, container, video, audio, alive)
+        if audio is not None and sound_from_s is not None:
+            found.audio = AudioTrack(audio.rate, audio.channels, sound_from_s, _stated_duration_s(audio))
+        found.num_declared = _num_declared(container, video)
+        found.declared_end_s = _declared_end_s(container, video, found.reach_s)
+    if not found.packets:
+        raise DecodeError(f"{path}: its video stream holds no frame; it was cut off, or never recorded")
+    return found
+
+
+def _read_packets(
+    found: _Demuxed,
+    container: InputContainer,
+    video: VideoStream,
+    audio: AudioStream | None,
+    alive: Callable[[], None],
+) -> float | None:
+    """Fills ``found``; returns when the sound begins, None where there is none."""
+    sound_from_s: float | None = None
+    streams = [video] if audio is None else [video, audio]
+    try:
+        for packet in packets(container, *streams, alive=alive):
+            start_s = None if packet.pts is None else float(packet.pts * packet.time_base)
+            if start_s is not None:
+                found.reach_s = max(found.reach_s, start_s + float((packet.duration or 0) * packet.time_base))
+            if packet.stream_index == video.index:
+                if packet.is_discard:
+                    found.num_discarded += 1
+                else:
+                    found.packets.append(Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe))
+            elif start_s is not None and not packet.is_discard:
+                sound_from_s = start_s if sound_from_s is None else min(sound_from_s, start_s)
+    except FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
+        found.unreadable = True
+    return sound_from_s
+
+
+def _num_declared(container: InputContainer, video: VideoStream) -> int:
+    """AVI's header keeps its count of frames in a file that was cut off (FFmpeg shortens the duration there)."""
+    if container.format.name == "avi":
+        return video.frames
+    return len(video.index_entries) if container.format.name.startswith("mov") else 0
+
+
+def _declared_end_s(container: InputContainer, video: VideoStream, reach_s: float) -> float | None:
+    """Matroska tells each stream's end in a tag, or at least its longest stream's in the header."""
+    if not container.format.name.startswith("matroska"):
+        return None
+    stated_s = _stated_duration_s(video)
+    if stated_s is None and container.duration is not None and container.duration / av.time_base > reach_s:
+        return container.duration / av.time_base
+    return stated_s
+
+
+def _stated_duration_s(stream: VideoStream | AudioStream) -> float | None:
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    for name, value in stream.metadata.items():
+        if name.startswith("DURATION"):  # DURATION, DURATION-eng
+            try:
+                hours, minutes, seconds = value.split(":")
+                return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            except ValueError:
+                return None
+    return None
+
+
+def _probe(found: _Demuxed, first: VideoFrame, timeline: Timeline, thorough: bool) -> Probe:
+    times_s, end_s = timeline.seconds(found.time_base)
+    check_gaps(times_s, end_s)
+    start_s = float(int(timeline.ticks[0]) * found.time_base)
+    rotation_deg = rotation_of(first)
+    upright = rotation_deg % 180 == 0
+    return Probe(
+        container=found.container,
+        codec=found.codec,
+        width_px=first.width if upright else first.height,
+        height_px=first.height if upright else first.width,
+        rotation_deg=rotation_deg,
+        fps=len(times_s) / end_s,
+        frame_times_s=times_s,
+        end_s=end_s,
+        declared_end_s=_promised_end_s(found, start_s, end_s, len(times_s) / end_s),
+        audio=None if found.audio is None else replace(found.audio, start_s=found.audio.start_s - start_s),
+        start_s=start_s,
+        timed_by="counting" if timeline.counted else "frames" if thorough else "packets",
+    )
+
+
+def _promised_end_s(found: _Demuxed, start_s: float, end_s: float, fps: float) -> float | None:
+    promised_s = None
+    if found.num_declared and found.container == "avi":
+        promised_s = float(found.num_declared * found.time_base)  # one frame a tick
+    elif found.num_declared:
+        missing = found.num_declared - len(found.packets) - found.num_discarded
+        promised_s = end_s + max(0, missing) / fps
+    elif found.declared_end_s is not None:
+        promised_s = found.declared_end_s - start_s
+    if found.unreadable:  # nobody can say how much more there was, only that there was more
+        promised_s = max(promised_s or 0.0, end_s + 2 / fps)
+    return promised_s
+
+
+def rotation_of(frame: VideoFrame) -> int:
+    """Counter-clockwise degrees that bring a stored frame upright, from its display matrix (`av_display_rotation_get`).
+
+    Raises `DecodeError` for what is no quarter turn: nobody's features expect a slanted or mirrored picture.
+    """
+    sides: Any = frame.side_data
+    data = next((bytes(side) for side in sides if side.type.name == "DISPLAYMATRIX"), None)
+    if data is None:
+        return 0
+    matrix = np.frombuffer(data, np.int32).astype(np.float64).reshape(3, 3)[:2, :2]
+    widths = np.hypot(matrix[0], matrix[1])
+    if not widths.all():
+        return 0  # says nothing
+    if np.linalg.det(matrix) < 0:
+        raise DecodeError("is marked as mirrored; write the picture as it is meant (ffmpeg -i IN OUT.mp4)")
+    angle_deg = -math.degrees(math.atan2(matrix[0, 1] / widths[1], matrix[0, 0] / widths[0]))
+    quarters = round(angle_deg / 90)
+    if abs(angle_deg - 90 * quarters) > 1:
+        raise DecodeError(f"is marked as turned by {angle_deg:.0f}°; write it upright (ffmpeg -i IN OUT.mp4)")
+    return quarters % 4 * 90

@@ -1,0 +1,64 @@
+"""Memory that a decoding process fills and its parent reads without a copy."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class SharedBuffers:
+    """Equal buffers in memory without a name: it cannot be left behind, however its processes end.
+
+    The parent owns the list of free buffers. A view keeps the memory alive, whatever becomes of this object.
+    """
+
+    def __init__(self, count: int, size_bytes: int) -> None:
+        self.count = count
+        self.size_bytes = size_bytes
+        self.descriptor = _nameless_file(count * size_bytes)
+        self._memory = mmap.mmap(self.descriptor, count * size_bytes)
+        self._free = set(range(count))
+        self._changed = threading.Condition()
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+    def take_free(self) -> set[int]:
+        """All free buffers, which are then taken."""
+        with self._changed:
+            taken, self._free = self._free, set()
+            return taken
+
+    def wait_until_free(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._free)
+
+    def give_back(self, numbers: Iterable[int]) -> None:
+        with self._changed:
+            self._free.update(numbers)
+            self._changed.notify_all()
+
+    def view(self, number: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        return view(self._memory, number * self.size_bytes, shape)
+
+
+def view(memory: mmap.mmap, offset: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.frombuffer(memory, np.uint8, int(np.prod(shape)), offset).reshape(shape)
+
+
+def _nameless_file(size_bytes: int) -> int:
+    """A descriptor; on Linux memory that no limit of /dev/shm applies to, elsewhere a file that is deleted at once."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("arabesque-frames", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size_bytes)
+    return descriptor

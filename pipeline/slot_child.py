@@ -1,0 +1,184 @@
+"""The decoding process of a slot: takes requests from its parent's pipe and fills shared buffers.
+
+It must start fast: numpy and the decoder are all that it imports.
+
+    parent                                          child
+    (backend, threads, memory allowance)     ──▶
+                                             ◀──    ("ready",)
+    ("probe", path, thorough)                ──▶
+                                             ◀──    ("probe", Probe)
+    ("buffers", count, size), a descriptor   ──▶
+    ("decode", path, probe, wanted, …)       ──▶
+    ("fill", number), for each free buffer   ──▶
+                                             ◀──    ("window", number, indices, AudioChunk or None)
+                                             ◀──    ("end",)
+    ("stop",), at any time                   ──▶
+                                             ◀──    ("end",)
+
+``("error", kind, message)`` may take the place of any answer, and ``("alive",)`` come before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..manifests.errors import ArabesqueError, DecodeError, TransientDecodeError
+from .decoding import Decoder, build_decoder
+from .listening import Listener
+from .memory_limit import MemoryLimit
+from .records import Probe
+from .shared_buffers import view
+from .windows import cut_windows
+
+ALIVE_INTERVAL_S = 1.0
+
+Frames = Iterator[tuple[int, NDArray[np.uint8]]]
+
+
+def main(descriptor: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
+        _Child(Connection(descriptor)).run()
+
+
+def _end_with_parent(descriptor: int) -> None:
+    """Also in the midst of a decoder that hangs."""
+    hangup = select.poll()
+    hangup.register(descriptor, 0)  # nothing but the closing of the other end
+    hangup.poll()
+    os._exit(0)
+
+
+class _Stopped(Exception):
+    """The parent wants no more of this video."""
+
+
+class _Child:
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._alive_at = 0.0
+        self._memory: mmap.mmap | None = None
+        self._buffer_bytes = 0
+
+    def run(self) -> None:
+        backend, threads, allowance_bytes = self._pipe.recv()
+        self._limit = MemoryLimit(allowance_bytes)
+        with self._telling():
+            self._decoder: Decoder = build_decoder(backend, threads, self._alive)
+            self._limit.apply()
+            self._pipe.send(("ready",))
+        while True:
+            request, *details = self._pipe.recv()
+            with self._telling():
+                if request == "probe":
+                    self._pipe.send(("probe", self._decoder.probe(*details)))
+                elif request == "buffers":
+                    self._map_buffers(*details)
+                elif request == "decode":
+                    self._decode(*details)
+                # else "fill" or "stop", too late for the video that they were meant for
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Sends what goes wrong to the parent. Out of memory is the end: nobody knows what is still sound."""
+        try:
+            yield
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
+        except MemoryError:
+            self._pipe.send(("error", TransientDecodeError.__name__, f"the decoder outgrew {self._limit}"))
+            os._exit(1)
+        except ArabesqueError as error:
+            self._pipe.send(("error", type(error).__name__, str(error)))
+        except Exception as error:  # whatever a decoder raises is its video's fault, and must not end the run
+            self._pipe.send(("error", DecodeError.__name__, f"the decoder failed: {type(error).__name__}: {error}"))
+
+    def _alive(self) -> None:
+        now = time.monotonic()
+        if now - self._alive_at > ALIVE_INTERVAL_S:
+            self._alive_at = now
+            self._pipe.send(("alive",))
+
+    def _map_buffers(self, count: int, size_bytes: int) -> None:
+        descriptor = recv_handle(self._pipe)
+        self._memory = None  # before the new ones: those of an 8K video are large
+        self._limit.lift()
+        self._memory = mmap.mmap(descriptor, count * size_bytes)
+        self._limit.apply()
+        os.close(descriptor)
+        self._buffer_bytes = size_bytes
+
+    def _decode(
+        self, path: Path, probe: Probe, wanted: NDArray[np.int64], max_frames: int, sound_until_s: float | None
+    ) -> None:
+        with contextlib.suppress(_Stopped):
+            self._send_windows(path, probe, wanted, max_frames, sound_until_s)
+        self._pipe.send(("end",))
+
+    def _send_windows(
+        self, path: Path, probe: Probe, wanted: NDArray[np.int64], max_frames: int, sound_until_s: float | None
+    ) -> None:
+        frames = self._decoder.frames(path, probe, wanted)
+        listener = None
+        if probe.audio is not None and sound_until_s is not None:
+            listener = Listener(self._decoder.sound(path, probe, sound_until_s), probe.audio, sound_until_s)
+        for cut in cut_windows(probe, wanted, max_frames, sound_until_s):
+            if not len(cut.indices) and (listener is None or listener.is_over):
+                continue
+            number = self._next_buffer()
+            num_filled, broke = self._fill(number, cut.indices, frames, probe)
+            until_s = cut.sound_until_s if broke is None else _end_s(probe, cut.indices[:num_filled])
+            sound = listener.hear(until_s) if listener is not None and until_s is not None else None
+            self._pipe.send(("window", number, cut.indices[:num_filled], sound))
+            if broke is not None:
+                raise broke
+        if listener is not None and listener.broken is not None:
+            raise listener.broken
+
+    def _next_buffer(self) -> int:
+        request, *details = self._pipe.recv()
+        if request == "stop":
+            raise _Stopped
+        return details[0]
+
+    def _fill(
+        self, number: int, indices: NDArray[np.int64], frames: Frames, probe: Probe
+    ) -> tuple[int, DecodeError | None]:
+        """How many of a window's frames came, and what kept the next one from coming."""
+        assert self._memory is not None
+        shape = (len(indices), probe.height_px, probe.width_px, 3)
+        target = view(self._memory, number * self._buffer_bytes, shape)
+        num_filled = 0
+        try:
+            for expected, (index, picture) in zip(indices.tolist(), frames, strict=False):
+                if index != expected:
+                    raise DecodeError(f"the decoder delivered frame {index} instead of {expected}")
+                target[num_filled] = picture
+                num_filled += 1
+            if num_filled < len(indices):
+                raise DecodeError(f"the decoder ended before frame {indices[num_filled]}")
+        except DecodeError as error:
+            return num_filled, error
+        return num_filled, None
+
+
+def _end_s(probe: Probe, indices: NDArray[np.int64]) -> float | None:
+    """When the last of these frames stops being shown."""
+    if not len(indices):
+        return None
+    following = int(indices[-1]) + 1
+    return float(probe.frame_times_s[following]) if following < probe.num_frames else probe.end_s
