@@ -6,6 +6,7 @@ or an output folder that cannot be obeyed included), 130 and 143 interrupted by 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -35,7 +36,7 @@ commands.add_typer(weights.app, name="weights")
 
 @commands.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the engine's log.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Anywhere in the line: show tracebacks.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
@@ -43,8 +44,6 @@ def options(
 
         typer.echo(f"arabesque {installed('arabesque')}")
         raise typer.Exit
-    if debug:
-        os.environ["ARABESQUE_DEBUG"] = "1"
 
 
 class Interrupted(BaseException):
@@ -59,10 +58,13 @@ def app() -> None:
     """The console script: runs a command and turns what it raises into one line and an exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL)  # the engine logs what we turn into outcomes
     try:
         commands()
     except ArabesqueError as error:
-        if os.environ.get("ARABESQUE_DEBUG"):
+        if debug:
             raise
         print(f"arabesque: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ManifestError) else 1)

@@ -19,7 +19,8 @@ class StageClock:
         self.tasks: Counter[str] = Counter()
 
     def hooks(self, info: StageInfo) -> list[TaskHook]:
-        return [_StageHook(self, info.stage_name)]
+        name = "batch" if info.stage_name.startswith("aggregate") else info.stage_name  # aggregators cannot be named
+        return [_StageHook(self, name)]
 
     def shares(self) -> dict[str, float]:
         """Each stage's part of all busy time, the busiest first."""
