@@ -19,7 +19,7 @@ from ..extractors.checkpoints import Weights
 from ..extractors.table import build, extractor_class, resolve
 from ..manifests.errors import ManifestError
 from ..manifests.recipes import Recipe
-from .compaction import compact
+from .compaction import compact, set_aside_stale
 from .inputs import Inputs, find_videos
 from .keys import settings_digest
 from .ledger import Ledger, read_ledger

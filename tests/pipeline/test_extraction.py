@@ -1,0 +1,298 @@
+"""The main job from end to end, on clips whose every frame and beep is known."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from fractions import Fraction
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from clips import Clip, number_of, write_clip
+from fakes import FakeExtractor
+
+from arabesque.extractors import table
+from arabesque.extractors.protocol import AudioNeed, FrameNeed
+from arabesque.manifests.errors import ManifestError, WeightsError
+from arabesque.manifests.recipes import parse_recipe
+from arabesque.manifests.streams import Geometry
+from arabesque.pipeline import extraction
+from arabesque.pipeline.extraction import Extraction
+from arabesque.pipeline.records import Outcome
+from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.work import SegmentFeature, VideoSettled
+
+SEGMENT = 8
+
+
+class FrameNumbers(FakeExtractor):
+    """Reads the numbers that the frames carry: a row is the numbers of a segment's frames."""
+
+    def __init__(self, **_):
+        super().__init__(frames=FrameNeed(Geometry(steps=())), dim=SEGMENT, row=self._numbers, batch_size=3)
+
+    def _numbers(self, segment):
+        frames = segment.frames.permute(0, 2, 3, 1).numpy()
+        return torch.tensor([float(number_of(frame)) for frame in frames])
+
+
+class Loudness(FakeExtractor):
+    """A row is the loudest sample of each eighth of a segment."""
+
+    def __init__(self, **_):
+        super().__init__(frames=None, audio=AudioNeed(8000), dim=SEGMENT, row=self._loudness, batch_size=4)
+
+    def _loudness(self, segment):
+        return torch.stack([part.abs().max() for part in segment.waveform.tensor_split(SEGMENT)])
+
+
+RECIPE = f"""
+name = "known"
+summary = "frame numbers and loudness"
+[sampling]
+fps = "native"
+frames_per_segment = {SEGMENT}
+frames_per_step = {SEGMENT}
+remainder = "drop-tail"
+[streams.numbers]
+extractor = "frame_numbers"
+[streams.loudness]
+extractor = "loudness"
+"""
+
+
+@pytest.fixture(autouse=True)
+def known_extractors(monkeypatch):
+    module = ModuleType("arabesque.extractors.known")
+    module.FrameNumbers, module.Loudness = FrameNumbers, Loudness  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "arabesque.extractors.known", module)
+    monkeypatch.setitem(table.EXTRACTORS, "frame_numbers", "known:FrameNumbers")
+    monkeypatch.setitem(table.EXTRACTORS, "loudness", "known:Loudness")
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    return folder
+
+
+def run(videos, out, recipe=RECIPE, **options):
+    """Carries a run out: ``(events, {(video, stream): outcome})``."""
+    extracting = Extraction(videos, parse_recipe(recipe, "known.toml"), out, **options)
+    events = list(extracting)
+    return events, {(event.video_id, event.stream): event for event in events if isinstance(event, Outcome)}
+
+
+def kinds(outcomes):
+    return {name: outcome.kind for name, outcome in outcomes.items()}
+
+
+def test_every_row_holds_its_own_frames_and_its_own_sound(videos, tmp_path):
+    write_clip(videos / "a.mp4", Clip(num_frames=50, fps=Fraction(25), beeps_s=(0.4, 1.7)))
+    write_clip(
+        videos / "b.webm",
+        Clip(num_frames=37, fps=Fraction(30), codec="libvpx", beeps_s=(), audio_codec="libopus", audio_rate_hz=48000),
+    )
+    _, outcomes = run(videos, tmp_path / "out")
+    assert set(kinds(outcomes).values()) == {"done"}
+    store = FeatureStore(tmp_path / "out")
+    a = store["a"]["numbers"]
+    assert a.values.tolist() == [list(range(8 * k, 8 * k + 8)) for k in range(6)]
+    np.testing.assert_allclose(a.start_s, np.arange(6) * 0.32, atol=1e-9)
+    np.testing.assert_allclose(a.end_s, np.arange(1, 7) * 0.32, atol=1e-9)
+    loudness = store["a"]["loudness"]
+    assert loudness.start_s.tolist() == a.start_s.tolist()
+    loud = np.argwhere(loudness.values > 0.2)  # eighths of .04 s: the beeps at .4 and 1.7 s
+    assert {(int(k), int(part)) for k, part in loud} >= {(1, 2), (5, 3)}
+    assert len({int(k) for k, _ in loud}) == 2
+    assert store["b"]["numbers"].values.shape == (4, SEGMENT)
+
+
+def test_segments_of_different_videos_share_batches_and_events_count_up(videos, tmp_path):
+    for name in "abc":
+        write_clip(videos / f"{name}.mp4", Clip(num_frames=16))
+    events, _ = run(videos, tmp_path / "out")
+    counts = Counter(type(event) for event in events)
+    assert counts[SegmentFeature] == 6  # silent: nothing to hear
+    assert counts[VideoSettled] == 3
+    assert counts[Outcome] == 6
+
+
+def test_a_second_run_opens_nothing(videos, tmp_path, monkeypatch):
+    write_clip(videos / "a.mp4", Clip(num_frames=16))
+    run(videos, tmp_path / "out")
+    shards = sorted((tmp_path / "out").rglob("*.parquet"))
+
+    def refuse(*_):
+        raise AssertionError("a settled video was opened")
+
+    monkeypatch.setattr(extraction, "run_stages", refuse)
+    events, _ = run(videos, tmp_path / "out")
+    assert events == []
+    assert sorted((tmp_path / "out").rglob("*.parquet")) == shards
+
+
+def test_a_new_video_and_a_changed_one_are_new_work(videos, tmp_path):
+    write_clip(videos / "a.mp4", Clip(num_frames=16))
+    write_clip(videos / "b.mp4", Clip(num_frames=16))
+    run(videos, tmp_path / "out")
+    write_clip(videos / "b.mp4", Clip(num_frames=24))
+    write_clip(videos / "c.mp4", Clip(num_frames=8))
+    _, outcomes = run(videos, tmp_path / "out")
+    assert {video for video, _ in outcomes} == {"b", "c"}
+    store = FeatureStore(tmp_path / "out")
+    assert [len(store[name]["numbers"]) for name in "abc"] == [2, 3, 1]
+
+
+def test_changed_settings_of_one_stream_recompute_that_stream_alone(videos, tmp_path):
+    write_clip(videos / "a.mp4", Clip(num_frames=32, beeps_s=()))
+    run(videos, tmp_path / "out")
+    key = FeatureStore(tmp_path / "out")["a"]["loudness"].key
+    changed = RECIPE.replace(
+        'extractor = "frame_numbers"', 'extractor = "frame_numbers"\nsampling = {frames_per_step = 4}'
+    )
+    _, outcomes = run(videos, tmp_path / "out", changed)
+    assert set(outcomes) == {("a", "numbers")}
+    store = FeatureStore(tmp_path / "out")
+    assert store["a"]["numbers"].values[:, 0].tolist() == [0, 4, 8, 12, 16, 20, 24]
+    assert store["a"]["loudness"].key == key
+    import pandas
+
+    assert len(pandas.read_parquet(tmp_path / "out" / "stream=numbers")) == 1
+
+
+def test_bad_files_end_as_they_should_and_stop_nothing(videos, tmp_path):
+    write_clip(videos / "good.mp4", Clip(num_frames=40, beeps_s=()))
+    whole = (videos / "good.mp4").read_bytes()
+    (videos / "empty.mp4").touch()
+    (videos / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    (videos / "folder.mp4").mkdir()
+    (videos / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (videos / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:1,\ngood.mp4\n")
+    (videos / "headless.mp4").write_bytes(whole[: len(whole) // 2])
+    write_clip(videos / "silent.mp4", Clip(num_frames=16))
+    write_clip(videos / "short.mp4", Clip(num_frames=5, beeps_s=()))
+    write_clip(videos / "twice.mp4", Clip(num_frames=16))
+    write_clip(videos / "twice.avi", Clip(num_frames=16, codec="mpeg4"))
+    (videos / "notes.txt").write_text("not a video")
+    _, outcomes = run(videos, tmp_path / "out")
+    failed = ["empty", "noise", "folder", "gone", "playlist", "headless", "twice"]
+    ends = {"good": ("done", "done"), "silent": ("done", "empty"), "short": ("empty", "empty")}
+    ends |= dict.fromkeys(failed, ("failed", "failed"))
+    assert kinds(outcomes) == {
+        (name, stream): kind
+        for name, both in ends.items()
+        for stream, kind in zip(("numbers", "loudness"), both, strict=True)
+    }
+    for outcome in outcomes.values():
+        assert bool(outcome.reason) == (outcome.kind != "done")
+        assert "\n" not in outcome.reason
+    assert outcomes["empty", "numbers"].reason.endswith("is empty (0 bytes); get the file again")
+    assert "twice.avi, twice.mp4" in outcomes["twice", "numbers"].reason
+    stored = {(outcome.video_id, outcome.stream): outcome.kind for outcome in FeatureStore(tmp_path / "out").outcomes()}
+    assert stored == kinds(outcomes)
+
+
+def test_a_video_that_was_cut_off_is_partial_and_hidden_unless_asked_for(videos, tmp_path):
+    write_clip(videos / "cut.mp4", Clip(num_frames=200), movflags="faststart")
+    whole = (videos / "cut.mp4").read_bytes()
+    (videos / "cut.mp4").write_bytes(whole[: int(len(whole) * 0.6)])
+    _, outcomes = run(videos, tmp_path / "out")
+    assert outcomes["cut", "numbers"].kind == "partial"
+    assert outcomes["cut", "loudness"].kind == "empty"
+    assert "cut" not in FeatureStore(tmp_path / "out")
+    rows = FeatureStore(tmp_path / "out", partial=True)["cut"]["numbers"].values
+    assert 0 < len(rows) < 25
+    assert rows.ravel().tolist() == list(range(rows.size))
+    _, again = run(videos, tmp_path / "out")
+    assert again == {}
+    _, retried = run(videos, tmp_path / "out", options=extraction.RunOptions(retry_failed=True))
+    assert retried["cut", "numbers"].kind == "partial"
+
+
+def test_failures_of_the_day_are_tried_again_and_those_of_the_bytes_are_not(videos, tmp_path):
+    (videos / "noise.mp4").write_bytes(b"no video at all")
+    (videos / "gone.mp4").symlink_to(tmp_path / "later.mp4")
+    run(videos, tmp_path / "out")
+    write_clip(tmp_path / "later.mp4", Clip(num_frames=16))
+    _, outcomes = run(videos, tmp_path / "out")
+    assert kinds(outcomes) == {("gone", "numbers"): "done", ("gone", "loudness"): "empty"}
+
+
+def test_sound_that_ends_early_leaves_fewer_rows(videos, tmp_path):
+    write_clip(videos / "a.mp4", Clip(num_frames=50, fps=Fraction(25), beeps_s=(0.1,), audio_until_s=1.0))
+    _, outcomes = run(videos, tmp_path / "out")
+    store = FeatureStore(tmp_path / "out")
+    assert len(store["a"]["numbers"]) == 6
+    assert 2 < len(store["a"]["loudness"]) < 5
+    assert "segments have no row" in outcomes["a", "loudness"].reason
+
+
+def test_variable_frame_rates_are_sampled_by_time(videos, tmp_path):
+    times = [*range(20), *range(20, 80, 4)]  # twenty frames at 20 fps, then fifteen at 5 fps
+    clip = Clip(num_frames=len(times), times=tuple(times), time_base=Fraction(1, 20))
+    write_clip(videos / "a.mp4", clip)
+    ticking = RECIPE.replace('fps = "native"', "fps = 5").replace('[streams.loudness]\nextractor = "loudness"', "")
+    run(videos, tmp_path / "out", ticking)
+    numbers = FeatureStore(tmp_path / "out")["a"]["numbers"]
+    assert numbers.values[0].tolist() == [0, 4, 8, 12, 16, 20, 21, 22]
+    assert numbers.start_s.tolist() == [0.0, 1.6]
+
+
+@pytest.mark.parametrize(
+    ("arrange", "complaint"),
+    [
+        (lambda videos, out: videos.rmdir(), "no such folder"),
+        (lambda videos, out: (videos / "notes.txt").touch(), "no videos in it among its 1 files"),
+        (
+            lambda videos, out: (videos / "a.mp4").touch() or out.mkdir() or (out / "thesis.tex").touch(),
+            "no feature store",
+        ),
+    ],
+)
+def test_what_cannot_be_obeyed_is_refused_before_anything_is_written(videos, tmp_path, arrange, complaint):
+    out = tmp_path / "out"
+    arrange(videos, out)
+    with pytest.raises(ManifestError, match=complaint):
+        run(videos, out)
+    assert not (out / "arabesque.toml").exists()
+
+
+def test_a_store_of_another_recipe_is_refused(videos, tmp_path):
+    write_clip(videos / "a.mp4", Clip(num_frames=16))
+    run(videos, tmp_path / "out")
+    with pytest.raises(ManifestError, match="holds features of recipe 'known', not 'other'"):
+        run(videos, tmp_path / "out", RECIPE.replace('"known"', '"other"'))
+
+
+def test_a_missing_checkpoint_is_told_before_anything_is_written(videos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path / "weights"))
+    write_clip(videos / "a.mp4", Clip(num_frames=16))
+    recipe = RECIPE.replace(
+        'extractor = "loudness"', 'extractor = "resnet_frame"\nweights = {network = "resnet50_imagenet"}'
+    )
+    with pytest.raises(WeightsError, match="arabesque weights fetch resnet50_imagenet"):
+        run(videos, tmp_path / "out", recipe)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interruption_keeps_what_was_told_and_the_next_run_goes_on(videos, tmp_path):
+    for index in range(4):
+        write_clip(videos / f"{index}.mp4", Clip(num_frames=80))
+    extracting = iter(Extraction(videos, parse_recipe(RECIPE, "known.toml"), tmp_path / "out"))
+    told = []
+    for event in extracting:
+        told.append(event)
+        if sum(isinstance(item, VideoSettled) for item in told) == 2:
+            break
+    extracting.close()
+    done = {event.video_id for event in told if isinstance(event, Outcome) and event.kind == "done"}
+    assert done <= set(FeatureStore(tmp_path / "out").video_ids)
+    _, outcomes = run(videos, tmp_path / "out")
+    assert not done & {video for video, _ in outcomes}
+    store = FeatureStore(tmp_path / "out")
+    assert sorted(store) == ["0", "1", "2", "3"]
+    assert all(store[name]["numbers"].values.ravel().tolist() == list(range(80)) for name in store)
