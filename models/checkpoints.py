@@ -1,0 +1,106 @@
+"""Trained models on disk: ``model.pt`` holds the weights, ``model.json`` everything that is needed to use them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from ..manifests.errors import StoreError, WeightsError
+from ..manifests.streams import Record
+from .protocol import Protocol
+from .standardising import Standardised
+from .table import build_model
+
+WEIGHTS = "model.pt"
+DESCRIPTION = "model.json"
+
+
+class ModelCard(Record):
+    """What a checkpoint is, and what features it may score."""
+
+    format: int = 1
+    model: str
+    settings: dict[str, Any]
+    dims: dict[str, int]
+    streams: dict[str, dict[str, Any]]
+    """The feature store's manifest entry per stream, its settings digest included"""
+    target: str
+    score_range: tuple[float, float]
+    """The scores that the fractions 0 and 1 stand for"""
+    protocol: Protocol
+    seed: int
+    num_videos: int
+    """That it was trained on"""
+    made_with: dict[str, str]
+
+
+def new_network(card: ModelCard) -> nn.Module:
+    """The card's network before training."""
+    network = build_model(card.model, card.dims, card.settings, card.seed)
+    return Standardised(network, card.dims) if card.protocol.standardise else network
+
+
+def save_checkpoint(folder: Path, network: nn.Module, card: ModelCard) -> list[Path]:
+    """Writes both files, each whole or not at all, weights first."""
+    content = io.BytesIO()
+    torch.save(network.state_dict(), content)
+    put_whole(folder / WEIGHTS, content.getvalue())
+    put_whole(folder / DESCRIPTION, card.model_dump_json(indent=2).encode())
+    return [folder / WEIGHTS, folder / DESCRIPTION]
+
+
+def load_checkpoint(folder: Path) -> tuple[nn.Module, ModelCard]:
+    """The trained network in eval mode and its card; raises `WeightsError` where they do not belong together."""
+    try:
+        card = ModelCard.model_validate_json((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+    except (OSError, ValidationError, RuntimeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise WeightsError(f"{folder}: not a trained model ({first}); name a folder that train wrote") from error
+    network = new_network(card)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise WeightsError(f"{folder / WEIGHTS}: does not fit {DESCRIPTION} beside it; train again") from error
+    return network.eval(), card
+
+
+def check_streams(card: ModelCard, streams: Mapping[str, Mapping[str, Any]], where: Path) -> None:
+    """Features made under other settings must not be scored: raises `WeightsError` that names the stream."""
+    for stream, entry in card.streams.items():
+        if stream not in streams:
+            raise WeightsError(f"{where}: no stream {stream!r}, which this model was trained on; extract it first")
+        wanted, found = entry["settings_digest"], streams[stream]["settings_digest"]
+        if wanted != found:
+            raise WeightsError(
+                f"{where}: stream {stream!r} was made with settings {found[:12]}, the model was trained on "
+                f"{wanted[:12]}; extract with the recipe of its training, or train on this store"
+            )
+
+
+def put_whole(path: Path, content: bytes) -> None:
+    """Written under a temporary name, flushed to disk and renamed: there is never half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path}: cannot be written ({error.strerror}); choose another --out or make room") from error
+
+
+def to_json(value: Any) -> bytes:
+    """Readable JSON, keys in their order."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,50 @@
+"""What every scoring model promises: a batch of segment features goes in, a judgement comes out.
+
+A scoring model is a `torch.nn.Module`. It is built from keyword arguments, the first of which are the streams and
+their dims, and it works in fractions of the score range, so that it knows no dataset. Whatever it wants to add to the
+loss (a triplet term, an orthogonality penalty) it returns as a number: a trainer needs to know no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentBatch:
+    """Routines side by side; each stream has its own number of segments."""
+
+    features: Mapping[str, Tensor]
+    """stream → ``float32 [routines, segments, dim]``, zeros where a routine has ended or has no such stream"""
+    masks: Mapping[str, Tensor]
+    """stream → ``bool [routines, segments]``, True where there is a segment"""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.features.values())))
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What a model makes of a batch."""
+
+    score: Tensor
+    """``float32 [routines]``, in fractions of the score range"""
+    penalty: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """A number that training adds to the loss."""
+    importance: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """stream → ``float32 [routines, segments]``: the weight each segment had, where the model has such a thing"""
+
+
+class ScoringModel(Protocol):
+    """The part of `torch.nn.Module` that training and evaluation use, with our types."""
+
+    def __call__(self, batch: SegmentBatch) -> Judgement: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def eval(self) -> Any: ...

@@ -1,0 +1,48 @@
+"""The one table of scoring models. Nothing is scanned or decorated into it, nothing imported before it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from ..manifests.errors import ManifestError
+
+MODELS: dict[str, str] = {
+    "context-attention": "context_attention:ContextAttention",
+}
+"""Name on the command line → ``module:class`` in this package."""
+
+
+def model_class(name: str) -> Any:
+    """The class behind a name; raises `ManifestError` for one that is not in the table."""
+    if name not in MODELS:
+        near = get_close_matches(name, MODELS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ManifestError(f"scoring model {name!r} is not known{hint}; there are {', '.join(sorted(MODELS))}")
+    module_name, _, class_name = MODELS[name].partition(":")
+    return getattr(import_module(f".{module_name}", __package__), class_name)
+
+
+def resolve_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with every default filled in; raises `ManifestError` for one that the model does not have."""
+    try:
+        return model_class(name).Settings.model_validate(dict(settings)).model_dump(mode="json")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("settings", *first["loc"]))
+        raise ManifestError(f"scoring model {name}: {where}: {first['msg']} (got {first['input']!r})") from None
+
+
+def build_model(name: str, dims: Mapping[str, int], settings: Mapping[str, Any], seed: int) -> nn.Module:
+    """The network over these streams, its weights drawn under the seed."""
+    made = model_class(name)
+    resolved = made.Settings.model_validate(dict(settings))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return made(dict(dims), **{field: getattr(resolved, field) for field in type(resolved).model_fields})
