@@ -13,6 +13,8 @@ from pydantic import Field, ValidationError
 from .errors import ManifestError
 from .streams import Record, StreamSpec
 
+RECIPES = resources.files("arabesque.manifests") / "recipes"
+
 StreamName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
@@ -26,8 +28,7 @@ class Recipe(Record):
 
 def list_recipes() -> list[str]:
     """Names of the recipes that come with the package, sorted."""
-    folder = resources.files(__package__) / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(entry.name.removesuffix(".toml") for entry in RECIPES.iterdir() if entry.name.endswith(".toml"))
 
 
 def load_recipe(name_or_path: str) -> Recipe:
@@ -44,7 +45,7 @@ def load_recipe(name_or_path: str) -> Recipe:
             f"recipe {name_or_path!r} is not known{hint}; there are {', '.join(list_recipes())}; "
             "a recipe of your own is given as a path that ends in .toml"
         )
-    text = (resources.files(__package__) / "recipes" / f"{name_or_path}.toml").read_text(encoding="utf-8")
+    text = (RECIPES / f"{name_or_path}.toml").read_text(encoding="utf-8")
     return parse_recipe(text, source=f"recipes/{name_or_path}.toml")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +15,7 @@ class StageClock:
     """Busy seconds and finished tasks by stage name; one for a run. Its `hooks` go to the engine."""
 
     def __init__(self) -> None:
-        self.busy_s: Counter[str] = Counter()
+        self.busy_s: defaultdict[str, float] = defaultdict(float)
         self.tasks: Counter[str] = Counter()
 
     def hooks(self, info: StageInfo) -> list[TaskHook]:
@@ -25,7 +25,7 @@ class StageClock:
     def shares(self) -> dict[str, float]:
         """Each stage's part of all busy time, the busiest first."""
         total_s = sum(self.busy_s.values()) or 1.0
-        return {name: busy_s / total_s for name, busy_s in self.busy_s.most_common()}
+        return {name: busy_s / total_s for name, busy_s in sorted(self.busy_s.items(), key=lambda item: -item[1])}
 
 
 class _StageHook(TaskHook):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from arabesque.manifests.streams import Sampling
 from arabesque.pipeline.sampling import cut_segments, nearest_frames
 
 
-def sampling(fps="native", length=4, step=4, remainder="drop-tail") -> Sampling:
+def sampling(fps: Any = "native", length: int = 4, step: int = 4, remainder: Any = "drop-tail") -> Sampling:
     return Sampling(fps=fps, frames_per_segment=length, frames_per_step=step, remainder=remainder)
 
 
