@@ -108,8 +108,11 @@ class AlignedSamples:
     def _lack(self, video_id: str) -> str:
         for stream in self.streams:
             empty = (video_id, stream) in self._empty
-            if not self._store.holds(video_id, stream) and (not empty or stream == self.reference):
-                return f"{stream} is empty" if empty else f"no {stream} features"
+            if self._store.holds(video_id, stream) or (empty and stream != self.reference):
+                continue
+            if empty:
+                return f"{stream} is empty"
+            return f"{stream} is partial" if video_id in self._store.keys(stream) else f"no {stream} features"
         return ""
 
     def _read(self, video_id: str, stream: str) -> StreamFeatures:

@@ -22,7 +22,7 @@ def settings_digest(spec: StreamSpec, weight_digests: Mapping[str, str], extract
         raise ValueError(f"{spec.extractor}: no checkpoint digest for weight role {missing}; pass one for each role")
     return _digest(
         {
-            "spec": spec.model_dump(mode="json"),
+            "spec": spec.model_dump(),
             "weights": dict(weight_digests),
             "extractor_version": extractor_version,
         }

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from store_rows import DIMS, manifest, new_store, outcome_of, row, settings_of
+from store_workload import SILENT, VIDEOS, expected
+
+from arabesque.manifests.errors import StoreError
+from arabesque.pipeline.compaction import compact, set_aside_stale
+from arabesque.pipeline.progress_journal import read_progress
+from arabesque.pipeline.records import FeatureRow
+from arabesque.pipeline.shards import is_intact
+from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.store_manifest import MANIFEST, write_manifest
+from arabesque.pipeline.store_writer import StoreWriter
+
+Order = Callable[..., dict[str, Any]]
+
+
+def written(root: Path, *rows: FeatureRow) -> Path:
+    with StoreWriter(root) as writer:
+        for made in rows:
+            writer.add(made)
+            writer.add_outcome(outcome_of(made))
+    return root
+
+
+def shards(root: Path, folder: str = "stream=vst") -> list[Path]:
+    return sorted((root / folder).glob("part-*.parquet"))
+
+
+def test_small_shards_become_one_and_rows_stay_as_they_were(tmp_path):
+    new_store(tmp_path)
+    for number in range(6):
+        written(tmp_path, row(f"Ball_{number:03d}"))
+    before = pd.read_parquet(tmp_path / "stream=vst").sort_values("video_id", ignore_index=True)
+    done = compact(tmp_path)
+    assert (done.shards_merged, done.shards_written, done.rows_dropped) == (12, 2, 0)
+    assert len(shards(tmp_path)) == len(shards(tmp_path, "outcomes")) == 1
+    after = pd.read_parquet(tmp_path / "stream=vst").sort_values("video_id", ignore_index=True)
+    assert list(after.written_at) == list(before.written_at)
+    assert list(after.writer) == list(before.writer)
+    assert is_intact(shards(tmp_path)[0].read_bytes())
+    assert all(np.array_equal(each["vst"], row(name).features) for name, each in items(FeatureStore(tmp_path)))
+    assert compact(tmp_path) == type(done)(0, 0, 0)
+
+
+def items(store: FeatureStore) -> Iterator[tuple[str, Any]]:
+    return ((video_id, store[video_id]) for video_id in store)
+
+
+def test_shards_stay_under_the_limit_and_large_ones_are_left_alone(tmp_path):
+    new_store(tmp_path)
+    size = row("A").features.nbytes
+    for number in range(9):
+        written(tmp_path, row(f"Ball_{number:03d}"))
+    written(tmp_path, *(row(f"Clubs_{number:03d}") for number in range(3)))
+    compact(tmp_path, max_shard_bytes=4 * size)
+    counts = sorted(len(pd.read_parquet(shard)) for shard in shards(tmp_path))
+    assert counts == [1, 3, 4, 4]
+    assert len(FeatureStore(tmp_path)) == 12
+
+
+def test_only_own_and_dead_writers_shards_are_touched(tmp_path):
+    new_store(tmp_path)
+    with StoreWriter(tmp_path, writer_id="alive") as other, StoreWriter(tmp_path, writer_id="me") as mine:
+        for number in range(2):
+            for writer in (other, mine):
+                writer.add(row(f"{writer.writer_id}_{number}"))
+                writer.add_progress(f"{writer.writer_id} {number}", 0, 0.0, 1.0, np.ones(4, np.float32))
+                writer.flush()
+        theirs = list(tmp_path.rglob("part-alive-*"))
+        leftovers = [tmp_path / "stream=vst" / f".tmp-{name}-part-{name}-9.parquet" for name in ("alive", "dead")]
+        for leftover in leftovers:
+            leftover.write_bytes(b"half")
+        compact(tmp_path, "me")
+        assert all(path.exists() for path in theirs)
+        assert [leftover.exists() for leftover in leftovers] == [True, False]
+        assert len(shards(tmp_path)) == len(shards(tmp_path, ".progress")) == 3
+        assert len(FeatureStore(tmp_path)) == 4
+        assert len(read_progress(tmp_path)) == 4
+    assert not list((tmp_path / ".writers").iterdir())
+
+
+def test_what_newer_rows_replaced_is_dropped(tmp_path):
+    new_store(tmp_path)
+    written(tmp_path, row("A", content="old"), row("B"))
+    written(tmp_path, row("A", content="new"), row("B"))
+    with StoreWriter(tmp_path) as writer:
+        writer.add_outcome(outcome_of(row("B", content="rewritten"), "failed", reason="no video stream"))
+    assert compact(tmp_path).rows_dropped == 3 + 3
+    table = pd.read_parquet(tmp_path / "stream=vst")
+    assert list(table.key) == [row("A", content="new").key]
+    outcomes = pd.read_parquet(tmp_path / "outcomes")
+    assert sorted(zip(outcomes.video_id, outcomes.kind, strict=True)) == [("A", "done"), ("B", "failed")]
+
+
+def test_the_journal_loses_what_is_whole_and_keeps_the_rest(tmp_path):
+    new_store(tmp_path)
+    for _ in range(2):
+        with StoreWriter(tmp_path) as writer:
+            for name in ("A", "B"):
+                writer.add_progress(row(name).key, 0, 0.0, 1.28, row(name).features[0])
+    written(tmp_path, row("A"))
+    compact(tmp_path)
+    journal = read_progress(tmp_path)
+    assert set(journal) == {row("B").key}
+    assert np.array_equal(journal[row("B").key][0].feature, row("B").features[0])
+    assert len(shards(tmp_path, ".progress")) == 1
+    written(tmp_path, row("B"))
+    compact(tmp_path)
+    assert not shards(tmp_path, ".progress")
+
+
+def test_rows_of_other_settings_are_set_aside(tmp_path):
+    new_store(tmp_path)
+    written(tmp_path, row("A"), row("B"))
+    write_manifest(tmp_path, manifest(2))
+    written(tmp_path, row("A", version=2))
+    compact(tmp_path)
+    assert len(shards(tmp_path)) == 1, "the shard is mixed now"
+    written(tmp_path, row("C", version=2))
+    assert set_aside_stale(tmp_path, "vst", settings_of("vst", 2)) == 2
+    assert sorted(pd.read_parquet(tmp_path / "stream=vst").video_id) == ["A", "C"]
+    assert set(pd.read_parquet(tmp_path / "stream=vst").settings_digest) == {settings_of("vst", 2)}
+    aside = pd.read_parquet(tmp_path / "superseded" / settings_of("vst") / "stream=vst")
+    assert sorted(aside.video_id) == ["A", "B"]
+    assert np.array_equal(np.stack(aside.features[0]), row("A").features)
+    assert set_aside_stale(tmp_path, "vst", settings_of("vst", 2)) == 0
+    assert set_aside_stale(tmp_path, "vst", settings_of("vst", 3)) == 2
+    assert not shards(tmp_path)
+    assert set_aside_stale(tmp_path, "ast", settings_of("ast")) == 0
+
+
+def test_a_settings_digest_cannot_lead_out_of_the_store(tmp_path, monkeypatch):
+    changed = manifest()
+    changed["streams"]["vst"]["settings_digest"] = "../../up"
+    write_manifest(tmp_path, changed)
+    monkeypatch.setattr("store_rows.settings_of", lambda stream, version=1: "../../up")
+    written(tmp_path, row("A"))
+    with pytest.raises(StoreError, match=r"settings digest '\.\./\.\./up' is none"):
+        set_aside_stale(tmp_path, "vst", settings_of("vst"))
+
+
+@pytest.fixture(scope="module")
+def order() -> Iterator[Order]:
+    """Gives an order to the workload's process."""
+    script = Path(__file__).parents[1] / "store_workload.py"
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def give(do: str, root: Path, kill_at: int | None = None, kill_after_s: float | None = None) -> dict[str, Any]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            wish = {"do": do, "root": str(root), "kill_at": kill_at, "kill_after_s": kill_after_s}
+            print(json.dumps(wish), file=process.stdin, flush=True)
+            return json.loads(process.stdout.readline())
+
+        yield give
+
+
+def check_after_kill(root: Path) -> None:
+    """The store opens and holds nothing but whole, right rows."""
+    assert all(is_intact(shard.read_bytes()) for shard in root.rglob("part-*.parquet"))
+    if not (root / MANIFEST).exists():
+        return
+    store, wanted = FeatureStore(root), expected()
+    for video_id, features in items(store):
+        for stream in features:
+            assert np.array_equal(features[stream], wanted[video_id, stream].features)
+    done = {(end.video_id, end.stream) for end in store.outcomes() if end.kind == "done"}
+    assert done == {(video_id, stream) for video_id in store for stream in store[video_id]}
+
+
+def check_finished(root: Path) -> None:
+    """As an uninterrupted run leaves it, row by row."""
+    store, wanted = FeatureStore(root), expected()
+    for stream in DIMS:
+        table = pd.read_parquet(root / f"stream={stream}")
+        assert sorted(table.video_id) == sorted(video_id for video_id, of in wanted if of == stream)
+        for features in store.scan(stream):
+            made = wanted[features.video_id, stream]
+            assert features.values.tobytes() == made.features.tobytes()
+            assert (
+                features.start_s.tobytes() + features.end_s.tobytes() == made.start_s.tobytes() + made.end_s.tobytes()
+            )
+            assert (features.key, features.provenance) == (made.key, made.provenance)
+    ends = {(end.video_id, end.stream): end.kind for end in store.outcomes()}
+    assert ends == {
+        (name, stream): "empty" if (name, stream) == (SILENT, "ast") else "done" for name in VIDEOS for stream in DIMS
+    }
+    assert not list(root.rglob(".tmp-*"))
+    assert not list((root / ".writers").iterdir())
+    assert not shards(root, ".progress")
+
+
+def finish(order: Order, root: Path) -> None:
+    assert not order("extract", root)["killed"]
+    check_finished(root)
+
+
+def kill_points(calls: int, how_many: int) -> list[int]:
+    return sorted(random.Random(0).sample(range(calls), min(how_many, calls)))
+
+
+def test_killed_at_any_disk_call_a_rerun_equals_an_uninterrupted_run(tmp_path, order):
+    kill_everywhere(tmp_path, order, how_many=30)
+
+
+@pytest.mark.slow
+def test_killed_at_every_disk_call_a_rerun_equals_an_uninterrupted_run(tmp_path, order):
+    kill_everywhere(tmp_path, order, how_many=10**6)
+
+
+def kill_everywhere(tmp_path: Path, order: Order, how_many: int) -> None:
+    calls = order("extract", tmp_path / "whole")["calls"]
+    check_finished(tmp_path / "whole")
+    points = kill_points(calls, how_many)
+    assert len(points) >= 30
+    for point in points:
+        root = tmp_path / f"killed {point}"
+        assert order("extract", root, kill_at=point)["killed"]
+        check_after_kill(root)
+        finish(order, root)
+
+
+def test_killed_again_and_again_at_random_moments_it_ends_the_same(tmp_path, order):
+    """The timer flushes every 4 ms here, in its own thread, wherever the run happens to be."""
+    rng = random.Random(1)
+    kills = 0
+    for round in range(3):
+        root = tmp_path / str(round)
+        for _ in range(6):
+            kills += order("extract", root, kill_after_s=rng.uniform(0.01, 0.15))["killed"]
+            check_after_kill(root)
+        finish(order, root)
+    assert kills >= 12
+
+
+def test_killed_while_setting_aside_no_row_is_lost_or_mixed(tmp_path, order):
+    mixed = tmp_path / "mixed"
+    write_manifest(mixed, manifest(2))
+    written(mixed, *(row(name, stream, version=2) for name in "AB" for stream in DIMS))
+    write_manifest(mixed, manifest())
+    written(mixed, row("A"), row("A", "ast"))
+    compact(mixed)
+    written(mixed, row("B"), row("B", "ast"))
+
+    calls = order("set aside", shutil.copytree(mixed, tmp_path / "whole"))["calls"]
+    for point in kill_points(calls, 20):
+        root = shutil.copytree(mixed, tmp_path / str(point))
+        assert order("set aside", root, kill_at=point)["killed"]
+        order("set aside", root)
+        for stream in DIMS:
+            left = pd.read_parquet(root / f"stream={stream}")
+            assert set(zip(left.video_id, left.settings_digest, strict=True)) == {
+                (name, settings_of(stream)) for name in "AB"
+            }
+            aside = pd.read_parquet(root / "superseded" / settings_of(stream, 2) / f"stream={stream}")
+            assert set(aside.video_id) == {"A", "B"}
+        assert FeatureStore(root).video_ids == ("A", "B")

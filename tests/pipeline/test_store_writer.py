@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import errno
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from store_rows import new_store, outcome_of, row
+from tripwire import TrippedOs
+
+from arabesque.manifests.errors import StoreError
+from arabesque.pipeline import atomic_files
+from arabesque.pipeline.atomic_files import LocalFolder
+from arabesque.pipeline.progress_journal import read_progress
+from arabesque.pipeline.records import FeatureRow
+from arabesque.pipeline.shards import is_intact
+from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.store_writer import StoreWriter
+
+
+def shards(root: Path, folder: str = "stream=vst") -> list[Path]:
+    return sorted((root / folder).glob("part-*.parquet"))
+
+
+def within(seconds: float, condition) -> bool:
+    end = time.monotonic() + seconds
+    while not (met := condition()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return met
+
+
+def test_rows_come_back_bit_for_bit(tmp_path):
+    wanted = row("Club/Ball_001", segments=7)
+    with StoreWriter(new_store(tmp_path)) as writer:
+        writer.add(wanted)
+        writer.add_outcome(outcome_of(wanted))
+    found = FeatureStore(tmp_path)["Club/Ball_001"]["vst"]
+    assert found.values.tobytes() == wanted.features.tobytes()
+    assert found.start_s.tobytes() == wanted.start_s.tobytes()
+    assert found.end_s.tobytes() == wanted.end_s.tobytes()
+    assert (found.key, found.content_digest, found.outcome) == (wanted.key, wanted.content_digest, "done")
+    assert found.provenance == wanted.provenance
+    assert FeatureStore(tmp_path).outcomes() == [outcome_of(wanted)]
+
+
+def test_the_row_is_taken_as_it_was_when_added(tmp_path):
+    made = row("Ball_001")
+    before = made.features.copy()
+    with StoreWriter(new_store(tmp_path)) as writer:
+        writer.add(made)
+        made.features[:] = 0
+    assert np.array_equal(FeatureStore(tmp_path)["Ball_001"]["vst"], before)
+
+
+def test_a_shard_closes_when_it_is_full(tmp_path):
+    one = row("Ball_001")
+    with StoreWriter(new_store(tmp_path), max_shard_bytes=2 * one.features.nbytes) as writer:
+        for number in range(5):
+            writer.add(row(f"Ball_{number:03d}"))
+        assert len(shards(tmp_path)) == 2
+        writer.add(row("Ball_000", "ast"))
+        assert not shards(tmp_path, "stream=ast")
+    assert len(shards(tmp_path)) == 3
+    assert len(FeatureStore(tmp_path)) == 5
+
+
+def test_everything_is_on_disk_by_its_age_even_when_nothing_more_arrives(tmp_path):
+    with StoreWriter(new_store(tmp_path), max_age_s=0.2) as writer:
+        for _ in range(2):  # the second time after a flush
+            done = len(shards(tmp_path))
+            began = time.monotonic()
+            writer.add(row(f"Ball_{done:03d}"))
+            writer.add_progress("some key", done, 0.0, 1.0, np.ones(4, np.float32))
+            assert len(shards(tmp_path)) == done
+            assert within(5.0, lambda done=done: len(shards(tmp_path)) > done)
+            assert time.monotonic() - began >= 0.2
+            assert within(5.0, lambda done=done: len(shards(tmp_path, ".progress")) > done)
+
+
+def test_rows_are_on_disk_before_the_outcomes_that_speak_of_them(tmp_path, monkeypatch):
+    writer = StoreWriter(new_store(tmp_path), max_age_s=1000)
+    order: list[str] = []
+    put = LocalFolder.put
+
+    def put_and_add(self: LocalFolder, name: str, data: bytes, owner: str) -> None:
+        put(self, name, data, owner)
+        order.append(name.partition("/")[0])
+        if len(order) == 1:  # arrives while a flush is under way, its row's stream written already
+            writer.add(row("Late"))
+            writer.add_outcome(outcome_of(row("Late")))
+
+    monkeypatch.setattr(LocalFolder, "put", put_and_add)
+    writer.add(row("Early"))
+    writer.add_outcome(outcome_of(row("Early")))
+    writer.flush()
+    assert order == ["stream=vst", "outcomes"]
+    stored = pd.read_parquet(tmp_path / "outcomes")
+    assert list(stored.video_id) == ["Early"]
+    writer.close()
+    assert sorted(pd.read_parquet(tmp_path / "outcomes").video_id) == ["Early", "Late"]
+
+
+def refusing(code: int, at: int = 0) -> TrippedOs:
+    def refuse(name: str, arguments: tuple[Any, ...]) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return TrippedOs(at, refuse, only="write")
+
+
+@pytest.mark.parametrize(
+    ("code", "way_out"), [(errno.ENOSPC, "disk is full; make room"), (errno.EROFS, "choose another output folder")]
+)
+def test_a_full_or_locked_disk_loses_nothing_and_is_named(tmp_path, monkeypatch, code, way_out):
+    with StoreWriter(new_store(tmp_path)) as writer:
+        writer.add(row("Ball_000"))
+        writer.flush()
+        writer.add(row("Ball_001"))
+        with monkeypatch.context() as patch:
+            patch.setattr(atomic_files, "os", refusing(code))
+            with pytest.raises(StoreError, match=rf"stream=vst/part-\w+-000001.parquet: .*{way_out}"):
+                writer.flush()
+            assert FeatureStore(tmp_path).video_ids == ("Ball_000",)
+            assert not list(tmp_path.rglob(".tmp-*"))
+        writer.flush()
+        assert FeatureStore(tmp_path).video_ids == ("Ball_000", "Ball_001")
+
+
+def test_what_fails_on_the_timer_is_raised_by_the_next_call_and_mended_by_a_flush(tmp_path, monkeypatch):
+    with StoreWriter(new_store(tmp_path), max_age_s=0.05) as writer:
+        with monkeypatch.context() as patch:
+            tripped = refusing(errno.ENOSPC)
+            patch.setattr(atomic_files, "os", tripped)
+            writer.add(row("Ball_000"))
+            assert within(5.0, lambda: writer._error is not None)
+            with pytest.raises(StoreError, match="make room"):
+                writer.add(row("Ball_001"))
+        writer.flush()
+        writer.add(row("Ball_002"))
+    assert FeatureStore(tmp_path).video_ids == ("Ball_000", "Ball_002")
+
+
+def test_closing_raises_what_cannot_be_written_and_ends_all_the_same(tmp_path, monkeypatch):
+    writer = StoreWriter(new_store(tmp_path), writer_id="w1")
+    writer.add(row("Ball_000"))
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic_files, "os", refusing(errno.ENOSPC))
+        with pytest.raises(StoreError, match="make room"):
+            writer.close()
+    with pytest.raises(ValueError, match="closed"):
+        writer.add(row("Ball_001"))
+    StoreWriter(tmp_path, writer_id="w1").close()
+
+
+def changed(**fields: Any) -> FeatureRow:
+    return replace(row("Ball_001"), **fields)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (changed(stream="i3d"), "only vst, ast"),
+        (changed(settings_digest="f" * 32), "made under settings f+"),
+        (changed(features=np.zeros((3, 5), np.float32)), r"float32 \[3, 5\], not float32 \[segments, 4\]"),
+        (changed(features=np.zeros((3, 4))), "float64"),
+        (changed(features=np.zeros((0, 4), np.float32)), "at least one segment"),
+        (changed(start_s=np.zeros(2)), "for each of 3 segments"),
+        (changed(end_s=np.zeros(3)), "before its end_s"),
+        (changed(features=np.full((3, 4), np.nan, np.float32)), "reach nan"),
+        (changed(features=np.full((3, 4), np.inf, np.float32)), "reach inf"),
+    ],
+)
+def test_a_row_that_does_not_belong_is_refused_by_name(tmp_path, bad, message):
+    with StoreWriter(new_store(tmp_path)) as writer, pytest.raises(ValueError, match=rf"Ball_001, stream .*{message}"):
+        writer.add(bad)
+    assert not shards(tmp_path)
+
+
+def test_float16_on_request(tmp_path):
+    wanted = row("Ball_001")
+    with StoreWriter(new_store(tmp_path), float16=True) as writer:
+        writer.add(wanted)
+        with pytest.raises(ValueError, match="reach 70000"):
+            writer.add(changed(features=np.full((3, 4), 7e4, np.float32)))
+    assert "halffloat" in str(pq.ParquetFile(shards(tmp_path)[0]).schema_arrow.field("features").type)
+    values = FeatureStore(tmp_path)["Ball_001"]["vst"].values
+    assert values.dtype == np.float32
+    assert np.array_equal(values, wanted.features.astype(np.float16))
+    with pytest.raises(StoreError, match="holds float16 features, not float32"):
+        StoreWriter(tmp_path)
+
+
+def test_a_folder_without_a_manifest_takes_no_rows(tmp_path):
+    with pytest.raises(StoreError, match=r"arabesque\.toml: not there"):
+        StoreWriter(tmp_path)
+
+
+def test_two_living_writers_never_share_an_id_and_a_reused_id_never_a_name(tmp_path):
+    with StoreWriter(new_store(tmp_path), writer_id="node1") as writer:
+        writer.add(row("Ball_000"))
+        with pytest.raises(StoreError, match=r"node1\.lock: a living process writes under this id"):
+            StoreWriter(tmp_path, writer_id="node1")
+    with StoreWriter(tmp_path, writer_id="node1") as writer:
+        writer.add(row("Ball_001"))
+    assert len(FeatureStore(tmp_path)) == 2
+    with pytest.raises(ValueError, match="writer id 'a/b'"):
+        StoreWriter(tmp_path, writer_id="a/b")
+
+
+def test_shards_are_what_other_tools_expect(tmp_path):
+    with StoreWriter(new_store(tmp_path)) as writer:
+        for number in range(3):
+            writer.add(row(f"Ball_{number:03d}", segments=2 + number))
+            writer.add_outcome(outcome_of(row(f"Ball_{number:03d}", segments=2 + number)))
+    file = pq.ParquetFile(shards(tmp_path)[0])
+    features = file.metadata.row_group(0).column(file.schema_arrow.names.index("features"))
+    assert features.compression == "ZSTD"
+    assert "BYTE_STREAM_SPLIT" in features.encodings
+    assert is_intact(shards(tmp_path)[0].read_bytes())
+
+    table = pd.read_parquet(tmp_path / "stream=vst")
+    assert list(table.stream) == ["vst"] * 3
+    assert np.array_equal(np.stack(table.features[2]), row("Ball_002", segments=4).features)
+    assert str(table.written_at.dtype) == "datetime64[us, UTC]"
+    outcomes = pd.read_parquet(tmp_path / "outcomes")
+    assert list(outcomes.kind) == ["done"] * 3
+    assert outcomes.modified_ns[0] == 2**60 + 1
+
+
+def test_polars_reads_all_streams_of_a_store_at_once(tmp_path):
+    polars = pytest.importorskip("polars")
+    with StoreWriter(new_store(tmp_path)) as writer:
+        writer.add(row("Ball_000"))
+        writer.flush()
+        writer.add(row("Ball_001"))
+    table = polars.read_parquet(tmp_path / "stream=vst" / "*.parquet").sort("video_id")
+    assert np.array_equal(np.array(table["features"][1].to_list(), np.float32), row("Ball_001").features)
+    assert polars.scan_parquet(tmp_path / "stream=*" / "*.parquet").select("stream").collect().to_series()[0] == "vst"
+
+
+def test_the_journal_keeps_segments_of_unfinished_rows_only(tmp_path):
+    whole, broken = row("Ball_000"), row("Ball_001")
+    with StoreWriter(new_store(tmp_path)) as writer:
+        for made in (whole, broken):
+            for index in range(2):
+                writer.add_progress(made.key, index, made.start_s[index], made.end_s[index], made.features[index])
+        writer.add_progress(broken.key, 2, 2.56, 3.84, None)
+        writer.flush()
+        journal = read_progress(tmp_path)
+        assert set(journal) == {whole.key, broken.key}
+        assert journal[whole.key][1].feature.tobytes() == whole.features[1].tobytes()
+        assert (journal[broken.key][1].start_s, journal[broken.key][1].end_s) == (1.28, 2.56)
+        assert journal[broken.key][2].feature is None
+        writer.add(whole)
+        writer.flush()
+        assert broken.key in read_progress(tmp_path)
+        writer.add_outcome(outcome_of(broken, "failed", reason="out of memory", transient=True))
+        writer.flush()
+        assert broken.key in read_progress(tmp_path)
+        writer.add_outcome(outcome_of(broken, "failed", reason="damaged"))
+    assert not read_progress(tmp_path)
+    assert not shards(tmp_path, ".progress")
+
+
+def test_a_row_that_is_whole_in_time_never_reaches_the_journal(tmp_path):
+    with StoreWriter(new_store(tmp_path)) as writer:
+        made = row("Ball_000")
+        writer.add_progress(made.key, 0, 0.0, 1.28, made.features[0])
+        writer.add(made)
+    assert not (tmp_path / ".progress").exists()
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(tmp_path):
+    with StoreWriter(new_store(tmp_path)) as writer:
+        writer.add(row("Ball_000", segments=1))
+    data = shards(tmp_path)[0].read_bytes()
+    assert is_intact(data)
+    undetected = [
+        place
+        for place in range(len(data))
+        if is_intact(data[:place] + bytes([data[place] ^ (1 << place % 8)]) + data[place + 1 :])
+    ]
+    assert undetected == []

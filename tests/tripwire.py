@@ -1,0 +1,41 @@
+"""A stand-in for the ``os`` module that fails or kills at a chosen call that touches the disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+DISK_CALLS = ("open", "write", "fsync", "close", "replace", "unlink", "mkdir", "ftruncate")
+
+
+class TrippedOs:
+    """Counts disk calls from 0; before call number ``at`` (of those named ``only``, if given) it calls ``trip``."""
+
+    def __init__(self, at: int, trip: Callable[[str, tuple[Any, ...]], None], only: str | None = None) -> None:
+        self.calls = 0
+        self._at, self._trip, self._only = at, trip, only
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in DISK_CALLS or self._only not in (None, name):
+            return real
+
+        def counted(*arguments: Any, **keywords: Any) -> Any:
+            number, self.calls = self.calls, self.calls + 1
+            if number == self._at:
+                self._trip(name, arguments)
+            if name == "fsync":  # guards against power cuts, which no test can make; and it is slow
+                return None
+            return real(*arguments, **keywords)
+
+        return counted
+
+
+def pull_the_plug(name: str, arguments: tuple[Any, ...]) -> None:
+    """kill -9, in the middle of the call where it is a write."""
+    if name == "write":
+        descriptor, data = arguments
+        os.write(descriptor, bytes(data)[: len(data) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
