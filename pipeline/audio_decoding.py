@@ -54,8 +54,10 @@ def _decoded(container: InputContainer, stream: AudioStream, alive: Callable[[],
     """Frames up to the first damage. Before the first good frame there is none: cut recordings begin with scraps."""
     stream.codec_context.options = STRICT
     has_begun = False
+    num_packets = 0
     try:
         for packet in packets(container, stream, alive=alive):
+            num_packets += 1
             try:
                 frames = _decode(stream, cast("Packet[AudioStream]", packet))
             except _Damage:
@@ -70,6 +72,8 @@ def _decoded(container: InputContainer, stream: AudioStream, alive: Callable[[],
             raise
         raise _Damage(f"the container cannot be read on: {reason(error)}") from error
     yield from _decode(stream, None)
+    if container.format.name.startswith("mov") and num_packets < len(stream.index_entries):
+        raise _Damage(f"the file ends after {num_packets} of the track's {len(stream.index_entries)} packets")
 
 
 def _decode(stream: AudioStream, packet: Packet[AudioStream] | None) -> list[AudioFrame]:

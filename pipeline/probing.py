@@ -63,7 +63,7 @@ class Timeline:
     end: int
     """When the last frame stops being shown."""
     counted: bool = False
-    """The frames carry no time stamps of their own."""
+    """The frames carry no time stamps, or shuffled ones: only their order tells which is which."""
 
     def seconds(self, time_base: Fraction) -> tuple[NDArray[np.float64], float]:
         """``frame_times_s`` and ``end_s``, relative to the first frame."""
@@ -98,9 +98,10 @@ def timeline_of_frames(
     if len(known) < len(frames) or any(packet.pts is None for packet in packets):
         num_frames = max(len(frames), len(packets)) if broken else len(frames)
         return _counted(num_frames, packets, nominal)
-    presented = _in_order(known)
-    lost = _lost(presented, packets)
-    return _timeline(sorted(presented + lost), packets, nominal)
+    presented = sorted(known)
+    _check_order(known, presented)
+    timeline = _timeline(sorted(presented + _lost(presented, packets)), packets, nominal)
+    return replace(timeline, counted=known != presented)
 
 
 def _counted(num_frames: int, packets: Sequence[Packet], nominal: Fraction) -> Timeline:
@@ -111,15 +112,13 @@ def _counted(num_frames: int, packets: Sequence[Packet], nominal: Fraction) -> T
     return replace(_timeline(ticks, packets, nominal), counted=True)
 
 
-def _in_order(ticks: list[int]) -> list[int]:
-    """Ascending; containers that store decoding times only (AVI) shuffle them a little, which is mended here."""
-    ordered = sorted(ticks)
+def _check_order(ticks: list[int], ordered: list[int]) -> None:
+    """A container that knows decoding times only (AVI) shuffles them a little; anything worse is a damaged file."""
     for position, tick in enumerate(ticks):
         if abs(bisect_right(ordered, tick) - 1 - position) > MAX_REORDERING:
             raise DecodeError(
                 f"time stamps run backwards at frame {position}; rewrite the file (ffmpeg -i IN -c copy OUT.mkv)"
             )
-    return ordered
 
 
 def _lost(presented: list[int], packets: Sequence[Packet]) -> list[int]:

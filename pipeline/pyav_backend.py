@@ -17,7 +17,6 @@ from .audio_decoding import decode_sound
 from .containers import open_container, video_stream
 from .decoding import IndexMismatch
 from .picture_stream import PictureStream
-from .probing import MAX_REORDERING
 from .pyav_probe import probe_file
 from .records import Probe
 
@@ -60,7 +59,7 @@ class PyAvDecoder:
             pictures = PictureStream(container, stream, threads=threads, alive=self._alive)
             position = -1
             for position, frame in enumerate(pictures):
-                if fault := _fault(frame, _time_s(frame, stream, probe), position, probe):
+                if fault := _fault(frame, _time_s(frame, stream, probe), position, probe, pictures.trouble):
                     raise _broke(path, probe, position, pictures.trouble, fault)
                 if position == todo[-1]:
                     yield todo.pop(), _picture(frame, reformatter, probe.rotation_deg)
@@ -76,7 +75,7 @@ def _time_s(frame: VideoFrame, stream: VideoStream, probe: Probe) -> float | Non
     return float(frame.pts * stream.time_base) - probe.start_s
 
 
-def _fault(frame: VideoFrame, time_s: float | None, position: int, probe: Probe) -> DecodeError | None:
+def _fault(frame: VideoFrame, time_s: float | None, position: int, probe: Probe, trouble: str) -> DecodeError | None:
     """What is wrong with the frame that is presented at this position."""
     stored_px = (frame.width, frame.height)
     expected_px = (
@@ -85,19 +84,12 @@ def _fault(frame: VideoFrame, time_s: float | None, position: int, probe: Probe)
     if stored_px != expected_px:
         change = "the picture changes from {}×{} to {}×{}".format(*expected_px, *stored_px)
         return DecodeError(f"{change} here, which no recipe expects; split the file or scale it (ffmpeg -i IN OUT.mp4)")
-    if probe.timed_by != "counting" and not _is_on_time(time_s, position, probe):
+    if probe.timed_by == "counting":
+        return DecodeError("a frame was lost") if trouble else None  # which one, no time stamp tells
+    if position >= probe.num_frames or time_s is None or abs(time_s - probe.frame_times_s[position]) > SAME_TIME_S:
         came = "without a time stamp" if time_s is None else f"at {time_s:.3f} s"
         return IndexMismatch(f"the next frame comes {came}")
     return None
-
-
-def _is_on_time(time_s: float | None, position: int, probe: Probe) -> bool:
-    """Exactly, where packets are frames; where decoding found the timeline, stamps may be shuffled (as in AVI)."""
-    if time_s is None or position >= probe.num_frames:
-        return False
-    leeway = 0 if probe.timed_by == "packets" else MAX_REORDERING
-    around = probe.frame_times_s[max(0, position - leeway) : position + leeway + 1]
-    return bool((np.abs(around - time_s) < SAME_TIME_S).any())
 
 
 def _broke(path: Path, probe: Probe, position: int, trouble: str, fault: DecodeError | None) -> DecodeError:

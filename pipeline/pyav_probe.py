@@ -32,10 +32,10 @@ def probe_file(path: Path, *, thorough: bool, alive: Callable[[], None]) -> Prob
     found = _demux(path, alive)
     head = _decode(path, NUM_HEAD_FRAMES, alive)
     if head.first is None:
-        raise DecodeError(f"{path}: decoding broke at frame 0 of {len(found.packets)}: {head.trouble or 'no keyframe'}")
+        raise DecodeError(f"{path}: decoding broke at frame 0 of {len(found.packets)}: {head.trouble}")
     try:
         timeline = None if thorough else timeline_of_packets(found.packets, found.nominal_ticks)
-        if timeline is None or timeline.ticks[: len(head.ticks)].tolist() != head.ticks:
+        if timeline is None or not (head.trouble or timeline.ticks[: len(head.ticks)].tolist() == head.ticks):
             thorough = True
             whole = _decode(path, None, alive)
             broken = bool(whole.trouble)
@@ -58,6 +58,8 @@ class _Demuxed:
     num_discarded: int = 0
     num_declared: int = 0
     """Packets that header (AVI) or index (MP4) count; 0 where they do not."""
+    last_indexed: int = 0
+    """When the last packet of MP4's index is decoded, in ticks."""
     declared_end_s: float | None = None
     """Matroska's."""
     reach_s: float = 0.0
@@ -97,7 +99,7 @@ def _demux(path: Path, alive: Callable[[], None]) -> _Demuxed:
         sound_from_s = _read_packets(found, container, video, audio, alive)
         if audio is not None and sound_from_s is not None:
             found.audio = AudioTrack(audio.rate, audio.channels, sound_from_s, _stated_duration_s(audio))
-        found.num_declared = _num_declared(container, video)
+        found.num_declared, found.last_indexed = _declared_packets(container, video)
         found.declared_end_s = _declared_end_s(container, video, found.reach_s)
     if not found.packets:
         raise DecodeError(f"{path}: its video stream holds no frame; it was cut off, or never recorded")
@@ -133,11 +135,16 @@ def _read_packets(
     return sound_from_s
 
 
-def _num_declared(container: InputContainer, video: VideoStream) -> int:
-    """AVI's header keeps its count of frames in a file that was cut off (FFmpeg shortens the duration there)."""
+def _declared_packets(container: InputContainer, video: VideoStream) -> tuple[int, int]:
+    """How many, and when the last one is decoded, where the container says so.
+
+    AVI's header keeps its count in a file that was cut off, where FFmpeg shortens the duration.
+    """
     if container.format.name == "avi":
-        return video.frames
-    return len(video.index_entries) if container.format.name.startswith("mov") else 0
+        return video.frames, 0
+    if container.format.name.startswith("mov") and len(video.index_entries):
+        return len(video.index_entries), video.index_entries[-1].timestamp
+    return 0, 0
 
 
 def _declared_end_s(container: InputContainer, video: VideoStream, reach_s: float) -> float | None:
@@ -189,9 +196,13 @@ def _promised_end_s(found: _Demuxed, start_s: float, end_s: float, fps: float) -
     promised_s = None
     if found.num_declared and found.container == "avi":
         promised_s = float(found.num_declared * found.time_base)  # one frame a tick
+    elif found.num_declared > len(found.packets) + found.num_discarded:
+        first = found.packets[0]  # shown so long after it is decoded; so will the last one be
+        delay = 0 if first.pts is None or first.dts is None else first.pts - first.dts
+        last = found.last_indexed + delay + round(found.nominal_ticks)
+        promised_s = max(end_s + 1 / fps, float(last * found.time_base) - start_s)
     elif found.num_declared:
-        missing = found.num_declared - len(found.packets) - found.num_discarded
-        promised_s = end_s + max(0, missing) / fps
+        promised_s = end_s
     elif found.declared_end_s is not None:
         promised_s = found.declared_end_s - start_s
     if found.unreadable:  # nobody can say how much more there was, only that there was more

@@ -57,7 +57,7 @@ class Probe:
     """The first presented frame's time as the container tells it; every other time here is relative to it."""
     timed_by: Literal["packets", "frames", "counting"] = "packets"
     """Where `frame_times_s` comes from: the packets' own stamps; those of the decoded frames, where packets and frames
-    are not the same; or the count of decoded frames and the nominal rate, where stamps are missing."""
+    are not the same; or the count of decoded frames, where stamps are missing or shuffled (AVI)."""
 
     @property
     def num_frames(self) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,7 +23,10 @@ from numpy.typing import NDArray
 
 ROWS, COLUMNS = 3, 4
 STRIP = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+GRAIN = 24
+"""Levels of noise on every frame: without it a frame of so simple a picture takes a few bytes, and hides damage."""
 BEEP_S = 0.05
+TS_PACKET_BYTES = 188
 X264 = {"bf": "2", "g": "12", "x264-params": "b-adapt=0:scenecut=0:log-level=none"}
 """Two B-frames after each P-frame, whatever the picture, a keyframe every twelve frames, and no chatter."""
 
@@ -51,6 +55,10 @@ class Clip:
     audio_rate_hz: int = 44100
     audio_from_s: float = 0.0
     audio_until_s: float | None = None
+    holes_s: Sequence[tuple[float, float]] = ()
+    """Stretches of sound that are left out."""
+    repeats_s: Sequence[tuple[float, float]] = ()
+    """Stretches of sound whose packets come twice."""
 
 
 def picture(number: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
@@ -62,7 +70,9 @@ def picture(number: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
     columns = np.arange(width_px) * COLUMNS // width_px
     blocks = np.repeat(grid[rows][:, columns, None], 3, axis=2)
     strip = np.array(STRIP, np.uint8)[np.arange(width_px) * 3 // width_px]
-    return np.concatenate([blocks, np.repeat(strip[None], strip_px, axis=0)])
+    plain = np.concatenate([blocks, np.repeat(strip[None], strip_px, axis=0)]).astype(np.int16)
+    grain = np.random.default_rng(number).integers(-GRAIN, GRAIN + 1, (height_px, width_px, 1))
+    return np.clip(plain + grain, 0, 255).astype(np.uint8)
 
 
 def number_of(frame: NDArray[np.uint8]) -> int:
@@ -106,7 +116,7 @@ def write_size_change(path: Path, clip: Clip, width_px: int, height_px: int) -> 
     """``clip``'s frames, the second half of them of another size, in one stream."""
     with av.open(path, "w") as container:
         stream = _add_video(container, clip)
-        encoder = av.CodecContext.create(clip.codec, "w")  # pyright: ignore
+        encoder: Any = av.CodecContext.create(clip.codec, "w")  # pyright: ignore
         encoder.width, encoder.height, encoder.pix_fmt = width_px, height_px, clip.pix_fmt
         encoder.time_base, encoder.framerate, encoder.options = 1 / clip.fps, clip.fps, dict(clip.options)
         half = clip.num_frames // 2
@@ -118,6 +128,15 @@ def write_size_change(path: Path, clip: Clip, width_px: int, height_px: int) -> 
             for packet in encoder.encode(frame):
                 packet.stream = stream
                 container.mux(packet)
+    return path
+
+
+def write_cut_transport_stream(path: Path, clip: Clip, missing: float) -> Path:
+    """A recording that was joined midway: its tables, and its packets without the first part of them."""
+    content = write_clip(path, clip).read_bytes()
+    num_packets = len(content) // TS_PACKET_BYTES
+    tables = content[: 3 * TS_PACKET_BYTES]
+    path.write_bytes(tables + content[int(num_packets * missing) * TS_PACKET_BYTES :])
     return path
 
 
@@ -173,7 +192,11 @@ def _sound(clip: Clip, stream: AudioStream) -> Iterator[av.AudioFrame]:
         samples = (wave[None, start : start + size] * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
         frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), first + start
-        yield frame
+        time_s = (first + start) / rate
+        if not any(begin <= time_s < end for begin, end in clip.holes_s):
+            yield frame
+        if any(begin <= time_s < end for begin, end in clip.repeats_s):
+            yield frame
 
 
 def beeps(times_s: Sequence[float], num_samples: int, rate_hz: int) -> NDArray[np.float32]:
