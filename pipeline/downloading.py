@@ -64,7 +64,8 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 class Download:
     """The bytes at ``url`` on their way into the file ``part``.
 
-    ``size_bytes``: what the file must measure, where known. Bytes past ``most_bytes`` are never written.
+    ``size_bytes``: what the file must measure, where known; elsewhere it may have ``most_bytes``. Not a byte more is
+    ever written.
     """
 
     url: str
@@ -83,15 +84,14 @@ class Download:
         if not self.url.startswith(("https://", "http://")):
             raise WeightsError(f"{self.url}: only http and https addresses are fetched")
         pause_s, reason = self.patience.first_pause_s, ""
-        for attempt in range(self.patience.attempts):
-            if attempt:
-                time.sleep(min(pause_s, self.patience.longest_pause_s))
+        for attempts_left in reversed(range(self.patience.attempts)):
             try:
-                self._attempt()
-                return
+                return self._attempt()
             except _BrokeOff as broke:
                 reason = str(broke)
-                pause_s = max(2 * pause_s, broke.pause_s)
+                if attempts_left:
+                    time.sleep(min(max(pause_s, broke.pause_s), self.patience.longest_pause_s))
+                    pause_s *= 2
         kept = self.part.stat().st_size if self.part.exists() else 0
         raise WeightsError(
             f"{self.url}: gave up after {self.patience.attempts} attempts ({reason}); "
@@ -182,7 +182,7 @@ class Download:
             raise WeightsError(
                 f"{self.url}: the server offers {total:,} bytes, the file has {self.size_bytes:,} by weights.toml"
             )
-        limit = min(self.most_bytes, self.size_bytes or self.most_bytes)
+        limit = self.most_bytes if self.size_bytes is None else self.size_bytes
         if total is not None and total > limit:
             raise WeightsError(f"{self.url}: the server offers {total:,} bytes, more than the {limit:,} that we take")
         if total is None and self.size_bytes is None and not chunked:

@@ -136,7 +136,9 @@ class WeightsCache:
         staged = path.with_name(f".{path.name}.added")
         with _alone_in(path.parent, name):
             try:
-                staged.unlink(missing_ok=True)
+                staged.unlink(
+                    missing_ok=True
+                )  # of a killed run; copying onto a hard link would overwrite its other end
                 _link_or_copy(file.resolve(), staged)
                 require_checkpoint_form(staged, f"{file}")
                 receipt = hash_file(staged, origin=f"{file.resolve()}")
@@ -189,7 +191,7 @@ def _seed(override: str) -> int:
 
 
 def _fetch_from(url: str, entry: WeightsEntry, path: Path, progress: Progress | None, patience: Patience) -> Receipt:
-    download = Download(url, _part(path), entry.size_bytes, entry.size_bytes or MOST_BYTES, progress, patience)
+    download = Download(url, _part(path), entry.size_bytes, MOST_BYTES, progress, patience)
     download.run()
     try:
         require_checkpoint_form(download.part, url)

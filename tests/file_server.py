@@ -122,10 +122,14 @@ def trickle(handler: Handler) -> None:
         time.sleep(0.01)
 
 
-def without_length(handler: Handler) -> None:
+def without_length(upto: int | None = None) -> Step:
     """As HTTP/1.0 did: the end of the connection is the end of the file."""
-    handler.head(200)
-    handler.wfile.write(handler.files.body)
+
+    def step(handler: Handler) -> None:
+        handler.head(200)
+        handler.wfile.write(handler.files.body[:upto])
+
+    return step
 
 
 def chunked(upto: int | None = None, end: bool = True) -> Step:

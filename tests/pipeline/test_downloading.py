@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import io
 import os
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.client import HTTPMessage
 from pathlib import Path
 
 import file_server
@@ -10,7 +14,7 @@ import pytest
 from file_server import FileServer
 
 from arabesque.manifests.errors import WeightsError
-from arabesque.pipeline.downloading import Download, Patience
+from arabesque.pipeline.downloading import Download, Patience, _SafeRedirects
 
 BODY = b"PK\x03\x04" + os.urandom(300_000)
 HASTE = Patience(attempts=4, first_pause_s=0.01, longest_pause_s=0.02, silence_s=0.5, window_s=0.2)
@@ -131,20 +135,24 @@ def test_an_offer_beyond_the_limit_is_refused(server: FileServer, start: Start) 
         start(most_bytes=1000).run()
 
 
-@pytest.mark.parametrize("size_bytes", [None, 50_000])
-def test_an_endless_body_is_cut_and_nothing_is_kept(start: Start, server: FileServer, size_bytes: int | None) -> None:
+@pytest.mark.parametrize("known", [{"most_bytes": 50_000}, {"size_bytes": 50_000}])
+def test_an_endless_body_is_cut_and_nothing_is_kept(server: FileServer, start: Start, known: dict[str, int]) -> None:
     server.script = [file_server.endless]
     with pytest.raises(WeightsError, match=r"sends more than 50,000 bytes; nothing of it is kept"):
-        start(size_bytes=size_bytes, most_bytes=50_000).run()
+        start(**known).run()
     assert not any(start().part.parent.iterdir())
 
 
 def test_a_file_without_a_stated_end_is_refused(server: FileServer, start: Start) -> None:
-    server.script = [file_server.without_length]
+    server.script = [file_server.without_length()]
     with pytest.raises(WeightsError, match=r"does not say where the file ends"):
         start().run()
-    server.script = [file_server.without_length]
+
+
+def test_a_stated_size_is_an_end_too(server: FileServer, start: Start) -> None:
+    server.script = [file_server.without_length(upto=100_000), file_server.without_length()]
     start(size_bytes=len(BODY)).run()
+    assert len(server.requests) == 2
     assert start().part.read_bytes() == BODY
 
 
@@ -169,6 +177,19 @@ def test_passing_trouble_is_waited_out(server: FileServer, start: Start, status:
     start().run()
     assert start().part.read_bytes() == BODY
     assert time.monotonic() - began < 2  # an hour was asked for; patience says how long we wait at most
+
+
+def test_pauses_grow_up_to_the_longest(server: FileServer, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses_s: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses_s.append)
+    server.script = [file_server.answer(503)] * 3
+    start().run()
+    assert pauses_s == [0.01, 0.02, 0.02]
+    patient = replace(start(), patience=replace(HASTE, first_pause_s=1, longest_pause_s=60))
+    server.script = [file_server.answer(503), file_server.answer(429, Retry_After=30), file_server.answer(503)]
+    patient.discard()
+    patient.run()
+    assert pauses_s[3:] == [1, 30, 4]
 
 
 def test_a_server_that_does_not_answer_is_asked_again(server: FileServer, start: Start) -> None:
@@ -199,6 +220,16 @@ def test_nobody_there(start: Start) -> None:
 def test_only_web_addresses_are_fetched(start: Start, url: str) -> None:
     with pytest.raises(WeightsError, match="only http and https"):
         start(url=url).run()
+
+
+def test_a_redirect_never_leaves_https() -> None:
+    def redirect(new: str) -> object:
+        request = urllib.request.Request("https://example.org/file.pth")
+        return _SafeRedirects().redirect_request(request, io.BytesIO(), 302, "Found", HTTPMessage(), new)
+
+    assert redirect("https://mirror.example.org/file.pth")
+    with pytest.raises(WeightsError, match="no safe address"):
+        redirect("http://mirror.example.org/file.pth")
 
 
 def test_redirects_are_followed_to_web_addresses_only(server: FileServer, start: Start) -> None:

@@ -261,6 +261,35 @@ def test_added_by_hard_link_or_copy(cache: Build, file: Path, monkeypatch: pytes
     assert leftovers(net) == {"net.pth", "receipt.json"}
 
 
+def test_what_a_killed_run_left_does_not_lead_to_the_wrong_file(cache: Build, file: Path) -> None:
+    net = cache(sha256=SHA256)
+    net.path("net").parent.mkdir(parents=True)
+    another = file.with_name("another.pth")
+    another.write_bytes(OTHER)
+    os.link(another, net.path("net").with_name(".net.pth.added"))
+    net.add("net", file)
+    assert another.read_bytes() == OTHER
+    assert net.locate("net").digest == SHA256
+
+
+@pytest.mark.parametrize("head", [b"", b"hello", b"version https://git-lfs.github.com/spec/v1", b"<!DOCTYPE html>"])
+def test_what_no_framework_wrote_is_not_added(cache: Build, file: Path, head: bytes) -> None:
+    file.write_bytes(head)
+    with pytest.raises(WeightsError, match=rf"^{file}: this is no checkpoint: it begins with b'"):
+        cache().add("net", file)
+
+
+@pytest.mark.parametrize("head", [b"PK\x03\x04", b"\x80\x02\x8a\n", (40).to_bytes(8, "little") + b'{"w":'])
+def test_zips_pickles_and_safetensors_are_added(cache: Build, file: Path, head: bytes) -> None:
+    file.write_bytes(head + BODY)
+    assert cache().add("net", file).digests.size_bytes == len(head) + len(BODY)
+
+
+def test_a_published_size_counts_without_a_digest(cache: Build, file: Path) -> None:
+    with pytest.raises(WeightsError, match=r"expected 1,000 bytes, got 100,004"):
+        cache(size_bytes=1000).add("net", file)
+
+
 def test_what_a_symbolic_link_points_to_is_added(cache: Build, file: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.pth"
     link.symlink_to(file)
