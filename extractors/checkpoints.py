@@ -51,7 +51,7 @@ def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
     Raises `WeightsError` for a file that is not a state dict or that would run code to be read.
     """
     try:
-        content = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
+        content = _read(checkpoint.path)
     except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(
@@ -64,6 +64,19 @@ def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"{checkpoint.path}: checkpoint {checkpoint.name} holds something other than named tensors")
     return {name: value.float() if value.is_floating_point() else value for name, value in content.items()}
+
+
+def _read(path: Path) -> object:
+    """safetensors by their suffix, everything else as PyTorch writes it."""
+    if path.suffix != ".safetensors":
+        return torch.load(path, map_location="cpu", weights_only=True)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def load_network(

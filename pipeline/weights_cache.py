@@ -136,9 +136,8 @@ class WeightsCache:
         staged = path.with_name(f".{path.name}.added")
         with _alone_in(path.parent, name):
             try:
-                staged.unlink(
-                    missing_ok=True
-                )  # of a killed run; copying onto a hard link would overwrite its other end
+                # a killed run may have left a hard link; copying onto it would overwrite its other end
+                staged.unlink(missing_ok=True)
                 _link_or_copy(file.resolve(), staged)
                 require_checkpoint_form(staged, f"{file}")
                 receipt = hash_file(staged, origin=f"{file.resolve()}")

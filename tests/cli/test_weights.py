@@ -93,6 +93,14 @@ def test_fetch_says_how_it_knows_the_file() -> None:
     ]
 
 
+def test_fetch_downloads_once_unless_forced(server: FileServer) -> None:
+    run("fetch", "net")
+    assert run("fetch", "net").exit_code == 0
+    assert len(server.requests) == 1
+    run("fetch", "net", "--force")
+    assert len(server.requests) == 2
+
+
 def test_one_failure_does_not_keep_the_others(server: FileServer) -> None:
     server.script = [file_server.answer(404)]
     fetched = run("fetch", "net", "unpublished")

@@ -47,6 +47,20 @@ def test_wrappers_come_off(save_checkpoint: SaveCheckpoint, wrapper: str | None)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    wanted = state_dict()
+    file = CheckpointFile("net", tmp_path / "model.safetensors", "00", "ours")
+    save_file(wanted, file.path)
+    found = read_state_dict(file)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    file.path.write_bytes(file.path.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match=r"model\.safetensors: checkpoint net is not a plain state dict"):
+        read_state_dict(file)
+
+
 def test_half_precision_is_widened_and_counters_are_not(save_checkpoint: SaveCheckpoint) -> None:
     found = read_state_dict(save_checkpoint({"w": torch.ones(2).half(), "n": torch.tensor(5)}, "ours"))
     assert found["w"].dtype == torch.float32

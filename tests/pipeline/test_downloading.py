@@ -190,6 +190,10 @@ def test_pauses_grow_up_to_the_longest(server: FileServer, start: Start, monkeyp
     patient.discard()
     patient.run()
     assert pauses_s[3:] == [1, 30, 4]
+    server.script = [file_server.answer(503)] * 4
+    with pytest.raises(WeightsError, match="gave up after 4 attempts"):
+        start(url=f"{server.url}?other").run()
+    assert len(pauses_s) == 9  # none after the last attempt
 
 
 def test_a_server_that_does_not_answer_is_asked_again(server: FileServer, start: Start) -> None:
