@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +40,8 @@ def extract(
     """
     from ..manifests.recipes import load_recipe
 
+    if weights is not None and not re.fullmatch(r"random:\d{1,18}", weights):
+        raise typer.BadParameter(f"{weights!r} is not random:SEED with a whole number", param_hint="--weights")
     chosen = load_recipe(recipe)  # before the heavy imports: a misspelt recipe is told at once
     from ..pipeline.extraction import Extraction
     from ..pipeline.status import read_status

@@ -23,7 +23,6 @@ def recipes(
     recipe = load_recipe(name)
     import tomli_w
 
-    from ..extractors.table import resolve
+    from ..extractors.table import resolved_recipe
 
-    resolved = recipe.model_copy(update={"streams": {key: resolve(spec) for key, spec in recipe.streams.items()}})
-    sys.stdout.write(tomli_w.dumps(resolved.model_dump(mode="json", exclude_none=True)))
+    sys.stdout.write(tomli_w.dumps(resolved_recipe(recipe).model_dump(mode="json", exclude_none=True)))

@@ -21,7 +21,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder for model, predictions, report. Default: model/ in the store's parent.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training videos. Default: 40.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training videos. Default: 60.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides the split and the first weights.")] = 0,
     partial: Annotated[bool, typer.Option("--partial", help="Also use videos whose file breaks off.")] = False,
 ) -> None:

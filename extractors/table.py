@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from ..manifests.errors import ManifestError
+from ..manifests.recipes import Recipe
 from ..manifests.streams import StreamSpec
 from .checkpoints import Weights
 from .protocol import Extractor
@@ -52,6 +53,11 @@ def resolve(spec: StreamSpec) -> StreamSpec:
             f"not {sorted(spec.weights) or 'nothing'}"
         )
     return spec.model_copy(update={"settings": settings.model_dump(mode="json")})
+
+
+def resolved_recipe(recipe: Recipe) -> Recipe:
+    """The recipe with every stream resolved."""
+    return recipe.model_copy(update={"streams": {name: resolve(spec) for name, spec in recipe.streams.items()}})
 
 
 def build(spec: StreamSpec, weights: Mapping[str, Weights], device: torch.device) -> Extractor:

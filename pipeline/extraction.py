@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..extractors.checkpoints import Weights
-from ..extractors.table import build, extractor_class, resolve
+from ..extractors.table import build, extractor_class, resolved_recipe
 from ..manifests.errors import ManifestError
 from ..manifests.recipes import Recipe
 from .compaction import compact, set_aside_stale
@@ -67,9 +67,7 @@ class Extraction:
         self.out = out
         self.inputs = _inputs(videos)
         self._root = videos
-        self.recipe = recipe.model_copy(
-            update={"streams": {name: resolve(spec) for name, spec in recipe.streams.items()}}
-        )
+        self.recipe = resolved_recipe(recipe)
         self.weights = {name: resolve_weights(spec.weights, weights) for name, spec in self.recipe.streams.items()}
         self.settings_digests = {
             name: settings_digest(spec, _digests(self.weights[name]), extractor_class(spec.extractor).version)

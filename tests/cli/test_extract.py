@@ -1,0 +1,228 @@
+"""The main job through the door: what a person types, reads, and gets back as a status."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import tomli_w
+from clips import Clip, write_clip
+
+from arabesque.cli import main
+from arabesque.extractors.table import resolved_recipe
+from arabesque.manifests.errors import ManifestError
+from arabesque.manifests.recipes import load_recipe
+from arabesque.pipeline.store import FeatureStore
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+ARABESQUE = [sys.executable, "-c", "from arabesque.cli.main import app; app()"]
+
+
+def arabesque(*arguments, **environment):
+    return subprocess.run(
+        [*ARABESQUE, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
+    )
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers_as_they_were():
+    """`main.app` takes Ctrl-C and SIGTERM over for good, which a console script may and a test must not."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    write_clip(folder / "loud.mp4", Clip(num_frames=120, beeps_s=(0.5, 1.5, 2.5)))
+    write_clip(folder / "silent.avi", Clip(num_frames=100, codec="mpeg4", options={}))
+    return folder
+
+
+def stored_rows(out):
+    """Everything of a store that does not say when or by whom it was written."""
+    store = FeatureStore(out, partial=True)
+    rows = {
+        (video, stream): (
+            features.key,
+            features.outcome,
+            features.values.tobytes(),
+            features.start_s.tobytes(),
+            features.end_s.tobytes(),
+        )
+        for video in store
+        for stream, features in store[video].items()
+    }
+    ends = {
+        (end.video_id, end.stream): (end.kind, end.reason, end.key, end.segments, end.frames_expected)
+        for end in store.outcomes()
+    }
+    return rows, ends
+
+
+def test_extract_says_what_it_does_and_a_second_run_redoes_nothing(videos, tmp_path):
+    first = arabesque("extract", videos, "--recipe", "starter", "--out", tmp_path / "out")
+    assert first.returncode == 0, first.stderr
+    assert "2 videos, 0 settled by earlier runs, 2 to do" in first.stderr
+    assert "empty: 'silent' [rhythm]: no audio track" in first.stdout
+    rows = stored_rows(tmp_path / "out")
+    second = arabesque("extract", videos, "--recipe", "starter", "--out", tmp_path / "out")
+    assert second.returncode == 0
+    assert "2 settled by earlier runs, 0 to do" in second.stderr
+    assert stored_rows(tmp_path / "out") == rows
+    assert arabesque("status", tmp_path / "out").returncode == 0
+
+    features = pandas.read_parquet(tmp_path / "out" / "stream=motion")
+    assert sorted(features.video_id) == ["loud", "silent"]
+    outcomes = pandas.read_parquet(tmp_path / "out" / "outcomes")
+    assert sorted(zip(outcomes.video_id, outcomes.stream, outcomes.kind, strict=True)) == [
+        ("loud", "motion", "done"),
+        ("loud", "rhythm", "done"),
+        ("silent", "motion", "done"),
+        ("silent", "rhythm", "empty"),
+    ]
+
+
+def test_broken_videos_give_status_3_and_a_reason_each(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "noise.mp4").write_bytes(np.random.default_rng(1).bytes(2000))
+    run = arabesque("extract", tmp_path / "videos", "--recipe", "starter", "--out", tmp_path / "out")
+    assert run.returncode == 3
+    assert "failed: 'noise' [motion, rhythm]:" in run.stdout
+    assert "Traceback" not in run.stderr + run.stdout
+    assert arabesque("status", tmp_path / "out").returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (["VIDEOS", "--recipe", "pamnf", "--out", "OUT"], 2, "did you mean pamfn?"),
+        (["VIDEOS", "--recipe", "WRONG_KEY", "--out", "OUT"], 2, "streams.motion.fsp: this key is not known"),
+        (["VIDEOS", "--recipe", "WRONG_SETTING", "--out", "OUT"], 2, "extractor motion: settings.depth"),
+        (["NOWHERE", "--recipe", "starter", "--out", "OUT"], 2, "there is no such folder or file"),
+        (["NO_VIDEOS", "--recipe", "starter", "--out", "OUT"], 2, "no videos in it"),
+        (["VIDEOS", "--recipe", "starter", "--out", "VIDEOS"], 2, "is not empty and no feature store"),
+        (["VIDEOS", "--recipe", "gdlt", "--out", "OUT"], 1, "arabesque weights fetch video_swin_b_k600"),
+        (["VIDEOS", "--recipe", "starter", "--out", "OUT", "--decoder", "magic"], 2, "'magic' is none of pyav, decord"),
+        (["VIDEOS", "--recipe", "starter", "--out", "OUT", "--device", "cuda:7"], 2, "'cuda:7' is not there"),
+        (["VIDEOS", "--recipe", "starter", "--out", "OUT", "--weights", "rnd"], 2, "random:SEED"),
+        (["VIDEOS", "--recipe", "starter"], 2, "Missing option"),
+    ],
+)
+def test_what_cannot_be_obeyed_is_one_line_and_a_status(
+    videos, tmp_path, monkeypatch, capsys, arguments, status, complaint
+):
+    (tmp_path / "no_videos").mkdir()
+    starter = tomli_w.dumps(resolved_recipe(load_recipe("starter")).model_dump(mode="json"))
+    (tmp_path / "key.toml").write_text(starter.replace("[streams.motion]\n", "[streams.motion]\nfsp = 5\n"))
+    (tmp_path / "setting.toml").write_text(
+        starter.replace("[streams.motion.settings]\n", "[streams.motion.settings]\ndepth = 5\n")
+    )
+    names = {
+        "VIDEOS": videos,
+        "OUT": tmp_path / "out",
+        "NOWHERE": tmp_path / "nowhere",
+        "NO_VIDEOS": tmp_path / "no_videos",
+        "WRONG_KEY": tmp_path / "key.toml",
+        "WRONG_SETTING": tmp_path / "setting.toml",
+    }
+    monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(sys, "argv", ["arabesque", "extract", *[str(names.get(word, word)) for word in arguments]])
+    with pytest.raises(SystemExit) as left:
+        main.app()
+    stderr = capsys.readouterr().err
+    assert left.value.code == status, stderr
+    assert complaint in " ".join(stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["arabesque", "recipes", "nothing", "--debug"])
+    with pytest.raises(ManifestError):
+        main.app()
+
+
+def test_recipes_lists_and_resolves(monkeypatch, capsys):
+    for arguments, expected in (([], "streams: vst, i3d_flow, ast"), (["pamfn"], "batch_norm_eps = 0.001")):
+        monkeypatch.setattr(sys, "argv", ["arabesque", "recipes", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main.app()
+        assert left.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_in_seconds_and_keeps_what_is_finished(tmp_path, number, status):
+    (tmp_path / "videos").mkdir()
+    for index in range(6):
+        write_clip(tmp_path / "videos" / f"{index:02d}.mp4", Clip(num_frames=100, beeps_s=(1.0,)))
+    process = start(tmp_path / "videos", tmp_path / "out")
+    wait_for_rows(process, tmp_path / "out")
+    process.send_signal(number)
+    began = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20
+    assert process.returncode == status
+    assert "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr
+    assert arabesque("extract", tmp_path / "videos", "--recipe", "starter", "--out", tmp_path / "out").returncode == 0
+    assert len(FeatureStore(tmp_path / "out")) == 6
+
+
+def test_killed_five_times_and_left_to_finish_equals_an_uninterrupted_run(videos, tmp_path):
+    check_kills(videos, tmp_path, kills=5, latest_s=5.0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "videos").exists(), reason="needs the real clips of ../shared")
+def test_killed_on_real_videos_equals_an_uninterrupted_run(tmp_path):
+    check_kills(SHARED / "videos", tmp_path, kills=5, latest_s=25.0)
+
+
+def check_kills(videos, tmp_path, kills, latest_s):
+    moments = random.Random(7)
+    for _ in range(kills):
+        process = start(videos, tmp_path / "killed")
+        time.sleep(moments.uniform(1.0, latest_s))
+        process.kill()
+        process.communicate()
+    finished = arabesque("extract", videos, "--recipe", "starter", "--out", tmp_path / "killed")
+    whole = arabesque("extract", videos, "--recipe", "starter", "--out", tmp_path / "whole")
+    assert finished.returncode == whole.returncode == 0
+    assert stored_rows(tmp_path / "killed") == stored_rows(tmp_path / "whole")
+    for stream in ("motion", "rhythm"):
+        plain = pandas.read_parquet(tmp_path / "killed" / f"stream={stream}")
+        assert plain.video_id.is_unique
+
+
+def start(videos, out):
+    command = [*ARABESQUE, "extract", str(videos), "--recipe", "starter", "--out", str(out)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def wait_for_rows(process, out):
+    """Until the run has decoded something, as its journal or its rows show."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (out / ".writers").exists():
+            time.sleep(3)
+            return
+        time.sleep(0.2)
+    raise AssertionError("the run has not begun to write")
