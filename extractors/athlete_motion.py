@@ -14,23 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .camera_motion import apply_similarity, fit_similarity, to_matrix
+from .moving_region import moving_boxes
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 CELL_PX = 3
 
-_STILL_PX = 0.25
-"""Flow of a still scene reaches this much between two frames through noise and compression."""
-_STILL_LEVELS = 5.0
-"""Grey levels by which a still cell may differ between two frames."""
+_STILL_PX = 0.3
+"""Pixels between two frames at which flow speaks for and against motion alike; noise and compression reach half."""
+_STILL_LEVELS = 2.5
+"""The same in grey levels between two frames."""
 _TEXTURE_LEVELS = 4.0
 """Grey levels per pixel of gradient at which a cell's flow is half trusted."""
-_LEAST_CELLS_PX = 4.0
-"""A region moves where its cells' motions sum up to this, e.g. 16 cells of a quarter pixel each."""
-_LULL = 0.05
-"""... and to this share of the segment's strongest: in a lull the athlete is where she was, not where noise is."""
-_BOX_SHARE = 0.25
-"""A cell belongs to a moving region where its motion exceeds this share of the frame's strongest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +36,6 @@ class AthleteMotion:
     """``x, y [rows, columns]``: the cells' centres, measured from the middle of the frame as all places are."""
     times_s: NDArray[np.float64]
     """``[pairs]``: halfway between the two frames."""
-    steps_s: NDArray[np.float64]
-    """``[pairs]``: from one frame to the other."""
     flow: Array
     """``[pairs, rows, columns, 2]``: speed as seen on the screen."""
     own: Array
@@ -70,7 +63,7 @@ class AthleteMotion:
 
     @property
     def articulation(self) -> NDArray[np.float64]:
-        """``[pairs]``: as `energy`, but against the body itself: limbs that swing count, a body that glides does not."""
+        """``[pairs]``: as `energy`, but against the body itself: swinging limbs count, a gliding body does not."""
         inner = self.own - self.body_velocity[:, None, None]
         return (np.hypot(inner[..., 0], inner[..., 1]) * self.evidence).mean(axis=(1, 2), dtype=np.float64)
 
@@ -84,7 +77,6 @@ def follow_athlete(gray: NDArray[np.uint8], times_s: tuple[float, ...]) -> Athle
     pairs = np.flatnonzero(np.diff(shown_s) > 1e-6)
     steps_s = shown_s[pairs + 1] - shown_s[pairs]
     height_px, width_px = gray.shape[1:]
-    aspect = width_px / height_px
     x, y = _cell_centres(height_px, width_px)
 
     flow_px, texture = _flow(gray, pairs)
@@ -93,12 +85,11 @@ def follow_athlete(gray: NDArray[np.uint8], times_s: tuple[float, ...]) -> Athle
     camera_px = fit_similarity(flow_px[:, ::2, ::2], texture[:, ::2, ::2], x_px[::2, ::2], y_px[::2, ::2])
     own_px = flow_px - apply_similarity(camera_px, x_px, y_px)
     evidence = _evidence(own_px, _change(gray, pairs, camera_px))
-    boxes, found = _boxes(_blurred_over_time(evidence * _length(own_px)), aspect)
+    boxes, found = moving_boxes(evidence * _length(own_px), width_px / height_px)
     per_second = (1.0 / (height_px * steps_s)).astype(np.float32)
     return AthleteMotion(
         cells=(x, y),
         times_s=shown_s[pairs] + steps_s / 2,
-        steps_s=steps_s,
         flow=flow_px * per_second[:, None, None, None],
         own=own_px * per_second[:, None, None, None],
         evidence=evidence,
@@ -180,66 +171,21 @@ def _change(gray: NDArray[np.uint8], pairs: NDArray[np.int64], camera_px: Array)
         against_scene = cv2.absdiff(undone, gray[first])
         on_screen = cv2.absdiff(gray[first + 1], gray[first])
         size = (columns, rows)
-        change[index] = np.minimum(
+        lesser = np.minimum(
             cv2.resize(against_scene, size, interpolation=cv2.INTER_AREA),
             cv2.resize(on_screen, size, interpolation=cv2.INTER_AREA),
         )
+        # with its neighbours: what moves changes at its edges and in its folds, not in every cell
+        change[index] = cv2.blur(lesser.astype(np.float32), (3, 3))
     return change
 
 
 def _evidence(own_px: Array, change: Array) -> Array:
     """Flow and grey levels must both speak for motion: flow alone drifts where there is no texture."""
-    beyond_px = np.maximum(_length(own_px) - _STILL_PX, 0)
-    return (beyond_px / (beyond_px + _STILL_PX)) * (change / (change + _STILL_LEVELS))
+    flow_speaks = _length(own_px) ** 2 / (_length(own_px) ** 2 + _STILL_PX**2)
+    levels_speak = change**2 / (change**2 + _STILL_LEVELS**2)
+    return flow_speaks * levels_speak
 
 
 def _length(vectors: Array) -> Array:
     return np.hypot(vectors[..., 0], vectors[..., 1])
-
-
-def _blurred_over_time(values: Array) -> Array:
-    """Binomial mean with the neighbouring pairs."""
-    if len(values) < 2:
-        return values
-    padded = np.concatenate([values[:1], values, values[-1:]])
-    return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
-
-
-def _boxes(motion_px: Array, aspect: float) -> tuple[Array, NDArray[np.bool_]]:
-    """Box of the region that moves most, for each pair, and where there was one."""
-    boxes = np.tile(np.array([0, 0, aspect, 1], np.float32), (len(motion_px), 1))
-    found = np.zeros(len(motion_px), bool)
-    regions = [_strongest_region(motion) for motion in motion_px]
-    least = max(_LEAST_CELLS_PX, _LULL * max((strength for _, strength in regions), default=0.0))
-    for index, (box, strength) in enumerate(regions):
-        if strength >= least:
-            boxes[index], found[index] = box, True
-    if not found.any():
-        return boxes, found
-    clock = np.arange(len(boxes))
-    filled = np.stack([np.interp(clock, clock[found], column[found]) for column in boxes.T], axis=1)
-    return _blurred_over_time(_median_over_time(filled.astype(np.float32))), found
-
-
-def _strongest_region(motion: Array) -> tuple[Array, float]:
-    """Centre x, centre y, width, height of the connected region whose motion sums up to most, and that sum."""
-    import cv2
-
-    rows, columns = motion.shape
-    smooth = cv2.blur(motion, (3, 3))
-    moving = (smooth > _BOX_SHARE * float(smooth.max())).astype(np.uint8)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(moving, np.ones((3, 3), np.uint8)))
-    sums = np.bincount(labels.ravel(), weights=smooth.ravel(), minlength=len(stats))
-    sums[0] = 0.0
-    strongest = int(sums.argmax())
-    left, top, width, height = stats[strongest, :4]
-    centre = (left + width / 2 - columns / 2, top + height / 2 - rows / 2)
-    # the dilation reached one cell further on each side
-    box = np.array([*centre, max(width - 2, 1), max(height - 2, 1)], np.float32) / rows
-    return box, float(sums[strongest])
-
-
-def _median_over_time(values: Array, reach: int = 2) -> Array:
-    """Median with ``reach`` neighbours on either side: a box that jumps to someone else for a moment jumps back."""
-    padded = np.concatenate([values[:1]] * reach + [values] + [values[-1:]] * reach)
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0), axis=-1)

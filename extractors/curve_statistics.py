@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Curve = NDArray[np.float64]
+Curve = NDArray[np.floating]
 
 BANDS_HZ = ((0.25, 1.0), (1.0, 2.0), (2.0, 3.5), (3.5, 6.0))
 """Sway, slow beats, fast beats, tremor; the last one ends at the Nyquist rate of 12 frames per second."""
@@ -20,7 +20,7 @@ def spread(curve: Curve) -> tuple[float, float, float, float]:
 
 
 def jerkiness(curve: Curve) -> float:
-    """Mean absolute second difference as a share of the mean absolute value: 0 for a straight line, about 1 for noise."""
+    """How far from straight, by the second difference: 0 for a line, 1 for a curve that changes sign at every step."""
     if len(curve) < 3:
         return 0.0
     size = float(np.abs(curve).mean())

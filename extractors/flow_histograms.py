@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 DIRECTIONS = ("right", "down_right", "down", "down_left", "left", "up_left", "up", "up_right")
 SPEEDS = ("slow", "medium", "fast")
@@ -16,7 +16,7 @@ BINS = ("still", *(f"{speed}_{direction}" for speed in SPEEDS for direction in D
 def flow_histograms(
     velocity: Array, weight: Array, region: NDArray[np.int64], num_regions: int, edges: tuple[float, float, float]
 ) -> Array:
-    """``[num_regions, len(BINS)]``: shares of each region's points; they sum to 1, and a region without points is still.
+    """``[num_regions, len(BINS)]``: shares of each region's points, which sum to 1; no points are all still.
 
     ``velocity [points, 2]``, x right and y down; ``region [points]``. A point below ``edges[0]`` is still, one above
     ``edges[2]`` fast; it counts as far as its ``weight [points]``, 0 … 1, and is still for the rest.

@@ -20,7 +20,7 @@ from .curve_statistics import BANDS_HZ, band_shares, jerkiness, spread
 from .flow_histograms import BINS, flow_histograms
 from .protocol import FrameNeed, SegmentInput
 
-Values = NDArray[np.float64]
+Values = NDArray[np.floating]
 
 BODY_SPEEDS = (0.15, 0.4, 1.0)
 """Body heights per second that part still, slow, medium and fast: thirds of what skaters do, by and large."""
@@ -117,7 +117,6 @@ def _body_height(motion: AthleteMotion) -> float:
 
 
 def _body_flow(motion: AthleteMotion) -> Values:
-    pairs, rows, columns = motion.evidence.shape
     x, y = motion.cells
     centre_x, centre_y, width, height = (motion.boxes[:, k, None, None] for k in range(4))
     inside = (np.abs(x - centre_x) <= width / 2) & (np.abs(y - centre_y) <= height / 2)
@@ -148,7 +147,7 @@ def _travel(motion: AthleteMotion) -> list[float]:
     """The box's way over the scene: its way over the screen less the camera's motion where it is."""
     if len(motion.boxes) < 2 or not motion.found.any():
         return [0.0] * len(BLOCKS["travel"])
-    centre = motion.boxes[:, :2].astype(np.float64)
+    centre = motion.boxes[:, :2]
     on_screen = np.diff(centre, axis=0) / np.diff(motion.times_s)[:, None]
     camera = apply_similarity(motion.camera, centre[:, :1, None], centre[:, 1:, None])[:, 0, 0]
     velocity = (on_screen - (camera[1:] + camera[:-1]) / 2) / _body_height(motion)
@@ -178,16 +177,14 @@ def _energy(motion: AthleteMotion) -> list[float]:
 
 
 def _sway(motion: AthleteMotion) -> list[float]:
-    weight = motion.evidence.sum(axis=(1, 2)) + 1e-6
-    velocity = (motion.own * motion.evidence[..., None]).sum(axis=(1, 2)) / weight[:, None] / _body_height(motion)
     values: list[float] = []
-    for curve in velocity.T.astype(np.float64):
+    for curve in (motion.body_velocity / _body_height(motion)).T:
         values += [spread(curve)[1], *band_shares(curve, motion.times_s), jerkiness(curve)]
     return values
 
 
 def _camera(motion: AthleteMotion) -> list[float]:
-    shift_x, shift_y, growth, turn = motion.camera.T.astype(np.float64)
+    shift_x, shift_y, growth, turn = motion.camera.T
     speed = np.hypot(shift_x, shift_y)
     values = [value for curve in (shift_x, shift_y, growth, turn, speed) for value in spread(curve)[:2]]
     return [*values, float(speed.max(initial=0.0)), jerkiness(shift_x)]

@@ -13,7 +13,7 @@ _WINDOW = 2048
 _ONSET_DELAY_S = 0.025
 """A drum at time 0 peaks this much later in librosa's onset strength, whatever the tempo (measured)."""
 
-Curve = NDArray[np.float64]
+Curve = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Music:
 
 
 def listen(waveform: NDArray[np.float32]) -> Music:
-    """The curves of ``waveform [samples]`` at `RATE_HZ`; one shorter than a spectrum's window is padded with silence."""
+    """The curves of ``waveform [samples]`` at `RATE_HZ`; too short a one is padded with silence."""
     import librosa
 
     sound = np.pad(waveform, (0, max(0, _WINDOW - len(waveform))))

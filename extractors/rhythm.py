@@ -16,7 +16,7 @@ from .curve_statistics import spread
 from .music import RATE_HZ, Music, listen
 from .protocol import AudioNeed, FrameNeed, SegmentInput
 
-Curve = NDArray[np.float64]
+Curve = NDArray[np.floating]
 
 MAX_LAG_S = 0.5
 _LAG_STEP_S = 0.02
@@ -32,7 +32,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "tempo": ("octaves_from_120", "regularity", "found"),
     "timbre": tuple(f"{name}_{kind}" for kind in ("mean", "std") for name in _MFCC),
     "harmony": (*_NOTES, "change"),
-    # motion energy against onset strength; lags and lateness in seconds, positive where the motion comes after the music
+    # motion against onsets; lags and lateness in seconds, positive where the motion comes after the music
     "synchrony": (
         "best_correlation", "best_lag", "best_lag_size", "correlation_at_once", "contrast",
         "share_at_beat_rate", "lateness", "lateness_size", "log_on_beat",
@@ -100,7 +100,8 @@ def _tempo(music: Music) -> tuple[float, float, float]:
 def _harmonic_change(music: Music) -> float:
     """Mean change of the chroma over a quarter of a second."""
     hops = 11
-    return float(np.abs(music.chroma[:, hops:] - music.chroma[:, :-hops]).mean()) if music.chroma.shape[1] > hops else 0.0
+    change = np.abs(music.chroma[:, hops:] - music.chroma[:, :-hops])
+    return float(change.mean()) if change.size else 0.0
 
 
 def _synchrony(music: Music, energy: Curve, times_s: Curve) -> tuple[float, ...]:
@@ -109,7 +110,7 @@ def _synchrony(music: Music, energy: Curve, times_s: Curve) -> tuple[float, ...]
         return (0.0,) * len(BLOCKS["synchrony"])
     lags_s, correlations = lagged_correlation(music, energy, times_s)
     # motion in strict time fits every beat: of lags that fit alike, the nearest is meant
-    best = int(np.argmax(correlations * (1 - 0.4 * np.abs(lags_s) / MAX_LAG_S)))
+    best = int(np.argmax(correlations - 0.15 * np.abs(lags_s) / MAX_LAG_S))
     lag_s = float(lags_s[best])
     share, lateness_s = _at_beat_rate(music, energy, times_s)
     return (
@@ -126,7 +127,7 @@ def _synchrony(music: Music, energy: Curve, times_s: Curve) -> tuple[float, ...]
 
 
 def lagged_correlation(music: Music, energy: Curve, times_s: Curve) -> tuple[Curve, Curve]:
-    """Lags within ±`MAX_LAG_S`, and for each the correlation of the energy with the onsets that were so much earlier."""
+    """Lags within ±`MAX_LAG_S`, and for each the correlation of the energy with the onsets so much earlier."""
     steps = round(MAX_LAG_S / _LAG_STEP_S)
     lags_s = np.arange(-steps, steps + 1) * _LAG_STEP_S
     onset = _widened(music.onset)
@@ -145,16 +146,16 @@ def _widened(onset: Curve) -> Curve:
 
 def _at_beat_rate(music: Music, energy: Curve, times_s: Curve) -> tuple[float, float]:
     """Share of the energy's variance that swings at the beat's rate, and how late it swings (seconds)."""
-    if music.tempo_bpm == 0:
+    during = (music.times_s >= times_s[0]) & (music.times_s <= times_s[-1])
+    if music.tempo_bpm == 0 or np.count_nonzero(during) < 8:
         return 0.0, 0.0
     hertz = music.tempo_bpm / 60
 
     def swing(curve: Curve, at_s: Curve) -> complex:
         window = np.hanning(len(curve) + 2)[1:-1]
         weight = window / window.sum()
-        return complex((weight * (curve - weight @ curve)) @ np.exp(-2j * np.pi * hertz * at_s))
+        return complex(np.sum(weight * (curve - weight @ curve) * np.exp(-2j * np.pi * hertz * at_s)))
 
-    during = (music.times_s >= times_s[0]) & (music.times_s <= times_s[-1])
     moved, heard = swing(energy, times_s), swing(music.onset[during], music.times_s[during])
     lateness_s = -float(np.angle(moved * np.conj(heard))) / (2 * np.pi * hertz)
     return min(2 * abs(moved) ** 2 / float(energy.var()), 1.0), lateness_s

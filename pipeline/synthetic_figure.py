@@ -75,7 +75,7 @@ def perform(times_s: Array, beats_s: Array, latents: Latents, rng: np.random.Gen
     angles = _pose_angles(own_s, beats_s, latents.amplitude, rng)
     angles += fallen[:, None] * (np.array(_SPRAWL, float) - angles)
     tremor = (1 - latents.steadiness) * (1 - 0.8 * fallen)
-    angles += 6.0 * tremor[:, None] * _tremble(times_s, angles.shape[1], rng)
+    angles += 4.5 * tremor[:, None] * _tremble(times_s, angles.shape[1], rng)
     travel, facing = _path(own_s, beats_s, latents.amplitude, fallen, rng)
     height = _jump_height(own_s, beats_s, latents, rng)
     sway = 0.018 * tremor[:, None] * _tremble(times_s, 2, rng)

@@ -1,6 +1,7 @@
 """Short synthetic routines with scores: what `arabesque demo` learns from, and clips whose every beat is known.
 
-A drawn skater moves to generated music. Her score follows from four latents by `true_score`; the judge's noise is small.
+A drawn skater moves to generated music. The score follows from four latents by `true_score`, but for a judge's small
+noise.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from .synthetic_scene import HEIGHT_PX, WIDTH_PX, draw
 FPS = 25
 MAX_SCORE = 25.0
 WORST_TIMING_S = 0.2
+"""Less than half a beat, so that late never looks like early."""
 JUDGE_NOISE = 0.4
+"""Standard deviation."""
 
-_MIN_BEATS_AFTER_FALL = 4
+_BEATS_OF_FALL = 4
+"""Falling, lying and rising take 1.6 s; at the fastest tempo that is nearly four beats."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ def true_score(latents: Latents) -> float:
 def draw_latents(num_beats: int, rng: np.random.Generator) -> Latents:
     """Latents of a routine with this many beats, each independent of the others."""
     num_falls = int(rng.choice(3, p=(0.6, 0.25, 0.15)))
-    # apart from each other and from both ends, so that each fall is seen whole
-    slots = np.arange(3, num_beats - _MIN_BEATS_AFTER_FALL + 1, _MIN_BEATS_AFTER_FALL)
+    # apart from one another and from both ends, so that each fall is seen whole
+    slots = np.arange(3, num_beats - _BEATS_OF_FALL + 1, _BEATS_OF_FALL)
     falls = rng.choice(slots, size=min(num_falls, len(slots)), replace=False)
     return Latents(
         amplitude=float(rng.random()),
@@ -96,6 +100,8 @@ def write_routine(
     beats_s = beat_times(duration_s, tempo_bpm, first_s=float(music_rng.uniform(0.25, 0.5)))
     own = draw_latents(len(beats_s), latent_rng)
     latents = latents or own
+    if any(not 0 <= beat < len(beats_s) for beat in latents.fall_beats):
+        raise ValueError(f"falls on beats {latents.fall_beats}, but {duration_s} s have beats 0 … {len(beats_s) - 1}")
     noise = float(latent_rng.normal(0, JUDGE_NOISE))
 
     times_s = np.arange(round(duration_s * FPS)) / FPS
