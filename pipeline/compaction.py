@@ -17,22 +17,9 @@ import pyarrow as pa
 from ..manifests.errors import StoreError
 from .atomic_files import LocalFolder
 from .progress_journal import is_lasting, prune
-from .shards import (
-    OUTCOMES,
-    PROGRESS,
-    RowPlace,
-    StoredOutcome,
-    length,
-    read_outcomes,
-    read_places,
-    read_table,
-    shard_bytes,
-    shard_name,
-    shards_in,
-    stored_number,
-    stream_folder,
-    writer_of,
-)
+from .shard_reading import length, read_outcomes, read_places, read_table, stored_number
+from .shard_writing import shard_bytes
+from .shards import OUTCOMES, PROGRESS, RowPlace, StoredOutcome, shard_name, shards_in, stream_folder, writer_of
 from .store_index import NewestOutcomes, current_rows, newest_outcomes
 from .writer_locks import WriterLock, living_writers, reorganising
 

@@ -16,16 +16,9 @@ from numpy.typing import NDArray
 
 from .atomic_files import LocalFolder
 from .records import Outcome
-from .shards import (
-    PROGRESS,
-    JournalEntry,
-    journal_table,
-    read_journal,
-    read_journal_keys,
-    shard_bytes,
-    shard_name,
-    shards_in,
-)
+from .shard_reading import read_journal, read_journal_keys
+from .shard_writing import journal_table, shard_bytes
+from .shards import PROGRESS, JournalEntry, shard_name, shards_in
 from .store_index import relisting
 
 

@@ -13,7 +13,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from .atomic_files import LocalFolder
 from .records import FeatureRow, Outcome
-from .shards import RowPlace, StoredOutcome, read_rows
+from .shard_reading import read_rows
+from .shards import RowPlace, StoredOutcome
 from .store_index import current_rows, newest_outcomes, relisting
 from .store_manifest import StreamEntry, read_manifest, stream_entries
 

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from ..manifests.errors import StoreError
 from .atomic_files import LocalFolder
-from .shards import OUTCOMES, RowPlace, StoredOutcome, read_outcomes, read_places, shards_in, stream_folder
+from .shard_reading import read_outcomes, read_places
+from .shards import OUTCOMES, RowPlace, StoredOutcome, shards_in, stream_folder
 
 T = TypeVar("T")
 

@@ -19,21 +19,9 @@ from .atomic_files import LocalFolder
 from .progress_journal import is_lasting
 from .records import FeatureRow, Outcome
 from .row_admission import admitted
-from .shards import (
-    OUTCOMES,
-    PROGRESS,
-    JournalEntry,
-    StoredOutcome,
-    StoredRow,
-    journal_table,
-    outcomes_table,
-    rows_table,
-    shard_bytes,
-    shard_name,
-    shards_in,
-    stored_number,
-    stream_folder,
-)
+from .shard_reading import stored_number
+from .shard_writing import journal_table, outcomes_table, rows_table, shard_bytes
+from .shards import OUTCOMES, PROGRESS, JournalEntry, StoredOutcome, StoredRow, shard_name, shards_in, stream_folder
 from .store_index import relisting
 from .store_manifest import read_manifest, stream_entries
 from .writer_locks import WriterLock

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from store_rows import DIMS, manifest, new_store, outcome_of, row, settings_of
 from store_workload import SILENT, VIDEOS, expected
 
 from arabesque.manifests.errors import StoreError
+from arabesque.pipeline import compaction
 from arabesque.pipeline.compaction import compact, set_aside_stale
 from arabesque.pipeline.progress_journal import read_progress
 from arabesque.pipeline.records import FeatureRow
-from arabesque.pipeline.shards import is_intact
+from arabesque.pipeline.shard_writing import is_intact
 from arabesque.pipeline.store import FeatureStore
 from arabesque.pipeline.store_manifest import MANIFEST, write_manifest
 from arabesque.pipeline.store_writer import StoreWriter
@@ -92,6 +95,31 @@ def test_only_own_and_dead_writers_shards_are_touched(tmp_path):
     assert not list((tmp_path / ".writers").iterdir())
 
 
+def test_what_a_writer_adds_during_a_compaction_stays(tmp_path, monkeypatch):
+    """Even a writer that begins and ends between any two steps: its shard is on no list of what may go."""
+    new_store(tmp_path)
+    written(tmp_path, row("A"))
+    written(tmp_path, row("B"))
+    added: list[str] = []
+
+    def with_company(real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any) -> Any:
+            result = real(*arguments)
+            added.append(f"Guest_{len(added):03d}")
+            written(tmp_path, row(added[-1]))
+            return result
+
+        return step
+
+    for name in ("living_writers", "newest_outcomes", "current_rows", "_row_shards", "_merge", "prune"):
+        monkeypatch.setattr(compaction, name, with_company(getattr(compaction, name)))
+    compact(tmp_path)
+    monkeypatch.undo()
+    assert len(added) > 6
+    assert FeatureStore(tmp_path).video_ids == ("A", "B", *added)
+    assert len(pd.read_parquet(tmp_path / "outcomes")) == 2 + len(added)
+
+
 def test_what_newer_rows_replaced_is_dropped(tmp_path):
     new_store(tmp_path)
     written(tmp_path, row("A", content="old"), row("B"))
@@ -152,21 +180,27 @@ def test_a_settings_digest_cannot_lead_out_of_the_store(tmp_path, monkeypatch):
         set_aside_stale(tmp_path, "vst", settings_of("vst"))
 
 
-@pytest.fixture(scope="module")
-def order() -> Iterator[Order]:
-    """Gives an order to the workload's process."""
+@contextmanager
+def workload() -> Iterator[Order]:
+    """A process that fills stores; the order that is given to it comes back as what became of it."""
     script = Path(__file__).parents[1] / "store_workload.py"
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, str(script)], **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        orders, answers = process.stdin, process.stdout
 
         def give(do: str, root: Path, kill_at: int | None = None, kill_after_s: float | None = None) -> dict[str, Any]:
-            assert process.stdin is not None
-            assert process.stdout is not None
             wish = {"do": do, "root": str(root), "kill_at": kill_at, "kill_after_s": kill_after_s}
-            print(json.dumps(wish), file=process.stdin, flush=True)
-            return json.loads(process.stdout.readline())
+            print(json.dumps(wish), file=orders, flush=True)
+            return json.loads(answers.readline())
 
+        yield give
+
+
+@pytest.fixture(scope="module")
+def order() -> Iterator[Order]:
+    with workload() as give:
         yield give
 
 
@@ -246,6 +280,21 @@ def test_killed_again_and_again_at_random_moments_it_ends_the_same(tmp_path, ord
             check_after_kill(root)
         finish(order, root)
     assert kills >= 12
+
+
+def test_runs_side_by_side_on_one_store_end_as_one_run_does(tmp_path, order):
+    """Both do all of the work, compact under each other's feet, and are killed now and then."""
+    rng = random.Random(2)
+    with workload() as other, ThreadPoolExecutor() as threads:
+        for _ in range(6):
+            moments = [rng.uniform(0.03, 0.4) for _ in range(2)]
+            both = [
+                threads.submit(give, "extract", tmp_path, None, moment)
+                for give, moment in zip((order, other), moments, strict=True)
+            ]
+            assert all(one.result() for one in both)
+            check_after_kill(tmp_path)
+    finish(order, tmp_path)
 
 
 def test_killed_while_setting_aside_no_row_is_lost_or_mixed(tmp_path, order):

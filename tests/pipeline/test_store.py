@@ -224,7 +224,7 @@ def test_a_damaged_shard_is_named_and_never_read_as_something_else(tmp_path, pla
 
 
 def test_numbers_that_do_not_match_their_checksum_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("arabesque.pipeline.shards.checksum", lambda *arrays: "0" * 32)
+    monkeypatch.setattr("arabesque.pipeline.shard_writing.checksum", lambda *arrays: "0" * 32)
     written(tmp_path, row("A"))
     monkeypatch.undo()
     with pytest.raises(StoreError, match=r"part-.*damaged \(the checksum of A's row does not match\)"):
@@ -245,7 +245,7 @@ def test_cut_empty_and_foreign_shards_are_named(tmp_path):
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("arabesque.pipeline.shards.FORMAT", 2)
+    monkeypatch.setattr("arabesque.pipeline.shard_writing.FORMAT", 2)
     written(tmp_path, row("A"))
     monkeypatch.undo()
     with pytest.raises(StoreError, match="has format 2, this is for format 1; update arabesque"):
