@@ -17,7 +17,7 @@ import torch
 
 from ..extractors.checkpoints import Weights
 from ..extractors.table import build, extractor_class, resolved_recipe
-from ..manifests.errors import ManifestError
+from ..manifests.errors import ManifestError, WeightsError
 from ..manifests.recipes import Recipe
 from .compaction import compact, set_aside_stale
 from .inputs import Inputs, find_videos
@@ -68,7 +68,7 @@ class Extraction:
         self.inputs = _inputs(videos)
         self._root = videos
         self.recipe = resolved_recipe(recipe)
-        self.weights = {name: resolve_weights(spec.weights, weights) for name, spec in self.recipe.streams.items()}
+        self.weights = _weights(self.recipe, weights)
         self.settings_digests = {
             name: settings_digest(spec, _digests(self.weights[name]), extractor_class(spec.extractor).version)
             for name, spec in self.recipe.streams.items()
@@ -156,6 +156,15 @@ class Extraction:
             "machine": f"{platform.system()} {platform.machine()}",
             "decoder": self.options.decoder,
         }
+
+
+def _weights(recipe: Recipe, override: str | None) -> dict[str, dict[str, Weights]]:
+    """Stream → role → checkpoint; `WeightsError` names the first that is missing and how to get them all."""
+    try:
+        return {name: resolve_weights(spec.weights, override) for name, spec in recipe.streams.items()}
+    except WeightsError as error:
+        hint = f"`arabesque weights fetch --recipe {recipe.name}` gets all that this recipe needs"
+        raise WeightsError(f"{error}; {hint}") from error
 
 
 def _inputs(videos: Path) -> Inputs:
