@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ Frames = Iterator[tuple[int, NDArray[np.uint8]]]
 def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
+    with contextlib.suppress(_ParentGone):
         _Child(Connection(descriptor)).run()
 
 
@@ -61,6 +62,10 @@ def _end_with_parent(descriptor: int) -> None:
     hangup.register(descriptor, 0)  # nothing but the closing of the other end
     hangup.poll()
     os._exit(0)
+
+
+class _ParentGone(Exception):
+    """Not `EOFError`: decoders have one of their own."""
 
 
 class _Stopped(Exception):
@@ -75,43 +80,54 @@ class _Child:
         self._buffer_bytes = 0
 
     def run(self) -> None:
-        backend, threads, allowance_bytes = self._pipe.recv()
+        backend, threads, allowance_bytes = self._receive()
         self._limit = MemoryLimit(allowance_bytes)
         with self._telling():
             self._decoder: Decoder = build_decoder(backend, threads, self._alive)
             self._limit.apply()
-            self._pipe.send(("ready",))
+            self._send(("ready",))
         while True:
-            request, *details = self._pipe.recv()
+            request, *details = self._receive()
             with self._telling():
                 if request == "probe":
-                    self._pipe.send(("probe", self._decoder.probe(*details)))
+                    self._send(("probe", self._decoder.probe(*details)))
                 elif request == "buffers":
                     self._map_buffers(*details)
                 elif request == "decode":
                     self._decode(*details)
                 # else "fill" or "stop", too late for the video that they were meant for
 
+    def _receive(self) -> tuple[Any, ...]:
+        try:
+            return self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise _ParentGone from error
+
+    def _send(self, message: tuple[Any, ...]) -> None:
+        try:
+            self._pipe.send(message)
+        except OSError as error:
+            raise _ParentGone from error
+
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
         """Sends what goes wrong to the parent. Out of memory is the end: nobody knows what is still sound."""
         try:
             yield
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+        except _ParentGone:
             raise
         except MemoryError:
-            self._pipe.send(("error", TransientDecodeError.__name__, f"the decoder outgrew {self._limit}"))
+            self._send(("error", TransientDecodeError.__name__, f"the decoder outgrew {self._limit}"))
             os._exit(1)
-        except ArabesqueError as error:
-            self._pipe.send(("error", type(error).__name__, str(error)))
-        except Exception as error:  # whatever a decoder raises is its video's fault, and must not end the run
-            self._pipe.send(("error", DecodeError.__name__, f"the decoder failed: {type(error).__name__}: {error}"))
+        except Exception as error:
+            failure = _failure(error)
+            self._send(("error", type(failure).__name__, str(failure)))
 
     def _alive(self) -> None:
         now = time.monotonic()
         if now - self._alive_at > ALIVE_INTERVAL_S:
             self._alive_at = now
-            self._pipe.send(("alive",))
+            self._send(("alive",))
 
     def _map_buffers(self, count: int, size_bytes: int) -> None:
         descriptor = recv_handle(self._pipe)
@@ -127,7 +143,7 @@ class _Child:
     ) -> None:
         with contextlib.suppress(_Stopped):
             self._send_windows(path, probe, wanted, max_frames, sound_until_s)
-        self._pipe.send(("end",))
+        self._send(("end",))
 
     def _send_windows(
         self, path: Path, probe: Probe, wanted: NDArray[np.int64], max_frames: int, sound_until_s: float | None
@@ -143,21 +159,21 @@ class _Child:
             num_filled, broke = self._fill(number, cut.indices, frames, probe)
             until_s = cut.sound_until_s if broke is None else _end_s(probe, cut.indices[:num_filled])
             sound = listener.hear(until_s) if listener is not None and until_s is not None else None
-            self._pipe.send(("window", number, cut.indices[:num_filled], sound))
+            self._send(("window", number, cut.indices[:num_filled], sound))
             if broke is not None:
                 raise broke
         if listener is not None and listener.broken is not None:
             raise listener.broken
 
     def _next_buffer(self) -> int:
-        request, *details = self._pipe.recv()
+        request, *details = self._receive()
         if request == "stop":
             raise _Stopped
         return details[0]
 
     def _fill(
         self, number: int, indices: NDArray[np.int64], frames: Frames, probe: Probe
-    ) -> tuple[int, DecodeError | None]:
+    ) -> tuple[int, ArabesqueError | None]:
         """How many of a window's frames came, and what kept the next one from coming."""
         assert self._memory is not None
         shape = (len(indices), probe.height_px, probe.width_px, 3)
@@ -171,9 +187,18 @@ class _Child:
                 num_filled += 1
             if num_filled < len(indices):
                 raise DecodeError(f"the decoder ended before frame {indices[num_filled]}")
-        except DecodeError as error:
-            return num_filled, error
+        except (MemoryError, _ParentGone):
+            raise
+        except Exception as error:
+            return num_filled, _failure(error)
         return num_filled, None
+
+
+def _failure(error: Exception) -> ArabesqueError:
+    """Whatever a decoder raises is its video's fault, and must not end the run."""
+    if isinstance(error, ArabesqueError):
+        return error
+    return DecodeError(f"the decoder failed: {type(error).__name__}: {error}")
 
 
 def _end_s(probe: Probe, indices: NDArray[np.int64]) -> float | None:

@@ -6,6 +6,7 @@ spawn would run the user's main script again, with all that it imports. It ends 
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import weakref
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from typing import Any
@@ -27,6 +29,16 @@ _PROGRAM = (
 )
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 """Decoding needs no BLAS, whose threads cost start-up time; arenas count against the memory allowance."""
+
+
+_running: weakref.WeakSet[SlotProcess] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Before the interpreter takes itself apart, with iterators still open that would speak to their children."""
+    for process in list(_running):
+        process.end()
 
 
 class ChildLost(Exception):
@@ -51,6 +63,7 @@ class SlotProcess:
                 stderr=self._words,
                 env=os.environ | _ENVIRONMENT,
             )
+        _running.add(self)
         self._pipe = Connection(ours.detach())
         self._pipe.send((backend, threads, memory_bytes))
 
@@ -83,10 +96,14 @@ class SlotProcess:
                 message = self._pipe.recv()
             except (EOFError, OSError) as error:
                 raise ChildLost(self._how_it_ended()) from error
+            except Exception as error:  # a child whose memory is damaged may send anything
+                raise ChildLost(f"sent what nobody can read ({type(error).__name__}: {error})") from error
             if message[0] != "alive":
                 return message
 
     def end(self) -> None:
+        """Once is enough, and more does no harm."""
+        _running.discard(self)
         self._pipe.close()
         self._process.kill()
         self._process.wait()
@@ -105,6 +122,8 @@ class SlotProcess:
 
     def _last_words(self) -> str:
         """The last line that the child wrote to its standard error."""
+        if self._words.closed:
+            return ""
         size = os.fstat(self._words.fileno()).st_size
         self._words.seek(max(0, size - 2000))
         lines = self._words.read().decode(errors="replace").strip().splitlines()

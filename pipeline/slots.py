@@ -172,7 +172,7 @@ class DecodeSlot:
             answer, *details = self._child.receive()
             if answer == "error":
                 self._lose_child()
-                raise _ERRORS[details[0]](details[1])
+                raise _ERRORS.get(details[0], ArabesqueError)(details[1])
             self._child.is_ready = True
         return self._child
 
@@ -182,7 +182,7 @@ class DecodeSlot:
             return message
         self._is_decoding = False
         _, kind, text = message
-        error = _ERRORS[kind](text if str(path) in text else f"{path}: {text}")
+        error = _ERRORS.get(kind, DecodeError)(text if str(path) in text else f"{path}: {text}")
         if isinstance(error, TransientDecodeError):
             self._lose_child()
         raise error

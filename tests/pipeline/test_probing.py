@@ -46,7 +46,9 @@ def test_the_last_frame_lasts_as_its_packet_says_or_as_frames_usually_do():
     stated = timeline_of_packets(packets([0, 40, 80], duration=500), NOMINAL)
     silent = timeline_of_packets(packets([0, 50, 100], duration=0), NOMINAL)
     alone = timeline_of_packets(packets([7], duration=0), NOMINAL)
-    assert stated is not None and silent is not None and alone is not None
+    assert stated is not None
+    assert silent is not None
+    assert alone is not None
     assert (stated.end, silent.end, alone.end) == (580, 150, 47)
 
 

@@ -74,7 +74,8 @@ def test_chunks_follow_one_another_whatever_blocks_come():
 def test_a_track_that_ends_early_says_so_once():
     ears = listener([ramp(0, 30)])
     first, second = ears.hear(0.0), ears.hear(5.0)
-    assert first and second
+    assert first
+    assert second
     assert (first.last, second.last, second.samples.shape) == (False, True, (2, 5))
     assert ears.hear(6.0) is None
     assert ears.broken is None
@@ -87,6 +88,7 @@ def test_a_track_that_breaks_gives_what_is_good_and_keeps_the_reason():
 
     ears = listener(blocks())
     chunk = ears.hear(5.0)
-    assert chunk and chunk.last
+    assert chunk
+    assert chunk.last
     assert chunk.samples.shape == (2, 30)
     assert str(ears.broken) == "no more"
