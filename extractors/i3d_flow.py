@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, field_validator
 from torch import Tensor
 
 from ..manifests.streams import Geometry, Precision, Record, ShortSide
@@ -17,20 +18,6 @@ from .i3d import FEATURE_DIM, load_i3d
 from .optical_flow import METHODS, MethodName, Preset, Quantisation, quantise
 from .precision import DTYPES, inference
 from .protocol import FrameNeed, SegmentInput
-
-
-class I3DFlowSettings(Record):
-    """Flow is computed on what ``geometry`` leaves, then cropped: vectors stay in pixels of the resized frame."""
-
-    geometry: Geometry = Geometry(steps=(ShortSide(short_side_px=256),), gray=True)
-    method: MethodName = "dis"
-    preset: Preset = "medium"
-    """Speed against accuracy, for ``dis`` alone."""
-    quantisation: Quantisation = "clamp20"
-    bound_px: PositiveFloat = 20.0
-    """Where ``denseflow8`` saturates; denseflow's own default is 32, and PAMFN does not tell which it used."""
-    crop_px: tuple[PositiveInt, PositiveInt] = (224, 224)
-    batch_norm_eps: PositiveFloat = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +32,28 @@ class GrayClip:
 class I3DFlow:
     """Prepared: flow as ``float32 [time, 2, height, width]``, or the clip where its method runs on the device."""
 
-    Settings = I3DFlowSettings
-    version = 1
-    weight_roles = ("network",)
+    class Settings(Record):
+        """Flow is computed on what ``geometry`` leaves, then cropped: vectors stay in pixels of the resized frame."""
 
-    dim = FEATURE_DIM
-    audio = None
+        geometry: Geometry = Geometry(steps=(ShortSide(short_side_px=256),), gray=True)
+        method: MethodName = "dis"
+        preset: Preset = "medium"
+        """Speed against accuracy, for ``dis`` alone."""
+        quantisation: Quantisation = "clamp20"
+        bound_px: PositiveFloat = 20.0
+        """Where ``denseflow8`` saturates; denseflow's own default is 32, and PAMFN does not tell which it used."""
+        crop_px: tuple[PositiveInt, PositiveInt] = (224, 224)
+        batch_norm_eps: PositiveFloat = 1e-3
+
+        @field_validator("geometry")
+        @classmethod
+        def _flow_is_of_gray_frames(cls, geometry: Geometry) -> Geometry:
+            if not geometry.gray:
+                raise ValueError("optical flow is computed on gray frames; set gray = true")
+            return geometry
+
+    version: ClassVar[int] = 1
+    weight_roles: ClassVar[tuple[str, ...]] = ("network",)
 
     def __init__(
         self,
@@ -66,6 +69,8 @@ class I3DFlow:
         crop_px: tuple[int, int],
         batch_norm_eps: float,
     ) -> None:
+        self.dim = FEATURE_DIM
+        self.audio = None
         self.frames = FrameNeed(geometry, next_frame=True)
         self.batch_size = 16 if device.type == "cuda" else 4
         self._device = device

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from ..manifests.streams import CenterCrop, Geometry, Normalisation, Precision, Record, ShortSide
@@ -16,23 +18,18 @@ from .precision import DTYPES, inference
 from .protocol import FrameNeed, SegmentInput
 
 
-class I3DRgbSettings(Record):
-    """Defaults: what the weights were trained with, and ACTION-NET as printed."""
-
-    geometry: Geometry = Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 224))))
-    normalisation: Normalisation = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    batch_norm_eps: float = 1e-3
-
-
 class I3DRgb:
     """Prepared: ``uint8 [time, 3, height, width]``."""
 
-    Settings = I3DRgbSettings
-    version = 1
-    weight_roles = ("network",)
+    class Settings(Record):
+        """Defaults: what the weights were trained with, and ACTION-NET as printed."""
 
-    dim = FEATURE_DIM
-    audio = None
+        geometry: Geometry = Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 224))))
+        normalisation: Normalisation = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        batch_norm_eps: PositiveFloat = 1e-3
+
+    version: ClassVar[int] = 1
+    weight_roles: ClassVar[tuple[str, ...]] = ("network",)
 
     def __init__(
         self,
@@ -44,6 +41,8 @@ class I3DRgb:
         normalisation: Normalisation,
         batch_norm_eps: float,
     ) -> None:
+        self.dim = FEATURE_DIM
+        self.audio = None
         self.frames = FrameNeed(geometry)
         self.batch_size = 16 if device.type == "cuda" else 4
         self._device = device

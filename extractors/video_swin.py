@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,24 +19,19 @@ from .precision import DTYPES, inference
 from .protocol import FrameNeed, SegmentInput
 
 
-class VideoSwinBSettings(Record):
-    """Defaults: GDLT's and PAMFN's, which squeeze 300 × 224 into a square to see more of the rink."""
-
-    geometry: Geometry = Geometry(
-        steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 300)), Size(size_px=(224, 224)))
-    )
-    normalisation: Normalisation = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-
-
 class VideoSwinB:
     """Prepared: ``uint8 [time, 3, height, width]``."""
 
-    Settings = VideoSwinBSettings
-    version = 1
-    weight_roles = ("network",)
+    class Settings(Record):
+        """Defaults: GDLT's and PAMFN's, which squeeze 300 × 224 into a square to see more of the rink."""
 
-    dim = 1024
-    audio = None
+        geometry: Geometry = Geometry(
+            steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 300)), Size(size_px=(224, 224)))
+        )
+        normalisation: Normalisation = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+    version: ClassVar[int] = 1
+    weight_roles: ClassVar[tuple[str, ...]] = ("network",)
 
     def __init__(
         self,
@@ -46,6 +42,8 @@ class VideoSwinB:
         geometry: Geometry,
         normalisation: Normalisation,
     ) -> None:
+        self.dim = 1024
+        self.audio = None
         self.frames = FrameNeed(geometry)
         self.batch_size = 8 if device.type == "cuda" else 2
         self._device = device

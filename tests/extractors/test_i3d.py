@@ -17,11 +17,11 @@ from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, Stat
 from arabesque.extractors.geometry import apply_geometry, normalise
 from arabesque.extractors.i3d import InceptionI3D, load_i3d, pad_same, to_our_keys
 from arabesque.extractors.i3d_flow import I3DFlow
-from arabesque.extractors.i3d_rgb import I3DRgbSettings
+from arabesque.extractors.i3d_rgb import I3DRgb
 from arabesque.extractors.optical_flow import METHODS, FlowMethod, clamp20, denseflow8
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.table import build, resolve
-from arabesque.manifests.errors import WeightsError
+from arabesque.manifests.errors import ManifestError, WeightsError
 from arabesque.manifests.streams import Sampling, StreamSpec
 
 GoldenReader = Callable[[str], Any]
@@ -96,9 +96,9 @@ def published(golden: GoldenReader, tmp_path_factory: pytest.TempPathFactory) ->
     ("name", "eps", "num_frames", "array"),
     [
         ("i3d_rgb", 1e-5, 32, "eps_1e5"),
-        ("i3d_rgb", 1e-3, 32, "eps_1e3"),
+        pytest.param("i3d_rgb", 1e-3, 32, "eps_1e3", marks=pytest.mark.slow),
         ("i3d_rgb", 1e-3, 16, "eps_1e3_16_frames"),
-        ("i3d_flow", 1e-5, 32, "eps_1e5"),
+        pytest.param("i3d_flow", 1e-5, 32, "eps_1e5", marks=pytest.mark.slow),
         ("i3d_flow", 1e-3, 32, "eps_1e3"),
         ("i3d_flow", 1e-3, 16, "eps_1e3_16_frames"),
     ],
@@ -111,7 +111,7 @@ def test_golden(
     num_frames: int,
     array: str,
 ) -> None:
-    """Measured: no difference at all. Asked for: 1e-4 of the largest feature."""
+    """Asked for: 1e-4 of the largest feature. Measured: 4e-7, and nothing at all without channels-last."""
     expected = torch.from_numpy(golden(name).arrays[array])
     network = load_i3d(published[name], in_channels=CHANNELS[name], batch_norm_eps=eps)
     clip = golden_input(name, num_frames).float().div(255).sub(0.5).div(0.5)
@@ -124,18 +124,14 @@ def test_golden(
 
 
 def test_extractor_gives_the_mean_over_time(golden: GoldenReader, published: dict[str, CheckpointFile]) -> None:
-    """The same golden numbers through `prepare` and `forward`; two time steps, so that the mean is one."""
+    """The golden numbers again, from uint8 frames through `prepare` and `forward`."""
+    expected = torch.from_numpy(golden("i3d_rgb").arrays["eps_1e3"]).mean(-1)[0]
     rgb = extractor("i3d_rgb", published["i3d_rgb"], batch_norm_eps=1e-3)
-    frames = golden_input("i3d_rgb", 24)[0].transpose(0, 1)
 
-    (row,) = rgb.forward([rgb.prepare(segment(frames))])
+    (row,) = rgb.forward([rgb.prepare(segment(golden_input("i3d_rgb", 32)[0].transpose(0, 1)))])
 
-    network = load_i3d(published["i3d_rgb"], in_channels=3, batch_norm_eps=1e-3)
-    with torch.inference_mode():
-        steps = network.pooled(frames[None].transpose(1, 2).float() / 255 * 2 - 1)[0, :, :, 0, 0]
-    assert steps.shape == (1024, 2)
     assert row.shape == (1024,)
-    torch.testing.assert_close(row, steps.mean(1), rtol=1e-4, atol=1e-5 * float(steps.max()))
+    assert (row - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def test_both_published_layouts_are_one_network(golden: GoldenReader, save_checkpoint: SaveCheckpoint) -> None:
@@ -193,18 +189,18 @@ def test_smallest_clip_has_one_time_step() -> None:
 
 
 def test_rgb_rows_do_not_depend_on_their_company(published: dict[str, CheckpointFile]) -> None:
-    """float32 on the CPU: 1e-6 of the largest feature (measured 2e-7); clips of other lengths may travel along."""
+    """float32 on the CPU: 1e-5 of the largest feature (measured 2e-7); clips of other lengths may travel along."""
     rgb = extractor("i3d_rgb", published["i3d_rgb"])
-    clips = [noise_frames(num_frames, seed=seed) // (seed + 1) for seed, num_frames in enumerate((9, 12, 9))]
+    clips = [noise_frames(num_frames, 193, 193, seed=seed) // (seed + 1) for seed, num_frames in enumerate((9, 12, 9))]
 
     together = rgb.forward([rgb.prepare(segment(clip)) for clip in clips])
     alone = [rgb.forward([rgb.prepare(segment(clip))])[0] for clip in clips]
 
-    tolerance = 1e-6 * float(alone[0].abs().max())
+    tolerance = 1e-5 * float(alone[0].abs().max())
     for row, expected in zip(together, alone, strict=True):
         assert row.dtype == torch.float32
         torch.testing.assert_close(row, expected, rtol=0, atol=tolerance)
-    assert (alone[0] - alone[2]).abs().max() > 1000 * tolerance
+    assert (alone[0] - alone[2]).abs().max() > 100 * tolerance
 
 
 def test_bfloat16_is_near(published: dict[str, CheckpointFile]) -> None:
@@ -223,7 +219,7 @@ def test_plain_settings_are_the_papers() -> None:
     assert not rgb.frames.next_frame
     assert apply_geometry(noise_frames(1, 480, 640), rgb.frames.geometry).shape == (1, 3, 224, 224)
     black_and_white = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 1, 2)
-    assert normalise(black_and_white, I3DRgbSettings().normalisation).unique().tolist() == [-1, 1]
+    assert normalise(black_and_white, I3DRgb.Settings().normalisation).unique().tolist() == [-1, 1]
 
 
 def flow_extractor(weights: Any = None, **settings: Any) -> I3DFlow:
@@ -249,6 +245,12 @@ def test_flow_of_a_segment_reaches_into_the_next() -> None:
     assert flow.shape == (9, 2, 224, 224)
     speeds = flow[:, 0].flatten(1).median(1).values
     torch.testing.assert_close(speeds, torch.arange(1.0, 10.0), rtol=0.1, atol=0.2)
+
+
+def test_flow_of_colour_frames_is_no_setting() -> None:
+    """It would quietly be the flow of the red channel."""
+    with pytest.raises(ManifestError, match=r"i3d_flow: settings\.geometry: .*gray = true"):
+        flow_extractor(geometry={"steps": [{"short_side_px": 256}]})
 
 
 def test_the_last_flow_repeats_at_the_videos_end() -> None:
@@ -312,7 +314,7 @@ def test_real_weights_name_what_real_people_do(shared: Path) -> None:
     weights = CheckpointFile("i3d_rgb_k400_fp16", path, "0" * 64, "i3d-piergiaj")
     assert read_state_dict(weights)["logits.conv3d.weight"].dtype == torch.float32
     network = load_i3d(weights, in_channels=3, batch_norm_eps=1e-3)
-    settings = I3DRgbSettings()
+    settings = I3DRgb.Settings()
     for clip, first_frame, wanted in (
         ("skater_640x480_30fps.avi", 60, {"ice skating", "roller skating"}),
         ("skating_720x1280_portrait.mp4", 60, {"ice skating"}),
