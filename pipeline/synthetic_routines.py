@@ -95,6 +95,8 @@ def write_routine(
     path: Path, seed: int | tuple[int, ...], *, duration_s: float = 9.0, latents: Latents | None = None
 ) -> Routine:
     """Write one clip; the seed chooses music, choreography and looks, and the latents unless they are given."""
+    if duration_s < 2:
+        raise ValueError(f"a routine of {duration_s} s has no rhythm; ask for at least 2 s")
     music_rng, latent_rng, body_rng, scene_rng = np.random.default_rng(seed).spawn(4)
     tempo_bpm = float(music_rng.uniform(92, 132))
     beats_s = beat_times(duration_s, tempo_bpm, first_s=float(music_rng.uniform(0.25, 0.5)))
