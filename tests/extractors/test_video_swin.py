@@ -57,7 +57,7 @@ def noise_frames(num_frames: int, side: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.slow
 def test_golden(golden: GoldenReader, save_checkpoint: SaveCheckpoint) -> None:
-    """From pixels to the feature, through the checkpoint as it is published. Asked for: 1e-4; measured: no difference."""
+    """From pixels to the feature, through the published layout. Asked for: 1e-4; measured: no difference."""
     published = golden("video_swin_b_k600")
     expected = torch.from_numpy(published.arrays["feature"])
     pixels = np.random.default_rng(140).integers(0, 256, (1, 3, 32, 224, 224), np.uint8)
