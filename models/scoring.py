@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..manifests.errors import ManifestError
+
 
 @dataclass(frozen=True, eq=False)
 class SegmentBatch:
@@ -38,6 +40,13 @@ class Judgement:
     """A number that training adds to the loss."""
     importance: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """stream → ``float32 [routines, segments]``: the weight each segment had, where the model has such a thing"""
+
+
+def only_stream(dims: Mapping[str, int], model: str) -> str:
+    """The stream of a model that reads one; ManifestError where there are more."""
+    if len(dims) != 1:
+        raise ManifestError(f"{model} reads one stream, not {', '.join(dims)}; choose it with --streams")
+    return next(iter(dims))
 
 
 class ScoringModel(Protocol):

@@ -15,6 +15,9 @@ from ..manifests.errors import ManifestError
 
 MODELS: dict[str, str] = {
     "context-attention": "context_attention:ContextAttention",
+    "gdlt": "gdlt:Gdlt",
+    "pamfn": "pamfn:Pamfn",
+    "pamfn-branch": "pamfn_branch:PamfnBranch",
 }
 """Name on the command line → ``module:class`` in this package."""
 

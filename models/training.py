@@ -28,9 +28,9 @@ from .store_reading import LabelledRoutines, read_labelled
 from .table import resolve_settings
 
 SMALL_MODEL = "context-attention"
-SMALL_SETTINGS: Mapping[str, Any] = {"hidden_dim": 64, "feature_dropout": 0.3}
+SMALL_SETTINGS: Mapping[str, Any] = {"hidden_dim": 64, "feature_dropout": 0.5}
 SMALL_PROTOCOL = Protocol(
-    epochs=40, batch_size=8, standardise=True, learning_rate=1e-3, weight_decay=1.0, schedule=Cosine()
+    epochs=60, batch_size=8, standardise=True, learning_rate=1e-3, weight_decay=1.0, schedule=Cosine()
 )
 """For a few dozen to a few hundred videos: narrow, strongly regularised, no selection of an epoch."""
 

@@ -1,0 +1,113 @@
+"""PAMFN's branch of one modality (Zeng & Zheng, TIP 2024): a scoring model, and in PAMFN a source of features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import NonNegativeFloat
+from torch import Tensor, nn
+
+from ..manifests.streams import Record
+from .masked_layers import (
+    MaskedBatchNorm1d,
+    MaskedSequential,
+    any_over_time,
+    halve,
+    halve_mask,
+    mean_over_time,
+)
+from .scoring import Judgement, SegmentBatch, only_stream
+
+WIDTH = 256
+FEWEST_SEGMENTS = 4
+"""Two halvings must leave one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """One modality at four time scales: all segments, halves, quarters, the whole."""
+
+    features: tuple[Tensor, ...]
+    """``[routines, 256, T]``, ``T // 2``, ``T // 4``, 1"""
+    masks: tuple[Tensor | None, ...]
+    """``bool [routines, T]`` and so on; None where padding counts as segments"""
+
+
+class ModalityBranch(nn.Module):
+    """Embedding, three residual convolution blocks at falling time resolution, a sigmoid head."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding = MaskedSequential(
+            nn.Conv1d(dim, 512, 1),
+            MaskedBatchNorm1d(512),
+            nn.ReLU(),
+            nn.Conv1d(512, WIDTH, 1),
+            MaskedBatchNorm1d(WIDTH),
+            nn.ReLU(),
+            nn.Dropout(0.3),
+        )
+        self.stage1, self.stage2, self.stage3 = (ResidualBlock() for _ in range(3))
+        self.fc = nn.Sequential(nn.Dropout(dropout), nn.Conv1d(WIDTH, 1, 1), nn.Sigmoid())
+
+    def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Levels]:
+        """``[routines, segments, dim]`` → score ``[routines]`` in 0 … 1, and the features that PAMFN fuses."""
+        features, mask = at_least(features, mask, FEWEST_SEGMENTS)
+        level0 = self.embedding(features.transpose(1, 2), mask)
+        mask1 = halve_mask(mask)
+        level1 = halve(self.stage1(level0, mask), mask)
+        mask2 = halve_mask(mask1)
+        level2 = halve(self.stage2(level1, mask1), mask1)
+        level3 = mean_over_time(self.stage3(level2, mask2), mask2)
+        levels = Levels((level0, level1, level2, level3), (mask, mask1, mask2, any_over_time(mask2)))
+        return self.fc(level3).flatten(), levels
+
+
+class ResidualBlock(nn.Module):
+    """``x + f(x)``, f being two convolutions with BatchNorm and GELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = (
+            MaskedSequential(nn.Conv1d(WIDTH, WIDTH, 3, padding=1), MaskedBatchNorm1d(WIDTH), nn.GELU())
+            for _ in range(2)
+        )
+
+    def forward(self, values: Tensor, mask: Tensor | None) -> Tensor:
+        return values + self.conv2(self.conv1(values, mask), mask)
+
+
+class BranchSettings(Record):
+    dropout: NonNegativeFloat = 0.5
+    released: bool = False
+
+
+class PamfnBranch(nn.Module):
+    """One branch as a scoring model: the rows ``RGB / flow / audio branch only`` of PAMFN's tables.
+
+    ``released``: zero padding counts as segments, as in the released code.
+    """
+
+    Settings: ClassVar[type[Record]] = BranchSettings
+
+    def __init__(self, dims: Mapping[str, int], *, dropout: float = 0.5, released: bool = False) -> None:
+        super().__init__()
+        self.stream = only_stream(dims, "pamfn-branch")
+        self.released = released
+        self.branch = ModalityBranch(dims[self.stream], dropout)
+
+    def forward(self, batch: SegmentBatch) -> Judgement:
+        mask = None if self.released else batch.masks[self.stream]
+        score, _ = self.branch(batch.features[self.stream], mask)
+        return Judgement(score)
+
+
+def at_least(features: Tensor, mask: Tensor | None, segments: int) -> tuple[Tensor, Tensor | None]:
+    """Padded at the end where there are fewer; the mask says so, if there is one."""
+    missing = segments - features.shape[1]
+    if missing <= 0:
+        return features, mask
+    features = nn.functional.pad(features, (0, 0, 0, missing))
+    return features, None if mask is None else nn.functional.pad(mask, (0, missing))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from arabesque.manifests.errors import WeightsError
+from arabesque.models.masked_layers import MaskedBatchNorm1d, MaskedSequential
+from arabesque.models.pamfn_branch import ModalityBranch, PamfnBranch
+from arabesque.models.published_checkpoints import load_pamfn_branch
+from arabesque.models.restricted_pickle import read_pickled_network
+
+
+@pytest.fixture
+def theirs() -> Iterator[type[nn.Module]]:
+    """A class that pickles as ``models.pamfn.BaseModel``, which nobody can import afterwards."""
+
+    class BaseModel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            branch = ModalityBranch(12, 0.5)
+            self.modality = "V"
+            for name, child in branch.named_children():
+                setattr(self, name, plain(child))
+            self.mse = nn.MSELoss()
+
+    BaseModel.__module__, BaseModel.__qualname__ = "models.pamfn", "BaseModel"
+    module = types.ModuleType("models.pamfn")
+    vars(module)["BaseModel"] = BaseModel
+    sys.modules["models"], sys.modules["models.pamfn"] = types.ModuleType("models"), module
+    yield BaseModel
+    for name in ("models", "models.pamfn"):
+        sys.modules.pop(name, None)
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """The same layers out of torch's own classes, as the authors' code has them."""
+    if isinstance(module, MaskedBatchNorm1d):
+        copy = nn.BatchNorm1d(module.num_features)
+        copy.load_state_dict(module.state_dict())
+        return copy
+    if isinstance(module, MaskedSequential | nn.Sequential):
+        return nn.Sequential(*map(plain, module))
+    if list(module.children()):
+        holder = nn.Sequential()
+        for name, child in module.named_children():
+            holder.add_module(name, plain(child))
+        return holder
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")  # by torch.save, of a class made in a test
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_module_becomes_a_branch(theirs: type[nn.Module], tmp_path: Path, zipped: bool) -> None:
+    original = theirs()
+    path = tmp_path / "Ball_rgb_VST.pth"
+    torch.save(original, path, _use_new_zipfile_serialization=zipped)
+    del sys.modules["models.pamfn"], sys.modules["models"]
+    network = load_pamfn_branch(path, "vst")
+    assert isinstance(network, PamfnBranch)
+    for name, value in original.state_dict().items():
+        assert torch.equal(network.state_dict()[f"branch.{name}"], value), name
+
+
+class Malice:
+    def __init__(self, call: tuple[object, tuple[object, ...]]) -> None:
+        self.call = call
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.call
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("function", [os.mkdir, eval, torch.load, getattr], ids=lambda function: function.__name__)
+def test_nothing_that_a_pickle_names_is_run(tmp_path: Path, function: object, zipped: bool) -> None:
+    trap = tmp_path / "trap"
+    arguments = (str(trap), "real") if function is getattr else (f"__import__('os').mkdir({str(trap)!r})",)
+    if function is os.mkdir:
+        arguments = (str(trap),)
+    path = tmp_path / "evil.pth"
+    torch.save(Malice((function, arguments)), path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match="which a network has no use for"):
+        read_pickled_network(path)
+    assert not trap.exists()
+
+
+def test_a_file_that_is_no_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "page.pth"
+    path.write_text("<html>quota exceeded</html>")
+    with pytest.raises(WeightsError, match=r"page\.pth"):
+        read_pickled_network(path)
+    with pytest.raises(WeightsError, match=r"page\.pth"):
+        load_pamfn_branch(path, "vst")
