@@ -57,6 +57,8 @@ class PytorchVideoHub:
 
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ("network",)
+    variants: ClassVar[tuple[str, ...]] = tuple(NAMES)
+    """What may follow the colon in a recipe's ``pytorchvideo:NAME``."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, cast
 
@@ -41,6 +41,7 @@ def extractor_class(name: str) -> type[Extractor]:
 def resolve(spec: StreamSpec) -> StreamSpec:
     """The spec with every setting of its extractor filled in and checked; raises `ManifestError`."""
     extractor = extractor_class(spec.extractor)
+    _check_variant(spec.extractor, getattr(extractor, "variants", ()))
     try:
         settings = extractor.Settings.model_validate(spec.settings)
     except ValidationError as error:
@@ -53,6 +54,14 @@ def resolve(spec: StreamSpec) -> StreamSpec:
             f"not {sorted(spec.weights) or 'nothing'}"
         )
     return spec.model_copy(update={"settings": settings.model_dump(mode="json")})
+
+
+def _check_variant(name: str, variants: Sequence[str]) -> None:
+    family, _, variant = name.partition(":")
+    if variant and not variants:
+        raise ManifestError(f"extractor {name!r}: {family} has no variants; write {family!r}")
+    if variants and variant not in variants:
+        raise ManifestError(f"extractor {name!r}: write {family}:NAME with one of {', '.join(variants)}")
 
 
 def resolved_recipe(recipe: Recipe) -> Recipe:
