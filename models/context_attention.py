@@ -35,6 +35,8 @@ class ContextAttention(nn.Module):
     """
 
     Settings: ClassVar[type[Record]] = ContextAttentionSettings
+    one_stream: ClassVar[bool] = False
+    one_grid: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class StreamContext(nn.Module):
         """``[routines, segments, dim]`` → summary ``[routines, 2·hidden]``, weights ``[routines, segments]``."""
         embedded = self.embedding(features)
         nearness = time_nearness(mask) if self.adjacency == "time" else feature_nearness(embedded, mask)
-        nearness = normalise_symmetrically(nearness)
+        nearness = normalise_symmetrically(nearness).to(embedded.dtype)
         context = embedded
         for layer in self.graph:
             context = torch.relu(layer(nearness @ context))

@@ -34,6 +34,8 @@ class Gdlt(nn.Module):
     """
 
     Settings: ClassVar[type[Record]] = GdltSettings
+    one_stream: ClassVar[bool] = True
+    one_grid: ClassVar[bool] = False
     grades: Tensor
 
     def __init__(

@@ -51,11 +51,13 @@ def halve(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def halve_mask(mask: Tensor | None) -> Tensor | None:
-    """Where `halve` had anything to average."""
+    """Where `halve` averaged a whole pair; a routine of a single segment keeps its half pair."""
     if mask is None:
         return None
-    pairs = mask.shape[1] // 2
-    return mask[:, : 2 * pairs].unflatten(1, (pairs, 2)).any(-1)
+    count = mask.shape[1] // 2
+    pairs = mask[:, : 2 * count].unflatten(1, (count, 2))
+    whole = pairs.all(-1)
+    return whole | (pairs.any(-1) & ~whole.any(-1, keepdim=True))
 
 
 def mean_over_time(values: Tensor, mask: Tensor | None) -> Tensor:

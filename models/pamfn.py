@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from ..manifests.streams import Record
+from .fusion_policy import Ordering, last_enabled
 from .masked_layers import MaskedBatchNorm1d, halve, mean_over_time
 from .pamfn_branch import WIDTH, Levels, ModalityBranch
 from .pamfn_fusion import FusionStage, Level, stack_masks
 from .scoring import Judgement, SegmentBatch
-
-Ordering = Literal["ranked", "unranked", "free"]
 
 
 class PamfnSettings(Record):
@@ -56,6 +55,8 @@ class Pamfn(nn.Module):
     """
 
     Settings: ClassVar[type[Record]] = PamfnSettings
+    one_stream: ClassVar[bool] = False
+    one_grid: ClassVar[bool] = True
     c: Tensor
 
     def __init__(
@@ -78,6 +79,7 @@ class Pamfn(nn.Module):
         if strangers := set(frozen) - dims.keys():
             raise ValueError(f"frozen names {sorted(strangers)}, which are not among the streams {sorted(dims)}")
         self.frozen = tuple(frozen)
+        self.ordering: Ordering = ordering
         self.stochastic = stochastic
         self.released = released
         self.branches = nn.ModuleDict({stream: ModalityBranch(dim, branch_dropout) for stream, dim in dims.items()})
@@ -117,7 +119,7 @@ class Pamfn(nn.Module):
         state, first = self.stage1(state, levels[0], levels[1], tau)
         state, second = self.stage2(halve(state, levels[1].mask), levels[1], levels[2], tau)
         state, third = self.stage3(mean_over_time(state, levels[2].mask), levels[2], levels[3], tau)
-        return self.fc(state).flatten(), [choice.argmax(1) for choice in (first, second, third)]
+        return self.fc(state).flatten(), [last_enabled(choice, self.ordering) for choice in (first, second, third)]
 
     def _levels(self, batch: SegmentBatch) -> list[Level]:
         lengths = {values.shape[1] for values in batch.features.values()}

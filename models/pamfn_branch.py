@@ -17,6 +17,7 @@ from .masked_layers import (
     halve,
     halve_mask,
     mean_over_time,
+    zero_padding,
 )
 from .scoring import Judgement, SegmentBatch, only_stream
 
@@ -55,7 +56,7 @@ class ModalityBranch(nn.Module):
     def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Levels]:
         """``[routines, segments, dim]`` → score ``[routines]`` in 0 … 1, and the features that PAMFN fuses."""
         features, mask = at_least(features, mask, FEWEST_SEGMENTS)
-        level0 = self.embedding(features.transpose(1, 2), mask)
+        level0 = zero_padding(self.embedding(features.transpose(1, 2), mask), mask)
         mask1 = halve_mask(mask)
         level1 = halve(self.stage1(level0, mask), mask)
         mask2 = halve_mask(mask1)
@@ -91,6 +92,8 @@ class PamfnBranch(nn.Module):
     """
 
     Settings: ClassVar[type[Record]] = BranchSettings
+    one_stream: ClassVar[bool] = True
+    one_grid: ClassVar[bool] = False
 
     def __init__(self, dims: Mapping[str, int], *, dropout: float = 0.5, released: bool = False) -> None:
         super().__init__()

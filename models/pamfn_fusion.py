@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .fusion_policy import NEVER, Ordering, attention_bias, choose
 from .masked_layers import MaskedBatchNorm1d, MaskedSequential, halve, mean_over_time
 from .masking import masked_softmax
 from .pamfn_branch import WIDTH
-
-_NEVER = -1e9  # added to an attention score; the released code's own number
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,19 +69,16 @@ class ModalitySpecificDecoder(nn.Module):
         query = _per_step(self.proj(mixed))
         choices = torch.stack(upper.features, dim=1).permute(0, 3, 1, 2).flatten(0, 1)
         present = upper.present
-        bias = None if present is None else (~present.transpose(1, 2).flatten(0, 1)) * _NEVER
+        bias = None if present is None else (~present.transpose(1, 2).flatten(0, 1)) * NEVER
         return _per_routine(self.fusion_s(query, choices, bias), len(mixed))
 
 
 class FusionNets(nn.Module):
-    """CMFD: K ways to fuse the modalities; a policy says for each time how many of them, in their order, are asked.
+    """CMFD: K ways to fuse the modalities, and a policy that says for each time which of them are asked."""
 
-    ``ordering``: ``ranked`` lets choice k enable nets 0 … k, ``unranked`` net k alone, ``free`` all of them.
-    """
-
-    def __init__(self, num_modalities: int, num_nets: int, num_heads: int, ordering: str, *, at_end: bool) -> None:
+    def __init__(self, num_modalities: int, num_nets: int, num_heads: int, ordering: Ordering, *, at_end: bool) -> None:
         super().__init__()
-        self.ordering = ordering
+        self.ordering: Ordering = ordering
         self.at_end = at_end
         self.proj1 = nn.ModuleList(
             [
@@ -100,14 +96,18 @@ class FusionNets(nn.Module):
     def forward(self, mixed: Tensor, specific: Tensor, lower: Level, tau: Tensor | None) -> tuple[Tensor, Tensor]:
         """``lower``: the modalities at twice the length; ``tau``: of the sampled policy, None takes the arg max.
 
-        Returns ``[routines, 256, T]`` and the choice, one-hot ``[routines, K, T]``.
+        Returns ``[routines, 256, T]`` and the choice, ``[routines, K, T]`` of 0 and 1.
         """
         fused = torch.stack([self._pool(net, lower.mask) for net in self._fuse(lower)], dim=2)
-        choice = self._choose(torch.cat(lower.features, dim=1), lower.mask, tau)
+        logits = self._pool(self.policy(torch.cat(lower.features, dim=1)), lower.mask)
+        choice = choose(logits, tau, self.ordering)
         query = -_per_step(self.proj2(torch.cat([mixed, specific], dim=1)))
-        nets = fused.permute(0, 3, 2, 1).flatten(0, 1)
-        bias = None if self.ordering == "free" else enabling(choice, self.ordering).transpose(1, 2).flatten(0, 1)
-        return _per_routine(self.fusion_f(query, nets, bias), len(mixed)), choice
+        nets = fused.permute(0, 3, 2, 1)
+        if self.ordering == "unranked":  # a softmax over one net has no gradient: the choice's own must pass by the net
+            nets = nets * choice.transpose(1, 2).unsqueeze(-1)
+        bias = attention_bias(choice, self.ordering)
+        found = self.fusion_f(query, nets.flatten(0, 1), bias.transpose(1, 2).flatten(0, 1))
+        return _per_routine(found, len(mixed)), choice
 
     def _fuse(self, lower: Level) -> list[Tensor]:
         """Each net's weighted sum of the modalities, refined: K of ``[routines, 256, 2T]``."""
@@ -122,15 +122,6 @@ class FusionNets(nn.Module):
         sums = [(weights[:, :, k : k + 1] * stacked).sum(1) for k in range(len(self.ffn))]
         return [layer(total, lower.mask) + total for layer, total in zip(self.ffn, sums, strict=True)]
 
-    def _choose(self, lower: Tensor, mask: Tensor | None, tau: Tensor | None) -> Tensor:
-        logits = self._pool(self.policy(lower), mask)
-        if tau is None:
-            return nn.functional.one_hot(logits.argmax(1), logits.shape[1]).transpose(1, 2).to(logits.dtype)
-        noise = -torch.empty_like(logits).exponential_().log()
-        soft = torch.softmax((logits + noise) / tau, dim=1)
-        hard = torch.zeros_like(soft).scatter_(1, soft.argmax(1, keepdim=True), 1.0)
-        return hard - soft.detach() + soft
-
     def _pool(self, values: Tensor, mask: Tensor | None) -> Tensor:
         return mean_over_time(values, mask) if self.at_end else halve(values, mask)
 
@@ -139,7 +130,7 @@ class FusionStage(nn.Module):
     """One stage of the mixed branch: base path, MSFD, CMFD, side by side."""
 
     def __init__(
-        self, num_modalities: int, num_nets: int, ms_heads: int, cm_heads: int, ordering: str, *, at_end: bool
+        self, num_modalities: int, num_nets: int, ms_heads: int, cm_heads: int, ordering: Ordering, *, at_end: bool
     ) -> None:
         super().__init__()
         self.conv = two_convolutions(3 * WIDTH)
@@ -164,17 +155,6 @@ def two_convolutions(width_in: int) -> MaskedSequential:
         MaskedBatchNorm1d(WIDTH),
         nn.ReLU(),
     )
-
-
-def enabling(choice: Tensor, ordering: str) -> Tensor:
-    """What a one-hot choice ``[routines, K, T]`` adds to the nets' attention scores: 0 for those it enables.
-
-    The choice's own gradient passes through (its value is cancelled), so that the policy learns.
-    """
-    ranks = torch.arange(choice.shape[1], device=choice.device).view(1, -1, 1)
-    chosen = choice.argmax(1, keepdim=True)
-    disabled = ranks > chosen if ordering == "ranked" else ranks != chosen
-    return disabled * _NEVER + (choice - choice.detach())
 
 
 def stack_masks(masks: list[Tensor | None]) -> Tensor | None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ..manifests.errors import ManifestError
+from ..manifests.streams import Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +51,22 @@ def only_stream(dims: Mapping[str, int], model: str) -> str:
 
 
 class ScoringModel(Protocol):
-    """The part of `torch.nn.Module` that training and evaluation use, with our types."""
+    """What the classes of `arabesque.models.table` have beside being a `torch.nn.Module`."""
+
+    Settings: ClassVar[type[Record]]
+    """What a user may set; its fields are the constructor's keyword arguments after the streams' dims."""
+    one_stream: ClassVar[bool]
+    """It reads a single stream."""
+    one_grid: ClassVar[bool]
+    """Its streams must have the same segments."""
 
     def __call__(self, batch: SegmentBatch) -> Judgement: ...
 
-    def train(self, mode: bool = True) -> Any: ...
 
-    def eval(self) -> Any: ...
+@runtime_checkable
+class Solvable(Protocol):
+    """A model that is fitted in one go instead of by gradients."""
+
+    def solve(self, batch: SegmentBatch, fractions: Tensor) -> None:
+        """``fractions float32 [routines]``: the scores as fractions of the range."""
+        ...

@@ -14,10 +14,18 @@ from torch import nn
 from ..manifests.errors import ManifestError
 
 MODELS: dict[str, str] = {
+    "bi-lstm": "recurrent:BiLstm",
     "context-attention": "context_attention:ContextAttention",
     "gdlt": "gdlt:Gdlt",
+    "joint-va": "joint_va:JointVa",
+    "late-fusion": "late_fusion:LateFusion",
+    "lstm": "recurrent:Lstm",
+    "ms-lstm": "ms_lstm:MsLstm",
+    "msaf": "msaf:Msaf",
     "pamfn": "pamfn:Pamfn",
     "pamfn-branch": "pamfn_branch:PamfnBranch",
+    "pooled-svr": "pooled_svr:PooledSvr",
+    "umt": "umt:Umt",
 }
 """Name on the command line → ``module:class`` in this package."""
 

@@ -1,0 +1,108 @@
+"""MS-LSTM (Xu et al., TCSVT 2019): attention picks moments for one LSTM, skip-LSTMs read three time scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import NonNegativeFloat
+from torch import Tensor, nn
+
+from ..manifests.streams import Record
+from .masked_layers import MaskedBatchNorm1d, MaskedSequential, zero_padding
+from .masking import masked_softmax
+from .pamfn_branch import at_least
+from .scoring import Judgement, SegmentBatch, only_stream
+from .skip_lstm import SkipLstm
+
+NARROW = 128
+HIDDEN = 256
+MOMENTS = 50
+SCALES = ((2, 1), (4, 2), (8, 4))
+"""Kernel and stride of each, in segments"""
+
+
+class MsLstmSettings(Record):
+    dropout: NonNegativeFloat = 0.0
+    penalty_weight: NonNegativeFloat = 1.0
+    bounded: bool = False
+
+
+class MsLstm(nn.Module):
+    """``bounded``: a sigmoid at the end. As published there is none, and raw scores are predicted: train it with the
+    protocol's ``score_range`` at (0, 1), in which a fraction is a score.
+
+    ``penalty_weight``: of ``‖AAᵀ - I‖² / routines``, which keeps the attended moments apart. ``dropout`` is ours.
+    """
+
+    Settings: ClassVar[type[Record]] = MsLstmSettings
+    one_stream: ClassVar[bool] = True
+    one_grid: ClassVar[bool] = False
+
+    def __init__(
+        self, dims: Mapping[str, int], *, dropout: float = 0.0, penalty_weight: float = 1.0, bounded: bool = False
+    ) -> None:
+        super().__init__()
+        self.stream = only_stream(dims, "ms-lstm")
+        self.penalty_weight = penalty_weight
+        self.bounded = bounded
+        self.conv = MaskedSequential(nn.Conv1d(dims[self.stream], NARROW, 1), nn.ReLU(), MaskedBatchNorm1d(NARROW))
+        self.moments = MomentAttention()
+        self.lstm = nn.LSTM(NARROW, HIDDEN, batch_first=True)
+        self.scales = nn.ModuleList([Scale(kernel, stride) for kernel, stride in SCALES])
+        self.narrowing = nn.ModuleList([nn.Linear(HIDDEN, 64) for _ in range(1 + len(SCALES))])
+        self.head = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(64 * (1 + len(SCALES)), 64), nn.ReLU(), nn.Linear(64, 1)
+        )
+
+    def forward(self, batch: SegmentBatch) -> Judgement:
+        features, mask = at_least(batch.features[self.stream], batch.masks[self.stream], max(k for k, _ in SCALES))
+        assert mask is not None
+        segments = zero_padding(self.conv(features.transpose(1, 2), mask), mask)
+        moments, overlap, weights = self.moments(segments.transpose(1, 2), mask)
+        states = [self.lstm(moments)[0][:, -1], *(scale(segments, mask) for scale in self.scales)]
+        narrow = [torch.relu(layer(state)) for layer, state in zip(self.narrowing, states, strict=True)]
+        score = self.head(torch.cat(narrow, dim=1)).squeeze(-1)
+        importance = weights.mean(1)[:, : batch.features[self.stream].shape[1]]
+        return Judgement(
+            torch.sigmoid(score) if self.bounded else score,
+            penalty=self.penalty_weight * overlap,
+            importance={self.stream: importance},
+        )
+
+
+class MomentAttention(nn.Module):
+    """Fifty weighted means over the routine, the S-LSTM's input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Sequential(nn.Linear(NARROW, 64, bias=False), nn.Tanh(), nn.Linear(64, MOMENTS, bias=False))
+        self.norm = nn.BatchNorm1d(NARROW)
+
+    def forward(self, segments: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``[routines, T, 128]`` → moments ``[routines, 50, 128]``, their overlap, weights ``[routines, 50, T]``."""
+        weights = masked_softmax(self.logits(segments).transpose(1, 2), mask.unsqueeze(1))
+        moments = self.norm((weights @ segments).transpose(1, 2)).transpose(1, 2)
+        surplus = weights @ weights.transpose(1, 2) - torch.eye(MOMENTS, device=weights.device)
+        return moments, surplus.square().sum() / len(segments), weights
+
+
+class Scale(nn.Module):
+    """One path of the M-LSTM: a strided convolution, then a skip-LSTM."""
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(NARROW, HIDDEN, kernel, stride)
+        self.norm = MaskedBatchNorm1d(HIDDEN)
+        self.lstm = SkipLstm(HIDDEN, HIDDEN)
+
+    def forward(self, segments: Tensor, mask: Tensor) -> Tensor:
+        """``[routines, 128, T]`` → ``[routines, 256]``; windows that reach into padding do not count."""
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        lengths = mask.sum(1)
+        windows = torch.where(lengths > 0, ((lengths - kernel).clamp(min=0) // stride) + 1, 0)
+        values = torch.relu(self.conv(segments))
+        inside = torch.arange(values.shape[2], device=mask.device) < windows[:, None]
+        values = zero_padding(self.norm(values, inside), inside)
+        return self.lstm(values.transpose(1, 2), inside)
