@@ -21,6 +21,7 @@ from .shard_reading import length, read_outcomes, read_places, read_table, store
 from .shard_writing import shard_bytes
 from .shards import OUTCOMES, PROGRESS, RowPlace, StoredOutcome, shard_name, shards_in, stream_folder, writer_of
 from .store_index import NewestOutcomes, current_rows, newest_outcomes
+from .store_manifest import read_manifest
 from .writer_locks import WriterLock, living_writers, reorganising
 
 _OUTCOME_BYTES = 400  # about what one takes in memory
@@ -55,7 +56,7 @@ def compact(root: Path | str, writer_id: str | None = None, *, max_shard_bytes: 
 
     Other living writers' files are not touched. Waits while another process puts the same store in order.
     """
-    folder = LocalFolder(Path(root))
+    folder = _folder_of_store(root)
     with reorganising(folder.root), WriterLock(folder.root) as lock:
         folder.sweep(lambda: living_writers(folder.root))
         streams = [name.removeprefix("stream=") for name in folder.folders() if name.startswith("stream=")]
@@ -81,7 +82,7 @@ def set_aside_stale(root: Path | str, stream: str, settings_digest: str) -> int:
     For when a stream's settings change, before or after its manifest does: plain Parquet readers then never see two
     settings mixed.
     """
-    folder = LocalFolder(Path(root))
+    folder = _folder_of_store(root)
     moved = set[tuple[str, str]]()
     with reorganising(folder.root), WriterLock(folder.root) as lock:
         for sequence, shard in enumerate(shards_in(folder, stream_folder(stream))):
@@ -91,6 +92,11 @@ def set_aside_stale(root: Path | str, stream: str, settings_digest: str) -> int:
             if stale:
                 _set_aside(folder, shard, rows, settings_digest, shard_name("", lock.writer_id, sequence))
     return len(moved)
+
+
+def _folder_of_store(root: Path | str) -> LocalFolder:
+    read_manifest(root)  # nothing is touched, nor a lock file made, in a folder that is no store
+    return LocalFolder(Path(root))
 
 
 def _set_aside(folder: LocalFolder, shard: str, rows: Sequence[RowPlace], current: str, new_name: str) -> None:

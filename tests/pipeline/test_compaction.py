@@ -170,6 +170,13 @@ def test_rows_of_other_settings_are_set_aside(tmp_path):
     assert set_aside_stale(tmp_path, "ast", settings_of("ast")) == 0
 
 
+def test_a_folder_that_is_no_store_is_not_touched(tmp_path):
+    for act in (compact, lambda root: set_aside_stale(root, "vst", settings_of("vst"))):
+        with pytest.raises(StoreError, match=r"arabesque\.toml: not there"):
+            act(tmp_path / "nowhere")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_settings_digest_cannot_lead_out_of_the_store(tmp_path, monkeypatch):
     changed = manifest()
     changed["streams"]["vst"]["settings_digest"] = "../../up"
