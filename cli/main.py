@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..manifests.errors import ArabesqueError, ManifestError
-from . import demo, doctor, extract, recipes, status, train, weights
+from . import compare, demo, doctor, export, extract, import_features, recipes, status, train, weights
 
 commands = typer.Typer(
     name="arabesque",
@@ -29,6 +29,9 @@ commands.command("extract")(extract.extract)
 commands.command("status")(status.status)
 commands.command("recipes")(recipes.recipes)
 commands.command("train")(train.train)
+commands.command("compare")(compare.compare)
+commands.command("import")(import_features.import_features)
+commands.command("export")(export.export)
 commands.command("demo")(demo.demo)
 commands.command("doctor")(doctor.doctor)
 commands.add_typer(weights.app, name="weights")

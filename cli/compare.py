@@ -1,0 +1,139 @@
+"""``arabesque compare``: are these the same features, and if not, why?"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .import_features import FORMAT_HELP, NAME_HELP, TRUST_HELP, show_files, stream_labels
+
+if TYPE_CHECKING:
+    from ..pipeline.comparing import Comparison, Pairing
+
+MAX_LINES = 20
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A feature store, or a folder or file of features.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The same; usually what somebody published.")],
+    stream: Annotated[str | None, typer.Option(help="Compare this stream; names it where files do not.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help=NAME_HELP)] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Largest relative error of the same: difference over the largest number.")
+    ] = 1e-4,
+    common: Annotated[bool, typer.Option("--common", help="Videos that only one side has make no difference.")] = False,
+    format_a: Annotated[str | None, typer.Option(help=FORMAT_HELP)] = None,
+    format_b: Annotated[str | None, typer.Option(help="The same of B.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help=TRUST_HELP)] = False,
+    all_pairs: Annotated[bool, typer.Option("--all", help="Show every video, not the first that differ.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Everything, cosines of all segments included, as JSON.")
+    ] = False,
+) -> None:
+    """Compare two sets of features, video by video and stream by stream, and say why they differ.
+
+    Exit status: 0 the same, 3 different (videos on one side only included), 1 a file is damaged or not trusted, 2 wrong
+    usage.
+    """
+    from ..pipeline.comparing import compared, paired
+    from ..pipeline.feature_files import of_stream, opened
+
+    labels = stream_labels(name)
+    with (
+        opened(a, format_a, trust=trust, names=labels) as side_a,
+        opened(b, format_b, trust=trust, names=labels) as side_b,
+        show_files("comparing") as on_pair,
+    ):
+        pairing = paired(of_stream(side_a, stream), of_stream(side_b, stream))
+        found: list[Comparison] = []
+        for one in compared(pairing.pairs, tolerance):
+            found.append(one)
+            on_pair(len(found), len(pairing.pairs))
+    same = all(one.same for one in found) and (common or not (pairing.only_a or pairing.only_b))
+    if as_json:
+        typer.echo(json.dumps(_report(pairing, found, tolerance, same=same), indent=2, ensure_ascii=False))
+    else:
+        _print(pairing, found, tolerance, None if all_pairs else MAX_LINES)
+    raise typer.Exit(0 if same else 3)
+
+
+def _report(pairing: Pairing, found: Sequence[Comparison], tolerance: float, *, same: bool) -> dict[str, Any]:
+    return {
+        "same": same,
+        "tolerance": tolerance,
+        "findings": _findings(found),
+        "only_in_a": [list(name) for name in pairing.only_a],
+        "only_in_b": [list(name) for name in pairing.only_b],
+        "pairs": [_pair(one) for one in found],
+    }
+
+
+def _pair(one: Comparison) -> dict[str, Any]:
+    return {
+        "video_id": one.video_id,
+        "stream": one.stream,
+        "same": one.same,
+        "shape_a": list(one.shape_a),
+        "shape_b": list(one.shape_b),
+        "cosine_min": min(one.cosines, default=None),
+        "cosine_mean": math.fsum(one.cosines) / len(one.cosines) if one.cosines else None,
+        "cosines": list(one.cosines),
+        "max_error": one.max_error,
+        "relative_error": one.relative_error,
+        "diagnosis": one.finding.name if one.finding else None,
+        "explanation": one.finding.sentence if one.finding else None,
+    }
+
+
+def _findings(found: Sequence[Comparison]) -> dict[str, dict[str, int]]:
+    """Stream → how many videos have which diagnosis, the most frequent first."""
+    counts: dict[str, Counter[str]] = {}
+    for one in found:
+        counts.setdefault(one.stream, Counter())[one.finding.name if one.finding else "same"] += 1
+    return {stream: dict(names.most_common()) for stream, names in counts.items()}
+
+
+def _print(pairing: Pairing, found: Sequence[Comparison], tolerance: float, most: int | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = list(found) if most is None else [one for one in found if not one.same][:most]
+    if shown:
+        table = Table(title=f"A against B, same up to a relative error of {tolerance:g}", title_justify="left")
+        table.add_column("video", overflow="fold")
+        table.add_column("stream")
+        for title in ("shape A", "shape B", "cosine min", "mean", "max error", "relative"):
+            table.add_column(title, justify="right")
+        table.add_column("diagnosis", overflow="fold")
+        for one in shown:
+            table.add_row(*_cells(one))
+        Console().print(table)
+    for stream, counts in _findings(found).items():
+        print(f"{stream or 'features'}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    different = sum(not one.same for one in found)
+    if most is not None and different > most:
+        print(f"… the first {most} of {different} that differ; --all shows every video, --json everything")
+    for side, names in (("A", pairing.only_a), ("B", pairing.only_b)):
+        _print_lone(side, names, most)
+
+
+def _cells(one: Comparison) -> tuple[str, ...]:
+    pair = _pair(one)
+    numbers = (pair["cosine_min"], pair["cosine_mean"], one.max_error, one.relative_error)
+    shapes = ("×".join(map(str, shape)) for shape in (one.shape_a, one.shape_b))
+    diagnosis = f"{one.finding.name}: {one.finding.sentence}" if one.finding else "same"
+    return (one.video_id, one.stream, *shapes, *("" if n is None else f"{n:.4g}" for n in numbers), diagnosis)
+
+
+def _print_lone(side: str, names: Sequence[tuple[str, str]], most: int | None) -> None:
+    if names:
+        listed = ", ".join(f"{video_id} {stream}".rstrip() for video_id, stream in names[:most])
+        more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
+        print(f"only in {side}, {len(names)}: {listed}{more}", file=sys.stdout)
