@@ -6,11 +6,12 @@ The blocks of a row, in order, are in `Motion.blocks`. A segment in which nothin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ..manifests.streams import Geometry, Precision, Record, ShortSide
 from .athlete_motion import AthleteMotion, follow_athlete
@@ -66,7 +67,7 @@ class Motion:
     """Classical motion features; see `BLOCKS`."""
 
     class Settings(Record):
-        short_side_px: int = 144
+        short_side_px: Annotated[int, Field(ge=48)] = 144
 
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ()

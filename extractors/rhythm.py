@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ..manifests.streams import Geometry, Precision, Record, ShortSide
 from .athlete_motion import follow_athlete
@@ -44,7 +45,7 @@ class Rhythm:
     """Classical music features and how motion follows them; see `BLOCKS`."""
 
     class Settings(Record):
-        short_side_px: int = 144
+        short_side_px: Annotated[int, Field(ge=48)] = 144
 
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ()

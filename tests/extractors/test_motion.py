@@ -151,6 +151,30 @@ def test_a_score_board_is_not_the_athlete() -> None:
     assert (boxes[:, 0] > -0.3).all()
 
 
+def test_a_score_board_alone_is_nobody() -> None:
+    frames = film(None, pan(0.3))
+    frames[:, 6:46, 8:90] = grain(40, 82, 5, 200)
+    motion = followed(frames)
+    inside = motion.evidence[:, 4:13, 6:27]
+    assert np.hypot(*np.moveaxis(motion.own[:, 4:13, 6:27], -1, 0)).mean() > 0.2
+    assert inside.mean() < 0.02
+
+
+def test_a_blank_wall_does_not_move_when_the_camera_pans() -> None:
+    """Where there is no texture flow is nought, whatever the camera does."""
+    frames = film(None, pan(0.3))
+    frames[:, 60:] = 210
+    motion = followed(frames)
+    assert np.hypot(*np.moveaxis(motion.own[:, 30:], -1, 0)).mean() > 0.1
+    assert motion.evidence[:, 30:].mean() < 0.02
+
+
+def test_the_quarters_are_the_bodys() -> None:
+    row = features(film(lambda time_s: (0.35 + 0.05 * np.sin(6 * time_s), 0.2), num_frames=19))
+    quarters = ("top_left", "top_right", "bottom_left", "bottom_right")
+    assert all(0.05 < row[f"body_flow.{quarter}.still"] < 0.95 for quarter in quarters)
+
+
 @pytest.mark.parametrize(("growth", "turn"), [(0.01, 0.0), (-0.01, 0.0), (0.0, 0.01)])
 def test_zoom_and_turn_are_told_apart(growth: float, turn: float) -> None:
     wall = grain(HEIGHT, WIDTH, 0, 120)

@@ -119,7 +119,9 @@ def test_tempo_and_onsets_are_the_drums(tempo_bpm: float) -> None:
     assert row["tempo.regularity"] > 0.4
     assert row["onsets.per_second"] == pytest.approx(len(strokes) / SECONDS, abs=0.3)
     music = listen(drum(strokes))
-    assert np.abs(music.onset_times_s[:, None] - strokes).min(axis=1).max() < 0.03
+    late_s = music.onset_times_s - strokes[np.abs(music.onset_times_s[:, None] - strokes).argmin(axis=1)]
+    assert np.abs(late_s).max() < 0.03
+    assert abs(np.median(late_s)) < 0.012
     assert np.abs(music.beats_s[:, None] - strokes).min(axis=1).max() < 0.05
 
 
@@ -157,6 +159,13 @@ def test_lateness_is_what_it_is(tempo_bpm: float, late_s: float) -> None:
     assert row["synchrony.lateness_size"] == abs(row["synchrony.lateness"])
     assert row["synchrony.best_correlation"] > 0.7
     assert row["synchrony.share_at_beat_rate"] > 0.5
+
+
+@pytest.mark.parametrize("late_s", [-0.1, -0.05, 0.05, 0.1])
+def test_of_lags_that_fit_alike_the_nearest_is_meant(late_s: float) -> None:
+    """At 180 beats a minute the same movement is also a third of a second earlier or later."""
+    row = heard(drum(beats(180)), accents(beats(180), late_s))
+    assert row["synchrony.best_lag"] == pytest.approx(late_s, abs=0.045)
 
 
 def test_on_the_beat_and_between_the_beats_are_told_apart() -> None:
