@@ -24,8 +24,8 @@ class MsafSettings(Record):
 class Msaf(nn.Module):
     """Two stages of convolutions per stream, with a split-attention module between the streams after each.
 
-    ``num_blocks``: into how many the 256 channels are split; ``lowest_attention``: the floor λ under every block's weight. PAMFN's 5.56 M variant is unpublished, so that
-    numbers need not agree with its tables.
+    ``num_blocks``: into how many the 256 channels are split; ``lowest_attention``: the floor λ under every weight.
+    PAMFN's 5.56 M variant is unpublished, so that numbers need not agree with its tables.
     """
 
     Settings: ClassVar[type[Record]] = MsafSettings
