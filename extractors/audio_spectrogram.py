@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from ..manifests.streams import Precision, Record
+from ..manifests.streams import AudioWindows, Precision, Record, Resampler
 from .audio_spectrogram_network import DIM, PATCH_FRAMES, WHOLE_INPUT_FRAMES, load_spectrogram_transformer
 from .batching import rows_by_shape
 from .checkpoints import Weights
@@ -35,6 +35,12 @@ class AudioSpectrogramTransformer:
         told_rate_hz: PositiveInt = 16000
         """What the filterbank is told that it is; PAMFN's code says the rate of the original file."""
         channel: Literal["mean", "first"] = "mean"
+        """The mean of all channels, or the first alone: what Kaldi's filterbank takes of a stereo track."""
+        resampler: Resampler = "soxr"
+        windows: AudioWindows = "interval"
+        remove_mean: bool = False
+        """Of the whole track, before it is cut, as in PAMFN's code; the filterbank removes the mean of every window, so
+        that it shows in the last digits only."""
         input_frames: Annotated[int, Field(ge=PATCH_FRAMES)] | Literal["all"] = WHOLE_INPUT_FRAMES
         """Filterbank frames of 10 ms that the network sees: shorter sound is padded with zeros, longer sound is cut off
         at the end. "all" takes what there is, at least the 16 frames of one patch."""
@@ -58,6 +64,9 @@ class AudioSpectrogramTransformer:
         rate_hz: int,
         told_rate_hz: int,
         channel: Literal["mean", "first"],
+        resampler: Resampler,
+        windows: AudioWindows,
+        remove_mean: bool,
         input_frames: int | Literal["all"],
         padding: Literal["before-normalisation", "after-normalisation"],
         mean: float,
@@ -66,7 +75,7 @@ class AudioSpectrogramTransformer:
     ) -> None:
         self.dim = DIM
         self.frames = None
-        self.audio = AudioNeed(rate_hz, channel)
+        self.audio = AudioNeed(rate_hz, channel, resampler, remove_mean, windows)
         self.batch_size = 4 if device.type == "cpu" else 32
         self._network = load_spectrogram_transformer(weights["network"], layer_norm_eps).to(device)
         self._device = device

@@ -1,4 +1,4 @@
-"""Items of different shapes in one call of `forward`: equal shapes run together, rows come back in order."""
+"""Items of different shapes in one call of `forward`: those that are alike run together, rows come back in order."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def rows_by_shape(items: Sequence[Tensor], compute: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """One float32 row for each item; ``compute`` turns a stack ``[n, ...]`` of equal shapes into ``[n, dim]``."""
-    positions: dict[torch.Size, list[int]] = {}
+    """One float32 row for each item; ``compute`` turns a stack ``[n, ...]`` of like items into ``[n, dim]``."""
+    positions: dict[tuple[torch.Size, torch.dtype], list[int]] = {}
     for position, item in enumerate(items):
-        positions.setdefault(item.shape, []).append(position)
+        positions.setdefault((item.shape, item.dtype), []).append(position)
     rows: dict[int, Tensor] = {}
     for together in positions.values():
         batch = torch.stack([items[position] for position in together])

@@ -7,6 +7,7 @@ do the work themselves (torch's uint8 kernel is PIL's algorithm); on another dev
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -39,10 +40,20 @@ def apply_geometry(frames: Tensor, geometry: Geometry) -> Tensor:
     for step in geometry.steps:
         size = _size_after(step, frames.shape[-2], frames.shape[-1])
         if isinstance(step, CenterCrop):
-            frames = center_crop(frames, size)
+            frames = center_crop(frames, size, step.odd_margin)
         elif size != tuple(frames.shape[-2:]):
-            frames = _resize(frames, size, geometry.interpolation, geometry.antialias)
+            antialias = geometry.antialias if step.antialias == "as-geometry" else step.antialias
+            frames = _resize(frames, size, geometry.interpolation, antialias)
     return frames
+
+
+def crop(values: Tensor, geometry: Geometry) -> Tensor:
+    """The crops of a geometry alone, for ``[..., height, width]`` of any type; its other steps raise ValueError."""
+    for step in geometry.steps:
+        if not isinstance(step, CenterCrop):
+            raise ValueError(f"only crops suit values that are no picture, not {type(step).__name__}")
+        values = center_crop(values, step.center_crop_px, step.odd_margin)
+    return values
 
 
 def normalise(frames: Tensor, normalisation: Normalisation, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -61,13 +72,14 @@ def normalise(frames: Tensor, normalisation: Normalisation, dtype: torch.dtype =
     return frames.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)
 
 
-def center_crop(frames: Tensor, size: ImageSize) -> Tensor:
-    """The centre of ``[..., height, width]``, padded with zeros where it is smaller; torchvision's rounding."""
+def center_crop(frames: Tensor, size: ImageSize, odd_margin: Literal["half-even", "down"] = "half-even") -> Tensor:
+    """The centre of ``[..., height, width]``, padded with zeros where it is smaller; see `CenterCrop`."""
     short_of = [max(wanted - given, 0) for wanted, given in zip(size, frames.shape[-2:], strict=True)]
     if any(short_of):
         (above, below), (left, right) = ((missing // 2, (missing + 1) // 2) for missing in short_of)
         frames = functional.pad(frames, (left, right, above, below))
-    top, left = (round((given - wanted) / 2) for wanted, given in zip(size, frames.shape[-2:], strict=True))
+    margins = (given - wanted for wanted, given in zip(size, frames.shape[-2:], strict=True))
+    top, left = (round(margin / 2) if odd_margin == "half-even" else margin // 2 for margin in margins)
     return frames[..., top : top + size[0], left : left + size[1]]
 
 
@@ -76,7 +88,7 @@ def _size_after(step: GeometryStep, height: int, width: int) -> ImageSize:
         side = step.short_side_px
         return (side, side * width // height) if height <= width else (side * height // width, side)
     if isinstance(step, Height):
-        return step.height_px, max(step.height_px * width // height, 1)
+        return step.height_px, max((2 * step.height_px * width + height) // (2 * height), 1)
     return step.center_crop_px if isinstance(step, CenterCrop) else step.size_px
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
-from pydantic import PositiveFloat, PositiveInt, field_validator
+from pydantic import PositiveFloat, field_validator, model_validator
 from torch import Tensor
 
-from ..manifests.streams import Geometry, Precision, Record, ShortSide
+from ..manifests.streams import CenterCrop, Geometry, Precision, Record, ShortSide
 from .batching import rows_by_shape
 from .checkpoints import Weights
-from .geometry import center_crop
+from .geometry import apply_geometry, crop
 from .i3d import FEATURE_DIM, load_i3d
-from .optical_flow import METHODS, MethodName, Preset, Quantisation, quantise
+from .optical_flow import CONVENTIONS, METHODS, MethodName, Preset, Quantisation, denseflow_images
 from .precision import DTYPES, inference
 from .protocol import FrameNeed, SegmentInput
 
@@ -30,7 +30,8 @@ class GrayClip:
 
 
 class I3DFlow:
-    """Prepared: flow as ``float32 [time, 2, height, width]``, or the clip where its method runs on the device."""
+    """Prepared: flow as ``[time, 2, height, width]``, float32 in pixels or uint8 as images; the clip itself where
+    the method runs on the device."""
 
     class Settings(Record):
         """Flow is computed on what ``geometry`` leaves, then cropped: vectors stay in pixels of the resized frame."""
@@ -40,9 +41,13 @@ class I3DFlow:
         preset: Preset = "medium"
         """Speed against accuracy, for ``dis`` alone."""
         quantisation: Quantisation = "clamp20"
+        """``clamp20``: as the weights were trained. ``denseflow8``: denseflow's 8-bit images, which PAMFN's code read.
+        ``video-features``: that extractor's levels, rounded but not stored."""
         bound_px: PositiveFloat = 20.0
         """Where ``denseflow8`` saturates; denseflow's own default is 32, and PAMFN does not tell which it used."""
-        crop_px: tuple[PositiveInt, PositiveInt] = (224, 224)
+        flow_geometry: Geometry = Geometry(steps=(CenterCrop(center_crop_px=(224, 224)),))
+        """From the flow to what the network sees. Flow in pixels can be cropped only: stretched, its vectors would be
+        wrong. Published pipelines stretch 8-bit flow images all the same (PAMFN: as its colour frames)."""
         batch_norm_eps: PositiveFloat = 1e-3
 
         @field_validator("geometry")
@@ -51,6 +56,13 @@ class I3DFlow:
             if not geometry.gray:
                 raise ValueError("optical flow is computed on gray frames; set gray = true")
             return geometry
+
+        @model_validator(mode="after")
+        def _only_images_are_resized(self) -> Self:
+            crops_only = all(isinstance(step, CenterCrop) for step in self.flow_geometry.steps)
+            if self.flow_geometry.gray or (self.quantisation != "denseflow8" and not crops_only):
+                raise ValueError('flow_geometry takes crops alone, and resizes only with quantisation = "denseflow8"')
+            return self
 
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ("network",)
@@ -66,7 +78,7 @@ class I3DFlow:
         preset: Preset,
         quantisation: Quantisation,
         bound_px: float,
-        crop_px: tuple[int, int],
+        flow_geometry: Geometry,
         batch_norm_eps: float,
     ) -> None:
         self.dim = FEATURE_DIM
@@ -79,24 +91,28 @@ class I3DFlow:
         self._flow_runs_in = METHODS[method].runs_in
         self._quantisation: Quantisation = quantisation
         self._bound_px = bound_px
-        self._crop_px = crop_px
+        self._flow_geometry = flow_geometry
         self._network = load_i3d(weights["network"], in_channels=2, batch_norm_eps=batch_norm_eps).to(device)
 
     def prepare(self, segment: SegmentInput) -> Tensor | GrayClip:
         assert segment.frames is not None
         clip = GrayClip(segment.frames[:, 0], segment.has_next_frame)
-        return self._cropped_flow(clip) if self._flow_runs_in == "prepare" else clip
+        return self._flow_of(clip) if self._flow_runs_in == "prepare" else clip
 
     def forward(self, prepared: Sequence[Tensor | GrayClip]) -> list[Tensor | None]:
         with inference(self._device, self._precision):
-            flows = [self._cropped_flow(item) if isinstance(item, GrayClip) else item for item in prepared]
+            flows = [self._flow_of(item) if isinstance(item, GrayClip) else item for item in prepared]
             return [*rows_by_shape(flows, self._features)]
 
-    def _cropped_flow(self, clip: GrayClip) -> Tensor:
-        flow = center_crop(self._flow(clip.gray), self._crop_px)
+    def _flow_of(self, clip: GrayClip) -> Tensor:
+        flow = self._flow(clip.gray)
+        if self._quantisation == "denseflow8":
+            flow = apply_geometry(denseflow_images(flow, self._bound_px), self._flow_geometry)
+        else:
+            flow = crop(flow, self._flow_geometry)
         # as PAMFN does at a video's end: the last frame's motion is taken to go on
         return flow.contiguous() if clip.has_next_frame else torch.cat([flow, flow[-1:]])
 
     def _features(self, flows: Tensor) -> Tensor:
-        clips = quantise(flows.to(self._device), self._quantisation, self._bound_px)
+        clips = CONVENTIONS[self._quantisation](flows.to(self._device))
         return self._network(clips.to(DTYPES[self._precision]).transpose(1, 2))

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from ..manifests.streams import CenterCrop, Geometry, Normalisation, Precision, Record, ShortSide
 from .batching import rows_by_shape
+from .blank_frames import around_blanks, normalise_rest
 from .checkpoints import Weights
-from .geometry import normalise
 from .i3d import FEATURE_DIM, load_i3d
 from .precision import DTYPES, inference
 from .protocol import FrameNeed, SegmentInput
 
 
 class I3DRgb:
-    """Prepared: ``uint8 [time, 3, height, width]``."""
+    """Prepared: ``uint8 [time, 3, height, width]``, or the same normalised where some frames are blank."""
 
     class Settings(Record):
         """Defaults: what the weights were trained with, and ACTION-NET as printed."""
@@ -51,13 +51,12 @@ class I3DRgb:
         self._network = load_i3d(weights["network"], in_channels=3, batch_norm_eps=batch_norm_eps).to(device)
 
     def prepare(self, segment: SegmentInput) -> Tensor:
-        assert segment.frames is not None
-        return segment.frames
+        return around_blanks(segment, self._normalisation)
 
     def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:
         with inference(self._device, self._precision):
             return [*rows_by_shape(prepared, self._features)]
 
     def _features(self, clips: Tensor) -> Tensor:
-        clips = normalise(clips.to(self._device), self._normalisation, DTYPES[self._precision])
+        clips = normalise_rest(clips.to(self._device), self._normalisation).to(DTYPES[self._precision])
         return self._network(clips.transpose(1, 2))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 MethodName = Literal["dis", "farneback"]
 Preset = Literal["ultrafast", "fast", "medium"]
-Quantisation = Literal["clamp20", "denseflow8"]
+Quantisation = Literal["clamp20", "denseflow8", "video-features"]
 
 Flow = Callable[[Tensor], Tensor]
 """Gray frames ``uint8 [time, height, width]`` to ``float32 [time - 1, 2, height, width]``: what moved how many pixels
@@ -73,15 +73,28 @@ def clamp20(flow: Tensor) -> Tensor:
     return flow.clamp(-20, 20) / 20
 
 
-def denseflow8(flow: Tensor, bound_px: float) -> Tensor:
-    """denseflow's 8-bit images, then ``(x / 255 - .5) / .5``. No motion is level 128, hence 1 / 255."""
-    levels = (255 * (flow + bound_px) / (2 * bound_px)).round().clamp(0, 255)
-    return (levels / 255 - 0.5) / 0.5
+def video_features(flow: Tensor) -> Tensor:
+    """video_features: clipped to ±20 px, rounded to 257 levels about 128. No motion is 1 / 255, 20 px are 257 / 255."""
+    levels = (128 + 255 / 40 * flow.clamp(-20, 20)).round()
+    return 2 * levels / 255 - 1
 
 
-def quantise(flow: Tensor, quantisation: Quantisation, bound_px: float) -> Tensor:
-    """Flow in pixels to network input in −1 … 1; ``bound_px`` matters to ``denseflow8`` alone."""
-    return clamp20(flow) if quantisation == "clamp20" else denseflow8(flow, bound_px)
+def denseflow_images(flow: Tensor, bound_px: float) -> Tensor:
+    """denseflow's 8-bit images, before JPEG: uint8, ±``bound_px`` and more are 0 and 255, no motion is 128."""
+    return (255 * (flow + bound_px) / (2 * bound_px)).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_images(images: Tensor) -> Tensor:
+    """``(x / 255 - .5) / .5`` of 8-bit flow images. No motion is 1 / 255."""
+    return (images.float() / 255 - 0.5) / 0.5
+
+
+CONVENTIONS: Mapping[Quantisation, Callable[[Tensor], Tensor]] = {
+    "clamp20": clamp20,
+    "denseflow8": from_images,
+    "video-features": video_features,
+}
+"""The last step to network input in −1 … 1: from 8-bit images for ``denseflow8``, for the others from pixels."""
 
 
 def _pairwise(gray: Tensor, flow: Callable[[NDArray, NDArray], NDArray]) -> Tensor:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 
-from ..manifests.streams import Geometry, Record
+from ..manifests.streams import AudioWindows, Geometry, Record, Resampler
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,17 @@ class AudioNeed:
 
     rate_hz: int
     channel: Literal["mean", "first"] = "mean"
+    resampler: Resampler = "soxr"
+    remove_mean: bool = False
+    windows: AudioWindows = "interval"
+
+    @property
+    def needs_whole_track(self) -> bool:
+        """Then no segment is ready before the last sample, and the track is held: 6 MB for 100 s at 16 kHz.
+
+        Memory grows with the track, so that no stream should ask for frames beside it.
+        """
+        return self.remove_mean or self.windows == "equal-split"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +64,9 @@ class SegmentInput:
     """``float32 [samples]``, on the CPU; silence where the track has a gap."""
     has_next_frame: bool = False
     """The last of ``frames`` is the one after the segment, which `FrameNeed.next_frame` asked for."""
+    blank_frames: tuple[int, ...] = ()
+    """Positions in ``frames``, black there, that stand for no picture and are zero after normalisation: see
+    `Sampling.zero_last_frame`, which only the extractors of `table.TAKE_BLANK_FRAMES` accept."""
 
 
 class Extractor(Protocol):

@@ -15,7 +15,7 @@ from .geometry import apply_geometry, normalise
 from .person import Box, PersonDetector
 from .precision import inference
 from .protocol import FrameNeed, SegmentInput
-from .resnet import DIM, IMAGENET, load_resnet50
+from .resnet import DIM, IMAGENET, FcBias, load_resnet50
 
 
 class ResNetCrop:
@@ -25,6 +25,7 @@ class ResNetCrop:
         crop_geometry: Geometry = Geometry(steps=(Size(size_px=(224, 224)),))
         """From the crop, whatever its shape, to what the network sees."""
         normalisation: Normalisation = IMAGENET
+        fc_bias_seed: FcBias = "none"
         person_threshold: float = Field(default=0.25, ge=0, le=1)
         margin: float = Field(default=0.0, ge=0)
         """Widens the box on each of its four sides by this share of its width or height."""
@@ -43,6 +44,7 @@ class ResNetCrop:
         precision: Precision,
         crop_geometry: Geometry,
         normalisation: Normalisation,
+        fc_bias_seed: FcBias,
         person_threshold: float,
         margin: float,
         no_person: Literal["whole-frame", "drop"],
@@ -51,7 +53,7 @@ class ResNetCrop:
         self.frames = FrameNeed(Geometry(steps=()))
         self.audio = None
         self.batch_size = 8 if device.type == "cpu" else 32
-        self._network = load_resnet50(weights["network"]).to(device)
+        self._network = load_resnet50(weights["network"], fc_bias_seed).to(device)
         self._detector = PersonDetector(weights["detector"], device, person_threshold)
         self._device = device
         self._precision: Precision = precision

@@ -13,7 +13,7 @@ from .checkpoints import Weights
 from .geometry import normalise
 from .precision import inference
 from .protocol import FrameNeed, SegmentInput
-from .resnet import DIM, IMAGENET, load_resnet50
+from .resnet import DIM, IMAGENET, FcBias, load_resnet50
 
 
 class ResNetFrame:
@@ -23,6 +23,7 @@ class ResNetFrame:
         geometry: Geometry = Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 224))))
         """As torchvision evaluates these weights."""
         normalisation: Normalisation = IMAGENET
+        fc_bias_seed: FcBias = "none"
 
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ("network",)
@@ -35,12 +36,13 @@ class ResNetFrame:
         precision: Precision,
         geometry: Geometry,
         normalisation: Normalisation,
+        fc_bias_seed: FcBias,
     ) -> None:
         self.dim = DIM
         self.frames = FrameNeed(geometry)
         self.audio = None
         self.batch_size = 8 if device.type == "cpu" else 64
-        self._network = load_resnet50(weights["network"]).to(device)
+        self._network = load_resnet50(weights["network"], fc_bias_seed).to(device)
         self._device = device
         self._precision: Precision = precision
         self._normalisation = normalisation

@@ -29,6 +29,10 @@ EXTRACTORS: dict[str, str] = {
 """Name in a recipe → ``module:class`` in this package. A name may carry a variant: ``pytorchvideo:x3d_m``."""
 
 
+TAKE_BLANK_FRAMES = ("i3d_rgb", "video_swin_b")
+"""Those that make the blank frames of `Sampling.zero_last_frame` zero; to the others they would be black pictures."""
+
+
 def extractor_class(name: str) -> type[Extractor]:
     """The class behind a recipe's ``extractor = NAME``; raises `ManifestError` for a name that is not in the table."""
     family = name.partition(":")[0]
@@ -52,6 +56,11 @@ def resolve(spec: StreamSpec) -> StreamSpec:
         raise ManifestError(
             f"extractor {spec.extractor}: weights must name {sorted(extractor.weight_roles) or 'nothing'}, "
             f"not {sorted(spec.weights) or 'nothing'}"
+        )
+    if spec.sampling.zero_last_frame and spec.extractor not in TAKE_BLANK_FRAMES:
+        raise ManifestError(
+            f"extractor {spec.extractor} knows no blank frames; set sampling.zero_last_frame only for "
+            f"{', '.join(TAKE_BLANK_FRAMES)}"
         )
     return spec.model_copy(update={"settings": settings.model_dump(mode="json")})
 

@@ -13,14 +13,14 @@ from torchvision.models.video import SwinTransformer3d, swin3d_b
 from ..manifests.errors import WeightsError
 from ..manifests.streams import CenterCrop, Geometry, Normalisation, Precision, Record, ShortSide, Size
 from .batching import rows_by_shape
+from .blank_frames import around_blanks, normalise_rest
 from .checkpoints import StateDict, Weights, load_network
-from .geometry import normalise
 from .precision import DTYPES, inference
 from .protocol import FrameNeed, SegmentInput
 
 
 class VideoSwinB:
-    """Prepared: ``uint8 [time, 3, height, width]``."""
+    """Prepared: ``uint8 [time, 3, height, width]``, or the same normalised where some frames are blank."""
 
     class Settings(Record):
         """Defaults: GDLT's and PAMFN's, which squeeze 300 × 224 into a square to see more of the rink."""
@@ -52,15 +52,14 @@ class VideoSwinB:
         self._network = load_network(headless_swin3d_b, weights["network"], to_our_keys).to(device)
 
     def prepare(self, segment: SegmentInput) -> Tensor:
-        assert segment.frames is not None
-        return segment.frames
+        return around_blanks(segment, self._normalisation)
 
     def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:
         with inference(self._device, self._precision):
             return [*rows_by_shape(prepared, self._features)]
 
     def _features(self, clips: Tensor) -> Tensor:
-        clips = normalise(clips.to(self._device), self._normalisation, DTYPES[self._precision])
+        clips = normalise_rest(clips.to(self._device), self._normalisation).to(DTYPES[self._precision])
         return self._network(clips.transpose(1, 2))
 
 

@@ -11,8 +11,9 @@ import torch
 from ..extractors.protocol import AudioNeed, SegmentInput
 from ..manifests.streams import Geometry
 from .geometries import PreprocessedWindow, WindowFailure
+from .sampling import BLANK
 from .slots import AudioChunk
-from .waveforms import WaveformCursor
+from .waveforms import WaveformCursor, WholeTrack
 from .work import Passing, SegmentWork, StreamPlan, VideoEnd, VideoPlan
 
 
@@ -76,7 +77,8 @@ class _VideoAssembly:
         for name, stream in self._plan.streams.items():
             need = stream.stream.extractor.audio
             if need is not None and track is not None:
-                cursors.setdefault(need, {})[name] = WaveformCursor(need, track.rate_hz, track.start_s)
+                listen = WholeTrack if need.needs_whole_track else WaveformCursor
+                cursors.setdefault(need, {})[name] = listen(need, track.rate_hz, track.start_s)
         return cursors
 
     def _hear(self, chunk: AudioChunk) -> None:
@@ -97,23 +99,28 @@ class _VideoAssembly:
         """The segment as work; None where there is no sound to it; `_NOT_YET` while something is missing."""
         extractor = plan.stream.extractor
         start_s, end_s = float(plan.segments.start_s[index]), float(plan.segments.end_s[index])
-        frames, waveform, times_s, has_next_frame = None, None, (), False
+        segment = SegmentInput(index, start_s, end_s)
         if extractor.frames is not None:
             arrived = self._frames[extractor.frames.geometry]
             needed = _frames_of_segment(plan, index)
-            if not all(frame in arrived for frame in needed):
+            if not all(frame in arrived for frame in needed if frame != BLANK):
                 return _NOT_YET
-            frames = torch.stack([arrived[frame] for frame in needed])
-            has_next_frame = len(needed) > plan.segments.frame_indices.shape[1]
-            times_s = tuple(self._plan.video.probe.frame_times_s[needed].tolist())
+            black = torch.zeros_like(arrived[needed[0]])
+            segment = replace(
+                segment,
+                frames=torch.stack([black if frame == BLANK else arrived[frame] for frame in needed]),
+                frame_times_s=tuple(self._plan.video.probe.frame_times_s[needed].tolist()),
+                has_next_frame=len(needed) > plan.segments.frame_indices.shape[1],
+                blank_frames=tuple(place for place, frame in enumerate(needed) if frame == BLANK),
+            )
         if extractor.audio is not None:
             cursor = self._waveforms[extractor.audio][plan.stream.name]
             if not cursor.reaches(end_s):
                 return _NOT_YET
-            waveform = cursor.take(start_s, end_s)
+            waveform = _waveform(cursor, plan, index)
             if waveform is None:
                 return None
-        segment = SegmentInput(index, start_s, end_s, frames, times_s, waveform, has_next_frame)
+            segment = replace(segment, waveform=waveform)
         return SegmentWork(self._plan, plan.stream, segment)
 
     def _forget_frames(self) -> None:
@@ -132,6 +139,13 @@ class _VideoAssembly:
 
 
 _NOT_YET = object()
+
+
+def _waveform(cursor: WaveformCursor, plan: StreamPlan, index: int) -> torch.Tensor | None:
+    segments, need = plan.segments, plan.stream.extractor.audio
+    if isinstance(cursor, WholeTrack) and need is not None and need.windows == "equal-split":
+        return cursor.share(index, len(segments))
+    return cursor.take(float(segments.start_s[index]), float(segments.end_s[index]))
 
 
 def _uses(plan: StreamPlan, geometry: Geometry) -> bool:

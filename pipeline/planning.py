@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from ..manifests.streams import Geometry
 from .keys import row_key
 from .progress_journal import FinishedSegment
-from .records import Outcome, OutcomeKind, VideoRecord
-from .sampling import Segments, cut_segments
+from .records import Outcome, OutcomeKind, Probe, VideoRecord
+from .sampling import BLANK, Segments, cut_segments
 from .work import Stream, StreamPlan, VideoPlan
+
+SOUND_TRAIL_S = 60.0
+"""How long sound that is heard as a whole may go on after the pictures, and after the end that its header states."""
 
 Progress = Mapping[str, Mapping[int, FinishedSegment]]
 """Row key → what an interrupted run had finished of that row, by segment index."""
@@ -32,7 +35,7 @@ def plan_video(video: VideoRecord, streams: Iterable[Stream], progress: Progress
             plans[stream.name] = plan
     by_geometry = _frames_by_geometry(plans.values())
     wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *by_geometry.values()]))
-    return VideoPlan(video, plans, by_geometry, wanted, _audio_until_s(plans.values())), outcomes
+    return VideoPlan(video, plans, by_geometry, wanted, _audio_until_s(video.probe, plans.values())), outcomes
 
 
 def outcome_of(video: VideoRecord, stream: Stream, kind: OutcomeKind, reason: str = "", **facts: object) -> Outcome:
@@ -84,6 +87,7 @@ def _frames_of(plan: StreamPlan) -> NDArray[np.int64]:
     """Frames that the segments still to be computed need, the next frame of each included where it is asked for."""
     todo = plan.todo
     frames = plan.segments.frame_indices[todo].ravel()
+    frames = frames[frames != BLANK]
     need = plan.stream.extractor.frames
     if need is not None and need.next_frame:
         following = plan.segments.next_frame_index[todo]
@@ -91,10 +95,14 @@ def _frames_of(plan: StreamPlan) -> NDArray[np.int64]:
     return frames
 
 
-def _audio_until_s(plans: Iterable[StreamPlan]) -> float | None:
-    ends_s = [
-        float(plan.segments.end_s[plan.todo[-1]])
-        for plan in plans
-        if plan.stream.extractor.audio is not None and plan.todo
-    ]
+def _audio_until_s(probe: Probe, plans: Iterable[StreamPlan]) -> float | None:
+    ends_s: list[float] = []
+    for plan in plans:
+        need = plan.stream.extractor.audio
+        if need is None or probe.audio is None or not plan.todo:
+            continue
+        ends_s.append(float(plan.segments.end_s[plan.todo[-1]]))
+        if need.needs_whole_track:
+            stated_end_s = probe.audio.start_s + (probe.audio.duration_s or 0.0)
+            ends_s.append(max(probe.end_s, stated_end_s) + SOUND_TRAIL_S)
     return max(ends_s, default=None)

@@ -9,13 +9,21 @@ from numpy.typing import NDArray
 
 from ..manifests.streams import Sampling
 
+BLANK = -1
+"""Stands for no frame at all; see `Sampling.zero_last_frame`."""
+ROUNDING = 1e-6
+"""A video of 2.0 s at 5 fps has ten ticks, not eleven or nine because of the last bit of a float."""
+
 
 @dataclass(frozen=True, eq=False)
 class Segments:
     """The segments that one stream cuts out of one video."""
 
     frame_indices: NDArray[np.int64]
-    """``[segments, frames]``: decoded frames by their position in the video, in the order of the segment."""
+    """``[segments, frames]``: decoded frames by their position in the video, in the order of the segment, or `BLANK`.
+
+    The first of a segment is never blank.
+    """
     next_frame_index: NDArray[np.int64]
     """``[segments]``: the sampled frame after each segment, -1 where the video ends with it."""
     start_s: NDArray[np.float64]
@@ -59,16 +67,33 @@ def _sampled_frames(
     """Indices of the sampled frames, and the time that each stands for."""
     if sampling.fps == "native" or len(frame_times_s) == 0:
         return np.arange(len(frame_times_s), dtype=np.int64), frame_times_s
-    # a video of 2.0 s at 5 fps has ten ticks, not eleven because of the last bit of a float
-    num_ticks = max(1, int(np.ceil(end_s * sampling.fps - 1e-6)))
+    if sampling.frame_choice != "nearest-time":
+        return _strided_frames(frame_times_s, end_s, sampling.fps, sampling)
+    num_ticks = max(1, int(np.ceil(end_s * sampling.fps - ROUNDING)))
     ticks_s = np.arange(num_ticks) / sampling.fps
     return nearest_frames(frame_times_s, ticks_s), ticks_s
+
+
+def _strided_frames(
+    frame_times_s: NDArray[np.float64], end_s: float, fps: float, sampling: Sampling
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """ACTION-NET's arithmetic; none where it divides by zero, in videos shorter than a tick."""
+    num_frames = len(frame_times_s)
+    recorded_fps = num_frames / end_s
+    if sampling.frame_choice == "integer-stride-of-whole-rate":
+        recorded_fps = max(1, int(recorded_fps + ROUNDING))
+    num_wanted = int(num_frames * fps / recorded_fps + ROUNDING)
+    stride = max(1, num_frames // num_wanted) if num_wanted else num_frames + 1
+    frames = np.arange(stride - 1, num_frames, stride, dtype=np.int64)
+    if sampling.zero_last_frame and num_wanted and num_frames % stride:
+        frames = np.append(frames, BLANK)  # it stands at the time of the last frame, which numpy's -1 happens to be
+    return frames, frame_times_s[frames]
 
 
 def _segment_positions(num_sampled: int, sampling: Sampling) -> NDArray[np.int64]:
     """``[segments, frames]`` positions in the sampled sequence; ``pad-last`` runs past its end."""
     length, step = sampling.frames_per_segment, sampling.frames_per_step
-    num_segments = max(0, (num_sampled - length) // step + 1)
+    num_segments = max(0, (num_sampled - sampling.frames_after - length) // step + 1)
     covered = (num_segments - 1) * step + length if num_segments else 0
     left_over = num_sampled - covered
     if sampling.remainder == "pad-last" and left_over > 0:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import soxr
 import torch
 from numpy.typing import NDArray
 
 from ..extractors.protocol import AudioNeed
+from .sinc_resampling import SincResampler
 
 MIN_COVERAGE = 0.5
 """A segment has sound when at least this part of its interval lies within the track; the rest of it is silence."""
 
 
+class StreamingResampler(Protocol):
+    """One channel, chunk by chunk: what comes out depends on the samples alone, not on where they are cut."""
+
+    def resample_chunk(self, x: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]: ...
+
+
 class WaveformCursor:
     """Resamples a track as it comes and forgets what lies behind the last interval taken: memory stays bounded.
 
-    Resampling is soxr's high-quality streaming mode over the whole track, so that no segment hears the edge of a chunk.
+    Resampling runs over the whole track, so that no segment hears the edge of a chunk.
     """
 
     def __init__(self, need: AudioNeed, track_rate_hz: int, track_start_s: float) -> None:
         self._need = need
         self._track_start_s = track_start_s
-        same = track_rate_hz == need.rate_hz
-        self._resampler = None if same else soxr.ResampleStream(track_rate_hz, need.rate_hz, 1, "float32", "HQ")
+        self._resampler = _open_resampler(need, track_rate_hz)
         self._samples = np.zeros(0, np.float32)
         self._first = 0  # position of _samples[0] in the resampled track
         self._finished = False
@@ -69,3 +77,41 @@ class WaveformCursor:
         behind = min(max(0, position - self._first), len(self._samples))
         self._samples = self._samples[behind:]
         self._first += behind
+
+
+class WholeTrack(WaveformCursor):
+    """Keeps the resampled track until its end, for streams that cut or centre it as a whole; memory grows with it."""
+
+    def finish(self) -> None:
+        """The track ends here; with `AudioNeed.remove_mean`, its mean is taken off.
+
+        PAMFN takes the mean over all channels. Here it is that of the channel that is heard: a filterbank removes the
+        mean of every window, so that no choice of constant reaches a feature.
+        """
+        if self._finished:
+            return
+        super().finish()
+        if self._need.remove_mean and len(self._samples):
+            self._samples = self._samples - self._samples.mean(dtype=np.float64).astype(np.float32)
+
+    def reaches(self, end_s: float) -> bool:
+        """Nothing is ready before the end."""
+        return self._finished
+
+    def share(self, index: int, num_shares: int) -> torch.Tensor | None:
+        """``float32 [samples // num_shares]``: one of as many equal parts; None of a track that has fewer samples."""
+        length = len(self._samples) // num_shares
+        if length == 0:
+            return None
+        return torch.from_numpy(self._samples[index * length : (index + 1) * length].copy())
+
+    def _forget_before(self, position: int) -> None:
+        """Nothing is forgotten."""
+
+
+def _open_resampler(need: AudioNeed, track_rate_hz: int) -> StreamingResampler | None:
+    if track_rate_hz == need.rate_hz:
+        return None
+    if need.resampler == "sinc-hann":
+        return SincResampler(track_rate_hz, need.rate_hz)
+    return soxr.ResampleStream(track_rate_hz, need.rate_hz, 1, "float32", "HQ")

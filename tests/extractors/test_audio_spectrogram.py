@@ -216,3 +216,23 @@ def original(ours: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_an_unknown_layout_is_named() -> None:
     with pytest.raises(WeightsError, match=r"'ast-other'; weights\.toml must say ast-original, ast-transformers4"):
         to_our_keys({}, "ast-other")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_sound_is_asked_for_as_the_settings_say() -> None:
+    need = build().audio
+    assert (need.rate_hz, need.channel, need.resampler, need.windows, need.remove_mean) == (
+        (16000, "mean", "soxr", "interval", False)
+    )
+    pamfns = build(channel="first", resampler="sinc-hann", windows="equal-split", remove_mean=True).audio
+    assert (pamfns.channel, pamfns.resampler, pamfns.windows, pamfns.remove_mean) == (
+        ("first", "sinc-hann", "equal-split", True)
+    )
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_constant_in_the_waveform_reaches_no_feature(music: Tensor) -> None:
+    """So that whose mean `AudioNeed.remove_mean` takes away cannot matter: field-notes A2.3 says of the global one."""
+    shifted, plain = (prepare(build(input_frames="all"), wave) for wave in (music + 0.05, music))
+    assert (shifted - plain).abs().max() < 1e-3
+    assert not torch.equal(shifted, plain)

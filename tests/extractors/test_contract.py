@@ -22,7 +22,7 @@ from torch import Tensor
 from arabesque.extractors.checkpoints import RandomWeights
 from arabesque.extractors.geometry import apply_geometry
 from arabesque.extractors.protocol import AudioNeed, Extractor, FrameNeed, SegmentInput
-from arabesque.extractors.table import EXTRACTORS, build, extractor_class, resolve
+from arabesque.extractors.table import EXTRACTORS, TAKE_BLANK_FRAMES, build, extractor_class, resolve
 from arabesque.manifests.errors import ManifestError
 from arabesque.manifests.streams import Precision, Record, Sampling, StreamSpec
 
@@ -230,3 +230,22 @@ def test_half_precision_gives_float32_rows_within_its_tolerance(tried: Tried) ->
     assert alone.dtype == torch.float32
     assert difference(alone, together[1]) <= TOLERANCES["bfloat16"]
     assert 0 < difference(together[1], tried.rows[1]) <= TOLERANCES["bfloat16"]
+
+
+@pytest.mark.parametrize("family", EXTRACTORS)
+def test_blank_frames_are_taken_or_refused(family: str) -> None:
+    """An extractor that does not make them zero would see black pictures."""
+    sampling = Sampling(
+        fps=5,
+        frames_per_segment=16,
+        frames_per_step=16,
+        remainder="drop-tail",
+        frame_choice="integer-stride",
+        zero_last_frame=True,
+    )
+    spec = spec_of(family).model_copy(update={"sampling": sampling})
+    if family in TAKE_BLANK_FRAMES:
+        assert resolve(spec).sampling == sampling
+    else:
+        with pytest.raises(ManifestError, match="knows no blank frames"):
+            resolve(spec)

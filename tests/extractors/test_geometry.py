@@ -143,7 +143,8 @@ def test_center_crop_is_torchvisions(size: tuple[int, int], crop: tuple[int, int
         (ShortSide(short_side_px=256), (480, 640), (256, 341)),
         (ShortSide(short_side_px=256), (1280, 720), (455, 256)),
         (ShortSide(short_side_px=256), (256, 300), (256, 300)),
-        (Height(height_px=224), (496, 394), (224, 177)),
+        (Height(height_px=224), (496, 394), (224, 178)),
+        (Height(height_px=224), (480, 640), (224, 299)),
         (Height(height_px=10), (4000, 3), (10, 1)),
         (Size(size_px=(224, 224)), (496, 394), (224, 224)),
         (CenterCrop(center_crop_px=(224, 300)), (256, 256), (224, 300)),
@@ -164,6 +165,28 @@ def test_steps_follow_each_other() -> None:
     pil = pil.crop((19, 4, 94, 60)).resize((56, 56), Image.Resampling.BILINEAR)
     assert output_size(180, 320, gdlt) == (56, 56)
     assert differences(apply_geometry(as_frames(image), gdlt), np.asarray(pil)).max() <= 2
+
+
+def test_action_nets_steps_mix_opencv_and_pil() -> None:
+    """field-notes A1: OpenCV without antialiasing to a height, then PIL's squeeze of 300 × 224 into a square."""
+    mixed = Geometry(
+        steps=(Height(height_px=64), CenterCrop(center_crop_px=(64, 86)), Size(size_px=(64, 64), antialias=True)),
+        antialias=False,
+    )
+    image = picture()
+    plain = cv2.resize(image, (int(320 / 180 * 64 + 0.5), 64), interpolation=cv2.INTER_LINEAR)
+    pil = Image.fromarray(plain[:, 14:100]).resize((64, 64), Image.Resampling.BILINEAR)
+    assert differences(apply_geometry(as_frames(image), mixed), np.asarray(pil)).max() <= 2
+    all_antialiased = mixed.model_copy(update={"antialias": True})
+    assert differences(apply_geometry(as_frames(image), all_antialiased), np.asarray(pil)).mean() > 2
+
+
+def test_an_odd_margin_is_halved_as_torchvision_or_as_video_features() -> None:
+    frames = as_frames(picture(256, 455))
+    torchvisions = apply_geometry(frames, Geometry(steps=(CenterCrop(center_crop_px=(224, 224)),)))
+    video_features = Geometry(steps=(CenterCrop(center_crop_px=(224, 224), odd_margin="down"),))
+    assert torch.equal(torchvisions, frames[..., 16:240, 116:340])
+    assert torch.equal(apply_geometry(frames, video_features), frames[..., 16:240, 115:339])
 
 
 def test_nothing_to_do_costs_nothing() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms import v2
 
 from arabesque.extractors import i3d_flow as i3d_flow_module
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, StateDict, read_state_dict
@@ -18,7 +20,14 @@ from arabesque.extractors.geometry import apply_geometry, normalise
 from arabesque.extractors.i3d import InceptionI3D, load_i3d, pad_same, to_our_keys
 from arabesque.extractors.i3d_flow import I3DFlow
 from arabesque.extractors.i3d_rgb import I3DRgb
-from arabesque.extractors.optical_flow import METHODS, FlowMethod, clamp20, denseflow8
+from arabesque.extractors.optical_flow import (
+    METHODS,
+    FlowMethod,
+    clamp20,
+    denseflow_images,
+    from_images,
+    video_features,
+)
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.table import build, resolve
 from arabesque.manifests.errors import ManifestError, WeightsError
@@ -267,25 +276,76 @@ def test_the_last_flow_repeats_at_the_videos_end() -> None:
     ("settings", "convention"),
     [
         ({}, clamp20),
-        ({"quantisation": "denseflow8", "bound_px": 15.0}, lambda flow: denseflow8(flow, 15.0)),
+        ({"quantisation": "video-features"}, video_features),
+        ({"quantisation": "denseflow8", "bound_px": 15.0}, lambda flow: from_images(denseflow_images(flow, 15.0))),
     ],
 )
 def test_flow_reaches_the_network_as_the_settings_say(
     published: dict[str, CheckpointFile], settings: dict[str, Any], convention: Callable[[Tensor], Tensor]
 ) -> None:
-    stream = flow_extractor(published["i3d_flow"], **settings)
-    flow = stream.prepare(segment(sliding_frames(10), has_next_frame=True))
+    clip = segment(sliding_frames(10), has_next_frame=True)
+    flow = flow_extractor().prepare(clip)
     assert isinstance(flow, Tensor)
+    stream = flow_extractor(published["i3d_flow"], **settings)
     network = load_i3d(published["i3d_flow"], in_channels=2, batch_norm_eps=1e-3)
     with torch.inference_mode():
         expected, of_other_bound = network(torch.stack([convention(flow), convention(flow * 1.3)]).transpose(1, 2))
 
-    (row,) = stream.forward([flow])
+    (row,) = stream.forward([stream.prepare(clip)])
 
     assert row is not None
     tolerance = 1e-6 * float(expected.abs().max())
     torch.testing.assert_close(row, expected, rtol=0, atol=tolerance)
     assert (row - of_other_bound).abs().max() > 10 * tolerance
+
+
+def test_flow_images_are_stretched_like_pictures() -> None:
+    """PAMFN's order (field-notes A2): 8-bit images of the flow, then the colour frames' resize, crop and squeeze."""
+    steps = [{"short_side_px": 128}, {"center_crop_px": [112, 150]}, {"size_px": [112, 112]}]
+    clip = segment(sliding_frames(3, 160, 240), has_next_frame=True)
+    as_pixels = flow_extractor(flow_geometry={"steps": []}).prepare(clip)
+    assert isinstance(as_pixels, Tensor)
+    stream = flow_extractor(quantisation="denseflow8", bound_px=32, flow_geometry={"steps": steps})
+    images = stream.prepare(clip)
+    assert isinstance(images, Tensor)
+    assert images.dtype == torch.uint8
+    for image, flow in zip(images.flatten(0, 1), as_pixels.flatten(0, 1), strict=True):
+        levels = np.round(255 * (flow.numpy() + 32) / 64).clip(0, 255).astype(np.uint8)
+        pil = v2.functional.center_crop(
+            Image.fromarray(levels).resize((192, 128), Image.Resampling.BILINEAR), [112, 150]
+        )
+        pil = pil.resize((112, 112), Image.Resampling.BILINEAR)
+        assert np.abs(image.numpy().astype(int) - np.asarray(pil).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("quantisation", "geometry"),
+    [
+        ("clamp20", {"steps": [{"size_px": [224, 224]}]}),
+        ("video-features", {"steps": [{"short_side_px": 256}]}),
+        ("denseflow8", {"steps": [], "gray": True}),
+    ],
+)
+def test_flow_in_pixels_is_not_stretched(quantisation: str, geometry: dict[str, Any]) -> None:
+    with pytest.raises(ManifestError, match=r"i3d_flow: settings: .*crops alone"):
+        flow_extractor(quantisation=quantisation, flow_geometry=geometry)
+
+
+def test_a_blank_frame_is_zero_after_normalisation(published: dict[str, CheckpointFile]) -> None:
+    """ACTION-NET's left-over row (field-notes A1): mid-grey, which no uint8 is, beside clips that have none."""
+    rgb = extractor("i3d_rgb", published["i3d_rgb"])
+    frames = noise_frames(9, 193, 193)
+    blank = SegmentInput(0, 0.0, 1.0, frames=frames, blank_frames=(8,))
+    whole, with_blank = rgb.forward([rgb.prepare(segment(frames)), rgb.prepare(blank)])
+    clips = normalise(frames, I3DRgb.Settings().normalisation).repeat(2, 1, 1, 1, 1)
+    clips[1, 8] = 0
+    network = load_i3d(published["i3d_rgb"], in_channels=3, batch_norm_eps=1e-3)
+    with torch.inference_mode():
+        expected = network(clips.transpose(1, 2))
+    tolerance = 1e-5 * float(expected.abs().max())
+    torch.testing.assert_close(whole, expected[0], rtol=0, atol=tolerance)
+    torch.testing.assert_close(with_blank, expected[1], rtol=0, atol=tolerance)
+    assert (expected[0] - expected[1]).abs().max() > 10 * tolerance
 
 
 def test_a_method_may_run_beside_the_network(

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from arabesque.extractors.optical_flow import METHODS, MethodName, clamp20, denseflow8, quantise
+from arabesque.extractors.optical_flow import (
+    METHODS,
+    MethodName,
+    clamp20,
+    denseflow_images,
+    from_images,
+    video_features,
+)
 
 
 def moving(pixels: float, frames: int = 3, side: int = 128, seed: int = 0) -> Tensor:
@@ -94,10 +101,10 @@ def test_clamp20_maps_twenty_pixels_to_one() -> None:
 
 def test_denseflow8_is_an_image_of_256_levels() -> None:
     flow = torch.linspace(-40, 40, 10001)
-    quantised = denseflow8(flow, bound_px=32)
-    levels = (quantised * 0.5 + 0.5) * 255
+    images = denseflow_images(flow, bound_px=32)
+    quantised = from_images(images)
+    assert images.dtype == torch.uint8
     assert len(quantised.unique()) == 256
-    assert (levels - levels.round()).abs().max() < 1e-4
     assert (quantised.min(), quantised.max()) == (-1, 1)
     inside = flow.abs() <= 32
     assert (quantised[inside] * 32 - flow[inside]).abs().max() <= 32 / 255 + 1e-5
@@ -107,10 +114,12 @@ def test_no_motion_leaves_an_offset_in_eight_bits_only() -> None:
     still = torch.zeros(4)
     assert clamp20(still).tolist() == [0.0] * 4
     for bound_px in (15.0, 20.0, 32.0):
-        torch.testing.assert_close(denseflow8(still, bound_px), torch.full((4,), 1 / 255))
+        torch.testing.assert_close(from_images(denseflow_images(still, bound_px)), torch.full((4,), 1 / 255))
+    torch.testing.assert_close(video_features(still), torch.full((4,), 1 / 255))
 
 
-def test_conventions_are_chosen_by_name() -> None:
-    flow = torch.linspace(-30, 30, 100)
-    assert torch.equal(quantise(flow, "clamp20", 15.0), clamp20(flow))
-    assert torch.equal(quantise(flow, "denseflow8", 15.0), denseflow8(flow, 15.0))
+def test_video_features_rounds_without_storing() -> None:
+    """field-notes A7: 128 + 255 / 40 · flow; 20 px come to level 256, which no byte holds."""
+    flow = torch.tensor([-100.0, -20.0, 0.05, 1.0, 20.0, 100.0])
+    levels = torch.tensor([0.0, 0.0, 128.0, 134.0, 256.0, 256.0])
+    torch.testing.assert_close(video_features(flow), 2 * levels / 255 - 1)

@@ -91,6 +91,28 @@ def test_a_segment_of_frames_is_their_mean() -> None:
     assert not same(one, two)
 
 
+@pytest.mark.parametrize("build", ["crop", "frame"])
+def test_action_nets_forgotten_bias_is_a_constant_within_its_bound(
+    build: str, build_crop: Callable[..., ResNetCrop]
+) -> None:
+    """field-notes A1: the default bias of Linear(2048, 2048), on every row of a run."""
+    images = frames(2)
+
+    def rows(seed: int | str) -> Tensor:
+        if build == "frame":
+            made = build_frame(geometry=SMALL, fc_bias_seed=seed).forward([*apply_geometry(images, SMALL).split(1)])
+        else:
+            made = build_crop([None, None], fc_bias_seed=seed).forward([images[:1], images[1:]])
+        return torch.stack([*map(present, made)])
+
+    shift = rows(7) - rows("none")
+    torch.manual_seed(7)
+    expected = torch.nn.Linear(2048, 2048).bias.detach()
+    torch.testing.assert_close(shift, expected.expand(2, -1), rtol=0, atol=1e-6)
+    assert 0.021 < shift.abs().max() <= 2048**-0.5 + 1e-6
+    assert (rows(8) - rows(7)).abs().max() > 0.01
+
+
 def test_loading_is_strict_with_the_classifier_and_names_the_layout(
     save_checkpoint: Callable[..., CheckpointFile],
 ) -> None:

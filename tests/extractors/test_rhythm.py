@@ -109,6 +109,8 @@ def test_a_still_picture_has_no_synchrony() -> None:
 def test_sound_that_breaks_off_leaves_finite_numbers() -> None:
     for seconds in (0.05, 1.0, 2.2):
         heard(drum(beats(120))[: round(seconds * RATE_HZ)], accents(beats(120), 0.0))
+    music, after = listen(drum(beats(120))[: round(2.2 * RATE_HZ)]), PAIR_TIMES_S > 2.4
+    assert np.isfinite(rhythm_features(music, accents(beats(120), 0.0)[after], PAIR_TIMES_S[after])).all()
 
 
 @pytest.mark.parametrize("tempo_bpm", [84, 100, 120, 132])
@@ -140,7 +142,9 @@ def test_harmony_names_the_note(hertz: float, note: str) -> None:
 
 def test_a_change_of_chord_shows() -> None:
     halves = np.concatenate([tone(440.0)[: 2 * RATE_HZ], tone(523.25)[: 2 * RATE_HZ]])
-    assert heard(halves)["harmony.change"] > 3 * heard(tone(440.0))["harmony.change"]
+    change = heard(halves)["harmony.change"] - heard(tone(440.0))["harmony.change"]
+    # at least two of twelve notes change, which shows for a quarter of a second in four
+    assert 1 < change / (2 / 12 * 0.25 / 4) < 2
 
 
 def test_half_the_amplitude_is_six_decibels_less() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import tomli_w
 
+from arabesque.extractors.table import resolved_recipe
 from arabesque.manifests.errors import ManifestError
 from arabesque.manifests.recipes import list_recipes, load_recipe, parse_recipe
 
@@ -24,7 +26,7 @@ extractor = "motion"
 
 
 def test_the_promised_recipes_are_there_and_named_like_their_files():
-    assert {"starter", "pamfn", "action-net", "gdlt", "everything"} <= set(list_recipes())
+    assert {"starter", "pamfn", "action-net", "gdlt", "everything", "video-features-i3d"} <= set(list_recipes())
     assert all(load_recipe(name).name == name for name in list_recipes())
 
 
@@ -38,6 +40,54 @@ def test_action_net_samples_as_the_paper_says():
     streams = load_recipe("action-net").streams
     assert (streams["i3d_rgb"].sampling.fps, streams["i3d_rgb"].sampling.frames_per_segment) == (5, 16)
     assert streams["resnet_crop"].sampling.fps == 1
+
+
+@pytest.mark.parametrize("method", ["action-net", "pamfn", "gdlt"])
+def test_every_variant_of_a_method_has_its_streams_and_checkpoints(method):
+    """Or features of one could not be compared with those of another."""
+    plain = load_recipe(method).streams
+    for variant in ("paper", "released"):
+        streams = load_recipe(f"{method}-{variant}").streams
+        assert {name: (spec.extractor, spec.weights) for name, spec in streams.items()} == {
+            name: (spec.extractor, spec.weights) for name, spec in plain.items()
+        }
+
+
+def test_released_recipes_keep_the_published_quirks():
+    """The values of field-notes A1 to A3 and A12, written down once more."""
+    net, pamfn, gdlt = (load_recipe(f"{method}-released").streams for method in ("action-net", "pamfn", "gdlt"))
+    dynamic, static = net["i3d_rgb"], net["resnet_crop"]
+    assert (dynamic.sampling.fps, dynamic.sampling.frame_choice) == (5, "integer-stride")
+    assert dynamic.sampling.zero_last_frame
+    assert static.sampling.frame_choice == "integer-stride-of-whole-rate"
+    assert static.settings["no_person"] == "drop"
+    assert static.settings["normalisation"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    assert "fc_bias_seed" in static.settings
+    assert dynamic.settings["batch_norm_eps"] == pamfn["i3d_flow"].settings["batch_norm_eps"] == 1e-5
+    assert (gdlt["vst"].sampling.remainder, pamfn["vst"].sampling.remainder) == ("drop-both", "drop-tail")
+    assert pamfn["ast"].precision == "float16"
+    assert pamfn["ast"].settings == {
+        "rate_hz": 16000,
+        "resampler": "sinc-hann",
+        "windows": "equal-split",
+        "remove_mean": True,
+        "channel": "first",
+        "told_rate_hz": 48000,
+        "input_frames": 41,
+        "mean": 4.26,
+        "std": 4.57,
+        "padding": "after-normalisation",
+        "layer_norm_eps": 1e-6,
+    }
+    assert pamfn["i3d_flow"].settings["flow_geometry"] == pamfn["vst"].settings["geometry"]
+
+
+def test_recipes_resolve_to_toml_that_reads_back():
+    """What `arabesque recipes NAME` prints is a recipe itself, with nothing left implicit."""
+    for name in list_recipes():
+        resolved = resolved_recipe(load_recipe(name))
+        printed = tomli_w.dumps(resolved.model_dump(mode="json", exclude_none=True))
+        assert parse_recipe(printed, name) == resolved
 
 
 def test_a_stream_changes_single_fields_of_the_grid():

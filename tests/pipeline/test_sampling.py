@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arabesque.manifests.streams import Sampling
-from arabesque.pipeline.sampling import cut_segments, nearest_frames
+from arabesque.pipeline.sampling import BLANK, cut_segments, nearest_frames
 
 
-def sampling(fps: Any = "native", length: int = 4, step: int = 4, remainder: Any = "drop-tail") -> Sampling:
-    return Sampling(fps=fps, frames_per_segment=length, frames_per_step=step, remainder=remainder)
+def sampling(
+    fps: Any = "native", length: int = 4, step: int = 4, remainder: Any = "drop-tail", **quirks: Any
+) -> Sampling:
+    return Sampling(fps=fps, frames_per_segment=length, frames_per_step=step, remainder=remainder, **quirks)
 
 
 def steady(num_frames: int, fps: float = 25.0) -> tuple[np.ndarray, float]:
@@ -116,3 +118,82 @@ def test_nearest_frames_are_nearest(times, ticks):
     chosen = nearest_frames(times_s, ticks_s)
     for tick_s, index in zip(ticks_s, chosen, strict=True):
         assert abs(times_s[index] - tick_s) == np.abs(times_s - tick_s).min()
+
+
+def action_net(num_frames: int, recorded_fps: float, fps: int) -> tuple[int, list[int]]:
+    """Stride and frames as field-notes A1 tells it: a counter from 1, zeros where the buffer is left over."""
+    stride = int(num_frames / int(num_frames * fps / recorded_fps))
+    rows = [BLANK] * -(-num_frames // stride)
+    for counter in range(1, num_frames + 1):
+        if counter % stride == 0:
+            rows[counter // stride - 1] = counter - 1
+    return stride, rows
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "recorded_fps", "fps", "stride"),
+    [(78, 25, 5, 5), (2375, 25, 5, 5), (2375, 25, 2, 12), (80, 25, 5, 5), (301, 30, 12, 2), (100, 30000 / 1001, 5, 6)],
+)
+def test_integer_stride_is_action_nets_arithmetic(num_frames, recorded_fps, fps, stride):
+    expected_stride, rows = action_net(num_frames, recorded_fps, fps)
+    assert expected_stride == stride
+    asked = sampling(fps, length=2, step=2, frame_choice="integer-stride", zero_last_frame=True)
+    segments = cut_segments(*steady(num_frames, recorded_fps), asked)
+    assert segments.frame_indices.ravel().tolist() == rows[: len(rows) // 2 * 2]
+    without = cut_segments(*steady(num_frames, recorded_fps), asked.model_copy(update={"zero_last_frame": False}))
+    pictures = [row for row in rows if row != BLANK]
+    assert without.frame_indices.ravel().tolist() == pictures[: len(pictures) // 2 * 2]
+
+
+def test_a_left_over_frame_is_blank_and_ends_the_last_segment_with_the_video():
+    asked = sampling(5, length=16, step=16, frame_choice="integer-stride", zero_last_frame=True)
+    segments = cut_segments(*steady(78), asked)
+    assert segments.frame_indices.tolist() == [[*range(4, 75, 5), BLANK]]
+    assert (segments.start_s[0], segments.end_s[0]) == pytest.approx((0.16, 3.12))
+    assert segments.next_frame_index.tolist() == [-1]
+    assert len(cut_segments(*steady(75), asked)) == 0  # the stride divides 75: fifteen frames and no sixteenth
+
+
+def test_a_whole_rate_shortens_the_stride():
+    """30000 / 1001 fps count as 29: 31 frames are wanted of 900, not 30."""
+    exact, whole = (
+        cut_segments(*steady(900, 30000 / 1001), sampling(1, length=1, step=1, frame_choice=choice))
+        for choice in ("integer-stride", "integer-stride-of-whole-rate")
+    )
+    assert exact.frame_indices.ravel().tolist() == list(range(29, 900, 30))
+    assert whole.frame_indices.ravel().tolist() == list(range(28, 900, 29))
+
+
+def test_a_stride_has_nothing_to_take_from_a_video_shorter_than_a_tick():
+    for choice in ("integer-stride", "integer-stride-of-whole-rate"):
+        assert len(cut_segments(*steady(20), sampling(1, length=1, step=1, frame_choice=choice))) == 0
+        assert len(cut_segments(np.zeros(0), 0.0, sampling(1, length=1, step=1, frame_choice=choice))) == 0
+
+
+def test_a_stride_never_skips_below_one_frame():
+    asked = sampling(60, length=4, step=4, frame_choice="integer-stride")
+    assert cut_segments(*steady(8), asked).frame_indices.ravel().tolist() == list(range(8))
+
+
+def test_frames_after_a_segment_must_be_there():
+    """video_features: a stack of 64 counts once the 65th frame is read."""
+    for num_frames, expected in ((64, 0), (65, 1), (128, 1), (129, 2)):
+        asked = sampling(length=64, step=64, frames_after=1)
+        assert len(cut_segments(*steady(num_frames), asked)) == expected
+
+
+@pytest.mark.parametrize(
+    ("quirks", "complaint"),
+    [
+        ({"frame_choice": "integer-stride"}, "set fps to a number"),
+        ({"fps": 5, "zero_last_frame": True}, 'set frame_choice = "integer-stride"'),
+        (
+            {"fps": 5, "frame_choice": "integer-stride", "zero_last_frame": True, "remainder": "pad-last"},
+            "without a picture",
+        ),
+        ({"fps": 5, "frame_choice": "integer-stride", "zero_last_frame": True, "length": 1}, "without a picture"),
+    ],
+)
+def test_quirks_that_contradict_each_other_are_refused(quirks, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        sampling(**quirks)

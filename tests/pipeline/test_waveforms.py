@@ -7,7 +7,8 @@ import pytest
 import soxr
 
 from arabesque.extractors.protocol import AudioNeed
-from arabesque.pipeline.waveforms import WaveformCursor
+from arabesque.pipeline.sinc_resampling import SincResampler
+from arabesque.pipeline.waveforms import WaveformCursor, WholeTrack
 
 
 def tone(seconds: float, rate_hz: int, channels: int = 1) -> np.ndarray:
@@ -91,3 +92,75 @@ def test_overlapping_intervals_hear_the_same_sound():
     assert one is not None
     assert two is not None
     assert one[1000:].tolist() == two[:1000].tolist()
+
+
+def by_the_formula(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """torchaudio's documented default, straight from its formula: sinc of width 6, roll-off .99, Hann window."""
+    common = np.gcd(from_hz, to_hz)
+    old, new = from_hz // common, to_hz // common
+    cut_off = 0.99 * min(old, new)
+    moments = np.arange(-(-new * len(wave) // old)) / new
+    distance = cut_off * (np.arange(len(wave))[None] / old - moments[:, None])
+    weights = np.sinc(distance) * np.cos(np.pi * distance / 12) ** 2 * (np.abs(distance) < 6) * cut_off / old
+    return weights @ wave
+
+
+@pytest.mark.parametrize(("from_hz", "to_hz"), [(44100, 16000), (48000, 16000), (8000, 16000), (11025, 8000), (7, 5)])
+def test_sinc_resampling_is_its_formula_however_the_track_is_cut(from_hz, to_hz):
+    wave = np.random.default_rng(0).normal(0, 0.3, 4001).astype(np.float32)
+    expected = by_the_formula(wave.astype(np.float64), from_hz, to_hz)
+    for size in (4001, 1000, 37):
+        resampler = SincResampler(from_hz, to_hz)
+        starts = range(0, len(wave), size)
+        parts = [resampler.resample_chunk(wave[start : start + size], last=start == starts[-1]) for start in starts]
+        found = np.concatenate(parts)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_sinc_resampling_of_nothing_is_nothing():
+    assert len(SincResampler(44100, 16000).resample_chunk(np.zeros(0, np.float32), last=True)) == 0
+
+
+def test_the_resampler_is_the_streams_choice():
+    """Above 8 kHz soxr leaves next to nothing and the short sinc an alias: they cannot be mistaken for each other."""
+    track = np.sin(2 * np.pi * 8300 * np.arange(44100) / 44100)[None].astype(np.float32)
+    heard = {}
+    for resampler in ("soxr", "sinc-hann"):
+        cursor = WaveformCursor(AudioNeed(16000, resampler=resampler), 44100, 0.0)
+        push_in_chunks(cursor, track, 1000)
+        heard[resampler] = cursor.take(0.1, 0.9).abs().max()
+    assert heard["soxr"] < 0.001
+    assert heard["sinc-hann"] > 0.05
+
+
+def test_an_equal_split_cuts_the_track_wherever_it_sounds():
+    """field-notes A2.3: samples // segments each, from the first sample of a track that starts late and ends early."""
+    cursor = WholeTrack(AudioNeed(1000, windows="equal-split"), 1000, 0.4)
+    push_in_chunks(cursor, np.arange(1003, dtype=np.float32)[None], 300)
+    parts = [cursor.share(index, 4) for index in range(4)]
+    assert [(part[0].item(), part[-1].item(), len(part)) for part in parts] == [
+        (0, 249, 250),
+        (250, 499, 250),
+        (500, 749, 250),
+        (750, 999, 250),
+    ]
+    assert cursor.share(0, 2000) is None
+
+
+def test_a_whole_track_is_ready_at_its_end_and_forgets_nothing():
+    cursor = WholeTrack(AudioNeed(1000, remove_mean=True), 1000, 0.0)
+    cursor.push(np.full((1, 600), 0.5, np.float32))
+    assert not cursor.reaches(0.1)
+    cursor.push(np.full((1, 200), 0.1, np.float32))
+    cursor.finish()
+    cursor.finish()  # as the assembler may: once at the end of the video is enough
+    assert cursor.reaches(0.8)
+    assert cursor.take(0.6, 0.8).unique().tolist() == pytest.approx([-0.3])
+    assert cursor.take(0.0, 0.6).unique().tolist() == pytest.approx([0.1])
+
+
+def test_only_what_cuts_or_centres_the_whole_needs_all_of_it():
+    assert not AudioNeed(16000, "first", "sinc-hann").needs_whole_track
+    assert AudioNeed(16000, windows="equal-split").needs_whole_track
+    assert AudioNeed(16000, remove_mean=True).needs_whole_track
