@@ -147,8 +147,7 @@ def _widened(onset: Curve) -> Curve:
 
 def _at_beat_rate(music: Music, energy: Curve, times_s: Curve) -> tuple[float, float]:
     """Share of the energy's variance that swings at the beat's rate, and how late it swings (seconds)."""
-    during = (music.times_s >= times_s[0]) & (music.times_s <= times_s[-1])
-    if music.tempo_bpm == 0 or np.count_nonzero(during) < 8:
+    if music.tempo_bpm == 0:
         return 0.0, 0.0
     hertz = music.tempo_bpm / 60
 
@@ -157,6 +156,7 @@ def _at_beat_rate(music: Music, energy: Curve, times_s: Curve) -> tuple[float, f
         weight = window / window.sum()
         return complex(np.sum(weight * (curve - weight @ curve) * np.exp(-2j * np.pi * hertz * at_s)))
 
+    during = (music.times_s >= times_s[0]) & (music.times_s <= times_s[-1])
     moved, heard = swing(energy, times_s), swing(music.onset[during], music.times_s[during])
     lateness_s = -float(np.angle(moved * np.conj(heard))) / (2 * np.pi * hertz)
     return min(2 * abs(moved) ** 2 / float(energy.var()), 1.0), lateness_s
