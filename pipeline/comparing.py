@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..manifests.errors import ManifestError
-from .diagnosing import Finding, as_rows, cosines, diagnose, relative_error
+from .diagnosing import as_rows, diagnose
 from .feature_arrays import FeatureArray
+from .row_distances import Finding, cosines, relative_error
 
 
 @dataclass(frozen=True)

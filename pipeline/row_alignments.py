@@ -1,0 +1,122 @@
+"""Rows of two arrays that stand for other stretches of the video: cut off, padded, shifted, or of another length.
+
+A and B are ``float64 [segments, dim]``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .row_distances import Array, Finding, agree
+
+_SAME_WAY = 0.8  # mean correlation of rows under another alignment that are computed from other frames
+
+
+def exact_alignment(a: Array, b: Array, tolerance: float) -> Finding | None:
+    """Rows that are the same ones, a few places on: cut off, padded, or shifted by whole segments."""
+    num_common = min(len(a), len(b))
+    if len(a) != len(b) and agree(a[:num_common], b[:num_common], tolerance):
+        longer, shorter = ("A", "B") if len(a) > len(b) else ("B", "A")
+        surplus = abs(len(a) - len(b))
+        if surplus == 1:
+            return Finding("remainder", f"{longer} has one segment more, the others agree: it pads the remainder")
+        return Finding("truncated", f"{shorter} ends {surplus} segments before {longer}; until then they agree")
+    if agree(a, b, tolerance):  # where all segments are alike, any shift would do
+        return None
+    limit = tolerance * max(float(np.abs(a).max()), float(np.abs(b).max()))
+    for lag in _lags(len(a), len(b)):
+        part_a, part_b = _shifted(a, b, lag)
+        if np.abs(part_a[0] - part_b[0]).max() <= limit and np.abs(part_a - part_b).max() <= limit:
+            return _lag_finding(lag, "the segments that overlap agree")
+    return None
+
+
+def other_alignment(a: Array, b: Array) -> Finding | None:
+    """Segments over other frames: their features are alike, never equal."""
+    if min(len(a), len(b)) < 4:
+        return None
+    found = _near_lag(a, b)
+    if found is None and abs(len(a) - len(b)) <= 1:
+        found = _fraction(a, b)
+    if found is None and abs(len(a) - len(b)) > 1:
+        found = _frame_rate(a, b)
+    return found
+
+
+def _lags(num_a: int, num_b: int) -> list[int]:
+    """Shifts under which at least half of the shorter side overlaps, small ones first."""
+    half = max(1, min(num_a, num_b) // 2)
+    every = range(half - num_a, num_b - half + 1)
+    return sorted((lag for lag in every if lag), key=abs)
+
+
+def _shifted(a: Array, b: Array, lag: int) -> tuple[Array, Array]:
+    """The overlap of A's segment i with B's segment i + lag."""
+    start_a, start_b = max(0, -lag), max(0, lag)
+    length = min(len(a) - start_a, len(b) - start_b)
+    return a[start_a : start_a + length], b[start_b : start_b + length]
+
+
+def _lag_finding(lag: int, proof: str) -> Finding:
+    side = "B" if lag > 0 else "A"
+    many = "segment" if abs(lag) == 1 else "segments"
+    return Finding("lag", f"{side} is {abs(lag)} {many} late; then {proof}")
+
+
+def _near_lag(a: Array, b: Array) -> Finding | None:
+    alike = _directions(a) @ _directions(b).T
+    here = float(np.trace(alike)) / min(len(a), len(b))
+    ratings = {lag: float(np.diagonal(alike, lag).mean()) for lag in _lags(len(a), len(b))}
+    best = max(ratings, key=lambda lag: ratings[lag], default=0)
+    if not best or ratings[best] < _SAME_WAY or 1 - ratings[best] > 0.5 * (1 - here):
+        return None
+    return _lag_finding(best, f"rows correlate by {ratings[best]:.3f}, against {here:.3f} as they stand")
+
+
+def _fraction(a: Array, b: Array) -> Finding | None:
+    """Part of a segment's shift: half of a remainder, left out at the head by one and not by the other."""
+    length = min(len(a), len(b))
+    for late, early, x, y in (("B", "A", a, b), ("A", "B", b, a)):
+        step = np.diff(x[:length], axis=0)
+        difference = (y - x[:length] if len(y) == length else y[:length] - x[:length])[:-1]
+        shift = float((difference * step).sum() / ((step**2).sum() or 1.0))
+        rest = float(((difference - shift * step) ** 2).sum()) / (float((difference**2).sum()) or 1.0)
+        if 0.02 < shift < 0.75 and rest < 0.5:
+            return Finding(
+                "remainder",
+                f"{late}'s segments begin about {shift:.2f} of a segment after {early}'s ({1 - rest:.0%} of the "
+                "difference): one leaves half of the remainder out at the head",
+            )
+    return None
+
+
+def _frame_rate(a: Array, b: Array) -> Finding | None:
+    longer, shorter = (a, b) if len(a) > len(b) else (b, a)
+    alike = _alikeness(_resampled(longer, len(shorter)), shorter)
+    if alike < _SAME_WAY:
+        return None
+    return Finding(
+        "frame-rate",
+        f"{len(a)} segments against {len(b)} (ratio {len(a) / len(b):.3g}) over the same time; resampled, rows "
+        f"correlate by {alike:.3f}: another frame rate, segment length or step",
+    )
+
+
+def _resampled(rows: Array, length: int) -> Array:
+    """``length`` averages over equal shares of the time that the rows cover."""
+    edges = np.linspace(0, len(rows), length + 1)
+    sums = np.vstack([np.zeros(rows.shape[1]), np.cumsum(rows, axis=0)])
+    whole = np.minimum(edges.astype(int), len(rows) - 1)
+    at_edges = sums[whole] + (edges - whole)[:, None] * rows[whole]
+    return np.diff(at_edges, axis=0) / (len(rows) / length)
+
+
+def _alikeness(a: Array, b: Array) -> float:
+    return float((_directions(a) * _directions(b)).sum(axis=1).mean())
+
+
+def _directions(rows: Array) -> Array:
+    """Unit vectors, after the rows' mean is taken off: features of one network share a large constant part."""
+    centred = rows - rows.mean(axis=0)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 0)

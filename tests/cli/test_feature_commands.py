@@ -1,0 +1,144 @@
+"""Import, export and compare through the door."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from arabesque.cli.main import commands
+from arabesque.manifests.errors import ManifestError, StoreError
+from arabesque.pipeline.store import FeatureStore
+
+FISV = Path(__file__).resolve().parents[3] / "shared" / "data" / "fisv_vst" / "features_fp16.npz"
+
+
+def run(*arguments: object, status: int = 0):
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(commands, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == status, result.output
+    return result
+
+
+def features(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((12, 8)).astype(np.float16)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "features.npz"
+    np.savez(path, Ball_001=features(1), Ball_002=features(2))
+    return path
+
+
+def test_import_export_compare_and_back(source: Path, tmp_path: Path):
+    store = tmp_path / "store"
+    grid = ["--fps", 25, "--frames-per-segment", 32]
+    first = run("import", source, "--out", store, "--stream", "vst", *grid)
+    assert "npz: 2 arrays of vst" in first.stderr
+    assert "2 imported, 0 there already, 0 failed" in first.stderr
+    assert "no seconds" not in first.stderr
+    assert "0 imported, 2 there already" in run("import", source, "--out", store, "--stream", "vst", *grid).stderr
+    exported = run("export", store, "--out", tmp_path / "pamfn", "--format", "pamfn-dict")
+    assert "2 arrays in 1 file" in exported.stdout
+    loaded = np.load(tmp_path / "pamfn" / "Ball_rgb_VST.npy", allow_pickle=True).item()
+    assert loaded["Ball_002"].tobytes() == features(2).tobytes()
+    assert "vst: 2 same" in run("compare", store, tmp_path / "pamfn", "--tolerance", 0).stdout
+    assert "2 arrays" in run("status", store).stdout or run("status", store).exit_code == 0
+
+
+def test_what_is_not_told_is_said(source: Path, tmp_path: Path):
+    found = run("import", source, "--out", tmp_path / "store").stderr
+    assert "stored as 'features'; --stream names it" in found
+    assert "start_s and end_s count segments, no seconds" in found.replace("will ", "")
+    assert FeatureStore(tmp_path / "store").streams == ("features",)
+
+
+def test_failures_are_shown_and_told_by_the_status(tmp_path: Path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    np.save(folder / "good.npy", features(1))
+    np.save(folder / "flat.npy", features(1)[0])
+    found = run("import", folder, "--out", tmp_path / "store", "--stream", "vst", status=3)
+    assert "1 imported, 0 there already, 1 failed" in found.stderr
+    assert "failed: 'flat' [vst]: shape [8]" in found.stdout
+
+
+def test_differences_are_named_and_told_by_the_status(source: Path, tmp_path: Path):
+    other = tmp_path / "other.npz"
+    np.savez(other, Ball_001=features(1)[2:], Ball_003=features(3))
+    found = run("compare", source, other, "--stream", "vst", status=3)
+    assert "lag: A is 2 segments late" in " ".join(found.stdout.split())
+    assert "vst: 1 lag" in found.stdout
+    assert "only in A, 1: Ball_002 vst" in found.stdout
+    assert "only in B, 1: Ball_003 vst" in found.stdout
+
+
+def test_videos_on_one_side_differ_unless_only_common_ones_count(source: Path, tmp_path: Path):
+    np.savez(tmp_path / "one.npz", Ball_001=features(1))
+    run("compare", source, tmp_path / "one.npz", status=3)
+    run("compare", source, tmp_path / "one.npz", "--common")
+
+
+def test_json_tells_everything(source: Path, tmp_path: Path):
+    other = tmp_path / "other.npz"
+    np.savez(other, Ball_001=features(1), Ball_002=features(2).astype(np.float32) * 2)
+    found = json.loads(run("compare", source, other, "--json", status=3).stdout)
+    assert (found["same"], found["only_in_a"]) == (False, [])
+    assert found["findings"] == {"": {"same": 1, "normalisation": 1}}
+    first, second = found["pairs"]
+    assert (first["same"], first["cosine_min"], first["relative_error"]) == (True, pytest.approx(1), 0)
+    assert second["diagnosis"] == "normalisation"
+    assert len(second["cosines"]) == 12
+    assert second["relative_error"] == pytest.approx(0.5)
+
+
+def test_an_untrusted_pickle_runs_nothing_and_says_why(tmp_path: Path):
+    trap = tmp_path / "trap"
+
+    class Malice:
+        def __reduce__(self):
+            return os.mkdir, (str(trap),)
+
+    path = tmp_path / "features.pkl"
+    path.write_bytes(pickle.dumps({"1": Malice()}))
+    for command in (["import", path, "--out", tmp_path / "store"], ["compare", path, path]):
+        with pytest.raises(StoreError, match=r"names posix\.mkdir, .*--trust"):
+            run(*command)
+    assert not trap.exists()
+
+
+def test_wrong_usage(source: Path, tmp_path: Path):
+    run("import", source, "--out", tmp_path / "s", "--parts", "both", status=2)
+    run("import", source, "--out", tmp_path / "s", "--name", "vst", status=2)
+    run("compare", source, source, "--tolerance", -1, status=2)
+    run("import", source, "--out", tmp_path / "s")
+    run("export", tmp_path / "s", "--out", tmp_path / "o", "--format", "npy-folder", "--dtype", "int8", status=2)
+    run("export", tmp_path / "s", "--out", tmp_path / "o", "--format", "npy-folder")
+    with pytest.raises(ManifestError, match="--force overwrites"):  # status 2, as cli/main.py turns it
+        run("export", tmp_path / "s", "--out", tmp_path / "o", "--format", "npy-folder")
+    run("export", tmp_path / "s", "--out", tmp_path / "o", "--format", "npy-folder", "--force")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FISV.exists(), reason="needs ../shared/data")
+def test_500_released_videos_to_gdlts_folder_and_back_to_the_byte(tmp_path: Path):
+    folder = tmp_path / "swintx_avg_fps25_clip32"
+    grid = ["--stream", "vst", "--fps", 25, "--recipe", "gdlt", "--recipe-name", "gdlt-released-features"]
+    assert "500 imported" in run("import", FISV, "--out", tmp_path / "store", *grid).stderr
+    run("export", tmp_path / "store", "--out", folder, "--format", "npy-folder")
+    with np.load(FISV) as released:
+        assert {path.stem for path in folder.iterdir()} == set(released.files)
+        for video_id in released.files:
+            written = np.load(folder / f"{video_id}.npy")
+            assert written.dtype == released[video_id].dtype
+            assert written.tobytes() == released[video_id].tobytes()
+    assert "500 imported" in run("import", folder, "--out", tmp_path / "again", *grid).stderr
+    assert "vst: 500 same" in run("compare", tmp_path / "store", tmp_path / "again", "--tolerance", 0).stdout
+    store = FeatureStore(tmp_path / "again")
+    assert sum(len(features) for features in store.scan("vst")) == 68913
+    np.testing.assert_allclose(store["1"]["vst"].end_s[-1], 135 * 32 / 25)

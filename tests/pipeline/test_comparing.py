@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arabesque.manifests.errors import ManifestError
+from arabesque.pipeline.comparing import compared, paired
+from arabesque.pipeline.feature_arrays import FeatureArray
+
+
+def array(video_id: str, values: np.ndarray, stream: str = "vst") -> FeatureArray:
+    return FeatureArray(video_id, stream, Path(f"{video_id}.npy"), lambda: values)
+
+
+def features(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((12, 6)).astype(np.float32)
+
+
+def compare_one(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-4):
+    return next(compared([(array("v", a), array("v", b))], tolerance))
+
+
+def test_videos_are_paired_by_id_and_stream():
+    a = [array("1", features()), array("2", features()), array("1", features(), "ast")]
+    b = [array("2", features()), array("3", features()), array("1", features(), "ast")]
+    pairing = paired(a, b)
+    assert [(one.video_id, one.stream) for one, _ in pairing.pairs] == [("2", "vst"), ("1", "ast")]
+    assert pairing.only_a == (("1", "vst"),)
+    assert pairing.only_b == (("3", "vst"),)
+
+
+def test_a_side_without_stream_names_takes_the_others_only_one():
+    named, bare = [array("1", features())], [array("1", features(), "")]
+    assert [other.stream for _, other in paired(named, bare).pairs] == ["vst"]
+    assert [one.stream for one, _ in paired(bare, named).pairs] == ["vst"]
+    assert [one.stream for one, _ in paired(bare, bare).pairs] == [""]
+    with pytest.raises(ManifestError, match="tell with --stream, one of ast, vst"):
+        paired([*named, array("1", features(), "ast")], bare)
+
+
+def test_nothing_in_common_is_an_error():
+    with pytest.raises(ManifestError, match=r"nothing is on both sides: A has 1, as \('1', 'vst'\)"):
+        paired([array("1", features())], [array("01", features())])
+
+
+def test_equal_arrays_are_the_same_at_tolerance_zero():
+    found = compare_one(features(), features(), 0.0)
+    assert found.same
+    assert (found.max_error, found.relative_error) == (0, 0)
+    np.testing.assert_allclose(found.cosines, np.ones(12))
+
+
+def test_the_tolerance_decides():
+    a, b = features(), features()
+    b[3, 2] += 0.01
+    relative = 0.01 / np.abs(b).max()
+    found = compare_one(a, b)
+    assert not found.same
+    assert found.max_error == pytest.approx(0.01, rel=1e-4)
+    assert found.relative_error == pytest.approx(relative, rel=1e-4)
+    assert np.argmin(found.cosines) == 3
+    assert compare_one(a, b, relative * 1.01).same
+    assert not compare_one(a, b, relative * 0.99).same
+
+
+def test_numbers_are_over_the_segments_that_both_have():
+    a = features()
+    found = compare_one(a, a[:9], tolerance=1.0)
+    assert not found.same  # whatever the tolerance
+    assert (found.shape_a, found.shape_b, len(found.cosines)) == ((12, 6), (9, 6), 9)
+    assert found.relative_error == 0
+    assert found.finding.name == "truncated"
+
+
+def test_rows_that_cannot_be_compared_have_no_numbers():
+    wide = compare_one(features(), features()[:, :3])
+    assert (wide.cosines, wide.max_error, wide.relative_error, wide.finding.name) == ((), None, None, "other-dim")
+    holed = features()
+    holed[0, 0] = np.nan
+    assert compare_one(holed, features()).finding.name == "not-finite"
+    assert not compare_one(holed, holed).same
+
+
+def test_halves_are_compared_by_their_mean():
+    a = features()
+    found = compare_one(np.stack([a + 1, a - 1], axis=1), a)
+    assert found.relative_error < 1e-6
+    assert found.finding.name == "halves"

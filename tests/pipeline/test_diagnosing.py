@@ -1,0 +1,131 @@
+"""Each cause is made on purpose, and must be named; and no cause may be named where another one was at work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from arabesque.pipeline.diagnosing import diagnose
+from arabesque.pipeline.row_distances import cosines, relative_error
+
+DIM = 24
+LENGTH = 32
+NUM_FRAMES = 40 * LENGTH + 14
+
+
+def frames(seed: int = 0) -> NDArray[np.float64]:
+    """A video's appearance, ``[frames, DIM]``: slow movements of many speeds about a constant scene."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(NUM_FRAMES)[:, None] / LENGTH
+    waves = [
+        rng.normal(size=DIM) * np.sin(2 * np.pi * (time * rng.uniform(0.02, 0.2) + rng.uniform(size=DIM)))
+        for _ in range(12)
+    ]
+    return rng.normal(size=DIM) * 3 + np.sum(waves, axis=0)
+
+
+def network(video: NDArray[np.float64], length: int = LENGTH, first: int = 0, step: int | None = None) -> NDArray:
+    """Features of segments: means over their frames, bent as a network bends them. ``float32 [segments, DIM]``."""
+    step = step or length
+    starts = range(first, len(video) - length + 1, step)
+    return np.stack([np.tanh(video[start : start + length].mean(axis=0) / 4) for start in starts]).astype(np.float32)
+
+
+A = network(frames())
+RNG = np.random.default_rng(1)
+GRID = 2 / 255
+
+
+def quantised(values: NDArray, bound: float = 1.0) -> NDArray:
+    return (np.clip(np.round((values + bound) / (2 * bound) * 255), 0, 255) / 255 * 2 * bound - bound).astype(
+        np.float32
+    )
+
+
+DIFFERENCES: dict[str, tuple[str, NDArray, NDArray]] = {
+    "late by 2": ("lag", A[2:], A[:-2]),
+    "early by 1": ("lag", A[:-1], A[1:]),
+    "middle crop": ("lag", A, A[5:30]),
+    "late by 1, other decoder": ("lag", A[1:], (A[:-1] + RNG.normal(size=A[1:].shape) * 0.01).astype(np.float32)),
+    "half of the remainder at the head": ("remainder", A, network(frames(), first=7)),
+    "half of the remainder, the other way": ("remainder", network(frames(), first=7), A),
+    "a padded last segment": ("remainder", A, np.concatenate([A, A[-1:] * 0.7])),
+    "first 30 only": ("truncated", A, A[:30]),
+    "16 frames a segment": ("frame-rate", A, network(frames(), length=16)),
+    "every 80 frames": ("frame-rate", A, network(frames(), length=80)),
+    "overlapping segments": ("frame-rate", network(frames(), step=20), A),
+    "unit length": ("normalisation", A, A / np.linalg.norm(A, axis=1, keepdims=True)),
+    "twice as large": ("normalisation", A, A * 2),
+    "other statistics": ("normalisation", A, (A - RNG.normal(size=DIM)) / RNG.uniform(0.3, 3, size=DIM)),
+    "other statistics, with noise": (
+        "normalisation",
+        A,
+        (A - 0.45) / 0.225 + RNG.normal(size=A.shape) * 0.02,
+    ),
+    "an offset": ("constant-offset", A, A + 0.01 * RNG.normal(size=DIM)),
+    "an offset, with noise": ("constant-offset", A, A + 0.01 * RNG.normal(size=DIM) + RNG.normal(size=A.shape) * 1e-3),
+    "8 bits": ("quantisation", A, quantised(A)),
+    "8 bits on our side": ("quantisation", quantised(A), A),
+    "8 bits with the zero at 128": ("quantisation", A, quantised(A) + GRID / 2),
+    "half precision": ("float16", A, A.astype(np.float16).astype(np.float32)),
+    "half precision on our side": ("float16", A.astype(np.float16), A),
+    "another library": ("arithmetic", A, (A * (1 + RNG.normal(size=A.shape) * 2e-4)).astype(np.float32)),
+    "two halves": ("halves", np.stack([A - 0.1, A + 0.1], axis=1), A),
+    "two halves, listed": ("halves", A.reshape(-1, 2, DIM), A),
+    "another network": ("unexplained", A, network(frames(9))),
+    "another video, longer": ("unexplained", A, network(frames(9), length=20)),
+    "noise": ("unexplained", A, A + RNG.normal(size=A.shape) * 0.1),
+    "noise on another grid": ("unexplained", RNG.normal(size=(40, DIM)), RNG.normal(size=(25, DIM))),
+    "another layer": ("other-dim", A, A[:, :10]),
+    "not a number": ("not-finite", A, np.where(np.arange(DIM) == 3, np.nan, A)),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_the_cause_is_named(name: str):
+    cause, a, b = DIFFERENCES[name]
+    found = diagnose(a, b)
+    assert found.name == cause, found.sentence
+
+
+def test_sentences_say_which_way_and_how_much():
+    says = {name: diagnose(a, b).sentence for name, (_, a, b) in DIFFERENCES.items()}
+    assert says["late by 2"].startswith("B is 2 segments late")
+    assert says["early by 1"].startswith("A is 1 segment late")
+    assert "0.20 of a segment after A's" in says["half of the remainder at the head"]  # made: 7 frames of 32
+    assert "B has one segment more" in says["a padded last segment"]
+    assert "B ends 10 segments before A" in says["first 30 only"]
+    assert "ratio 0.5" in says["16 frames a segment"]
+    assert "each row of B" in says["unit length"]
+    assert "2 to 2 times" in says["twice as large"]
+    assert "step 0.00784" in says["8 bits"]
+    assert says["half precision"].startswith("B is")
+    assert says["half precision on our side"].startswith("A is")
+    assert says["two halves"].startswith("A has 2 vectors for each segment")
+
+
+@pytest.mark.parametrize("num_segments", [1, 2, 3, 5, 8])
+def test_few_segments_of_noise_are_never_explained(num_segments: int):
+    """As many parameters as numbers explain everything: nothing may be made of that."""
+    rng = np.random.default_rng(num_segments)
+    names = {
+        diagnose(rng.normal(size=(num_segments, DIM)), rng.normal(size=(num_segments, DIM))).name for _ in range(30)
+    }
+    assert names == {"unexplained"}
+
+
+def test_constant_features_have_no_lag():
+    still = np.tile(RNG.normal(size=DIM), (10, 1)).astype(np.float32)
+    assert diagnose(still, still.astype(np.float16)).name == "float16"
+
+
+def test_cosines_of_rows_of_zeros():
+    a, b = np.array([[0.0, 0], [1, 0], [1, 0], [1, 1]]), np.array([[0.0, 0], [0, 0], [0, 2], [2, 2]])
+    np.testing.assert_allclose(cosines(a, b), [1, 0, 0, 1])
+
+
+def test_relative_error_is_over_the_largest_number_of_either_side():
+    assert relative_error(np.array([[4.0, 1]]), np.array([[4.0, 3]])) == 0.5
+    assert relative_error(np.zeros((2, 2)), np.zeros((2, 2))) == 0
+    assert relative_error(np.zeros((1, 2)), np.array([[0.0, 2]])) == 1
