@@ -57,13 +57,16 @@ def run_stages(
     """
     reader = VideoReader(slots, streams, ledger, progress)
     collector = Collector(provenance)
-    pipeline = _stages(videos, reader, collector, writer, device, concurrency, clock)
+    recorder = Recorder(writer)
+    pipeline = _stages(videos, reader, collector, recorder, device, concurrency, clock)
     try:
         with pipeline.auto_stop(timeout=STOP_TIMEOUT_S):
             try:
                 yield from pipeline.get_iterator()
             except BaseException:
-                writer.flush()  # before anything else: what is finished must not wait for what is not
+                recorder.stop()
+                slots.close()  # a thread that waits for its decoder would wait for ever
+                writer.flush()  # before the stages end: what is finished must not wait for what is not
                 raise
     except PipelineFailure as failure:
         raise _root_cause(failure) from failure
@@ -75,7 +78,7 @@ def _stages(
     videos: Sequence[VideoFile],
     reader: VideoReader,
     collector: Collector,
-    writer: StoreWriter,
+    recorder: Recorder,
     device: torch.device,
     concurrency: Concurrency,
     clock: StageClock,
@@ -91,7 +94,7 @@ def _stages(
         .aggregate(Batcher())
         .pipe(forward, name="network")
         .pipe(collector, name="collect")
-        .pipe(Recorder(writer), name="write")
+        .pipe(recorder, name="write")
         .add_sink(buffer_size=64)
         .build(
             num_threads=concurrency.decode + concurrency.preprocess + concurrency.prepare + 8,
@@ -106,8 +109,15 @@ class Recorder:
 
     def __init__(self, writer: StoreWriter) -> None:
         self._writer = writer
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Takes note of nothing any more: what the stages say of a run that is being torn down is not about videos."""
+        self._is_stopped = True
 
     def __call__(self, item: FeatureRow | Event) -> Event | None:
+        if self._is_stopped:
+            return None
         if isinstance(item, FeatureRow):
             self._writer.add(item)
             return None

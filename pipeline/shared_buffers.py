@@ -26,6 +26,7 @@ class SharedBuffers:
         self._memory = mmap.mmap(self.descriptor, count * size_bytes)
         self._free = set(range(count))
         self._changed = threading.Condition()
+        self._is_closed = False
 
     def __del__(self) -> None:
         os.close(self.descriptor)
@@ -36,9 +37,17 @@ class SharedBuffers:
             taken, self._free = self._free, set()
             return taken
 
-    def wait_until_free(self) -> None:
+    def wait_until_free(self) -> bool:
+        """False where they were closed meanwhile: nobody may be left to give one back."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free)
+            self._changed.wait_for(lambda: self._free or self._is_closed)
+            return not self._is_closed
+
+    def close(self) -> None:
+        """Ends every wait, now and later. Views stay valid."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     def give_back(self, numbers: Iterable[int]) -> None:
         with self._changed:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import Counter
 from fractions import Fraction
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -15,13 +17,15 @@ from fakes import FakeExtractor
 
 from arabesque.extractors import table
 from arabesque.extractors.protocol import AudioNeed, FrameNeed
-from arabesque.manifests.errors import ManifestError, WeightsError
+from arabesque.manifests.errors import ManifestError, StoreError, WeightsError
 from arabesque.manifests.recipes import parse_recipe
 from arabesque.manifests.streams import Geometry
-from arabesque.pipeline import extraction
+from arabesque.pipeline import extraction, slots
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.records import Outcome
+from arabesque.pipeline.slots import SlotSettings
 from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.store_writer import StoreWriter
 from arabesque.pipeline.work import SegmentFeature, VideoSettled
 
 SEGMENT = 8
@@ -296,3 +300,22 @@ def test_an_interruption_keeps_what_was_told_and_the_next_run_goes_on(videos, tm
     store = FeatureStore(tmp_path / "out")
     assert sorted(store) == ["0", "1", "2", "3"]
     assert all(store[name]["numbers"].values.ravel().tolist() == list(range(80)) for name in store)
+
+
+def test_a_run_that_fails_says_why_and_does_not_hang(videos, tmp_path, monkeypatch):
+    for index in range(3):
+        write_clip(videos / f"{index}.mp4", Clip(num_frames=200))
+
+    def full(*_):
+        raise StoreError("out: no space left on device; make room and run again")
+
+    monkeypatch.setattr(StoreWriter, "add_progress", full)
+    # windows of one frame: when the stages stop, some are under way and never released
+    monkeypatch.setattr(slots, "SlotSettings", partial(SlotSettings, buffer_bytes=40_000))
+    before = set(threading.enumerate())
+    with pytest.raises(StoreError, match="no space left"):
+        run(videos, tmp_path / "out")
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in left:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in left)
