@@ -17,8 +17,6 @@ from rich.text import Text
 
 MEMORY_WANTED_BYTES = 4 << 30
 DISK_WANTED_BYTES = 5 << 30
-SLOT_BYTES = 150 << 20
-"""Three windows of 48 MB: what one decoding slot keeps in shared memory."""
 
 MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
 
@@ -52,7 +50,6 @@ def examine() -> Iterator[Finding]:
     yield processors()
     yield memory(_memory_limit_bytes())
     yield disk(Path.cwd())
-    yield from shared_memory(Path("/dev/shm"))
     yield from decoders()
     yield from devices()
     yield from checkpoints()
@@ -117,21 +114,6 @@ def disk(folder: Path) -> Finding:
     if free_bytes < DISK_WANTED_BYTES:
         return Finding("warn", "disk", detail, "an hour of video gives tens of MB of features, checkpoints take GB")
     return Finding("ok", "disk", detail)
-
-
-def shared_memory(folder: Path) -> Iterator[Finding]:
-    """Decoding slots hand frames over through shared memory; containers are often given 64 MB of it."""
-    if not folder.is_dir():  # macOS and Windows have no such folder and no such limit
-        return
-    usage = shutil.disk_usage(folder)
-    detail = f"{usage.free / 2**20:,.0f} MiB free of {usage.total / 2**20:,.0f} in {folder}"
-    way_out = "docker run --shm-size=2g (or --ipc=host)"
-    if usage.free < SLOT_BYTES:
-        yield Finding("fail", "shared memory", f"{detail}; one decoder needs {SLOT_BYTES >> 20}", way_out)
-    elif usage.free < 4 * SLOT_BYTES:
-        yield Finding("warn", "shared memory", f"{detail}: {usage.free // SLOT_BYTES} decoders at a time", way_out)
-    else:
-        yield Finding("ok", "shared memory", detail)
 
 
 def decoders() -> Iterator[Finding]:

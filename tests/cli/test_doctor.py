@@ -63,15 +63,6 @@ def test_not_being_installed_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [finding.level for finding in doctor.packages()] == ["fail"]
 
 
-@pytest.mark.parametrize(("free_mib", "level"), [(60, "fail"), (200, "warn"), (2000, "ok")])
-def test_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_mib: int, level: str) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", disk_of(free_mib * MIB))
-    (finding,) = doctor.shared_memory(tmp_path)
-    assert finding.level == level
-    assert ("--shm-size" in finding.way_out) == (level != "ok")
-    assert not list(doctor.shared_memory(tmp_path / "macos"))
-
-
 @pytest.mark.parametrize(("free_gib", "level"), [(1, "warn"), (50, "ok")])
 def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_gib: int, level: str) -> None:
     monkeypatch.setattr(shutil, "disk_usage", disk_of(free_gib << 30))
