@@ -37,16 +37,22 @@ commands.command("doctor")(doctor.doctor)
 commands.add_typer(weights.app, name="weights")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"arabesque {version('arabesque')}")
+        raise typer.Exit
+
+
 @commands.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Anywhere in the line: show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"arabesque {installed('arabesque')}")
-        raise typer.Exit
+    """Options of the door itself; `app` has taken ``--debug`` out before they are read."""
 
 
 class Interrupted(BaseException):

@@ -151,6 +151,14 @@ def test_what_cannot_be_obeyed_is_one_line_and_a_status(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_version_can_be_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["arabesque", "--version"])
+    with pytest.raises(SystemExit) as left:
+        main.app()
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith("arabesque 0.")
+
+
 def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["arabesque", "recipes", "nothing", "--debug"])
     with pytest.raises(ManifestError):
