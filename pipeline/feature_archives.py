@@ -29,7 +29,7 @@ from .feature_arrays import (
     safe_path,
     stream_of,
 )
-from .feature_folders import files_below
+from .feature_folders import files_below, opened_file
 from .safe_pickles import read_npy, read_pickle
 
 PAMFN_NAME = re.compile(r"(?P<action>[A-Za-z0-9]+)_(?P<label>(?:rgb|flow|audio)_\w+)")
@@ -46,7 +46,7 @@ def read_pamfn_dicts(path: Path, trust: bool, names: Mapping[str, str], stack: E
     for stem, file in files_below(path, ".npy"):
         match = PAMFN_NAME.fullmatch(Path(stem).name)
         stream = stream_of(match["label"], MODELS, names) if match else ""
-        with file.open("rb") as handle:
+        with opened_file(file) as handle:
             found = read_npy(handle, str(file), trust=trust)
         is_dict = isinstance(found, np.ndarray) and found.dtype == object and found.shape == ()
         arrays += from_dict(found.item() if is_dict else found, str(file), file, stream)
@@ -55,7 +55,7 @@ def read_pamfn_dicts(path: Path, trust: bool, names: Mapping[str, str], stack: E
 
 
 def read_dict(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack) -> list[FeatureArray]:
-    with path.open("rb") as handle:
+    with opened_file(path) as handle:
         return from_dict(read_pickle(handle, str(path), trust=trust), str(path), path, "")
 
 
@@ -71,7 +71,7 @@ def read_npz(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack
             content = archive.read(member)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise StoreError(f"{name}: damaged ({error}); get the file anew") from error
-        return numbers(read_npy(io.BytesIO(content), name), name)
+        return numbers(read_npy(io.BytesIO(content), name, trust=trust), name)
 
     members = [name for name in archive.namelist() if name.endswith(".npy")]
     return [FeatureArray(name.removesuffix(".npy"), "", path, lambda name=name: load(name)) for name in members]
@@ -110,7 +110,8 @@ def read_webdataset(path: Path, trust: bool, names: Mapping[str, str], stack: Ex
                 continue
             label = extension.removesuffix("npy").removesuffix(".")
             stream = stream_of(label, {}, names) if label else ""
-            arrays.append(FeatureArray(folder + slash + key, stream, file, _member_loader(file, archive, member)))
+            load = _member_loader(file, archive, member, trust)
+            arrays.append(FeatureArray(folder + slash + key, stream, file, load))
     refuse_twins(arrays)
     return arrays
 
@@ -179,7 +180,9 @@ def write_webdataset(handle: BinaryIO, members: Iterable[Member]) -> None:
             archive.addfile(entry, content)
 
 
-def _member_loader(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], NDArray[Any]]:
+def _member_loader(
+    file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, trust: bool
+) -> Callable[[], NDArray[Any]]:
     name = f"{file}: {member.name}"
 
     def load() -> NDArray[Any]:
@@ -188,7 +191,7 @@ def _member_loader(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo
             data = b"" if content is None else content.read()
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             raise StoreError(f"{name}: damaged ({error}); get the file anew") from error
-        return numbers(read_npy(io.BytesIO(data), name), name)
+        return numbers(read_npy(io.BytesIO(data), name, trust=trust), name)
 
     return load
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..manifests.errors import ManifestError, StoreError
 
-SUFFIXES = {"vst": "video", "i3d_flow": "flow", "ast": "audio"}
+SUFFIXES = {"vst": "video", "i3d_rgb": "rgb", "i3d_flow": "flow", "ast": "audio"}
 """Stream → what PAMFN's extractor appends to a video's name."""
 MODELS = {
     "vst": "rgb_VST",

@@ -130,10 +130,7 @@ def opened(
     if chosen not in FORMATS and chosen != STORE:
         raise ManifestError(f"format {chosen!r} is not known; there are {', '.join(FORMATS)}")
     with ExitStack() as stack:
-        try:
-            found = _of_store(path) if chosen == STORE else FORMATS[chosen].read(path, trust, names or {}, stack)
-        except IsADirectoryError as error:
-            raise ManifestError(f"{path}: is a folder, and format {chosen!r} is one file; name the file") from error
+        found = _of_store(path) if chosen == STORE else FORMATS[chosen].read(path, trust, names or {}, stack)
         if not found:
             raise ManifestError(f"{path}: no features in it (read as {chosen}); check the path, or give --format")
         yield FeatureSource(path, chosen, tuple(found))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..manifests.errors import StoreError
+from ..manifests.errors import ManifestError, StoreError
 from .feature_arrays import SUFFIXES, FeatureArray, Member, Place, numbers, safe_path, stream_of
 from .safe_pickles import read_npy, read_pickle
 
@@ -34,14 +34,14 @@ def read_suffixed(path: Path, trust: bool, names: Mapping[str, str], stack: Exit
 
 def read_pkl_folder(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack) -> list[FeatureArray]:
     def load(file: Path) -> NDArray[Any]:
-        with file.open("rb") as handle:
+        with opened_file(file) as handle:
             return numbers(read_pickle(handle, str(file), trust=trust), str(file))
 
     return _read_folder(path, ".pkl", load)
 
 
 def read_npz_folder(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack) -> list[FeatureArray]:
-    return _read_folder(path, ".npz", _load_lone_npz)
+    return _read_folder(path, ".npz", lambda file: _load_lone_npz(file, trust))
 
 
 def place_in_folder(suffix: str) -> Callable[[Place], str]:
@@ -55,6 +55,11 @@ def place_in_folder(suffix: str) -> Callable[[Place], str]:
 
 
 def place_suffixed(wanted: Place) -> str:
+    if "_" in wanted.label:
+        raise ManifestError(
+            f"label {wanted.label!r}: this format finds a video's name before the last underscore; give the stream "
+            f"another with --name {wanted.label}=…"
+        )
     return f"{safe_path(wanted.video_id)}_{wanted.label}.npy"
 
 
@@ -74,6 +79,17 @@ def write_tensor(handle: BinaryIO, members: Iterable[Member]) -> None:
 def write_lone_npz(handle: BinaryIO, members: Iterable[Member]) -> None:
     for member in members:
         np.savez_compressed(handle, member.load())
+
+
+@contextmanager
+def opened_file(path: Path) -> Iterator[BinaryIO]:
+    """The file, for reading; StoreError where it is gone or may not be read."""
+    try:
+        handle = path.open("rb")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    with handle:
+        yield handle
 
 
 def files_below(path: Path, suffix: str) -> list[tuple[str, Path]]:
@@ -96,7 +112,7 @@ def _read_folder(path: Path, suffix: str, load: Callable[[Path], NDArray[Any]]) 
 
 
 def _load_npy(file: Path) -> NDArray[Any]:
-    with file.open("rb") as handle:
+    with opened_file(file) as handle:
         if _is_pickled(handle):
             raise StoreError(f"{file}: holds pickled objects, not one array; --format pamfn-dict reads a dict")
         return numbers(read_npy(handle, str(file)), str(file))
@@ -108,12 +124,12 @@ def _is_pickled(handle: BinaryIO) -> bool:
     return b"'|O'" in head
 
 
-def _load_lone_npz(file: Path) -> NDArray[Any]:
+def _load_lone_npz(file: Path, trust: bool) -> NDArray[Any]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.namelist()
             if len(members) != 1:
                 raise StoreError(f"{file}: holds {len(members)} arrays, not one; --format npz reads one per video")
-            return numbers(read_npy(io.BytesIO(archive.read(members[0])), str(file)), str(file))
+            return numbers(read_npy(io.BytesIO(archive.read(members[0])), str(file), trust=trust), str(file))
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise StoreError(f"{file}: a damaged or cut .npz file ({error}); get it anew") from error

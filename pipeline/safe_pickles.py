@@ -125,9 +125,8 @@ def _from_buffer(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: s
 
 
 def _from_bytes(content: bytes | str, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> NDArray[Any]:
+    """NumPy refuses to take bytes for objects here."""
     raw = content.encode("latin-1") if isinstance(content, str) else content  # Python 2 wrote bytes as text
-    if dtype.hasobject:
-        raise pickle.UnpicklingError("objects where numbers should be")
     return np.frombuffer(raw, dtype).reshape(shape, order=order)
 
 

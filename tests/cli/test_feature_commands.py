@@ -48,13 +48,13 @@ def test_import_export_compare_and_back(source: Path, tmp_path: Path):
     loaded = np.load(tmp_path / "pamfn" / "Ball_rgb_VST.npy", allow_pickle=True).item()
     assert loaded["Ball_002"].tobytes() == features(2).tobytes()
     assert "vst: 2 same" in run("compare", store, tmp_path / "pamfn", "--tolerance", 0).stdout
-    assert "2 arrays" in run("status", store).stdout or run("status", store).exit_code == 0
+    assert "recipe imported" in run("status", store).stdout
 
 
 def test_what_is_not_told_is_said(source: Path, tmp_path: Path):
     found = run("import", source, "--out", tmp_path / "store").stderr
     assert "stored as 'features'; --stream names it" in found
-    assert "start_s and end_s count segments, no seconds" in found.replace("will ", "")
+    assert "start_s and end_s count segments, no seconds" in found
     assert FeatureStore(tmp_path / "store").streams == ("features",)
 
 

@@ -86,5 +86,5 @@ def test_rows_that_cannot_be_compared_have_no_numbers():
 def test_halves_are_compared_by_their_mean():
     a = features()
     found = compare_one(np.stack([a + 1, a - 1], axis=1), a)
-    assert found.relative_error < 1e-6
+    assert found.relative_error == pytest.approx(0, abs=1e-6)
     assert found.finding.name == "halves"

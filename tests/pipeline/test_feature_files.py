@@ -127,6 +127,25 @@ def test_a_released_pamfn_folder(tmp_path: Path):
     assert_equal(read_back(tmp_path), {("Ball_001", "vst"): halves, ("1", "mast"): features(3)})
 
 
+def test_a_suffix_with_an_underscore_would_not_be_found_again(tmp_path: Path):
+    store = store_of(tmp_path, {"resnet_crop": {"1": features(1)}})
+    with pytest.raises(ManifestError, match="label 'resnet_crop'"):
+        export(store, tmp_path / "out", "pamfn-folder")
+    export(store, tmp_path / "out", "pamfn-folder", names={"resnet_crop": "crop"})
+    assert_equal(read_back(tmp_path / "out", "pamfn-folder"), {("1", "crop"): features(1)})
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path):
+    np.save(tmp_path / "1.npy", features(1))
+    with opened(tmp_path) as found:
+        (tmp_path / "1.npy").unlink()
+        with pytest.raises(StoreError, match=r"1\.npy: cannot be read \(No such file"):
+            found.arrays[0].load()
+    (tmp_path / "folder.pkl").mkdir()
+    with pytest.raises(StoreError, match=r"folder\.pkl: cannot be read \(Is a directory"):
+        read_back(tmp_path / "folder.pkl", "logo-dict")
+
+
 def test_finefs_tensors_by_pickle_and_by_torch(tmp_path: Path):
     tensor = torch.from_numpy(features(1))
     (tmp_path / "0.pkl").write_bytes(pickle.dumps(tensor))
@@ -182,10 +201,8 @@ def test_webdataset_members_and_strangers_among_them(tmp_path: Path):
         export(dotted, tmp_path / "dots", "webdataset")
 
 
-@needs_h5py
 def test_a_strangers_hdf5_file(tmp_path: Path):
-    import h5py
-
+    h5py = pytest.importorskip("h5py", reason="h5py is not among the dependencies")
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["Ball_001"] = features(1)
         file["group/Ball_002"] = features(2)

@@ -119,9 +119,11 @@ def test_a_storage_inside_a_tensor_is_no_way_in(tmp_path: Path):
     assert not trap.exists()
 
 
-def test_a_pickled_type_cannot_make_pointers_of_bytes():
-    """NumPy's own reading believes a state that says 'objects' of bytes; here only name and byte order count."""
-    forged = pickle.dumps(np.zeros(1, np.int64), protocol=2).replace(b"X\x02\x00\x00\x00i8", b"X\x02\x00\x00\x00O8")
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("value", [np.zeros(1, np.int64), np.int64(0)], ids=["array", "scalar"])
+def test_a_pickled_type_cannot_make_pointers_of_bytes(value: object, protocol: int):
+    """Eight bytes that call themselves an object would be a pointer of the file's choice."""
+    forged = pickle.dumps(value, protocol).replace(b"i8", b"O8")
     assert b"O8" in forged
     with pytest.raises(StoreError, match="damaged"):
         read_pickle(io.BytesIO(forged), "evil")
