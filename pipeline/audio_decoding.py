@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from numpy.typing import NDArray
 
-from .containers import STRICT, audio_stream, open_container, packets, reason
+from .containers import audio_stream, open_container, packets, reason
 from .decoding import MAX_GAP_S, SoundBroken
 from .records import AudioTrack, Probe
 
@@ -52,7 +52,6 @@ class _Damage(Exception):
 
 def _decoded(container: InputContainer, stream: AudioStream, alive: Callable[[], None]) -> Iterator[AudioFrame]:
     """Frames up to the first damage. Before the first good frame there is none: cut recordings begin with scraps."""
-    stream.codec_context.options = STRICT
     has_begun = False
     num_packets = 0
     try:

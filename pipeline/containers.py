@@ -20,8 +20,6 @@ from .probing import check_file
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts"
 """None of them reads another file or an address, unlike playlists (m3u8, ffconcat, sdp), whatever their name says."""
-STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
-"""Decoder options: a damaged packet is an error, not a picture patched up from its neighbours."""
 
 
 @contextmanager

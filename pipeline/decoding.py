@@ -79,15 +79,14 @@ def check_backend(backend: str) -> None:
         )
 
 
-def build_decoder(backend: str, threads: int, alive: Callable[[], None]) -> Decoder:
+def build_decoder(backend: str, alive: Callable[[], None]) -> Decoder:
     """``backend`` is a name of `BACKENDS` or ``module:class``.
 
-    ``threads``: decoding threads for one video. ``alive`` is called with every packet, so that a slow decoder can be
-    told from one that hangs.
+    ``alive`` is called with every packet, so that a slow decoder can be told from one that hangs.
     """
     module_name, _, class_name = BACKENDS.get(backend, backend).partition(":")
     try:
         made: Any = getattr(importlib.import_module(module_name), class_name)
     except ImportError as error:
         raise ArabesqueError(f"decoder {backend} does not load: {error}; use another one (--decoder pyav)") from error
-    return made(threads=threads, alive=alive)
+    return made(alive)

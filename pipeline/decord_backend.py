@@ -9,7 +9,7 @@ That costs PyAV's time on top of decord's: it is the backend for results that mu
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,8 @@ decord.logging.set_level(decord.logging.QUIET)
 class DecordDecoder(PyAvDecoder):
     """Probes and hears with PyAV: decord has no index of its own that could be relied on."""
 
-    def __init__(self, threads: int, alive: Callable[[], None]) -> None:
-        super().__init__(threads, alive)
-        self._num_threads = threads
-
     def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        reader = _open(path, probe, self._num_threads)
+        reader = _open(path, probe)
         following = 0
         for index, ours in super().frames(path, probe, wanted):
             theirs = _read(reader, path, index, index - following)
@@ -50,10 +46,10 @@ class DecordDecoder(PyAvDecoder):
             yield index, theirs
 
 
-def _open(path: Path, probe: Probe, num_threads: int) -> Any:
+def _open(path: Path, probe: Probe) -> Any:
     """A reader whose number of frames and times agree with the container's, as far as decord tells them."""
     try:
-        reader = decord.VideoReader(str(path.absolute()), num_threads=num_threads)
+        reader = decord.VideoReader(str(path.absolute()), num_threads=1)
     except (decord.DECORDError, RuntimeError) as error:
         raise DecodeError(f"{path}: decord cannot open it ({_first_line(error)}); use --decoder pyav") from error
     if len(reader) != probe.num_frames:

@@ -25,47 +25,33 @@ SAME_TIME_S = 1e-4
 
 
 class PyAvDecoder:
-    def __init__(self, threads: int, alive: Callable[[], None]) -> None:
-        self._threads = threads
+    def __init__(self, alive: Callable[[], None]) -> None:
         self._alive = alive
 
     def probe(self, path: Path, thorough: bool = False) -> Probe:
         return probe_file(path, thorough=thorough, alive=self._alive)
 
     def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        delivered = 0
-        if self._threads > 1:
-            try:
-                for item in self._one_pass(path, probe, wanted, self._threads):
-                    yield item
-                    delivered += 1
-                return
-            except DecodeError:
-                pass  # several threads tell neither exactly where nor why: decoded again, on one
-        yield from self._one_pass(path, probe, wanted[delivered:], threads=1)
-
-    def sound(self, path: Path, probe: Probe, until_s: float) -> Iterator[NDArray[np.float32]]:
-        return decode_sound(path, probe, until_s, self._alive)
-
-    def _one_pass(
-        self, path: Path, probe: Probe, wanted: NDArray[np.int64], threads: int
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         todo = wanted.tolist()[::-1]
         if not todo:
             return
         reformatter = VideoReformatter()
         with open_container(path) as container:
             stream = video_stream(container, path)
-            pictures = PictureStream(container, stream, threads=threads, alive=self._alive)
+            pictures = PictureStream(container, stream, self._alive, probe.lost_at)
             position = -1
             for position, frame in enumerate(pictures):
                 if fault := _fault(frame, _time_s(frame, stream, probe), position, probe, pictures.trouble):
                     raise _broke(path, probe, position, pictures.trouble, fault)
                 if position == todo[-1]:
+                    # nobody may hold a picture while the next one is made: fresh memory costs as much as conversion
                     yield todo.pop(), _picture(frame, reformatter, probe.rotation_deg)
                     if not todo:
                         return
             raise _broke(path, probe, position + 1, pictures.trouble, None)
+
+    def sound(self, path: Path, probe: Probe, until_s: float) -> Iterator[NDArray[np.float32]]:
+        return decode_sound(path, probe, until_s, self._alive)
 
 
 def _time_s(frame: VideoFrame, stream: VideoStream, probe: Probe) -> float | None:

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from ..manifests.errors import DecodeError
 from .containers import audio_stream, open_container, packets, video_stream
+from .coverage import lost_stretches
 from .picture_stream import PictureStream
 from .probing import Packet, Timeline, check_gaps, timeline_of_frames, timeline_of_packets
 from .records import AudioTrack, Probe
@@ -30,14 +31,14 @@ NUM_HEAD_FRAMES = 8
 def probe_file(path: Path, *, thorough: bool, alive: Callable[[], None]) -> Probe:
     """See `Decoder.probe`. Probes thoroughly of its own accord where the head shows that packets are not frames."""
     found = _demux(path, alive)
-    head = _decode(path, NUM_HEAD_FRAMES, alive)
+    head = _decode(path, NUM_HEAD_FRAMES, found.lost_at, alive)
     if head.first is None:
         raise DecodeError(f"{path}: decoding broke at frame 0 of {len(found.packets)}: {head.trouble}")
     try:
         timeline = None if thorough else timeline_of_packets(found.packets, found.nominal_ticks)
         if timeline is None or not (head.trouble or timeline.ticks[: len(head.ticks)].tolist() == head.ticks):
             thorough = True
-            whole = _decode(path, None, alive)
+            whole = _decode(path, None, found.lost_at, alive)
             broken = bool(whole.trouble)
             timeline = timeline_of_frames(whole.ticks, found.packets, found.nominal_ticks, broken=broken)
         return _probe(found, head.first, timeline, thorough)
@@ -66,6 +67,9 @@ class _Demuxed:
     """When the last packet of either stream ends."""
     unreadable: bool = False
     """The packets broke off with an error."""
+    places: list[tuple[int, int]] = field(default_factory=list["tuple[int, int]"])
+    """Position and size in the file of every packet of every stream."""
+    lost_at: tuple[int, ...] = ()
     audio: AudioTrack | None = None
 
 
@@ -76,11 +80,10 @@ class _Decoded:
     trouble: str = ""
 
 
-def _decode(path: Path, limit: int | None, alive: Callable[[], None]) -> _Decoded:
-    """On one thread: only that tells exactly where damage begins."""
+def _decode(path: Path, limit: int | None, lost_at: tuple[int, ...], alive: Callable[[], None]) -> _Decoded:
     decoded = _Decoded()
     with open_container(path) as container:
-        pictures = PictureStream(container, video_stream(container, path), threads=1, alive=alive)
+        pictures = PictureStream(container, video_stream(container, path), alive, lost_at)
         for frame in pictures:
             decoded.first = decoded.first or frame
             decoded.ticks.append(frame.pts)
@@ -99,6 +102,7 @@ def _demux(path: Path, alive: Callable[[], None]) -> _Demuxed:
         sound_from_s = _read_packets(found, container, video, audio, alive)
         if audio is not None and sound_from_s is not None:
             found.audio = AudioTrack(audio.rate, audio.channels, sound_from_s, _stated_duration_s(audio))
+        found.lost_at = lost_stretches(path, found.container, found.places)
         found.num_declared, found.last_indexed = _declared_packets(container, video)
         found.declared_end_s = _declared_end_s(container, video, found.reach_s)
     if not found.packets:
@@ -115,17 +119,17 @@ def _read_packets(
 ) -> float | None:
     """Fills ``found``; returns when the sound begins, None where there is none."""
     sound_from_s: float | None = None
-    streams = [video] if audio is None else [video, audio]
     try:
-        for packet in packets(container, *streams, alive=alive):
+        for packet in packets(container, *container.streams, alive=alive):
+            if packet.pos is not None:
+                found.places.append((packet.pos, packet.size))
+            if packet.stream_index not in (video.index, None if audio is None else audio.index):
+                continue
             start_s = None if packet.pts is None else float(packet.pts * packet.time_base)
             if start_s is not None:
                 found.reach_s = max(found.reach_s, start_s + float((packet.duration or 0) * packet.time_base))
             if packet.stream_index == video.index:
-                if packet.is_discard:
-                    found.num_discarded += 1
-                else:
-                    found.packets.append(Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe))
+                _take(found, packet)
             elif start_s is not None and not packet.is_discard:
                 sound_from_s = start_s if sound_from_s is None else min(sound_from_s, start_s)
     except FFmpegError as error:
@@ -133,6 +137,13 @@ def _read_packets(
             raise
         found.unreadable = True
     return sound_from_s
+
+
+def _take(found: _Demuxed, packet: av.Packet[Any]) -> None:
+    if packet.is_discard:
+        found.num_discarded += 1
+    else:
+        found.packets.append(Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe))
 
 
 def _declared_packets(container: InputContainer, video: VideoStream) -> tuple[int, int]:
@@ -189,6 +200,7 @@ def _probe(found: _Demuxed, first: VideoFrame, timeline: Timeline, thorough: boo
         audio=None if found.audio is None else replace(found.audio, start_s=found.audio.start_s - start_s),
         start_s=start_s,
         timed_by="counting" if timeline.counted else "frames" if thorough else "packets",
+        lost_at=found.lost_at,
     )
 
 

@@ -35,7 +35,7 @@ class AudioTrack:
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What a look at the container tells, without decoding a frame."""
+    """What a look at the container tells, and at a few frames: size, rotation, and when each frame is shown."""
 
     container: str
     codec: str
@@ -58,6 +58,8 @@ class Probe:
     timed_by: Literal["packets", "frames", "counting"] = "packets"
     """Where `frame_times_s` comes from: the packets' own stamps; those of the decoded frames, where packets and frames
     are not the same; or the count of decoded frames, where stamps are missing or shuffled (AVI)."""
+    lost_at: tuple[int, ...] = ()
+    """Positions in the file where bytes are damaged beyond belonging to any packet."""
 
     @property
     def num_frames(self) -> int:

@@ -3,7 +3,7 @@
 It must start fast: numpy and the decoder are all that it imports.
 
     parent                                          child
-    (backend, threads, memory allowance)     ──▶
+    (backend, memory allowance)              ──▶
                                              ◀──    ("ready",)
     ("probe", path, thorough)                ──▶
                                              ◀──    ("probe", Probe)
@@ -80,10 +80,10 @@ class _Child:
         self._buffer_bytes = 0
 
     def run(self) -> None:
-        backend, threads, allowance_bytes = self._receive()
+        backend, allowance_bytes = self._receive()
         self._limit = MemoryLimit(allowance_bytes)
         with self._telling():
-            self._decoder: Decoder = build_decoder(backend, threads, self._alive)
+            self._decoder: Decoder = build_decoder(backend, self._alive)
             self._limit.apply()
             self._send(("ready",))
         while True:
@@ -159,7 +159,8 @@ class _Child:
             num_filled, broke = self._fill(number, cut.indices, frames, probe)
             until_s = cut.sound_until_s if broke is None else _end_s(probe, cut.indices[:num_filled])
             sound = listener.hear(until_s) if listener is not None and until_s is not None else None
-            self._send(("window", number, cut.indices[:num_filled], sound))
+            if num_filled or sound is not None:
+                self._send(("window", number, cut.indices[:num_filled], sound))
             if broke is not None:
                 raise broke
         if listener is not None and listener.broken is not None:
@@ -180,13 +181,13 @@ class _Child:
         target = view(self._memory, number * self._buffer_bytes, shape)
         num_filled = 0
         try:
-            for expected, (index, picture) in zip(indices.tolist(), frames, strict=False):
-                if index != expected:
+            for expected in indices.tolist():
+                index, picture = next(frames, (None, None))
+                if index != expected or picture is None:
                     raise DecodeError(f"the decoder delivered frame {index} instead of {expected}")
                 target[num_filled] = picture
                 num_filled += 1
-            if num_filled < len(indices):
-                raise DecodeError(f"the decoder ended before frame {indices[num_filled]}")
+                del picture  # see `PyAvDecoder`: nobody may hold it
         except (MemoryError, _ParentGone):
             raise
         except Exception as error:

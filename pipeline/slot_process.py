@@ -48,9 +48,10 @@ class ChildLost(Exception):
 class SlotProcess:
     """Starts the child and does not wait for it: its first message is ``("ready",)``."""
 
-    def __init__(self, backend: str, threads: int, memory_bytes: int, timeout_s: float) -> None:
+    def __init__(self, backend: str, memory_bytes: int, timeout_s: float) -> None:
         ours, theirs = socket.socketpair()
         self._timeout_s = timeout_s
+        self._parent_pid = os.getpid()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
         self.is_ready = False
         self.buffers: SharedBuffers | None = None
@@ -65,7 +66,7 @@ class SlotProcess:
             )
         _running.add(self)
         self._pipe = Connection(ours.detach())
-        self._pipe.send((backend, threads, memory_bytes))
+        self._pipe.send((backend, memory_bytes))
 
     @property
     def pid(self) -> int:
@@ -102,7 +103,9 @@ class SlotProcess:
                 return message
 
     def end(self) -> None:
-        """Once is enough, and more does no harm."""
+        """Once is enough, and more does no harm. Nothing in a fork of the parent (a data loader's), whose it is not."""
+        if os.getpid() != self._parent_pid:
+            return
         _running.discard(self)
         self._pipe.close()
         self._process.kill()

@@ -38,8 +38,6 @@ _ERRORS = {
 
 @dataclass(frozen=True)
 class SlotSettings:
-    threads: int = 2
-    """Decoding threads for one video."""
     timeout_s: float = 60.0
     """A child that makes no progress for this long is taken for hung."""
     memory_bytes: int = 2 << 30
@@ -82,7 +80,7 @@ class DecodeSlot:
         """Starts the child without waiting for it."""
         if self._child is None:
             settings = self._settings
-            self._child = SlotProcess(self._backend, settings.threads, settings.memory_bytes, settings.timeout_s)
+            self._child = SlotProcess(self._backend, settings.memory_bytes, settings.timeout_s)
 
     def probe(self, path: Path, thorough: bool = False) -> Probe:
         """See `Decoder.probe`. Raises `DecodeError`, or `TransientDecodeError` where the child was lost over it."""
@@ -141,7 +139,9 @@ class DecodeSlot:
         self._filling = set()
 
     def close(self) -> None:
-        """Ends the child; the slot can be used again, with a new one."""
+        """Ends the child, and a thread's wait for it; the slot can be used again, with a new one."""
+        if self._buffers is not None:
+            self._buffers.close()
         self._lose_child()
         self.rest()
         self._buffers = None
@@ -210,7 +210,8 @@ class DecodeSlot:
                 child.send("fill", number)
             if self._filling:
                 return
-            buffers.wait_until_free()
+            if not buffers.wait_until_free():
+                raise ChildLost("was closed")
 
     def _window(
         self, buffers: SharedBuffers, probe: Probe, number: int, indices: NDArray[np.int64], audio: AudioChunk | None
@@ -243,6 +244,10 @@ class SlotPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all children, and the waits of threads for them."""
         for slot in self._slots:
             slot.close()
 

@@ -17,10 +17,10 @@ MPEG4 = {"codec": "mpeg4", "options": {"bf": "2", "g": "12", "b": "3M"}}
 VP9 = {"codec": "libvpx-vp9", "options": {"cpu-used": "8"}}
 
 
-def build(backend: str, threads: int = 2) -> Decoder:
+def build(backend: str) -> Decoder:
     if backend == "decord":
         pytest.importorskip("decord", reason="decord has no wheel for this platform")
-    return build_decoder(backend, threads, alive=lambda: None)
+    return build_decoder(backend, alive=lambda: None)
 
 
 class Writer:

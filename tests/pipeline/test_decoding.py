@@ -187,7 +187,7 @@ def test_unknown_and_missing_backends_are_named(monkeypatch):
     with pytest.raises(ArabesqueError, match="decord: the package decord is not installed"):
         check_backend("decord")
     with pytest.raises(ArabesqueError, match="does not load"):
-        build_decoder("no_such_module:Decoder", 1, lambda: None)
+        build_decoder("no_such_module:Decoder", lambda: None)
 
 
 @pytest.mark.slow

@@ -9,15 +9,16 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import Clip, beep_times, number_of, write_clip
+from clips import Clip, beep_times, number_of, write_clip, write_cut_transport_stream
 
 from arabesque.manifests.errors import DecodeError, TransientDecodeError
 from arabesque.pipeline import slots
-from arabesque.pipeline.decoding import SoundBroken
+from arabesque.pipeline.decoding import IndexMismatch, SoundBroken
 from arabesque.pipeline.slots import DecodeSlot, SlotPool, SlotSettings
 
 FRAME_BYTES = 128 * 96 * 3
@@ -192,6 +193,28 @@ def test_a_break_comes_after_all_that_is_good(slot, tmp_path):
     assert 0 < len(numbers) < 50
     assert numbers == list(range(len(numbers)))
     assert f"broke at frame {len(numbers)} of" in str(error)
+
+
+def test_a_mismatch_is_told_apart_and_a_thorough_probe_mends_it(slot, tmp_path):
+    path = write_cut_transport_stream(tmp_path / "a.ts", Clip(), missing=0.3)
+    thorough = slot.probe(path, thorough=True)
+    assert thorough.timed_by == "frames"
+    wrong = replace(thorough, timed_by="packets", start_s=thorough.start_s - 1)
+    with pytest.raises(IndexMismatch):
+        next(slot.decode(path, wrong, EVERY[:3]))
+    assert len(numbers_of(slot, path)) == thorough.num_frames
+
+
+def test_a_fork_of_the_parent_leaves_the_children_alone(slot, clip):
+    slot.probe(clip)
+    pid = pid_of(slot)
+    fork = os.fork()
+    if fork == 0:
+        slot.close()
+        os._exit(0)
+    os.waitpid(fork, 0)
+    assert numbers_of(slot, clip) == list(range(50))
+    assert pid_of(slot) == pid
 
 
 def test_broken_sound_costs_no_frame(slot, tmp_path):

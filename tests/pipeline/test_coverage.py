@@ -1,0 +1,66 @@
+"""Which bytes of a file belong to no packet."""
+
+from __future__ import annotations
+
+import random
+
+import av
+import pytest
+from clips import Clip, write_clip
+from decoding_checks import MPEG4, build, deliver
+
+from arabesque.pipeline.coverage import MAX_HEADER_BYTES, lost_stretches
+
+
+def places(path):
+    with av.open(path) as container:
+        return [(packet.pos, packet.size) for packet in container.demux() if packet.size and packet.pos is not None]
+
+
+@pytest.mark.parametrize(
+    ("name", "clip"),
+    [("a.mkv", {}), ("a.avi", {**MPEG4, "audio_codec": "libmp3lame"}), ("h264.avi", {"audio_codec": "pcm_s16le"})],
+)
+def test_a_damaged_stretch_is_found_where_packets_are_lost_in_it(tmp_path, name, clip):
+    path = write_clip(tmp_path / name, Clip(beeps_s=[0.3], **clip))
+    container = "avi" if name.endswith("avi") else "matroska,webm"
+    assert lost_stretches(path, container, places(path)) == ()
+    content = bytearray(path.read_bytes())
+    hole = len(content) // 2
+    content[hole : hole + 4000] = random.Random(0).randbytes(4000)
+    path.write_bytes(content)
+    (lost,) = lost_stretches(path, container, places(path))
+    assert hole - 64 <= lost <= hole + 12_000  # a header before it, or the rest of the packet that it begins in
+    numbers, error = deliver(build("pyav"), path)
+    assert numbers == list(range(len(numbers)))
+    assert "a damaged stretch here" in error
+
+
+def test_what_containers_put_between_packets_is_no_loss(tmp_path):
+    path = tmp_path / "a.avi"
+    packets = [(100, 400), (9000, 300), (9000, 300), (9650, 10)]
+    between = bytearray(b"?" * 10_000)
+    path.write_bytes(between)
+    assert lost_stretches(path, "avi", packets) == (500,)
+    between[500:504] = b"JUNK"
+    path.write_bytes(between)
+    assert lost_stretches(path, "avi", packets) == ()
+    between[500:505] = b"\0ix00"  # padded to an even position
+    path.write_bytes(between)
+    assert lost_stretches(path, "avi", packets) == ()
+    assert lost_stretches(path, "matroska,webm", packets) == (500,)
+
+
+def test_short_headers_interleaved_files_and_laced_blocks_are_no_loss(tmp_path):
+    path = tmp_path / "a.mkv"
+    path.write_bytes(b"?" * 20_000)
+    apart = [(0, 100), (100 + MAX_HEADER_BYTES, 100)]
+    assert lost_stretches(path, "matroska,webm", apart) == ()
+    in_two_parts = [(0, 500), (5000, 500), (500, 4500), (5500, 100)]
+    assert lost_stretches(path, "matroska,webm", in_two_parts) == ()
+    laced = [(0, 700)] * 8 + [(5600, 10)]
+    assert lost_stretches(path, "matroska,webm", laced) == ()
+
+
+def test_containers_that_tell_of_losses_themselves_are_left_alone(tmp_path):
+    assert lost_stretches(tmp_path / "not-even-there.mp4", "mov,mp4,m4a,3gp,3g2,mj2", [(0, 1), (99_999, 1)]) == ()
