@@ -1,0 +1,61 @@
+"""The same numbers on a GPU as on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from arabesque.extractors.checkpoints import RandomWeights
+from arabesque.extractors.geometry import apply_geometry, normalise
+from arabesque.extractors.protocol import SegmentInput
+from arabesque.extractors.table import build, resolve
+from arabesque.manifests.streams import CenterCrop, Geometry, Normalisation, Sampling, ShortSide, StreamSpec
+
+pytestmark = pytest.mark.gpu
+
+SWIN_GEOMETRY = Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 224))))
+
+
+def frames(count: int, height: int = 270, width: int = 480) -> torch.Tensor:
+    """Smooth pictures: noise would show the rounding of a resize and nothing else."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 9, 16, generator=generator)
+    return (torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1) * 255).byte()
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("gray", [True, False])
+def test_geometry_is_within_a_level(antialias, gray):
+    geometry = SWIN_GEOMETRY.model_copy(update={"antialias": antialias, "gray": gray})
+    on_cpu = apply_geometry(frames(4), geometry).int()
+    on_gpu = apply_geometry(frames(4).cuda(), geometry)
+    assert on_gpu.is_cuda
+    assert (on_gpu.cpu().int() - on_cpu).abs().max() <= 1
+
+
+def test_normalisation_is_the_same():
+    normalisation = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    torch.testing.assert_close(
+        normalise(frames(2).cuda(), normalisation, torch.float32).cpu(),
+        normalise(frames(2), normalisation, torch.float32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("extractor", "length"), [("i3d_rgb", 16), ("video_swin_b", 8), ("resnet_frame", 1), ("pytorchvideo:x3d_m", 16)]
+)
+def test_networks_give_the_same_features(extractor, length):
+    sampling = Sampling(fps="native", frames_per_segment=length, frames_per_step=length, remainder="drop-tail")
+    spec = resolve(StreamSpec(extractor=extractor, sampling=sampling, weights={"network": "any"}))
+    rows = []
+    for device in ("cpu", "cuda"):
+        built = build(spec, {"network": RandomWeights(0)}, torch.device(device))
+        assert built.frames is not None
+        clip = apply_geometry(frames(length), built.frames.geometry).to(device)
+        times_s = tuple(index / 25 for index in range(length))
+        prepared = built.prepare(SegmentInput(0, 0.0, length / 25, clip, times_s))
+        (row,) = built.forward([prepared])
+        assert row is not None
+        rows.append(row.cpu())
+    scale = rows[0].abs().max()
+    torch.testing.assert_close(rows[1], rows[0], rtol=0, atol=float(1e-3 * scale))
