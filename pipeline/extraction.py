@@ -106,7 +106,7 @@ class Extraction:
             progress=read_progress(self.out),
             provenance=self._made_with() | {"device": _device_name(self.options.device)},
             device=self.options.device,
-            concurrency=Concurrency(self.options.num_decoders, preprocess=1, prepare=max(1, threads // 2)),
+            concurrency=Concurrency(self.options.num_decoders, preprocess=1, prepare=threads),
             clock=self.clock,
         )
 
