@@ -1,4 +1,4 @@
-"""Finding the bytes of a file that belong to no packet: what was there is lost.
+"""Finding what a file has lost, from its bytes: stretches that belong to no packet, and an end in the midst of one.
 
 FFmpeg looks for the next thing that it knows after a damaged stretch, and goes on as if nothing had been between; an
 H.264 decoder then makes pictures out of references that never came, without a word. MP4's index and the counters of
@@ -7,6 +7,8 @@ transport streams betray such losses; in AVI and Matroska files only the stretch
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Iterable
 from itertools import groupby
 from operator import itemgetter
@@ -14,6 +16,8 @@ from pathlib import Path
 
 MAX_HEADER_BYTES = 1024
 """More than what containers put between two packets (33 bytes in AVI files, 23 in Matroska, in what we have seen)."""
+TS_PACKET_BYTES = 188
+"""In m2ts files, a time code of 4 bytes comes before each."""
 FILLERS = {
     "avi": (b"JUNK", b"ix", b"idx1", b"LIST", b"RIFF"),
     "matroska,webm": (
@@ -50,3 +54,25 @@ def lost_stretches(path: Path, container: str, packets: Iterable[tuple[int, int]
             end = position + sum(size for _, size in group)  # packets of one block share its position
             covered = end if covered is None else max(covered, end)
     return tuple(lost)
+
+
+def ends_midway(path: Path, container: str, packets: Iterable[tuple[int, int]]) -> bool:
+    """Whether a transport stream or fragmented MP4, which promise no length, ends in the midst of a packet or box."""
+    size = os.path.getsize(path)
+    if container == "mpegts":
+        length = size - min(position for position, _ in packets)
+        return length % TS_PACKET_BYTES != 0 and length % (TS_PACKET_BYTES + 4) not in (0, TS_PACKET_BYTES)
+    if not container.startswith("mov"):
+        return False
+    with open(path, "rb") as file:
+        position = 0
+        while position + 8 <= size:
+            file.seek(position)
+            header = file.read(16)
+            (length,) = struct.unpack(">I", header[:4])
+            if length == 1 and len(header) == 16:
+                (length,) = struct.unpack(">Q", header[8:])
+            if length < 8:  # 0: to the end of the file; anything else is damage, which decoding will meet
+                return False
+            position += length
+    return position > size

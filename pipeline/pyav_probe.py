@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from ..manifests.errors import DecodeError
 from .containers import audio_stream, open_container, packets, video_stream
-from .coverage import lost_stretches
+from .coverage import ends_midway, lost_stretches
 from .picture_stream import PictureStream
 from .probing import Packet, Timeline, check_gaps, timeline_of_frames, timeline_of_packets
 from .records import AudioTrack, Probe
@@ -66,7 +66,7 @@ class _Demuxed:
     reach_s: float = 0.0
     """When the last packet of either stream ends."""
     unreadable: bool = False
-    """The packets broke off with an error."""
+    """The packets break off, with an error or in the midst of one."""
     places: list[tuple[int, int]] = field(default_factory=list["tuple[int, int]"])
     """Position and size in the file of every packet of every stream."""
     lost_at: tuple[int, ...] = ()
@@ -103,6 +103,8 @@ def _demux(path: Path, alive: Callable[[], None]) -> _Demuxed:
         if audio is not None and sound_from_s is not None:
             found.audio = AudioTrack(audio.rate, audio.channels, sound_from_s, _stated_duration_s(audio))
         found.lost_at = lost_stretches(path, found.container, found.places)
+        if not video.frames and found.places:  # the header counts no frames
+            found.unreadable = found.unreadable or ends_midway(path, found.container, found.places)
         found.num_declared, found.last_indexed = _declared_packets(container, video)
         found.declared_end_s = _declared_end_s(container, video, found.reach_s)
     if not found.packets:

@@ -9,7 +9,7 @@ import pytest
 from clips import Clip, write_clip
 from decoding_checks import MPEG4, build, deliver
 
-from arabesque.pipeline.coverage import MAX_HEADER_BYTES, lost_stretches
+from arabesque.pipeline.coverage import MAX_HEADER_BYTES, ends_midway, lost_stretches
 
 
 def places(path):
@@ -64,3 +64,33 @@ def test_short_headers_interleaved_files_and_laced_blocks_are_no_loss(tmp_path):
 
 def test_containers_that_tell_of_losses_themselves_are_left_alone(tmp_path):
     assert lost_stretches(tmp_path / "not-even-there.mp4", "mov,mp4,m4a,3gp,3g2,mj2", [(0, 1), (99_999, 1)]) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "muxer"),
+    [("a.ts", {}), ("a.m2ts", {"mpegts_m2ts_mode": "1"}), ("a.mp4", {"movflags": "frag_keyframe+empty_moov"})],
+)
+def test_an_end_in_the_midst_of_something_is_noticed_where_no_length_is_promised(tmp_path, name, muxer):
+    path = write_clip(tmp_path / name, Clip(), **muxer)
+    decoder = build("pyav")
+    whole = decoder.probe(path)
+    assert whole.declared_end_s is None or whole.declared_end_s == whole.end_s
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3 + 1])
+    cut = decoder.probe(path)
+    assert cut.declared_end_s is not None
+    assert cut.declared_end_s - cut.end_s > 1.5 / cut.fps
+
+
+def test_trailing_boxes_and_open_ends_are_whole(tmp_path):
+    path = tmp_path / "a.mp4"
+    for content, midway in {
+        b"\0\0\0\x10free" + bytes(8): False,
+        b"\0\0\0\x11free" + bytes(8): True,
+        b"\0\0\0\0mdat" + bytes(8): False,
+        b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x14" + bytes(4): False,
+        b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x15" + bytes(4): True,
+        b"\0\0\0\x10free" + bytes(8) + b"xyz": False,
+    }.items():
+        path.write_bytes(content)
+        assert ends_midway(path, "mov,mp4,m4a,3gp,3g2,mj2", []) is midway
