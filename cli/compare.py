@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,44 +95,65 @@ def _findings(found: Sequence[Comparison]) -> dict[str, dict[str, int]]:
     """Stream → how many videos have which diagnosis, the most frequent first."""
     counts: dict[str, Counter[str]] = {}
     for one in found:
-        counts.setdefault(one.stream, Counter())[one.finding.name if one.finding else "same"] += 1
+        counts.setdefault(one.stream, Counter())[_diagnosis(one)] += 1
     return {stream: dict(names.most_common()) for stream, names in counts.items()}
 
 
 def _print(pairing: Pairing, found: Sequence[Comparison], tolerance: float, most: int | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = list(found) if most is None else [one for one in found if not one.same][:most]
+    different = [one for one in found if not one.same]
+    shown = found if most is None else different[:most]
     if shown:
-        table = Table(title=f"A against B, same up to a relative error of {tolerance:g}", title_justify="left")
-        table.add_column("video", overflow="fold")
-        table.add_column("stream")
-        for title in ("shape A", "shape B", "cosine min", "mean", "max error", "relative"):
-            table.add_column(title, justify="right")
-        table.add_column("diagnosis", overflow="fold")
-        for one in shown:
-            table.add_row(*_cells(one))
-        Console().print(table)
+        _print_table(shown, tolerance)
+    if most is not None and len(different) > most:
+        print(f"… the first {most} of {len(different)} that differ; --all shows every video, --json everything")
     for stream, counts in _findings(found).items():
         print(f"{stream or 'features'}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
-    different = sum(not one.same for one in found)
-    if most is not None and different > most:
-        print(f"… the first {most} of {different} that differ; --all shows every video, --json everything")
+        for name in counts:
+            example = next((one for one in different if (one.stream, _diagnosis(one)) == (stream, name)), None)
+            if example is not None and example.finding is not None:
+                print(f"  {name}, as in {example.video_id!r}: {example.finding.sentence}")
     for side, names in (("A", pairing.only_a), ("B", pairing.only_b)):
         _print_lone(side, names, most)
 
 
+def _print_table(shown: Sequence[Comparison], tolerance: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"A against B, the same up to a relative error of {tolerance:g}", title_justify="left")
+    table.add_column("video", overflow="fold")
+    table.add_column("stream", overflow="fold")
+    for title in ("A", "B", "min cos", "mean cos", "error"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("diagnosis", no_wrap=True)
+    for one in shown:
+        table.add_row(*_cells(one))
+    Console().print(table)
+
+
 def _cells(one: Comparison) -> tuple[str, ...]:
+    """Lengths, or whole shapes where more than the length differs."""
+    shapes = [one.shape_a, one.shape_b] if one.shape_a[1:] != one.shape_b[1:] else [one.shape_a[:1], one.shape_b[:1]]
     pair = _pair(one)
-    numbers = (pair["cosine_min"], pair["cosine_mean"], one.max_error, one.relative_error)
-    shapes = ("×".join(map(str, shape)) for shape in (one.shape_a, one.shape_b))
-    diagnosis = f"{one.finding.name}: {one.finding.sentence}" if one.finding else "same"
-    return (one.video_id, one.stream, *shapes, *("" if n is None else f"{n:.4g}" for n in numbers), diagnosis)
+    numbers = (pair["cosine_min"], pair["cosine_mean"])
+    cosines = ("" if number is None else f"{number:.4f}" for number in numbers)
+    error = "" if one.relative_error is None else f"{one.relative_error:.1e}"
+    return (
+        one.video_id,
+        one.stream,
+        *("×".join(map(str, shape)) for shape in shapes),
+        *cosines,
+        error,
+        _diagnosis(one),
+    )
+
+
+def _diagnosis(one: Comparison) -> str:
+    return one.finding.name if one.finding else "same"
 
 
 def _print_lone(side: str, names: Sequence[tuple[str, str]], most: int | None) -> None:
     if names:
         listed = ", ".join(f"{video_id} {stream}".rstrip() for video_id, stream in names[:most])
         more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
-        print(f"only in {side}, {len(names)}: {listed}{more}", file=sys.stdout)
+        print(f"only in {side}, {len(names)}: {listed}{more}")

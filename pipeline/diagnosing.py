@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .row_alignments import exact_alignment, other_alignment
 from .row_distances import Array, Finding, agree, cosines
-from .value_differences import of_values
+from .value_differences import mostly_normalisation, of_values
 
 _AGREES = 1e-3  # relative error at which rows under another alignment count as the same
 
@@ -39,7 +39,10 @@ def diagnose(a: NDArray[Any], b: NDArray[Any], tolerance: float = 0.0) -> Findin
     if found is None and agree(rows_a, rows_b, agrees):
         near = f"within {agrees:g} of the largest number"
         found = Finding("arithmetic", f"{near}: another device, library or precision")
-    return found or other_alignment(rows_a, rows_b) or _unexplained(rows_a, rows_b)
+    found = found or other_alignment(rows_a, rows_b)
+    if found is None and len(rows_a) == len(rows_b):
+        found = mostly_normalisation(rows_a, rows_b)
+    return found or _unexplained(rows_a, rows_b)
 
 
 def as_rows(a: NDArray[Any], b: NDArray[Any]) -> tuple[Array, Array]:

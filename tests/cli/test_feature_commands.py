@@ -72,8 +72,7 @@ def test_differences_are_named_and_told_by_the_status(source: Path, tmp_path: Pa
     other = tmp_path / "other.npz"
     np.savez(other, Ball_001=features(1)[2:], Ball_003=features(3))
     found = run("compare", source, other, "--stream", "vst", status=3)
-    assert "lag: A is 2 segments late" in " ".join(found.stdout.split())
-    assert "vst: 1 lag" in found.stdout
+    assert "vst: 1 lag\n  lag, as in 'Ball_001': A is 2 segments late" in found.stdout
     assert "only in A, 1: Ball_002 vst" in found.stdout
     assert "only in B, 1: Ball_003 vst" in found.stdout
 
