@@ -44,7 +44,7 @@ def other_alignment(a: Array, b: Array) -> Finding | None:
     if found is None and abs(len(a) - len(b)) <= 1:
         found = _fraction(a, b)
     if found is None and abs(len(a) - len(b)) > 1:
-        found = _frame_rate(a, b)
+        found = _other_end(a, b) or _frame_rate(a, b)
     return found
 
 
@@ -99,12 +99,23 @@ def _fraction(a: Array, b: Array) -> Finding | None:
     return Finding("remainder", f"{begins}: one leaves half of the remainder out at the head")
 
 
+def _other_end(a: Array, b: Array) -> Finding | None:
+    alike = _directions(a) @ _directions(b).T
+    here = float(np.diagonal(alike).mean())
+    elsewhere = [float(np.diagonal(alike, lag).mean()) for lag in _lags(len(a), len(b)) if abs(lag) > 1]
+    if here < _ALIKE or here < max(elsewhere, default=0.0) + _CLEARLY:
+        return None
+    shorter, longer = ("A", "B") if len(a) < len(b) else ("B", "A")
+    surplus = abs(len(a) - len(b))
+    return Finding(
+        "truncated", f"{shorter} ends {surplus} segments before {longer}; until then rows correlate by {here:.3f}"
+    )
+
+
 def _frame_rate(a: Array, b: Array) -> Finding | None:
     longer, shorter = (a, b) if len(a) > len(b) else (b, a)
-    alike = _directions(_resampled(longer, len(shorter))) @ _directions(shorter).T
-    here = float(np.trace(alike)) / len(shorter)
-    elsewhere = [float(np.trace(np.roll(alike, shift, axis=1))) / len(shorter) for shift in range(2, len(shorter) - 1)]
-    if here < _ALIKE or here < max(elsewhere, default=0.0) + _CLEARLY:
+    here = _alikeness(_resampled(longer, len(shorter)), shorter)
+    if here < _ALIKE:
         return None
     return Finding(
         "frame-rate",

@@ -56,6 +56,7 @@ DIFFERENCES: dict[str, tuple[str, NDArray, NDArray]] = {
     "half of the remainder, the other way": ("remainder", network(frames(), first=7), A),
     "a padded last segment": ("remainder", A, np.concatenate([A, A[-1:] * 0.7])),
     "first 30 only": ("truncated", A, A[:30]),
+    "first 25 only, other decoder": ("truncated", NOISE, NOISE[:25] + RNG.normal(size=(25, DIM)) * 0.3),
     "16 frames a segment": ("frame-rate", A, network(frames(), length=16)),
     "every 80 frames": ("frame-rate", A, network(frames(), length=80)),
     "overlapping segments": ("frame-rate", network(frames(), step=20), A),
@@ -85,7 +86,7 @@ DIFFERENCES: dict[str, tuple[str, NDArray, NDArray]] = {
     "8 bits of another network": ("unexplained", quantised(A), network(frames(9))),
     "even levels of its own, and noise": ("unexplained", LEVELS, LEVELS + RNG.normal(size=LEVELS.shape) * 0.01),
     "uneven levels": ("unexplained", LEVELS**1.5, LEVELS**1.5 + RNG.normal(size=LEVELS.shape) * 0.3),
-    "turned round, each row by a factor": ("unexplained", NOISE, -NOISE * RNG.lognormal(sigma=2, size=(40, 1))),
+    "turned round, each row by a factor": ("normalisation", NOISE, -NOISE * RNG.lognormal(sigma=1.2, size=(40, 1))),
     "another layer": ("other-dim", A, A[:, :10]),
     "not a number": ("not-finite", A, np.where(np.arange(DIM) == 3, np.nan, A)),
 }
@@ -106,6 +107,7 @@ def test_sentences_say_which_way_and_how_much():
         r"B's segments begin about (\S+) of a segment after A's", says["half of the remainder at the head"]
     )
     assert float(shift[1]) == pytest.approx(7 / 32, rel=0.3)  # 7 frames of 32
+    assert says["half of the remainder, the other way"].startswith("A's segments begin")
     assert "B has one segment more" in says["a padded last segment"]
     assert "B ends 10 segments before A" in says["first 30 only"]
     assert "ratio 0.5" in says["16 frames a segment"]
@@ -154,6 +156,30 @@ def test_few_segments_of_noise_are_never_explained(num_segments: int):
         diagnose(rng.normal(size=(num_segments, DIM)), rng.normal(size=(num_segments, DIM))).name for _ in range(30)
     }
     assert names == {"unexplained"}
+
+
+def test_lengths_that_differ_are_no_other_frame_rate_by_chance():
+    rng = np.random.default_rng(0)
+    names = {diagnose(rng.normal(size=(40, DIM)), rng.normal(size=(6, DIM))).name for _ in range(60)}
+    assert names == {"unexplained"}
+
+
+def slow(rng: np.random.Generator, segments: int, dim: int, period: float) -> NDArray:
+    time = np.arange(segments)[:, None]
+    waves = [np.sin(2 * np.pi * (time / rng.uniform(period / 3, period) + rng.uniform(size=dim))) for _ in range(4)]
+    return np.sum([rng.normal(size=dim) * wave for wave in waves], axis=0)
+
+
+def test_slow_features_of_other_videos_are_no_shift():
+    rng = np.random.default_rng(0)
+    names = {diagnose(slow(rng, 14, 6, 40), slow(rng, 14, 6, 40)).name for _ in range(600)}
+    assert "remainder" not in names
+
+
+def test_a_small_disturbance_that_moves_slowly_is_no_shift():
+    rng = np.random.default_rng(0)
+    videos = [slow(rng, 30, 16, 12) for _ in range(300)]
+    assert "remainder" not in {diagnose(video, video + 0.003 * slow(rng, 30, 16, 12)).name for video in videos}
 
 
 def test_constant_features_have_no_lag():
