@@ -118,7 +118,9 @@ class Outcome:
     modified_ns: int = 0
     """With ``size_bytes``: lets a later run trust ``content_digest`` without reading the file again."""
     frames_expected: int = 0
+    """By the container's packets."""
     frames_delivered: int = 0
+    """How far decoding came; frames behind the last one that any stream needs are not decoded."""
     segments: int = 0
     decode_s: float = 0.0
     """Wall time from the first request to the last frame."""
