@@ -16,6 +16,11 @@ DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
+TOLERANCES: dict[Precision, float] = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 4e-3}
+"""How far a batch's company, the number of decoders or an interruption may move a number of a network's row, as a share
+of the row's largest: matrix products sum in another order. Streams without a network do not move at all."""
+
+
 @contextmanager
 def inference(device: torch.device, precision: Precision) -> Iterator[None]:
     """No gradients; matrix products and convolutions in ``precision``, the rest where autocast finds it safe.

@@ -1,0 +1,86 @@
+"""Windows in, whole segments out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from fakes import PLAIN, probe, stream, video
+
+from arabesque.extractors.protocol import AudioNeed
+from arabesque.manifests.streams import Sampling
+from arabesque.pipeline.assembling import Assembler
+from arabesque.pipeline.geometries import PreprocessedWindow
+from arabesque.pipeline.listening import AudioChunk
+from arabesque.pipeline.planning import plan_video
+from arabesque.pipeline.records import AudioTrack
+from arabesque.pipeline.work import SegmentWork, VideoEnd
+
+
+def window(plan, frames=(), samples=None, start_s=0.0):
+    """Frames of 6 × 8 pixels that are all as bright as their number, and sound at 1 kHz."""
+    indices = np.array(frames, np.int64)
+    pictures = torch.tensor(frames, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 6, 8)
+    audio = None if samples is None else AudioChunk(start_s, 1000, samples[None], last=False)
+    return PreprocessedWindow(plan, dict([(PLAIN, (indices, pictures))] if frames else []), audio)
+
+
+def segments(items):
+    return [item.segment for item in items if isinstance(item, SegmentWork)]
+
+
+def test_a_segment_leaves_once_its_last_frame_is_there():
+    plan, _ = plan_video(video(num_frames=10), [stream(length=4)], {})
+    assembler = Assembler()
+    assert segments(assembler(window(plan, (0, 1, 2)))) == []
+    (first,) = segments(assembler(window(plan, (3, 4))))
+    assert first.frames[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert first.frame_times_s == (0.0, 0.1, 0.2, 0.3)
+    assert first.blank_frames == ()
+
+
+def test_a_blank_frame_is_black_named_and_waited_for_by_nobody():
+    fake = stream()
+    quirks = {"fps": 5.0, "frame_choice": "integer-stride", "zero_last_frame": True}
+    sampling = Sampling(**{**fake.spec.sampling.model_dump(), **quirks, "frames_per_segment": 3, "frames_per_step": 3})
+    strided = replace(fake, spec=fake.spec.model_copy(update={"sampling": sampling}))
+    plan, _ = plan_video(video(num_frames=5), [strided], {})
+    (segment,) = segments(Assembler()(window(plan, (1, 3))))
+    assert segment.frames[:, 0, 0, 0].tolist() == [1, 3, 0]
+    assert segment.blank_frames == (2,)
+    assert segment.frame_times_s == tuple(plan.video.probe.frame_times_s[[1, 3, 4]])
+    assert (segment.start_s, segment.end_s) == (0.1, 0.5)
+
+
+def listening(windows, remove_mean=False):
+    """A stream of two segments, .4 s each, over a track that begins .1 s late."""
+    track = AudioTrack(1000, 1, 0.1, None)
+    need = AudioNeed(1000, windows=windows, remove_mean=remove_mean)
+    facts = {"probe": probe(10, audio=track)}
+    plan, _ = plan_video(replace(video(), **facts), [stream("ear", audio=need, frames=None)], {})
+    return plan
+
+
+def test_an_interval_leaves_with_its_last_sample_and_an_equal_share_with_the_track_s():
+    ramp = np.arange(700, dtype=np.float32)
+    for windows, early, late in (("interval", 1, [-100, 300]), ("equal-split", 0, [0, 350])):
+        plan = listening(windows)
+        assembler = Assembler()
+        first = segments(assembler(window(plan, samples=ramp[:500], start_s=0.1)))
+        rest = segments(assembler(window(plan, samples=ramp[500:], start_s=0.6)))
+        end = segments(assembler(VideoEnd(plan, frames_delivered=10, decode_s=0.0)))
+        assert len(first) == early
+        parts = [*first, *rest, *end]
+        assert [(part.start_s, part.end_s) for part in parts] == [(0.0, 0.4), (0.4, 0.8)]
+        starts = [int(part.waveform[100]) - 100 for part in parts]
+        assert starts == late
+
+
+def test_a_track_that_breaks_off_has_no_equal_shares():
+    plan = listening("equal-split")
+    assembler = Assembler()
+    list(assembler(window(plan, samples=np.ones(500, np.float32), start_s=0.1)))
+    (end,) = assembler(VideoEnd(plan, frames_delivered=10, decode_s=0.0, sound_broke="the file ends"))
+    assert isinstance(end, VideoEnd)
+    assert end.segments_sent == {}
