@@ -12,7 +12,6 @@ from .row_distances import Array, Finding, agree
 # Measured with I3D on a real clip: rows over other frames of the same moment correlate by .55 (half the frame rate),
 # .64 (segments twice as long) and .87 (a shift of a frame), rows of other moments by .28 at most.
 _ALIKE = 0.4
-_CLEARLY = 0.1
 _SIGMAS = 4.0
 _MIN_ROWS = 8
 
@@ -40,12 +39,11 @@ def other_alignment(a: Array, b: Array) -> Finding | None:
     """Segments over other frames: their features are alike, never equal."""
     if min(len(a), len(b)) < 4:
         return None
-    found = _near_lag(a, b)
-    if found is None and abs(len(a) - len(b)) <= 1:
-        found = _fraction(a, b)
-    if found is None and abs(len(a) - len(b)) > 1:
-        found = _other_end(a, b) or _frame_rate(a, b)
-    return found
+    if abs(len(a) - len(b)) <= 1:
+        return _near_lag(a, b) or _fraction(a, b)
+    longer, shorter = (a, b) if len(a) > len(b) else (b, a)
+    resampled = _alikeness(_resampled(longer, len(shorter)), shorter)
+    return _near_lag(a, b, resampled) or _other_length(a, b, resampled)
 
 
 def _lags(num_a: int, num_b: int) -> list[int]:
@@ -68,12 +66,13 @@ def _lag_finding(lag: int, proof: str) -> Finding:
     return Finding("lag", f"{side} is {abs(lag)} {many} late; then {proof}")
 
 
-def _near_lag(a: Array, b: Array) -> Finding | None:
+def _near_lag(a: Array, b: Array, rival: float = -1.0) -> Finding | None:
+    """Whole segments; ``rival``: how alike rows are under another explanation, which this one must surpass."""
     alike = _directions(a) @ _directions(b).T
     here = float(np.trace(alike)) / min(len(a), len(b))
     ratings = {lag: float(np.diagonal(alike, lag).mean()) for lag in _lags(len(a), len(b))}
     best = max(ratings, key=lambda lag: ratings[lag], default=0)
-    if not best or ratings[best] < _ALIKE or 1 - ratings[best] > 0.5 * (1 - here):
+    if not best or ratings[best] < max(_ALIKE, rival) or 1 - ratings[best] > 0.5 * (1 - here):
         return None
     return _lag_finding(best, f"rows correlate by {ratings[best]:.3f}, against {here:.3f} as they stand")
 
@@ -99,28 +98,20 @@ def _fraction(a: Array, b: Array) -> Finding | None:
     return Finding("remainder", f"{begins}: one leaves half of the remainder out at the head")
 
 
-def _other_end(a: Array, b: Array) -> Finding | None:
-    alike = _directions(a) @ _directions(b).T
-    here = float(np.diagonal(alike).mean())
-    elsewhere = [float(np.diagonal(alike, lag).mean()) for lag in _lags(len(a), len(b)) if abs(lag) > 1]
-    if here < _ALIKE or here < max(elsewhere, default=0.0) + _CLEARLY:
+def _other_length(a: Array, b: Array, resampled: float) -> Finding | None:
+    """The same beginning, or the same whole in other steps: whichever brings the rows nearer."""
+    length = min(len(a), len(b))
+    begun = _alikeness(a[:length], b[:length])
+    if max(begun, resampled) < _ALIKE:
         return None
-    shorter, longer = ("A", "B") if len(a) < len(b) else ("B", "A")
-    surplus = abs(len(a) - len(b))
-    return Finding(
-        "truncated", f"{shorter} ends {surplus} segments before {longer}; until then rows correlate by {here:.3f}"
-    )
-
-
-def _frame_rate(a: Array, b: Array) -> Finding | None:
-    longer, shorter = (a, b) if len(a) > len(b) else (b, a)
-    here = _alikeness(_resampled(longer, len(shorter)), shorter)
-    if here < _ALIKE:
-        return None
+    if begun > resampled:
+        names = ("A", "B") if len(a) < len(b) else ("B", "A")
+        ends = f"{names[0]} ends {abs(len(a) - len(b))} segments before {names[1]}"
+        return Finding("truncated", f"{ends}; until then rows correlate by {begun:.3f}")
     return Finding(
         "frame-rate",
         f"{len(a)} segments against {len(b)} (ratio {len(a) / len(b):.3g}) over the same time; resampled, rows "
-        f"correlate by {here:.3f}: another frame rate, segment length or step",
+        f"correlate by {resampled:.3f}: another frame rate, segment length or step",
     )
 
 
