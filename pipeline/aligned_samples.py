@@ -76,8 +76,8 @@ class AlignedSamples:
                 values, mask = np.zeros((len(grid), self._dim(stream)), np.float32), np.zeros(len(grid), bool)
             else:
                 values, mask = on_grid(self._read(video_id, stream), grid.start_s, grid.end_s)
-            sample[stream] = torch.tensor(values)
-            sample["masks"][stream] = torch.tensor(mask)
+            sample[stream] = torch.from_numpy(values)
+            sample["masks"][stream] = torch.from_numpy(mask)
         sample["start_s"], sample["end_s"] = torch.tensor(grid.start_s), torch.tensor(grid.end_s)
         if self._labels is not None:
             sample["label"] = torch.tensor(self._labels[video_id], dtype=torch.float32)

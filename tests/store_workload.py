@@ -58,7 +58,14 @@ def extract(root: Path, *, by_timer: bool) -> None:
                 writer.add_outcome(outcome_of(made))
             if not by_timer and video_id in VIDEOS[1::2]:
                 writer.flush()
+        writer.flush()
+        filled(root).touch()
         compact(root, writer.writer_id)
+
+
+def filled(root: Path) -> Path:
+    """Is there once every row is on disk, and none may ever be missing again."""
+    return root.with_name(f"{root.name} is filled")
 
 
 def compute(made: FeatureRow, finished: dict[int, Any], writer: StoreWriter, *, pause_s: float) -> None:

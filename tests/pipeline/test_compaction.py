@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from store_rows import DIMS, manifest, new_store, outcome_of, row, settings_of
-from store_workload import SILENT, VIDEOS, expected
+from store_workload import SILENT, VIDEOS, expected, filled
 
 from arabesque.manifests.errors import StoreError
 from arabesque.pipeline import compaction
@@ -62,16 +62,24 @@ def items(store: FeatureStore) -> Iterator[tuple[str, Any]]:
     return ((video_id, store[video_id]) for video_id in store)
 
 
-def test_shards_stay_under_the_limit_and_large_ones_are_left_alone(tmp_path):
+def test_shards_stay_under_the_limit(tmp_path):
     new_store(tmp_path)
-    size = row("A").features.nbytes
     for number in range(9):
         written(tmp_path, row(f"Ball_{number:03d}"))
+    compact(tmp_path, max_shard_bytes=4 * row("A").features.nbytes)
+    assert sorted(len(pd.read_parquet(shard)) for shard in shards(tmp_path)) == [1, 4, 4]
+    assert len(FeatureStore(tmp_path)) == 9
+
+
+def test_large_shards_are_left_alone(tmp_path):
+    new_store(tmp_path)
     written(tmp_path, *(row(f"Clubs_{number:03d}") for number in range(3)))
-    compact(tmp_path, max_shard_bytes=4 * size)
-    counts = sorted(len(pd.read_parquet(shard)) for shard in shards(tmp_path))
-    assert counts == [1, 3, 4, 4]
-    assert len(FeatureStore(tmp_path)) == 12
+    (large,) = shards(tmp_path)
+    for number in range(2):
+        written(tmp_path, row(f"Ball_{number:03d}"))
+    compact(tmp_path, max_shard_bytes=4 * row("A").features.nbytes)
+    assert large.exists()
+    assert sorted(len(pd.read_parquet(shard)) for shard in shards(tmp_path)) == [2, 3]
 
 
 def test_only_own_and_dead_writers_shards_are_touched(tmp_path):
@@ -222,6 +230,7 @@ def check_after_kill(root: Path) -> None:
             assert np.array_equal(features[stream], wanted[video_id, stream].features)
     done = {(end.video_id, end.stream) for end in store.outcomes() if end.kind == "done"}
     assert done == {(video_id, stream) for video_id in store for stream in store[video_id]}
+    assert done == set(wanted) or not filled(root).exists()
 
 
 def check_finished(root: Path) -> None:
