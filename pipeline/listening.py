@@ -47,7 +47,7 @@ class Listener:
         heard = np.concatenate(self._waiting, axis=1)
         self._waiting = [heard[:, num_wanted:]]
         start_s = self._track.start_s + self._position / self._track.rate_hz
-        self._position += min(num_wanted, heard.shape[1])
+        self._position += num_wanted
         self.is_over = self.is_over or until_s >= self._until_s
         return AudioChunk(start_s, self._track.rate_hz, heard[:, :num_wanted], self.is_over)
 

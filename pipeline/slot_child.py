@@ -157,8 +157,9 @@ class _Child:
                 continue
             number = self._next_buffer()
             num_filled, broke = self._fill(number, cut.indices, frames, probe)
-            until_s = cut.sound_until_s if broke is None else _end_s(probe, cut.indices[:num_filled])
-            sound = listener.hear(until_s) if listener is not None and until_s is not None else None
+            sound = None
+            if listener is not None and cut.sound_until_s is not None:
+                sound = listener.hear(cut.sound_until_s)
             if num_filled or sound is not None:
                 self._send(("window", number, cut.indices[:num_filled], sound))
             if broke is not None:
@@ -200,11 +201,3 @@ def _failure(error: Exception) -> ArabesqueError:
     if isinstance(error, ArabesqueError):
         return error
     return DecodeError(f"the decoder failed: {type(error).__name__}: {error}")
-
-
-def _end_s(probe: Probe, indices: NDArray[np.int64]) -> float | None:
-    """When the last of these frames stops being shown."""
-    if not len(indices):
-        return None
-    following = int(indices[-1]) + 1
-    return float(probe.frame_times_s[following]) if following < probe.num_frames else probe.end_s

@@ -51,7 +51,6 @@ class SlotProcess:
     def __init__(self, backend: str, memory_bytes: int, timeout_s: float) -> None:
         ours, theirs = socket.socketpair()
         self._timeout_s = timeout_s
-        self._parent_pid = os.getpid()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
         self.is_ready = False
         self.buffers: SharedBuffers | None = None
@@ -103,9 +102,7 @@ class SlotProcess:
                 return message
 
     def end(self) -> None:
-        """Once is enough, and more does no harm. Nothing in a fork of the parent (a data loader's), whose it is not."""
-        if os.getpid() != self._parent_pid:
-            return
+        """Once is enough, and more does no harm."""
         _running.discard(self)
         self._pipe.close()
         self._process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 
+import av
 import numpy as np
 import pytest
 from decoding_checks import MPEG4, VP9, Writer, build, deliver
@@ -71,6 +72,27 @@ def test_a_hole_in_the_file_ends_it_there(write, name, clip):
     assert numbers == list(range(len(numbers)))
     assert 0 < len(numbers) < 50
     assert "broke at frame" in error
+
+
+@pytest.mark.parametrize("victim", range(13, 24))
+def test_a_packet_that_is_no_picture_ends_an_avi_there(write, victim):
+    """AVI files shuffle H.264's time stamps: nothing but the order tells which frame is missing."""
+    path = write("a.avi")
+    with av.open(path) as container:
+        places = [packet.pos for packet in container.demux() if packet.size]
+    content = bytearray(path.read_bytes())
+    content[places[victim] : places[victim] + 6] = bytes(6)
+    path.write_bytes(content)
+    numbers, error = deliver(build("pyav"), path)
+    assert numbers == list(range(len(numbers)))
+    assert victim - 4 <= len(numbers) <= victim + 2
+    assert "broke at frame" in error
+
+
+def test_longer_sound_does_not_make_a_video_cut_short(decoder, write):
+    for name in ("a.mkv", "a.mp4", "a.avi"):
+        path = write(name, beeps_s=[0.3], audio_codec="libmp3lame", audio_until_s=3.0)
+        assert decoder.probe(path).declared_end_s == pytest.approx(2.0, abs=0.01)
 
 
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
