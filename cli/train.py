@@ -6,34 +6,100 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from ..models.reports import SeedsReport
     from ..models.training import Progress, Report
 
 
 def train(
-    store: Annotated[Path, typer.Argument(help="A feature store that extract wrote.")],
-    labels: Annotated[Path, typer.Option(help="A CSV file: video_id,score per line; titles are optional.")],
-    target: Annotated[str | None, typer.Option(help="The score's title, where the file has several.")] = None,
+    store: Annotated[Path, typer.Argument(help="A feature store, or released features (.npz, folder of .npy).")],
+    labels: Annotated[Path, typer.Option(help="A CSV file (video_id,score), or with --dataset its label folder.")],
+    target: Annotated[str | None, typer.Option(help="Which score, where there are several.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for model, predictions, report. Default: model/ in the store's parent.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training videos. Default: 60.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training videos.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides the split and the first weights.")] = 0,
     partial: Annotated[bool, typer.Option("--partial", help="Also use videos whose file breaks off.")] = False,
+    dataset: Annotated[str | None, typer.Option(help="Train on a data set's own split: rg, fisv, …")] = None,
+    model: Annotated[str, typer.Option(help="With --dataset: which model, for example gdlt.")] = "gdlt",
+    subset: Annotated[str | None, typer.Option(help="With --dataset: an apparatus of rg, for example Ball.")] = None,
+    streams: Annotated[str | None, typer.Option(help="With --dataset: names, by commas; as published.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="With --dataset: how many trainings, from --seed on.")] = 1,
+    selection: Annotated[
+        str, typer.Option(help="With --dataset: whose weights are judged: validation, last, or best-test as papers do.")
+    ] = "validation",
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="With --dataset: a setting of the model, as in dropout=0.7.")
+    ] = None,
 ) -> None:
-    """Train a small scoring model and report Spearman's rank correlation on videos that it has not seen."""
+    """Train a scoring model and report Spearman's rank correlation on videos that it has not seen.
+
+    With a CSV of scores: a small model, made for a few dozen to a few hundred videos. With --dataset: a published model
+    on a published split. Killed, the latter goes on where it stopped.
+    """
+    folder = out or store.resolve().parent / "model"
+    if dataset is None:
+        _train_small(store, labels, folder, target, epochs, seed, partial=partial)
+        return
+    from ..models.dataset_training import experiment_for, train_on_dataset
+
+    if target is None:
+        raise typer.BadParameter("a data set has several scores; name one", param_hint="--target")
+    if selection not in ("validation", "last", "best-test"):
+        raise typer.BadParameter(f"{selection!r} is none of validation, last, best-test", param_hint="--selection")
+    experiment = experiment_for(
+        dataset,
+        model,
+        subset or target,
+        streams=None if streams is None else tuple(streams.split(",")),
+        settings=dict(_setting(each) for each in setting or []),
+        selection=selection,
+        epochs=epochs,
+    )
+    with show_seeds(seeds) as on_epoch:
+        reports = train_on_dataset(
+            store,
+            labels,
+            dataset,
+            target,
+            experiment,
+            tuple(range(seed, seed + seeds)),
+            folder,
+            subset=subset,
+            on_epoch=on_epoch,
+        )
+    print_seeds(reports)
+    print(folder)
+
+
+def _train_small(
+    store: Path, labels: Path, folder: Path, target: str | None, epochs: int | None, seed: int, *, partial: bool
+) -> None:
     from ..models.training import train_and_evaluate
 
-    folder = out or store.resolve().parent / "model"
     with show_epochs() as on_epoch:
         report = train_and_evaluate(
             store, labels, folder, target=target, epochs=epochs, seed=seed, partial=partial, on_epoch=on_epoch
         )
     print_report(report)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``dropout=0.7``; the value is TOML, a bare word is text."""
+    import tomllib
+
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(f"{text!r} should read name=value", param_hint="--set")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
 
 
 @contextmanager
@@ -45,6 +111,45 @@ def show_epochs() -> Iterator[Progress]:
     with Bar(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("training", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def show_seeds(seeds: int) -> Iterator[Any]:
+    """As `show_epochs`, and a line per ten percent where standard error is no terminal: it takes minutes."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    terminal = sys.stderr.isatty()
+    with Bar(console=Console(stderr=True), transient=True, disable=not terminal) as bar:
+        task = bar.add_task("training", total=None)
+
+        def show(seed: int, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, description=f"seed {seed} ({seeds} in all)")
+            if not terminal and (done == total or done % max(1, total // 10) == 0):
+                print(f"seed {seed}: epoch {done} of {total}", file=sys.stderr, flush=True)
+
+        yield show
+
+
+def print_seeds(reports: Sequence[SeedsReport]) -> None:
+    """One row per way of choosing the epoch."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("epoch", "Spearman", "95 % interval", "Pearson", "R-l2 ×100", "MSE")
+    for report in reports:
+        interval = f"{report.interval.low:.3f} … {report.interval.high:.3f}"
+        table.add_row(
+            report.words,
+            str(report.spearman),
+            interval,
+            str(report.pearson),
+            str(report.relative_l2),
+            str(report.mean_squared_error),
+        )
+    Console().print(table)
+    first = reports[0]
+    print(f"{first.num_test} test videos, seeds {', '.join(map(str, first.seeds))}; mean ± deviation over seeds")
 
 
 def print_report(report: Report) -> None:

@@ -48,14 +48,16 @@ class Fitting:
             torch.manual_seed(epoch_seed(self._seed, self.epoch))
             self.network.train()
             for rows in _batches(self._rows, protocol.batch_size, generator):
-                judgement = self.network(self._routines.crop(rows, protocol, generator))
+                batch = self._routines.crop(rows, protocol, generator)
+                with torch.autocast("cpu", torch.bfloat16, enabled=protocol.precision == "bfloat16"):
+                    judgement = self.network(batch)
                 total += self._step(judgement, self._fractions[rows]) * len(rows)
         self.epoch += 1
         self.losses.append(total / len(self._rows))
         return self.losses[-1]
 
     def _step(self, judgement: Judgement, wanted: Tensor) -> float:
-        loss = nn.functional.mse_loss(judgement.score, wanted) + judgement.penalty
+        loss = nn.functional.mse_loss(judgement.score.float(), wanted) + judgement.penalty.float()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self._protocol.clip_norm is not None:
@@ -84,10 +86,14 @@ class Fitting:
 
 
 def judge(network: nn.Module, routines: Routines, rows: Tensor) -> Tensor:
-    """``float64 [rows]``: fractions of the range, each routine seen whole and without padding."""
+    """``float64 [rows]``: fractions of the range, each routine seen whole and without padding.
+
+    A model that samples in evaluation (PAMFN's ``stochastic``) draws the same numbers every time.
+    """
     network.eval()
     scores = torch.empty(len(routines), dtype=torch.float64)
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         for group in routines.equal_lengths(rows):
             scores[group] = network(routines.whole(group)).score.double()
     return scores[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -76,6 +77,25 @@ def bootstrap(
     defined = values[np.isfinite(values)]
     low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
     return Estimate(float(metric(predictions, truths)), float(low), float(high))
+
+
+def bootstrap_mean(
+    pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], *, num_resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Mean Spearman of several models, each ``(predictions, truths)``, its interval over resampled videos.
+
+    Models that were judged on the same videos are resampled together.
+    """
+    values: list[NDArray[np.float64]] = []
+    for predictions, truths in pairs:
+        # equal truths, equal draws: the generator begins anew for each model
+        rng = np.random.default_rng((seed, zlib.crc32(truths.tobytes())))
+        drawn = rng.integers(len(truths), size=(num_resamples, len(truths)))
+        values.append(_spearman(predictions[drawn], truths[drawn]))
+    means = np.mean(values, axis=0)
+    defined = means[np.isfinite(means)]
+    low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
+    return Estimate(float(np.mean([spearman(*pair) for pair in pairs])), float(low), float(high))
 
 
 def _pair(predicted: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

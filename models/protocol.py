@@ -45,6 +45,8 @@ class Protocol(Record):
     crop: PositiveInt | dict[str, PositiveInt] | None = None
     """Segments that training sees of a routine, per stream: a random run of them, shorter ones padded with zeros. None:
     whole routines, padded to the longest of their batch. Evaluation always sees whole routines."""
+    score_range: tuple[float, float] | None = None
+    """The scores that the fractions 0 and 1 stand for; (0, 1) trains on raw scores. None: the target's own."""
     standardise: bool = False
     """Shift and scale features by the training videos' statistics."""
     optimiser: Literal["sgd", "adam", "adamw"] = "adamw"
@@ -59,14 +61,23 @@ class Protocol(Record):
     """Gradients are scaled down to this norm."""
     selection: Literal["last", "validation", "best-test"] = "last"
     validation_fraction: Fraction = 0.15
-    stochastic_evaluation: bool = False
-    """Sample a policy in evaluation too, as PAMFN's released code does, where arg max is the default."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of training's matrix products; evaluation is always in float32."""
 
     @model_validator(mode="after")
-    def _steps_lie_within(self) -> Protocol:
+    def _values_fit_each_other(self) -> Protocol:
+        if self.score_range is not None and not self.score_range[0] < self.score_range[1]:
+            raise ValueError(f"score_range {list(self.score_range)} must be (lowest, highest)")
         if isinstance(self.schedule, Steps) and any(epoch >= self.epochs for epoch in self.schedule.at_epochs):
             raise ValueError(f"schedule.at_epochs {list(self.schedule.at_epochs)} must lie below epochs {self.epochs}")
         return self
+
+    def shortened(self, epochs: int) -> Protocol:
+        """With other epochs; steps of the schedule that would come after them are left out."""
+        schedule = self.schedule
+        if isinstance(schedule, Steps):
+            schedule = Steps(at_epochs=tuple(at for at in schedule.at_epochs if at < epochs), factor=schedule.factor)
+        return self.model_copy(update={"epochs": epochs, "schedule": schedule})
 
     def crop_of(self, stream: str) -> int | None:
         return self.crop.get(stream) if isinstance(self.crop, dict) else self.crop

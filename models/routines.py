@@ -4,13 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .protocol import Protocol
 from .scoring import SegmentBatch
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """One stream of one video on its segments."""
+
+    values: NDArray[np.float32]
+    """``[segments, dim]``"""
+    present: NDArray[np.bool_] | None = None
+    """``[segments]``: False where the stream says nothing of a segment; None where it does of all"""
+    num_segments: int | None = None
+    """Of a stream without any values on a grid of other streams"""
+
+    @classmethod
+    def absent(cls, num_segments: int) -> Self:
+        return cls(np.zeros((0, 0), np.float32), None, num_segments)
+
+    def __len__(self) -> int:
+        return len(self.values) if self.num_segments is None else self.num_segments
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,9 +40,11 @@ class Routines:
 
     video_ids: tuple[str, ...]
     features: Mapping[str, Tensor]
-    """stream → ``float32 [videos, segments, dim]``, zeros where a routine has ended"""
+    """stream → ``float32 [videos, segments, dim]``, zeros where there is nothing"""
+    present: Mapping[str, Tensor]
+    """stream → ``bool [videos, segments]``"""
     lengths: Mapping[str, Tensor]
-    """stream → ``int64 [videos]``, 0 where a video has no such stream"""
+    """stream → ``int64 [videos]``: where a routine ends, 0 where it has no such stream"""
 
     def __len__(self) -> int:
         return len(self.video_ids)
@@ -30,10 +53,16 @@ class Routines:
     def dims(self) -> dict[str, int]:
         return {stream: values.shape[-1] for stream, values in self.features.items()}
 
+    def only(self, streams: Sequence[str]) -> Routines:
+        """The same videos with fewer streams; nothing is copied."""
+        parts = ({stream: part[stream] for stream in streams} for part in (self.features, self.present, self.lengths))
+        return Routines(self.video_ids, *parts)
+
     def whole(self, rows: Tensor) -> SegmentBatch:
         """These videos from their first to their last segment, padded to the longest of them."""
         longest = {stream: max(1, int(lengths[rows].max())) for stream, lengths in self.lengths.items()}
-        return self._cut(rows, dict.fromkeys(self.features), longest)
+        starts = {stream: torch.zeros(len(rows), dtype=torch.int64) for stream in self.features}
+        return self._cut(rows, starts, longest)
 
     def crop(self, rows: Tensor, protocol: Protocol, generator: torch.Generator) -> SegmentBatch:
         """These videos as training sees them: a random run of ``protocol.crop`` segments of each.
@@ -41,15 +70,13 @@ class Routines:
         One draw places a video's run in all of its streams, so that streams of equal length stay aligned.
         """
         place = torch.rand(len(rows), generator=generator, dtype=torch.float64)
-        starts: dict[str, Tensor | None] = {}
+        starts: dict[str, Tensor] = {}
         sizes: dict[str, int] = {}
         for stream, lengths in self.lengths.items():
-            size = protocol.crop_of(stream)
-            if size is None:
-                sizes[stream], starts[stream] = max(1, int(lengths[rows].max())), None
-            else:
-                spare = (lengths[rows] - size).clamp(min=0)
-                sizes[stream], starts[stream] = size, (place * (spare + 1)).floor().long()
+            wanted = protocol.crop_of(stream)
+            sizes[stream] = wanted or max(1, int(lengths[rows].max()))
+            spare = (lengths[rows] - sizes[stream]).clamp(min=0)
+            starts[stream] = (place * (spare + 1)).floor().long()
         return self._cut(rows, starts, sizes)
 
     def equal_lengths(self, rows: Tensor, most: int = 32) -> Iterator[Tensor]:
@@ -61,34 +88,37 @@ class Routines:
             for first in range(0, len(members), most):
                 yield torch.tensor(members[first : first + most])
 
-    def _cut(self, rows: Tensor, starts: Mapping[str, Tensor | None], sizes: Mapping[str, int]) -> SegmentBatch:
+    def _cut(self, rows: Tensor, starts: Mapping[str, Tensor], sizes: Mapping[str, int]) -> SegmentBatch:
         features: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}
         for stream, values in self.features.items():
-            offset = torch.arange(sizes[stream])
-            start = starts[stream]
-            place = offset.expand(len(rows), -1) if start is None else start[:, None] + offset
-            masks[stream] = place < self.lengths[stream][rows, None]
-            last = values.shape[1] - 1
-            cut = values[rows[:, None], place.clamp(max=last)]
-            # a place past the tensor's end was clamped onto a real segment: padding is zero whatever lay there
-            features[stream] = cut if bool(masks[stream].all()) else cut * masks[stream].unsqueeze(-1)
+            place = starts[stream][:, None] + torch.arange(sizes[stream])
+            inside = place < values.shape[1]
+            where = rows[:, None], place.clamp(max=values.shape[1] - 1)
+            masks[stream] = self.present[stream][where] & inside
+            cut = values[where]
+            # a place past the tensor's end was clamped onto a segment, which is not there a second time
+            features[stream] = cut if bool(inside.all()) else cut * inside.unsqueeze(-1)
         return SegmentBatch(features, masks)
 
 
-def stack_routines(videos: Mapping[str, Mapping[str, np.ndarray]], dims: Mapping[str, int]) -> Routines:
-    """``{video_id: {stream: [segments, dim]}}`` in one padded tensor per stream; a stream may lack in a video."""
+def stack_routines(videos: Mapping[str, Mapping[str, Placed]], dims: Mapping[str, int]) -> Routines:
+    """All videos' streams in one padded tensor per stream; a video may lack a stream."""
     video_ids = tuple(videos)
     features: dict[str, Tensor] = {}
+    present: dict[str, Tensor] = {}
     lengths: dict[str, Tensor] = {}
     for stream, dim in dims.items():
         sizes = [len(videos[name][stream]) if stream in videos[name] else 0 for name in video_ids]
         padded = torch.zeros(len(video_ids), max([1, *sizes]), dim)
-        for row, (name, size) in enumerate(zip(video_ids, sizes, strict=True)):
-            if size:
-                padded[row, :size] = torch.from_numpy(np.asarray(videos[name][stream], dtype=np.float32))
-        features[stream], lengths[stream] = padded, torch.tensor(sizes)
-    return Routines(video_ids, features, lengths)
+        there = torch.zeros(padded.shape[:2], dtype=torch.bool)
+        for row, name in enumerate(video_ids):
+            part = videos[name].get(stream)
+            if part is not None and len(part.values):
+                padded[row, : len(part)] = torch.from_numpy(part.values)
+                there[row, : len(part)] = True if part.present is None else torch.from_numpy(part.present)
+        features[stream], present[stream], lengths[stream] = padded, there, torch.tensor(sizes)
+    return Routines(video_ids, features, present, lengths)
 
 
 def rows_of(routines: Routines, video_ids: Sequence[str]) -> Tensor:

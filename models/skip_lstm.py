@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -14,22 +16,30 @@ class SkipLstm(nn.Module):
 
     def __init__(self, input_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.cell = nn.LSTMCell(input_dim, hidden_dim)
+        self.from_input = nn.Linear(input_dim, 4 * hidden_dim)
+        self.from_hidden = nn.Linear(hidden_dim, 4 * hidden_dim, bias=False)
         self.update = nn.Linear(hidden_dim, 1)
+        for layer in (self.from_input, self.from_hidden):  # as PyTorch's own LSTM begins
+            for parameter in layer.parameters():
+                nn.init.uniform_(parameter, -1 / math.sqrt(hidden_dim), 1 / math.sqrt(hidden_dim))
         nn.init.ones_(self.update.bias)  # begin by taking almost every step, as the paper does
 
     def forward(self, sequence: Tensor, mask: Tensor) -> Tensor:
         """``[routines, steps, input]`` → the state after the last real step, ``[routines, hidden]``."""
-        hidden = sequence.new_zeros(len(sequence), self.cell.hidden_size)
+        inputs = self.from_input(sequence)  # all steps at once: only the recurrence has to wait
+        hidden = inputs.new_zeros(len(sequence), self.from_hidden.in_features)
         memory = torch.zeros_like(hidden)
-        due = sequence.new_ones(len(sequence), 1)
-        for step, here in zip(sequence.unbind(1), mask.to(sequence.dtype).unsqueeze(-1).unbind(1), strict=True):
+        due = inputs.new_ones(len(sequence), 1)
+        present = mask.to(inputs.dtype).unsqueeze(-1)
+        for gates, here in zip(inputs.unbind(1), present.unbind(1), strict=True):
             taken = _round(due) * here
-            new_hidden, new_memory = self.cell(step, (hidden, memory))
-            hidden = hidden + taken * (new_hidden - hidden)
-            memory = memory + taken * (new_memory - memory)
+            take, forget, candidate, give = (gates + self.from_hidden(hidden)).chunk(4, dim=1)
+            new_memory = torch.sigmoid(forget) * memory + torch.sigmoid(take) * torch.tanh(candidate)
+            new_hidden = torch.sigmoid(give) * torch.tanh(new_memory)
+            hidden = torch.lerp(hidden, new_hidden, taken)
+            memory = torch.lerp(memory, new_memory, taken)
             growth = torch.sigmoid(self.update(memory))
-            due = taken * growth + (1 - taken) * torch.minimum(due + growth, torch.ones_like(due))
+            due = torch.lerp((due + growth).clamp(max=1), growth, taken)
         return hidden
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..manifests.errors import ManifestError
 from ..pipeline.store import FeatureStore
 from .checkpoints import ModelCard, new_network, put_whole, save_checkpoint, to_json
+from .features import LabelledRoutines, label_routines, read_store
 from .fitting import Fitting, judge
 from .labels import Labels, read_labels
 from .metrics import Estimate, bootstrap, mean_squared_error, pearson
@@ -24,7 +25,6 @@ from .protocol import Cosine, Protocol
 from .routines import rows_of
 from .splits import folds, hold_out
 from .standardising import Standardised
-from .store_reading import LabelledRoutines, read_labelled
 from .table import resolve_settings
 
 SMALL_MODEL = "context-attention"
@@ -106,9 +106,9 @@ def train_and_evaluate(
     """
     opened = store if isinstance(store, FeatureStore) else FeatureStore(store, partial=partial)
     judged = labels if isinstance(labels, Labels) else read_labels(labels, target)
-    data = read_labelled(opened, judged.scores)
+    data = label_routines(read_store(opened), judged.scores)
     _enough(data, opened.path, judged)
-    protocol = SMALL_PROTOCOL if epochs is None else SMALL_PROTOCOL.model_copy(update={"epochs": epochs})
+    protocol = SMALL_PROTOCOL if epochs is None else SMALL_PROTOCOL.shortened(epochs)
     held_out, scheme = _held_out(data.routines.video_ids, seed)
     trainings = _Trainings(data, protocol, judged.target, seed, on_epoch, count=len(held_out) + 1)
     predictions = tuple(

@@ -8,7 +8,7 @@ import torch
 
 from arabesque.models.fitting import Fitting, epoch_seed, judge, rate_factor
 from arabesque.models.protocol import Cosine, Protocol, Steps
-from arabesque.models.routines import Routines, rows_of, stack_routines
+from arabesque.models.routines import Placed, Routines, rows_of, stack_routines
 from arabesque.models.splits import folds, hold_out
 from arabesque.models.standardising import Standardised
 from arabesque.models.table import build_model
@@ -16,11 +16,15 @@ from arabesque.models.table import build_model
 DIMS = {"a": 6, "b": 4}
 
 
+def placed(values: np.ndarray) -> Placed:
+    return Placed(values.astype(np.float32))
+
+
 @pytest.fixture
 def routines() -> Routines:
     rng = np.random.default_rng(0)
     videos = {
-        f"v{number}": {stream: rng.standard_normal((length, dim)) + 5 for stream, dim in DIMS.items()}
+        f"v{number}": {stream: placed(rng.standard_normal((length, dim)) + 5) for stream, dim in DIMS.items()}
         for number, length in enumerate((3, 7, 5, 7, 4, 6, 9, 5, 3))
     }
     del videos["v8"]["b"]
@@ -118,7 +122,9 @@ def test_statistics_are_the_training_videos_own(routines: Routines) -> None:
 
 
 def test_a_feature_that_never_varies_is_left_alone() -> None:
-    routines = stack_routines({"v": {"a": np.full((4, 2), 3e-9)}, "w": {"a": np.full((2, 2), 3e-9)}}, {"a": 2})
+    routines = stack_routines(
+        {"v": {"a": placed(np.full((4, 2), 3e-9))}, "w": {"a": placed(np.full((2, 2), 3e-9))}}, {"a": 2}
+    )
     network = Standardised(build_model("context-attention", {"a": 2}, {}, 0), {"a": 2})
     network.learn(routines, torch.arange(2))
     learnt = dict(network.named_buffers())

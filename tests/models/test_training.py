@@ -11,8 +11,8 @@ import torch
 
 from arabesque.manifests.errors import ManifestError, WeightsError
 from arabesque.models.checkpoints import check_streams, load_checkpoint
+from arabesque.models.features import label_routines, read_store
 from arabesque.models.fitting import judge
-from arabesque.models.store_reading import read_labelled
 from arabesque.models.training import train_and_evaluate
 from arabesque.pipeline.store import FeatureStore
 
@@ -74,7 +74,9 @@ def test_the_checkpoint_scores_as_the_trained_model(learnable: Learnable, tmp_pa
     store, labels = learnable(16)
     train_and_evaluate(store, labels, tmp_path / "model", epochs=20)
     network, card = load_checkpoint(tmp_path / "model")
-    data = read_labelled(FeatureStore(store), dict.fromkeys(FeatureStore(store).video_ids, 0.0), list(card.dims))
+    data = label_routines(
+        read_store(FeatureStore(store), list(card.dims)), {f"routine_{n:03d}": 0.0 for n in range(16)}
+    )
     fractions = judge(network, data.routines, torch.arange(len(data.routines))).numpy()
     low, high = card.score_range
     with labels.open() as file:

@@ -1,0 +1,71 @@
+"""``arabesque reproduce``: a published table run again on the features at hand, ours beside theirs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..models.reproduction import Line
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="fisv or rg.")],
+    features: Annotated[Path, typer.Option(help="A feature store, or released features (.npz, folder of .npy).")],
+    labels: Annotated[Path, typer.Option(help="The folder of the data set's label files.")],
+    out: Annotated[Path, typer.Option(help="Where trainings are kept; the same command goes on there.")] = Path(
+        "reproduced"
+    ),
+    stream: Annotated[str | None, typer.Option(help="What released features are, for example vst.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Only rows whose name has this in it; may be repeated.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per number.")] = 5,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Fewer than published, to try things out.")] = None,
+    best_test_only: Annotated[
+        bool, typer.Option("--best-test-only", help="Leave out the trainings whose epoch validation videos choose.")
+    ] = False,
+) -> None:
+    """Run the rows of a published table that the features at hand allow; print what was printed, and what they reach.
+
+    ``best on test`` chooses the epoch on the test videos, as the papers do: it is an upper bound, not a result.
+    """
+    from ..models.reproduction import SELECTIONS, Reproduction
+
+    reproduction = Reproduction(
+        name=table,
+        features=features,
+        labels=labels,
+        out=out / table,
+        streams=None if stream is None else (stream,),
+        rows=tuple(row or ()),
+        seeds=tuple(range(seeds)),
+        selections=SELECTIONS[:1] if best_test_only else SELECTIONS,
+        epochs=epochs,
+    )
+    lines = reproduction.run(_tell)
+    print_lines(lines)
+    print(reproduction.out / "table.md")
+
+
+def _tell(row: str, column: str, selection: str, seed: int, done: int, total: int) -> None:
+    if done == total or done % max(1, total // 5) == 0:
+        print(f"{row} · {column} · {selection} · seed {seed}: epoch {done} of {total}", file=sys.stderr, flush=True)
+
+
+def print_lines(lines: Sequence[Line]) -> None:
+    """Spearman, mean ± deviation over seeds, a table row per column of each row."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..models.reproduction import TITLES
+
+    table = Table("method", "", *TITLES)
+    for line in lines:
+        if line.not_run:
+            table.add_row(line.name, "", f"not run: {line.not_run}")
+        for column, cell in line.cells.items():
+            table.add_row(line.name, column, *cell.texts())
+    Console().print(table)

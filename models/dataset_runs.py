@@ -1,0 +1,102 @@
+"""A data set's features and labels, and the experiments that are run on them, seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from ..manifests.errors import ManifestError
+from ..manifests.label_files import WHOLE, DatasetLabels
+from .checkpoints import ModelCard
+from .experiment import Experiment
+from .features import FeatureSet, LabelledRoutines, label_routines
+from .reports import SeedsReport, report_seeds
+from .seed_run import SeedResult, SeedRun, Split, split_of
+from .splits import shuffled
+from .table import resolve_settings
+
+EpochsDone = Callable[[int, int, int], None]
+"""Called with the seed, its epochs done and to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One score of one data set (and subset), with the features to predict it from: all in memory once."""
+
+    labels: DatasetLabels
+    target: str
+    subset: str | None
+    data: LabelledRoutines
+    true: Mapping[str, float]
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        return self.labels.dataset.targets[self.target].score_range
+
+    @property
+    def title(self) -> str:
+        return "-".join(part for part in (self.labels.dataset.name, self.subset, self.target) if part)
+
+    def split(self, seed: int) -> Split:
+        """The data set's own split, or where it has none, one drawn by the seed."""
+        random = self.labels.dataset.random_splits
+        if not random:
+            names = {split: list(self.labels.scores(self.target, split, self.subset)) for split in ("train", "test")}
+            return split_of(self.data, names["train"], names["test"])
+        order = shuffled(self.data.routines.video_ids, seed)
+        return split_of(self.data, order[: random["train"]], order[random["train"] :][: random["test"]])
+
+
+def make_task(features: FeatureSet, labels: DatasetLabels, target: str, subset: str | None = None) -> Task:
+    """Raises `ManifestError` where a video of the data set is missing: a table is made of all of them."""
+    if labels.dataset.subsets and subset is None:
+        raise ManifestError(
+            f"{labels.dataset.name} is trained by subset; --subset names one of {', '.join(labels.dataset.subsets)}"
+        )
+    splits = labels.splits if WHOLE not in labels.splits else (WHOLE,)
+    true = {name: score for split in splits for name, score in labels.scores(target, split, subset).items()}
+    data = label_routines(features, true)
+    missing = [*data.without_video, *data.unfinished]
+    if missing:
+        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise ManifestError(
+            f"{features.source}: {len(missing)} of {len(true)} videos of {labels.dataset.name} are not there whole "
+            f"({some}); extract them, or train on a CSV of the videos that are"
+        )
+    return Task(labels, target, subset, data, true)
+
+
+def run_seeds(
+    task: Task, experiment: Experiment, seeds: Sequence[int], out: Path, on_epoch: EpochsDone | None = None
+) -> list[SeedResult]:
+    """One training per seed, each in its own folder below ``out``; what is finished there is not repeated."""
+    results: list[SeedResult] = []
+    for seed in seeds:
+        run = SeedRun(task.data, task.split(seed), experiment, _card(task, experiment, seed), out / f"seed-{seed}")
+        results.append(run.result(None if on_epoch is None else _of_seed(on_epoch, seed)))
+    return results
+
+
+def report(task: Task, results: Sequence[SeedResult], *, last: bool = False) -> SeedsReport:
+    return report_seeds(results, task.true, task.score_range, last=last)
+
+
+def _of_seed(on_epoch: EpochsDone, seed: int) -> Callable[[int, int], None]:
+    return lambda done, total: on_epoch(seed, done, total)
+
+
+def _card(task: Task, experiment: Experiment, seed: int) -> ModelCard:
+    return ModelCard(
+        model=experiment.model,
+        settings=resolve_settings(experiment.model, experiment.settings),
+        dims={stream: task.data.routines.dims[stream] for stream in experiment.streams},
+        streams={stream: dict(task.data.streams[stream]) for stream in experiment.streams},
+        target=task.title,
+        score_range=experiment.protocol.score_range or task.score_range,
+        protocol=experiment.protocol,
+        seed=seed,
+        num_videos=len(task.split(seed).train),
+        made_with={package: version(package) for package in ("arabesque", "torch", "numpy")},
+    )

@@ -1,0 +1,139 @@
+"""``arabesque train --dataset`` and ``evaluate``: a model on a data set's own split, over seeds, or judged again."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..manifests.datasets import load_dataset
+from ..manifests.errors import ManifestError
+from ..manifests.label_files import read_dataset_labels
+from .checkpoints import check_streams, load_checkpoint, put_whole, to_json
+from .dataset_runs import EpochsDone, make_task, report, run_seeds
+from .experiment import Experiment
+from .features import label_routines
+from .fitting import judge
+from .labels import read_labels
+from .metrics import Estimate, bootstrap
+from .protocol import Cosine, Protocol
+from .released_features import read_features
+from .reports import SeedsReport
+from .seed_run import SeedResult
+from .table import model_class
+from .tables import row_of
+
+PLAIN_PROTOCOL = Protocol(
+    epochs=200, standardise=True, learning_rate=5e-4, weight_decay=0.01, schedule=Cosine(), clip_norm=2.0
+)
+"""For a model that no published table trains on the data set"""
+
+
+def experiment_for(
+    dataset: str,
+    model: str,
+    column: str,
+    *,
+    streams: tuple[str, ...] | None,
+    settings: Mapping[str, Any] | None = None,
+    selection: str = "validation",
+    epochs: int | None = None,
+) -> Experiment:
+    """The published settings where a table has the model on this data set, plain ones otherwise.
+
+    ``streams``: other streams than published, which must then be as many; ``column``: the table's, whose schedule
+    may be its own.
+    """
+    model_class(model)
+    row = row_of(dataset, model)
+    if row is not None and (streams is None or len(streams) == len(row.streams)):
+        found = row.experiment(column, selection)
+        if streams is not None:
+            found = found.renamed(dict(zip(found.streams, streams, strict=True)))
+    elif streams is not None:
+        protocol = PLAIN_PROTOCOL.model_copy(update={"selection": selection})
+        found = Experiment(model=model, streams=streams, protocol=protocol)
+    else:
+        raise ManifestError(f"no published table trains {model} on {dataset}; say on which --streams")
+    found = found.model_copy(update={"settings": {**found.settings, **(settings or {})}})
+    return found if epochs is None else found.shortened(epochs)
+
+
+def train_on_dataset(
+    features: Path,
+    labels: Path,
+    dataset: str,
+    target: str,
+    experiment: Experiment,
+    seeds: tuple[int, ...],
+    out: Path,
+    *,
+    subset: str | None = None,
+    on_epoch: EpochsDone | None = None,
+) -> list[SeedsReport]:
+    """The chosen epoch's report and, where an epoch was chosen, the last one's; written to ``out`` with the models."""
+    known = read_dataset_labels(load_dataset(dataset), labels)
+    one_grid = bool(model_class(experiment.model).one_grid)
+    task = make_task(read_features(features, experiment.streams, one_grid=one_grid), known, target, subset)
+    results = run_seeds(task, experiment, seeds, out, on_epoch)
+    reports = [report(task, results)]
+    if results[0].history:
+        reports.append(report(task, results, last=True))
+    put_whole(out / "predictions.csv", _predictions(results, task.true))
+    summary = {"experiment": experiment.model_dump(mode="json"), "reports": [asdict(each) for each in reports]}
+    put_whole(out / "report.json", to_json(summary))
+    return reports
+
+
+def evaluate(
+    model: Path,
+    features: Path,
+    labels: Path,
+    *,
+    dataset: str | None = None,
+    target: str | None = None,
+    subset: str | None = None,
+    split: str = "test",
+    partial: bool = False,
+) -> tuple[dict[str, tuple[float, float]], Estimate]:
+    """``{video_id: (true, predicted)}`` of a trained model, and Spearman's correlation between the two.
+
+    Features made under other settings than those it was trained on raise `WeightsError`.
+    """
+    network, card = load_checkpoint(model)
+    one_grid = bool(model_class(card.model).one_grid)
+    found = read_features(features, tuple(card.dims), one_grid=one_grid, partial=partial)
+    check_streams(card, found.streams, features)
+    if dataset is None:
+        true = read_labels(labels, target).scores
+    else:
+        known = read_dataset_labels(load_dataset(dataset), labels)
+        true = known.scores(target or _only_target(dataset), split, subset)
+    data = label_routines(found, true)
+    if len(data.routines) < 2:
+        raise ManifestError(f"{features}: {len(data.routines)} of the labelled videos are there; a rank needs two")
+    low, high = card.score_range
+    predicted = low + (high - low) * judge(network, data.routines, torch.arange(len(data.routines))).numpy()
+    pairs = zip(data.routines.video_ids, data.scores.tolist(), predicted.tolist(), strict=True)
+    return {name: (score, guess) for name, score, guess in pairs}, bootstrap(predicted, data.scores)
+
+
+def _only_target(dataset: str) -> str:
+    targets = load_dataset(dataset).targets
+    if len(targets) > 1:
+        raise ManifestError(f"which score of {dataset}? --target names one of {', '.join(targets)}")
+    return next(iter(targets))
+
+
+def _predictions(results: list[SeedResult], true: Mapping[str, float]) -> bytes:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["video_id", "seed", "true", "predicted"])
+    for result in results:
+        writer.writerows([name, result.seed, true[name], f"{value:.4f}"] for name, value in result.test.items())
+    return table.getvalue().encode()

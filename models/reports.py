@@ -1,0 +1,83 @@
+"""What several seeds came to: metrics, averages, intervals, and the words for how the epoch was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .metrics import Estimate, bootstrap_mean, mean_squared_error, pearson, relative_l2, spearman
+from .seed_run import SeedResult
+
+WORDS = {
+    "best-test": "best on test (the epoch was chosen on the test videos: an upper bound)",
+    "validation": "chosen on validation videos",
+    "last": "last epoch",
+    "solved": "solved, no epochs",
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over seeds."""
+
+    mean: float
+    deviation: float
+    """0 of a single seed"""
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.deviation:.3f}"
+
+
+@dataclass(frozen=True)
+class SeedsReport:
+    """One experiment on one target."""
+
+    selection: str
+    seeds: tuple[int, ...]
+    num_test: int
+    spearman: Spread
+    interval: Estimate
+    """The seeds' mean Spearman, with a 95 % bootstrap interval over the test videos"""
+    pearson: Spread
+    relative_l2: Spread
+    """R-l2 ×100 with the target's full range"""
+    relative_l2_test: Spread
+    """R-l2 ×100 with the test videos' own range"""
+    mean_squared_error: Spread
+    """In squared score units"""
+    epochs: tuple[int, ...]
+    """The chosen ones"""
+
+    @property
+    def words(self) -> str:
+        return WORDS[self.selection]
+
+
+def report_seeds(
+    results: Sequence[SeedResult], true: Mapping[str, float], score_range: tuple[float, float], *, last: bool = False
+) -> SeedsReport:
+    """``last``: judge the last epoch's weights instead of the chosen ones."""
+    pairs = [_pair(each.last if last else each.test, true) for each in results]
+    return SeedsReport(
+        selection="last" if last else results[0].selection,
+        seeds=tuple(each.seed for each in results),
+        num_test=len(results[0].test),
+        spearman=_spread([spearman(*pair) for pair in pairs]),
+        interval=bootstrap_mean(pairs),
+        pearson=_spread([pearson(*pair) for pair in pairs]),
+        relative_l2=_spread([relative_l2(*pair, score_range) for pair in pairs]),
+        relative_l2_test=_spread([relative_l2(*pair, (pair[1].min(), pair[1].max())) for pair in pairs]),
+        mean_squared_error=_spread([mean_squared_error(*pair) for pair in pairs]),
+        epochs=tuple(each.epoch for each in results),
+    )
+
+
+def _pair(predicted: Mapping[str, float], true: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and truths in one order."""
+    return np.array(list(predicted.values())), np.array([true[name] for name in predicted])
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from arabesque.manifests.errors import ManifestError, StoreError
+from arabesque.models.features import label_routines, read_store
+from arabesque.models.released_features import read_features
+from arabesque.pipeline.records import FeatureRow, Outcome
+from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.store_manifest import write_manifest
+from arabesque.pipeline.store_writer import StoreWriter
+
+DIMS = {"vst": 2, "ast": 1}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """``a`` whole, ``b`` silent, ``c`` without its ast row, ``d`` with sound from the second segment on."""
+    root = tmp_path / "features"
+    entries = {
+        stream: {"settings_digest": stream.ljust(32, "0"), "dim": dim, "extractor_version": 1, "weights": {}}
+        for stream, dim in DIMS.items()
+    }
+    write_manifest(root, {"format": 1, "recipe": {}, "streams": entries, "made_with": {}})
+    with StoreWriter(root) as writer:
+        for name in "abcd":
+            writer.add(row(name, "vst", np.arange(8.0).reshape(4, 2), np.arange(4.0)))
+        writer.add(row("a", "ast", np.array([[1.0], [3.0]]), np.array([0.0, 2.0]), length_s=2.0))
+        writer.add_outcome(Outcome("b", "ast", "empty", settings_digest="ast".ljust(32, "0")))
+        writer.add(row("d", "ast", np.array([[5.0], [6.0], [7.0]]), np.array([1.0, 2.0, 3.0])))
+    return root
+
+
+def row(name: str, stream: str, values: np.ndarray, start_s: np.ndarray, length_s: float = 1.0) -> FeatureRow:
+    key = f"{name}{stream}".ljust(32, "0")
+    settings = stream.ljust(32, "0")
+    return FeatureRow(
+        name, stream, key, name * 64, settings, "done", values.astype(np.float32), start_s, start_s + length_s
+    )
+
+
+def test_streams_keep_their_own_grids(store: Path) -> None:
+    found = read_store(FeatureStore(store))
+    assert set(found.videos) == {"a", "b", "d"}
+    routines = label_routines(found, {"a": 1.0, "b": 2.0, "d": 3.0}).routines
+    assert routines.lengths["vst"].tolist() == [4, 4, 4]
+    assert routines.lengths["ast"].tolist() == [2, 0, 3]
+    assert found.streams["vst"]["settings_digest"] == "vst".ljust(32, "0")
+
+
+def test_one_grid_is_the_first_streams(store: Path) -> None:
+    found = read_store(FeatureStore(store), ["vst", "ast"], one_grid=True)
+    batch = label_routines(found, dict.fromkeys("abd", 1.0)).routines.whole(torch.arange(3))
+    assert batch.features["ast"][..., 0].tolist() == [[1, 1, 3, 3], [0, 0, 0, 0], [0, 5, 6, 7]]
+    assert batch.masks["ast"].tolist() == [[True] * 4, [False] * 4, [False, True, True, True]]
+    assert bool(batch.masks["vst"].all())
+
+
+def test_what_does_not_match_is_told(store: Path) -> None:
+    data = label_routines(read_store(FeatureStore(store)), {"a": 1.0, "c": 2.0, "x": 3.0})
+    assert data.routines.video_ids == ("a",)
+    assert data.unfinished == ("c",)
+    assert data.without_video == ("x",)
+    assert data.without_label == ("b", "d")
+    with pytest.raises(ManifestError, match="no stream 'i3d' in this store; it has vst, ast"):
+        read_store(FeatureStore(store), ["i3d"])
+
+
+@pytest.mark.parametrize("form", ["npz", "folder"])
+def test_released_arrays(tmp_path: Path, form: str) -> None:
+    halves = np.arange(12, dtype=np.float16).reshape(3, 2, 2)
+    arrays = {"1": np.ones((4, 2), np.float16), "2": halves}
+    if form == "npz":
+        source = tmp_path / "features.npz"
+        np.savez(source, **arrays)
+    else:
+        source = tmp_path / "features"
+        source.mkdir()
+        for name, array in arrays.items():
+            np.save(source / f"{name}.npy", array)
+    found = read_features(source, ["vst"])
+    assert found.dims == {"vst": 2}
+    assert found.videos["1"]["vst"].values.dtype == np.float32
+    np.testing.assert_array_equal(found.videos["2"]["vst"].values, [[1, 2], [5, 6], [9, 10]])
+    digest = found.streams["vst"]["settings_digest"]
+    assert read_features(source, ["vst"]).streams["vst"]["settings_digest"] == digest
+    with pytest.raises(ManifestError, match="of one stream; name it"):
+        read_features(source)
+
+
+def test_other_numbers_have_another_digest(tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", a=np.ones((4, 2)))
+    np.savez(tmp_path / "two.npz", a=np.zeros((4, 2)))
+    one, two = (read_features(tmp_path / f"{name}.npz", ["vst"]).streams["vst"] for name in ("one", "two"))
+    assert one["settings_digest"] != two["settings_digest"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "complaint"),
+    [
+        ({"a": np.ones(3)}, r"a: an array of shape \(3,\)"),
+        ({"a": np.ones((0, 2))}, r"a: an array of shape \(0, 2\)"),
+        ({"a": np.full((2, 2), np.nan)}, "a: holds values that are no finite numbers"),
+        ({"a": np.ones((2, 2)), "b": np.ones((2, 3))}, r"there is 2 \(a\), 3 \(b\)"),
+        ({}, "nothing at all"),
+        ({"a": np.array([{"x": 1}])}, "cannot be read as NumPy arrays"),
+    ],
+)
+def test_bad_arrays_are_named(tmp_path: Path, arrays: dict[str, np.ndarray], complaint: str) -> None:
+    np.savez(tmp_path / "features.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ManifestError, match=complaint):
+        read_features(tmp_path / "features.npz", ["vst"])
+
+
+def test_a_folder_that_is_neither(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is no feature store"):
+        read_features(tmp_path, ["vst"])
+
+
+def test_partial_videos_only_when_asked(learnable: Callable[..., tuple[Path, Path]]) -> None:
+    store, _ = learnable(4, partial=1)
+    assert len(read_features(store).videos) == 3
+    assert len(read_features(store, partial=True).videos) == 4

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arabesque.manifests.datasets import load_dataset
+from arabesque.manifests.errors import ManifestError, WeightsError
+from arabesque.models.dataset_training import PLAIN_PROTOCOL, evaluate, experiment_for, train_on_dataset
+from arabesque.models.reports import report_seeds
+from arabesque.models.reproduction import Reproduction
+from arabesque.models.seed_run import SeedResult
+from arabesque.models.table import resolve_settings
+from arabesque.models.tables import load_table
+
+
+@pytest.mark.parametrize("name", ["fisv", "rg"])
+def test_every_row_is_an_experiment_on_its_data_set(name: str) -> None:
+    table = load_table(name)
+    dataset = load_dataset(table.dataset)
+    for column in table.columns.values():
+        assert column.target in dataset.targets
+        assert column.subset is None or column.subset in dataset.subsets
+    for row in table.rows:
+        assert set(row.published) <= set(table.columns)
+        assert set(row.by_column) <= set(table.columns)
+        for column in table.columns:
+            experiment = row.experiment(column, "validation")
+            resolve_settings(experiment.model, experiment.settings)
+            assert experiment.protocol.selection == "validation"
+            if experiment.branches is not None:
+                assert experiment.branches.protocol.selection == "validation"
+
+
+def test_a_column_may_have_its_own_schedule() -> None:
+    rows = {row.name: row for row in load_table("fisv").rows}
+    assert rows["GDLT"].experiment("TES", "last").protocol.epochs == 320
+    assert rows["GDLT"].experiment("PCS", "last").protocol.epochs == 400
+    with pytest.raises(ManifestError, match="table 'logo' is not known; there are fisv, rg"):
+        load_table("logo")
+
+
+def test_an_experiment_comes_from_its_table_or_is_plain() -> None:
+    published = experiment_for("fisv", "gdlt", "PCS", streams=None, settings={"dropout": 0.1}, selection="last")
+    assert (published.protocol.epochs, published.settings["dropout"]) == (400, 0.1)
+    assert published.settings["triplet_weight"] == 0.5
+    shorter = experiment_for("rg", "context-attention", "Ball", streams=("a", "b"), epochs=320)
+    assert shorter.streams == ("a", "b")
+    assert shorter.protocol.crop == {"a": 68, "b": 80}
+    assert shorter.protocol.schedule.model_dump()["at_epochs"] == (300,)
+    renamed = experiment_for("fisv", "pamfn", "TES", streams=("r", "f", "s"))
+    assert renamed.settings["frozen"] == ["r", "f"]
+    plain = experiment_for("fisv", "lstm", "TES", streams=("vst",))
+    assert plain.protocol == PLAIN_PROTOCOL.model_copy(update={"selection": "validation"})
+    with pytest.raises(ManifestError, match="no published table trains lstm on fisv"):
+        experiment_for("fisv", "lstm", "TES", streams=None)
+    with pytest.raises(ManifestError, match="'gdlr' is not known; did you mean gdlt"):
+        experiment_for("fisv", "gdlr", "TES", streams=None)
+
+
+def test_reports_over_seeds() -> None:
+    true = {"a": 1.0, "b": 2.0, "c": 4.0}
+    right = SeedResult(0, "best-test", 3, dict(true), {"a": 4.0, "b": 2.0, "c": 1.0}, (0.1, 0.2, 1.0))
+    wrong = SeedResult(1, "best-test", 1, {"a": 4.0, "b": 2.0, "c": 1.0}, dict(true), (-1.0,))
+    report = report_seeds([right, wrong], true, (0, 10))
+    assert report.spearman.mean == pytest.approx(0)
+    assert report.spearman.deviation == pytest.approx(np.sqrt(2))
+    assert report.mean_squared_error.mean == pytest.approx((0 + (9 + 0 + 9) / 3) / 2)
+    assert report.relative_l2.mean == pytest.approx(3 * 100 / 100)
+    assert report.relative_l2_test.mean == pytest.approx(3 * 100 / 9)
+    assert "upper bound" in report.words
+    assert report.epochs == (3, 1)
+    last = report_seeds([right], true, (0, 10), last=True)
+    assert (last.selection, last.spearman.mean, last.words) == ("last", pytest.approx(-1), "last epoch")
+
+
+def shorten(labels: Path) -> None:
+    """Forty programmes to train on and forty to judge, for the sake of time."""
+    for name in ("train.txt", "test.txt"):
+        (labels / name).write_text("\n".join((labels / name).read_text().splitlines()[:40]))
+
+
+@pytest.fixture
+def fisv(tmp_path: Path) -> tuple[Path, Path]:
+    """As many programmes as Fis-V has, of six numbers in a few segments."""
+    rng = np.random.default_rng(0)
+    skill = rng.random(500)
+    arrays = {
+        str(number): (skill[number] + 0.4 * rng.standard_normal((rng.integers(4, 7), 6))).astype(np.float16)
+        for number in range(500)
+    }
+    np.savez(tmp_path / "vst.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    lines = [f"{number} {10 + 30 * skill[number]:.2f} {15 + 20 * skill[number]:.2f} 0" for number in range(500)]
+    (tmp_path / "train.txt").write_text("\n".join(lines[:400]))
+    (tmp_path / "test.txt").write_text("\n".join(lines[400:]))
+    return tmp_path / "vst.npz", tmp_path
+
+
+def test_a_table_is_run_as_far_as_the_features_go(
+    fisv: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, labels = fisv
+    shorten(labels)
+    fewer = load_dataset("fisv").model_copy(update={"counts": {}})
+    monkeypatch.setattr("arabesque.models.reproduction.load_dataset", lambda name: fewer)
+    rows = ("pooling", "gdlt", "joint")
+    reproduction = Reproduction(
+        "fisv", features, labels, tmp_path / "out", streams=("vst",), rows=rows, seeds=(0,), epochs=2
+    )
+    told: list[tuple[str, str, str]] = []
+    lines = {line.name: line for line in reproduction.run(lambda *event: told.append(event[:3]))}
+    assert lines["Joint-VA"].not_run == "needs i3d_flow, ast"
+    pooled = lines["Average pooling + linear SVR"].cells["TES"]
+    assert pooled.best_test is None
+    assert pooled.last is not None
+    assert pooled.last.spearman.mean > 0.9
+    gdlt = lines["GDLT"].cells["PCS"]
+    assert gdlt.published == 0.820
+    assert gdlt.best_test is not None
+    assert gdlt.last is not None
+    assert gdlt.best_test.spearman.mean >= gdlt.last.spearman.mean
+    assert ("GDLT", "PCS", "validation") in told
+    written = (tmp_path / "out" / "table.md").read_text()
+    assert "| GDLT | 0.685 |" in written
+    assert "not run: needs i3d_flow, ast" in written
+    again: list[object] = []
+    assert {line.name: line for line in reproduction.run(lambda *event: again.append(event))} == lines
+    assert again == []
+
+
+def test_train_and_evaluate_on_a_data_set(fisv: tuple[Path, Path], tmp_path: Path) -> None:
+    features, labels = fisv
+    experiment = experiment_for("fisv", "lstm", "TES", streams=("vst",), settings={"hidden_dim": 8}, epochs=20)
+    reports = train_on_dataset(features, labels, "fisv", "TES", experiment, (0, 1), tmp_path / "model")
+    assert [report.selection for report in reports] == ["validation", "last"]
+    assert reports[0].num_test == 100
+    with (tmp_path / "model" / "predictions.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 200
+    assert json.loads((tmp_path / "model" / "report.json").read_text())["experiment"]["model"] == "lstm"
+
+    scores, correlation = evaluate(tmp_path / "model" / "seed-1", features, labels, dataset="fisv", target="TES")
+    assert len(scores) == 100
+    assert correlation.value > 0.5
+    (tmp_path / "few.csv").write_text("".join(f"{n},{scores[str(n)][0]}\n" for n in range(400, 420)))
+    few, _ = evaluate(tmp_path / "model" / "seed-1", features, tmp_path / "few.csv")
+    assert few == {name: pytest.approx(scores[name], abs=1e-5) for name in few}
+    with pytest.raises(ManifestError, match="which score of fisv"):
+        evaluate(tmp_path / "model" / "seed-1", features, labels, dataset="fisv")
+    np.savez(tmp_path / "other.npz", **{str(n): np.ones((4, 6)) for n in range(500)})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(WeightsError, match="'vst' was made with settings"):
+        evaluate(tmp_path / "model" / "seed-1", tmp_path / "other.npz", labels, dataset="fisv", target="TES")
+
+
+def test_a_table_needs_all_videos_of_its_data_set(fisv: tuple[Path, Path], tmp_path: Path) -> None:
+    features, labels = fisv
+    with np.load(features) as arrays:
+        np.savez(tmp_path / "most.npz", **{name: arrays[name] for name in arrays.files if name not in ("7", "450")})  # pyright: ignore[reportArgumentType]
+    experiment = experiment_for("fisv", "gdlt", "TES", streams=None, epochs=1)
+    with pytest.raises(ManifestError, match=r"2 of 500 videos of fisv are not there whole \(7, 450\)"):
+        train_on_dataset(tmp_path / "most.npz", labels, "fisv", "TES", experiment, (0,), tmp_path / "model")
