@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -72,14 +73,16 @@ def app() -> None:
     logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL)  # the engine logs what we turn into outcomes
     try:
         commands()
-    except ArabesqueError as error:
-        if debug:
-            raise
-        print(f"arabesque: {_one_line(str(error))}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ManifestError) else 1)
     except Interrupted as interruption:
         print(f"arabesque: {interruption}: finished work is kept; the same command goes on from there", file=sys.stderr)
-        _leave_now(interruption.exit_status)
+        _leave(interruption.exit_status)
+    except Exception as error:
+        if debug:
+            raise
+        expected = isinstance(error, ArabesqueError)
+        about = "" if expected else f"unexpected {type(error).__name__} (--debug shows where; please report it): "
+        print(f"arabesque: {about}{_one_line(str(error))}", file=sys.stderr)
+        _leave(2 if isinstance(error, ManifestError) else 1)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -92,8 +95,11 @@ def _one_line(message: str) -> str:
     return " ".join(message.split())
 
 
-def _leave_now(status: int) -> NoReturn:
-    """Without waiting for a network in the middle of a batch: by now everything finished is on disk."""
+def _leave(status: int) -> NoReturn:
+    """Ends the process; without waiting for a network in the middle of a batch: all that is finished is on disk."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if any(not thread.daemon for thread in others):
+        os._exit(status)
+    sys.exit(status)

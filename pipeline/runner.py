@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -60,16 +61,19 @@ def run_stages(
     recorder = Recorder(writer)
     pipeline = _stages(videos, reader, collector, recorder, device, concurrency, clock)
     try:
-        with pipeline.auto_stop(timeout=STOP_TIMEOUT_S):
-            try:
-                yield from pipeline.get_iterator()
-            except BaseException:
-                recorder.stop()
-                slots.close()  # a thread that waits for its decoder would wait for ever
-                writer.flush()  # before the stages end: what is finished must not wait for what is not
-                raise
-    except PipelineFailure as failure:
-        raise _root_cause(failure) from failure
+        yield from pipeline.get_iterator()
+        pipeline.stop()
+    except BaseException as error:
+        recorder.stop()
+        slots.close()  # a thread that waits for its decoder would wait for ever
+        try:
+            writer.flush()  # before the stages end: what is finished must not wait for what is not
+        finally:
+            with suppress(TimeoutError, PipelineFailure):  # a network in the middle of a batch cannot be stopped
+                pipeline.stop(timeout=STOP_TIMEOUT_S)
+        if isinstance(error, PipelineFailure):
+            raise _root_cause(error) from error
+        raise
     if collector.unsettled:
         raise ArabesqueError(f"the run lost track of {', '.join(collector.unsettled)}; run again to finish them")
 
