@@ -41,9 +41,9 @@ def read_status(root: Path, inputs: Inputs | None = None) -> StoreStatus:
     """
     store = FeatureStore(root, partial=True)
     facts = store.manifest.get("inputs", {})
-    folder, num_videos = Path(facts.get("folder", "")), int(facts.get("videos", 0))
-    if inputs is None and folder.exists():
-        inputs = find_videos(folder)
+    folder, num_videos = str(facts.get("folder", "")), int(facts.get("videos", 0))
+    if inputs is None and folder and Path(folder).exists():
+        inputs = find_videos(Path(folder))
     outcomes = store.outcomes()
     if inputs is not None:
         ids = {video.video_id for video in inputs.videos} | set(inputs.clashes)
@@ -51,7 +51,7 @@ def read_status(root: Path, inputs: Inputs | None = None) -> StoreStatus:
         outcomes = [outcome for outcome in outcomes if outcome.video_id in ids]
     return StoreStatus(
         recipe=str(store.manifest["recipe"]["name"]),
-        folder=str(folder),
+        folder=folder,
         streams={stream: _stream_status(stream, outcomes, num_videos) for stream in store.streams},
         troubles=tuple(outcome for outcome in outcomes if outcome.kind in ("failed", "partial")),
         empties=tuple(outcome for outcome in outcomes if outcome.kind == "empty"),
