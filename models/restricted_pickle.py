@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import sys
 import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,15 @@ class Unpickler(pickle.Unpickler):
 
 def read_pickled_network(path: Path) -> dict[str, Tensor]:
     """The state dict of a pickled ``nn.Module``; raises `WeightsError` for a file that names anything unusual."""
+    if _is_torchscript(path):  # torch.load would hand it to torch.jit.load, past our unpickler
+        raise WeightsError(f"{path}: holds a TorchScript program, not a pickled network; get it anew from its authors")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # files of old compare the classes' source code with what they carry
             root = torch.load(path, map_location="cpu", pickle_module=sys.modules[__name__], weights_only=False)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, ValueError) as error:
         raise WeightsError(
-            f"{path}: not a pickled network that is safe to read ({str(error).splitlines()[0]}); "
+            f"{path}: not a pickled network that is safe to read ({str(error).partition(chr(10))[0]}); "
             "get it anew from its authors"
         ) from error
     if not isinstance(root, Shell):
@@ -92,3 +95,10 @@ def _tensors(shell: Shell, prefix: str) -> dict[str, Tensor]:
         if isinstance(child, Shell):
             found |= _tensors(child, f"{prefix}{name}.")
     return found
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())

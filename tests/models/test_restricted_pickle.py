@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,3 +99,11 @@ def test_a_file_that_is_no_pickle(tmp_path: Path) -> None:
         read_pickled_network(path)
     with pytest.raises(WeightsError, match=r"page\.pth"):
         load_pamfn_branch(path, "vst")
+
+
+def test_a_torchscript_program_is_refused(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch would rather see TorchScript gone
+        torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "program.pth")
+    with pytest.raises(WeightsError, match="TorchScript"):
+        read_pickled_network(tmp_path / "program.pth")
