@@ -19,7 +19,7 @@ LOCK = "requirements-dev.lock"
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one should be told so
         print(f"arabesque needs Python 3.11 or newer; this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
     set_up()

@@ -14,7 +14,7 @@ import typer
 from .import_features import FORMAT_HELP, NAME_HELP, TRUST_HELP, show_files, stream_labels
 
 if TYPE_CHECKING:
-    from ..pipeline.comparing import Comparison, Pairing
+    from ..pipeline.exchange.comparing import Comparison, Pairing
 
 MAX_LINES = 20
 
@@ -41,8 +41,8 @@ def compare(
     Exit status: 0 the same, 3 different (videos on one side only included), 1 a file is damaged or not trusted, 2 wrong
     usage.
     """
-    from ..pipeline.comparing import compared, paired
-    from ..pipeline.feature_files import of_stream, opened
+    from ..pipeline.exchange.comparing import compared, paired
+    from ..pipeline.exchange.feature_files import of_stream, opened
 
     labels = stream_labels(name)
     with (

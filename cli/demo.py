@@ -26,7 +26,7 @@ def demo(
     from ..manifests.recipes import load_recipe
     from ..models.training import train_and_evaluate
     from ..pipeline.extraction import Extraction
-    from ..pipeline.synthetic_routines import write_routines
+    from ..pipeline.synthetic.routines import write_routines
     from .extract import run_options
     from .progress import show_run
     from .status import print_status

@@ -159,7 +159,7 @@ def devices() -> Iterator[Finding]:
 def checkpoints() -> Iterator[Finding]:
     """Where they are kept, and for each recipe which streams could run now."""
     from ..manifests.recipes import list_recipes, load_recipe
-    from ..pipeline.weights_cache import open_cache
+    from ..pipeline.weights.cache import open_cache
 
     cache = open_cache()
     nearest = next(folder for folder in (cache.folder, *cache.folder.parents) if folder.exists())

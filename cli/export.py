@@ -40,8 +40,8 @@ def export(
 
     Exit status: 0 all written, 1 the export failed, 2 wrong usage (files that are there already included).
     """
-    from ..pipeline.exporting import export as write
-    from ..pipeline.store import FeatureStore
+    from ..pipeline.exchange.exporting import export as write
+    from ..pipeline.store.reader import FeatureStore
     from .import_features import show_files
 
     number = _number(dtype)

@@ -69,7 +69,7 @@ def run_options(
 
     import torch
 
-    from ..pipeline.decoding import BACKENDS
+    from ..pipeline.decoding.decoders import BACKENDS
     from ..pipeline.extraction import RunOptions
 
     if decoder not in BACKENDS:

@@ -53,9 +53,9 @@ def import_features(
 
     Exit status: 0 all imported, 3 some arrays could not be used, 1 a file is damaged or not trusted, 2 wrong usage.
     """
-    from ..pipeline.feature_files import of_stream, opened
-    from ..pipeline.import_timing import time_grid
-    from ..pipeline.importing import import_features as bring_in
+    from ..pipeline.exchange.feature_files import of_stream, opened
+    from ..pipeline.exchange.import_timing import time_grid
+    from ..pipeline.exchange.importing import import_features as bring_in
     from ..pipeline.status import read_status
     from .status import print_status
 

@@ -17,8 +17,8 @@ from ..manifests.errors import WeightsError
 
 if TYPE_CHECKING:
     from ..manifests.weights import WeightsEntry
-    from ..pipeline.downloading import Progress
-    from ..pipeline.weights_receipts import Receipt
+    from ..pipeline.weights.downloading import Progress
+    from ..pipeline.weights.receipts import Receipt
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch, verify and add the networks' checkpoints.")
 
@@ -32,7 +32,7 @@ def list_weights(
     as_json: Annotated[bool, typer.Option("--json", help="Everything known of each, as JSON.")] = False,
 ) -> None:
     """Show every known checkpoint and whether it is on this machine."""
-    from ..pipeline.weights_cache import open_cache
+    from ..pipeline.weights.cache import open_cache
 
     cache = open_cache()
     if as_json:
@@ -64,7 +64,7 @@ def fetch(
     force: Annotated[bool, typer.Option("--force", help="Download even what is there already.")] = False,
 ) -> None:
     """Download checkpoints from their official addresses and verify them; a broken-off download is continued."""
-    from ..pipeline.weights_cache import open_cache
+    from ..pipeline.weights.cache import open_cache
 
     wanted = [*(names or []), *(_needed_by(recipe) if recipe else [])]
     if not wanted:
@@ -82,7 +82,7 @@ def fetch(
 @app.command()
 def verify(names: Names = None) -> None:
     """Read checkpoints byte by byte and compare their digests; all that are on this machine unless named."""
-    from ..pipeline.weights_cache import open_cache
+    from ..pipeline.weights.cache import open_cache
 
     cache = open_cache()
     present = [name for name in cache.manifest.weights if cache.path(name).exists()]
@@ -101,7 +101,7 @@ def add(
     ] = False,
 ) -> None:
     """Take a file that you have already."""
-    from ..pipeline.weights_cache import open_cache
+    from ..pipeline.weights.cache import open_cache
 
     cache = open_cache()
     _each([cache.manifest.entry(name)], lambda entry: cache.add(entry.name, file, trust=trust))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..manifests.errors import ManifestError
-from ..pipeline.aligned_samples import on_grid
-from ..pipeline.store import FeatureStore, StreamFeatures
+from ..pipeline.store.aligned_samples import on_grid
+from ..pipeline.store.reader import FeatureStore, StreamFeatures
 from .routines import Placed, Routines, stack_routines
 
 VideoStreams = Mapping[str, Placed]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..manifests.errors import ManifestError
-from ..pipeline.store import FeatureStore
+from ..pipeline.store.reader import FeatureStore
 from .features import FeatureSet, read_store
 from .routines import Placed
 

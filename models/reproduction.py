@@ -106,7 +106,7 @@ class Reproduction:
     def _known_streams(self) -> tuple[str, ...]:
         if self.streams is not None:
             return self.streams
-        from ..pipeline.store import FeatureStore
+        from ..pipeline.store.reader import FeatureStore
 
         return FeatureStore(self.features).streams
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..manifests.errors import ManifestError
-from ..pipeline.store import FeatureStore
+from ..pipeline.store.reader import FeatureStore
 from .checkpoints import ModelCard, new_network, put_whole, save_checkpoint, to_json
 from .features import LabelledRoutines, label_routines, read_store
 from .fitting import Fitting, judge

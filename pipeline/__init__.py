@@ -1,9 +1,13 @@
 """MOVE: probe, plan, decode, stage, batch, store, resume. Knows no network by name.
 
-    extraction.py   the main job: a folder, a recipe and an output folder become a feature store
-    runner.py       a run, stage by stage: read this first
+extraction.py   the main job: a folder, a recipe and an output folder become a feature store
+runner.py       a run, stage by stage: read this first
 
-        reading ▸ geometries ▸ assembling ▸ networks ▸ collecting ▸ store_writer
+    reading ▸ geometries ▸ assembling ▸ networks ▸ collecting ▸ store
 
-    store.py        reading what is there: `FeatureStore`
+decoding/    files to frames and sound, in processes of their own
+store/       the feature store: reading, writing, keeping it in order
+weights/     checkpoints: fetch, verify, add
+exchange/    import, export and compare features in the field's other formats
+synthetic/   routines for the demo and the tests
 """

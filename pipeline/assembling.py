@@ -10,9 +10,9 @@ import torch
 
 from ..extractors.protocol import AudioNeed, SegmentInput
 from ..manifests.streams import Geometry
+from .decoding.slots import AudioChunk
 from .geometries import PreprocessedWindow, WindowFailure
 from .sampling import BLANK
-from .slots import AudioChunk
 from .waveforms import WaveformCursor, WholeTrack
 from .work import Passing, SegmentWork, StreamPlan, VideoEnd, VideoPlan
 

@@ -19,18 +19,18 @@ from ..extractors.checkpoints import Weights
 from ..extractors.table import build, extractor_class, resolved_recipe
 from ..manifests.errors import ManifestError, WeightsError
 from ..manifests.recipes import Recipe
-from .compaction import compact, set_aside_stale
+from .decoding.slots import SlotPool
 from .inputs import Inputs, find_videos
 from .keys import settings_digest
 from .ledger import Ledger, read_ledger
-from .progress_journal import read_progress
 from .records import Outcome, VideoFile
 from .runner import Concurrency, Event, run_stages
-from .slots import SlotPool
 from .stage_clock import StageClock
-from .store_manifest import MANIFEST, read_manifest, write_manifest
-from .store_writer import StoreWriter
-from .weights_cache import resolve_weights
+from .store.compaction import compact, set_aside_stale
+from .store.manifest import MANIFEST, read_manifest, write_manifest
+from .store.progress_journal import read_progress
+from .store.writer import StoreWriter
+from .weights.cache import resolve_weights
 from .work import Stream
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..extractors.geometry import apply_geometry
 from ..manifests.streams import Geometry
-from .slots import AudioChunk, Window
+from .decoding.slots import AudioChunk, Window
 from .work import Passing, VideoPlan
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from .keys import row_key
 from .records import Outcome, VideoFile
-from .store import FeatureStore
-from .store_manifest import MANIFEST
+from .store.manifest import MANIFEST
+from .store.reader import FeatureStore
 
 
 class Ledger:

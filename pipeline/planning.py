@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from ..manifests.streams import Geometry
 from .keys import row_key
-from .progress_journal import FinishedSegment
 from .records import Outcome, OutcomeKind, Probe, VideoRecord
 from .sampling import BLANK, Segments, cut_segments
+from .store.progress_journal import FinishedSegment
 from .work import Stream, StreamPlan, VideoPlan
 
 SOUND_TRAIL_S = 60.0

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..manifests.errors import DecodeError, TransientDecodeError
-from .decoding import IndexMismatch, SoundBroken
+from .decoding.decoders import IndexMismatch, SoundBroken
+from .decoding.probing import content_digest
+from .decoding.slots import DecodeSlot, SlotPool
 from .geometries import DecodedWindow
 from .keys import row_key
 from .ledger import Ledger
 from .planning import Progress, plan_video
-from .probing import content_digest
 from .records import Outcome, Probe, VideoFile, VideoRecord
-from .slots import DecodeSlot, SlotPool
 from .work import Stream, VideoEnd, VideoPlan, VideoSettled
 
 END_TOLERANCE_FRAMES = 1.5

@@ -12,15 +12,15 @@ from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure
 from ..manifests.errors import ArabesqueError
 from .assembling import Assembler
 from .collecting import Collector
+from .decoding.slots import SlotPool
 from .geometries import Transfer, preprocess
 from .ledger import Ledger
 from .networks import Batcher, forward, prepare
 from .planning import Progress
 from .reading import VideoReader
 from .records import FeatureRow, Outcome, VideoFile
-from .slots import SlotPool
 from .stage_clock import StageClock
-from .store_writer import StoreWriter
+from .store.writer import StoreWriter
 from .work import SegmentFeature, Stream, VideoSettled
 
 Event = Outcome | SegmentFeature | VideoSettled

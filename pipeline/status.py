@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .inputs import Inputs, find_videos
 from .records import Outcome, OutcomeKind
-from .store import FeatureStore
+from .store.reader import FeatureStore
 
 
 @dataclass(frozen=True)

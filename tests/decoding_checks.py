@@ -10,7 +10,7 @@ import pytest
 from clips import Clip, number_of, write_clip
 
 from arabesque.manifests.errors import DecodeError
-from arabesque.pipeline.decoding import Decoder, build_decoder
+from arabesque.pipeline.decoding.decoders import Decoder, build_decoder
 from arabesque.pipeline.records import Probe
 
 MPEG4 = {"codec": "mpeg4", "options": {"bf": "2", "g": "12", "b": "3M"}}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from arabesque.pipeline.pyav_backend import PyAvDecoder
+from arabesque.pipeline.decoding.pyav_backend import PyAvDecoder
 from arabesque.pipeline.records import Probe
 
 

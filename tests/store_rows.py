@@ -10,7 +10,7 @@ import numpy as np
 
 from arabesque.pipeline.keys import row_key
 from arabesque.pipeline.records import FeatureRow, Outcome, OutcomeKind
-from arabesque.pipeline.store_manifest import write_manifest
+from arabesque.pipeline.store.manifest import write_manifest
 
 DIMS = {"vst": 4, "ast": 3}
 

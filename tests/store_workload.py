@@ -20,13 +20,13 @@ import pandas as pd  # noqa: F401 pyarrow imports it at its first array, if it i
 from store_rows import DIMS, manifest, outcome_of, row, settings_of
 from tripwire import TrippedOs, pull_the_plug
 
-from arabesque.pipeline import atomic_files, writer_locks
-from arabesque.pipeline.compaction import compact, set_aside_stale
-from arabesque.pipeline.progress_journal import read_progress
 from arabesque.pipeline.records import FeatureRow
-from arabesque.pipeline.store import FeatureStore
-from arabesque.pipeline.store_manifest import MANIFEST, write_manifest
-from arabesque.pipeline.store_writer import StoreWriter
+from arabesque.pipeline.store import atomic_files, writer_locks
+from arabesque.pipeline.store.compaction import compact, set_aside_stale
+from arabesque.pipeline.store.manifest import MANIFEST, write_manifest
+from arabesque.pipeline.store.progress_journal import read_progress
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.writer import StoreWriter
 
 VIDEOS = [f"Ball_{number:03d}" for number in range(5)]
 SILENT = "Ball_003"

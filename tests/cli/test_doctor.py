@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from arabesque.cli import doctor
 from arabesque.cli.doctor import Finding
 from arabesque.manifests.recipes import list_recipes
-from arabesque.pipeline.weights_cache import open_cache
+from arabesque.pipeline.weights.cache import open_cache
 
 MIB = 1 << 20
 app = typer.Typer()

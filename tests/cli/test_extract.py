@@ -20,7 +20,7 @@ from arabesque.cli import main
 from arabesque.extractors.table import resolved_recipe
 from arabesque.manifests.errors import ManifestError
 from arabesque.manifests.recipes import load_recipe
-from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.store.reader import FeatureStore
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 ARABESQUE = [sys.executable, "-c", "from arabesque.cli.main import app; app()"]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from arabesque.cli.main import commands
 from arabesque.manifests.errors import ManifestError, StoreError
-from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.store.reader import FeatureStore
 
 FISV = Path(__file__).resolve().parents[3] / "shared" / "data" / "fisv_vst" / "features_fp16.npz"
 

@@ -25,11 +25,12 @@ def loop(source: Path, target: Path, times: int) -> Path:
     """The source's packets again and again, one after the other, not encoded anew."""
     with av.open(source) as container, av.open(target, "w") as output:
         copies = {stream.index: output.add_stream_from_template(stream) for stream in container.streams}
+        assert container.duration is not None
         length_s = container.duration / av.time_base
         for number in range(times):
             container.seek(0)
             for packet in container.demux():
-                if packet.dts is not None:
+                if packet.dts is not None and packet.pts is not None:
                     shift = round(number * length_s / packet.time_base)
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                     packet.stream = copies[packet.stream.index]

@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from arabesque.cli.main import commands
 from arabesque.pipeline.records import FeatureRow
-from arabesque.pipeline.store_manifest import write_manifest
-from arabesque.pipeline.store_writer import StoreWriter
+from arabesque.pipeline.store.manifest import write_manifest
+from arabesque.pipeline.store.writer import StoreWriter
 
 
 def make_store(root: Path, num_videos: int) -> Path:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from arabesque.cli.weights import app
 from arabesque.manifests.errors import ManifestError
 from arabesque.manifests.weights import load_weights_manifest, parse_weights_manifest
-from arabesque.pipeline import weights_cache
+from arabesque.pipeline.weights import cache as weights_cache
 
 BODY = b"PK\x03\x04" + bytes(50_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()

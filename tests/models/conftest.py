@@ -15,8 +15,8 @@ import torch
 from arabesque.models.scoring import SegmentBatch
 from arabesque.pipeline.keys import row_key
 from arabesque.pipeline.records import FeatureRow, Outcome
-from arabesque.pipeline.store_manifest import write_manifest
-from arabesque.pipeline.store_writer import StoreWriter
+from arabesque.pipeline.store.manifest import write_manifest
+from arabesque.pipeline.store.writer import StoreWriter
 
 DIMS = {"motion": 120, "rhythm": 40}
 

@@ -11,9 +11,9 @@ from arabesque.manifests.errors import ManifestError, StoreError
 from arabesque.models.features import label_routines, read_store
 from arabesque.models.released_features import read_features
 from arabesque.pipeline.records import FeatureRow, Outcome
-from arabesque.pipeline.store import FeatureStore
-from arabesque.pipeline.store_manifest import write_manifest
-from arabesque.pipeline.store_writer import StoreWriter
+from arabesque.pipeline.store.manifest import write_manifest
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.writer import StoreWriter
 
 DIMS = {"vst": 2, "ast": 1}
 

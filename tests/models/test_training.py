@@ -14,7 +14,7 @@ from arabesque.models.checkpoints import check_streams, load_checkpoint
 from arabesque.models.features import label_routines, read_store
 from arabesque.models.fitting import judge
 from arabesque.models.training import train_and_evaluate
-from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.store.reader import FeatureStore
 
 Learnable = Callable[..., tuple[Path, Path]]
 
@@ -117,7 +117,7 @@ def test_unmatched_and_unfinished_videos_are_named(learnable: Learnable, tmp_pat
 
 def test_a_silent_video_trains_a_video_that_failed_does_not(learnable: Learnable, tmp_path: Path) -> None:
     from arabesque.pipeline.records import Outcome
-    from arabesque.pipeline.store_writer import StoreWriter
+    from arabesque.pipeline.store.writer import StoreWriter
 
     store, labels = learnable(14, silent=2)
     with StoreWriter(store) as writer:

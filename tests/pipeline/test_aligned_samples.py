@@ -9,11 +9,11 @@ import torch
 from store_rows import DIMS, manifest, new_store, outcome_of, row
 from torch.utils.data import DataLoader
 
-from arabesque.pipeline.aligned_samples import AlignedSamples, collate_padded, on_grid
 from arabesque.pipeline.records import FeatureRow
-from arabesque.pipeline.store import FeatureStore, StreamFeatures
-from arabesque.pipeline.store_manifest import write_manifest
-from arabesque.pipeline.store_writer import StoreWriter
+from arabesque.pipeline.store.aligned_samples import AlignedSamples, collate_padded, on_grid
+from arabesque.pipeline.store.manifest import write_manifest
+from arabesque.pipeline.store.reader import FeatureStore, StreamFeatures
+from arabesque.pipeline.store.writer import StoreWriter
 
 SILENT = row("Silent", "ast")
 

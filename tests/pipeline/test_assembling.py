@@ -11,8 +11,8 @@ from fakes import PLAIN, probe, stream, video
 from arabesque.extractors.protocol import AudioNeed
 from arabesque.manifests.streams import Sampling
 from arabesque.pipeline.assembling import Assembler
+from arabesque.pipeline.decoding.listening import AudioChunk
 from arabesque.pipeline.geometries import PreprocessedWindow
-from arabesque.pipeline.listening import AudioChunk
 from arabesque.pipeline.planning import plan_video
 from arabesque.pipeline.records import AudioTrack
 from arabesque.pipeline.work import SegmentWork, VideoEnd

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from arabesque.manifests.errors import StoreError
-from arabesque.pipeline import atomic_files
-from arabesque.pipeline.atomic_files import LocalFolder
-from arabesque.pipeline.writer_locks import WriterLock, living_writers
+from arabesque.pipeline.store import atomic_files
+from arabesque.pipeline.store.atomic_files import LocalFolder
+from arabesque.pipeline.store.writer_locks import WriterLock, living_writers
 
 
 class Recorder:

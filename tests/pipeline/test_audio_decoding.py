@@ -9,7 +9,7 @@ import pytest
 from clips import beep_times
 from decoding_checks import MPEG4, VP9, Writer, build
 
-from arabesque.pipeline.decoding import BACKENDS, Decoder, SoundBroken
+from arabesque.pipeline.decoding.decoders import BACKENDS, Decoder, SoundBroken
 from arabesque.pipeline.records import Probe
 
 

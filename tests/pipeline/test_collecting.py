@@ -7,8 +7,8 @@ from fakes import stream, video
 
 from arabesque.pipeline.collecting import Collector
 from arabesque.pipeline.planning import plan_video
-from arabesque.pipeline.progress_journal import FinishedSegment
 from arabesque.pipeline.records import AudioTrack, FeatureRow, Outcome
+from arabesque.pipeline.store.progress_journal import FinishedSegment
 from arabesque.pipeline.work import SegmentFailure, SegmentFeature, VideoEnd, VideoSettled
 
 

@@ -18,14 +18,14 @@ from store_rows import DIMS, manifest, new_store, outcome_of, row, settings_of
 from store_workload import SILENT, VIDEOS, expected, filled
 
 from arabesque.manifests.errors import StoreError
-from arabesque.pipeline import compaction
-from arabesque.pipeline.compaction import compact, set_aside_stale
-from arabesque.pipeline.progress_journal import read_progress
 from arabesque.pipeline.records import FeatureRow
-from arabesque.pipeline.shard_writing import is_intact
-from arabesque.pipeline.store import FeatureStore
-from arabesque.pipeline.store_manifest import MANIFEST, write_manifest
-from arabesque.pipeline.store_writer import StoreWriter
+from arabesque.pipeline.store import compaction
+from arabesque.pipeline.store.compaction import compact, set_aside_stale
+from arabesque.pipeline.store.manifest import MANIFEST, write_manifest
+from arabesque.pipeline.store.progress_journal import read_progress
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.shard_writing import is_intact
+from arabesque.pipeline.store.writer import StoreWriter
 
 Order = Callable[..., dict[str, Any]]
 

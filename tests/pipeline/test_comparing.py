@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from arabesque.manifests.errors import ManifestError
-from arabesque.pipeline.comparing import compared, paired
-from arabesque.pipeline.feature_arrays import FeatureArray
+from arabesque.pipeline.exchange.comparing import compared, paired
+from arabesque.pipeline.exchange.feature_arrays import FeatureArray
 
 
 def array(video_id: str, values: np.ndarray, stream: str = "vst") -> FeatureArray:

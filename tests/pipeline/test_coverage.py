@@ -9,7 +9,7 @@ import pytest
 from clips import Clip, write_clip
 from decoding_checks import MPEG4, build, deliver
 
-from arabesque.pipeline.coverage import MAX_HEADER_BYTES, ends_midway, lost_stretches
+from arabesque.pipeline.decoding.coverage import MAX_HEADER_BYTES, ends_midway, lost_stretches
 
 
 def places(path):

@@ -11,7 +11,7 @@ import pytest
 from decoding_checks import MPEG4, VP9, Writer, build, deliver
 
 from arabesque.manifests.errors import DecodeError
-from arabesque.pipeline.decoding import BACKENDS, Decoder
+from arabesque.pipeline.decoding.decoders import BACKENDS, Decoder
 
 
 @pytest.fixture(params=sorted(BACKENDS))

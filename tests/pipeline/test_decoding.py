@@ -12,7 +12,7 @@ from clips import Clip, number_of, set_edit_list, write_cut_transport_stream, wr
 from decoding_checks import MPEG4, VP9, Writer, build, deliver
 
 from arabesque.manifests.errors import ArabesqueError
-from arabesque.pipeline.decoding import BACKENDS, Decoder, IndexMismatch, build_decoder, check_backend
+from arabesque.pipeline.decoding.decoders import BACKENDS, Decoder, IndexMismatch, build_decoder, check_backend
 from arabesque.pipeline.records import Probe
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "videos"

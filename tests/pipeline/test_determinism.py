@@ -15,7 +15,7 @@ from arabesque.extractors.precision import TOLERANCES
 from arabesque.extractors.table import extractor_class
 from arabesque.manifests.recipes import Recipe, parse_recipe
 from arabesque.pipeline.extraction import Extraction, RunOptions
-from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.work import SegmentFeature
 
 RECIPE = """

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arabesque.pipeline.diagnosing import diagnose
-from arabesque.pipeline.row_distances import cosines, relative_error
+from arabesque.pipeline.exchange.diagnosing import diagnose
+from arabesque.pipeline.exchange.row_distances import cosines, relative_error
 
 DIM = 24
 LENGTH = 32

@@ -14,7 +14,7 @@ import pytest
 from file_server import FileServer
 
 from arabesque.manifests.errors import WeightsError
-from arabesque.pipeline.downloading import Download, Patience, _SafeRedirects
+from arabesque.pipeline.weights.downloading import Download, Patience, _SafeRedirects
 
 BODY = b"PK\x03\x04" + os.urandom(300_000)
 HASTE = Patience(attempts=4, first_pause_s=0.01, longest_pause_s=0.02, silence_s=0.5, window_s=0.2)

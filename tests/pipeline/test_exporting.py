@@ -7,9 +7,9 @@ import pytest
 from store_rows import new_store, row
 
 from arabesque.manifests.errors import ManifestError, StoreError
-from arabesque.pipeline.exporting import export, written_whole
-from arabesque.pipeline.store import FeatureStore
-from arabesque.pipeline.store_writer import StoreWriter
+from arabesque.pipeline.exchange.exporting import export, written_whole
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.writer import StoreWriter
 
 
 @pytest.fixture

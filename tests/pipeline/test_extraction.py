@@ -20,12 +20,13 @@ from arabesque.extractors.protocol import AudioNeed, FrameNeed
 from arabesque.manifests.errors import ManifestError, StoreError, WeightsError
 from arabesque.manifests.recipes import parse_recipe
 from arabesque.manifests.streams import Geometry
-from arabesque.pipeline import extraction, slots
+from arabesque.pipeline import extraction
+from arabesque.pipeline.decoding import slots
+from arabesque.pipeline.decoding.slots import SlotSettings
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.records import Outcome
-from arabesque.pipeline.slots import SlotSettings
-from arabesque.pipeline.store import FeatureStore
-from arabesque.pipeline.store_writer import StoreWriter
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.writer import StoreWriter
 from arabesque.pipeline.work import SegmentFeature, VideoSettled
 
 SEGMENT = 8

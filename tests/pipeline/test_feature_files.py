@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from arabesque.manifests.errors import ManifestError, StoreError
-from arabesque.pipeline.exporting import export
-from arabesque.pipeline.feature_arrays import id_of, safe_path
-from arabesque.pipeline.feature_files import FORMATS, detect, of_stream, opened
-from arabesque.pipeline.import_timing import TimeGrid
-from arabesque.pipeline.importing import import_features
-from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.exchange.exporting import export
+from arabesque.pipeline.exchange.feature_arrays import id_of, safe_path
+from arabesque.pipeline.exchange.feature_files import FORMATS, detect, of_stream, opened
+from arabesque.pipeline.exchange.import_timing import TimeGrid
+from arabesque.pipeline.exchange.importing import import_features
+from arabesque.pipeline.store.reader import FeatureStore
 
 needs_h5py = pytest.mark.skipif(importlib.util.find_spec("h5py") is None, reason="h5py is not among the dependencies")
 EVERY_FORMAT = [pytest.param(name, marks=needs_h5py) if name == "hdf5" else name for name in FORMATS]
@@ -293,7 +293,7 @@ def test_streams_are_chosen_or_named(tmp_path: Path):
 def test_reading_arrays_imports_no_torch(tmp_path: Path):
     np.savez(tmp_path / "a.npz", **{"1": features(1)})
     script = (
-        "import sys, pathlib; from arabesque.pipeline.feature_files import opened\n"
+        "import sys, pathlib; from arabesque.pipeline.exchange.feature_files import opened\n"
         f"with opened(pathlib.Path({str(tmp_path / 'a.npz')!r})) as found: found.arrays[0].load()\n"
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     )

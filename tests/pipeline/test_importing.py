@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from arabesque.manifests.errors import ManifestError, StoreError
-from arabesque.pipeline.feature_files import of_stream, opened
-from arabesque.pipeline.import_timing import TimeGrid, time_grid
-from arabesque.pipeline.importing import Imported, import_features
+from arabesque.pipeline.exchange.feature_files import of_stream, opened
+from arabesque.pipeline.exchange.import_timing import TimeGrid, time_grid
+from arabesque.pipeline.exchange.importing import Imported, import_features
 from arabesque.pipeline.status import read_status
-from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.store.reader import FeatureStore
 
 SECONDS = TimeGrid(25.0, 32, 32)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from arabesque.manifests.errors import DecodeError
-from arabesque.pipeline.probing import (
+from arabesque.pipeline.decoding.probing import (
     Packet,
     check_file,
     check_gaps,

@@ -37,7 +37,7 @@ from arabesque.extractors.precision import TOLERANCES
 from arabesque.manifests.recipes import load_recipe
 from arabesque.pipeline import extraction
 from arabesque.pipeline.extraction import Extraction
-from arabesque.pipeline.store import FeatureStore
+from arabesque.pipeline.store.reader import FeatureStore
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 SKATER = SHARED / "videos" / "skater_640x480_30fps.avi"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from arabesque.manifests.errors import StoreError
-from arabesque.pipeline.safe_pickles import read_npy, read_pickle
+from arabesque.pipeline.exchange.safe_pickles import read_npy, read_pickle
 
 ARRAYS = {
     "float16": np.arange(6, dtype=np.float16).reshape(2, 3),

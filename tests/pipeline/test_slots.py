@@ -17,9 +17,9 @@ import pytest
 from clips import Clip, beep_times, number_of, write_clip, write_cut_transport_stream
 
 from arabesque.manifests.errors import DecodeError, TransientDecodeError
-from arabesque.pipeline import slots
-from arabesque.pipeline.decoding import IndexMismatch, SoundBroken
-from arabesque.pipeline.slots import DecodeSlot, SlotPool, SlotSettings
+from arabesque.pipeline.decoding import slots
+from arabesque.pipeline.decoding.decoders import IndexMismatch, SoundBroken
+from arabesque.pipeline.decoding.slots import DecodeSlot, SlotPool, SlotSettings
 
 FRAME_BYTES = 128 * 96 * 3
 SMALL = SlotSettings(buffer_bytes=4 * FRAME_BYTES)
@@ -290,7 +290,9 @@ def test_ctrl_c_is_the_parents_business(slot, clip):
 def test_children_start_light_and_parents_stay_so(clip):
     with DecodeSlot("misbehaving_decoders:Importing") as slot:
         assert slot.probe(clip).codec == ""
-    check = "import sys, arabesque.pipeline.slots; sys.exit(bool({'av', 'torch', 'decord'} & set(sys.modules)))"
+    check = (
+        "import sys, arabesque.pipeline.decoding.slots; sys.exit(bool({'av', 'torch', 'decord'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
@@ -328,7 +330,7 @@ SCRIPT = """
     import sys, time
     import numpy as np
     from pathlib import Path
-    from arabesque.pipeline.slots import SlotPool, SlotSettings
+    from arabesque.pipeline.decoding.slots import SlotPool, SlotSettings
     clip, ending = Path(sys.argv[1]), sys.argv[2]
     print("main", flush=True)
     pool = SlotPool(2, "misbehaving_decoders:Misbehaving", SlotSettings(buffer_bytes=150_000)).__enter__()

@@ -10,11 +10,11 @@ import pytest
 from store_rows import manifest, new_store, outcome_of, row, settings_of
 
 from arabesque.manifests.errors import StoreError
-from arabesque.pipeline.compaction import compact
 from arabesque.pipeline.records import FeatureRow, Outcome
-from arabesque.pipeline.store import FeatureStore
-from arabesque.pipeline.store_manifest import read_manifest, write_manifest
-from arabesque.pipeline.store_writer import StoreWriter
+from arabesque.pipeline.store.compaction import compact
+from arabesque.pipeline.store.manifest import read_manifest, write_manifest
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.writer import StoreWriter
 
 
 def written(root: Path, *rows: FeatureRow, outcomes: bool = True) -> Path:
@@ -224,7 +224,7 @@ def test_a_damaged_shard_is_named_and_never_read_as_something_else(tmp_path, pla
 
 
 def test_numbers_that_do_not_match_their_checksum_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("arabesque.pipeline.shard_writing.checksum", lambda *arrays: "0" * 32)
+    monkeypatch.setattr("arabesque.pipeline.store.shard_writing.checksum", lambda *arrays: "0" * 32)
     written(tmp_path, row("A"))
     monkeypatch.undo()
     with pytest.raises(StoreError, match=r"part-.*damaged \(the checksum of A's row does not match\)"):
@@ -245,7 +245,7 @@ def test_cut_empty_and_foreign_shards_are_named(tmp_path):
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("arabesque.pipeline.shard_writing.FORMAT", 2)
+    monkeypatch.setattr("arabesque.pipeline.store.shard_writing.FORMAT", 2)
     written(tmp_path, row("A"))
     monkeypatch.undo()
     with pytest.raises(StoreError, match="has format 2, this is for format 1; update arabesque"):

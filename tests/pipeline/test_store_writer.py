@@ -16,13 +16,13 @@ from store_rows import new_store, outcome_of, row
 from tripwire import TrippedOs
 
 from arabesque.manifests.errors import StoreError
-from arabesque.pipeline import atomic_files
-from arabesque.pipeline.atomic_files import LocalFolder
-from arabesque.pipeline.progress_journal import read_progress
 from arabesque.pipeline.records import FeatureRow
-from arabesque.pipeline.shard_writing import is_intact
-from arabesque.pipeline.store import FeatureStore
-from arabesque.pipeline.store_writer import StoreWriter
+from arabesque.pipeline.store import atomic_files
+from arabesque.pipeline.store.atomic_files import LocalFolder
+from arabesque.pipeline.store.progress_journal import read_progress
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.shard_writing import is_intact
+from arabesque.pipeline.store.writer import StoreWriter
 
 
 def shards(root: Path, folder: str = "stream=vst") -> list[Path]:

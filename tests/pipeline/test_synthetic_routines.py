@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arabesque.pipeline.synthetic_figure import JOINTS, Latents, Performance, perform
-from arabesque.pipeline.synthetic_music import RATE_HZ, beat_times, compose
-from arabesque.pipeline.synthetic_routines import FPS, Routine, draw_latents, true_score, write_routine, write_routines
-from arabesque.pipeline.synthetic_scene import HEIGHT_PX, WIDTH_PX
+from arabesque.pipeline.synthetic.figure import JOINTS, Latents, Performance, perform
+from arabesque.pipeline.synthetic.music import RATE_HZ, beat_times, compose
+from arabesque.pipeline.synthetic.routines import FPS, Routine, draw_latents, true_score, write_routine, write_routines
+from arabesque.pipeline.synthetic.scene import HEIGHT_PX, WIDTH_PX
 
 FLAWLESS = Latents(amplitude=1.0, steadiness=1.0, fall_beats=(), timing_error_s=0.0)
 HOPELESS = Latents(amplitude=0.0, steadiness=0.0, fall_beats=(3, 7), timing_error_s=-0.2)

@@ -16,9 +16,10 @@ from file_server import FileServer
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
 from arabesque.manifests.errors import ManifestError, WeightsError
 from arabesque.manifests.weights import WeightsEntry, WeightsManifest, load_weights_manifest
-from arabesque.pipeline import weights_cache, weights_receipts
-from arabesque.pipeline.downloading import Patience
-from arabesque.pipeline.weights_cache import WeightsCache, cache_folder, resolve_weights
+from arabesque.pipeline.weights import cache as weights_cache
+from arabesque.pipeline.weights import receipts as weights_receipts
+from arabesque.pipeline.weights.cache import WeightsCache, cache_folder, resolve_weights
+from arabesque.pipeline.weights.downloading import Patience
 
 BODY = b"PK\x03\x04" + os.urandom(100_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -362,7 +363,7 @@ def test_two_processes_do_not_fetch_the_same_file_at_once(cache: Build, file: Pa
     net = cache(sha256=SHA256)
     folder = net.path("net").parent
     hold = (
-        "import sys; from pathlib import Path; from arabesque.pipeline.weights_cache import _alone_in\n"
+        "import sys; from pathlib import Path; from arabesque.pipeline.weights.cache import _alone_in\n"
         "with _alone_in(Path(sys.argv[1]), 'net'): print(flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, str(folder)]
@@ -450,7 +451,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_fetching_does_without_torch() -> None:
     """Importing it would cost every ``arabesque weights`` a second."""
-    code = "import sys, arabesque.pipeline.weights_cache, arabesque.cli.weights; sys.exit('torch' in sys.modules)"
+    code = "import sys, arabesque.pipeline.weights.cache, arabesque.cli.weights; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -8,10 +8,10 @@ from fakes import probe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arabesque.pipeline.decoding import SoundBroken
-from arabesque.pipeline.listening import Listener
+from arabesque.pipeline.decoding.decoders import SoundBroken
+from arabesque.pipeline.decoding.listening import Listener
+from arabesque.pipeline.decoding.windows import MAX_SOUND_BYTES, MAX_SPAN_S, cut_windows, sound_span_s
 from arabesque.pipeline.records import AudioTrack
-from arabesque.pipeline.windows import MAX_SOUND_BYTES, MAX_SPAN_S, cut_windows, sound_span_s
 
 TRACK = AudioTrack(rate_hz=100, channels=2, start_s=-0.25, duration_s=None)
 

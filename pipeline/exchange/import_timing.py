@@ -1,0 +1,69 @@
+"""The time grid of imported features: feature files hold rows, and somebody has to say when each of them was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...manifests.errors import ManifestError
+from ...manifests.recipes import load_recipe
+
+
+@dataclass(frozen=True)
+class TimeGrid:
+    """Segment i runs from ``i * step_s`` for ``length_s``, counted from the first segment's first frame.
+
+    Where a recipe leaves half of its remainder out at the head (GDLT), the first segment begins up to half a segment
+    after the video does; the files do not say how much. Without ``fps`` an interval is the segment's number: segment i
+    runs from i to i + 1, and the store says that these are no seconds.
+    """
+
+    fps: float | None = None
+    frames_per_segment: int = 1
+    frames_per_step: int = 1
+
+    def intervals(self, num_segments: int, parts: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """``(start_s, end_s)`` of rows of which ``parts`` make one segment."""
+        rate = 1.0 if self.fps is None else self.fps
+        row = np.arange(num_segments * parts, dtype=np.float64)
+        length_s = self.frames_per_segment / rate / parts
+        start_s = (row // parts) * (self.frames_per_step / rate) + (row % parts) * length_s
+        return start_s, start_s + length_s
+
+    @property
+    def unit(self) -> str:
+        return "segments" if self.fps is None else "seconds"
+
+    def facts(self) -> dict[str, Any]:
+        """For the store's manifest."""
+        if self.fps is None:
+            return {"unit": self.unit, "note": "start_s and end_s count segments, no seconds: the grid was not given"}
+        grid = {"frames_per_segment": self.frames_per_segment, "frames_per_step": self.frames_per_step}
+        return {"unit": self.unit, "fps": self.fps, **grid, "origin": "first frame of the first segment"}
+
+
+def time_grid(
+    fps: float | None, frames_per_segment: int | None, frames_per_step: int | None, recipe: str | None, stream: str
+) -> TimeGrid:
+    """The grid from what the user says, filled up from a recipe's stream; ManifestError where it remains half known."""
+    known = _sampling(recipe, stream) if recipe is not None else {}
+    rate = fps or known.get("fps")
+    length = frames_per_segment or known.get("frames_per_segment")
+    if rate is None and length is None and frames_per_step is None:
+        return TimeGrid()
+    if rate is None or length is None:
+        missing = "--fps (frames per second)" if rate is None else "--frames-per-segment"
+        raise ManifestError(f"stream {stream!r}: its time grid lacks {missing}; give it, or give none of the grid")
+    return TimeGrid(float(rate), length, frames_per_step or known.get("frames_per_step") or length)
+
+
+def _sampling(recipe: str, stream: str) -> Mapping[str, Any]:
+    streams = load_recipe(recipe).streams
+    if stream not in streams:
+        raise ManifestError(f"recipe {recipe!r} has no stream {stream!r}; it has {', '.join(streams)}")
+    sampling = streams[stream].sampling.model_dump()
+    return {name: value for name, value in sampling.items() if value != "native"}

@@ -1,0 +1,16 @@
+"""The feature store: Hive-partitioned Parquet that is its own ledger.
+
+    reader.py            `FeatureStore`: videos, streams, features with their time grid, outcomes
+    aligned_samples.py   several streams on one grid, for PyTorch
+    writer.py            `StoreWriter`: rows, outcomes and the journal of unfinished rows, in whole shards
+    compaction.py        few large shards of what counts; rows of other settings out of the way
+    index.py             the one rule for which row counts
+    atomic_files.py      the only way to a disk
+
+The rest are the parts: shards and their reading and writing, the manifest, writers' locks, the journal.
+"""
+
+from .aligned_samples import AlignedSamples, collate_padded
+from .reader import FeatureStore, StreamFeatures
+
+__all__ = ["AlignedSamples", "FeatureStore", "StreamFeatures", "collate_padded"]

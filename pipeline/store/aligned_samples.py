@@ -1,0 +1,171 @@
+"""Training samples: several streams of each video on one time grid, for a PyTorch ``DataLoader``.
+
+samples = AlignedSamples(FeatureStore("features/"), ["vst", "ast"], labels={"Ball_001": 14.2, ...})
+loader = DataLoader(samples, batch_size=32, shuffle=True, collate_fn=collate_padded)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .reader import FeatureStore, StreamFeatures
+
+if TYPE_CHECKING:
+    import torch
+
+_OWN_NAMES = {"video_id", "start_s", "end_s", "masks", "label", "valid", "num_segments"}
+_TOUCHING_S = 1e-6  # intervals that share less than this only touch; grids are whole numbers of frames
+
+
+class AlignedSamples:
+    """Map-style dataset of the videos that have all that a sample needs.
+
+    A sample, with T the segments of the reference stream (the first one unless named):
+
+        video_id        str
+        <stream>        float32 [T, dim]; zeros where nothing of the stream overlaps a segment
+        masks           {stream: bool [T]}, False there
+        start_s, end_s  float64 [T], the reference's grid
+        label           float32, [] or [scores]; only with ``labels``
+
+    A stream that is ``empty`` for a video (no sound) is all zeros with an all-False mask; a video with a stream that
+    is missing for any other reason is left out, and `left_out` says why. With ``in_memory`` everything is read at once,
+    in storage order; otherwise a sample is read when it is asked for.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        streams: Sequence[str],
+        labels: Mapping[str, float | Sequence[float]] | None = None,
+        reference: str | None = None,
+        *,
+        in_memory: bool = False,
+    ) -> None:
+        self.streams = tuple(streams)
+        self.reference = self.streams[0] if reference is None else reference
+        self._check_names(store)
+        self._store = store
+        self._labels = labels
+        self.left_out: dict[str, str] = {}
+        """video_id → why it is no sample: of all that have features or a label."""
+        self._empty = {(end.video_id, end.stream) for end in store.outcomes() if end.kind == "empty"}
+        self.video_ids = self._complete_videos()
+        self._loaded: dict[tuple[str, str], StreamFeatures] = {}
+        if in_memory:
+            wanted = set(self.video_ids)
+            for stream in self.streams:
+                found = (features for features in store.scan(stream) if features.video_id in wanted)
+                self._loaded |= {(features.video_id, stream): features for features in found}
+
+    def __len__(self) -> int:
+        return len(self.video_ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        import torch
+
+        video_id = self.video_ids[index]
+        grid = self._read(video_id, self.reference)
+        sample: dict[str, Any] = {"video_id": video_id, "masks": {}}
+        for stream in self.streams:
+            if (video_id, stream) in self._empty:
+                values, mask = np.zeros((len(grid), self._dim(stream)), np.float32), np.zeros(len(grid), bool)
+            else:
+                values, mask = on_grid(self._read(video_id, stream), grid.start_s, grid.end_s)
+            sample[stream] = torch.from_numpy(values)
+            sample["masks"][stream] = torch.from_numpy(mask)
+        sample["start_s"], sample["end_s"] = torch.tensor(grid.start_s), torch.tensor(grid.end_s)
+        if self._labels is not None:
+            sample["label"] = torch.tensor(self._labels[video_id], dtype=torch.float32)
+        return sample
+
+    def _check_names(self, store: FeatureStore) -> None:
+        if self.reference not in self.streams:
+            raise ValueError(f"reference {self.reference!r} is none of the streams {', '.join(self.streams)}")
+        for stream in self.streams:
+            if stream not in store.streams:
+                raise ValueError(f"no stream {stream!r} in {store.path}; it has {', '.join(store.streams)}")
+            if stream in _OWN_NAMES:
+                raise ValueError(f"stream {stream!r} has the name of a sample's own field; rename it in the recipe")
+
+    def _complete_videos(self) -> list[str]:
+        labelled = self._store.video_ids if self._labels is None else self._labels
+        for video_id in sorted({*self._store.video_ids, *labelled}):
+            if video_id not in labelled:
+                self.left_out[video_id] = "no label"
+            elif reason := self._lack(video_id):
+                self.left_out[video_id] = reason
+        complete = [video_id for video_id in self._store.video_ids if video_id not in self.left_out]
+        if not complete:
+            reasons = "; ".join(f"{video_id}: {reason}" for video_id, reason in list(self.left_out.items())[:3])
+            raise ValueError(f"no video of {self._store.path} makes a sample ({reasons or 'no features yet'})")
+        return complete
+
+    def _lack(self, video_id: str) -> str:
+        for stream in self.streams:
+            empty = (video_id, stream) in self._empty
+            if self._store.holds(video_id, stream) or (empty and stream != self.reference):
+                continue
+            if empty:
+                return f"{stream} is empty"
+            return f"{stream} is partial" if video_id in self._store.keys(stream) else f"no {stream} features"
+        return ""
+
+    def _read(self, video_id: str, stream: str) -> StreamFeatures:
+        loaded = self._loaded.get((video_id, stream))
+        return self._store.read(video_id, stream) if loaded is None else loaded
+
+    def _dim(self, stream: str) -> int:
+        return self._store.manifest["streams"][stream]["dim"]
+
+
+def on_grid(
+    features: StreamFeatures, start_s: NDArray[np.float64], end_s: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Features on other intervals: each takes the mean of the rows it overlaps, weighted by the overlap.
+
+    Returns float32 ``[intervals, dim]`` and bool ``[intervals]``, which is False (and the row zero) where nothing
+    overlaps. A row of exactly the same interval comes through unchanged.
+    """
+    first = np.maximum(start_s[:, None], features.start_s)
+    last = np.minimum(end_s[:, None], features.end_s)
+    overlap_s = np.maximum(last - first, 0.0)
+    overlap_s[overlap_s < _TOUCHING_S] = 0.0
+    total_s = overlap_s.sum(axis=1, keepdims=True)
+    weights = np.divide(overlap_s, total_s, out=np.zeros_like(overlap_s), where=total_s > 0)
+    return (weights @ features.values.astype(np.float64)).astype(np.float32), total_s[:, 0] > 0
+
+
+def collate_padded(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A batch of B samples, padded at the end to the longest, T segments.
+
+    video_id        list of B
+    <stream>        float32 [B, T, dim], zeros in the padding
+    masks           {stream: bool [B, T]}, False in the padding
+    start_s, end_s  float64 [B, T]
+    valid           bool [B, T]: True for segments, False for padding (``key_padding_mask`` is its opposite)
+    num_segments    int64 [B]
+    label           float32 [B] or [B, scores]; only where the samples have one
+    """
+    import torch
+
+    batch: dict[str, Any] = {"video_id": [sample["video_id"] for sample in samples]}
+    for name in samples[0]:
+        if name not in ("video_id", "masks", "label"):
+            batch[name] = _padded([sample[name] for sample in samples])
+    batch["masks"] = {name: _padded([sample["masks"][name] for sample in samples]) for name in samples[0]["masks"]}
+    batch["num_segments"] = torch.tensor([len(sample["start_s"]) for sample in samples])
+    batch["valid"] = torch.arange(int(batch["num_segments"].max())) < batch["num_segments"][:, None]
+    if "label" in samples[0]:
+        batch["label"] = torch.stack([sample["label"] for sample in samples])
+    return batch
+
+
+def _padded(sequences: list[torch.Tensor]) -> torch.Tensor:
+    from torch.nn.utils.rnn import pad_sequence
+
+    return pad_sequence(sequences, batch_first=True)

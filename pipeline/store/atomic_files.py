@@ -1,0 +1,146 @@
+"""Files that are there whole or not at all, below one folder.
+
+Everything the store keeps goes through `LocalFolder`: whole files in, whole files out, never an append. Object storage
+needs one more class with the same methods, whose ``put`` is one PUT. Every call that changes the disk goes through this
+module's ``os``, which is where the crash tests pull the plug.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+from ...manifests.errors import StoreError
+
+_TEMPORARY = ".tmp-"  # a dot first: pandas, pyarrow, polars and duckdb pass over such names
+
+
+class LocalFolder:
+    """A folder on a file system. Names are relative to it, with POSIX separators."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def source(self, name: str) -> str:
+        """What pyarrow opens to read the file piece by piece."""
+        return str(self.path(name))
+
+    def put(self, name: str, data: bytes, owner: str) -> None:
+        """Write a whole file, on disk when this returns. Leftovers are rubbish once the writer ``owner`` is dead."""
+        path = self.path(name)
+        temporary = path.with_name(f"{_TEMPORARY}{owner}-{path.name}")
+        with _explained(path):
+            _make_folder(path.parent)
+            try:
+                _write(temporary, data)
+                os.replace(temporary, path)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary)
+                raise
+            _sync_folder(path.parent)
+
+    def read(self, name: str) -> bytes:
+        """The whole file; FileNotFoundError where it is gone."""
+        return self.path(name).read_bytes()
+
+    def files(self, folder: str) -> list[str]:
+        """Names of the files in ``folder``, sorted, without temporary ones; none where there is no such folder.
+
+        Listed until two lists agree: a list taken while files are merged may hold neither the old nor the new ones.
+        """
+        names = self._list(folder)
+        while names != (again := self._list(folder)):
+            names = again
+        return [f"{folder}/{name}" for name in names]
+
+    def folders(self) -> list[str]:
+        """Names of the folders directly below, sorted."""
+        with suppress(FileNotFoundError), os.scandir(self.root) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+        return []
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone already is no error."""
+        with _explained(self.path(name)), suppress(FileNotFoundError):
+            os.unlink(self.path(name))
+
+    def move(self, name: str, new_name: str) -> None:
+        """Move a whole file to another folder."""
+        path, new_path = self.path(name), self.path(new_name)
+        with _explained(path):
+            _make_folder(new_path.parent)
+            os.replace(path, new_path)
+            _sync_folder(new_path.parent)
+            _sync_folder(path.parent)
+
+    def sweep(self, living_writers: Callable[[], set[str]]) -> int:
+        """Remove the temporary files that dead writers left behind; returns how many.
+
+        Who lives is asked after the files are listed: a writer takes its lock before its first file, so that the files
+        of one that begins in between are never mistaken for leftovers.
+        """
+        leftovers = [path for path in self.root.rglob(f"{_TEMPORARY}*") if path.is_file()]
+        living = living_writers() if leftovers else set[str]()
+        dead = [path for path in leftovers if path.name.removeprefix(_TEMPORARY).partition("-")[0] not in living]
+        for path in dead:
+            self.remove(PurePosixPath(path.relative_to(self.root)).as_posix())
+        return len(dead)
+
+    def _list(self, folder: str) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self.path(folder)) if not name.startswith(_TEMPORARY))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and those above it, each of them on disk before the next."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    with suppress(FileExistsError):
+        os.mkdir(folder)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Without this a rename may be forgotten in a power cut, though the file's bytes are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: {_way_out(error)}") from error
+
+
+def _way_out(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; make room and run the same command again, what is stored stays"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"cannot be written ({error.strerror}); allow writing there or choose another output folder"
+    return f"cannot be written ({error.strerror or error}); mend that and run the same command again"

@@ -1,0 +1,237 @@
+"""Reading a feature store: videos, streams, features with their time grid, and how everything ended."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ..records import FeatureRow, Outcome
+from .atomic_files import LocalFolder
+from .index import current_rows, newest_outcomes, relisting
+from .manifest import StreamEntry, read_manifest, stream_entries
+from .shard_reading import read_rows
+from .shards import RowPlace, StoredOutcome
+
+
+@dataclass(frozen=True, eq=False)
+class StreamFeatures:
+    """One video's features of one stream; ``numpy.asarray`` gives its values."""
+
+    video_id: str
+    stream: str
+    values: NDArray[np.float32]
+    """``[segments, dim]``"""
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+    key: str
+    content_digest: str
+    outcome: str
+    """``done`` or ``partial``"""
+    provenance: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.values, dtype=dtype, copy=copy)
+
+
+class VideoFeatures(Mapping[str, StreamFeatures]):
+    """The streams of one video; features are read when they are asked for."""
+
+    def __init__(self, store: FeatureStore, video_id: str) -> None:
+        self._store = store
+        self.video_id = video_id
+
+    def __getitem__(self, stream: str) -> StreamFeatures:
+        return self._store.read(self.video_id, stream)
+
+    def __iter__(self) -> Iterator[str]:
+        return (stream for stream in self._store.streams if self._store.holds(self.video_id, stream))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, stream: object) -> bool:
+        return isinstance(stream, str) and self._store.holds(self.video_id, stream)
+
+    def __repr__(self) -> str:
+        return f"VideoFeatures({self.video_id!r}: {', '.join(self)})"
+
+
+class FeatureStore:
+    """``store["Ball_001"]["vst"]``: the rows made under the settings of the store's manifest.
+
+    Shows what stood there when a stream was first asked for; `refresh` looks again. Rows of files that break off
+    (``partial``) are shown only when asked for. Raises StoreError where the folder is no store or a shard is damaged,
+    KeyError where a video or stream is not there.
+    """
+
+    def __init__(self, path: Path | str, *, partial: bool = False) -> None:
+        self.path = Path(path)
+        self.partial = partial
+        self._folder = LocalFolder(self.path)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Forget what was read, so that rows and outcomes written since are seen."""
+        self.manifest: dict[str, Any] = read_manifest(self.path)
+        self._entries: dict[str, StreamEntry] = stream_entries(self.manifest)
+        self._rows: dict[str, dict[str, RowPlace]] = {}
+        self._outcomes: dict[tuple[str, str], StoredOutcome] | None = None
+        self._video_ids: tuple[str, ...] | None = None
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams of the manifest, whether or not they have rows already."""
+        return tuple(self._entries)
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """The videos that have features of at least one stream, sorted."""
+        if self._video_ids is None:
+            shown = {name for stream in self.streams for name, row in self._places(stream).items() if self._shows(row)}
+            self._video_ids = tuple(sorted(shown))
+        return self._video_ids
+
+    def __getitem__(self, video_id: str) -> VideoFeatures:
+        if video_id not in self:
+            if any(video_id in self._places(stream) for stream in self.streams):
+                raise KeyError(f"video {video_id!r} is partial; FeatureStore(path, partial=True) gives it")
+            raise KeyError(f"no features of video {video_id!r} in {self.path}{_near(video_id, self.video_ids)}")
+        return VideoFeatures(self, video_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.video_ids)
+
+    def __len__(self) -> int:
+        return len(self.video_ids)
+
+    def __contains__(self, video_id: object) -> bool:
+        return isinstance(video_id, str) and any(self.holds(video_id, stream) for stream in self.streams)
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({str(self.path)!r}: {len(self)} videos; {', '.join(self.streams)})"
+
+    def holds(self, video_id: str, stream: str) -> bool:
+        """Whether ``store[video_id][stream]`` has something to give."""
+        row = self._places(stream).get(video_id) if stream in self._entries else None
+        return row is not None and self._shows(row)
+
+    def read(self, video_id: str, stream: str) -> StreamFeatures:
+        """The same as ``store[video_id][stream]``."""
+        return relisting(lambda: next(self._read_from_disk(stream, [self._place(video_id, stream)])), self._folder)
+
+    def scan(self, stream: str) -> Iterator[StreamFeatures]:
+        """All features of a stream in the order in which they are stored: the fast way to read many."""
+        given = set[str]()
+        while True:
+            rows = [row for row in self._places(stream).values() if self._shows(row) and row.video_id not in given]
+            try:
+                for features in self._read_from_disk(stream, rows):
+                    given.add(features.video_id)
+                    yield features
+            except FileNotFoundError:
+                continue
+            return
+
+    def keys(self, stream: str) -> dict[str, str]:
+        """video_id → key of its row, ``partial`` ones included; reads key columns only."""
+        return {video_id: row.key for video_id, row in self._places(stream).items()}
+
+    def outcomes(self) -> list[Outcome]:
+        """How each (video, stream) ended under the manifest's settings, by video and stream.
+
+        Rows are the truth: one without an outcome (its writer was killed in between) is reported as what it is, and
+        an outcome that speaks of a row that is not there is left out, so that a run makes it again.
+        """
+        newest = [stored.outcome for stored in self._newest_outcomes().values()]
+        ends = {(outcome.video_id, outcome.stream): outcome for outcome in newest if self._counts(outcome)}
+        for stream in self.streams:
+            for video_id, row in self._places(stream).items():
+                end = ends.get((video_id, stream))
+                if end is None or (end.key, end.kind) != (row.key, row.outcome):
+                    ends[video_id, stream] = _outcome_of(row, stream)
+        return [ends[name] for name in sorted(ends)]
+
+    def _counts(self, outcome: Outcome) -> bool:
+        entry = self._entries.get(outcome.stream)
+        if entry is None or outcome.settings_digest not in ("", entry.settings_digest):
+            return False
+        return outcome.kind in ("empty", "failed") or outcome.video_id in self._places(outcome.stream)
+
+    def _shows(self, row: RowPlace) -> bool:
+        return self.partial or row.outcome == "done"
+
+    def _places(self, stream: str) -> dict[str, RowPlace]:
+        if stream not in self._entries:
+            raise KeyError(f"no stream {stream!r} in {self.path}; it has {', '.join(self.streams)}")
+        if stream not in self._rows:
+            settings = self._entries[stream].settings_digest
+            current = current_rows(self._folder, stream, self._newest_outcomes())
+            self._rows[stream] = {row.video_id: row for (_, digest), row in current.items() if digest == settings}
+        return self._rows[stream]
+
+    def _newest_outcomes(self) -> dict[tuple[str, str], StoredOutcome]:
+        if self._outcomes is None:
+            self._outcomes = newest_outcomes(self._folder)
+        return self._outcomes
+
+    def _place(self, video_id: str, stream: str) -> RowPlace:
+        row = self._places(stream).get(video_id)
+        if row is None:
+            known = [name for name in self._places(stream) if self.holds(name, stream)]
+            raise KeyError(f"no {stream!r} features of video {video_id!r} in {self.path}{_near(video_id, known)}")
+        if not self._shows(row):
+            raise KeyError(f"{stream!r} of video {video_id!r} is partial; FeatureStore(path, partial=True) gives it")
+        return row
+
+    def _read_from_disk(self, stream: str, rows: Sequence[RowPlace]) -> Iterator[StreamFeatures]:
+        """Shard by shard; FileNotFoundError where one has been merged, and then the next look lists them anew."""
+        numbers: dict[str, list[int]] = {}
+        for row in rows:
+            numbers.setdefault(row.shard, []).append(row.number)
+        try:
+            for shard, wanted in numbers.items():
+                for _, stored in read_rows(self._folder, shard, wanted):
+                    yield _features_of(stored.row)
+        except FileNotFoundError:
+            self._rows.pop(stream, None)
+            raise
+
+
+def _features_of(row: FeatureRow) -> StreamFeatures:
+    return StreamFeatures(
+        video_id=row.video_id,
+        stream=row.stream,
+        values=row.features,
+        start_s=row.start_s,
+        end_s=row.end_s,
+        key=row.key,
+        content_digest=row.content_digest,
+        outcome=row.outcome,
+        provenance=row.provenance,
+    )
+
+
+def _outcome_of(row: RowPlace, stream: str) -> Outcome:
+    return Outcome(
+        video_id=row.video_id,
+        stream=stream,
+        kind="done" if row.outcome == "done" else "partial",
+        key=row.key,
+        content_digest=row.content_digest,
+        settings_digest=row.settings_digest,
+        segments=row.segments,
+    )
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"; did you mean {', '.join(near)}?" if near else f"; there are {len(known)} others"

@@ -1,0 +1,130 @@
+"""From the bytes of a shard to records.
+
+Everything here raises FileNotFoundError where the shard is gone (merged, most likely), StoreError where it is damaged
+or not ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ...manifests.errors import StoreError
+from ..records import FeatureRow
+from .atomic_files import LocalFolder
+from .shard_writing import checksum
+from .shards import FORMAT, OUTCOME_FIELDS, JournalEntry, RowPlace, StoredOutcome, StoredRow
+
+
+def read_table(folder: LocalFolder, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+    with _opened(folder, shard) as file:
+        return file.read(columns=columns, use_threads=False)
+
+
+def read_places(folder: LocalFolder, shard: str) -> list[RowPlace]:
+    """The key columns of a shard's rows, in order."""
+    columns = list(RowPlace._fields[2:-1])
+    table = read_table(folder, shard, [*columns, "written_at"])
+    lists = [table.column(name).to_pylist() for name in columns]
+    written = table.column("written_at").cast(pa.int64()).to_pylist()
+    return list(map(RowPlace._make, zip([shard] * len(table), range(len(table)), *lists, written, strict=True)))
+
+
+def read_rows(folder: LocalFolder, shard: str, numbers: Iterable[int]) -> Iterator[tuple[int, StoredRow]]:
+    """The rows with these numbers, ascending; each row group is decoded once. Checksums are compared."""
+    wanted = sorted(set(numbers))
+    with _opened(folder, shard) as file:
+        first = 0
+        for group in range(file.metadata.num_row_groups):
+            end = first + file.metadata.row_group(group).num_rows
+            here = [number for number in wanted if first <= number < end]
+            if here:
+                table = file.read_row_group(group, use_threads=False)
+                yield from ((number, _row(folder, shard, table, number - first)) for number in here)
+            first = end
+
+
+def read_outcomes(folder: LocalFolder, shard: str) -> list[StoredOutcome]:
+    table = read_table(folder, shard)
+    values = zip(*(table.column(name).to_pylist() for name in OUTCOME_FIELDS), strict=True)
+    written = table.column("written_at").cast(pa.int64()).to_pylist()
+    return list(map(StoredOutcome._make, zip(values, written, table.column("writer").to_pylist(), strict=True)))
+
+
+def read_journal(folder: LocalFolder, chunk: str) -> list[JournalEntry]:
+    table = read_table(folder, chunk)
+    plain = [table.column(name).to_pylist() for name in JournalEntry._fields[:-1]]
+    features = [None if row.values is None else _numbers(row.values) for row in table.column("feature")]
+    return list(map(JournalEntry._make, zip(*plain, features, strict=True)))
+
+
+def read_journal_keys(folder: LocalFolder, chunk: str) -> set[str]:
+    return set(read_table(folder, chunk, ["key"]).column("key").to_pylist())
+
+
+def length(folder: LocalFolder, shard: str) -> int:
+    """How many rows a shard holds."""
+    with _opened(folder, shard) as file:
+        return file.metadata.num_rows
+
+
+def stored_number(folder: LocalFolder, shard: str) -> str:
+    """Type of the features' numbers: ``float32`` or ``float16``."""
+    with _opened(folder, shard) as file:
+        return np.dtype(file.schema_arrow.field("features").type.value_type.value_type.to_pandas_dtype()).name
+
+
+def _row(folder: LocalFolder, shard: str, table: pa.Table, at: int) -> StoredRow:
+    cell = {name: table.column(name)[at] for name in table.column_names}
+    stored = _numbers(cell["features"].values.flatten()).reshape(cell["segments"].as_py(), cell["dim"].as_py())
+    start_s, end_s = _numbers(cell["start_s"].values), _numbers(cell["end_s"].values)
+    text = {name: cell[name].as_py() for name in ("video_id", "stream", "key", "content_digest", "settings_digest")}
+    if checksum(stored, start_s, end_s) != cell["checksum"].as_py():
+        raise _damaged(folder, shard, f"the checksum of {text['video_id']}'s row does not match")
+    row = FeatureRow(
+        **text,
+        outcome=cell["outcome"].as_py(),
+        features=stored.astype(np.float32, copy=False),
+        start_s=start_s,
+        end_s=end_s,
+        provenance=json.loads(cell["provenance"].as_py()),
+    )
+    return StoredRow(row, cell["written_at"].value, cell["writer"].as_py())
+
+
+def _numbers(array: pa.Array) -> NDArray[Any]:
+    """A copy, without pandas: `pyarrow.Array.to_numpy` takes seconds to import it."""
+    return np.from_dlpack(array).copy()
+
+
+@contextmanager
+def _opened(folder: LocalFolder, shard: str) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(folder.source(shard), page_checksum_verification=True) as file:
+            _check_format(folder, shard, file.schema_arrow.metadata or {})
+            yield file
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise StoreError(f"{folder.path(shard)}: cannot be read ({error.strerror}); allow reading it") from error
+    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+        raise _damaged(folder, shard, str(error).partition("\n")[0]) from error
+
+
+def _check_format(folder: LocalFolder, shard: str, metadata: dict[bytes, bytes]) -> None:
+    if b"arabesque.format" not in metadata:
+        raise StoreError(f"{folder.path(shard)}: not written by arabesque; move it out of the store")
+    version = metadata[b"arabesque.format"].decode()
+    if version != str(FORMAT):
+        raise StoreError(f"{folder.path(shard)}: has format {version}, this is for format {FORMAT}; update arabesque")
+
+
+def _damaged(folder: LocalFolder, shard: str, reason: str) -> StoreError:
+    return StoreError(f"{folder.path(shard)}: damaged ({reason}); delete it and run again to compute anew what it held")

@@ -1,0 +1,1 @@
+"""Checkpoints on this machine: fetched with resume, verified once, remembered with a receipt."""
