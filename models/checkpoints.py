@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from ..manifests.errors import StoreError, WeightsError
@@ -62,7 +64,7 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, ModelCard]:
     try:
         card = ModelCard.model_validate_json((folder / DESCRIPTION).read_text(encoding="utf-8"))
         weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
-    except (OSError, ValidationError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0]
         raise WeightsError(f"{folder}: not a trained model ({first}); name a folder that train wrote") from error
     network = new_network(card)
@@ -97,10 +99,19 @@ def put_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StoreError(f"{path}: cannot be written ({error.strerror}); choose another --out or make room") from error
 
 
 def to_json(value: Any) -> bytes:
-    """Readable JSON, keys in their order."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    """Readable JSON, keys in their order; a number that is undefined (NaN) becomes null, which JSON has a word for."""
+    return (json.dumps(_defined(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _defined(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -185,7 +185,8 @@ class SeedRun:
             return None
         if content.pop("digest", None) != self._digest:
             return None
-        return SeedResult(**{**content, "history": tuple(content["history"])})
+        history = tuple(math.nan if value is None else value for value in content["history"])
+        return SeedResult(**{**content, "history": history})
 
     def _save(self, fitting: Fitting, best: _Best) -> None:
         content = io.BytesIO()

@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from arabesque.models.fitting import Fitting, epoch_seed, judge, rate_factor
 from arabesque.models.protocol import Cosine, Protocol, Steps
 from arabesque.models.routines import Placed, Routines, rows_of, stack_routines
+from arabesque.models.scoring import Judgement, SegmentBatch
 from arabesque.models.splits import folds, hold_out
 from arabesque.models.standardising import Standardised
 from arabesque.models.table import build_model
@@ -93,6 +95,36 @@ def test_a_short_routine_is_padded_to_the_crop(routines: Routines) -> None:
     assert batch.features["a"].shape == (1, 5, 6)
     assert batch.masks["a"].tolist() == [[True, True, True, False, False]]
     assert batch.features["b"].shape == (1, 3, 4)
+
+
+def test_a_crop_longer_than_any_routine_is_padding_at_its_end(routines: Routines) -> None:
+    batch = routines.crop(rows_of(routines, ["v6", "v8"]), Protocol(epochs=1, crop=12), torch.Generator())
+    assert batch.masks["a"].sum(1).tolist() == [9, 3]
+    assert not batch.features["a"][0, 9:].any()
+
+
+class Witness(nn.Module):
+    """Notes which routines it is shown, by their first number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.seen: list[list[float]] = []
+
+    def forward(self, batch: SegmentBatch) -> Judgement:
+        self.seen.append(batch.features["a"][:, 0, 0].tolist())
+        return Judgement(self.weight.expand(len(batch)))
+
+
+def test_each_epoch_shows_every_routine_once_in_another_order(routines: Routines) -> None:
+    witness = Witness()
+    training = Fitting(witness, routines, torch.linspace(0, 1, 9), torch.arange(9), Protocol(epochs=2, batch_size=4), 0)
+    training.run_epoch()
+    training.run_epoch()
+    assert [len(batch) for batch in witness.seen] == [4, 5, 4, 5]  # the ninth joins the batch before it
+    first, second = ([*witness.seen[at], *witness.seen[at + 1]] for at in (0, 2))
+    assert sorted(first) == sorted(second) == sorted(routines.features["a"][:, 0, 0].tolist())
+    assert first != second
 
 
 def test_equal_lengths_need_no_padding(routines: Routines) -> None:
