@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..manifests.errors import ArabesqueError
 from .protocol import Constant, Cosine, Protocol
 from .routines import Routines
 from .scoring import Judgement
@@ -65,7 +66,7 @@ class Fitting:
         self._optimiser.step()
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise FloatingPointError(
+            raise ArabesqueError(
                 f"the loss is {value} in epoch {self.epoch + 1}; lower the learning rate, or standardise the features"
             )
         return value

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from arabesque.manifests.errors import ArabesqueError
 from arabesque.models.fitting import Fitting, epoch_seed, judge, rate_factor
 from arabesque.models.protocol import Cosine, Protocol, Steps
 from arabesque.models.routines import Placed, Routines, rows_of, stack_routines
@@ -187,7 +188,7 @@ def test_a_loss_that_is_no_number_stops_the_training(routines: Routines) -> None
     broken = fitting(routines)
     with torch.no_grad():
         next(broken.network.parameters()).fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="the loss is nan in epoch 1"):
+    with pytest.raises(ArabesqueError, match="the loss is nan in epoch 1"):
         broken.run_epoch()
 
 

@@ -99,6 +99,7 @@ def fisv(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "vst.npz", tmp_path
 
 
+@pytest.mark.slow
 def test_a_table_is_run_as_far_as_the_features_go(
     fisv: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
