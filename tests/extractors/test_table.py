@@ -20,7 +20,7 @@ def spec(extractor: str, weights: dict[str, str] | None = None, **settings: Any)
 def test_a_resolved_spec_leaves_no_setting_implicit():
     resolved = resolve(spec("i3d_rgb", {"network": "i3d_rgb_k400"}))
     assert resolved.settings["batch_norm_eps"] == 1e-3
-    assert resolved.settings["geometry"]["steps"][0] == {"short_side_px": 256}
+    assert resolved.settings["geometry"]["steps"][0] == {"short_side_px": 256, "antialias": "as-geometry"}
     assert resolve(resolved) == resolved
 
 
