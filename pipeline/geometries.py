@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..extractors.geometry import apply_geometry
 from ..manifests.streams import Geometry
 from .decoding.slots import AudioChunk, Window
+from .heap import give_back
 from .work import Passing, VideoPlan
 
 
@@ -59,6 +60,7 @@ def preprocess(item: DecodedWindow | Passing) -> PreprocessedWindow | WindowFail
         return WindowFailure(item.plan, f"preprocessing failed: {type(error).__name__}: {error}")
     finally:
         item.window.release()
+        give_back()
     return PreprocessedWindow(item.plan, frames, item.window.audio)
 
 

@@ -14,6 +14,7 @@ from .assembling import Assembler
 from .collecting import Collector
 from .decoding.slots import SlotPool
 from .geometries import Transfer, preprocess
+from .heap import share_arenas
 from .ledger import Ledger
 from .networks import Batcher, forward, prepare
 from .planning import Progress
@@ -56,6 +57,7 @@ def run_stages(
 
     Raises `ArabesqueError` where the run itself fails; what is finished by then is in the writer's hands.
     """
+    share_arenas()
     reader = VideoReader(slots, streams, ledger, progress)
     collector = Collector(provenance)
     recorder = Recorder(writer)

@@ -68,6 +68,8 @@ class StoreWriter:
         self._closed = False
         self._changed = threading.Condition()  # guards all of the above
         self._writing = threading.Lock()  # one flush at a time; taken before `_changed`, never while holding it
+        # a Parquet library that cannot write is found out now, and what it loads is not loaded in the middle of a run
+        shard_bytes(outcomes_table([]))
         self._timer = threading.Thread(target=self._flush_by_age, name=f"flush {self.writer_id}", daemon=True)
         self._timer.start()
 
