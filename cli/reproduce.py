@@ -24,6 +24,7 @@ def reproduce(
     row: Annotated[list[str] | None, typer.Option(help="Only rows whose name has this in it; may be repeated.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per number.")] = 5,
     epochs: Annotated[int | None, typer.Option(min=1, help="Fewer than published, to try things out.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")] = None,
     best_test_only: Annotated[
         bool, typer.Option("--best-test-only", help="Leave out the trainings whose epoch validation videos choose.")
     ] = False,
@@ -33,7 +34,9 @@ def reproduce(
     ``best on test`` chooses the epoch on the test videos, as the papers do: it is an upper bound, not a result.
     """
     from ..models.reproduction import SELECTIONS, Reproduction
+    from .train import use_threads
 
+    use_threads(threads)
     reproduction = Reproduction(
         name=table,
         features=features,

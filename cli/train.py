@@ -33,6 +33,7 @@ def train(
     selection: Annotated[
         str, typer.Option(help="With --dataset: whose weights are judged: validation, last, or best-test as papers do.")
     ] = "validation",
+    threads: Annotated[int | None, typer.Option(min=1, help="With --dataset: CPU threads. Default: all cores.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="With --dataset: a setting of the model, as in dropout=0.7.")
     ] = None,
@@ -52,6 +53,7 @@ def train(
         raise typer.BadParameter("a data set has several scores; name one", param_hint="--target")
     if selection not in ("validation", "last", "best-test"):
         raise typer.BadParameter(f"{selection!r} is none of validation, last, best-test", param_hint="--selection")
+    use_threads(threads)
     experiment = experiment_for(
         dataset,
         model,
@@ -87,6 +89,15 @@ def _train_small(
             store, labels, folder, target=target, epochs=epochs, seed=seed, partial=partial, on_epoch=on_epoch
         )
     print_report(report)
+
+
+def use_threads(threads: int | None) -> None:
+    """As many as asked for; all cores that this process may use where nothing is."""
+    import os
+
+    import torch
+
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -41,7 +41,7 @@ def test_train_then_evaluate(fisv: tuple[str, str], tmp_path: Path) -> None:
     features, labels = fisv
     out = str(tmp_path / "model")
     data = ("--labels", labels, "--dataset", "fisv", "--target", "PCS")
-    options = ("--model", "pooled-svr", "--set", "pooling=max", "--set", "cost=0.01", "--out", out)
+    options = ("--model", "pooled-svr", "--set", "pooling=max", "--set", "cost=0.01", "--out", out, "--threads", "1")
     told = call("train", features, *data, *options)
     assert "solved, no epochs" in told
     assert "100 test videos, seeds 0" in told
@@ -54,7 +54,20 @@ def test_reproduce(fisv: tuple[str, str], tmp_path: Path) -> None:
     features, labels = fisv
     out = str(tmp_path / "reproduced")
     told = call(
-        "reproduce", "fisv", "--features", features, "--stream", "vst", "--labels", labels, "--out", out, "--row", "svr"
+        "reproduce",
+        "fisv",
+        "--features",
+        features,
+        "--stream",
+        "vst",
+        "--labels",
+        labels,
+        "--out",
+        out,
+        "--row",
+        "svr",
+        "--threads",
+        "1",
     )
     assert "Average pooling + linear SVR │ TES │ –" in told
     assert Path(told.rsplit(" ", 1)[-1]).name == "table.md"

@@ -57,6 +57,17 @@ def test_a_hundred_videos_are_split_once(learnable: Learnable, tmp_path: Path) -
     assert report.scheme == "20 of 100 videos held out of training"
 
 
+def test_it_leaves_the_number_of_threads_as_it_was(learnable: Learnable, tmp_path: Path) -> None:
+    store, labels = learnable(10)
+    torch.set_num_threads(2)
+    during: list[int] = []
+    train_and_evaluate(
+        store, labels, tmp_path / "model", epochs=1, on_epoch=lambda *_: during.append(torch.get_num_threads())
+    )
+    assert (set(during), torch.get_num_threads()) == ({1}, 2)
+    torch.set_num_threads(1)
+
+
 def test_what_it_writes(learnable: Learnable, tmp_path: Path) -> None:
     store, labels = learnable(16)
     report = train_and_evaluate(store, labels, tmp_path / "model", epochs=3, seed=2)
