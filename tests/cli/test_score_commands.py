@@ -53,22 +53,8 @@ def test_train_then_evaluate(fisv: tuple[str, str], tmp_path: Path) -> None:
 def test_reproduce(fisv: tuple[str, str], tmp_path: Path) -> None:
     features, labels = fisv
     out = str(tmp_path / "reproduced")
-    told = call(
-        "reproduce",
-        "fisv",
-        "--features",
-        features,
-        "--stream",
-        "vst",
-        "--labels",
-        labels,
-        "--out",
-        out,
-        "--row",
-        "svr",
-        "--threads",
-        "1",
-    )
+    given = ("--features", features, "--stream", "vst", "--labels", labels)
+    told = call("reproduce", "fisv", *given, "--out", out, "--row", "svr", "--threads", "1")
     assert "Average pooling + linear SVR │ TES │ –" in told
     assert Path(told.rsplit(" ", 1)[-1]).name == "table.md"
 
