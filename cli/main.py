@@ -17,7 +17,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..manifests.errors import ArabesqueError, ManifestError
-from . import compare, demo, doctor, export, extract, import_features, recipes, status, train, weights
+from . import (
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    extract,
+    import_features,
+    recipes,
+    reproduce,
+    status,
+    train,
+    weights,
+)
 
 commands = typer.Typer(
     name="arabesque",
@@ -30,6 +43,8 @@ commands.command("extract")(extract.extract)
 commands.command("status")(status.status)
 commands.command("recipes")(recipes.recipes)
 commands.command("train")(train.train)
+commands.command("evaluate")(evaluate.evaluate)
+commands.command("reproduce")(reproduce.reproduce)
 commands.command("compare")(compare.compare)
 commands.command("import")(import_features.import_features)
 commands.command("export")(export.export)
