@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure
+from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure, TaskHook
 
 from ..manifests.errors import ArabesqueError
 from .assembling import Assembler
@@ -61,7 +62,7 @@ def run_stages(
     reader = VideoReader(slots, streams, ledger, progress)
     collector = Collector(provenance)
     recorder = Recorder(writer)
-    pipeline = _stages(videos, reader, collector, recorder, device, concurrency, clock)
+    pipeline = _stages(videos, reader, collector, recorder, slots, device, concurrency, clock)
     try:
         yield from pipeline.get_iterator()
         pipeline.stop()
@@ -85,6 +86,7 @@ def _stages(
     reader: VideoReader,
     collector: Collector,
     recorder: Recorder,
+    slots: SlotPool,
     device: torch.device,
     concurrency: Concurrency,
     clock: StageClock,
@@ -105,7 +107,7 @@ def _stages(
         .build(
             num_threads=concurrency.decode + concurrency.preprocess + concurrency.prepare + 8,
             max_failures=0,  # a stage turns what a video does to it into outcomes; anything else must stop the run
-            task_hook_factory=clock.hooks,
+            task_hook_factory=lambda info: [*clock.hooks(info), FailureWatch(slots.close)],
         )
     )
 
@@ -133,6 +135,23 @@ class Recorder:
             key = item.plan.streams[item.stream.name].key
             self._writer.add_progress(key, item.index, item.start_s, item.end_s, item.feature)
         return item
+
+
+class FailureWatch(TaskHook):
+    """Calls ``on_failure`` when a stage raises: one that waits for a window to be given back would wait for ever."""
+
+    def __init__(self, on_failure: Callable[[], None]) -> None:
+        self._on_failure = on_failure
+
+    @asynccontextmanager
+    async def task_hook(self, input_item: Any = None) -> AsyncIterator[None]:
+        try:
+            yield
+        except StopAsyncIteration:  # how a stage that yields several items says that it has no more
+            raise
+        except Exception:
+            self._on_failure()
+            raise
 
 
 def _root_cause(failure: BaseException) -> BaseException:
