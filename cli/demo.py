@@ -1,4 +1,4 @@
-"""``arabesque demo``: from raw videos to a score in about two minutes, with nothing downloaded."""
+"""``arabesque demo``: from raw videos to a score in about a minute, with nothing downloaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def demo(
 ) -> None:
     """Draw short routines, extract the `starter` features, train a scoring model, and say how well it scores.
 
-    No download, no GPU; about two minutes on two cores.
+    No download, no GPU; about a minute on two cores.
     """
     from rich.console import Console
 
