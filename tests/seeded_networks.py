@@ -21,7 +21,7 @@ def golden_state_dict(name: str) -> dict[str, Tensor]:
     return {
         key: torch.zeros((), dtype=torch.int64)
         if key.endswith("num_batches_tracked")
-        else torch.from_numpy(_seeded_array(key, tuple(shape), spec["seed"]))
+        else torch.from_numpy(seeded_array(key, tuple(shape), spec["seed"]))
         for key, shape in spec["entries"].items()
     }
 
@@ -31,8 +31,8 @@ def golden_arrays(name: str) -> dict[str, NDArray]:
         return dict(arrays)
 
 
-def _seeded_array(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
-    """Decided by name, shape and seed alone."""
+def seeded_array(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    """Decided by name, shape and seed alone; the golden arrays were made with exactly these draws."""
     rng = np.random.Generator(np.random.Philox(key=(seed << 32) | zlib.crc32(name.encode())))
     if name.endswith("running_var"):
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
