@@ -7,10 +7,6 @@ golden numbers pin, and the person detector, which is pinned to ultralytics' own
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,130 +15,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from clips import Clip, write_clip
 from numpy.typing import NDArray
 from PIL import Image
-from seeded_networks import golden_state_dict
+from straight_line import Checkpoints, Image8, agree, clips_of, decode, extract, published_swin, squeeze, write_video
 from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.models import resnet50
-from torchvision.models.video import swin3d_b
 
 from arabesque.extractors.audio_spectrogram_network import load_spectrogram_transformer
-from arabesque.extractors.checkpoints import CheckpointFile
 from arabesque.extractors.i3d import load_i3d
 from arabesque.extractors.kaldi_fbank import FilterbankOptions, kaldi_fbank
 from arabesque.extractors.person import PersonDetector
 from arabesque.extractors.precision import TOLERANCES
-from arabesque.manifests.recipes import load_recipe
-from arabesque.pipeline import extraction
-from arabesque.pipeline.extraction import Extraction
-from arabesque.pipeline.store.reader import FeatureStore
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-SKATER = SHARED / "videos" / "skater_640x480_30fps.avi"
 CPU = torch.device("cpu")
-
-Checkpoints = Callable[[str], CheckpointFile]
-Image8 = NDArray[np.uint8]
-
-squeeze = transforms.Compose(
-    [transforms.Resize(256), transforms.CenterCrop((224, 300)), transforms.Resize((224, 224)), transforms.ToTensor()]
-)
-
-
-@pytest.fixture
-def checkpoints(tmp_path: Path) -> Checkpoints:
-    """Seeded checkpoints by the recipes' names, written when first asked for."""
-    made: dict[str, CheckpointFile] = {}
-    folder = tmp_path / "weights"
-    folder.mkdir()
-
-    def save(name: str, content: object, layout: str) -> CheckpointFile:
-        torch.save(content, folder / f"{name}.pth")
-        return CheckpointFile(name, folder / f"{name}.pth", "0" * 64, layout)
-
-    def checkpoint(name: str) -> CheckpointFile:
-        if name not in made:
-            made[name] = make(name)
-        return made[name]
-
-    def make(name: str) -> CheckpointFile:
-        if name == "yolov8n":
-            return CheckpointFile(name, SHARED / "weights" / "yolov8n.pt", "0" * 64, "ultralytics-yolo", True)
-        if name == "resnet50_imagenet":
-            torch.manual_seed(0)
-            return save(name, resnet50().state_dict(), "resnet-torchvision")
-        if name == "ast_audioset_10_10_hf":
-            return save(name, golden_state_dict("ast_audioset_10_10"), "ast-original")
-        if name == "video_swin_b_k600":
-            return save(name, {"state_dict": golden_state_dict(name)}, "video-swin-mmaction")
-        return save(name, golden_state_dict(name.removesuffix("_k400")), "i3d-hassony2")
-
-    return checkpoint
-
-
-@pytest.fixture(params=["made", "real"])
-def source(request: pytest.FixtureRequest) -> str:
-    if request.param == "real" and not SKATER.exists():
-        pytest.skip(f"{SKATER} is not here")
-    return request.param
-
-
-def write_video(folder: Path, source: str, num_frames: int) -> Path:
-    """A drawn clip with a mono track, or the beginning of a real skater's with a stereo one."""
-    folder.mkdir()
-    if source == "made":
-        clip = Clip(num_frames=num_frames, width_px=176, height_px=120, beeps_s=[0.2, 0.9, 1.3, 1.9])
-        return write_clip(folder / "video.mp4", clip)
-    with av.open(SKATER) as original, av.open(folder / "video.mp4", "w") as excerpt:
-        video = excerpt.add_stream("libx264", rate=Fraction(30000, 1001))
-        video.width, video.height, video.pix_fmt = 640, 480, "yuv420p"
-        audio = excerpt.add_stream("aac", rate=44100)
-        for frame in islice(original.decode(video=0), num_frames):
-            frame.pts = None
-            excerpt.mux(video.encode(frame))
-        excerpt.mux(video.encode(None))
-        original.seek(0)
-        for number, frame in enumerate(islice(original.decode(audio=0), round(num_frames / 30 * 44100 / 1152))):
-            frame.pts, frame.time_base = number * 1152, Fraction(1, 44100)
-            excerpt.mux(audio.encode(frame))
-        excerpt.mux(audio.encode(None))
-    return folder / "video.mp4"
-
-
-def extract(
-    video: Path, recipe: str, streams: Sequence[str], checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, NDArray[np.float32]]:
-    """What the pipeline makes of it, by stream."""
-    monkeypatch.setattr(
-        extraction, "resolve_weights", lambda roles, _: {role: checkpoints(name) for role, name in roles.items()}
-    )
-    whole = load_recipe(recipe)
-    chosen = whole.model_copy(update={"streams": {name: whole.streams[name] for name in streams}})
-    out = video.parent.parent / "out"
-    list(Extraction(video.parent, chosen, out))
-    row = FeatureStore(out)["video"]
-    return {name: np.asarray(row[name]) for name in streams}
-
-
-def decode(video: Path) -> list[Image8]:
-    with av.open(video) as container:
-        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]
-
-
-def agree(found: NDArray[np.float32], expected: Tensor, within: float = 2e-4) -> None:
-    """Cosine of 0.9999 for each segment, and an error ``within`` a share of how much the features of a row differ.
-
-    Seeded networks see little: to them, a frame too early is a cosine of .99997 and an error of 7e-3, a zero frame that
-    is black .999995 and 3e-3, another BatchNorm epsilon .999999 and 1.3e-3. The second bound finds all of these.
-    """
-    assert found.shape == expected.shape
-    one, other = found.astype(np.float64), expected.numpy().astype(np.float64)
-    cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
-    assert cosine.min() >= 0.9999, cosine
-    error = np.linalg.norm(one - other, axis=1) / np.linalg.norm(other - other.mean(1, keepdims=True), axis=1)
-    assert error.max() <= within, error
 
 
 @pytest.mark.slow
@@ -163,22 +49,6 @@ def pamfn_colour(frames: list[Image8], num_segments: int, checkpoints: Checkpoin
     network = published_swin(checkpoints("video_swin_b_k600"))
     with torch.inference_mode():
         return torch.cat([network(clip.transpose(0, 1)[None]) for clip in clips_of(images, num_segments, 32)])
-
-
-def published_swin(checkpoint: CheckpointFile) -> nn.Module:
-    """field-notes B2's mapping, written down once more."""
-    renamed = {}
-    for name, value in torch.load(checkpoint.path)["state_dict"].items():
-        name = name.removeprefix("backbone.").replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")
-        name = re.sub(r"layers\.(\d)\.blocks", lambda stage: f"features.{2 * int(stage[1])}", name)
-        name = re.sub(r"layers\.(\d)\.downsample", lambda stage: f"features.{2 * int(stage[1]) + 1}", name)
-        renamed[name] = value
-    network = swin3d_b()
-    network.head = nn.Identity()
-    missing, unexpected = network.load_state_dict(renamed, strict=False)
-    assert all("relative_position_index" in name for name in missing)
-    assert all(name.startswith("cls_head") for name in unexpected)
-    return network.eval()
 
 
 def pamfn_flow(frames: list[Image8], num_segments: int, checkpoints: Checkpoints) -> Tensor:
@@ -290,8 +160,3 @@ def action_net_static(frames: list[Image8], fps: float, checkpoints: Checkpoints
     nn.init.eye_(network.fc.weight)
     with torch.inference_mode():
         return network.eval()(torch.stack(people))
-
-
-def clips_of(images: Tensor, num_clips: int, length: int) -> Tensor:
-    """``[clips, time, channels, height, width]``"""
-    return images[: num_clips * length].unflatten(0, (num_clips, length))
