@@ -73,11 +73,13 @@ class Extractor(Protocol):
     """One stream's computation; instances are built by `arabesque.extractors.table.build`."""
 
     Settings: ClassVar[type[Record]]
-    """What a recipe may set; its fields are the constructor's keyword arguments."""
+    """What a recipe may set; its fields are the constructor's keyword arguments. A property ``weight_roles`` names the
+    checkpoints that only some settings ask for."""
     version: ClassVar[int]
     """Raised whenever the numbers change; part of every row's key."""
     weight_roles: ClassVar[tuple[str, ...]]
-    """Which checkpoints it needs, e.g. ``("network",)``; the recipe's ``weights`` names one for each."""
+    """Which checkpoints it needs whatever its settings, e.g. ``("network",)``; the recipe's ``weights`` names one for
+    each."""
 
     dim: int
     """Length of a feature row."""

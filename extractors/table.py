@@ -52,9 +52,10 @@ def resolve(spec: StreamSpec) -> StreamSpec:
         first = error.errors()[0]
         where = ".".join(str(part) for part in ("settings", *first["loc"]))
         raise ManifestError(f"extractor {spec.extractor}: {where}: {first['msg']} (got {first['input']!r})") from None
-    if set(spec.weights) != set(extractor.weight_roles):
+    roles = {*extractor.weight_roles, *getattr(settings, "weight_roles", ())}
+    if set(spec.weights) != roles:
         raise ManifestError(
-            f"extractor {spec.extractor}: weights must name {sorted(extractor.weight_roles) or 'nothing'}, "
+            f"extractor {spec.extractor}: weights must name {sorted(roles) or 'nothing'}, "
             f"not {sorted(spec.weights) or 'nothing'}"
         )
     if spec.sampling.zero_last_frame and spec.extractor not in TAKE_BLANK_FRAMES:

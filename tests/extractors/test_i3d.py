@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from itertools import islice
@@ -20,14 +21,9 @@ from arabesque.extractors.geometry import apply_geometry, normalise
 from arabesque.extractors.i3d import InceptionI3D, load_i3d, pad_same, to_our_keys
 from arabesque.extractors.i3d_flow import I3DFlow
 from arabesque.extractors.i3d_rgb import I3DRgb
-from arabesque.extractors.optical_flow import (
-    METHODS,
-    FlowMethod,
-    clamp20,
-    denseflow_images,
-    from_images,
-    video_features,
-)
+from arabesque.extractors.optical_flow import METHODS
+from arabesque.extractors.optical_flow.conventions import clamp20, denseflow_images, from_images, video_features
+from arabesque.extractors.optical_flow.methods import FlowMethod
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.table import build, resolve
 from arabesque.manifests.errors import ManifestError, WeightsError
@@ -258,7 +254,7 @@ def test_flow_of_a_segment_reaches_into_the_next() -> None:
 
 def test_flow_of_colour_frames_is_no_setting() -> None:
     """It would quietly be the flow of the red channel."""
-    with pytest.raises(ManifestError, match=r"i3d_flow: settings\.geometry: .*gray = true"):
+    with pytest.raises(ManifestError, match=r"i3d_flow: settings: .*dis is computed on gray frames; set gray = true"):
         flow_extractor(geometry={"steps": [{"short_side_px": 256}]})
 
 
@@ -276,8 +272,12 @@ def test_the_last_flow_repeats_at_the_videos_end() -> None:
     ("settings", "convention"),
     [
         ({}, clamp20),
-        ({"quantisation": "video-features"}, video_features),
-        ({"quantisation": "denseflow8", "bound_px": 15.0}, lambda flow: from_images(denseflow_images(flow, 15.0))),
+        ({"quantisation": {"form": "none"}}, lambda flow: flow),
+        ({"quantisation": {"form": "video-features"}}, video_features),
+        (
+            {"quantisation": {"form": "denseflow8", "bound_px": 15.0}},
+            lambda flow: from_images(denseflow_images(flow, 15.0)),
+        ),
     ],
 )
 def test_flow_reaches_the_network_as_the_settings_say(
@@ -299,18 +299,26 @@ def test_flow_reaches_the_network_as_the_settings_say(
     assert (row - of_other_bound).abs().max() > 10 * tolerance
 
 
-def test_flow_images_are_stretched_like_pictures() -> None:
+@pytest.mark.parametrize("jpeg_quality", ["none", 90])
+def test_flow_images_are_stretched_like_pictures(jpeg_quality: Any) -> None:
     """PAMFN's order (field-notes A2): 8-bit images of the flow, then the colour frames' resize, crop and squeeze."""
     steps = [{"short_side_px": 128}, {"center_crop_px": [112, 150]}, {"size_px": [112, 112]}]
     clip = segment(sliding_frames(3, 160, 240), has_next_frame=True)
     as_pixels = flow_extractor(flow_geometry={"steps": []}).prepare(clip)
     assert isinstance(as_pixels, Tensor)
-    stream = flow_extractor(quantisation="denseflow8", bound_px=32, flow_geometry={"steps": steps})
+    stream = flow_extractor(
+        quantisation={"form": "denseflow8", "bound_px": 32, "jpeg_quality": jpeg_quality},
+        flow_geometry={"steps": steps},
+    )
     images = stream.prepare(clip)
     assert isinstance(images, Tensor)
     assert images.dtype == torch.uint8
     for image, flow in zip(images.flatten(0, 1), as_pixels.flatten(0, 1), strict=True):
         levels = np.round(255 * (flow.numpy() + 32) / 64).clip(0, 255).astype(np.uint8)
+        if jpeg_quality != "none":
+            file = io.BytesIO()
+            Image.fromarray(levels).save(file, "JPEG", quality=jpeg_quality)
+            levels = np.asarray(Image.open(file))
         pil = v2.functional.center_crop(
             Image.fromarray(levels).resize((192, 128), Image.Resampling.BILINEAR), [112, 150]
         )
@@ -321,6 +329,7 @@ def test_flow_images_are_stretched_like_pictures() -> None:
 @pytest.mark.parametrize(
     ("quantisation", "geometry"),
     [
+        ("none", {"steps": [{"size_px": [224, 224]}]}),
         ("clamp20", {"steps": [{"size_px": [224, 224]}]}),
         ("video-features", {"steps": [{"short_side_px": 256}]}),
         ("denseflow8", {"steps": [], "gray": True}),
@@ -328,7 +337,7 @@ def test_flow_images_are_stretched_like_pictures() -> None:
 )
 def test_flow_in_pixels_is_not_stretched(quantisation: str, geometry: dict[str, Any]) -> None:
     with pytest.raises(ManifestError, match=r"i3d_flow: settings: .*crops alone"):
-        flow_extractor(quantisation=quantisation, flow_geometry=geometry)
+        flow_extractor(quantisation={"form": quantisation}, flow_geometry=geometry)
 
 
 def test_a_blank_frame_is_zero_after_normalisation(published: dict[str, CheckpointFile]) -> None:

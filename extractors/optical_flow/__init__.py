@@ -1,0 +1,11 @@
+"""Dense optical flow: what moved how many pixels to the right and down from each frame to the next.
+
+methods.py       the table of methods and the union of their settings
+opencv.py        dense inverse search and Farnebäck, on CPU threads
+conventions.py   how published extractors clip, round and store flow
+"""
+
+from .conventions import Quantisation, as_network_input, as_stored
+from .methods import METHODS, Flow, FlowSettings, make_flow
+
+__all__ = ["METHODS", "Flow", "FlowSettings", "Quantisation", "as_network_input", "as_stored", "make_flow"]

@@ -1,0 +1,108 @@
+"""From flow in pixels to network input: how published extractors clip, round and store it.
+
+What no motion becomes, on each axis:
+
+    none              0          pixels
+    clamp20           0          DeepMind's I3D
+    denseflow8        1 / 255    level 128 of 0 … 255, whatever the bound; JPEG keeps it
+    video-features    1 / 255    level 128 of 0 … 256
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from ...manifests.streams import Record
+
+JpegQuality = Annotated[int, Field(ge=1, le=100)]
+
+
+class NoQuantisation(Record):
+    """Pixels as they are."""
+
+    form: Literal["none"] = "none"
+
+
+class Clamp20(Record):
+    """Clipped to ±20 px, divided by 20: what the published I3D weights were trained on."""
+
+    form: Literal["clamp20"] = "clamp20"
+
+
+class Denseflow8(Record):
+    """denseflow's 8-bit images, one for each axis, which PAMFN's code read."""
+
+    form: Literal["denseflow8"] = "denseflow8"
+    bound_px: PositiveFloat = 20.0
+    """Where the levels saturate; denseflow's own default is 32, and PAMFN does not tell which it used."""
+    jpeg_quality: JpegQuality | Literal["none"] = "none"
+    """Through a JPEG file and back, as between denseflow and its readers; denseflow leaves OpenCV's default, 95."""
+
+
+class VideoFeatures(Record):
+    """v-iashin/video_features' levels, rounded but not stored."""
+
+    form: Literal["video-features"] = "video-features"
+
+
+Quantisation = Annotated[NoQuantisation | Clamp20 | Denseflow8 | VideoFeatures, Field(discriminator="form")]
+
+
+def clamp20(flow: Tensor) -> Tensor:
+    """±20 px and more are ±1."""
+    return flow.clamp(-20, 20) / 20
+
+
+def video_features(flow: Tensor) -> Tensor:
+    """``128 + 255 / 40 · flow``, clipped to ±20 px and rounded: 257 levels, of which 20 px are 257 / 255."""
+    levels = (128 + 255 / 40 * flow.clamp(-20, 20)).round()
+    return 2 * levels / 255 - 1
+
+
+def denseflow_images(flow: Tensor, bound_px: float) -> Tensor:
+    """uint8: ``255 · (flow + bound) / (2 · bound)``, halves to the even level; ±``bound_px`` and more are 0 and 255."""
+    return (255 * (flow + bound_px) / (2 * bound_px)).round().clamp(0, 255).to(torch.uint8)
+
+
+def through_jpeg(images: Tensor, quality: int) -> Tensor:
+    """``uint8 [..., height, width]``, each written as a gray JPEG by OpenCV and read again."""
+    import cv2
+
+    def through(image: Any) -> Any:
+        _, file = cv2.imencode(".jpg", np.ascontiguousarray(image), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        return cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)
+
+    flat = images.flatten(0, -3).cpu().numpy()
+    back = torch.from_numpy(np.stack([through(image) for image in flat]))
+    return back.view(images.shape).to(images.device)
+
+
+def from_images(images: Tensor) -> Tensor:
+    """``(x / 255 - .5) / .5`` of 8-bit flow images."""
+    return (images.float() / 255 - 0.5) / 0.5
+
+
+def as_stored(flow: Tensor, quantisation: Quantisation) -> Tensor:
+    """What an extractor of that convention keeps of ``float32 [..., height, width]``: pixels, or uint8 images."""
+    if not isinstance(quantisation, Denseflow8):
+        return flow
+    images = denseflow_images(flow, quantisation.bound_px)
+    return images if quantisation.jpeg_quality == "none" else through_jpeg(images, quantisation.jpeg_quality)
+
+
+def as_network_input(stored: Tensor, quantisation: Quantisation) -> Tensor:
+    """float32, in -1 … 1 but for ``none``, of what `as_stored` gave."""
+    match quantisation:
+        case NoQuantisation():
+            return stored
+        case Clamp20():
+            return clamp20(stored)
+        case Denseflow8():
+            return from_images(stored)
+        case VideoFeatures():
+            return video_features(stored)
