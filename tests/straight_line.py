@@ -93,16 +93,21 @@ def write_video(folder: Path, source: str, num_frames: int) -> Path:
 
 
 def extract(
-    video: Path, recipe: str, streams: Sequence[str], checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+    video: Path,
+    recipe: str,
+    streams: Sequence[str],
+    checkpoints: Checkpoints | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, NDArray[np.float32]]:
-    """What the pipeline makes of it, by stream."""
-    monkeypatch.setattr(
-        extraction, "resolve_weights", lambda roles, _: {role: checkpoints(name) for role, name in roles.items()}
-    )
+    """What the pipeline makes of it, by stream; without checkpoints for networks that a test has replaced."""
+    if checkpoints is not None:
+        monkeypatch.setattr(
+            extraction, "resolve_weights", lambda roles, _: {role: checkpoints(name) for role, name in roles.items()}
+        )
     whole = load_recipe(recipe)
     chosen = whole.model_copy(update={"streams": {name: whole.streams[name] for name in streams}})
     out = video.parent.parent / "out"
-    list(Extraction(video.parent, chosen, out))
+    list(Extraction(video.parent, chosen, out, weights=None if checkpoints else "random:0"))
     row = FeatureStore(out)["video"]
     return {name: np.asarray(row[name]) for name in streams}
 
@@ -140,6 +145,18 @@ def published_swin(checkpoint: CheckpointFile) -> nn.Module:
     assert all("relative_position_index" in name for name in missing)
     assert all(name.startswith("cls_head") for name in unexpected)
     return network.eval()
+
+
+class Glance(nn.Module):
+    """Stands in for a clip's network where only its input is in question: 1024 fixed mixtures of what every frame shows
+    in each of 8 × 8 fields. One pixel aside, one frame early or another normalisation changes all of them.
+    """
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """``[n, channels, time, height, width] → [n, 1024]``"""
+        fields = nn.functional.adaptive_avg_pool3d(clips, (clips.shape[2], 8, 8)).flatten(1)
+        mixture = torch.randn(fields.shape[1], 1024, generator=torch.Generator().manual_seed(0))
+        return fields @ mixture / fields.shape[1] ** 0.5
 
 
 def clips_of(images: Tensor, num_clips: int, length: int) -> Tensor:
