@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from ..manifests.streams import Record
-from .protocol import Protocol
+from .protocol import Precision, Protocol
 
 
 class BranchStage(Record):
@@ -71,7 +71,18 @@ class Experiment(Record):
             branches = branches.model_copy(update={"protocol": branches.protocol.shortened(epochs)})
         return self.model_copy(update={"protocol": self.protocol.shortened(epochs), "branches": branches})
 
+    def in_precision(self, precision: Precision) -> Experiment:
+        """The same with other matrix products in each stage of its training."""
+        branches = self.branches
+        if branches is not None:
+            branches = branches.model_copy(update={"protocol": _in_precision(branches.protocol, precision)})
+        return self.model_copy(update={"protocol": _in_precision(self.protocol, precision), "branches": branches})
+
     def digest(self, *rest: object) -> str:
         """Of everything that decides the result; ``rest`` is what the run adds."""
         text = "\n".join([self.model_dump_json(), *map(str, rest)])
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _in_precision(protocol: Protocol, precision: Precision) -> Protocol:
+    return protocol.model_copy(update={"precision": precision})

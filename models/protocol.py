@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from ..manifests.streams import Record
 
+Precision = Literal["float32", "bfloat16"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -61,7 +62,7 @@ class Protocol(Record):
     """Gradients are scaled down to this norm."""
     selection: Literal["last", "validation", "best-test"] = "last"
     validation_fraction: Fraction = 0.15
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Of training's matrix products; evaluation is always in float32."""
 
     @model_validator(mode="after")
