@@ -73,7 +73,7 @@ class Reproduction:
     epochs: int | None = None
     """Fewer than published, to try things out"""
     precision: Precision = "float32"
-    """Of training's matrix products. ``bfloat16`` halves the time on processors that have it, and is not as published."""
+    """Of training's matrix products: ``bfloat16`` takes half the time where a processor has it"""
 
     def run(self, on_epoch: CellProgress | None = None) -> list[Line]:
         """Every row that can be run; finished trainings below ``out`` are not repeated. Writes ``table.json`` there."""
