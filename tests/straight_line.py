@@ -6,10 +6,11 @@ Written from the facts with PyAV, PIL and torchvision, and nothing of the packag
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -98,14 +99,21 @@ def extract(
     streams: Sequence[str],
     checkpoints: Checkpoints | None,
     monkeypatch: pytest.MonkeyPatch,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """What the pipeline makes of it, by stream; without checkpoints for networks that a test has replaced."""
+    """What the pipeline makes of it, by stream; without checkpoints for networks that a test has replaced.
+
+    ``settings`` take the place of the recipe's own of the same names.
+    """
     if checkpoints is not None:
         monkeypatch.setattr(
             extraction, "resolve_weights", lambda roles, _: {role: checkpoints(name) for role, name in roles.items()}
         )
     whole = load_recipe(recipe)
-    chosen = whole.model_copy(update={"streams": {name: whole.streams[name] for name in streams}})
+    specs = {name: whole.streams[name] for name in streams}
+    for name, spec in specs.items():
+        specs[name] = spec.model_copy(update={"settings": {**spec.settings, **(settings or {})}})
+    chosen = whole.model_copy(update={"streams": specs})
     out = video.parent.parent / "out"
     list(Extraction(video.parent, chosen, out, weights=None if checkpoints else "random:0"))
     row = FeatureStore(out)["video"]

@@ -1,8 +1,9 @@
-"""Every colour stream of the published methods, from a video file to features, against straight-line computations.
+"""Every colour stream of the published methods, and video_features' flow, from a video file to features.
 
-Each computation follows field-notes A0, A1, A3 and A7 with OpenCV, PIL and torchvision: the frames of every clip, and
-what becomes of a frame. Most tests let a network that sees every pixel's share (`straight_line.Glance`) take the place
-of the published one, which other tests pin; the slow ones run that, with seeded weights.
+Each is set against a straight-line computation from field-notes A0, A1, A3 and A7 with OpenCV, PIL and torchvision: the
+frames of every clip, and what becomes of a frame. Most tests let a network that sees every pixel's share
+(`straight_line.Glance`) take the place of the published one, which other tests pin; the slow ones run that, with seeded
+weights.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,8 +25,9 @@ from straight_line import Checkpoints, Glance, Image8, agree, extract, published
 from torch import Tensor, nn
 from torchvision import transforms
 
-from arabesque.extractors import i3d_rgb, video_swin
+from arabesque.extractors import i3d_flow, i3d_rgb, video_swin
 from arabesque.extractors.i3d import load_i3d
+from arabesque.manifests.recipes import load_recipe
 
 FPS = Fraction(30000, 1001)
 HALF = transforms.Normalize([0.5] * 3, [0.5] * 3)
@@ -156,6 +160,35 @@ def test_the_features_are_the_published_networks(
         eps = 1e-3 if recipe == "action-net" else 1e-5
         network = load_i3d(checkpoints("i3d_rgb_k400"), in_channels=3, batch_norm_eps=eps)
     agree(found[stream.name], features(video, stream, network))
+
+
+@pytest.mark.parametrize("true_network", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_video_features_flow(
+    true_network: bool, tmp_path: Path, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 flows of 65 frames, quantised and cropped as published (A7); by DIS, whatever method the recipe names."""
+    video = write_video(tmp_path, 66)
+    steps = load_recipe("video-features-i3d").streams["flow"].settings["geometry"]["steps"]
+    by_dis = {"flow": {"method": "dis"}, "geometry": {"steps": steps, "gray": True}}
+    if true_network:
+        network: nn.Module = load_i3d(checkpoints("i3d_flow_k400"), in_channels=2, batch_norm_eps=1e-5)
+    else:
+        network = Glance()
+        monkeypatch.setattr(i3d_flow, "load_i3d", lambda *_, **__: Glance())
+    found = extract(video, "video-features-i3d", ["flow"], checkpoints if true_network else None, monkeypatch, by_dis)
+    gray = [gray_of_short_side_256(frame) for frame in decode_with_opencv(video)]
+    search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = np.stack([search.calc(first, second, None) for first, second in pairwise(gray[:65])])[:, 16:240, 75:299]
+    images = 2 * torch.from_numpy(np.round(128 + 255 / 40 * flow.clip(-20, 20))) / 255 - 1
+    with torch.inference_mode():
+        expected = network(images.permute(3, 0, 1, 2)[None])
+    agree(found["flow"], expected, within=1e-5 if not true_network else 2e-4)
+
+
+def gray_of_short_side_256(frame: Image8) -> Image8:
+    """By torch: PIL's levels differ by one in one pixel of ten thousand, and on grain DIS makes many pixels of that."""
+    gray = torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))[None, None]
+    return np.asarray(nn.functional.interpolate(gray, (256, 375), mode="bilinear", antialias=True)[0, 0], np.uint8)
 
 
 def write_video(folder: Path, num_frames: int) -> Path:
