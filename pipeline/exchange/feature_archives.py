@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,18 +77,19 @@ def read_npz(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack
 
 
 def read_hdf5(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack) -> list[FeatureArray]:
-    h5py = _h5py()
+    import h5py
+
     try:
         file = stack.enter_context(h5py.File(path, "r"))
     except OSError as error:
         raise StoreError(f"{path}: a damaged or cut HDF5 file ({error}); get it anew") from error
     tells_streams = file.attrs.get("layout") == _HDF5_LAYOUT
-    found: list[str] = []
-    file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+    found: dict[str, Any] = {}
+    file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
     arrays: list[FeatureArray] = []
-    for name in found:
+    for name, dataset in found.items():
         stream, _, video_id = name.partition("/") if tells_streams else ("", "", name)
-        load = lambda name=name: numbers(file[name][()], f"{path}: {name}")  # noqa: E731 - one line, one use
+        load = _dataset_loader(f"{path}: {name}", dataset)
         arrays.append(FeatureArray(video_id, stream_of(stream, {}, names) if stream else "", path, load))
     return arrays
 
@@ -163,7 +163,9 @@ def write_npz(handle: BinaryIO, members: Iterable[Member]) -> None:
 
 
 def write_hdf5(handle: BinaryIO, members: Iterable[Member]) -> None:
-    with _h5py().File(handle, "w") as file:
+    import h5py
+
+    with h5py.File(handle, "w") as file:
         file.attrs["layout"] = _HDF5_LAYOUT
         for member in members:
             file.create_dataset(f"{member.label}/{safe_path(member.video_id)}", data=member.load())
@@ -178,6 +180,18 @@ def write_webdataset(handle: BinaryIO, members: Iterable[Member]) -> None:
             entry.size = content.tell()
             content.seek(0)
             archive.addfile(entry, content)
+
+
+def _dataset_loader(name: str, dataset: Any) -> Callable[[], NDArray[Any]]:
+    def load() -> NDArray[Any]:
+        if dataset.external or dataset.is_virtual:
+            raise StoreError(f"{name}: its numbers lie in another file, which is not followed; copy them into this one")
+        try:
+            return numbers(dataset[()], name)
+        except OSError as error:
+            raise StoreError(f"{name}: damaged ({error}); get the file anew") from error
+
+    return load
 
 
 def _member_loader(
@@ -203,10 +217,3 @@ def _key_of(video_id: str) -> str | tuple[str | int, ...]:
 
 def _readable_anywhere(pickled: bytes) -> bytes:
     return pickled.replace(_NEW_NAME, _OLD_NAME, 1)
-
-
-def _h5py() -> Any:
-    try:
-        return import_module("h5py")
-    except ImportError as error:
-        raise ManifestError("HDF5 needs a package that arabesque does not bring; run `pip install h5py`") from error

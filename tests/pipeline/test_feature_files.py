@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -21,8 +21,6 @@ from arabesque.pipeline.exchange.import_timing import TimeGrid
 from arabesque.pipeline.exchange.importing import import_features
 from arabesque.pipeline.store.reader import FeatureStore
 
-needs_h5py = pytest.mark.skipif(importlib.util.find_spec("h5py") is None, reason="h5py is not among the dependencies")
-EVERY_FORMAT = [pytest.param(name, marks=needs_h5py) if name == "hdf5" else name for name in FORMATS]
 TELLS_STREAMS = {"pamfn-folder", "pamfn-dict", "hdf5", "webdataset"}
 
 
@@ -54,7 +52,7 @@ def assert_equal(found: dict, wanted: dict) -> None:
         np.testing.assert_array_equal(found[name], array)
 
 
-@pytest.mark.parametrize("format", EVERY_FORMAT)
+@pytest.mark.parametrize("format", FORMATS)
 def test_one_stream_out_and_back(tmp_path: Path, format: str):
     videos = {"Ball_001": features(1), "Clubs_007": features(2, segments=3)}
     export(store_of(tmp_path, {"vst": videos}), tmp_path / "out", format)
@@ -66,9 +64,7 @@ def test_one_stream_out_and_back(tmp_path: Path, format: str):
     assert_equal(read_back(path), {(video_id, stream): array for video_id, array in videos.items()})
 
 
-@pytest.mark.parametrize(
-    "format", [pytest.param(name, marks=needs_h5py if name == "hdf5" else ()) for name in sorted(TELLS_STREAMS)]
-)
+@pytest.mark.parametrize("format", sorted(TELLS_STREAMS))
 def test_three_streams_out_and_back(tmp_path: Path, format: str):
     streams = {
         "vst": {"Ball_001": features(1), "Hoop_002": features(2)},
@@ -81,7 +77,7 @@ def test_three_streams_out_and_back(tmp_path: Path, format: str):
     assert_equal(read_back(path), wanted)
 
 
-@pytest.mark.parametrize("format", [each for each in EVERY_FORMAT if each != "pamfn-dict"])
+@pytest.mark.parametrize("format", [each for each in FORMATS if each != "pamfn-dict"])
 def test_ids_with_folders_in_them(tmp_path: Path, format: str):
     store = store_of(tmp_path, {"vst": {"day 1/skater/1": features(1), "day 2/skater/1": features(2)}})
     export(store, tmp_path / "out", format)
@@ -202,18 +198,29 @@ def test_webdataset_members_and_strangers_among_them(tmp_path: Path):
 
 
 def test_a_strangers_hdf5_file(tmp_path: Path):
-    h5py = pytest.importorskip("h5py", reason="h5py is not among the dependencies")
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["Ball_001"] = features(1)
         file["group/Ball_002"] = features(2)
     assert_equal(read_back(tmp_path / "f.h5"), {("Ball_001", ""): features(1), ("group/Ball_002", ""): features(2)})
 
 
-def test_without_h5py_the_error_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    (tmp_path / "f.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    with pytest.raises(ManifestError, match="pip install h5py"):
-        read_back(tmp_path / "f.h5")
+def test_an_hdf5_file_reads_no_other_file_and_says_where_it_is_damaged(tmp_path: Path):
+    (tmp_path / "secret").write_bytes(bytes(range(16)))
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset("elsewhere", (2, 8), "u1", external=[(str(tmp_path / "secret"), 0, 16)])
+        file["linked"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "x")
+        checked = file.create_dataset("damaged", data=features(1), chunks=(5, 4), fletcher32=True)
+        place = checked.id.get_chunk_info(0).byte_offset
+    content = bytearray((tmp_path / "f.h5").read_bytes())
+    content[place] ^= 1
+    (tmp_path / "f.h5").write_bytes(content)
+    with opened(tmp_path / "f.h5") as found:
+        arrays = {array.video_id: array for array in found.arrays}
+        assert arrays.keys() == {"elsewhere", "damaged"}
+        with pytest.raises(StoreError, match="elsewhere: its numbers lie in another file"):
+            arrays["elsewhere"].load()
+        with pytest.raises(StoreError, match="damaged: damaged"):
+            arrays["damaged"].load()
 
 
 # telling formats apart, and what is none
@@ -239,7 +246,9 @@ def test_files_of_no_format_are_refused(tmp_path: Path):
         read_back(tmp_path / "page.npz", "csv")
 
 
-@pytest.mark.parametrize(("format", "suffix"), [("npz", ".npz"), ("logo-dict", ".pkl"), ("webdataset", ".tar")])
+@pytest.mark.parametrize(
+    ("format", "suffix"), [("npz", ".npz"), ("logo-dict", ".pkl"), ("webdataset", ".tar"), ("hdf5", ".h5")]
+)
 def test_cut_archives_are_named(tmp_path: Path, format: str, suffix: str):
     store = store_of(tmp_path, {"vst": {"1": features(1, segments=200), "2": features(2, segments=200)}})
     export(store, tmp_path / "out", format)
