@@ -2,6 +2,7 @@
 
     reader.py            `FeatureStore`: videos, streams, features with their time grid, outcomes
     aligned_samples.py   several streams on one grid, for PyTorch
+    streamed_samples.py  the same for stores larger than memory, split among ranks
     writer.py            `StoreWriter`: rows, outcomes and the journal of unfinished rows, in whole shards
     compaction.py        few large shards of what counts; rows of other settings out of the way
     index.py             the one rule for which row counts

@@ -49,7 +49,7 @@ class AlignedSamples:
         self.streams = tuple(streams)
         self.reference = self.streams[0] if reference is None else reference
         self._check_names(store)
-        self._store = store
+        self.store = store
         self._labels = labels
         self.left_out: dict[str, str] = {}
         """video_id → why it is no sample: of all that have features or a label."""
@@ -66,22 +66,37 @@ class AlignedSamples:
         return len(self.video_ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        video_id = self.video_ids[index]
+        return self._sample(video_id, {stream: self._read(video_id, stream) for stream in self._streams_of(video_id)})
+
+    def read_together(self, video_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Samples of these videos, in their order; the fewer shards they are spread over, the faster."""
+        found: dict[str, dict[str, StreamFeatures]] = {video_id: {} for video_id in video_ids}
+        for stream in self.streams:
+            having = [video_id for video_id in video_ids if stream in self._streams_of(video_id)]
+            for video_id, features in self.store.read_many(stream, having).items():
+                found[video_id][stream] = features
+        return [self._sample(video_id, features) for video_id, features in found.items()]
+
+    def _sample(self, video_id: str, features: Mapping[str, StreamFeatures]) -> dict[str, Any]:
         import torch
 
-        video_id = self.video_ids[index]
-        grid = self._read(video_id, self.reference)
+        grid = features[self.reference]
         sample: dict[str, Any] = {"video_id": video_id, "masks": {}}
         for stream in self.streams:
-            if (video_id, stream) in self._empty:
-                values, mask = np.zeros((len(grid), self._dim(stream)), np.float32), np.zeros(len(grid), bool)
+            if stream in features:
+                values, mask = on_grid(features[stream], grid.start_s, grid.end_s)
             else:
-                values, mask = on_grid(self._read(video_id, stream), grid.start_s, grid.end_s)
+                values, mask = np.zeros((len(grid), self._dim(stream)), np.float32), np.zeros(len(grid), bool)
             sample[stream] = torch.from_numpy(values)
             sample["masks"][stream] = torch.from_numpy(mask)
         sample["start_s"], sample["end_s"] = torch.tensor(grid.start_s), torch.tensor(grid.end_s)
         if self._labels is not None:
             sample["label"] = torch.tensor(self._labels[video_id], dtype=torch.float32)
         return sample
+
+    def _streams_of(self, video_id: str) -> list[str]:
+        return [stream for stream in self.streams if (video_id, stream) not in self._empty]
 
     def _check_names(self, store: FeatureStore) -> None:
         if self.reference not in self.streams:
@@ -93,34 +108,34 @@ class AlignedSamples:
                 raise ValueError(f"stream {stream!r} has the name of a sample's own field; rename it in the recipe")
 
     def _complete_videos(self) -> list[str]:
-        labelled = self._store.video_ids if self._labels is None else self._labels
-        for video_id in sorted({*self._store.video_ids, *labelled}):
+        labelled = self.store.video_ids if self._labels is None else self._labels
+        for video_id in sorted({*self.store.video_ids, *labelled}):
             if video_id not in labelled:
                 self.left_out[video_id] = "no label"
             elif reason := self._lack(video_id):
                 self.left_out[video_id] = reason
-        complete = [video_id for video_id in self._store.video_ids if video_id not in self.left_out]
+        complete = [video_id for video_id in self.store.video_ids if video_id not in self.left_out]
         if not complete:
             reasons = "; ".join(f"{video_id}: {reason}" for video_id, reason in list(self.left_out.items())[:3])
-            raise ValueError(f"no video of {self._store.path} makes a sample ({reasons or 'no features yet'})")
+            raise ValueError(f"no video of {self.store.path} makes a sample ({reasons or 'no features yet'})")
         return complete
 
     def _lack(self, video_id: str) -> str:
         for stream in self.streams:
             empty = (video_id, stream) in self._empty
-            if self._store.holds(video_id, stream) or (empty and stream != self.reference):
+            if self.store.holds(video_id, stream) or (empty and stream != self.reference):
                 continue
             if empty:
                 return f"{stream} is empty"
-            return f"{stream} is partial" if video_id in self._store.keys(stream) else f"no {stream} features"
+            return f"{stream} is partial" if video_id in self.store.keys(stream) else f"no {stream} features"
         return ""
 
     def _read(self, video_id: str, stream: str) -> StreamFeatures:
         loaded = self._loaded.get((video_id, stream))
-        return self._store.read(video_id, stream) if loaded is None else loaded
+        return self.store.read(video_id, stream) if loaded is None else loaded
 
     def _dim(self, stream: str) -> int:
-        return self._store.manifest["streams"][stream]["dim"]
+        return self.store.manifest["streams"][stream]["dim"]
 
 
 def on_grid(
