@@ -73,6 +73,7 @@ def train(
             tuple(range(seed, seed + seeds)),
             folder,
             subset=subset,
+            partial=partial,
             on_epoch=on_epoch,
         )
     print_seeds(reports)
@@ -170,6 +171,7 @@ def print_report(report: Report) -> None:
 
     _tell_left_out("video(s) without a label", report.without_label)
     _tell_left_out("label(s) without a video", report.without_video)
+    _tell_left_out("partial video(s), taken with --partial,", report.partial)
     _tell_left_out("labelled video(s) not extracted whole", report.unfinished)
     table = Table(show_header=False)
     for name, value in report.rows():

@@ -42,6 +42,8 @@ class ModelCard(Record):
     num_videos: int
     """That it was trained on"""
     made_with: dict[str, str]
+    recipe: dict[str, Any] | None = None
+    """What extracted the streams, with every setting; None where others did"""
 
 
 def new_network(card: ModelCard) -> nn.Module:

@@ -11,7 +11,7 @@ from ..manifests.errors import ManifestError
 from ..manifests.label_files import WHOLE, DatasetLabels
 from .checkpoints import ModelCard
 from .experiment import Experiment
-from .features import FeatureSet, LabelledRoutines, label_routines
+from .features import FeatureSet, LabelledRoutines, label_routines, some
 from .reports import SeedsReport, report_seeds
 from .seed_run import SeedResult, SeedRun, Split, split_of
 from .splits import shuffled
@@ -58,14 +58,20 @@ def make_task(features: FeatureSet, labels: DatasetLabels, target: str, subset: 
     splits = labels.splits if WHOLE not in labels.splits else (WHOLE,)
     true = {name: score for split in splits for name, score in labels.scores(target, split, subset).items()}
     data = label_routines(features, true)
-    missing = [*data.without_video, *data.unfinished]
-    if missing:
-        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise ManifestError(
-            f"{features.source}: {len(missing)} of {len(true)} videos of {labels.dataset.name} are not there whole "
-            f"({some}); extract them, or train on a CSV of the videos that are"
-        )
+    _refuse_missing(features, labels, data, len(true))
     return Task(labels, target, subset, data, true)
+
+
+def _refuse_missing(features: FeatureSet, labels: DatasetLabels, data: LabelledRoutines, num_wanted: int) -> None:
+    gone = [*data.without_video, *data.unfinished]
+    if not gone and not data.partial:
+        return
+    parts = [f"not there: {some(gone)}; extract them, or train on a CSV of the others"] if gone else []
+    parts += [f"partial: {some(data.partial)}; --partial takes them"] if data.partial else []
+    raise ManifestError(
+        f"{features.source}: {len(gone) + len(data.partial)} of {num_wanted} videos of {labels.dataset.name} are not "
+        f"there whole ({'. '.join(parts)})"
+    )
 
 
 def run_seeds(
@@ -99,4 +105,5 @@ def _card(task: Task, experiment: Experiment, seed: int) -> ModelCard:
         seed=seed,
         num_videos=len(task.split(seed).train),
         made_with={package: version(package) for package in ("arabesque", "torch", "numpy")},
+        recipe=None if task.data.recipe is None else dict(task.data.recipe),
     )

@@ -32,6 +32,8 @@ PLAIN_PROTOCOL = Protocol(
     epochs=200, standardise=True, learning_rate=5e-4, weight_decay=0.01, schedule=Cosine(), clip_norm=2.0
 )
 """For a model that no published table trains on the data set"""
+SOLVED = Protocol(epochs=1)
+"""For a model that is fitted in one go and scales its features itself"""
 
 
 def experiment_for(
@@ -56,7 +58,8 @@ def experiment_for(
         if streams is not None:
             found = found.renamed(dict(zip(found.streams, streams, strict=True)))
     elif streams is not None:
-        protocol = PLAIN_PROTOCOL.model_copy(update={"selection": selection})
+        plain = SOLVED if hasattr(model_class(model), "solve") else PLAIN_PROTOCOL
+        protocol = plain.model_copy(update={"selection": selection})
         found = Experiment(model=model, streams=streams, protocol=protocol)
     else:
         raise ManifestError(f"no published table trains {model} on {dataset}; say on which --streams")
@@ -74,12 +77,17 @@ def train_on_dataset(
     out: Path,
     *,
     subset: str | None = None,
+    partial: bool = False,
     on_epoch: EpochsDone | None = None,
 ) -> list[SeedsReport]:
-    """The chosen epoch's report and, where an epoch was chosen, the last one's; written to ``out`` with the models."""
+    """The chosen epoch's report and, where an epoch was chosen, the last one's; written to ``out`` with the models.
+
+    ``partial``: take videos whose file breaks off, too.
+    """
     known = read_dataset_labels(load_dataset(dataset), labels)
     one_grid = bool(model_class(experiment.model).one_grid)
-    task = make_task(read_features(features, experiment.streams, one_grid=one_grid), known, target, subset)
+    found = read_features(features, experiment.streams, one_grid=one_grid, partial=partial)
+    task = make_task(found, known, target, subset)
     results = run_seeds(task, experiment, seeds, out, on_epoch)
     reports = [report(task, results)]
     if results[0].history:

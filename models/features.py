@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ class FeatureSet:
     known: frozenset[str]
     """All videos of the source, the incomplete ones included"""
     source: Path
+    partial: frozenset[str] = frozenset()
+    """Videos left out because their file breaks off"""
+    recipe: Mapping[str, Any] | None = None
+    """What extracted the streams, resolved; None where others did"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +43,13 @@ class LabelledRoutines:
     scores: np.ndarray
     """``float64 [videos]``, in the routines' order"""
     streams: Mapping[str, Mapping[str, Any]]
+    recipe: Mapping[str, Any] | None = None
     without_label: tuple[str, ...] = field(default=())
     without_video: tuple[str, ...] = field(default=())
+    partial: tuple[str, ...] = field(default=())
+    """Labelled videos left out because their file breaks off"""
     unfinished: tuple[str, ...] = field(default=())
-    """Labelled videos that lack a stream which is not known to be empty: failed, not extracted yet, or partial"""
+    """Labelled videos that lack a stream which is not known to be empty: failed, or not extracted yet"""
 
 
 def label_routines(features: FeatureSet, scores: Mapping[str, float]) -> LabelledRoutines:
@@ -52,14 +59,23 @@ def label_routines(features: FeatureSet, scores: Mapping[str, float]) -> Labelle
         routines=stack_routines({name: features.videos[name] for name in used}, features.dims),
         scores=np.array([scores[name] for name in used], dtype=np.float64),
         streams=features.streams,
+        recipe=features.recipe,
         without_label=tuple(sorted(features.known - scores.keys())),
         without_video=tuple(name for name in scores if name not in features.known),
-        unfinished=tuple(sorted((features.known & scores.keys()) - set(used))),
+        partial=tuple(sorted(features.partial & scores.keys())),
+        unfinished=tuple(sorted((features.known & scores.keys()) - features.partial - set(used))),
     )
 
 
-def read_store(store: FeatureStore, streams: Sequence[str] | None = None, *, one_grid: bool = False) -> FeatureSet:
-    """The store's videos. ``one_grid``: bring all streams to the segments of the first, by overlap in time.
+def read_store(
+    store: FeatureStore,
+    streams: Sequence[str] | None = None,
+    *,
+    one_grid: bool = False,
+    only: Collection[str] | None = None,
+) -> FeatureSet:
+    """The store's videos, or ``only`` these. ``one_grid``: bring all streams to the segments of the first, by overlap
+    in time.
 
     A video without sound is complete without its audio streams; one whose extraction failed is not.
     """
@@ -67,11 +83,14 @@ def read_store(store: FeatureStore, streams: Sequence[str] | None = None, *, one
     for stream in chosen:
         if stream not in store.streams:
             raise ManifestError(f"{store.path}: no stream {stream!r} in this store; it has {', '.join(store.streams)}")
-    empty = {(end.video_id, end.stream) for end in store.outcomes() if end.kind == "empty"}
+    ends = {(end.video_id, end.stream): end.kind for end in store.outcomes() if end.stream in chosen}
+    empty = {place for place, kind in ends.items() if kind == "empty"}
+    broken = set() if store.partial else {name for (name, _), kind in ends.items() if kind == "partial"}
     complete = {
         name: _streams_of(store, name, chosen)
         for name in store.video_ids
-        if all(store.holds(name, stream) or (name, stream) in empty for stream in chosen)
+        if (only is None or name in only)
+        and all(store.holds(name, stream) or (name, stream) in empty for stream in chosen)
     }
     found = _read_all(store, complete)
     if one_grid:
@@ -82,9 +101,23 @@ def read_store(store: FeatureStore, streams: Sequence[str] | None = None, *, one
         videos={name: video for name, video in placed.items() if video},
         dims={stream: int(entries[stream]["dim"]) for stream in chosen},
         streams={stream: dict(entries[stream]) for stream in chosen},
-        known=frozenset(store.video_ids),
+        known=frozenset(store.video_ids) | broken,
         source=store.path,
+        partial=frozenset(broken),
+        recipe=_recipe(store, chosen),
     )
+
+
+def _recipe(store: FeatureStore, chosen: Sequence[str]) -> Mapping[str, Any] | None:
+    """The store's recipe, if it is the one that made these streams; imported features have none."""
+    recipe = store.manifest["recipe"]
+    return recipe if recipe.get("streams", {}).keys() >= set(chosen) else None
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """``a, b, c and 4 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 _Part = StreamFeatures | Placed

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..manifests.errors import ManifestError
 from ..pipeline.store.reader import FeatureStore
 from .checkpoints import ModelCard, new_network, put_whole, save_checkpoint, to_json
-from .features import LabelledRoutines, label_routines, read_store
+from .features import LabelledRoutines, label_routines, read_store, some
 from .fitting import Fitting, judge, one_thread
 from .labels import Labels, read_labels
 from .metrics import Estimate, bootstrap, mean_squared_error, pearson
@@ -70,6 +70,7 @@ class Report:
     num_videos: int
     without_label: tuple[str, ...]
     without_video: tuple[str, ...]
+    partial: tuple[str, ...]
     unfinished: tuple[str, ...]
     files: tuple[Path, ...] = ()
 
@@ -173,6 +174,7 @@ class _Trainings:
             seed=self._seed,
             num_videos=len(rows),
             made_with={package: version(package) for package in ("arabesque", "torch", "numpy")},
+            recipe=None if self._data.recipe is None else dict(self._data.recipe),
         )
 
 
@@ -186,9 +188,10 @@ def widened_range(scores: np.ndarray) -> tuple[float, float]:
 def _enough(data: LabelledRoutines, store: Path, labels: Labels) -> None:
     count = len(data.routines)
     if count < FEWEST_VIDEOS:
-        missing = f"; no label for {_some(data.without_label)}" if data.without_label else ""
-        missing += f"; no video for {_some(data.without_video)}" if data.without_video else ""
-        missing += f"; not extracted whole: {_some(data.unfinished)}" if data.unfinished else ""
+        missing = f"; no label for {some(data.without_label)}" if data.without_label else ""
+        missing += f"; no video for {some(data.without_video)}" if data.without_video else ""
+        missing += f"; partial, taken with --partial: {some(data.partial)}" if data.partial else ""
+        missing += f"; not extracted whole: {some(data.unfinished)}" if data.unfinished else ""
         raise ManifestError(
             f"{store}: {count} labelled videos, {FEWEST_VIDEOS} are needed to train and hold some out{missing}"
         )
@@ -219,6 +222,7 @@ def _report(predictions: tuple[Prediction, ...], data: LabelledRoutines, target:
         num_videos=len(data.routines),
         without_label=data.without_label,
         without_video=data.without_video,
+        partial=data.partial,
         unfinished=data.unfinished,
     )
 
@@ -232,9 +236,3 @@ def _write(out: Path, network: nn.Module, card: ModelCard, report: Report) -> li
     summary = {name: value for name, value in asdict(report).items() if name not in ("predictions", "files")}
     put_whole(out / "report.json", to_json(summary))
     return [*save_checkpoint(out, network, card), out / "predictions.csv", out / "report.json"]
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    """``a, b, c and 4 more``."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

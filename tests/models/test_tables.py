@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from store_rows import new_store, row
 
 from arabesque.manifests.datasets import load_dataset
 from arabesque.manifests.errors import ManifestError, WeightsError
@@ -15,6 +16,7 @@ from arabesque.models.reproduction import Reproduction
 from arabesque.models.seed_run import SeedResult
 from arabesque.models.table import resolve_settings
 from arabesque.models.tables import load_table
+from arabesque.pipeline.store.writer import StoreWriter
 
 
 @pytest.mark.parametrize("name", ["fisv", "rg"])
@@ -24,11 +26,11 @@ def test_every_row_is_an_experiment_on_its_data_set(name: str) -> None:
     for column in table.columns.values():
         assert column.target in dataset.targets
         assert column.subset is None or column.subset in dataset.subsets
-    for row in table.rows:
-        assert set(row.published) <= set(table.columns)
-        assert set(row.by_column) <= set(table.columns)
+    for line in table.rows:
+        assert set(line.published) <= set(table.columns)
+        assert set(line.by_column) <= set(table.columns)
         for column in table.columns:
-            experiment = row.experiment(column, "validation")
+            experiment = line.experiment(column, "validation")
             resolve_settings(experiment.model, experiment.settings)
             assert experiment.protocol.selection == "validation"
             if experiment.branches is not None:
@@ -160,5 +162,22 @@ def test_a_table_needs_all_videos_of_its_data_set(fisv: tuple[Path, Path], tmp_p
     with np.load(features) as arrays:
         np.savez(tmp_path / "most.npz", **{name: arrays[name] for name in arrays.files if name not in ("7", "450")})  # pyright: ignore[reportArgumentType]
     experiment = experiment_for("fisv", "gdlt", "TES", streams=None, epochs=1)
-    with pytest.raises(ManifestError, match=r"2 of 500 videos of fisv are not there whole \(7, 450\)"):
+    with pytest.raises(ManifestError, match=r"2 of 500 videos of fisv are not there whole \(not there: 7, 450;"):
         train_on_dataset(tmp_path / "most.npz", labels, "fisv", "TES", experiment, (0,), tmp_path / "model")
+
+
+def test_partial_videos_are_named_and_taken_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = load_dataset("mit-skating").model_copy(update={"counts": {}, "random_splits": {"train": 8, "test": 4}})
+    monkeypatch.setattr("arabesque.models.dataset_training.load_dataset", lambda name: dataset)
+    store = new_store(tmp_path / "features")
+    with StoreWriter(store) as writer:
+        for number in range(12):
+            writer.add(row(f"{number}", outcome="partial" if number < 2 else "done"))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "scores.txt").write_text("".join(f"{number} {5 * number}\n" for number in range(12)))
+    experiment = experiment_for("mit-skating", "pooled-svr", "score", streams=("vst",), settings={"cost": 0.01})
+    given = (store, tmp_path / "labels", "mit-skating", "score", experiment, (0,), tmp_path / "model")
+    with pytest.raises(ManifestError, match=r"2 of 12 videos .*\(partial: 0, 1; --partial takes them\)"):
+        train_on_dataset(*given)
+    (report,) = train_on_dataset(*given, partial=True)
+    assert report.num_test == 4
