@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from ..extractors.checkpoints import Weights
 from ..extractors.table import build, extractor_class, resolved_recipe
 from ..manifests.errors import ManifestError, WeightsError
 from ..manifests.recipes import Recipe
+from ..manifests.streams import StreamSpec
 from .decoding.slots import SlotPool
 from .inputs import Inputs, find_videos
 from .keys import settings_digest
@@ -56,22 +57,25 @@ class Extraction:
 
     def __init__(
         self,
-        videos: Path,
+        videos: Path | Sequence[Path],
         recipe: Recipe,
         out: Path,
         *,
+        streams: Sequence[str] | None = None,
         weights: str | None = None,
         options: RunOptions | None = None,
     ) -> None:
+        """``videos``: a folder or file, or several. ``streams``: those of the recipe to extract; all by default."""
         self.options = options or RunOptions()
         self.out = out
-        self.inputs = _inputs(videos)
-        self._root = videos
+        self._roots = [videos] if isinstance(videos, Path) else list(videos)
+        self.inputs = _inputs(self._roots)
         self.recipe = resolved_recipe(recipe)
-        self.weights = _weights(self.recipe, weights)
+        self.streams = {name: self.recipe.streams[name] for name in streams or self.recipe.streams}
+        self.weights = _weights(recipe.name, self.streams, weights)
         self.settings_digests = {
             name: settings_digest(spec, _digests(self.weights[name]), extractor_class(spec.extractor).version)
-            for name, spec in self.recipe.streams.items()
+            for name, spec in self.streams.items()
         }
         _refuse_other_recipe(out, self.recipe)
         self.ledger: Ledger = read_ledger(out, retry_failed=self.options.retry_failed)
@@ -119,14 +123,14 @@ class Extraction:
                 settings_digest=self.settings_digests[name],
                 weight_digests=_digests(self.weights[name]),
             )
-            for name, spec in self.recipe.streams.items()
+            for name, spec in self.streams.items()
         ]
 
     def _clashes(self) -> Iterator[Outcome]:
         for video_id, paths in self.inputs.clashes.items():
             names = ", ".join(path.name for path in paths)
             reason = f"{names} would all be video {video_id!r}; rename or move all but one"
-            for stream in self.recipe.streams:
+            for stream in self.streams:
                 yield Outcome(video_id, stream, "failed", reason, transient=True)
 
     def _write_manifest(self, streams: list[Stream]) -> None:
@@ -144,10 +148,14 @@ class Extraction:
                 "created": earlier.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
                 "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
                 "streams": known | described,
-                "inputs": {"folder": str(self._root.resolve()), "videos": len(self.inputs.videos)},
+                "inputs": {"folder": self._folder(), "videos": len(self.inputs.videos)},
                 "made_with": self._made_with(),
             },
         )
+
+    def _folder(self) -> str:
+        """Where the videos come from; nothing where that is several places."""
+        return str(self._roots[0].resolve()) if len(self._roots) == 1 else ""
 
     def _made_with(self) -> dict[str, str]:
         packages = ("arabesque", "torch", "torchvision", "numpy", "av")
@@ -158,23 +166,24 @@ class Extraction:
         }
 
 
-def _weights(recipe: Recipe, override: str | None) -> dict[str, dict[str, Weights]]:
+def _weights(recipe: str, streams: Mapping[str, StreamSpec], override: str | None) -> dict[str, dict[str, Weights]]:
     """Stream → role → checkpoint; `WeightsError` names the first that is missing and how to get them all."""
     try:
-        return {name: resolve_weights(spec.weights, override) for name, spec in recipe.streams.items()}
+        return {name: resolve_weights(spec.weights, override) for name, spec in streams.items()}
     except WeightsError as error:
-        hint = f"`arabesque weights fetch --recipe {recipe.name}` gets all that this recipe needs"
+        hint = f"`arabesque weights fetch --recipe {recipe}` gets all that this recipe needs"
         raise WeightsError(f"{error}; {hint}") from error
 
 
-def _inputs(videos: Path) -> Inputs:
+def _inputs(roots: Sequence[Path]) -> Inputs:
     try:
-        inputs = find_videos(videos)
-    except FileNotFoundError:
-        raise ManifestError(f"{videos}: there is no such folder or file; check the path") from None
+        inputs = find_videos(*roots)
+    except FileNotFoundError as error:
+        raise ManifestError(f"{error}: there is no such folder or file; check the path") from None
     if not inputs.videos and not inputs.clashes:
         others = f" among its {inputs.num_other_files} files" if inputs.num_other_files else ""
-        raise ManifestError(f"{videos}: no videos in it{others}; give a folder that holds .mp4, .avi, .webm, … files")
+        where = ", ".join(map(str, roots))
+        raise ManifestError(f"{where}: no videos in it{others}; give a folder that holds .mp4, .avi, .webm, … files")
     return inputs
 
 

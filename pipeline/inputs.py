@@ -25,27 +25,34 @@ class Inputs:
     """Files without a video suffix; hidden files are not counted."""
 
 
-def find_videos(root: Path) -> Inputs:
-    """All videos below a folder, links followed, or the one file that ``root`` is.
+def find_videos(*roots: Path) -> Inputs:
+    """All videos below folders, links followed, and the files among ``roots``; an id counts from its own root.
 
-    Raises `FileNotFoundError` where there is nothing at ``root``.
+    Raises `FileNotFoundError`, which names the root, where there is nothing at one.
     """
+    claims: defaultdict[str, set[Path]] = defaultdict(set)
+    others = 0
+    for root in roots:
+        files, videos = _files_at(root)
+        others += len(files) - len(videos)
+        folder = root if root.is_dir() else root.parent
+        for path in videos:
+            claims[video_id(path, folder)].add(path)
+    return Inputs(
+        videos=tuple(VideoFile(name, *paths) for name, paths in sorted(claims.items()) if len(paths) == 1),
+        clashes={name: tuple(sorted(paths)) for name, paths in sorted(claims.items()) if len(paths) > 1},
+        num_other_files=others,
+    )
+
+
+def _files_at(root: Path) -> tuple[list[Path], list[Path]]:
+    """All files that are not hidden, and those of them that are videos; a file that was named is one in any case."""
     if root.is_dir():
         files = [path for path in _files_below(root) if not path.name.startswith(".")]
-        videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    elif os.path.lexists(root):
-        files = videos = [root]
-        root = root.parent
-    else:
+        return files, [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    if not os.path.lexists(root):
         raise FileNotFoundError(root)
-    claims: defaultdict[str, list[Path]] = defaultdict(list)
-    for path in videos:
-        claims[video_id(path, root)].append(path)
-    return Inputs(
-        videos=tuple(VideoFile(name, paths[0]) for name, paths in sorted(claims.items()) if len(paths) == 1),
-        clashes={name: tuple(sorted(paths)) for name, paths in sorted(claims.items()) if len(paths) > 1},
-        num_other_files=len(files) - len(videos),
-    )
+    return [root], [root]
 
 
 def video_id(path: Path, root: Path) -> str:
