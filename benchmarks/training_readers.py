@@ -1,0 +1,153 @@
+"""How fast training reads features: one ``.npy`` file per video, and a store in its four ways.
+
+python benchmarks/training_readers.py [--videos 512] [--out results.json]
+
+Draws features of 130 segments and 1,024 numbers, float32 of float16 precision (how published features come, and how a
+store packs them), writes them both ways below a temporary folder, and reads every video once, in random order, padded
+into batches of 32. The disk's cache is warm for all: what is compared is the work of the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from arabesque.pipeline.keys import row_key
+from arabesque.pipeline.records import FeatureRow, Outcome
+from arabesque.pipeline.store import AlignedSamples, FeatureStore, collate_padded
+from arabesque.pipeline.store.compaction import compact
+from arabesque.pipeline.store.manifest import write_manifest
+from arabesque.pipeline.store.streamed_samples import StreamedSamples
+from arabesque.pipeline.store.writer import StoreWriter
+
+SEGMENTS, DIM, BATCH = 130, 1024, 32
+SETTINGS = "0" * 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=512)
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_both(root, arguments.videos)
+        results = [measure(name, make, arguments.videos) for name, make in readers(root).items()]
+        sizes = {name: size_mb(root / name) for name in ("npy", "store")}
+    one_by_one = results[0]["videos_per_s"]
+    print(
+        f"{arguments.videos} videos of [{SEGMENTS}, {DIM}]; .npy {sizes['npy']:.0f} MB, store {sizes['store']:.0f} MB"
+    )
+    print(f"{'reader':46}{'videos/s':>10}{'ratio':>8}{'set-up s':>10}")
+    for result in results:
+        ratio = result["videos_per_s"] / one_by_one
+        print(f"{result['reader']:46}{result['videos_per_s']:10.0f}{ratio:8.2f}{result['set_up_s']:10.2f}")
+    if arguments.out is not None:
+        machine = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+        arguments.out.write_text(json.dumps({**machine, "size_mb": sizes, "results": results}, indent=1) + "\n")
+
+
+def write_both(root: Path, count: int) -> None:
+    store, plain = root / "store", root / "npy"
+    plain.mkdir()
+    entry = {"settings_digest": SETTINGS, "dim": DIM, "extractor_version": 1, "weights": {}}
+    write_manifest(store, {"format": 1, "recipe": {"name": "benchmark"}, "streams": {"vst": entry}, "made_with": {}})
+    generator = np.random.default_rng(0)
+    starts = np.arange(SEGMENTS) * 1.28
+    with StoreWriter(store) as writer:
+        for number in range(count):
+            name = f"v{number:05d}"
+            values = generator.standard_normal((SEGMENTS, DIM), np.float32).astype(np.float16).astype(np.float32)
+            np.save(plain / f"{name}.npy", values)
+            digest = f"{number:064x}"
+            key = row_key(digest, SETTINGS)
+            writer.add(FeatureRow(name, "vst", key, digest, SETTINGS, "done", values, starts, starts + 1.28, {}))
+            end = Outcome(name, "vst", "done", key=key, content_digest=digest, settings_digest=SETTINGS)
+            writer.add_outcome(end)
+    compact(store, writer.writer_id)
+
+
+class OneFilePerVideo(Dataset[dict[str, Any]]):
+    """What everyone writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(folder.glob("*.npy"))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.from_numpy(np.load(self.paths[index]))
+
+
+def readers(root: Path) -> dict[str, Callable[[], Iterable[Any]]]:
+    def samples(**options: Any) -> AlignedSamples:
+        return AlignedSamples(FeatureStore(root / "store"), ["vst"], **options)
+
+    def plain(workers: int = 0) -> Iterable[Any]:
+        files = OneFilePerVideo(root / "npy")
+        return DataLoader(files, BATCH, shuffle=True, collate_fn=torch.stack, num_workers=workers)
+
+    def shuffled(source: AlignedSamples, workers: int = 0) -> Iterable[Any]:
+        return DataLoader(source, BATCH, shuffle=True, collate_fn=collate_padded, num_workers=workers)
+
+    def streamed(workers: int = 0) -> Iterable[Any]:
+        return DataLoader(StreamedSamples(samples()), BATCH, collate_fn=collate_padded, num_workers=workers)
+
+    return {
+        ".npy files one by one": plain,
+        ".npy files one by one, 2 workers": lambda: plain(2),
+        "AlignedSamples, any order": lambda: shuffled(samples()),
+        "AlignedSamples, in memory": lambda: shuffled(samples(in_memory=True)),
+        "StreamedSamples": streamed,
+        "StreamedSamples, 2 workers": lambda: streamed(2),
+        "models.routines (a scoring model's own), in memory": lambda: routines(root / "store"),
+    }
+
+
+def routines(store: Path) -> Iterable[Any]:
+    """As `arabesque train` reads: one padded tensor, cut into batches by index."""
+    from arabesque.models.features import read_store
+    from arabesque.models.routines import stack_routines
+
+    found = read_store(FeatureStore(store))
+    held = stack_routines(found.videos, found.dims)
+
+    class Batches:
+        def __iter__(self) -> Iterator[Any]:
+            return (held.whole(rows) for rows in torch.randperm(len(held)).split(BATCH))
+
+    return Batches()
+
+
+def measure(name: str, make: Callable[[], Iterable[Any]], count: int) -> dict[str, Any]:
+    """The best of three passes; setting up (listing, reading into memory) apart."""
+    began = time.perf_counter()
+    reader = make()
+    set_up_s = time.perf_counter() - began
+    passes = []
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in reader:
+            pass
+        passes.append(time.perf_counter() - began)
+    return {"reader": name, "videos_per_s": count / min(passes), "set_up_s": set_up_s}
+
+
+def size_mb(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+if __name__ == "__main__":
+    main()
