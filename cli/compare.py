@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +13,9 @@ import typer
 from .import_features import FORMAT_HELP, NAME_HELP, TRUST_HELP, show_files, stream_labels
 
 if TYPE_CHECKING:
-    from ..pipeline.exchange.comparing import Comparison, Pairing
+    from ..pipeline.exchange.comparing import Comparison, Pairing, Verdict
 
-MAX_LINES = 20
+MAX_LINES = 10
 
 
 def compare(
@@ -38,10 +37,13 @@ def compare(
 ) -> None:
     """Compare two sets of features, video by video and stream by stream, and say why they differ.
 
+    The last line is SAME or DIFFERENT. Each video is diagnosed by itself; those of a stream that differ are diagnosed
+    together as well, where a cause shows that one video cannot tell from chance.
+
     Exit status: 0 the same, 3 different (videos on one side only included), 1 a file is damaged or not trusted, 2 wrong
     usage.
     """
-    from ..pipeline.exchange.comparing import compared, paired
+    from ..pipeline.exchange.comparing import compared, paired, verdicts
     from ..pipeline.exchange.feature_files import of_stream, opened
 
     labels = stream_labels(name)
@@ -55,22 +57,40 @@ def compare(
         for one in compared(pairing.pairs, tolerance):
             found.append(one)
             on_pair(len(found), len(pairing.pairs))
+        found_by_stream = verdicts(pairing.pairs, found, tolerance)
     same = all(one.same for one in found) and (common or not (pairing.only_a or pairing.only_b))
     if as_json:
-        typer.echo(json.dumps(_report(pairing, found, tolerance, same=same), indent=2, ensure_ascii=False))
+        report = _report(pairing, found, found_by_stream, tolerance, same=same)
+        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        _print(pairing, found, tolerance, None if all_pairs else MAX_LINES)
+        _print(pairing, found, found_by_stream, tolerance, None if all_pairs else MAX_LINES)
+        print("SAME" if same else "DIFFERENT")
     raise typer.Exit(0 if same else 3)
 
 
-def _report(pairing: Pairing, found: Sequence[Comparison], tolerance: float, *, same: bool) -> dict[str, Any]:
+def _report(
+    pairing: Pairing, found: Sequence[Comparison], streams: Sequence[Verdict], tolerance: float, *, same: bool
+) -> dict[str, Any]:
     return {
         "same": same,
         "tolerance": tolerance,
-        "findings": _findings(found),
+        "streams": [_stream(one) for one in streams],
         "only_in_a": [list(name) for name in pairing.only_a],
         "only_in_b": [list(name) for name in pairing.only_b],
         "pairs": [_pair(one) for one in found],
+    }
+
+
+def _stream(one: Verdict) -> dict[str, Any]:
+    return {
+        "stream": one.stream,
+        "videos": one.num_videos,
+        "different": one.num_different,
+        "largest_relative_error": one.largest_error,
+        "diagnosis": one.finding.name if one.finding else None,
+        "explanation": one.finding.sentence if one.finding else None,
+        "videos_taken_together": one.num_together,
+        "diagnoses_of_videos": dict(one.diagnoses),
     }
 
 
@@ -91,29 +111,36 @@ def _pair(one: Comparison) -> dict[str, Any]:
     }
 
 
-def _findings(found: Sequence[Comparison]) -> dict[str, dict[str, int]]:
-    """Stream → how many videos have which diagnosis, the most frequent first."""
-    counts: dict[str, Counter[str]] = {}
-    for one in found:
-        counts.setdefault(one.stream, Counter())[_diagnosis(one)] += 1
-    return {stream: dict(names.most_common()) for stream, names in counts.items()}
-
-
-def _print(pairing: Pairing, found: Sequence[Comparison], tolerance: float, most: int | None) -> None:
+def _print(
+    pairing: Pairing, found: Sequence[Comparison], streams: Sequence[Verdict], tolerance: float, most: int | None
+) -> None:
     different = [one for one in found if not one.same]
     shown = found if most is None else different[:most]
     if shown:
         _print_table(shown, tolerance)
     if most is not None and len(different) > most:
         print(f"… the first {most} of {len(different)} that differ; --all shows every video, --json everything")
-    for stream, counts in _findings(found).items():
-        print(f"{stream or 'features'}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
-        for name in counts:
-            example = next((one for one in different if (one.stream, _diagnosis(one)) == (stream, name)), None)
-            if example is not None and example.finding is not None:
-                print(f"  {name}, as in {example.video_id!r}: {example.finding.sentence}")
+    for one in streams:
+        _print_stream(one, different, tolerance)
     for side, names in (("A", pairing.only_a), ("B", pairing.only_b)):
         _print_lone(side, names, most)
+
+
+def _print_stream(stream: Verdict, different: Sequence[Comparison], tolerance: float) -> None:
+    name, error = stream.stream or "features", stream.largest_error
+    if stream.finding is None:
+        print(f"{name}: {stream.num_videos} same, to {error:.1e} of the largest number (allowed: {tolerance:g})")
+        return
+    told = ", ".join(f"{count} {diagnosis}" for diagnosis, count in stream.diagnoses.items())
+    print(f"{name}: {stream.num_different} of {stream.num_videos} differ: {told}")
+    if stream.num_together > 1:
+        print(f"  together ({stream.num_together} of them): {stream.finding.name}. {stream.finding.sentence}")
+    for diagnosis in stream.diagnoses:
+        if stream.num_together > 1 and diagnosis in (stream.finding.name, "unexplained"):
+            continue
+        example = next(one for one in different if (one.stream, _diagnosis(one)) == (stream.stream, diagnosis))
+        if example.finding is not None:
+            print(f"  {diagnosis}, as in {example.video_id!r}: {example.finding.sentence}")
 
 
 def _print_table(shown: Sequence[Comparison], tolerance: float) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...manifests.errors import ManifestError
-from .diagnosing import as_rows, diagnose
+from .diagnosing import as_rows, diagnose, diagnose_together
 from .feature_arrays import FeatureArray
 from .row_distances import Finding, cosines, relative_error
+
+MAX_POOLED = 32
+"""Videos whose evidence is put together: some thousand rows, which tell as much as all of them."""
+_NO_EVIDENCE = ("not-finite", "other-dim")
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,22 @@ class Comparison:
         return self.finding is None
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """One stream over all its videos."""
+
+    stream: str
+    num_videos: int
+    num_different: int
+    diagnoses: Mapping[str, int]
+    """Of the videos that differ, taken one by one: diagnosis → videos, the most frequent first."""
+    largest_error: float | None
+    """Relative; None where no two arrays could be compared."""
+    finding: Finding | None
+    """Of the videos that differ, taken together; None where none does."""
+    num_together: int
+
+
 def paired(a: Sequence[FeatureArray], b: Sequence[FeatureArray]) -> Pairing:
     """Matched by video id and stream; a side whose files do not say their stream takes the other's only one.
 
@@ -69,6 +90,42 @@ def compared(pairs: Sequence[tuple[FeatureArray, FeatureArray]], tolerance: floa
     """Pair by pair; ``tolerance`` bounds the relative error of the same. StoreError for a damaged file."""
     for one, other in pairs:
         yield _comparison(one, other, tolerance)
+
+
+def verdicts(
+    pairs: Sequence[tuple[FeatureArray, FeatureArray]], found: Sequence[Comparison], tolerance: float
+) -> list[Verdict]:
+    """One for each stream; ``found`` is what `compared` said of ``pairs``. Reads some of the arrays once more."""
+    return [
+        _verdict([(pair, one) for pair, one in zip(pairs, found, strict=True) if one.stream == stream], tolerance)
+        for stream in dict.fromkeys(one.stream for one in found)
+    ]
+
+
+def _verdict(of_stream: Sequence[tuple[tuple[FeatureArray, FeatureArray], Comparison]], tolerance: float) -> Verdict:
+    different = [(pair, one) for pair, one in of_stream if not one.same]
+    counts = Counter(one.finding.name for _, one in different if one.finding)
+    errors = [one.relative_error for _, one in of_stream if one.relative_error is not None]
+    telling = [pair for pair, one in different if one.finding and one.finding.name not in _NO_EVIDENCE]
+    chosen = _spread(telling or [pair for pair, _ in different])
+    return Verdict(
+        stream=of_stream[0][1].stream,
+        num_videos=len(of_stream),
+        num_different=len(different),
+        diagnoses=dict(counts.most_common()),
+        largest_error=max(errors, default=None),
+        finding=diagnose_together([(a.load(), b.load()) for a, b in chosen], tolerance) if chosen else None,
+        num_together=len(chosen),
+    )
+
+
+def _spread(
+    pairs: Sequence[tuple[FeatureArray, FeatureArray]],
+) -> Sequence[tuple[FeatureArray, FeatureArray]]:
+    """At most `MAX_POOLED` of them, from the first to the last."""
+    if len(pairs) <= MAX_POOLED:
+        return pairs
+    return [pairs[index] for index in np.linspace(0, len(pairs) - 1, MAX_POOLED).round().astype(int)]
 
 
 def _named_like(arrays: Sequence[FeatureArray], others: Sequence[FeatureArray]) -> Sequence[FeatureArray]:

@@ -1,63 +1,86 @@
 """Rows of two arrays that stand for other stretches of the video: cut off, padded, shifted, or of another length.
 
-A and B are ``float64 [segments, dim]``.
+Every test is over one video or several, which then have the shift, the rate or the policy in common.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from .row_distances import Array, Finding, agree
+from .row_distances import Array, Finding, Pair, agree
 
 # Measured with I3D on a real clip: rows over other frames of the same moment correlate by .55 (half the frame rate),
 # .64 (segments twice as long) and .87 (a shift of a frame), rows of other moments by .28 at most.
 _ALIKE = 0.4
 _SIGMAS = 4.0
-_MIN_ROWS = 8
+_MIN_VOTES = 8
 
 
-def exact_alignment(a: Array, b: Array, tolerance: float) -> Finding | None:
+def exact_alignment(pairs: Sequence[Pair], tolerance: float) -> Finding | None:
     """Rows that are the same ones, a few places on: cut off, padded, or shifted by whole segments."""
-    num_common = min(len(a), len(b))
-    if len(a) != len(b) and agree(a[:num_common], b[:num_common], tolerance):
-        longer, shorter = ("A", "B") if len(a) > len(b) else ("B", "A")
-        surplus = abs(len(a) - len(b))
-        if surplus == 1:
-            return Finding("remainder", f"{longer} has one segment more, the others agree: it pads the remainder")
-        return Finding("truncated", f"{shorter} ends {surplus} segments before {longer}; until then they agree")
-    if agree(a, b, tolerance):  # where all segments are alike, any shift would do
+    if all(len(a) != len(b) and agree(*_begun(a, b), tolerance) for a, b in pairs) and (found := _cut(pairs)):
+        return found
+    if all(agree(a, b, tolerance) for a, b in pairs):  # where all segments are alike, any shift would do
         return None
-    limit = tolerance * max(float(np.abs(a).max()), float(np.abs(b).max()))
-    for lag in _lags(len(a), len(b)):
-        part_a, part_b = _shifted(a, b, lag)
-        if np.abs(part_a[0] - part_b[0]).max() <= limit and np.abs(part_a - part_b).max() <= limit:
+    for lag in _lags(pairs):
+        if all(_agree_shifted(a, b, lag, tolerance) for a, b in pairs):
             return _lag_finding(lag, "the segments that overlap agree")
     return None
 
 
-def other_alignment(a: Array, b: Array) -> Finding | None:
+def other_alignment(pairs: Sequence[Pair]) -> Finding | None:
     """Segments over other frames: their features are alike, never equal."""
-    if min(len(a), len(b)) < 4:
+    pairs = [(a, b) for a, b in pairs if min(len(a), len(b)) >= 4]
+    if not pairs:
         return None
-    if abs(len(a) - len(b)) <= 1:
-        return _near_lag(a, b) or _fraction(a, b)
-    longer, shorter = (a, b) if len(a) > len(b) else (b, a)
-    resampled = _alikeness(_resampled(longer, len(shorter)), shorter)
-    return _near_lag(a, b, resampled) or _other_length(a, b, resampled)
+    if all(abs(len(a) - len(b)) <= 1 for a, b in pairs):
+        return _near_lag(pairs) or _fraction(pairs)
+    resampled = _alikeness([_resampled(a, b) for a, b in pairs])
+    return _near_lag(pairs, resampled) or _other_length(pairs, resampled)
 
 
-def _lags(num_a: int, num_b: int) -> list[int]:
-    """Shifts under which at least half of the shorter side overlaps, small ones first."""
-    half = max(1, min(num_a, num_b) // 2)
-    every = range(half - num_a, num_b - half + 1)
-    return sorted((lag for lag in every if lag), key=abs)
+def _begun(a: Array, b: Array) -> Pair:
+    length = min(len(a), len(b))
+    return a[:length], b[:length]
 
 
-def _shifted(a: Array, b: Array, lag: int) -> tuple[Array, Array]:
+def _cut(pairs: Sequence[Pair]) -> Finding | None:
+    """What is said of rows that agree until one side ends; None where that is now the one and now the other."""
+    surplus = [len(a) - len(b) for a, b in pairs]
+    if min(surplus) < 0 < max(surplus):
+        return None
+    longer, shorter = ("A", "B") if surplus[0] > 0 else ("B", "A")
+    if {abs(more) for more in surplus} == {1}:
+        return Finding("remainder", f"{longer} has one segment more, the others agree: it pads the remainder")
+    return Finding("truncated", f"{shorter} ends {_span(surplus)} segments before {longer}; until then they agree")
+
+
+def _span(counts: Sequence[int]) -> str:
+    least, most = min(map(abs, counts)), max(map(abs, counts))
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def _lags(pairs: Sequence[Pair]) -> list[int]:
+    """Shifts under which at least half of each video's shorter side overlaps, small ones first."""
+    halves = [max(1, min(len(a), len(b)) // 2) for a, b in pairs]
+    first = max(half - len(a) for half, (a, _) in zip(halves, pairs, strict=True))
+    last = min(len(b) - half for half, (_, b) in zip(halves, pairs, strict=True))
+    return sorted((lag for lag in range(first, last + 1) if lag), key=abs)
+
+
+def _shifted(a: Array, b: Array, lag: int) -> Pair:
     """The overlap of A's segment i with B's segment i + lag."""
     start_a, start_b = max(0, -lag), max(0, lag)
     length = min(len(a) - start_a, len(b) - start_b)
     return a[start_a : start_a + length], b[start_b : start_b + length]
+
+
+def _agree_shifted(a: Array, b: Array, lag: int, tolerance: float) -> bool:
+    limit = tolerance * max(float(np.abs(a).max()), float(np.abs(b).max()))
+    part_a, part_b = _shifted(a, b, lag)
+    return bool(np.abs(part_a[0] - part_b[0]).max() <= limit and np.abs(part_a - part_b).max() <= limit)
 
 
 def _lag_finding(lag: int, proof: str) -> Finding:
@@ -66,57 +89,69 @@ def _lag_finding(lag: int, proof: str) -> Finding:
     return Finding("lag", f"{side} is {abs(lag)} {many} late; then {proof}")
 
 
-def _near_lag(a: Array, b: Array, rival: float = -1.0) -> Finding | None:
+def _near_lag(pairs: Sequence[Pair], rival: float = -1.0) -> Finding | None:
     """Whole segments; ``rival``: how alike rows are under another explanation, which this one must surpass."""
-    alike = _directions(a) @ _directions(b).T
-    here = float(np.trace(alike)) / min(len(a), len(b))
-    ratings = {lag: float(np.diagonal(alike, lag).mean()) for lag in _lags(len(a), len(b))}
+    alike = [_directions(a) @ _directions(b).T for a, b in pairs]
+
+    def rating(lag: int) -> float:
+        return float(np.mean(np.concatenate([np.diagonal(each, lag) for each in alike])))
+
+    here = rating(0)
+    ratings = {lag: rating(lag) for lag in _lags(pairs)}
     best = max(ratings, key=lambda lag: ratings[lag], default=0)
     if not best or ratings[best] < max(_ALIKE, rival) or 1 - ratings[best] > 0.5 * (1 - here):
         return None
     return _lag_finding(best, f"rows correlate by {ratings[best]:.3f}, against {here:.3f} as they stand")
 
 
-def _fraction(a: Array, b: Array) -> Finding | None:
+def _fraction(pairs: Sequence[Pair]) -> Finding | None:
     """Part of a segment's shift: half of a remainder, left out at the head by one and not by the other.
 
     B's row is then nearer to A's next row than to its previous one, or the other way round, time after time; noise of
-    its own would bring it no nearer to either.
+    its own would bring it no nearer to either. Rows of one video resemble each other: with videos enough, each counts
+    once.
     """
-    length = min(len(a), len(b))
-    a, b = a[:length], b[:length]
-    if length < _MIN_ROWS + 2 or _alikeness(a, b) < _ALIKE:
+    pairs = [_begun(a, b) for a, b in pairs]
+    if _alikeness(pairs) < _ALIKE:
         return None
-    across = a[2:] - a[:-2]
-    pulls = ((b - a)[1:-1] * across).sum(axis=1)
-    shift = float(pulls.sum() / ((across**2).sum() / 2 or 1.0))
-    chance = float(pulls.std(ddof=1) / np.sqrt(len(pulls)))
-    if abs(float(pulls.mean())) < _SIGMAS * chance or not 0.02 < abs(shift) < 0.75:
+    pulls = [((b - a)[1:-1] * (a[2:] - a[:-2])).sum(axis=1) for a, b in pairs]
+    whole = sum(float(((a[2:] - a[:-2]) ** 2).sum()) for a, _ in pairs)
+    shift = 2 * float(sum(pull.sum() for pull in pulls)) / (whole or 1.0)
+    votes = np.array([pull.mean() for pull in pulls]) if len(pulls) >= _MIN_VOTES else np.concatenate(pulls)
+    if len(votes) < _MIN_VOTES:
+        return None
+    chance = float(votes.std(ddof=1) / np.sqrt(len(votes)))
+    if abs(float(votes.mean())) < _SIGMAS * chance or not 0.02 < abs(shift) < 0.75:
         return None
     late, early = ("B", "A") if shift > 0 else ("A", "B")
     begins = f"{late}'s segments begin about {abs(shift):.2f} of a segment after {early}'s"
     return Finding("remainder", f"{begins}: one leaves half of the remainder out at the head")
 
 
-def _other_length(a: Array, b: Array, resampled: float) -> Finding | None:
+def _other_length(pairs: Sequence[Pair], resampled: float) -> Finding | None:
     """The same beginning, or the same whole in other steps: whichever brings the rows nearer."""
-    length = min(len(a), len(b))
-    begun = _alikeness(a[:length], b[:length])
+    begun = _alikeness([_begun(a, b) for a, b in pairs])
     if max(begun, resampled) < _ALIKE:
         return None
+    num_a, num_b = sum(len(a) for a, _ in pairs), sum(len(b) for _, b in pairs)
+    surplus = [len(a) - len(b) for a, b in pairs]
     if begun > resampled:
-        names = ("A", "B") if len(a) < len(b) else ("B", "A")
-        ends = f"{names[0]} ends {abs(len(a) - len(b))} segments before {names[1]}"
+        names = ("A", "B") if num_a < num_b else ("B", "A")
+        ends = f"{names[0]} ends {_span(surplus)} segments before {names[1]}"
         return Finding("truncated", f"{ends}; until then rows correlate by {begun:.3f}")
     return Finding(
         "frame-rate",
-        f"{len(a)} segments against {len(b)} (ratio {len(a) / len(b):.3g}) over the same time; resampled, rows "
+        f"{num_a} segments against {num_b} (ratio {num_a / num_b:.3g}) over the same time; resampled, rows "
         f"correlate by {resampled:.3f}: another frame rate, segment length or step",
     )
 
 
-def _resampled(rows: Array, length: int) -> Array:
-    """``length`` averages over equal shares of the time that the rows cover."""
+def _resampled(a: Array, b: Array) -> Pair:
+    """The longer side as averages over equal shares of the time that its rows cover, as many as the shorter has."""
+    return (_averages(a, len(b)), b) if len(a) > len(b) else (a, _averages(b, len(a)))
+
+
+def _averages(rows: Array, length: int) -> Array:
     edges = np.linspace(0, len(rows), length + 1)
     sums = np.vstack([np.zeros(rows.shape[1]), np.cumsum(rows, axis=0)])
     whole = np.minimum(edges.astype(int), len(rows) - 1)
@@ -124,8 +159,8 @@ def _resampled(rows: Array, length: int) -> Array:
     return np.diff(at_edges, axis=0) / (len(rows) / length)
 
 
-def _alikeness(a: Array, b: Array) -> float:
-    return float((_directions(a) * _directions(b)).sum(axis=1).mean())
+def _alikeness(pairs: Sequence[Pair]) -> float:
+    return float(np.mean(np.concatenate([(_directions(a) * _directions(b)).sum(axis=1) for a, b in pairs])))
 
 
 def _directions(rows: Array) -> Array:

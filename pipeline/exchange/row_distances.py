@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Pair = tuple[Array, Array]
+"""One video's rows, A's and B's."""
 Cause = Literal[
     "halves",
     "lag",

@@ -72,7 +72,7 @@ def test_differences_are_named_and_told_by_the_status(source: Path, tmp_path: Pa
     other = tmp_path / "other.npz"
     np.savez(other, Ball_001=features(1)[2:], Ball_003=features(3))
     found = run("compare", source, other, "--stream", "vst", status=3)
-    assert "vst: 1 lag\n  lag, as in 'Ball_001': A is 2 segments late" in found.stdout
+    assert "vst: 1 of 1 differ: 1 lag\n  lag, as in 'Ball_001': A is 2 segments late" in found.stdout
     assert "only in A, 1: Ball_002 vst" in found.stdout
     assert "only in B, 1: Ball_003 vst" in found.stdout
 
@@ -88,7 +88,9 @@ def test_json_tells_everything(source: Path, tmp_path: Path):
     np.savez(other, Ball_001=features(1), Ball_002=features(2).astype(np.float32) * 2)
     found = json.loads(run("compare", source, other, "--json", status=3).stdout)
     assert (found["same"], found["only_in_a"]) == (False, [])
-    assert found["findings"] == {"": {"same": 1, "normalisation": 1}}
+    [stream] = found["streams"]
+    assert (stream["videos"], stream["different"], stream["diagnosis"]) == (2, 1, "normalisation")
+    assert stream["diagnoses_of_videos"] == {"normalisation": 1}
     first, second = found["pairs"]
     assert (first["same"], first["cosine_min"], first["relative_error"]) == (True, pytest.approx(1), 0)
     assert second["diagnosis"] == "normalisation"

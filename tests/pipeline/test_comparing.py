@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from arabesque.manifests.errors import ManifestError
-from arabesque.pipeline.exchange.comparing import compared, paired
+from arabesque.pipeline.exchange.comparing import MAX_POOLED, compared, paired, verdicts
 from arabesque.pipeline.exchange.feature_arrays import FeatureArray
 
 
@@ -88,3 +88,25 @@ def test_halves_are_compared_by_their_mean():
     found = compare_one(np.stack([a + 1, a - 1], axis=1), a)
     assert found.relative_error == pytest.approx(0, abs=1e-6)
     assert found.finding.name == "halves"
+
+
+def test_a_stream_is_judged_over_all_its_videos():
+    quiet = features(7) * 2
+    quiet[0, 0] = np.nan
+    pairs = [(array(f"late {k}", features(k)[1:]), array(f"late {k}", features(k)[:-1])) for k in range(40)]
+    pairs += [(array(f"same {k}", features(k)), array(f"same {k}", features(k))) for k in range(5)]
+    pairs += [(array("holed", features(7)), array("holed", quiet))]
+    pairs += [(array("1", features(), "ast"), array("1", features(), "ast"))]
+    late, same = verdicts(pairs, list(compared(pairs, 1e-4)), 1e-4)
+    assert (late.stream, late.num_videos, late.num_different) == ("vst", 46, 41)
+    assert late.diagnoses == {"lag": 40, "not-finite": 1}
+    assert late.finding.name == "lag"
+    assert late.finding.sentence.startswith("B is 1 segment late")
+    assert late.num_together == MAX_POOLED
+    assert (same.stream, same.num_different, same.finding, same.largest_error) == ("ast", 0, None, 0)
+
+
+def test_a_stream_whose_numbers_cannot_be_compared_is_judged_all_the_same():
+    pairs = [(array(str(k), features(k)), array(str(k), features(k)[:, :3])) for k in range(2)]
+    [verdict] = verdicts(pairs, list(compared(pairs, 1e-4)), 1e-4)
+    assert (verdict.finding.name, verdict.largest_error) == ("other-dim", None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arabesque.pipeline.exchange.diagnosing import diagnose
+from arabesque.pipeline.exchange.diagnosing import diagnose, diagnose_together
 from arabesque.pipeline.exchange.row_distances import cosines, relative_error
 
 DIM = 24
@@ -200,6 +200,70 @@ def test_a_small_disturbance_that_moves_slowly_is_no_shift():
 def test_constant_features_have_no_lag():
     still = np.tile(RNG.normal(size=DIM), (10, 1)).astype(np.float32)
     assert diagnose(still, still.astype(np.float16)).name == "float16"
+
+
+def short_videos(count: int, length: int = 6) -> list[NDArray]:
+    """Too short for most causes to be told from chance."""
+    return [frames(seed)[: length * LENGTH + LENGTH] for seed in range(count)]
+
+
+SCALE, SHIFT = RNG.uniform(0.3, 3, size=DIM), RNG.normal(size=DIM) * 0.02
+TOGETHER: dict[str, tuple[str, list[tuple[NDArray, NDArray]]]] = {
+    "half of the remainder at the head": (
+        "remainder",
+        [(network(video[:-LENGTH]), network(video[:-LENGTH], first=7)[:6]) for video in short_videos(12)],
+    ),
+    "other statistics": ("normalisation", [(a, a * SCALE) for a in map(network, short_videos(12))]),
+    "an offset, with noise": (
+        "constant-offset",
+        [(a[:3], (a + SHIFT + RNG.normal(size=a.shape) * 0.005)[:3]) for a in map(network, short_videos(12))],
+    ),
+    "late by 1, other decoder": (
+        "lag",
+        [(a[1:], a[:-1] + RNG.normal(size=a[1:].shape) * 0.01) for a in map(network, short_videos(12))],
+    ),
+    "half the frame rate": (
+        "frame-rate",
+        [(network(video, length=16), network(video)) for video in short_videos(12)],
+    ),
+    "noise": ("unexplained", [(a, a + RNG.normal(size=a.shape) * 0.1) for a in map(network, short_videos(32))]),
+    "other videos": ("unexplained", [(network(frames(k)), network(frames(k + 50))) for k in range(32)]),
+    "two causes": (
+        "unexplained",
+        [(a[1:], a[:-1]) if k % 2 else (a[1:], a[1:] * SCALE) for k, a in enumerate(map(network, short_videos(12)))],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_videos_tell_together_what_none_tells_alone(name: str):
+    cause, pairs = TOGETHER[name]
+    found = diagnose_together(pairs)
+    assert found.name == cause, found.sentence
+
+
+@pytest.mark.parametrize("name", ["half of the remainder at the head", "an offset, with noise"])
+def test_short_videos_alone_leave_it_open(name: str):
+    assert {diagnose(a, b).name for a, b in TOGETHER[name][1]} == {"unexplained"}
+
+
+def test_noise_in_many_videos_is_never_explained():
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        lengths = rng.integers(4, 12, size=rng.integers(2, 33))
+        videos = [(rng.normal(size=(n, DIM)), rng.normal(size=(n + rng.integers(0, 3), DIM))) for n in lengths]
+        assert diagnose_together(videos).name == "unexplained"
+
+
+def test_slow_disturbances_of_many_videos_are_no_shift():
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        videos = [slow(rng, 14, 12, 40) for _ in range(16)]
+        names = {
+            diagnose_together([(video, video + 0.1 * slow(rng, 14, 12, 40)) for video in videos]).name,
+            diagnose_together([(video, slow(rng, 14, 12, 40)) for video in videos]).name,
+        }
+        assert not names & {"remainder", "lag", "frame-rate"}
 
 
 def test_cosines_of_rows_of_zeros():
