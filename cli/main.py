@@ -27,6 +27,7 @@ from . import (
     import_features,
     recipes,
     reproduce,
+    score,
     status,
     train,
     weights,
@@ -46,6 +47,7 @@ commands.command("train")(train.train)
 commands.command("evaluate")(evaluate.evaluate)
 commands.command("reproduce")(reproduce.reproduce)
 commands.command("compare")(compare.compare)
+commands.command("score")(score.score)
 commands.command("import")(import_features.import_features)
 commands.command("export")(export.export)
 commands.command("demo")(demo.demo)

@@ -18,6 +18,7 @@ from torch import nn
 from ..manifests.errors import StoreError, WeightsError
 from ..manifests.streams import Record
 from .protocol import Protocol
+from .recipe_differences import tell_differences
 from .standardising import Standardised
 from .table import build_model
 
@@ -77,16 +78,26 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, ModelCard]:
     return network.eval(), card
 
 
-def check_streams(card: ModelCard, streams: Mapping[str, Mapping[str, Any]], where: Path) -> None:
-    """Features made under other settings must not be scored: raises `WeightsError` that names the stream."""
+def check_streams(
+    card: ModelCard,
+    streams: Mapping[str, Mapping[str, Any]],
+    where: Path | str,
+    recipe: Mapping[str, Any] | None = None,
+) -> None:
+    """Features made under other settings must not be scored: raises `WeightsError` that names stream and settings.
+
+    ``streams``: the features' manifest entries; ``recipe``: what made them, where that is known.
+    """
     for stream, entry in card.streams.items():
         if stream not in streams:
             raise WeightsError(f"{where}: no stream {stream!r}, which this model was trained on; extract it first")
         wanted, found = entry["settings_digest"], streams[stream]["settings_digest"]
         if wanted != found:
+            told = tell_differences(stream, entry, streams[stream], card.recipe, recipe)
             raise WeightsError(
                 f"{where}: stream {stream!r} was made with settings {found[:12]}, the model was trained on "
-                f"{wanted[:12]}; extract with the recipe of its training, or train on this store"
+                f"{wanted[:12]}{f' ({told})' if told else ''}; extract with the recipe of its training, or train on "
+                "this store"
             )
 
 

@@ -116,7 +116,7 @@ def evaluate(
     network, card = load_checkpoint(model)
     one_grid = bool(model_class(card.model).one_grid)
     found = read_features(features, tuple(card.dims), one_grid=one_grid, partial=partial)
-    check_streams(card, found.streams, features)
+    check_streams(card, found.streams, features, found.recipe)
     if dataset is None:
         true = read_labels(labels, target).scores
     else:

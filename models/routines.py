@@ -33,6 +33,13 @@ class Placed:
     def __len__(self) -> int:
         return len(self.values) if self.num_segments is None else self.num_segments
 
+    def without(self, index: int) -> Self:
+        """The same as if this segment had never been; the ones after it close up."""
+        if self.num_segments is not None:
+            return self.absent(self.num_segments - 1)
+        present = None if self.present is None else np.delete(self.present, index)
+        return type(self)(np.delete(self.values, index, axis=0), present)
+
 
 @dataclass(frozen=True, eq=False)
 class Routines:

@@ -86,6 +86,18 @@ class Extraction:
         """Videos that still owe something; the settled ones are not opened."""
         return [file for file in self.inputs.videos if not self.ledger.is_video_settled(file, self.settings_digests)]
 
+    @property
+    def stream_entries(self) -> dict[str, dict[str, Any]]:
+        """Stream → what a manifest says of its settings."""
+        return {
+            name: {
+                "settings_digest": self.settings_digests[name],
+                "extractor_version": extractor_class(spec.extractor).version,
+                "weights": _digests(self.weights[name]),
+            }
+            for name, spec in self.streams.items()
+        }
+
     def __iter__(self) -> Iterator[Event]:
         streams = self._build_streams() if self.pending or self.inputs.clashes else []
         self._write_manifest(streams)
@@ -140,7 +152,8 @@ class Extraction:
         for name, digest in self.settings_digests.items():
             if name in known and known[name]["settings_digest"] != digest:
                 set_aside_stale(self.out, name, digest)
-        described = {stream.name: _describe(stream) for stream in streams}
+        entries = self.stream_entries
+        described = {stream.name: entries[stream.name] | {"dim": stream.extractor.dim} for stream in streams}
         write_manifest(
             self.out,
             {
@@ -202,15 +215,6 @@ def _refuse_other_recipe(out: Path, recipe: Recipe) -> None:
 
 def _digests(weights: Mapping[str, Weights]) -> dict[str, str]:
     return {role: source.digest for role, source in weights.items()}
-
-
-def _describe(stream: Stream) -> dict[str, Any]:
-    return {
-        "settings_digest": stream.settings_digest,
-        "dim": stream.extractor.dim,
-        "extractor_version": stream.extractor.version,
-        "weights": dict(stream.weight_digests),
-    }
 
 
 def _device_name(device: torch.device) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..manifests.errors import DecodeError
+from .decoding.probing import check_file, content_digest
 from .keys import row_key
 from .records import Outcome, VideoFile
 from .store.manifest import MANIFEST
@@ -55,6 +57,17 @@ class Ledger:
         except OSError:
             return ""
         return self._digests.get((file.video_id, status.st_size, status.st_mtime_ns), "")
+
+    def has_other_bytes(self, file: VideoFile) -> bool:
+        """Whether the store has features of another video under the file's id; reads the file where that is open."""
+        kept = {
+            end.content_digest for (name, _), end in self._outcomes.items() if name == file.video_id and end.segments
+        }
+        try:
+            check_file(file.path)
+            return bool(kept) and content_digest(file.path) not in kept
+        except (DecodeError, OSError):
+            return False  # a file that cannot be read replaces nothing
 
     def is_video_settled(self, file: VideoFile, settings_digests: Mapping[str, str]) -> bool:
         """Whether the file need not even be opened. ``settings_digests``: stream → its settings' digest."""

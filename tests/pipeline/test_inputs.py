@@ -68,3 +68,16 @@ def test_names_that_are_no_utf8_are_escaped(tmp_path):
 def test_a_newline_in_a_name_is_kept(tmp_path):
     touch(tmp_path, "two\nlines.mp4")
     assert find_videos(tmp_path).videos[0].video_id == "two\nlines"
+
+
+def test_several_places_are_one_input(tmp_path):
+    for name in ("a/x.mp4", "a/deep/y.mp4", "b/x.mp4", "z.mkv", "odd.name"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_videos(tmp_path / "a", tmp_path / "z.mkv", tmp_path / "odd.name", tmp_path / "a" / "x.mp4")
+    assert [video.video_id for video in found.videos] == ["deep/y", "odd", "x", "z"]
+    assert found.clashes == {}
+    clash = find_videos(tmp_path / "a", tmp_path / "b").clashes
+    assert clash == {"x": (tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4")}
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        find_videos(tmp_path / "a", tmp_path / "nowhere")

@@ -1,0 +1,151 @@
+"""``arabesque score`` from raw video to score, on drawn clips and a recipe small enough for a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from clips import Clip, write_clip
+from typer.testing import CliRunner, Result
+
+from arabesque.cli.main import commands
+from arabesque.manifests.errors import ArabesqueError, ManifestError, WeightsError
+from arabesque.manifests.recipes import Recipe, parse_recipe
+from arabesque.models.dataset_training import evaluate
+from arabesque.models.training import train_and_evaluate
+from arabesque.pipeline.extraction import Extraction
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.synthetic.routines import write_routines
+
+TINY = """
+name = "tiny"
+summary = "movement and rhythm in segments of one second"
+[sampling]
+fps = {fps}
+frames_per_segment = 12
+frames_per_step = 12
+remainder = "drop-tail"
+[streams.motion]
+extractor = "motion"
+settings = {{ short_side_px = 64 }}
+[streams.rhythm]
+extractor = "rhythm"
+settings = {{ short_side_px = 64 }}
+"""
+
+
+def tiny(fps: int = 12) -> Recipe:
+    return parse_recipe(TINY.format(fps=fps), "tiny.toml")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``videos/``, ``features/`` and ``model/``, trained on eight clips of two seconds."""
+    root = tmp_path_factory.mktemp("trained")
+    write_routines(root / "videos", 8, duration_s=2.2)
+    for _ in Extraction(root / "videos", tiny(), root / "features"):
+        pass
+    train_and_evaluate(root / "features", root / "videos" / "labels.csv", root / "model", epochs=2)
+    return root
+
+
+def call(*words: object) -> Result:
+    return CliRunner(env={"COLUMNS": "160"}).invoke(commands, ["score", *map(str, words)])
+
+
+def scores_of(result: Result) -> dict[str, dict]:
+    return {Path(each["video"]).stem: each for each in json.loads(result.stdout)["videos"]}
+
+
+def test_raw_videos_are_extracted_and_scored(trained: Path, tmp_path: Path) -> None:
+    clips = [trained / "videos" / f"routine_00{number}.mp4" for number in (1, 4)]
+    given = (*clips, "--model", trained / "model", "--store", tmp_path / "new", "--threads", 1)
+    result = call(*given, "--json")
+    assert result.exit_code == 0, result.output
+    known, _ = evaluate(trained / "model", trained / "features", trained / "videos" / "labels.csv")
+    found = scores_of(result)
+    assert set(found) == {"routine_001", "routine_004"}
+    for name, video in found.items():
+        assert video["score"] == pytest.approx(known[name][1], abs=1e-4)
+        for stream in ("motion", "rhythm"):
+            mine = [segment for segment in video["segments"] if segment["streams"] == [stream]]
+            assert [(segment["start_s"], segment["end_s"]) for segment in mine] == [(0, 1), (1, 2)]
+            assert sum(segment["importance"] for segment in mine) == pytest.approx(1)
+
+    before = sorted(path.name for path in (tmp_path / "new").rglob("*.parquet"))
+    told = call(*given, "--segments", 1)
+    assert sorted(path.name for path in (tmp_path / "new").rglob("*.parquet")) == before
+    assert f"{found['routine_001']['score']:.2f}" in told.stdout
+    assert "share of the model's attention" in told.stdout
+    best = max(found["routine_001"]["segments"], key=lambda segment: segment["importance"])
+    assert f"00:0{best['start_s']:.0f}–00:0{best['end_s']:.0f} {best['streams'][0]}" in told.stdout
+
+
+def test_what_a_store_holds_is_used(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arabesque.cli.progress.show_run", None)  # a run would have to show itself
+    result = call(trained / "videos", "--model", trained / "model", "--store", trained / "features", "--json")
+    assert result.exit_code == 0, result.exception
+    assert len(scores_of(result)) == 8
+
+
+def test_broken_and_partial_videos_are_told_and_the_others_scored(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "junk.mp4").write_bytes(b"junk")
+    write_clip(tmp_path / "whole.avi", Clip(num_frames=100, codec="mpeg4", options={}))
+    whole = (tmp_path / "whole.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: int(0.7 * len(whole))])
+    given = (tmp_path, "--model", trained / "model", "--store", tmp_path / "new", "--threads", 1, "--json")
+    result = call(*given)
+    assert result.exit_code == 3
+    found = scores_of(result)
+    assert set(found) == {"whole"}
+    assert found["whole"]["without"] == ["rhythm"]
+    reasons = json.loads(result.stdout)["not_scored"]
+    assert reasons["junk"].startswith("failed: ")
+    assert reasons["cut"].startswith("partial: ")
+    assert reasons["cut"].endswith("--partial scores what there is")
+    assert "not scored: 'junk': failed: " in result.stderr
+    asked = call(*given, "--partial")
+    assert asked.exit_code == 3
+    assert set(scores_of(asked)) == {"whole", "cut"}
+
+
+def refusal(result: Result, kind: type[ArabesqueError]) -> str:
+    assert isinstance(result.exception, kind), result.output
+    return str(result.exception)
+
+
+def test_features_of_another_recipe_are_refused(trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for _ in Extraction(trained / "videos" / "routine_000.mp4", tiny(fps=6), other):
+        pass
+    rows = FeatureStore(other).keys("motion")
+    result = call(trained / "videos", "--model", trained / "model", "--store", other)
+    assert "'motion' was made with" in (told := refusal(result, WeightsError))
+    assert "(sampling.fps is 6" in told
+    assert "was 12" in told
+    assert FeatureStore(other).keys("motion") == rows
+
+
+def test_a_namesake_does_not_take_a_videos_place(trained: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "routine_000.mp4", Clip(num_frames=40))
+    given = (tmp_path / "routine_000.mp4", "--model", trained / "model")
+    result = call(*given, "--store", trained / "features")
+    assert "holds another video 'routine_000'" in refusal(result, ManifestError)
+    assert call(*given, "--threads", 1).exit_code == 0
+    assert (trained / "model" / "features").is_dir()
+
+
+def test_a_model_whose_recipe_is_not_known(trained: Path, tmp_path: Path) -> None:
+    for name in ("model.pt", "model.json"):
+        (tmp_path / name).write_bytes((trained / "model" / name).read_bytes())
+    card = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(card | {"recipe": None}))
+    told = refusal(call(trained / "videos", "--model", tmp_path), ManifestError)
+    assert "trained on features that others made" in told
