@@ -28,7 +28,7 @@ from .records import Outcome, VideoFile
 from .runner import Concurrency, Event, run_stages
 from .stage_clock import StageClock
 from .store.compaction import compact, set_aside_stale
-from .store.manifest import MANIFEST, read_manifest, write_manifest
+from .store.manifest import MANIFEST, read_manifest, strangers, write_manifest
 from .store.progress_journal import read_progress
 from .store.writer import StoreWriter
 from .weights.cache import resolve_weights

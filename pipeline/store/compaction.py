@@ -21,7 +21,17 @@ from .manifest import read_manifest
 from .progress_journal import is_lasting, prune
 from .shard_reading import length, read_outcomes, read_places, read_table, stored_number
 from .shard_writing import shard_bytes
-from .shards import OUTCOMES, PROGRESS, RowPlace, StoredOutcome, shard_name, shards_in, stream_folder, writer_of
+from .shards import (
+    OUTCOMES,
+    PROGRESS,
+    SUPERSEDED,
+    RowPlace,
+    StoredOutcome,
+    shard_name,
+    shards_in,
+    stream_folder,
+    writer_of,
+)
 from .writer_locks import WriterLock, living_writers, reorganising
 
 _OUTCOME_BYTES = 400  # about what one takes in memory
@@ -105,7 +115,7 @@ def _set_aside(folder: LocalFolder, shard: str, rows: Sequence[RowPlace], curren
     digests = sorted({row.settings_digest for row in rows})
     if unfit := [digest for digest in digests if not _DIGEST.fullmatch(digest)]:
         raise StoreError(f"{folder.path(shard)}: settings digest {unfit[0]!r} is none; delete the file and run again")
-    homes = {digest: home if digest == current else f"superseded/{digest}/{home}" for digest in digests}
+    homes = {digest: home if digest == current else f"{SUPERSEDED}/{digest}/{home}" for digest in digests}
     if len(digests) == 1:
         folder.move(shard, f"{homes[digests[0]]}/{shard.rpartition('/')[2]}")
         return

@@ -1,7 +1,11 @@
-"""``arabesque.toml``: what a store holds, under which settings, made with what. It makes a folder a store."""
+"""``arabesque.toml``: what a store holds, under which settings, made with what. It makes a folder a store.
+
+Its last line is the SHA-256 of all before it, and a hidden copy lies beside it: rows without their manifest are lost.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...manifests.errors import StoreError
 from .atomic_files import LocalFolder
+from .shards import OUTCOMES, SUPERSEDED
 from .writer_locks import WriterLock
 
 MANIFEST = "arabesque.toml"
+MANIFEST_COPY = ".arabesque.toml"
+_STAMP = b"# sha256 of the lines above: "
 
 
 class StreamEntry(BaseModel):
@@ -50,13 +57,15 @@ def write_manifest(root: Path | str, manifest: Mapping[str, Any]) -> None:
     except (ValidationError, TypeError) as error:
         raise ValueError(f"{MANIFEST}: {_first_problem(error)}") from error
     _refuse_foreign(root)
+    data = _stamped(text.encode())
     with WriterLock(root) as lock:
-        LocalFolder(root).put(MANIFEST, text.encode(), lock.writer_id)
+        for name in (MANIFEST_COPY, MANIFEST):
+            LocalFolder(root).put(name, data, lock.writer_id)
 
 
-def read_manifest(root: Path | str) -> dict[str, Any]:
+def read_manifest(root: Path | str, name: str = MANIFEST) -> dict[str, Any]:
     """The parsed manifest; StoreError where there is none, or one that cannot be obeyed."""
-    path = Path(root) / MANIFEST
+    path = Path(root) / name
     try:
         manifest = tomllib.loads(path.read_text(encoding="utf-8"))
         _Manifest.model_validate(manifest)
@@ -67,7 +76,7 @@ def read_manifest(root: Path | str) -> dict[str, Any]:
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror}); allow reading it") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise StoreError(f"{path}: {_first_problem(error)}; run extract again with this output folder") from error
+        raise StoreError(f"{path}: {_first_problem(error)}; `arabesque repair {root}` mends it") from error
     return manifest
 
 
@@ -76,14 +85,29 @@ def stream_entries(manifest: Mapping[str, Any]) -> dict[str, StreamEntry]:
     return _Manifest.model_validate(manifest).streams
 
 
+def is_manifest_intact(data: bytes) -> bool:
+    """Whether not a bit of a manifest's file differs from what was written."""
+    return data == _stamped(data.rpartition(_STAMP)[0])
+
+
+def strangers(root: Path) -> list[str]:
+    """What lies in a folder that no store puts there; hidden names aside, which a run that was killed may leave."""
+    ours = {MANIFEST, OUTCOMES, SUPERSEDED}
+    names = sorted(path.name for path in root.iterdir() if not path.name.startswith((".", "stream=")))
+    return [name for name in names if name not in ours]
+
+
+def _stamped(data: bytes) -> bytes:
+    return data + _STAMP + hashlib.sha256(data).hexdigest().encode() + b"\n"
+
+
 def _refuse_foreign(root: Path) -> None:
     if root.exists() and not root.is_dir():
         raise StoreError(f"{root}: is a file; choose a folder for the features")
     if not root.is_dir() or (root / MANIFEST).exists():
         return
-    strangers = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
-    if strangers:
-        raise StoreError(f"{root}: holds other files ({strangers[0]}) and no {MANIFEST}; choose a new or empty folder")
+    if others := strangers(root):
+        raise StoreError(f"{root}: holds other files ({others[0]}) and no {MANIFEST}; choose a new or empty folder")
 
 
 def _first_problem(error: Exception) -> str:

@@ -22,6 +22,13 @@ from .atomic_files import LocalFolder
 from .shard_writing import checksum
 from .shards import FORMAT, OUTCOME_FIELDS, JournalEntry, RowPlace, StoredOutcome, StoredRow
 
+_DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
+"""What reading a damaged file may raise: pyarrow's errors, and ours over columns that are not there or hold nothing."""
+
+
+class ForeignShard(StoreError):
+    """A whole Parquet file, but not of this format."""
+
 
 def read_table(folder: LocalFolder, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
     with _opened(folder, shard) as file:
@@ -49,6 +56,31 @@ def read_rows(folder: LocalFolder, shard: str, numbers: Iterable[int]) -> Iterat
                 table = file.read_row_group(group, use_threads=False)
                 yield from ((number, _row(folder, shard, table, number - first)) for number in here)
             first = end
+
+
+def readable_rows(folder: LocalFolder, shard: str) -> Iterator[StoredRow | StoreError]:
+    """Every row of a shard that may be damaged, and an error in place of each row, row group or file that is."""
+    try:
+        with _opened(folder, shard) as file:
+            for group in range(file.metadata.num_row_groups):
+                yield from _readable_group(folder, shard, file, group)
+    except StoreError as error:
+        yield error
+
+
+def _readable_group(folder: LocalFolder, shard: str, file: Any, group: int) -> Iterator[StoredRow | StoreError]:
+    try:
+        table = file.read_row_group(group, use_threads=False)
+    except _DAMAGE as error:
+        yield _damaged(folder, shard, _first_line(error))
+        return
+    for number in range(len(table)):
+        try:
+            yield _row(folder, shard, table, number)
+        except StoreError as error:
+            yield error
+        except _DAMAGE as error:
+            yield _damaged(folder, shard, _first_line(error))
 
 
 def read_outcomes(folder: LocalFolder, shard: str) -> list[StoredOutcome]:
@@ -114,17 +146,22 @@ def _opened(folder: LocalFolder, shard: str) -> Iterator[pq.ParquetFile]:
         raise
     except PermissionError as error:
         raise StoreError(f"{folder.path(shard)}: cannot be read ({error.strerror}); allow reading it") from error
-    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
-        raise _damaged(folder, shard, str(error).partition("\n")[0]) from error
+    except _DAMAGE as error:
+        raise _damaged(folder, shard, _first_line(error)) from error
 
 
 def _check_format(folder: LocalFolder, shard: str, metadata: dict[bytes, bytes]) -> None:
     if b"arabesque.format" not in metadata:
-        raise StoreError(f"{folder.path(shard)}: not written by arabesque; move it out of the store")
+        raise ForeignShard(f"{folder.path(shard)}: not written by arabesque; move it out of the store")
     version = metadata[b"arabesque.format"].decode()
     if version != str(FORMAT):
-        raise StoreError(f"{folder.path(shard)}: has format {version}, this is for format {FORMAT}; update arabesque")
+        raise ForeignShard(f"{folder.path(shard)}: has format {version}, this is for format {FORMAT}; update arabesque")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _damaged(folder: LocalFolder, shard: str, reason: str) -> StoreError:
-    return StoreError(f"{folder.path(shard)}: damaged ({reason}); delete it and run again to compute anew what it held")
+    way_out = f"`arabesque repair {folder.root}` drops what is broken, the next run makes it anew"
+    return StoreError(f"{folder.path(shard)}: damaged ({reason}); {way_out}")

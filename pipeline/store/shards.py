@@ -15,6 +15,10 @@ from .atomic_files import LocalFolder
 FORMAT = 1
 OUTCOMES = "outcomes"
 PROGRESS = ".progress"
+SUPERSEDED = "superseded"
+"""Rows of other settings: ``superseded/<settings digest>/stream=…``."""
+DAMAGED = ".damaged"
+"""Where a repair puts files that are no longer as they were written."""
 OUTCOME_FIELDS = tuple(field.name for field in fields(Outcome))
 
 _CONTENT_DIGEST = OUTCOME_FIELDS.index("content_digest")

@@ -78,7 +78,7 @@ def test_models_know_only_the_store_of_the_pipeline():
 
 
 def test_the_pipeline_knows_no_network_by_name():
-    allowed = {"protocol", "table", "checkpoints", "geometry"}
+    allowed = {"protocol", "table", "checkpoints", "geometry", "precision"}
     wrong = [
         f"{path.name} imports extractors.{module}"
         for path in sources("pipeline")

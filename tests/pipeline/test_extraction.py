@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import Counter
 from fractions import Fraction
 from functools import partial
-from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
-from clips import Clip, number_of, write_clip
-from fakes import FakeExtractor
+from clips import Clip, write_clip
+from known_extractors import RECIPE, SEGMENT, known_extractors
 
-from arabesque.extractors import table
-from arabesque.extractors.protocol import AudioNeed, FrameNeed
 from arabesque.manifests.errors import ManifestError, StoreError, WeightsError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.manifests.streams import Geometry
 from arabesque.pipeline import extraction
 from arabesque.pipeline.decoding import slots
 from arabesque.pipeline.decoding.slots import SlotSettings
@@ -29,52 +23,11 @@ from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.writer import StoreWriter
 from arabesque.pipeline.work import SegmentFeature, VideoSettled
 
-SEGMENT = 8
-
-
-class FrameNumbers(FakeExtractor):
-    """Reads the numbers that the frames carry: a row is the numbers of a segment's frames."""
-
-    def __init__(self, **_):
-        super().__init__(frames=FrameNeed(Geometry(steps=())), dim=SEGMENT, row=self._numbers, batch_size=3)
-
-    def _numbers(self, segment):
-        frames = segment.frames.permute(0, 2, 3, 1).numpy()
-        return torch.tensor([float(number_of(frame)) for frame in frames])
-
-
-class Loudness(FakeExtractor):
-    """A row is the loudest sample of each eighth of a segment."""
-
-    def __init__(self, **_):
-        super().__init__(frames=None, audio=AudioNeed(8000), dim=SEGMENT, row=self._loudness, batch_size=4)
-
-    def _loudness(self, segment):
-        return torch.stack([part.abs().max() for part in segment.waveform.tensor_split(SEGMENT)])
-
-
-RECIPE = f"""
-name = "known"
-summary = "frame numbers and loudness"
-[sampling]
-fps = "native"
-frames_per_segment = {SEGMENT}
-frames_per_step = {SEGMENT}
-remainder = "drop-tail"
-[streams.numbers]
-extractor = "frame_numbers"
-[streams.loudness]
-extractor = "loudness"
-"""
-
 
 @pytest.fixture(autouse=True)
-def known_extractors(monkeypatch):
-    module = ModuleType("arabesque.extractors.known")
-    module.FrameNumbers, module.Loudness = FrameNumbers, Loudness  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "arabesque.extractors.known", module)
-    monkeypatch.setitem(table.EXTRACTORS, "frame_numbers", "known:FrameNumbers")
-    monkeypatch.setitem(table.EXTRACTORS, "loudness", "known:Loudness")
+def known():
+    with known_extractors():
+        yield
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""Videos computed once more, and settings against their digests."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import Clip, write_clip
+from known_extractors import RECIPE, FrameNumbers, known_extractors
+
+from arabesque.manifests.errors import ManifestError
+from arabesque.manifests.recipes import parse_recipe
+from arabesque.pipeline.extraction import Extraction, RunOptions
+from arabesque.pipeline.records import FeatureRow
+from arabesque.pipeline.store.manifest import read_manifest, write_manifest
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.verifying import check_store
+from arabesque.pipeline.store.writer import StoreWriter
+from arabesque.pipeline.verification import recompute, settings_problems
+
+
+@pytest.fixture(autouse=True, scope="module")
+def known():
+    with known_extractors():
+        yield
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory, known) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for index, name in enumerate("abc"):
+        write_clip(folder / f"{name}.mp4", Clip(num_frames=24 + 8 * index, beeps_s=(0.2,)))
+    return folder
+
+
+def extracted(videos: Path, out: Path, **options) -> Path:
+    list(Extraction(videos, parse_recipe(RECIPE, "known.toml"), out, options=RunOptions(**options)))
+    return out
+
+
+@pytest.fixture(scope="module")
+def store(videos, tmp_path_factory) -> Path:
+    return extracted(videos, tmp_path_factory.mktemp("stores") / "out")
+
+
+def test_what_is_computed_again_is_the_same(store, videos):
+    assert check_store(store).findings == []
+    assert settings_problems(store) == {}
+    again = recompute(store, videos, 2)
+    assert len({one.video_id for one in again}) == 2
+    assert [(one.relative_error, one.problem) for one in again] == [(0.0, "")] * 4
+    assert {one.video_id for one in recompute(store, videos, 100)} == {"a", "b", "c"}
+
+
+def test_rows_of_float16_are_compared_as_float16(videos, tmp_path):
+    store = extracted(videos, tmp_path / "out", float16=True)
+    again = recompute(store, videos, 3)
+    assert [(one.relative_error, one.problem) for one in again] == [(0.0, "")] * 6
+    assert {round(one.allowed, 6) for one in again if one.stream == "loudness"} == {round(1e-5 + 2**-10, 6)}
+
+
+def test_other_numbers_are_told(store, videos, tmp_path):
+    """A row that is whole and under its right key, but not what its video gives."""
+    root = shutil.copytree(store, tmp_path / "out")
+    found = FeatureStore(root)["a"]["numbers"]
+    digest = read_manifest(root)["streams"]["numbers"]["settings_digest"]
+    wrong = FeatureRow(
+        "a", "numbers", found.key, found.content_digest, digest, "done", found.values + 1, found.start_s, found.end_s
+    )
+    with StoreWriter(root) as writer:
+        writer.add(wrong)
+    assert check_store(root).findings == []
+    (one,) = (one for one in recompute(root, videos, 3) if one.problem)
+    assert (one.video_id, one.stream) == ("a", "numbers")
+    assert "its numbers are others" in one.problem
+    with StoreWriter(root) as writer:
+        writer.add(replace(wrong, start_s=found.start_s + 0.01))
+    (one,) = (one for one in recompute(root, videos, 3) if one.problem)
+    assert "its segments lie elsewhere in time" in one.problem
+
+
+def test_another_video_and_another_version_are_told(store, videos, tmp_path, monkeypatch):
+    others = shutil.copytree(videos, tmp_path / "videos")
+    write_clip(others / "a.mp4", Clip(num_frames=17))
+    assert {one.problem for one in recompute(store, others, 3) if one.video_id == "a"} == {
+        "the video has other bytes than the one that was extracted",
+        "nothing comes of this video any more",
+    }
+    monkeypatch.setattr(FrameNumbers, "version", 2)
+    problems = {one.stream: one.problem for one in recompute(store, videos, 1)}
+    assert problems == {"numbers": "the settings or checkpoints here are others than the store's", "loudness": ""}
+    assert settings_problems(store) == {}, "the manifest says which version it was"
+
+
+def test_settings_that_are_not_those_of_their_digest_are_told(store, tmp_path):
+    root = shutil.copytree(store, tmp_path / "out")
+    facts = read_manifest(root)
+    facts["recipe"]["streams"]["numbers"]["sampling"]["frames_per_step"] = 4
+    write_manifest(root, facts)
+    problems = settings_problems(root)
+    assert list(problems) == ["numbers"]
+    assert "another version made them" in problems["numbers"]
+
+
+def test_videos_of_another_folder_are_refused(store, tmp_path):
+    write_clip(tmp_path / "stranger.mp4", Clip(num_frames=8))
+    with pytest.raises(ManifestError, match=r"none of its videos is in"):
+        recompute(store, tmp_path, 3)
+
+
+def test_the_store_is_left_as_it_was(store, videos):
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")}
+    recompute(store, videos, 1)
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")} == before
+    assert np.array_equal(FeatureStore(store)["a"]["numbers"].values.ravel(), np.arange(24))
