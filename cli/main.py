@@ -30,6 +30,7 @@ from . import (
     score,
     status,
     train,
+    verify,
     weights,
 )
 

@@ -203,7 +203,7 @@ def _inputs(roots: Sequence[Path]) -> Inputs:
 def _refuse_other_recipe(out: Path, recipe: Recipe) -> None:
     """A store belongs to one recipe by name; changed settings of its streams are set aside, another method is not."""
     if not (out / MANIFEST).exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or strangers(out)):
             raise ManifestError(f"{out}: is not empty and no feature store; give --out a new or empty folder")
         return
     made_by = read_manifest(out)["recipe"]["name"]
