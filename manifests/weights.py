@@ -19,6 +19,7 @@ Layout = Literal[
     "i3d-hassony2",
     "i3d-piergiaj",
     "resnet-torchvision",
+    "raft-torchvision",
     "ast-original",
     "ast-transformers4",
     "ast-transformers5",

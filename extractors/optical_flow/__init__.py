@@ -2,6 +2,7 @@
 
 methods.py       the table of methods and the union of their settings
 opencv.py        dense inverse search and Farnebäck, on CPU threads
+raft.py          RAFT, every frame encoded once; raft_iterations.py is its recurrent part
 conventions.py   how published extractors clip, round and store flow
 """
 

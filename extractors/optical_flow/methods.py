@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..checkpoints import Weights
 from .opencv import Dis, Farneback, dis, farneback
+from .raft import ROLE, Raft, RaftFlow
 
-FlowSettings = Annotated[Dis | Farneback, Field(discriminator="method")]
+FlowSettings = Annotated[Dis | Farneback | Raft, Field(discriminator="method")]
 """A recipe's ``flow = { method = …, … }``: each method has its own options."""
 
 Flow = Callable[[Tensor], Tensor]
@@ -41,6 +42,7 @@ def _of_gray(compute: Callable[[Tensor, Any], Tensor]) -> Callable[[Any, Mapping
 METHODS: Mapping[str, FlowMethod] = {
     "dis": FlowMethod(_of_gray(dis), "prepare"),
     "farneback": FlowMethod(_of_gray(farneback), "prepare"),
+    "raft": FlowMethod(RaftFlow, "forward", colour=True, weight_roles=(ROLE,)),
 }
 
 

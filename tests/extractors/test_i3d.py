@@ -24,6 +24,7 @@ from arabesque.extractors.i3d_rgb import I3DRgb
 from arabesque.extractors.optical_flow import METHODS
 from arabesque.extractors.optical_flow.conventions import clamp20, denseflow_images, from_images, video_features
 from arabesque.extractors.optical_flow.methods import FlowMethod
+from arabesque.extractors.optical_flow.raft import Raft, RaftFlow
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.table import build, resolve
 from arabesque.manifests.errors import ManifestError, WeightsError
@@ -252,12 +253,6 @@ def test_flow_of_a_segment_reaches_into_the_next() -> None:
     torch.testing.assert_close(speeds, torch.arange(1.0, 10.0), rtol=0.1, atol=0.2)
 
 
-def test_flow_of_colour_frames_is_no_setting() -> None:
-    """It would quietly be the flow of the red channel."""
-    with pytest.raises(ManifestError, match=r"i3d_flow: settings: .*dis is computed on gray frames; set gray = true"):
-        flow_extractor(geometry={"steps": [{"short_side_px": 256}]})
-
-
 def test_the_last_flow_repeats_at_the_videos_end() -> None:
     stream = flow_extractor()
     frames = sliding_frames(9)
@@ -373,6 +368,33 @@ def test_a_method_may_run_beside_the_network(
         assert row is not None
         assert wanted is not None
         assert torch.equal(row, wanted)
+
+
+def test_raft_sees_colour_and_has_weights_of_its_own(published: dict[str, CheckpointFile]) -> None:
+    weights = {"network": published["i3d_flow"], "flow": RandomWeights(1)}
+    settings = {"flow": {"method": "raft", "model": "raft_small", "iterations": 2}}
+    sampling = Sampling(fps="native", frames_per_segment=9, frames_per_step=9, remainder="drop-tail")
+    spec = resolve(
+        StreamSpec(extractor="i3d_flow", sampling=sampling, weights=dict.fromkeys(weights, "any"), settings=settings)
+    )
+    stream = build(spec, weights, CPU)
+    frames = sliding_frames(10, 224, 224).expand(-1, 3, -1, -1)
+    assert stream.frames is not None
+    assert not stream.frames.geometry.gray
+    whole, last = stream.forward(
+        [stream.prepare(segment(frames, has_next_frame=True)), stream.prepare(segment(frames[:9]))]
+    )
+    flow, of_other_weights = (
+        RaftFlow(Raft(model="raft_small", iterations=2), {"flow": RandomWeights(seed)}, CPU)(frames) for seed in (1, 0)
+    )
+    clips = clamp20(torch.stack([flow, torch.cat([flow[:8], flow[7:8]]), of_other_weights]))
+    network = load_i3d(published["i3d_flow"], in_channels=2, batch_norm_eps=1e-3)
+    with torch.inference_mode():
+        expected = network(clips.transpose(1, 2))
+    tolerance = 1e-5 * float(expected.abs().max())
+    torch.testing.assert_close(whole, expected[0], rtol=0, atol=tolerance)
+    torch.testing.assert_close(last, expected[1], rtol=0, atol=tolerance)
+    assert (expected[0] - expected[2]).abs().max() > 10 * tolerance
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def test_digests_in_file_names_are_the_digests() -> None:
         for entry in load_weights_manifest().weights.values()
         if any(url.startswith("https://download.pytorch.org/") for url in entry.urls)
     ]
-    assert len(from_torchvision) == 4
+    assert len(from_torchvision) == 8
     for entry in from_torchvision:
         digits = entry.file_name.removesuffix(".pth").rpartition("-")[2]
         assert (entry.sha256 or entry.sha256_prefix or "").startswith(digits)

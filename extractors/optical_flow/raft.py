@@ -1,0 +1,119 @@
+"""RAFT (Teed and Deng, ECCV 2020) for sequences: torchvision's network and weights, every frame encoded once.
+
+Its results are those of calling torchvision's network on each pair, up to the rounding of sums in another order:
+
+    features     of each frame once, where the call on pairs encodes all but the first and last twice
+    context      its share in the recurrent unit's convolutions once for each pair, not in every iteration
+    upsampling   of the last iteration's flow alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn import functional
+from torchvision.models import optical_flow
+
+from ...manifests.errors import WeightsError
+from ...manifests.streams import Record
+from ..checkpoints import StateDict, Weights, load_network
+from .raft_iterations import RaftIterations
+
+Model = Literal["raft_large", "raft_small"]
+
+ROLE = "flow"
+MIN_SIDE_PX = 121
+"""The coarsest of four levels of correlation needs two features a side, of 64 px each; 121 px are padded to 128."""
+
+_CPU_BYTES = 2**26
+_GPU_SHARE = 0.5
+"""What a batch of pairs may take: on a CPU what more batching would not speed up, on a GPU half of what is free."""
+
+
+class Raft(Record):
+    """torchvision's RAFT, in float32. ``weights`` names its checkpoint under the role ``flow``."""
+
+    method: Literal["raft"] = "raft"
+    model: Model = "raft_large"
+    iterations: PositiveInt = 12
+    """torchvision's default; video_features runs 20."""
+
+
+class RaftFlow:
+    """Frames ``uint8 [time, 3, height, width]`` to ``float32 [time - 1, 2, height, width]``, on the device.
+
+    Values are scaled to -1 … 1; sides are padded to multiples of 8 by repeating the border, half on either side, and
+    the flow is cropped back, as the authors' code does.
+    """
+
+    def __init__(self, settings: Raft, weights: Mapping[str, Weights], device: torch.device) -> None:
+        build = getattr(optical_flow, settings.model)
+        network: Any = load_network(lambda: build(weights=None), weights[ROLE], _our_keys).to(device)
+        self._device = device
+        self._features = network.feature_encoder
+        self._context = network.context_encoder
+        self._iterations = RaftIterations(network, settings.iterations)
+
+    @torch.inference_mode()
+    def __call__(self, frames: Tensor) -> Tensor:
+        _check(frames)
+        height, width = frames.shape[-2:]
+        border = _padding(height, width)
+        left, _, above, _ = border
+        images = functional.pad(2 * (frames.to(self._device).float() / 255) - 1, border, mode="replicate")
+        flow = torch.cat(list(self._of_pairs(images)))
+        return flow[..., above : above + height, left : left + width]
+
+    def _of_pairs(self, images: Tensor) -> Iterator[Tensor]:
+        """Batch by batch; the features of a batch's last frame are those of the next one's first."""
+        height, width = images.shape[-2:]
+        step = pairs_per_batch(height, width, _budget_bytes(self._device))
+        known = self._features(images[:1])
+        for first in range(0, len(images) - 1, step):
+            later = self._features(images[first + 1 : first + 1 + step])
+            features = torch.cat([known, later])
+            yield self._iterations(features[:-1], features[1:], self._context(images[first : first + len(later)]))
+            known = later[-1:]
+
+
+def pairs_per_batch(height: int, width: int, budget_bytes: float) -> int:
+    """How many pairs of that size fit, at least one.
+
+    A pair takes the correlation of every feature with every other, at four levels, and beside it some 6,000 numbers
+    a feature: the encoders' maps of 64 channels at half resolution, the looked-up correlations, the upsampling's mask.
+    """
+    num_features = (height // 8) * (width // 8)
+    pair_bytes = 4 * (4 / 3 * num_features**2 + 6000 * num_features)
+    return max(int(budget_bytes / pair_bytes), 1)
+
+
+def _budget_bytes(device: torch.device) -> float:
+    if device.type != "cuda":
+        return _CPU_BYTES
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    held_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return _GPU_SHARE * (free_bytes + held_bytes)
+
+
+def _padding(height: int, width: int) -> tuple[int, int, int, int]:
+    """Left, right, above, below."""
+    more_x, more_y = -width % 8, -height % 8
+    return more_x // 2, more_x - more_x // 2, more_y // 2, more_y - more_y // 2
+
+
+def _check(frames: Tensor) -> None:
+    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3 or len(frames) < 2:
+        raise ValueError(f"RAFT needs uint8 [2 or more, 3, h, w], not {frames.dtype} {list(frames.shape)}")
+    if min(frames.shape[-2:]) < MIN_SIDE_PX:
+        height, width = frames.shape[-2:]
+        raise ValueError(f"RAFT needs frames of {MIN_SIDE_PX} px a side or more, not {height} × {width}; set geometry")
+
+
+def _our_keys(state_dict: StateDict, layout: str) -> StateDict:
+    if layout != "raft-torchvision":
+        raise WeightsError(f"RAFT has no key layout {layout!r}; weights.toml must say 'raft-torchvision'")
+    return state_dict

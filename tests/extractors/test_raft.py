@@ -1,0 +1,151 @@
+"""RAFT over a sequence gives what torchvision's network gives for each pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.models import optical_flow
+
+from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
+from arabesque.extractors.optical_flow import raft
+from arabesque.extractors.optical_flow.raft import MIN_SIDE_PX, Raft, RaftFlow, pairs_per_batch
+from arabesque.manifests.errors import WeightsError
+from arabesque.manifests.weights import load_weights_manifest
+
+CPU = torch.device("cpu")
+
+
+def frames(count: int, height: int = 128, width: int = 136, seed: int = 0) -> Tensor:
+    """``uint8 [count, 3, height, width]``: a smooth picture that moves 3 px to the left and changes its speed."""
+    coarse = torch.rand(1, 3, height // 6, width // 4, generator=torch.Generator().manual_seed(seed))
+    wide = (functional.interpolate(coarse, (height, width + 64), mode="bicubic").clamp(0, 1) * 255).byte()
+    starts = [3 * index + index**2 for index in range(count)]
+    return torch.cat([wide[..., start : start + width] for start in starts])
+
+
+def network(model: str, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    return getattr(optical_flow, model)(weights=None).eval()
+
+
+def pair_by_pair(net: Any, images: Tensor, iterations: int) -> Tensor:
+    """``images`` with sides that RAFT takes, in 0 … 255."""
+    scaled = 2 * (images.float() / 255) - 1
+    with torch.inference_mode():
+        flows = [net(scaled[i : i + 1], scaled[i + 1 : i + 2], iterations)[-1] for i in range(len(images) - 1)]
+    return torch.cat(flows)
+
+
+@pytest.mark.parametrize("model", ["raft_large", "raft_small"])
+def test_a_sequence_is_its_pairs(model: Any) -> None:
+    clip = frames(4)
+    expected = pair_by_pair(network(model), clip, 4)
+    found = RaftFlow(Raft(model=model, iterations=4), {"flow": RandomWeights(0)}, CPU)(clip)
+    assert found.shape == (3, 2, 128, 136)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() <= 1e-4
+    assert expected.abs().max() > 0.5
+    assert (expected[1:] - expected[:-1]).abs().amax((1, 2, 3)).min() > 1e-2
+
+
+def test_batches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last frame of a batch is the first of the next."""
+    clip = frames(6)
+    flow = RaftFlow(Raft(model="raft_small", iterations=2), {"flow": RandomWeights(0)}, CPU)
+    flows: list[Tensor] = []
+    for pairs in (1, 2, 3, 5, 100):
+        monkeypatch.setattr(raft, "pairs_per_batch", lambda *_, pairs=pairs: pairs)
+        flows.append(flow(clip))
+    for other in flows[1:]:
+        torch.testing.assert_close(other, flows[0], rtol=0, atol=1e-4)
+
+
+def test_every_frame_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: dict[str, list[int]] = {"features": [], "context": []}
+    net = network("raft_small")
+    net.feature_encoder.register_forward_hook(lambda _, given, __: encoded["features"].append(len(given[0])))
+    net.context_encoder.register_forward_hook(lambda _, given, __: encoded["context"].append(len(given[0])))
+    monkeypatch.setattr(raft, "load_network", lambda *_: net)
+    monkeypatch.setattr(raft, "pairs_per_batch", lambda *_: 2)
+    RaftFlow(Raft(model="raft_small", iterations=1), {"flow": RandomWeights(0)}, CPU)(frames(6))
+    assert sum(encoded["features"]) == 6
+    assert sum(encoded["context"]) == 5
+    assert max(encoded["features"]) == 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(121, 139), (128, 129), (126, 128)])
+def test_frames_are_padded_by_their_border_and_cropped_back(height: int, width: int) -> None:
+    """Half of the missing pixels on either side, the odd one below and to the right, as the authors do it."""
+    clip = frames(2, height, width)
+    above, left = (-height % 8) // 2, (-width % 8) // 2
+    border = (left, -width % 8 - left, above, -height % 8 - above)
+    padded = functional.pad(clip.float(), border, mode="replicate")
+    expected = pair_by_pair(network("raft_small"), padded, 2)[..., above : above + height, left : left + width]
+    found = RaftFlow(Raft(model="raft_small", iterations=2), {"flow": RandomWeights(0)}, CPU)(clip)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_iterations_count() -> None:
+    clip = frames(2)
+    few, many = (
+        RaftFlow(Raft(model="raft_small", iterations=count), {"flow": RandomWeights(0)}, CPU)(clip) for count in (2, 3)
+    )
+    assert (few - many).abs().max() > 1e-2
+
+
+def test_batches_are_as_large_as_memory_allows() -> None:
+    """A pair of 256 × 344 px has 1376 features: 10 MB of correlations and 33 MB beside them."""
+    gigabyte = 1e9
+    assert pairs_per_batch(256, 344, gigabyte) == 23
+    assert pairs_per_batch(256, 344, 10 * gigabyte) == 231
+    assert pairs_per_batch(1080, 1920, gigabyte) == 1
+    assert pairs_per_batch(1080, 1920, 64 * gigabyte) == 10
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (torch.zeros(1, 3, 128, 128, dtype=torch.uint8), r"uint8 \[2 or more, 3, h, w\]"),
+        (torch.zeros(2, 1, 128, 128, dtype=torch.uint8), r"uint8 \[2 or more, 3, h, w\]"),
+        (torch.zeros(2, 3, 128, 128), r"uint8 \[2 or more, 3, h, w\]"),
+        (torch.zeros(2, 3, 300, MIN_SIDE_PX - 1, dtype=torch.uint8), "121 px a side or more, not 300 × 120"),
+    ],
+)
+def test_wrong_input_is_named(wrong: Tensor, complaint: str) -> None:
+    flow = RaftFlow(Raft(model="raft_small"), {"flow": RandomWeights(0)}, CPU)
+    with pytest.raises(ValueError, match=complaint):
+        flow(wrong)
+
+
+@pytest.mark.parametrize("model", ["raft_large", "raft_small"])
+def test_torchvisions_files_are_read(model: Any, save_checkpoint: Any) -> None:
+    clip = frames(2)
+    net = network(model, seed=3)
+    weights = save_checkpoint(net.state_dict(), "raft-torchvision")
+    found = RaftFlow(Raft(model=model, iterations=2), {"flow": weights}, CPU)(clip)
+    torch.testing.assert_close(found, pair_by_pair(net, clip, 2), rtol=0, atol=1e-4)
+
+
+def test_other_files_are_refused(save_checkpoint: Any) -> None:
+    small = save_checkpoint(network("raft_small").state_dict(), "raft-torchvision")
+    with pytest.raises(WeightsError, match="does not fit its network"):
+        RaftFlow(Raft(model="raft_large"), {"flow": small}, CPU)
+    with pytest.raises(WeightsError, match="RAFT has no key layout 'resnet-torchvision'"):
+        RaftFlow(Raft(), {"flow": CheckpointFile("x", small.path, small.digest, "resnet-torchvision")}, CPU)
+
+
+def test_checkpoints_are_where_torchvision_says() -> None:
+    published = {
+        member.url
+        for weights in (optical_flow.Raft_Large_Weights, optical_flow.Raft_Small_Weights)
+        for member in weights
+    }
+    entries = [entry for entry in load_weights_manifest().weights.values() if entry.layout == "raft-torchvision"]
+    assert {"raft_large_sintel", "raft_large_things", "raft_small_things"} <= {entry.name for entry in entries}
+    for entry in entries:
+        assert entry.urls[0] in published
+        assert entry.file_name.endswith(f"-{entry.sha256_prefix}.pth")
