@@ -1,0 +1,341 @@
+"""The arithmetic of TV-L1 in Numba: compiled for the machine at hand on first use, then read from its cache.
+
+Rows are the unit of work. The fields of a pair stand in one array ``[field, 1 + h, 16 + w + …]``: above a row of zeros,
+on the left 16 columns of margin, so that a neighbour is there to be read; on the right zeros up to whole vectors of 16,
+and 16 more. What stands beyond the image stays zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numpy.typing import NDArray
+
+from .tvl1 import LAMBDA, TAU, THETA
+
+Image = NDArray[np.float32]
+Row = NDArray[np.float32]
+Indices = NDArray[np.integer]
+Scalar = np.float32
+
+MARGIN_PX = 4
+"""Around a warped image: a cubic kernel clamped to it sees nothing of the image, as one beyond it would."""
+LANES = 16
+DATA_STEP, DUAL_STEP, RELAXATION = np.float32(LAMBDA * THETA), np.float32(TAU / THETA), np.float32(THETA)
+TINY = np.finfo(np.float32).eps
+ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
+
+
+class DisjointArrays(CompilerBase):
+    """Promises LLVM that the arrays of one call do not overlap; it would not vectorise a dozen of them otherwise."""
+
+    def define_pipelines(self) -> list[Any]:
+        self.state.flags.noalias = True
+        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Multiplications and additions may fuse and sums be taken in any order; nothing else is relaxed."""
+    options: dict[str, Any] = {
+        "nogil": True,
+        "error_model": "numpy",
+        "fastmath": {"contract", "nsz", "reassoc"},
+        "pipeline_class": DisjointArrays,
+    }
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder may be written to: every process compiles for itself
+        return numba.njit(**options)(function)
+
+
+@compiled
+def resize(image: Image, top: Indices, row_weight: Row, left: Indices, column_weight: Row) -> Image:
+    """Bilinear, ``[h, w]`` to ``[out_h, out_w]``, at ``linear_taps``."""
+    height, width = image.shape
+    result = np.empty((len(top), len(left)), np.float32)
+    for y in range(len(top)):
+        above, below = image[top[y]], image[min(top[y] + 1, height - 1)]
+        for x in range(len(left)):
+            i, j = left[x], min(left[x] + 1, width - 1)
+            upper = above[i] + column_weight[x] * (above[j] - above[i])
+            lower = below[i] + column_weight[x] * (below[j] - below[i])
+            result[y, x] = upper + row_weight[y] * (lower - upper)
+    return result
+
+
+@compiled
+def surround(image: Image, replicate: bool) -> Image:
+    """The image and its central differences with a margin of zeros or of edges, each flat."""
+    height, width = image.shape
+    result = np.zeros((3, height + 2 * MARGIN_PX, width + 2 * MARGIN_PX), np.float32)
+    reach = MARGIN_PX if replicate else 0
+    for row in range(-reach, height + reach):
+        y = min(max(row, 0), height - 1)
+        for column in range(-reach, width + reach):
+            x = min(max(column, 0), width - 1)
+            along_x = image[y, min(x + 1, width - 1)] - image[y, max(x - 1, 0)]
+            along_y = image[min(y + 1, height - 1), x] - image[max(y - 1, 0), x]
+            result[0, MARGIN_PX + row, MARGIN_PX + column] = image[y, x]
+            result[1, MARGIN_PX + row, MARGIN_PX + column] = along_x / TWO
+            result[2, MARGIN_PX + row, MARGIN_PX + column] = along_y / TWO
+    return result.reshape(3, -1)
+
+
+@compiled
+def solve_level(
+    image: Image,
+    surrounded: Image,
+    flow: Image,
+    warps: int,
+    outer_iterations: int,
+    inner_iterations: int,
+    median_px: int,
+    limit: float,
+    cubic: Scalar,
+    per_px: Scalar,
+    lazy_test: bool,
+) -> Image:
+    """The flow ``[2, h, w]`` on one level, from that on the coarser one. ``limit``: of the summed squares of a step."""
+    height, width = image.shape
+    filled = -(-width // LANES) * LANES
+    fields = np.zeros((11, height + 1, LANES + filled + LANES), np.float32)  # row 0 is the zeros above the image
+    fields[3:5, 1:, LANES : LANES + width] = flow
+    inside = np.zeros(fields.shape[2], np.float32)
+    inside[LANES : LANES + width - 1] = ONE
+    for _ in range(warps):
+        linearise(image, surrounded, fields, cubic, per_px)
+        iteration, bound, done = 0, 0.0, False
+        while not done and iteration < outer_iterations * inner_iterations:
+            if median_px > 1 and iteration % inner_iterations == 0:
+                filter_median(fields[3], fields[9], width, median_px)
+                filter_median(fields[4], fields[10], width, median_px)
+            error = iterate(fields, inside, filled)
+            if not lazy_test or (bound < limit and iteration % 2 == 1):
+                done = error <= limit
+                bound = error
+            else:
+                bound -= limit
+            iteration += 1
+    return fields[3:5, 1:, LANES : LANES + width].copy()
+
+
+@compiled
+def linearise(image: Image, surrounded: Image, fields: Image, cubic: Scalar, per_px: Scalar) -> None:
+    """Fields 0, 1, 2: the constant of the data term about fields 3, 4, and its gradient."""
+    height, width = image.shape
+    pitch = width + 2 * MARGIN_PX
+    first = np.empty(width, np.int32)
+    across, down = np.empty((4, width), np.float32), np.empty((4, width), np.float32)
+    constant, along_x, along_y, u, v = fields[0], fields[1], fields[2], fields[3], fields[4]
+    for y in range(height):
+        locate(u[y + 1], v[y + 1], y, height, width, cubic, per_px, first, across, down)
+        blend(surrounded[0], first, across, down, pitch, constant[y + 1])
+        blend(surrounded[1], first, across, down, pitch, along_x[y + 1])
+        blend(surrounded[2], first, across, down, pitch, along_y[y + 1])
+        subtract(image[y], u[y + 1], v[y + 1], along_x[y + 1], along_y[y + 1], constant[y + 1])
+
+
+@compiled
+def locate(
+    u: Row,
+    v: Row,
+    y: int,
+    height: int,
+    width: int,
+    cubic: Scalar,
+    per_px: Scalar,
+    first: Indices,
+    across: Image,
+    down: Image,
+) -> None:
+    """Of each pixel of a row the first of its 16 taps and the weights of their columns and rows."""
+    edge = np.float32(1 - MARGIN_PX)
+    for x in range(width):
+        column, row = np.float32(x) + u[LANES + x], np.float32(y) + v[LANES + x]
+        if per_px > ZERO:
+            column, row = np.rint(column * per_px) / per_px, np.rint(row * per_px) / per_px
+        column = min(max(column, edge), np.float32(width + 1))
+        row = min(max(row, edge), np.float32(height + 1))
+        left, top = np.floor(column), np.floor(row)
+        first[x] = (np.int32(top) - 1 + MARGIN_PX) * (width + 2 * MARGIN_PX) + np.int32(left) - 1 + MARGIN_PX
+        across[0, x], across[1, x], across[2, x], across[3, x] = cubic_weights(column - left, cubic)
+        down[0, x], down[1, x], down[2, x], down[3, x] = cubic_weights(row - top, cubic)
+
+
+@compiled
+def cubic_weights(fraction: Scalar, a: Scalar) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+    """Of the four pixels about a position that lies ``fraction`` behind the second."""
+    behind, ahead = fraction + ONE, ONE - fraction
+    first = ((a * behind - np.float32(5) * a) * behind + np.float32(8) * a) * behind - np.float32(4) * a
+    second = ((a + TWO) * fraction - (a + np.float32(3))) * fraction * fraction + ONE
+    third = ((a + TWO) * ahead - (a + np.float32(3))) * ahead * ahead + ONE
+    return first, second, third, ONE - first - second - third
+
+
+@compiled
+def blend(surrounded: Row, first: Indices, across: Image, down: Image, pitch: int, result: Row) -> None:
+    for x in range(len(first)):
+        total = ZERO
+        for row in range(4):
+            i = first[x] + row * pitch
+            line = across[0, x] * surrounded[i] + across[1, x] * surrounded[i + 1]
+            line += across[2, x] * surrounded[i + 2] + across[3, x] * surrounded[i + 3]
+            total += down[row, x] * line
+        result[LANES + x] = total
+
+
+@compiled
+def subtract(image: Row, u: Row, v: Row, along_x: Row, along_y: Row, constant: Row) -> None:
+    """What does not depend on the flow."""
+    for x in range(len(image)):
+        i = LANES + x
+        constant[i] -= along_x[i] * u[i] + along_y[i] * v[i] + image[x]
+
+
+@compiled
+def iterate(fields: Image, inside: Row, filled: int) -> float:
+    """One iteration, in place: the primal step of each row, then the dual one of the row above, which needs both.
+    Returns the sum of the squared changes of the flow, in px²."""
+    constant, along_x, along_y, u, v = fields[0], fields[1], fields[2], fields[3], fields[4]
+    ux, uy, vx, vy = fields[5], fields[6], fields[7], fields[8]
+    last = len(u) - 1
+    error = 0.0
+    for y in range(1, last + 1):
+        error += primal_step(
+            constant[y], along_x[y], along_y[y], ux[y], uy[y], uy[y - 1], vx[y], vy[y], vy[y - 1], u[y], v[y], filled
+        )
+        if y > 1:
+            dual_step(u[y - 1], u[y], ux[y - 1], uy[y - 1], inside, ONE, filled)
+            dual_step(v[y - 1], v[y], vx[y - 1], vy[y - 1], inside, ONE, filled)
+    dual_step(u[last], u[last], ux[last], uy[last], inside, ZERO, filled)
+    dual_step(v[last], v[last], vx[last], vy[last], inside, ZERO, filled)
+    return error
+
+
+@compiled
+def primal_step(
+    constant: Row,
+    along_x: Row,
+    along_y: Row,
+    ux: Row,
+    uy: Row,
+    uy_above: Row,
+    vx: Row,
+    vy: Row,
+    vy_above: Row,
+    u: Row,
+    v: Row,
+    filled: int,
+) -> Scalar:
+    """Thresholding of the data term, then the divergence of the dual variable."""
+    error = ZERO
+    for i in range(filled):
+        x = LANES + i
+        square = along_x[x] * along_x[x] + along_y[x] * along_y[x]
+        residual = constant[x] + along_x[x] * u[x] + along_y[x] * v[x]
+        # the three cases in one; a gradient whose square is below TINY moves the flow by 2e-5 px at most
+        factor = min(max(-residual / max(square, TINY), -DATA_STEP), DATA_STEP)
+        du = factor * along_x[x] + RELAXATION * (ux[x] - ux[x - 1] + uy[x] - uy_above[x])
+        dv = factor * along_y[x] + RELAXATION * (vx[x] - vx[x - 1] + vy[x] - vy_above[x])
+        u[x] += du
+        v[x] += dv
+        error += du * du + dv * dv
+    return error
+
+
+@compiled
+def dual_step(flow: Row, below: Row, dual_x: Row, dual_y: Row, inside: Row, below_inside: Scalar, filled: int) -> None:
+    """Ascent along the forward differences, scaled back by them; beyond the last column and row they are zero."""
+    for i in range(filled):
+        x = LANES + i
+        along_x = (flow[x + 1] - flow[x]) * inside[x]
+        along_y = (below[x] - flow[x]) * below_inside
+        shrink = ONE / (ONE + DUAL_STEP * np.sqrt(along_x * along_x + along_y * along_y))
+        dual_x[x] = (dual_x[x] + DUAL_STEP * along_x) * shrink
+        dual_y[x] = (dual_y[x] + DUAL_STEP * along_y) * shrink
+
+
+@compiled
+def filter_median(field: Image, spare: Image, width: int, side_px: int) -> None:
+    """In place, of 3 × 3 or 5 × 5 neighbours; the edge repeats. Columns are sorted once for all windows they are in."""
+    last = len(field) - 1
+    ranks = np.empty((5, LANES + width + LANES), np.float32)
+    for y in range(1, last + 1):
+        up, down = field[max(y - 1, 1)], field[min(y + 1, last)]
+        if side_px == 5:
+            sort_columns5(field[max(y - 2, 1)], up, field[y], down, field[min(y + 2, last)], ranks, width)
+        else:
+            sort_columns3(up, field[y], down, ranks, width)
+        for rank in range(side_px):
+            ranks[rank, LANES - 2 : LANES] = ranks[rank, LANES]
+            ranks[rank, LANES + width : LANES + width + 2] = ranks[rank, LANES + width - 1]
+        if side_px == 5:
+            pick5(ranks[0], ranks[1], ranks[2], ranks[3], ranks[4], spare[y], width)
+        else:
+            pick3(ranks[0], ranks[1], ranks[2], spare[y], width)
+    field[:] = spare
+
+
+@compiled
+def sort_columns5(r0: Row, r1: Row, r2: Row, r3: Row, r4: Row, ranks: Image, width: int) -> None:
+    for i in range(width):
+        x = LANES + i
+        ranks[0, x], ranks[1, x], ranks[2, x], ranks[3, x], ranks[4, x] = sort5(r0[x], r1[x], r2[x], r3[x], r4[x])
+
+
+@compiled
+def sort_columns3(r0: Row, r1: Row, r2: Row, ranks: Image, width: int) -> None:
+    for i in range(width):
+        x = LANES + i
+        ranks[0, x], ranks[1, x], ranks[2, x] = sort3(r0[x], r1[x], r2[x])
+
+
+@compiled
+def pick5(r0: Row, r1: Row, r2: Row, r3: Row, r4: Row, result: Row, width: int) -> None:
+    """Of a 5 × 5 table that is sorted along columns and then along rows, the median is that of three numbers: the
+    greatest of the antidiagonal before the main one, the median of the main one, the least of the one behind it."""
+    for i in range(width):
+        x = LANES + i
+        _, _, _, a3, a4 = sort5(r0[x - 2], r0[x - 1], r0[x], r0[x + 1], r0[x + 2])
+        _, _, b2, b3, b4 = sort5(r1[x - 2], r1[x - 1], r1[x], r1[x + 1], r1[x + 2])
+        _, c1, c2, c3, _ = sort5(r2[x - 2], r2[x - 1], r2[x], r2[x + 1], r2[x + 2])
+        d0, d1, d2, _, _ = sort5(r3[x - 2], r3[x - 1], r3[x], r3[x + 1], r3[x + 2])
+        e0, e1, _, _, _ = sort5(r4[x - 2], r4[x - 1], r4[x], r4[x + 1], r4[x + 2])
+        _, _, middle, _, _ = sort5(a4, b3, c2, d1, e0)
+        _, result[x], _ = sort3(max(max(a3, b2), max(c1, d0)), middle, min(min(b4, c3), min(d2, e1)))
+
+
+@compiled
+def pick3(r0: Row, r1: Row, r2: Row, result: Row, width: int) -> None:
+    """The same of a 3 × 3 table."""
+    for i in range(width):
+        x = LANES + i
+        _, _, a2 = sort3(r0[x - 1], r0[x], r0[x + 1])
+        _, b1, _ = sort3(r1[x - 1], r1[x], r1[x + 1])
+        c0, _, _ = sort3(r2[x - 1], r2[x], r2[x + 1])
+        _, result[x], _ = sort3(a2, b1, c0)
+
+
+@compiled
+def sort3(a: Scalar, b: Scalar, c: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    a, b = min(a, b), max(a, b)
+    b, c = min(b, c), max(b, c)
+    return min(a, b), max(a, b), c
+
+
+@compiled
+def sort5(a: Scalar, b: Scalar, c: Scalar, d: Scalar, e: Scalar) -> tuple[Scalar, Scalar, Scalar, Scalar, Scalar]:
+    """Nine comparisons, the fewest that do."""
+    a, b = min(a, b), max(a, b)
+    d, e = min(d, e), max(d, e)
+    c, e = min(c, e), max(c, e)
+    c, d = min(c, d), max(c, d)
+    a, d = min(a, d), max(a, d)
+    b, e = min(b, e), max(b, e)
+    a, c = min(a, c), max(a, c)
+    b, d = min(b, d), max(b, d)
+    return a, min(b, c), max(b, c), d, e

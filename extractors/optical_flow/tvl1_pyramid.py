@@ -1,0 +1,84 @@
+"""The levels of TV-L1's pyramid: sizes, resampling, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .tvl1 import MIN_SIDE_PX, SCALE_STEP
+
+Taps = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Of each sample the index of its left neighbour ``[out]`` and the weight of the right one ``[out]``."""
+
+
+def level_sizes(size: Sequence[int], scales: int) -> list[tuple[int, ...]]:
+    """Heights and widths, the finest first, from those of a frame."""
+    sizes = [tuple(size)]
+    while len(sizes) < scales:
+        smaller = tuple(round(side * SCALE_STEP) for side in sizes[-1])  # halves to even, as OpenCV's cvRound
+        if min(smaller) < MIN_SIDE_PX:
+            break
+        sizes.append(smaller)
+    return sizes
+
+
+def linear_taps(side: int, out_side: int, step: float, pixel_centres: bool) -> Taps:
+    """Where ``out_side`` samples, ``step`` input pixels apart, lie on ``side`` pixels; outside is the edge."""
+    offset = 0.5 if pixel_centres else 0.0
+    positions = ((np.arange(out_side) + offset) * step - offset).astype(np.float32).clip(0, side - 1)
+    left = np.minimum(np.floor(positions), max(side - 2, 0))
+    return left.astype(np.int64), (positions - left).astype(np.float32)
+
+
+def shrinking_taps(side: int, out_side: int, pixel_centres: bool) -> Taps:
+    """To the next level: exactly ``1 / SCALE_STEP`` apart, whatever the sizes were rounded to."""
+    return linear_taps(side, out_side, 1 / SCALE_STEP, pixel_centres)
+
+
+def growing_taps(side: int, out_side: int, pixel_centres: bool) -> Taps:
+    """Back to a finer level: ``side / out_side`` apart."""
+    return linear_taps(side, out_side, side / out_side, pixel_centres)
+
+
+def resize(images: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    """Bilinear, ``[..., h, w]`` to ``[..., out_h, out_w]``."""
+    for axis, taps in ((-1, columns), (-2, rows)):
+        left, weight = (torch.from_numpy(array).to(images.device) for array in taps)
+        right = (left + 1).clamp(max=images.shape[axis] - 1)
+        weight = weight if axis == -1 else weight[:, None]
+        before, after = images.index_select(axis, left), images.index_select(axis, right)
+        images = before + weight * (after - before)
+    return images
+
+
+def pyramid(images: Tensor, scales: int, pixel_centres: bool) -> list[Tensor]:
+    """``[time, h, w]`` on each level, the finest first; each made of the one before, without blur."""
+    levels = [images]
+    for out_height, out_width in level_sizes(images.shape[-2:], scales)[1:]:
+        height, width = levels[-1].shape[-2:]
+        rows, columns = (
+            shrinking_taps(height, out_height, pixel_centres),
+            shrinking_taps(width, out_width, pixel_centres),
+        )
+        levels.append(resize(levels[-1], rows, columns))
+    return levels
+
+
+def grow(flow: Tensor, height: int, width: int, pixel_centres: bool) -> Tensor:
+    """A flow ``[..., h, w]`` on the next finer level, in its pixels."""
+    rows, columns = (
+        growing_taps(*sides, pixel_centres) for sides in zip(flow.shape[-2:], (height, width), strict=True)
+    )
+    return resize(flow, rows, columns) / SCALE_STEP
+
+
+def with_gradients(images: Tensor) -> Tensor:
+    """``[time, h, w]`` to ``[time, 3, h, w]``: the image and its central differences along x and y, edges repeated."""
+    padded = torch.nn.functional.pad(images[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    along_x = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
+    along_y = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
+    return torch.stack([images, along_x, along_y], dim=1)
