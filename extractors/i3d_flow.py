@@ -101,8 +101,7 @@ class I3DFlow:
         return self._flow_of(clip) if self._flow_runs_in == "prepare" else clip
 
     def forward(self, prepared: Sequence[Tensor | FlowClip]) -> list[Tensor | None]:
-        with inference(self._device, "float32"):
-            flows = [self._flow_of(item) if isinstance(item, FlowClip) else item for item in prepared]
+        flows = [self._flow_of(item) if isinstance(item, FlowClip) else item for item in prepared]
         with inference(self._device, self._precision):
             return [*rows_by_shape(flows, self._features)]
 

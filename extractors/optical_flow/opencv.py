@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -60,14 +59,14 @@ def _of_pairs(gray: Tensor, flow: Callable[[NDArray, NDArray], NDArray]) -> Tens
     if gray.dtype != torch.uint8 or gray.ndim != 3 or len(gray) < 2:
         raise ValueError(f"optical flow needs uint8 [2 or more, h, w], not {gray.dtype} {list(gray.shape)}")
     images = [np.ascontiguousarray(image) for image in gray.cpu().numpy()]
-    flows = np.stack([*_threads().map(flow, images[:-1], images[1:])])
+    flows = np.stack([*_pool(torch.get_num_threads()).map(flow, images[:-1], images[1:])])
     return torch.from_numpy(flows.astype(np.float32, copy=False)).permute(0, 3, 1, 2)
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    """One pool for the process: however many segments wait, no more pairs are computed at once than there are cores."""
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="optical-flow")
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    """One for the process: however many segments are prepared at a time, no more pairs are computed at once."""
+    return ThreadPoolExecutor(num_threads, thread_name_prefix="optical-flow")
 
 
 _of_this_thread = threading.local()

@@ -21,6 +21,7 @@ from torchvision.models import optical_flow
 from ...manifests.errors import WeightsError
 from ...manifests.streams import Record
 from ..checkpoints import StateDict, Weights, load_network
+from ..precision import inference
 from .raft_iterations import RaftIterations
 
 Model = Literal["raft_large", "raft_small"]
@@ -58,9 +59,12 @@ class RaftFlow:
         self._context = network.context_encoder
         self._iterations = RaftIterations(network, settings.iterations)
 
-    @torch.inference_mode()
     def __call__(self, frames: Tensor) -> Tensor:
         _check(frames)
+        with inference(self._device, "float32"):
+            return self._flow(frames)
+
+    def _flow(self, frames: Tensor) -> Tensor:
         height, width = frames.shape[-2:]
         border = _padding(height, width)
         left, _, above, _ = border

@@ -90,7 +90,7 @@ def test_flow_does_not_depend_on_the_number_of_threads(
     for ours, opencvs in ((1, 1), (3, 1), (4, 3)):
         opencv_threads(opencvs)
         with ThreadPoolExecutor(ours) as threads:
-            monkeypatch.setattr(opencv, "_threads", lambda threads=threads: threads)
+            monkeypatch.setattr(opencv, "_pool", lambda _, threads=threads: threads)
             flows.append(flow_of(frames))
     assert torch.equal(flows[0], flows[1])
     assert torch.equal(flows[0], flows[2])
