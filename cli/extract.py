@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..pipeline.extraction import Extraction, RunOptions
+    from ..pipeline.failure_budget import FailureBudget
 
 
 def extract(
@@ -32,6 +34,9 @@ def extract(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Also take up videos that failed for good, and partial ones.")
     ] = False,
+    max_failures: Annotated[
+        str | None, typer.Option(help="Stop the run once more videos fail than this: 20, or 5% of those to do.")
+    ] = None,
     float16: Annotated[bool, typer.Option("--float16", help="Store features as float16.")] = False,
 ) -> None:
     """Turn a folder of raw videos into a feature store. Run it again to go on where it stopped.
@@ -42,6 +47,7 @@ def extract(
 
     if weights is not None and not re.fullmatch(r"random:\d{1,18}", weights):
         raise typer.BadParameter(f"{weights!r} is not random:SEED with a whole number", param_hint="--weights")
+    budget = _budget(max_failures)
     chosen = load_recipe(recipe)  # before the heavy imports: a misspelt recipe is told at once
     from ..pipeline.extraction import Extraction
     from ..pipeline.status import read_status
@@ -49,6 +55,7 @@ def extract(
     from .status import print_status
 
     options = run_options(device, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
+    options = replace(options, max_failures=budget)
     run = Extraction(videos, chosen, out, weights=weights, options=options)
     _announce(run, weights)
     show_run(run)
@@ -84,6 +91,17 @@ def run_options(
         retry_failed=retry_failed,
         float16=float16,
     )
+
+
+def _budget(text: str | None) -> FailureBudget | None:
+    if text is None:
+        return None
+    from ..pipeline.failure_budget import FailureBudget
+
+    try:
+        return FailureBudget(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--max-failures") from None
 
 
 def _device(name: str) -> torch.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from ..manifests.errors import ManifestError, WeightsError
 from ..manifests.recipes import Recipe
 from ..manifests.streams import StreamSpec
 from .decoding.slots import SlotPool
+from .failure_budget import FailureBudget, within
 from .inputs import Inputs, find_videos
 from .keys import settings_digest
 from .ledger import Ledger, read_ledger
@@ -45,6 +46,8 @@ class RunOptions:
     num_cpu_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     retry_failed: bool = False
     float16: bool = False
+    max_failures: FailureBudget | None = None
+    """Ends the run once more videos fail than this; None: never."""
 
 
 class Extraction:
@@ -108,10 +111,12 @@ class Extraction:
                 yield outcome
             if self.pending:
                 slots = stack.enter_context(SlotPool(self.options.num_decoders, self.options.decoder))
-                yield from self._run(streams, slots, writer)
+                events = self._run(streams, slots, writer)
+                budget = self.options.max_failures
+                yield from events if budget is None else within(budget, len(self.pending), events)
         compact(self.out, writer.writer_id)
 
-    def _run(self, streams: list[Stream], slots: SlotPool, writer: StoreWriter) -> Iterator[Event]:
+    def _run(self, streams: list[Stream], slots: SlotPool, writer: StoreWriter) -> Generator[Event, None, None]:
         threads = self.options.num_cpu_threads
         return run_stages(
             self.pending,

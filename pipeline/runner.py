@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +53,7 @@ def run_stages(
     device: torch.device,
     concurrency: Concurrency,
     clock: StageClock,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Brings every (video, stream) to an outcome and tells of it as it goes.
 
     Raises `ArabesqueError` where the run itself fails; what is finished by then is in the writer's hands.
