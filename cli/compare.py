@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,10 @@ from .import_features import FORMAT_HELP, NAME_HELP, TRUST_HELP, show_files, str
 
 if TYPE_CHECKING:
     from ..pipeline.exchange.comparing import Comparison, Pairing, Verdict
+    from ..pipeline.exchange.stored_settings import SettingDifference
+
+    Settings = Mapping[str, Sequence[SettingDifference]]
+    """Stream → what its stores' manifests say otherwise, where both tell."""
 
 MAX_LINES = 10
 
@@ -45,6 +49,7 @@ def compare(
     """
     from ..pipeline.exchange.comparing import compared, paired, verdicts
     from ..pipeline.exchange.feature_files import of_stream, opened
+    from ..pipeline.exchange.stored_settings import setting_differences
 
     labels = stream_labels(name)
     with (
@@ -57,24 +62,35 @@ def compare(
         for one in compared(pairing.pairs, tolerance):
             found.append(one)
             on_pair(len(found), len(pairing.pairs))
-        found_by_stream = verdicts(pairing.pairs, found, tolerance)
+        streams = verdicts(pairing.pairs, found, tolerance)
+    settings = {
+        one.stream: setting_differences(side_a.settings[one.stream], side_b.settings[one.stream])
+        for one in streams
+        if one.stream in side_a.settings and one.stream in side_b.settings
+    }
     same = all(one.same for one in found) and (common or not (pairing.only_a or pairing.only_b))
     if as_json:
-        report = _report(pairing, found, found_by_stream, tolerance, same=same)
+        report = _report(pairing, found, streams, settings, tolerance, same=same)
         typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        _print(pairing, found, found_by_stream, tolerance, None if all_pairs else MAX_LINES)
+        _print(pairing, found, streams, settings, tolerance, None if all_pairs else MAX_LINES)
         print("SAME" if same else "DIFFERENT")
     raise typer.Exit(0 if same else 3)
 
 
 def _report(
-    pairing: Pairing, found: Sequence[Comparison], streams: Sequence[Verdict], tolerance: float, *, same: bool
+    pairing: Pairing,
+    found: Sequence[Comparison],
+    streams: Sequence[Verdict],
+    settings: Settings,
+    tolerance: float,
+    *,
+    same: bool,
 ) -> dict[str, Any]:
     return {
         "same": same,
         "tolerance": tolerance,
-        "streams": [_stream(one) for one in streams],
+        "streams": [_stream(one) | {"settings": _settings(settings.get(one.stream))} for one in streams],
         "only_in_a": [list(name) for name in pairing.only_a],
         "only_in_b": [list(name) for name in pairing.only_b],
         "pairs": [_pair(one) for one in found],
@@ -92,6 +108,11 @@ def _stream(one: Verdict) -> dict[str, Any]:
         "videos_taken_together": one.num_together,
         "diagnoses_of_videos": dict(one.diagnoses),
     }
+
+
+def _settings(found: Sequence[SettingDifference] | None) -> dict[str, list[str]] | None:
+    """Setting → A's and B's; None where a side does not tell its settings."""
+    return None if found is None else {each.name: [each.a, each.b] for each in found}
 
 
 def _pair(one: Comparison) -> dict[str, Any]:
@@ -112,7 +133,12 @@ def _pair(one: Comparison) -> dict[str, Any]:
 
 
 def _print(
-    pairing: Pairing, found: Sequence[Comparison], streams: Sequence[Verdict], tolerance: float, most: int | None
+    pairing: Pairing,
+    found: Sequence[Comparison],
+    streams: Sequence[Verdict],
+    settings: Settings,
+    tolerance: float,
+    most: int | None,
 ) -> None:
     different = [one for one in found if not one.same]
     shown = found if most is None else different[:most]
@@ -122,6 +148,8 @@ def _print(
         print(f"… the first {most} of {len(different)} that differ; --all shows every video, --json everything")
     for one in streams:
         _print_stream(one, different, tolerance)
+        for difference in settings.get(one.stream, ()):
+            print(f"  setting {difference}")
     for side, names in (("A", pairing.only_a), ("B", pairing.only_b)):
         _print_lone(side, names, most)
 

@@ -3,6 +3,7 @@
 feature_files.py   the table of formats; feature_folders.py, feature_archives.py read and write them
 importing.py       into a store; import_timing.py says which interval a row covers
 exporting.py       out of a store
-comparing.py       two sets of features, video by video; diagnosing.py says what sets them apart
+comparing.py       two sets of features, video by video and over all; diagnosing.py says what sets them apart,
+                   stored_settings.py what their stores say of it
 safe_pickles.py    arrays out of pickles, without running what a pickle names
 """

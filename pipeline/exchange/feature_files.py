@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...manifests.errors import ManifestError, StoreError
-from ..store.manifest import MANIFEST
+from ..store.manifest import MANIFEST, read_manifest
 from ..store.reader import FeatureStore
 from . import feature_archives as archives
 from . import feature_folders as folders
 from .feature_arrays import MODELS, SUFFIXES, FeatureArray, Member, Place
+from .stored_settings import Settings, stored_settings
 
 Read = Callable[[Path, bool, Mapping[str, str], ExitStack], list[FeatureArray]]
 """``(path, trust, stream → label, stack)``: what a file holds; files that stay open are closed with the stack."""
@@ -109,6 +110,8 @@ class FeatureSource:
     path: Path
     format: str
     arrays: tuple[FeatureArray, ...]
+    settings: Mapping[str, Settings] = field(default_factory=dict[str, Settings])
+    """Stream → how it was computed, where a store's manifest says so."""
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -133,7 +136,8 @@ def opened(
         found = _of_store(path) if chosen == STORE else FORMATS[chosen].read(path, trust, names or {}, stack)
         if not found:
             raise ManifestError(f"{path}: no features in it (read as {chosen}); check the path, or give --format")
-        yield FeatureSource(path, chosen, tuple(found))
+        settings = stored_settings(read_manifest(path)) if chosen == STORE else {}
+        yield FeatureSource(path, chosen, tuple(found), settings)
 
 
 def detect(path: Path) -> str:

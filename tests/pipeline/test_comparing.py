@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from arabesque.manifests.errors import ManifestError
 from arabesque.pipeline.exchange.comparing import MAX_POOLED, compared, paired, verdicts
 from arabesque.pipeline.exchange.feature_arrays import FeatureArray
+from arabesque.pipeline.exchange.stored_settings import setting_differences, stored_settings
 
 
 def array(video_id: str, values: np.ndarray, stream: str = "vst") -> FeatureArray:
@@ -110,3 +112,22 @@ def test_a_stream_whose_numbers_cannot_be_compared_is_judged_all_the_same():
     pairs = [(array(str(k), features(k)), array(str(k), features(k)[:, :3])) for k in range(2)]
     [verdict] = verdicts(pairs, list(compared(pairs, 1e-4)), 1e-4)
     assert (verdict.finding.name, verdict.largest_error) == ("other-dim", None)
+
+
+def test_stores_tell_which_settings_are_different():
+    def manifest(remainder: str, weights: str, **settings: object) -> dict[str, Any]:
+        spec = {"sampling": {"fps": 5.0, "remainder": remainder}, "weights": {"network": "i3d"}, "settings": settings}
+        entry = {"settings_digest": "0", "dim": 6, "extractor_version": 1, "weights": {"network": weights}}
+        streams = {"rgb": entry, "imported": entry}
+        return {"format": 1, "recipe": {"streams": {"rgb": spec}}, "streams": streams, "made_with": {}}
+
+    a = stored_settings(manifest("drop-tail", "0123456789abcdef", geometry={"steps": [{"size_px": [8, 8]}]}))
+    b = stored_settings(manifest("drop-both", "random:0", geometry={"steps": []}, batch_norm_eps=1e-5))
+    assert set(a) == {"rgb"}
+    assert [str(each) for each in setting_differences(a["rgb"], b["rgb"])] == [
+        "sampling.remainder: drop-tail (A), drop-both (B)",
+        'geometry.steps: [{"size_px": [8, 8]}] (A), [] (B)',
+        "weights.network: 0123456789ab (A), random:0 (B)",
+        "batch_norm_eps: none (A), 1e-05 (B)",
+    ]
+    assert setting_differences(a["rgb"], a["rgb"]) == []
