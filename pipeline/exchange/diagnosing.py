@@ -47,7 +47,7 @@ def diagnose_together(arrays: Sequence[tuple[NDArray[Any], NDArray[Any]]], toler
         found = Finding("arithmetic", f"{near}: another device, library or precision")
     found = found or other_alignment(pairs)
     if found is None and together is not None:
-        found = mostly_normalisation(*together)
+        found = mostly_normalisation(pairs)
     return found or _mostly_arithmetic(pairs) or _unexplained(pairs)
 
 
