@@ -27,7 +27,10 @@ def reproduce(
     precision: Annotated[
         str, typer.Option(help="Of training's matrix products: float32, or bfloat16 in half the time.")
     ] = "float32",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trainings at once. Default: as many as cores.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each training. Default: the cores' share.")
+    ] = None,
     best_test_only: Annotated[
         bool, typer.Option("--best-test-only", help="Leave out the trainings whose epoch validation videos choose.")
     ] = False,
@@ -37,9 +40,7 @@ def reproduce(
     ``best on test`` chooses the epoch on the test videos, as the papers do: it is an upper bound, not a result.
     """
     from ..models.reproduction import SELECTIONS, Reproduction
-    from .train import use_threads
 
-    use_threads(threads)
     if precision not in ("float32", "bfloat16"):
         raise typer.BadParameter(f"{precision!r} is neither float32 nor bfloat16", param_hint="--precision")
     reproduction = Reproduction(
@@ -53,6 +54,8 @@ def reproduce(
         selections=SELECTIONS[:1] if best_test_only else SELECTIONS,
         epochs=epochs,
         precision=precision,
+        workers=workers,
+        threads=threads,
     )
     lines = reproduction.run(_tell)
     print_lines(lines)

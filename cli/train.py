@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..models.reports import SeedsReport
+    from ..models.side_by_side import EpochsDone
     from ..models.training import Progress, Report
 
 
@@ -33,7 +35,12 @@ def train(
     selection: Annotated[
         str, typer.Option(help="With --dataset: whose weights are judged: validation, last, or best-test as papers do.")
     ] = "validation",
-    threads: Annotated[int | None, typer.Option(min=1, help="With --dataset: CPU threads. Default: all cores.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --dataset: trainings at once. Default: as many as cores and seeds.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="With --dataset: CPU threads of each. Default: the cores' share.")
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="With --dataset: a setting of the model, as in dropout=0.7.")
     ] = None,
@@ -48,12 +55,12 @@ def train(
         _train_small(store, labels, folder, target, epochs, seed, partial=partial)
         return
     from ..models.dataset_training import experiment_for, train_on_dataset
+    from ..models.side_by_side import plan_crew
 
     if target is None:
         raise typer.BadParameter("a data set has several scores; name one", param_hint="--target")
     if selection not in ("validation", "last", "best-test"):
         raise typer.BadParameter(f"{selection!r} is none of validation, last, best-test", param_hint="--selection")
-    use_threads(threads)
     experiment = experiment_for(
         dataset,
         model,
@@ -63,7 +70,7 @@ def train(
         selection=selection,
         epochs=epochs,
     )
-    with show_seeds(seeds) as on_epoch:
+    with show_seeds() as on_epoch:
         reports = train_on_dataset(
             store,
             labels,
@@ -74,6 +81,7 @@ def train(
             folder,
             subset=subset,
             partial=partial,
+            crew=plan_crew(seeds, workers, threads, len(os.sched_getaffinity(0))),
             on_epoch=on_epoch,
         )
     print_seeds(reports)
@@ -90,15 +98,6 @@ def _train_small(
             store, labels, folder, target=target, epochs=epochs, seed=seed, partial=partial, on_epoch=on_epoch
         )
     print_report(report)
-
-
-def use_threads(threads: int | None) -> None:
-    """As many as asked for; all cores that this process may use where nothing is."""
-    import os
-
-    import torch
-
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -126,17 +125,20 @@ def show_epochs() -> Iterator[Progress]:
 
 
 @contextmanager
-def show_seeds(seeds: int) -> Iterator[Any]:
-    """As `show_epochs`, and a line per ten percent where standard error is no terminal: it takes minutes."""
+def show_seeds() -> Iterator[EpochsDone]:
+    """A bar per seed, or a line per ten percent where standard error is no terminal: it takes minutes."""
     from rich.console import Console
     from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
     terminal = sys.stderr.isatty()
+    tasks: dict[int, TaskID] = {}
     with Bar(console=Console(stderr=True), transient=True, disable=not terminal) as bar:
-        task = bar.add_task("training", total=None)
 
         def show(seed: int, done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, description=f"seed {seed} ({seeds} in all)")
+            if seed not in tasks:
+                tasks[seed] = bar.add_task(f"seed {seed}")
+            bar.update(tasks[seed], completed=done, total=total)
             if not terminal and (done == total or done % max(1, total // 10) == 0):
                 print(f"seed {seed}: epoch {done} of {total}", file=sys.stderr, flush=True)
 

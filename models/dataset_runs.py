@@ -1,8 +1,8 @@
-"""A data set's features and labels, and the experiments that are run on them, seed by seed."""
+"""A data set's features and labels, and the trainings that they make, seed by seed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +16,6 @@ from .reports import SeedsReport, report_seeds
 from .seed_run import SeedResult, SeedRun, Split, split_of
 from .splits import shuffled
 from .table import resolve_settings
-
-EpochsDone = Callable[[int, int, int], None]
-"""Called with the seed, its epochs done and to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,23 +71,16 @@ def _refuse_missing(features: FeatureSet, labels: DatasetLabels, data: LabelledR
     )
 
 
-def run_seeds(
-    task: Task, experiment: Experiment, seeds: Sequence[int], out: Path, on_epoch: EpochsDone | None = None
-) -> list[SeedResult]:
-    """One training per seed, each in its own folder below ``out``; what is finished there is not repeated."""
-    results: list[SeedResult] = []
-    for seed in seeds:
-        run = SeedRun(task.data, task.split(seed), experiment, _card(task, experiment, seed), out / f"seed-{seed}")
-        results.append(run.result(None if on_epoch is None else _of_seed(on_epoch, seed)))
-    return results
+def seed_runs(task: Task, experiment: Experiment, seeds: Sequence[int], out: Path) -> list[SeedRun]:
+    """One training per seed, each in its own folder below ``out``; none has begun."""
+    return [
+        SeedRun(task.data, task.split(seed), experiment, _card(task, experiment, seed), out / f"seed-{seed}")
+        for seed in seeds
+    ]
 
 
 def report(task: Task, results: Sequence[SeedResult], *, last: bool = False) -> SeedsReport:
     return report_seeds(results, task.true, task.score_range, last=last)
-
-
-def _of_seed(on_epoch: EpochsDone, seed: int) -> Callable[[int, int], None]:
-    return lambda done, total: on_epoch(seed, done, total)
 
 
 def _card(task: Task, experiment: Experiment, seed: int) -> ModelCard:

@@ -15,7 +15,7 @@ from ..manifests.datasets import load_dataset
 from ..manifests.errors import ManifestError
 from ..manifests.label_files import read_dataset_labels
 from .checkpoints import check_streams, load_checkpoint, put_whole, to_json
-from .dataset_runs import EpochsDone, make_task, report, run_seeds
+from .dataset_runs import make_task, report, seed_runs
 from .experiment import Experiment
 from .features import label_routines
 from .fitting import judge
@@ -25,6 +25,7 @@ from .protocol import Cosine, Protocol
 from .released_features import read_features
 from .reports import SeedsReport
 from .seed_run import SeedResult
+from .side_by_side import Crew, EpochsDone, run_all
 from .table import model_class
 from .tables import row_of
 
@@ -78,17 +79,19 @@ def train_on_dataset(
     *,
     subset: str | None = None,
     partial: bool = False,
+    crew: Crew | None = None,
     on_epoch: EpochsDone | None = None,
 ) -> list[SeedsReport]:
     """The chosen epoch's report and, where an epoch was chosen, the last one's; written to ``out`` with the models.
 
-    ``partial``: take videos whose file breaks off, too.
+    ``partial``: take videos whose file breaks off, too. ``on_epoch`` is called with a seed, its epochs done and to do.
     """
     known = read_dataset_labels(load_dataset(dataset), labels)
     one_grid = bool(model_class(experiment.model).one_grid)
     found = read_features(features, experiment.streams, one_grid=one_grid, partial=partial)
     task = make_task(found, known, target, subset)
-    results = run_seeds(task, experiment, seeds, out, on_epoch)
+    tell = None if on_epoch is None else lambda number, done, total: on_epoch(seeds[number], done, total)
+    results = run_all(seed_runs(task, experiment, seeds, out), crew or Crew(), tell)
     reports = [report(task, results)]
     if results[0].history:
         reports.append(report(task, results, last=True))

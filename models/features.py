@@ -33,6 +33,13 @@ class FeatureSet:
     """Videos left out because their file breaks off"""
     recipe: Mapping[str, Any] | None = None
     """What extracted the streams, resolved; None where others did"""
+    _stacked: dict[tuple[str, ...], Routines] = field(default_factory=dict[tuple[str, ...], Routines], init=False)
+
+    def stacked(self, names: tuple[str, ...]) -> Routines:
+        """These videos in one tensor per stream; the same one for all who ask for the same videos."""
+        if names not in self._stacked:
+            self._stacked[names] = stack_routines({name: self.videos[name] for name in names}, self.dims)
+        return self._stacked[names]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +61,9 @@ class LabelledRoutines:
 
 def label_routines(features: FeatureSet, scores: Mapping[str, float]) -> LabelledRoutines:
     """The videos that have both, in the order of their ids."""
-    used = sorted(features.videos.keys() & scores.keys())
+    used = tuple(sorted(features.videos.keys() & scores.keys()))
     return LabelledRoutines(
-        routines=stack_routines({name: features.videos[name] for name in used}, features.dims),
+        routines=features.stacked(used),
         scores=np.array([scores[name] for name in used], dtype=np.float64),
         streams=features.streams,
         recipe=features.recipe,

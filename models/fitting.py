@@ -88,13 +88,14 @@ class Fitting:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """For small networks, whose operations end before a second thread is awake.
+def cpu_threads(count: int) -> Iterator[None]:
+    """PyTorch computes on so many threads within the block.
 
-    On a busy machine two threads that wait for each other were 20 times slower than one.
+    One is best for small networks, whose operations end before a second thread is awake: on a busy machine two threads
+    that wait for each other were 20 times slower.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

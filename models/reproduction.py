@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from ..manifests.datasets import load_dataset
 from ..manifests.label_files import read_dataset_labels
 from .checkpoints import put_whole, to_json
-from .dataset_runs import Task, make_task, report, run_seeds
+from .dataset_runs import Task, make_task, report, seed_runs
 from .features import FeatureSet
 from .protocol import Precision
 from .released_features import read_features
 from .reports import SeedsReport
+from .seed_run import SeedResult, SeedRun
+from .side_by_side import plan_crew, run_all
 from .table import model_class
 from .tables import Row, Table, load_table
 
@@ -74,37 +78,65 @@ class Reproduction:
     """Fewer than published, to try things out"""
     precision: Precision = "float32"
     """Of training's matrix products: ``bfloat16`` takes half the time where a processor has it"""
+    workers: int | None = None
+    """Trainings at once; None: as many as cores"""
+    threads: int | None = None
+    """CPU threads of each; None: the cores' share"""
 
     def run(self, on_epoch: CellProgress | None = None) -> list[Line]:
         """Every row that can be run; finished trainings below ``out`` are not repeated. Writes ``table.json`` there."""
         table = load_table(self.name)
-        labels = read_dataset_labels(load_dataset(table.dataset), self.labels)
-        lines: list[Line] = []
-        for row in self._chosen(table):
-            features = self._features(row)
-            if isinstance(features, str):
-                lines.append(Line(row.name, {}, row.note, not_run=features))
-                continue
-            cells: dict[str, Cell] = {}
-            for name, column in table.columns.items():
-                task = make_task(features, labels, column.target, column.subset)
-                cells[name] = self._cell(row, name, task, on_epoch)
-            lines.append(Line(row.name, cells, row.note))
+        plan = self._planned(table)
+        runs = [(cell, run) for cell in plan.cells for run in cell.runs]
+
+        def tell(number: int, done: int, total: int) -> None:
+            cell, run = runs[number]
+            if on_epoch is not None:
+                on_epoch(cell.row.name, cell.column, cell.selection, run.card.seed, done, total)
+
+        crew = plan_crew(len(runs), self.workers, self.threads, len(os.sched_getaffinity(0)))
+        results = iter(run_all([run for _, run in runs], crew, tell))
+        reports = [(cell, cell.reports(list(islice(results, len(cell.runs))))) for cell in plan.cells]
+        lines = [
+            Line(row.name, {}, row.note, not_run=plan.not_run[row.name])
+            if row.name in plan.not_run
+            else Line(row.name, _cells(row, [each for each in reports if each[0].row is row]), row.note)
+            for row in self._chosen(table)
+        ]
         put_whole(self.out / "table.json", to_json({"source": table.source, "rows": [asdict(line) for line in lines]}))
         put_whole(self.out / "table.md", markdown(table, lines).encode())
         return lines
 
+    def _planned(self, table: Table) -> _Plan:
+        """All trainings of the chosen rows. Rows that read the same streams share them in memory."""
+        labels = read_dataset_labels(load_dataset(table.dataset), self.labels)
+        features: dict[tuple[tuple[str, ...], bool], FeatureSet] = {}
+        plan = _Plan([], {})
+        for row in self._chosen(table):
+            missing = [stream for stream in row.streams if stream not in self._known_streams()]
+            if missing:
+                plan.not_run[row.name] = f"needs {', '.join(missing)}"
+                continue
+            one_grid = bool(model_class(row.model).one_grid) and len(row.streams) > 1
+            if (row.streams, one_grid) not in features:
+                features[row.streams, one_grid] = read_features(self.features, row.streams, one_grid=one_grid)
+            for name, column in table.columns.items():
+                task = make_task(features[row.streams, one_grid], labels, column.target, column.subset)
+                plan.cells.extend(self._cells_of(row, name, task))
+        return plan
+
+    def _cells_of(self, row: Row, column: str, task: Task) -> Iterator[_PlannedCell]:
+        solved = hasattr(model_class(row.model), "solve")
+        for selection in ("last",) if solved else self.selections:
+            experiment = row.experiment(column, selection).in_precision(self.precision)
+            if self.epochs is not None:
+                experiment = experiment.shortened(self.epochs)
+            folder = self.out / _slug(row.name) / column / selection
+            yield _PlannedCell(row, column, selection, task, seed_runs(task, experiment, self.seeds, folder))
+
     def _chosen(self, table: Table) -> list[Row]:
         wanted = [part.lower() for part in self.rows]
         return [row for row in table.rows if not wanted or any(part in row.name.lower() for part in wanted)]
-
-    def _features(self, row: Row) -> FeatureSet | str:
-        """The row's streams, or why they cannot be had."""
-        known = self._known_streams()
-        missing = [stream for stream in row.streams if stream not in known]
-        if missing:
-            return f"needs {', '.join(missing)}"
-        return read_features(self.features, row.streams, one_grid=model_class(row.model).one_grid)
 
     def _known_streams(self) -> tuple[str, ...]:
         if self.streams is not None:
@@ -113,20 +145,40 @@ class Reproduction:
 
         return FeatureStore(self.features).streams
 
-    def _cell(self, row: Row, column: str, task: Task, on_epoch: CellProgress | None) -> Cell:
-        found: dict[str, SeedsReport] = {}
-        selections = self.selections if not hasattr(model_class(row.model), "solve") else ("last",)
-        for selection in selections:
-            experiment = row.experiment(column, selection).in_precision(self.precision)
-            if self.epochs is not None:
-                experiment = experiment.shortened(self.epochs)
-            folder = self.out / _slug(row.name) / column / selection
-            show = None if on_epoch is None else _of_cell(on_epoch, row.name, column, selection)
-            results = run_seeds(task, experiment, self.seeds, folder, show)
-            found[selection] = report(task, results)
-            if selection == "best-test":
-                found["last"] = report(task, results, last=True)
-        return Cell(row.published.get(column), found.get("best-test"), found.get("last"), found.get("validation"))
+
+@dataclass(frozen=True, eq=False)
+class _PlannedCell:
+    """The trainings behind one number and one way to choose the epoch."""
+
+    row: Row
+    column: str
+    selection: str
+    task: Task
+    runs: list[SeedRun]
+
+    def reports(self, results: list[SeedResult]) -> dict[str, SeedsReport]:
+        found = {self.selection: report(self.task, results)}
+        if self.selection == "best-test":
+            found["last"] = report(self.task, results, last=True)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    cells: list[_PlannedCell]
+    not_run: dict[str, str]
+    """Row → why it cannot be run"""
+
+
+def _cells(row: Row, reports: list[tuple[_PlannedCell, dict[str, SeedsReport]]]) -> dict[str, Cell]:
+    """The row's cells by column."""
+    found: dict[str, dict[str, SeedsReport]] = {}
+    for cell, mine in reports:
+        found.setdefault(cell.column, {}).update(mine)
+    return {
+        column: Cell(row.published.get(column), each.get("best-test"), each.get("last"), each.get("validation"))
+        for column, each in found.items()
+    }
 
 
 def markdown(table: Table, lines: Sequence[Line]) -> str:
@@ -146,7 +198,3 @@ def markdown(table: Table, lines: Sequence[Line]) -> str:
 
 def _slug(name: str) -> str:
     return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
-
-
-def _of_cell(on_epoch: CellProgress, row: str, column: str, selection: str) -> Callable[[int, int, int], None]:
-    return lambda seed, done, total: on_epoch(row, column, selection, seed, done, total)

@@ -83,7 +83,7 @@ class SeedRun:
 
     def result(self, on_epoch: Progress | None = None) -> SeedResult:
         """The finished run's result, after whatever was left to do."""
-        done = self._read_result()
+        done = self.finished()
         if done is not None:
             return done
         network = new_network(self.card)
@@ -178,7 +178,8 @@ class SeedRun:
         names = [self.data.routines.video_ids[row] for row in self.split.test.tolist()]
         return dict(zip(names, predicted.tolist(), strict=True))
 
-    def _read_result(self) -> SeedResult | None:
+    def finished(self) -> SeedResult | None:
+        """The result that stands in the folder, if it is this run's; None where there is something left to do."""
         try:
             content = json.loads((self.folder / RESULT).read_text(encoding="utf-8"))
         except (OSError, ValueError):

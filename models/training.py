@@ -18,7 +18,7 @@ from ..manifests.errors import ManifestError
 from ..pipeline.store.reader import FeatureStore
 from .checkpoints import ModelCard, new_network, put_whole, save_checkpoint, to_json
 from .features import LabelledRoutines, label_routines, read_store, some
-from .fitting import Fitting, judge, one_thread
+from .fitting import Fitting, cpu_threads, judge
 from .labels import Labels, read_labels
 from .metrics import Estimate, bootstrap, mean_squared_error, pearson
 from .protocol import Cosine, Protocol
@@ -112,7 +112,7 @@ def train_and_evaluate(
     protocol = SMALL_PROTOCOL if epochs is None else SMALL_PROTOCOL.shortened(epochs)
     held_out, scheme = _held_out(data.routines.video_ids, seed)
     trainings = _Trainings(data, protocol, judged.target, seed, on_epoch, count=len(held_out) + 1)
-    with one_thread():
+    with cpu_threads(1):
         predictions = tuple(
             prediction for fold, names in enumerate(held_out) for prediction in trainings.judge_without(names, fold)
         )

@@ -5,63 +5,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_trainings import DIMS, make_data, make_run
 
 from arabesque.models import seed_run
-from arabesque.models.checkpoints import ModelCard, load_checkpoint
+from arabesque.models.checkpoints import load_checkpoint
 from arabesque.models.experiment import BranchStage, Experiment
-from arabesque.models.features import LabelledRoutines
 from arabesque.models.protocol import Protocol
-from arabesque.models.routines import Placed, stack_routines
-from arabesque.models.seed_run import RESULT, STATE, SeedRun, split_of
-from arabesque.models.table import resolve_settings
-
-DIMS = {"vst": 6, "ast": 4}
-SMALL = {"hidden_dim": 8}
-
-
-def make_data(streams: tuple[str, ...]) -> LabelledRoutines:
-    rng = np.random.default_rng(0)
-    quality = rng.random(30)
-    videos = {
-        f"v{number:02d}": {
-            stream: Placed((quality[number] + 0.3 * rng.standard_normal((8, DIMS[stream]))).astype(np.float32))
-            for stream in streams
-        }
-        for number in range(30)
-    }
-    entries: dict[str, dict[str, Any]] = {stream: {"settings_digest": stream} for stream in streams}
-    return LabelledRoutines(stack_routines(videos, {s: DIMS[s] for s in streams}), 10 * quality, entries)
-
-
-def make_run(folder: Path, **changes: Any) -> SeedRun:
-    protocol = {"epochs": 6, "batch_size": 8, "learning_rate": 0.003, "selection": "best-test", **changes}
-    experiment = Experiment(
-        model=protocol.pop("model", "context-attention"),
-        settings=protocol.pop("settings", SMALL),
-        streams=protocol.pop("streams", ("vst", "ast")),
-        branches=protocol.pop("branches", None),
-        protocol=Protocol.model_validate({key: value for key, value in protocol.items() if key != "seed"}),
-    )
-    data = make_data(experiment.streams)
-    card = ModelCard(
-        model=experiment.model,
-        settings=resolve_settings(experiment.model, experiment.settings),
-        dims=data.routines.dims,
-        streams={name: dict(entry) for name, entry in data.streams.items()},
-        target="score",
-        score_range=(0, 10),
-        protocol=experiment.protocol,
-        seed=changes.get("seed", 0),
-        num_videos=20,
-        made_with={},
-    )
-    names = list(data.routines.video_ids)
-    return SeedRun(data, split_of(data, names[:20], names[20:]), experiment, card, folder)
+from arabesque.models.seed_run import RESULT, STATE
 
 
 def test_best_on_test_is_the_best_of_its_history(tmp_path: Path) -> None:
@@ -132,7 +86,7 @@ import sys; sys.path.insert(0, {folder!r})
 from pathlib import Path
 import torch; torch.set_num_threads(1)
 from arabesque.models import seed_run
-from test_seed_run import make_run
+from small_trainings import make_run
 seed_run.SAVE_EVERY_S = 0.0
 make_run(Path({out!r}), epochs=300).result(lambda done, total: print(done, flush=True))
 """
@@ -142,7 +96,7 @@ make_run(Path({out!r}), epochs=300).result(lambda done, total: print(done, flush
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     through = make_run(tmp_path / "through", epochs=300).result()
     out = tmp_path / "killed"
-    code = CHILD.format(folder=str(Path(__file__).parent), out=str(out))
+    code = CHILD.format(folder=str(Path(__file__).parents[1]), out=str(out))
     for attempt in range(4):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
