@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from arabesque.extractors import audio_spectrogram
 from arabesque.extractors.audio_spectrogram import AudioSpectrogramTransformer
 from arabesque.extractors.audio_spectrogram_network import (
+    LAYOUTS,
     FittedEmbeddings,
     load_spectrogram_transformer,
     to_our_keys,
 )
-from arabesque.extractors.checkpoints import RandomWeights
+from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, fill
 from arabesque.extractors.kaldi_fbank import FilterbankOptions, kaldi_fbank
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.manifests.errors import WeightsError
@@ -149,17 +150,33 @@ def test_rows_do_not_depend_on_the_company_and_keep_their_order(music: Tensor) -
     assert not torch.allclose(first, third, atol=1e-3)
 
 
-@pytest.mark.parametrize("layout", ["ast-original", "ast-transformers4", "ast-transformers5"])
-def test_every_layout_fills_the_same_network(layout: str) -> None:
+@pytest.fixture
+def small_network() -> nn.Module:
     from transformers import ASTConfig, ASTModel
 
     config = ASTConfig(hidden_size=24, num_attention_heads=2, num_hidden_layers=12, intermediate_size=8)
-    expected = ASTModel(config).state_dict()
-    for value in expected.values():
+    network: Any = ASTModel(config)
+    for value in network.state_dict().values():
         value.normal_()
+    return network
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_fills_the_same_network(layout: str, small_network: nn.Module) -> None:
+    expected = small_network.state_dict()
     ours = to_our_keys(published(expected, layout), layout)
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_loading_is_strict(layout: str, small_network: nn.Module) -> None:
+    theirs = published(small_network.state_dict(), layout)
+    del theirs[next(name for name in theirs if name.endswith("cls_token"))]
+    theirs["module.v.more" if layout == "ast-original" else "audio_spectrogram_transformer.more"] = torch.ones(1)
+    file = CheckpointFile("altered", Path("altered.pth"), "0" * 64, layout)
+    with pytest.raises(WeightsError, match=r"1 missing \(embeddings\.cls_token\); 1 unexpected \(more\)"):
+        fill(small_network, to_our_keys(theirs, layout), file)
 
 
 def published(ours: dict[str, Tensor], layout: str) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,24 @@ def test_a_pickle_that_would_run_code_is_refused_unopened(save_checkpoint: SaveC
     with pytest.raises(WeightsError, match=r"seeded-0\.pth: checkpoint seeded is not a plain state dict"):
         read_state_dict(save_checkpoint({"w": _Bomb(fuse)}, "ours"))
     assert not fuse.exists()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00(K\x02t(K\x01t\x89)tR.",  # of a number for a storage
+        b"ctorch\nSize\n(K\x01K\x02tR.",  # of two sizes
+        b"PX\n.",  # a storage by a text
+        b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x0atQ.",  # not there
+    ],
+)
+def test_forged_pickles_are_named_whatever_they_break(tmp_path: Path, program: bytes) -> None:
+    path = tmp_path / "forged.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + program)
+        archive.writestr("archive/version", "3\n")
+    with pytest.raises(WeightsError, match=r"forged\.pth: checkpoint swin is not a plain state dict"):
+        read_state_dict(CheckpointFile("swin", path, "0" * 64, "ours"))
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", pickle.dumps([1, 2], protocol=2)])
