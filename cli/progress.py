@@ -66,6 +66,7 @@ class RunTally:
             f"{self._num_segments} segments, {self._num_segments / max(elapsed_s, 1e-9):.1f}/s",
             " ".join(shares),
             _left(elapsed_s, self._num_videos, len(self._run.pending)),
+            f"waiting for {self._run.num_awaited} that other runs have in hand" if self._run.num_awaited else "",
         ]
         return Text(" · ".join(part for part in parts if part))
 

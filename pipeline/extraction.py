@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -27,13 +27,15 @@ from .keys import settings_digest
 from .ledger import Ledger, read_ledger
 from .records import Outcome, VideoFile
 from .runner import Concurrency, Event, run_stages
+from .sharing import SharedWork
 from .stage_clock import StageClock
 from .store.compaction import compact, set_aside_stale
 from .store.manifest import MANIFEST, read_manifest, strangers, write_manifest
+from .store.news import OutcomeNews
 from .store.progress_journal import read_progress
 from .store.writer import StoreWriter
 from .weights.cache import resolve_weights
-from .work import Stream
+from .work import Stream, VideoSettled
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Extraction:
             for name, spec in self.streams.items()
         }
         _refuse_other_recipe(out, self.recipe)
+        self._news = OutcomeNews(out)
+        self._shared: SharedWork | None = None
         self.ledger: Ledger = read_ledger(out, retry_failed=self.options.retry_failed)
         self.clock = StageClock()
 
@@ -88,6 +92,11 @@ class Extraction:
     def pending(self) -> list[VideoFile]:
         """Videos that still owe something; the settled ones are not opened."""
         return [file for file in self.inputs.videos if not self.ledger.is_video_settled(file, self.settings_digests)]
+
+    @property
+    def num_awaited(self) -> int:
+        """Videos that this run waits for because other runs have them in hand."""
+        return 0 if self._shared is None else self._shared.num_awaited
 
     @property
     def stream_entries(self) -> dict[str, dict[str, Any]]:
@@ -110,21 +119,49 @@ class Extraction:
                 writer.add_outcome(outcome)
                 yield outcome
             if self.pending:
+                shared = SharedWork(self.out, writer, self.ledger, self._news, self.settings_digests)
                 slots = stack.enter_context(SlotPool(self.options.num_decoders, self.options.decoder))
-                events = self._run(streams, slots, writer)
+                events = self._rounds(streams, slots, writer, shared)
                 budget = self.options.max_failures
                 yield from events if budget is None else within(budget, len(self.pending), events)
         compact(self.out, writer.writer_id)
 
-    def _run(self, streams: list[Stream], slots: SlotPool, writer: StoreWriter) -> Generator[Event, None, None]:
+    def _rounds(
+        self, streams: list[Stream], slots: SlotPool, writer: StoreWriter, shared: SharedWork
+    ) -> Generator[Event, None, None]:
+        """First what no other run has in hand, then what the others left behind."""
+        self._shared = shared
+        todo = self.pending
+        while todo:
+            with closing(self._round(todo, streams, slots, writer, shared)) as events:
+                for event in events:
+                    if isinstance(event, VideoSettled):
+                        shared.settle(event.video_id)
+                    yield event
+            todo = []
+            for file, has_ended in shared.left():
+                if has_ended:
+                    yield VideoSettled(file.video_id)
+                else:
+                    todo.append(file)
+
+    def _round(
+        self,
+        videos: Sequence[VideoFile],
+        streams: list[Stream],
+        slots: SlotPool,
+        writer: StoreWriter,
+        shared: SharedWork,
+    ) -> Generator[Event, None, None]:
         threads = self.options.num_cpu_threads
         return run_stages(
-            self.pending,
+            videos,
             streams,
             slots=slots,
             writer=writer,
             ledger=self.ledger,
             progress=read_progress(self.out),
+            shared=shared,
             provenance=self._made_with() | {"device": _device_name(self.options.device)},
             device=self.options.device,
             concurrency=Concurrency(self.options.num_decoders, preprocess=1, prepare=threads),
@@ -170,6 +207,9 @@ class Extraction:
                 "made_with": self._made_with(),
             },
         )
+        if not earlier:  # new, or it lost its manifest and nobody knows what its rows are of
+            for name, digest in self.settings_digests.items():
+                set_aside_stale(self.out, name, digest)
 
     def _folder(self) -> str:
         """Where the videos come from; nothing where that is several places."""

@@ -30,6 +30,9 @@ class Ledger:
             if outcome.content_digest and _is_recorded(outcome)
         }
 
+    def outcome(self, video_id: str, stream: str) -> Outcome | None:
+        return self._outcomes.get((video_id, stream))
+
     def is_settled(self, video_id: str, stream: str, key: str) -> bool:
         """Whether nothing is left to do for (video, stream) with these very bytes and settings."""
         outcome = self._outcomes.get((video_id, stream))

@@ -17,6 +17,7 @@ from .keys import row_key
 from .ledger import Ledger
 from .planning import Progress, plan_video
 from .records import Outcome, Probe, VideoFile, VideoRecord
+from .sharing import SharedWork
 from .work import Stream, VideoEnd, VideoPlan, VideoSettled
 
 END_TOLERANCE_FRAMES = 1.5
@@ -26,14 +27,26 @@ END_TOLERANCE_FRAMES = 1.5
 class VideoReader:
     """Called with one file at a time, from as many threads as there are slots."""
 
-    def __init__(self, slots: SlotPool, streams: Sequence[Stream], ledger: Ledger, progress: Progress) -> None:
+    def __init__(
+        self, slots: SlotPool, streams: Sequence[Stream], ledger: Ledger, progress: Progress, shared: SharedWork
+    ) -> None:
+        self._shared = shared
         self._slots = slots
         self._streams = streams
         self._ledger = ledger
         self._progress = progress
 
     def __call__(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd | VideoSettled]:
-        """Outcomes that need no decoding, then windows in their order, then the end. Never raises for a bad file."""
+        """Outcomes that need no decoding, then windows in their order, then the end. Never raises for a bad file.
+
+        Nothing of a video that another run has in hand, and the end alone of one that another run has ended.
+        """
+        taken = self._shared.take(file)
+        if taken is False:
+            return
+        if taken is None:
+            yield VideoSettled(file.video_id)
+            return
         has_end = False
         for item in self._read(file):
             has_end = has_end or (isinstance(item, VideoEnd) and not item.abandoned)

@@ -21,6 +21,7 @@ from .networks import Batcher, forward, prepare
 from .planning import Progress
 from .reading import VideoReader
 from .records import FeatureRow, Outcome, VideoFile
+from .sharing import SharedWork
 from .stage_clock import StageClock
 from .store.writer import StoreWriter
 from .work import SegmentFeature, Stream, VideoSettled
@@ -49,17 +50,18 @@ def run_stages(
     writer: StoreWriter,
     ledger: Ledger,
     progress: Progress,
+    shared: SharedWork,
     provenance: dict[str, str],
     device: torch.device,
     concurrency: Concurrency,
     clock: StageClock,
 ) -> Generator[Event, None, None]:
-    """Brings every (video, stream) to an outcome and tells of it as it goes.
+    """Brings every (video, stream) that no other run has in hand to an outcome and tells of it as it goes.
 
     Raises `ArabesqueError` where the run itself fails; what is finished by then is in the writer's hands.
     """
     share_arenas()
-    reader = VideoReader(slots, streams, ledger, progress)
+    reader = VideoReader(slots, streams, ledger, progress, shared)
     collector = Collector(provenance)
     recorder = Recorder(writer)
     pipeline = _stages(videos, reader, collector, recorder, slots, device, concurrency, clock)

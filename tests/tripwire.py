@@ -11,11 +11,21 @@ DISK_CALLS = ("open", "write", "fsync", "close", "replace", "unlink", "mkdir", "
 
 
 class TrippedOs:
-    """Counts disk calls from 0; before call number ``at`` (of those named ``only``, if given) it calls ``trip``."""
+    """Counts disk calls from 0; before call number ``at`` (of those named ``only``, if given) it calls ``trip``.
 
-    def __init__(self, at: int, trip: Callable[[str, tuple[Any, ...]], None], only: str | None = None) -> None:
+    ``onwards``: before each one after that, too.
+    """
+
+    def __init__(
+        self,
+        at: int,
+        trip: Callable[[str, tuple[Any, ...]], None],
+        only: str | None = None,
+        *,
+        onwards: bool = False,
+    ) -> None:
         self.calls = 0
-        self._at, self._trip, self._only = at, trip, only
+        self._at, self._trip, self._only, self._onwards = at, trip, only, onwards
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
@@ -24,7 +34,7 @@ class TrippedOs:
 
         def counted(*arguments: Any, **keywords: Any) -> Any:
             number, self.calls = self.calls, self.calls + 1
-            if number == self._at:
+            if number == self._at or (self._onwards and number > self._at >= 0):
                 self._trip(name, arguments)
             if name == "fsync":  # guards against power cuts, which no test can make; and it is slow
                 return None

@@ -35,7 +35,7 @@ class LocalFolder:
         """Write a whole file, on disk when this returns. Leftovers are rubbish once the writer ``owner`` is dead."""
         path = self.path(name)
         temporary = path.with_name(f"{_TEMPORARY}{owner}-{path.name}")
-        with _explained(path):
+        with explained(path):
             _make_folder(path.parent)
             try:
                 _write(temporary, data)
@@ -68,13 +68,13 @@ class LocalFolder:
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is gone already is no error."""
-        with _explained(self.path(name)), suppress(FileNotFoundError):
+        with explained(self.path(name)), suppress(FileNotFoundError):
             os.unlink(self.path(name))
 
     def move(self, name: str, new_name: str) -> None:
         """Move a whole file to another folder."""
         path, new_path = self.path(name), self.path(new_name)
-        with _explained(path):
+        with explained(path):
             _make_folder(new_path.parent)
             os.replace(path, new_path)
             _sync_folder(new_path.parent)
@@ -131,7 +131,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses into a StoreError that tells the way out."""
     try:
         yield
     except OSError as error:

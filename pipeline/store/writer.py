@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,7 @@ class StoreWriter:
         self._outcomes: list[StoredOutcome] = []
         self._journal: dict[str, dict[int, JournalEntry]] = {}
         self._chunks: dict[str, set[str]] = {}  # our chunks of the journal: the unfinished keys in each
+        self._when_written: list[Callable[[], None]] = []
         self._oldest_s: float | None = None
         self._newest_us = 0
         self._error: Exception | None = None
@@ -115,18 +116,28 @@ class StoreWriter:
             entry = JournalEntry(key, segment_index, start_s, end_s, copied)
             self._journal.setdefault(key, {})[segment_index] = entry
 
+    def when_written(self, act: Callable[[], None]) -> None:
+        """Call ``act`` once everything that was added before this call is on disk, from whatever thread wrote it."""
+        with self._changed:
+            self._begin_call()
+            self._when_written.append(act)
+
     def flush(self) -> None:
         """Write everything that was added before this call."""
         with self._writing:
             began_s = time.monotonic()
             with self._changed:
+                acts = list(self._when_written)
                 outcomes = list(self._outcomes)  # what their rows are was added before now, and is written before them
             for stream in self._rows:
                 self._write_rows(stream)
             self._write_outcomes(outcomes)
             self._write_journal()
+            for act in acts:
+                act()
             with self._changed:
-                left = any(self._rows.values()) or self._outcomes or self._journal
+                del self._when_written[: len(acts)]
+                left = any(self._rows.values()) or self._outcomes or self._journal or self._when_written
                 self._oldest_s = began_s if left else None
                 self._error = None
 

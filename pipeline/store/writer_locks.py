@@ -49,6 +49,11 @@ class WriterLock:
         self.release()
 
 
+def is_living(root: Path, writer_id: str) -> bool:
+    """Whether the writer's process lives."""
+    return not _cleared(root / _LOCKS / f"{writer_id}.lock")
+
+
 def living_writers(root: Path) -> set[str]:
     """Ids of the writers whose process lives; the lock files of the others are removed."""
     return {path.stem for path in sorted((root / _LOCKS).glob("*.lock")) if not _cleared(path)}
@@ -57,7 +62,7 @@ def living_writers(root: Path) -> set[str]:
 @contextmanager
 def reorganising(root: Path) -> Iterator[None]:
     """Only one process at a time merges or sets aside shards; others wait for it."""
-    descriptor = _open(root / _REORGANISING)
+    descriptor = open_lock(root / _REORGANISING)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -68,7 +73,7 @@ def reorganising(root: Path) -> Iterator[None]:
 def _take(path: Path) -> int:
     give_up = time.monotonic() + _PATIENCE_S
     while True:
-        descriptor = _open(path)
+        descriptor = open_lock(path)
         locked = _locked(path, descriptor)
         if locked and _is_still_at(path, descriptor):
             os.ftruncate(descriptor, 0)
@@ -95,7 +100,8 @@ def _cleared(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _open(path: Path) -> int:
+def open_lock(path: Path) -> int:
+    """A descriptor of a file to lock, made where it is not there; StoreError where it cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import json
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from obeying import obeying
 from store_rows import DIMS, manifest, new_store, outcome_of, row, settings_of
 from store_workload import SILENT, VIDEOS, expected, filled
 
@@ -198,17 +196,10 @@ def test_a_settings_digest_cannot_lead_out_of_the_store(tmp_path, monkeypatch):
 @contextmanager
 def workload() -> Iterator[Order]:
     """A process that fills stores; the order that is given to it comes back as what became of it."""
-    script = Path(__file__).parents[1] / "store_workload.py"
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, str(script)], **pipes) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        orders, answers = process.stdin, process.stdout
+    with obeying("store_workload.py") as obey:
 
         def give(do: str, root: Path, kill_at: int | None = None, kill_after_s: float | None = None) -> dict[str, Any]:
-            wish = {"do": do, "root": str(root), "kill_at": kill_at, "kill_after_s": kill_after_s}
-            print(json.dumps(wish), file=orders, flush=True)
-            return json.loads(answers.readline())
+            return obey(do=do, root=root, kill_at=kill_at, kill_after_s=kill_after_s)
 
         yield give
 

@@ -1,0 +1,94 @@
+"""Several runs on one store: which videos are this run's to do, and what became of those that others had in hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from .keys import row_key
+from .ledger import Ledger
+from .records import Outcome, VideoFile
+from .store.claims import Claims
+from .store.news import OutcomeNews
+from .store.writer import StoreWriter
+
+POLL_S = 0.5
+
+
+class SharedWork:
+    """One for a run. `take` is called by the stage that reads videos, from several threads; the rest by the run."""
+
+    def __init__(
+        self,
+        root: Path,
+        writer: StoreWriter,
+        ledger: Ledger,
+        news: OutcomeNews,
+        settings_digests: Mapping[str, str],
+    ) -> None:
+        """``news`` must be older than ``ledger``: what comes between the two is then known twice, and not never."""
+        self._writer = writer
+        self._ledger = ledger
+        self._news = news
+        self._settings_digests = settings_digests
+        self._claims = Claims(root, writer.writer_id)
+        self._claims.sweep()
+        self._deferred: list[VideoFile] = []
+        self.num_awaited = 0
+        """Videos that other runs have in hand, and that are all that is left."""
+
+    def take(self, file: VideoFile) -> bool | None:
+        """True: the video is this run's to read. False: another run has it in hand. None: another run has ended it."""
+        if not self._claims.take(file.video_id):
+            self._deferred.append(file)
+            return False
+        self._news.refresh(self._writer.writer_id)
+        if not self._is_ended(file.video_id):
+            return True
+        self._claims.give_back([file.video_id])
+        return None
+
+    def settle(self, video_id: str) -> None:
+        """Lets go of a video as soon as its outcomes, which the writer has, are on disk."""
+        self._writer.when_written(lambda: self._claims.give_back([video_id]))
+
+    def left(self) -> Iterator[tuple[VideoFile, bool]]:
+        """Videos that other runs had in hand: as they end them, and then those that they left behind.
+
+        Yields ``(file, whether it has ended)`` and waits while the others live and have not finished.
+        """
+        self._writer.flush()  # nobody must wait for what is finished here
+        waiting, self._deferred = self._deferred, []
+        while waiting:
+            self._news.refresh(self._writer.writer_id)
+            ended = {file for file in waiting if self._is_ended(file.video_id)}
+            free = {file for file in waiting if file not in ended and self._claims.is_free(file.video_id)}
+            yield from ((file, file in ended) for file in waiting if file in ended or file in free)
+            waiting = [file for file in waiting if file not in ended and file not in free]
+            if free:
+                self._deferred = waiting
+                break
+            self.num_awaited = len(waiting)
+            if waiting:
+                time.sleep(POLL_S)
+        self.num_awaited = 0
+
+    def _is_ended(self, video_id: str) -> bool:
+        """Whether another run has brought every stream that was open to an end, whatever its kind.
+
+        A failure of the day counts: it is for the next run to try again, not for each of those that run side by side.
+        """
+        news = {stream: self._fresh(video_id, stream) for stream in self._settings_digests}
+        digest = next((end.content_digest for end in news.values() if end is not None and end.content_digest), "")
+        return any(news.values()) and all(
+            news[stream] is not None or self._ledger.is_settled(video_id, stream, row_key(digest, settings))
+            for stream, settings in self._settings_digests.items()
+        )
+
+    def _fresh(self, video_id: str, stream: str) -> Outcome | None:
+        """An outcome that the ledger does not know, under this run's settings."""
+        end = self._news.get(video_id, stream)
+        if end is None or end.settings_digest not in ("", self._settings_digests[stream]):
+            return None
+        return None if self._ledger.outcome(video_id, stream) == end else end

@@ -1,0 +1,100 @@
+"""Real `arabesque extract` runs, in forks of one process that has imported everything; see `obeying`.
+
+    {"videos": PATH, "out": PATH, "runs": NUMBER, "arguments": […], "kill_at": disk call,
+     "kill_after_s": SECONDS, "kill_runs": NUMBER, "fail_from": [disk call, errno]}
+
+Answers ``{"runs": [{"status", "calls", "computed", "said"}, …]}``: its exit status, −9 where it was killed; how many
+disk calls its store made, and how many segments it computed (null where it was killed); what it printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pandas as pd  # noqa: F401 as in store_workload
+from known_extractors import RECIPE, FrameNumbers, known_extractors
+from tripwire import TrippedOs, pull_the_plug
+
+from arabesque.cli import main, progress  # noqa: F401 imported once, here, and not in every fork
+from arabesque.pipeline import sharing
+from arabesque.pipeline.store import atomic_files, claims, writer_locks
+
+
+def obey(order: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        places = [Path(folder, str(number)) for number in range(order.get("runs", 1))]
+        children = [_start(order, place) for place in places]
+        if order.get("kill_after_s") is not None:
+            time.sleep(order["kill_after_s"])
+            for child in children[: order.get("kill_runs")]:
+                os.kill(child, signal.SIGKILL)
+        ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        return {"runs": [_report(end, place) for end, place in zip(ends, places, strict=True)]}
+
+
+def _report(status: int, place: Path) -> dict[str, Any]:
+    counts = place.with_suffix(".json")
+    known = json.loads(counts.read_text()) if counts.exists() else {"calls": None, "computed": None}
+    return known | {"status": status, "said": place.read_text(errors="replace")}
+
+
+def _start(order: dict[str, Any], place: Path) -> int:
+    child = os.fork()
+    if child == 0:
+        said = os.open(place, os.O_WRONLY | os.O_CREAT)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        _run(order, place.with_suffix(".json"))
+    return child
+
+
+def _run(order: dict[str, Any], counts: Path) -> NoReturn:
+    tripped = _tripped(order)
+    for module in (atomic_files, claims, writer_locks):
+        setattr(module, "os", tripped)  # noqa: B010 to a type checker it is another module
+    computed = [0]
+
+    def counted(extractor: FrameNumbers, segment: Any) -> Any:
+        computed[0] += 1
+        return numbers(extractor, segment)
+
+    numbers, FrameNumbers._numbers = FrameNumbers._numbers, counted
+    sharing.POLL_S = 0.05
+    places = {name: str(order[name]) for name in ("videos", "out")}
+    known = ["--recipe", str(Path(places["out"]).parent / "known.toml"), "--threads", "1", "--decode-workers", "1"]
+    sys.argv = ["arabesque", "extract", places["videos"], "--out", places["out"], *known, *order.get("arguments", [])]
+    leave: Any = 1
+    try:
+        main.app()
+    except SystemExit as error:
+        leave = error.code
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    counts.write_text(json.dumps({"calls": tripped.calls, "computed": computed[0]}))
+    os._exit(leave or 0)
+
+
+def _tripped(order: dict[str, Any]) -> TrippedOs:
+    if order.get("fail_from") is not None:
+        first, code = order["fail_from"]
+
+        def refuse(name: str, arguments: tuple[Any, ...]) -> None:
+            raise OSError(code, os.strerror(code))
+
+        return TrippedOs(first, refuse, only="write", onwards=True)
+    return TrippedOs(-1 if order.get("kill_at") is None else order["kill_at"], pull_the_plug)
+
+
+if __name__ == "__main__":
+    with known_extractors():
+        for line in sys.stdin:
+            wish = json.loads(line)
+            Path(wish["out"]).parent.joinpath("known.toml").write_text(RECIPE)
+            print(json.dumps(obey(wish)), flush=True)

@@ -1,0 +1,30 @@
+"""A script of this folder that obeys orders: one JSON a line on its standard input, one JSON a line in answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def obeying(script: str) -> Iterator[Callable[..., dict[str, Any]]]:
+    """``give(out=PATH, …)`` → what the script answers."""
+    path = Path(__file__).parent / script
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    with subprocess.Popen([sys.executable, str(path)], env=environment, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        orders, answers = process.stdin, process.stdout
+
+        def give(**wish: Any) -> dict[str, Any]:
+            print(json.dumps(wish, default=str), file=orders, flush=True)
+            return json.loads(answers.readline())
+
+        yield give

@@ -1,0 +1,183 @@
+"""Several runs on one store: nothing is lost, nothing clashes, and hardly anything is done twice."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from clips import Clip, write_clip
+from obeying import obeying
+from store_rows import new_store, outcome_of, row
+
+from arabesque.manifests.errors import StoreError
+from arabesque.pipeline.store import writer_locks
+from arabesque.pipeline.store.claims import Claims
+from arabesque.pipeline.store.compaction import compact
+from arabesque.pipeline.store.news import OutcomeNews
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.verifying import check_store
+from arabesque.pipeline.store.writer import StoreWriter
+from arabesque.pipeline.store.writer_locks import WriterLock
+
+NUM_VIDEOS, SEGMENTS_EACH = 8, 4
+Order = Callable[..., dict[str, Any]]
+
+
+def test_a_claim_keeps_others_off_until_it_is_given_back(tmp_path):
+    with WriterLock(tmp_path, "one"), WriterLock(tmp_path, "two"):
+        one, two = Claims(tmp_path, "one"), Claims(tmp_path, "two")
+        assert one.take("a/ö\n")
+        assert one.take("a/ö\n"), "it is his already"
+        assert not two.take("a/ö\n")
+        assert not two.is_free("a/ö\n")
+        assert two.take("b")
+        one.give_back(["a/ö\n"])
+        assert two.is_free("a/ö\n")
+        assert two.take("a/ö\n")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from arabesque.pipeline.store.claims import Claims
+from arabesque.pipeline.store.writer_locks import WriterLock
+lock = WriterLock(Path(sys.argv[1]), "other")
+print(Claims(Path(sys.argv[1]), "other").take("a"), flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_claim_ends_with_its_process_however_that_ends(tmp_path):
+    with (
+        WriterLock(tmp_path, "mine"),
+        subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other,
+    ):
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        mine = Claims(tmp_path, "mine")
+        assert not mine.take("a")
+        os.kill(other.pid, signal.SIGSTOP)  # hung, not dead: nobody can tell that it will not go on
+        assert not mine.take("a")
+        other.kill()
+        other.wait()
+        assert mine.is_free("a")
+        mine.sweep()
+        assert not list((tmp_path / ".claims").glob("*.json"))
+        assert mine.take("a")
+
+
+def test_a_claim_that_was_cut_off_in_writing_is_nobodys(tmp_path):
+    with WriterLock(tmp_path, "mine"):
+        mine = Claims(tmp_path, "mine")
+        mine.take("a")
+        (path,) = (tmp_path / ".claims").glob("*.json")
+        for text in ("", '{"wri', "[]", '"x"'):
+            path.write_text(text)
+            assert mine.is_free("a")
+
+
+def test_news_are_what_others_wrote_since(tmp_path):
+    with StoreWriter(new_store(tmp_path)) as early:
+        early.add(row("old"))
+        early.add_outcome(outcome_of(row("old")))
+    news = OutcomeNews(tmp_path)
+    with StoreWriter(tmp_path) as mine, StoreWriter(tmp_path) as other:
+        for writer, video_id in ((mine, "mine"), (other, "theirs")):
+            writer.add(row(video_id))
+            writer.add_outcome(outcome_of(row(video_id)))
+            writer.flush()
+        news.refresh(mine.writer_id)
+    assert news.get("theirs", "vst") == outcome_of(row("theirs"))
+    assert news.get("mine", "vst") is None
+    assert news.get("old", "vst") is None
+    compact(tmp_path)
+    news.refresh(mine.writer_id)
+    assert news.get("old", "vst") == outcome_of(row("old")), "a merged file repeats it; the ledger knows it"
+
+
+def test_what_is_written_is_told_after_the_writing(tmp_path):
+    told: list[int] = []
+    with StoreWriter(new_store(tmp_path), max_age_s=1000) as writer:
+        writer.add_outcome(outcome_of(row("A"), "empty", reason="no sound"))
+        writer.when_written(lambda: told.append(len(FeatureStore(tmp_path).outcomes())))
+        assert told == []
+        writer.flush()
+        assert told == [1]
+        writer.flush()
+        assert told == [1]
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    new_store(tmp_path)
+    monkeypatch.setattr(writer_locks.fcntl, "flock", refuse)
+    with pytest.raises(StoreError, match=r"cannot be locked .*on a file system with file locks"):
+        StoreWriter(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def order() -> Iterator[Order]:
+    with obeying("extraction_workload.py") as give:
+        yield give
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for index in range(NUM_VIDEOS):
+        write_clip(folder / f"{index}.mp4", Clip(num_frames=8 * SEGMENTS_EACH, beeps_s=(0.2,)))
+    (folder / "noise.mp4").write_bytes(b"no video")
+    return folder
+
+
+def check_whole(out: Path) -> None:
+    """Every row once, and as its video has it; nothing damaged, nothing left over."""
+    assert check_store(out).findings == []
+    for stream in ("numbers", "loudness"):
+        table = pd.read_parquet(out / f"stream={stream}")
+        assert sorted(table.video_id) == [str(index) for index in range(NUM_VIDEOS)]
+    store = FeatureStore(out)
+    for video_id in store:
+        assert store[video_id]["numbers"].values.ravel().tolist() == list(range(8 * SEGMENTS_EACH))
+    kinds = {end.video_id: end.kind for end in store.outcomes()}
+    assert kinds == {str(index): "done" for index in range(NUM_VIDEOS)} | {"noise": "failed"}
+    assert not list((out / ".claims").glob("*.json"))
+    assert not list(out.rglob(".tmp-*"))
+
+
+def side_by_side(order: Order, videos: Path, out: Path, runs: int) -> None:
+    """Started together on a store that is not there yet; each ends with all of the work done, and says so."""
+    ends = order(videos=videos, out=out, runs=runs)["runs"]
+    assert [end["status"] for end in ends] == [3] * runs, [end["said"] for end in ends]
+    assert sum(end["computed"] for end in ends) == NUM_VIDEOS * SEGMENTS_EACH
+    compact(out)
+    check_whole(out)
+
+
+def test_two_runs_share_the_work(order, videos, tmp_path):
+    side_by_side(order, videos, tmp_path / "out", runs=2)
+
+
+@pytest.mark.slow
+def test_eight_runs_share_the_work(order, videos, tmp_path):
+    for round in range(5):
+        side_by_side(order, videos, tmp_path / f"out{round}", runs=8)
+
+
+@pytest.mark.parametrize("moment_s", [0.3, 0.8, 1.3])
+def test_what_a_killed_run_had_in_hand_is_done_by_the_other(order, videos, tmp_path, moment_s):
+    killed, other = order(videos=videos, out=tmp_path / "out", runs=2, kill_after_s=moment_s, kill_runs=1)["runs"]
+    assert killed["status"] in (-signal.SIGKILL, 3)
+    assert other["status"] == 3, other["said"]
+    compact(tmp_path / "out")
+    check_whole(tmp_path / "out")
