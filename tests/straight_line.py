@@ -22,6 +22,7 @@ from seeded_networks import golden_state_dict
 from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.models import resnet50
+from torchvision.models.optical_flow import raft_large
 from torchvision.models.video import swin3d_b
 
 from arabesque.extractors.checkpoints import CheckpointFile
@@ -59,6 +60,9 @@ class Checkpoints:
         if name == "resnet50_imagenet":
             torch.manual_seed(0)
             return self._save(name, resnet50().state_dict(), "resnet-torchvision")
+        if name.startswith("raft_large"):
+            torch.manual_seed(0)
+            return self._save(name, raft_large(weights=None).state_dict(), "raft-torchvision")
         if name == "ast_audioset_10_10_hf":
             return self._save(name, golden_state_dict("ast_audioset_10_10"), "ast-original")
         if name == "video_swin_b_k600":
@@ -100,10 +104,11 @@ def extract(
     checkpoints: Checkpoints | None,
     monkeypatch: pytest.MonkeyPatch,
     settings: Mapping[str, Any] | None = None,
+    weights: Mapping[str, str] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """What the pipeline makes of it, by stream; without checkpoints for networks that a test has replaced.
 
-    ``settings`` take the place of the recipe's own of the same names.
+    ``settings`` take the place of the recipe's own of the same names, ``weights`` that of all of its own.
     """
     if checkpoints is not None:
         monkeypatch.setattr(
@@ -112,7 +117,8 @@ def extract(
     whole = load_recipe(recipe)
     specs = {name: whole.streams[name] for name in streams}
     for name, spec in specs.items():
-        specs[name] = spec.model_copy(update={"settings": {**spec.settings, **(settings or {})}})
+        changes = {"settings": {**spec.settings, **(settings or {})}, "weights": weights or spec.weights}
+        specs[name] = spec.model_copy(update=changes)
     chosen = whole.model_copy(update={"streams": specs})
     out = video.parent.parent / "out"
     list(Extraction(video.parent, chosen, out, weights=None if checkpoints else "random:0"))

@@ -13,8 +13,9 @@ from torch import Tensor
 from ..checkpoints import Weights
 from .opencv import Dis, Farneback, dis, farneback
 from .raft import ROLE, Raft, RaftFlow
+from .tvl1 import TVL1, tvl1
 
-FlowSettings = Annotated[Dis | Farneback | Raft, Field(discriminator="method")]
+FlowSettings = Annotated[Dis | Farneback | TVL1 | Raft, Field(discriminator="method")]
 """A recipe's ``flow = { method = …, … }``: each method has its own options."""
 
 Flow = Callable[[Tensor], Tensor]
@@ -29,7 +30,8 @@ class FlowMethod:
     make: Callable[[Any, Mapping[str, Weights], torch.device], Flow]
     """From the method's settings, its checkpoints by role, and the device."""
     runs_in: Literal["prepare", "forward"]
-    """``prepare``: one segment on a CPU thread. ``forward``: on the device, beside the network."""
+    """``prepare``: one segment on a CPU thread. ``forward``: one segment after another, on the device or on all CPU
+    threads, before the network."""
     colour: bool = False
     """Whether it looks at three channels or at one."""
     weight_roles: tuple[str, ...] = ()
@@ -42,6 +44,7 @@ def _of_gray(compute: Callable[[Tensor, Any], Tensor]) -> Callable[[Any, Mapping
 METHODS: Mapping[str, FlowMethod] = {
     "dis": FlowMethod(_of_gray(dis), "prepare"),
     "farneback": FlowMethod(_of_gray(farneback), "prepare"),
+    "tvl1": FlowMethod(_of_gray(tvl1), "forward"),
     "raft": FlowMethod(RaftFlow, "forward", colour=True, weight_roles=(ROLE,)),
 }
 

@@ -20,10 +20,12 @@ import numpy as np
 import pytest
 import torch
 from clips import Clip, write_clip
+from numpy.typing import NDArray
 from PIL import Image
 from straight_line import Checkpoints, Glance, Image8, agree, extract, published_swin, squeeze
 from torch import Tensor, nn
 from torchvision import transforms
+from torchvision.models.optical_flow import raft_large
 
 from arabesque.extractors import i3d_flow, i3d_rgb, video_swin
 from arabesque.extractors.i3d import load_i3d
@@ -162,27 +164,44 @@ def test_the_features_are_the_published_networks(
     agree(found[stream.name], features(video, stream, network))
 
 
-@pytest.mark.parametrize("true_network", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_video_features_flow(
-    true_network: bool, tmp_path: Path, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """64 flows of 65 frames, quantised and cropped as published (A7); by DIS, whatever method the recipe names."""
+def test_video_features_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 flows of 65 frames, quantised and cropped as published (A7); by DIS, which is quicker than RAFT."""
     video = write_video(tmp_path, 66)
     steps = load_recipe("video-features-i3d").streams["flow"].settings["geometry"]["steps"]
     by_dis = {"flow": {"method": "dis"}, "geometry": {"steps": steps, "gray": True}}
-    if true_network:
-        network: nn.Module = load_i3d(checkpoints("i3d_flow_k400"), in_channels=2, batch_norm_eps=1e-5)
-    else:
-        network = Glance()
-        monkeypatch.setattr(i3d_flow, "load_i3d", lambda *_, **__: Glance())
-    found = extract(video, "video-features-i3d", ["flow"], checkpoints if true_network else None, monkeypatch, by_dis)
+    monkeypatch.setattr(i3d_flow, "load_i3d", lambda *_, **__: Glance())
+    found = extract(video, "video-features-i3d", ["flow"], None, monkeypatch, by_dis, {"network": "i3d_flow_k400"})
     gray = [gray_of_short_side_256(frame) for frame in decode_with_opencv(video)]
     search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow = np.stack([search.calc(first, second, None) for first, second in pairwise(gray[:65])])[:, 16:240, 75:299]
-    images = 2 * torch.from_numpy(np.round(128 + 255 / 40 * flow.clip(-20, 20))) / 255 - 1
+    flow = np.stack([search.calc(first, second, None) for first, second in pairwise(gray[:65])])
+    agree(found["flow"], Glance()(video_features_images(flow)), within=1e-5)
+
+
+@pytest.mark.slow
+def test_video_features_flow_by_raft(tmp_path: Path, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    """raft-sintel's network on frames of 256 × 375 px, the border repeated to 376; two iterations for its twenty."""
+    video = write_video(tmp_path, 66)
+    recipe = load_recipe("video-features-i3d").streams["flow"]
+    assert recipe.settings["flow"] == {"method": "raft", "iterations": 20}
+    two = {"flow": {"method": "raft", "iterations": 2}}
+    found = extract(video, "video-features-i3d", ["flow"], checkpoints, monkeypatch, two)
+    raft = raft_large(weights=None).eval()
+    raft.load_state_dict(torch.load(checkpoints(recipe.weights["flow"]).path))
+    colour = torch.stack([torch.from_numpy(frame).permute(2, 0, 1) for frame in decode_with_opencv(video)[:65]])
+    frames = nn.functional.interpolate(colour, (256, 375), mode="bilinear", antialias=True)
+    scaled = 2 * (nn.functional.pad(frames.float(), (0, 1, 0, 0), mode="replicate") / 255) - 1
+    network = load_i3d(checkpoints("i3d_flow_k400"), in_channels=2, batch_norm_eps=1e-5)
     with torch.inference_mode():
-        expected = network(images.permute(3, 0, 1, 2)[None])
-    agree(found["flow"], expected, within=1e-5 if not true_network else 2e-4)
+        flow = torch.cat([raft(scaled[i : i + 1], scaled[i + 1 : i + 2], 2)[-1] for i in range(64)])
+        expected = network(video_features_images(flow.permute(0, 2, 3, 1).numpy()).float())
+    agree(found["flow"], expected)
+
+
+def video_features_images(flow: NDArray[np.float32]) -> Tensor:
+    """``[1, 2, time, 224, 224]`` of ``[time, 256, 375 or 376, 2]``."""
+    middle = flow[:, 16:240, 75:299]
+    images = 2 * torch.from_numpy(np.round(128 + 255 / 40 * middle.clip(-20, 20))) / 255 - 1
+    return images.permute(3, 0, 1, 2)[None]
 
 
 def gray_of_short_side_256(frame: Image8) -> Image8:

@@ -1,14 +1,14 @@
 """The released recipes from a video file to features, against straight-line computations written from the facts.
 
 Each computation below follows field-notes A1, A2 and A7 with PyAV, OpenCV, PIL and torchvision: every frame decoded,
-transformed by itself, clips stacked in memory. Shared with the package are only I3D, AST and the filterbank, which
-golden numbers pin, and the person detector, which is pinned to ultralytics' own prediction.
+transformed by itself, clips stacked in memory. Shared with the package are only I3D, AST, the filterbank and TV-L1,
+which golden numbers pin, and the person detector, which is pinned to ultralytics' own prediction.
 """
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -25,6 +25,7 @@ from torchvision.models import resnet50
 from arabesque.extractors.audio_spectrogram_network import load_spectrogram_transformer
 from arabesque.extractors.i3d import load_i3d
 from arabesque.extractors.kaldi_fbank import FilterbankOptions, kaldi_fbank
+from arabesque.extractors.optical_flow.tvl1 import TVL1, tvl1
 from arabesque.extractors.person import PersonDetector
 from arabesque.extractors.precision import TOLERANCES
 
@@ -52,16 +53,15 @@ def pamfn_colour(frames: list[Image8], num_segments: int, checkpoints: Checkpoin
 
 
 def pamfn_flow(frames: list[Image8], num_segments: int, checkpoints: Checkpoints) -> Tensor:
-    """denseflow's images of every pair; the last frame takes the flow before it."""
-    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    """denseflow's images of every pair, as PIL reads them from JPEG files; the last frame takes the flow before it."""
+    gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
     normalise = transforms.Normalize([0.5], [0.5])
     images: list[Tensor] = []
     for index in range(len(frames)):
         first = min(index, len(frames) - 2)
-        flow = search.calc(gray[first], gray[first + 1], None)
-        levels = np.round(255 * (flow + 32) / 64).clip(0, 255).astype(np.uint8)
-        images.append(torch.cat([normalise(squeeze(Image.fromarray(levels[..., axis]))) for axis in (0, 1)]))
+        flow = tvl1(torch.from_numpy(gray[first : first + 2]), TVL1(variant="cuda"))[0].numpy()
+        files = [cv2.imencode(".jpg", axis)[1] for axis in np.round(255 * (flow + 32) / 64).clip(0, 255)]
+        images.append(torch.cat([normalise(squeeze(Image.open(BytesIO(file.tobytes())))) for file in files]))
     network = load_i3d(checkpoints("i3d_flow_k400"), in_channels=2, batch_norm_eps=1e-5)
     with torch.inference_mode():
         pooled = [
