@@ -35,7 +35,6 @@ PAMFN_NAME = re.compile(r"(?P<action>[A-Za-z0-9]+)_(?P<label>(?:rgb|flow|audio)_
 VIDEOS_PER_TAR = 256
 
 _RG_ID = re.compile(r"(Ball|Clubs|Hoop|Ribbon)_")
-_HDF5_LAYOUT = "stream/video_id"
 # NumPy 2 writes its own module's new name into pickles, which NumPy 1, where PAMFN's code runs, does not know.
 _NEW_NAME, _OLD_NAME = b"cnumpy._core.multiarray\n_reconstruct\n", b"cnumpy.core.multiarray\n_reconstruct\n"
 
@@ -53,45 +52,33 @@ def read_pamfn_dicts(path: Path, trust: bool, names: Mapping[str, str], stack: E
     return arrays
 
 
-def read_dict(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack) -> list[FeatureArray]:
-    with opened_file(path) as handle:
-        return from_dict(read_pickle(handle, str(path), trust=trust), str(path), path, "")
+def read_dicts(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack) -> list[FeatureArray]:
+    arrays: list[FeatureArray] = []
+    for stream, file in _by_stream(path, ".pkl", names):
+        with opened_file(file) as handle:
+            arrays += from_dict(read_pickle(handle, str(file), trust=trust), str(file), file, stream)
+    return arrays
 
 
 def read_npz(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack) -> list[FeatureArray]:
-    try:
-        archive = stack.enter_context(zipfile.ZipFile(path))
-    except (zipfile.BadZipFile, OSError) as error:
-        raise StoreError(f"{path}: a damaged or cut .npz file ({error}); get it anew") from error
-
-    def load(member: str) -> NDArray[Any]:
-        name = f"{path}: {member}"
-        try:
-            content = archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            raise StoreError(f"{name}: damaged ({error}); get the file anew") from error
-        return numbers(read_npy(io.BytesIO(content), name, trust=trust), name)
-
-    members = [name for name in archive.namelist() if name.endswith(".npy")]
-    return [FeatureArray(name.removesuffix(".npy"), "", path, lambda name=name: load(name)) for name in members]
-
-
-def read_hdf5(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack) -> list[FeatureArray]:
-    import h5py
-
-    try:
-        file = stack.enter_context(h5py.File(path, "r"))
-    except OSError as error:
-        raise StoreError(f"{path}: a damaged or cut HDF5 file ({error}); get it anew") from error
-    tells_streams = file.attrs.get("layout") == _HDF5_LAYOUT
-    found: dict[str, Any] = {}
-    file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
     arrays: list[FeatureArray] = []
-    for name, dataset in found.items():
-        stream, _, video_id = name.partition("/") if tells_streams else ("", "", name)
-        load = _dataset_loader(f"{path}: {name}", dataset)
-        arrays.append(FeatureArray(video_id, stream_of(stream, {}, names) if stream else "", path, load))
+    for stream, file in _by_stream(path, ".npz", names):
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+        except (zipfile.BadZipFile, OSError) as error:
+            raise StoreError(f"{file}: a damaged or cut .npz file ({error}); get it anew") from error
+        for member in archive.namelist():
+            if member.endswith(".npy"):
+                load = _npz_loader(file, archive, member, trust)
+                arrays.append(FeatureArray(member.removesuffix(".npy"), stream, file, load))
     return arrays
+
+
+def _by_stream(path: Path, suffix: str, names: Mapping[str, str]) -> list[tuple[str, Path]]:
+    """``(stream, file)``: a folder's files are named for their streams; of a single file that is not believed."""
+    if path.is_file():
+        return [("", path)]
+    return [(stream_of(stem, {}, names), file) for stem, file in files_below(path, suffix)]
 
 
 def read_webdataset(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack) -> list[FeatureArray]:
@@ -132,10 +119,6 @@ def place_by_stream(suffix: str) -> Callable[[Place], str]:
     return lambda wanted: f"{safe_path(wanted.label)}{suffix}"
 
 
-def place_hdf5(wanted: Place) -> str:
-    return "features.h5"
-
-
 def place_webdataset(wanted: Place) -> str:
     if "." in wanted.video_id:
         raise ManifestError(f"video id {wanted.video_id!r}: WebDataset ends an id at its first dot; use another format")
@@ -162,15 +145,6 @@ def write_npz(handle: BinaryIO, members: Iterable[Member]) -> None:
                 np.lib.format.write_array(entry, np.ascontiguousarray(member.load()), allow_pickle=False)
 
 
-def write_hdf5(handle: BinaryIO, members: Iterable[Member]) -> None:
-    import h5py
-
-    with h5py.File(handle, "w") as file:
-        file.attrs["layout"] = _HDF5_LAYOUT
-        for member in members:
-            file.create_dataset(f"{member.label}/{safe_path(member.video_id)}", data=member.load())
-
-
 def write_webdataset(handle: BinaryIO, members: Iterable[Member]) -> None:
     with tarfile.open(fileobj=handle, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for member in members:
@@ -182,14 +156,15 @@ def write_webdataset(handle: BinaryIO, members: Iterable[Member]) -> None:
             archive.addfile(entry, content)
 
 
-def _dataset_loader(name: str, dataset: Any) -> Callable[[], NDArray[Any]]:
+def _npz_loader(file: Path, archive: zipfile.ZipFile, member: str, trust: bool) -> Callable[[], NDArray[Any]]:
+    name = f"{file}: {member}"
+
     def load() -> NDArray[Any]:
-        if dataset.external or dataset.is_virtual:
-            raise StoreError(f"{name}: its numbers lie in another file, which is not followed; copy them into this one")
         try:
-            return numbers(dataset[()], name)
-        except OSError as error:
+            content = archive.read(member)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise StoreError(f"{name}: damaged ({error}); get the file anew") from error
+        return numbers(read_npy(io.BytesIO(content), name, trust=trust), name)
 
     return load
 

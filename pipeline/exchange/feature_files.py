@@ -16,6 +16,7 @@ from ..store.manifest import MANIFEST, read_manifest
 from ..store.reader import FeatureStore
 from . import feature_archives as archives
 from . import feature_folders as folders
+from . import feature_hdf5 as hdf5
 from .feature_arrays import MODELS, SUFFIXES, FeatureArray, Member, Place
 from .stored_settings import Settings, stored_settings
 
@@ -67,14 +68,14 @@ FORMATS: dict[str, Format] = {
         folders.write_tensor,
     ),
     "logo-dict": Format(
-        "LOGO: one .pkl, a dict with tuples as keys",
-        archives.read_dict,
+        "LOGO: one .pkl, a dict with tuples as keys; in a folder, one for each stream",
+        archives.read_dicts,
         archives.place_by_stream(".pkl"),
         archives.write_dict,
         suffixes=(".pkl",),
     ),
     "npz": Format(
-        "one .npz with an array for each id",
+        "one .npz with an array for each id; in a folder, one for each stream",
         archives.read_npz,
         archives.place_by_stream(".npz"),
         archives.write_npz,
@@ -87,11 +88,11 @@ FORMATS: dict[str, Format] = {
         folders.write_lone_npz,
     ),
     "hdf5": Format(
-        "one .h5 with a dataset for each stream and id",
-        archives.read_hdf5,
-        archives.place_hdf5,
-        archives.write_hdf5,
-        suffixes=(".h5", ".hdf5"),
+        "one .h5 with a dataset for each stream and id, or a folder with one for each id",
+        hdf5.read_hdf5,
+        hdf5.place_hdf5,
+        hdf5.write_hdf5,
+        suffixes=hdf5.SUFFIXES,
     ),
     "webdataset": Format(
         "tars of <id>.<stream>.npy", archives.read_webdataset, archives.place_webdataset, archives.write_webdataset
@@ -99,7 +100,7 @@ FORMATS: dict[str, Format] = {
 }
 STORE = "store"
 
-_FOLDER_SUFFIXES = {".npy": "npy-folder", ".pkl": "finefs-folder", ".npz": "npz-folder", ".tar": "webdataset"}
+_FOLDER_SUFFIXES = (".npy", ".pkl", ".npz", ".tar", *hdf5.SUFFIXES)
 _KNOWN_SUFFIXES = {"video", "flow", "audio", "rgb", "vggish"}
 
 
@@ -153,10 +154,23 @@ def _format_of_folder(path: Path) -> str:
     if len(counts) != 1:
         found = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items())) or "no feature files"
         raise ManifestError(f"{path}: {found}; name a folder of one kind, or give --format ({', '.join(FORMATS)})")
-    suffix = next(iter(counts))
+    [suffix] = counts
     if suffix == ".npy":
         return _format_of_npy(files[suffix])
-    return _FOLDER_SUFFIXES[suffix]
+    if suffix == ".pkl":
+        return "logo-dict" if all(map(_holds_a_dict, files[suffix])) else "finefs-folder"
+    if suffix == ".npz":
+        return "npz-folder" if all(_num_arrays(file) == 1 for file in files[suffix]) else "npz"
+    return "webdataset" if suffix == ".tar" else "hdf5"
+
+
+def _num_arrays(file: Path) -> int:
+    """In an ``.npz``; 1 for a damaged one, which is named when it is read."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return len(archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return 1
 
 
 def _format_of_npy(files: list[Path]) -> str:
@@ -195,6 +209,8 @@ def _holds_objects(path: Path) -> bool:
 def _holds_a_dict(path: Path) -> bool:
     """A dict's pickle opens a dict before anything else, or names OrderedDict; nothing is unpickled to find out."""
     with path.open("rb") as handle:
+        if not handle.peek(1).startswith(b"\x80"):
+            return False
         for opcode, argument, _ in pickletools.genops(handle):
             if opcode.name not in ("PROTO", "FRAME"):
                 return opcode.name == "EMPTY_DICT" or str(argument).startswith("collections")

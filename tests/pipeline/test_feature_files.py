@@ -22,6 +22,8 @@ from arabesque.pipeline.exchange.importing import import_features
 from arabesque.pipeline.store.reader import FeatureStore
 
 TELLS_STREAMS = {"pamfn-folder", "pamfn-dict", "hdf5", "webdataset"}
+BY_STREAM = {"npz", "logo-dict"}
+"""A folder of them has a file for each stream; a file by itself does not tell."""
 
 
 def features(seed: int, segments: int = 5, dim: int = 4) -> np.ndarray:
@@ -56,15 +58,21 @@ def assert_equal(found: dict, wanted: dict) -> None:
 def test_one_stream_out_and_back(tmp_path: Path, format: str):
     videos = {"Ball_001": features(1), "Clubs_007": features(2, segments=3)}
     export(store_of(tmp_path, {"vst": videos}), tmp_path / "out", format)
-    path = tmp_path / "out" if format not in ("npz", "logo-dict") else next((tmp_path / "out").iterdir())
-    if format == "hdf5":
-        path = tmp_path / "out" / "features.h5"
+    assert detect(tmp_path / "out") == format
+    stream = "vst" if format in TELLS_STREAMS | BY_STREAM else ""
+    assert_equal(read_back(tmp_path / "out"), {(video_id, stream): array for video_id, array in videos.items()})
+
+
+@pytest.mark.parametrize("format", ["npz", "logo-dict", "hdf5", "webdataset"])
+def test_a_file_by_itself_is_told_apart_too(tmp_path: Path, format: str):
+    videos = {"Ball_001": features(1), "Clubs_007": features(2, segments=3)}
+    [path] = export(store_of(tmp_path, {"vst": videos}), tmp_path / "out", format).files
     assert detect(path) == format
     stream = "vst" if format in TELLS_STREAMS else ""
     assert_equal(read_back(path), {(video_id, stream): array for video_id, array in videos.items()})
 
 
-@pytest.mark.parametrize("format", sorted(TELLS_STREAMS))
+@pytest.mark.parametrize("format", sorted(TELLS_STREAMS | BY_STREAM))
 def test_three_streams_out_and_back(tmp_path: Path, format: str):
     streams = {
         "vst": {"Ball_001": features(1), "Hoop_002": features(2)},
@@ -72,19 +80,15 @@ def test_three_streams_out_and_back(tmp_path: Path, format: str):
         "ast": {"Hoop_002": features(4, dim=3)},
     }
     export(store_of(tmp_path, streams), tmp_path / "out", format)
-    path = tmp_path / "out" / ("features.h5" if format == "hdf5" else "")
     wanted = {(video_id, stream): array for stream, videos in streams.items() for video_id, array in videos.items()}
-    assert_equal(read_back(path), wanted)
+    assert_equal(read_back(tmp_path / "out"), wanted)
 
 
 @pytest.mark.parametrize("format", [each for each in FORMATS if each != "pamfn-dict"])
 def test_ids_with_folders_in_them(tmp_path: Path, format: str):
     store = store_of(tmp_path, {"vst": {"day 1/skater/1": features(1), "day 2/skater/1": features(2)}})
     export(store, tmp_path / "out", format)
-    path = tmp_path / "out"
-    if format in ("npz", "logo-dict", "hdf5"):
-        path = next(path.iterdir())
-    assert {video_id for video_id, _ in read_back(path)} == {"day 1/skater/1", "day 2/skater/1"}
+    assert {video_id for video_id, _ in read_back(tmp_path / "out")} == {"day 1/skater/1", "day 2/skater/1"}
 
 
 @pytest.mark.parametrize(("format", "name"), [("npz", "all.npz"), ("logo-dict", "all.pkl"), ("npz", "sub/all.npz")])
@@ -138,7 +142,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path):
         with pytest.raises(StoreError, match=r"1\.npy: cannot be read \(No such file"):
             found.arrays[0].load()
     (tmp_path / "folder.pkl").mkdir()
-    with pytest.raises(StoreError, match=r"folder\.pkl: cannot be read \(Is a directory"):
+    with pytest.raises(ManifestError, match=r"folder\.pkl: no features in it \(read as logo-dict"):
         read_back(tmp_path / "folder.pkl", "logo-dict")
 
 
@@ -202,6 +206,16 @@ def test_a_strangers_hdf5_file(tmp_path: Path):
         file["Ball_001"] = features(1)
         file["group/Ball_002"] = features(2)
     assert_equal(read_back(tmp_path / "f.h5"), {("Ball_001", ""): features(1), ("group/Ball_002", ""): features(2)})
+
+
+def test_a_folder_of_hdf5_files_with_one_dataset_each(tmp_path: Path):
+    for name, seed in (("Ball_001.h5", 1), ("day/Ball_002.hdf5", 2)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with h5py.File(tmp_path / name, "w") as file:
+            file["features"] = features(seed)
+    wanted = {("Ball_001", ""): features(1), ("day/Ball_002", ""): features(2)}
+    assert_equal(read_back(tmp_path, "hdf5"), wanted)
+    assert read_back(tmp_path / "Ball_001.h5").keys() == {("features", "")}  # by itself: the dataset's name
 
 
 def test_an_hdf5_file_reads_no_other_file_and_says_where_it_is_damaged(tmp_path: Path):
