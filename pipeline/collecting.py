@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,27 +106,33 @@ class Collector:
             facts |= {"segments": 0, "transient": end.transient}
             yield outcome_of(video, plan.stream, "failed", broke, **facts)
         elif broke:
-            yield self._row(plan, tally, video.video_id, video.content_digest, partial=True)
+            yield self._row(plan, tally, end, "partial", broke)
             yield outcome_of(video, plan.stream, "partial", broke, **facts)
         elif not tally.features:
             yield outcome_of(video, plan.stream, "empty", _why_no_rows(plan, tally), **facts)
         else:
-            yield self._row(plan, tally, video.video_id, video.content_digest, partial=False)
-            yield outcome_of(video, plan.stream, "done", _gaps(plan, tally), **facts)
+            gaps = _gaps(plan, tally)
+            yield self._row(plan, tally, end, "done", gaps)
+            yield outcome_of(video, plan.stream, "done", gaps, **facts)
 
-    def _row(self, plan: StreamPlan, tally: _Tally, video_id: str, content_digest: str, *, partial: bool) -> FeatureRow:
+    def _row(
+        self, plan: StreamPlan, tally: _Tally, end: VideoEnd, outcome: Literal["done", "partial"], reason: str
+    ) -> FeatureRow:
+        """With what its outcome tells in its provenance, in case that the row is all that gets to the disk."""
         order = sorted(tally.features)
+        video = end.plan.video
+        frames = {"frames_expected": str(video.probe.num_frames), "frames_delivered": str(end.frames_delivered)}
         return FeatureRow(
-            video_id=video_id,
+            video_id=video.video_id,
             stream=plan.stream.name,
             key=plan.key,
-            content_digest=content_digest,
+            content_digest=video.content_digest,
             settings_digest=plan.stream.settings_digest,
-            outcome="partial" if partial else "done",
+            outcome=outcome,
             features=np.stack([tally.features[index] for index in order]),
             start_s=plan.segments.start_s[order],
             end_s=plan.segments.end_s[order],
-            provenance=self._provenance,
+            provenance=self._provenance | frames | ({"reason": reason} if reason else {}),
         )
 
 

@@ -33,7 +33,6 @@ class SharedWork:
         self._news = news
         self._settings_digests = settings_digests
         self._claims = Claims(root, writer.writer_id)
-        self._claims.sweep()
         self._deferred: list[VideoFile] = []
         self.num_awaited = 0
         """Videos that other runs have in hand, and that are all that is left."""

@@ -25,6 +25,7 @@ from tripwire import TrippedOs, pull_the_plug
 from arabesque.cli import main, progress  # noqa: F401 imported once, here, and not in every fork
 from arabesque.pipeline import sharing
 from arabesque.pipeline.store import atomic_files, claims, writer_locks
+from arabesque.pipeline.store.writer import StoreWriter
 
 
 def obey(order: dict[str, Any]) -> dict[str, Any]:
@@ -67,9 +68,9 @@ def _run(order: dict[str, Any], counts: Path) -> NoReturn:
 
     numbers, FrameNumbers._numbers = FrameNumbers._numbers, counted
     sharing.POLL_S = 0.05
-    places = {name: str(order[name]) for name in ("videos", "out")}
-    known = ["--recipe", str(Path(places["out"]).parent / "known.toml"), "--threads", "1", "--decode-workers", "1"]
-    sys.argv = ["arabesque", "extract", places["videos"], "--out", places["out"], *known, *order.get("arguments", [])]
+    StoreWriter.__init__.__kwdefaults__["max_age_s"] = 0.1  # so that a short run, too, has rows to lose
+    sys.argv = ["arabesque", "extract", order["videos"], "--out", order["out"], "--recipe", order["recipe"]]
+    sys.argv += ["--threads", "1", "--decode-workers", "1", *order.get("arguments", [])]
     leave: Any = 1
     try:
         main.app()
@@ -93,8 +94,8 @@ def _tripped(order: dict[str, Any]) -> TrippedOs:
 
 
 if __name__ == "__main__":
-    with known_extractors():
+    with known_extractors(), tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder, "known.toml")
+        recipe.write_text(RECIPE)
         for line in sys.stdin:
-            wish = json.loads(line)
-            Path(wish["out"]).parent.joinpath("known.toml").write_text(RECIPE)
-            print(json.dumps(obey(wish)), flush=True)
+            print(json.dumps(obey(json.loads(line) | {"recipe": str(recipe)})), flush=True)

@@ -32,48 +32,53 @@ class Claims:
     def take(self, video_id: str) -> bool:
         """Whether the video is this writer's now; StoreError where claims cannot be written."""
         path = self._path(video_id)
-        with self._alone():
-            if not self._is_free(path):
+        with _alone(self._folder):
+            if not _is_free(self._root, path, self._writer_id):
                 return False
             with explained(path):
                 _write(path, json.dumps({"writer": self._writer_id, "video_id": video_id}).encode())
         return True
 
     def is_free(self, video_id: str) -> bool:
-        return self._is_free(self._path(video_id))
+        return _is_free(self._root, self._path(video_id), self._writer_id)
 
     def give_back(self, video_ids: Iterable[str]) -> None:
         """The caller must have taken them."""
         for video_id in video_ids:
             _remove(self._path(video_id))
 
-    def sweep(self) -> None:
-        """Remove the claims of dead writers."""
-        with self._alone():
-            for path in self._folder.glob("*.json"):
-                if self._is_free(path):
-                    _remove(path)
-
-    def _is_free(self, path: Path) -> bool:
-        try:
-            owner = str(json.loads(path.read_bytes())["writer"])
-        except (OSError, ValueError, LookupError, TypeError):
-            return True  # nobody's, or of a run that was killed while it wrote it
-        return owner == self._writer_id or not is_living(self._root, owner)
-
     def _path(self, video_id: str) -> Path:
         name = hashlib.sha256(os.fsencode(video_id)).hexdigest()[:32]
         return self._folder / f"{name}.json"
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One at a time looks whether a claim is free and takes it."""
-        descriptor = open_lock(self._folder / "lock")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+
+def sweep_claims(root: Path) -> None:
+    """Remove the claims of dead writers."""
+    folder = root / _CLAIMS
+    if folder.exists():
+        with _alone(folder):
+            for path in folder.glob("*.json"):
+                if _is_free(root, path, ""):
+                    _remove(path)
+
+
+def _is_free(root: Path, path: Path, own_writer: str) -> bool:
+    try:
+        owner = str(json.loads(path.read_bytes())["writer"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return True  # nobody's, or of a run that was killed while it wrote it
+    return owner == own_writer or not is_living(root, owner)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One at a time looks whether a claim is free and takes it."""
+    descriptor = open_lock(folder / "lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, data: bytes) -> None:

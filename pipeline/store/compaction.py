@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ...manifests.errors import StoreError
 from .atomic_files import LocalFolder
+from .claims import sweep_claims
 from .index import NewestOutcomes, current_rows, newest_outcomes
 from .manifest import read_manifest
 from .progress_journal import is_lasting, prune
@@ -69,6 +70,7 @@ def compact(root: Path | str, writer_id: str | None = None, *, max_shard_bytes: 
     folder = _folder_of_store(root)
     with reorganising(folder.root), WriterLock(folder.root) as lock:
         folder.sweep(lambda: living_writers(folder.root))
+        sweep_claims(folder.root)
         streams = [name.removeprefix("stream=") for name in folder.folders() if name.startswith("stream=")]
         listed = {name: shards_in(folder, name) for name in [OUTCOMES, PROGRESS, *map(stream_folder, streams)]}
         spared = living_writers(folder.root) - {writer_id}

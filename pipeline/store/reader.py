@@ -15,7 +15,7 @@ from ..records import FeatureRow, Outcome
 from .atomic_files import LocalFolder
 from .index import current_rows, newest_outcomes, relisting
 from .manifest import StreamEntry, read_manifest, stream_entries
-from .shard_reading import read_rows
+from .shard_reading import read_provenance, read_rows
 from .shards import RowPlace, StoredOutcome
 
 
@@ -166,14 +166,31 @@ class FeatureStore:
         Rows are the truth: one without an outcome (its writer was killed in between) is reported as what it is, and
         an outcome that speaks of a row that is not there is left out, so that a run makes it again.
         """
+        return relisting(self._ends, self._folder)
+
+    def _ends(self) -> list[Outcome]:
         newest = [stored.outcome for stored in self._newest_outcomes().values()]
         ends = {(outcome.video_id, outcome.stream): outcome for outcome in newest if self._counts(outcome)}
         for stream in self.streams:
+            alone: list[RowPlace] = []
             for video_id, row in self._places(stream).items():
                 end = ends.get((video_id, stream))
                 if end is None or (end.key, end.kind) != (row.key, row.outcome):
-                    ends[video_id, stream] = _outcome_of(row, stream)
+                    alone.append(row)
+            ends |= {(end.video_id, stream): end for end in self._ends_of(stream, alone)}
         return [ends[name] for name in sorted(ends)]
+
+    def _ends_of(self, stream: str, rows: Sequence[RowPlace]) -> Iterator[Outcome]:
+        """What rows without an outcome tell of theirs."""
+        told: dict[str, list[dict[str, str]]] = {}
+        try:
+            for row in rows:
+                if row.shard not in told:
+                    told[row.shard] = read_provenance(self._folder, row.shard)
+                yield _outcome_of(row, stream, told[row.shard][row.number])
+        except FileNotFoundError:
+            self._rows.pop(stream, None)
+            raise
 
     def _counts(self, outcome: Outcome) -> bool:
         entry = self._entries.get(outcome.stream)
@@ -235,14 +252,17 @@ def _features_of(row: FeatureRow) -> StreamFeatures:
     )
 
 
-def _outcome_of(row: RowPlace, stream: str) -> Outcome:
+def _outcome_of(row: RowPlace, stream: str, provenance: Mapping[str, str]) -> Outcome:
     return Outcome(
         video_id=row.video_id,
         stream=stream,
         kind="done" if row.outcome == "done" else "partial",
+        reason=provenance.get("reason", ""),
         key=row.key,
         content_digest=row.content_digest,
         settings_digest=row.settings_digest,
+        frames_expected=int(provenance.get("frames_expected", 0)),
+        frames_delivered=int(provenance.get("frames_delivered", 0)),
         segments=row.segments,
     )
 

@@ -83,6 +83,11 @@ def _readable_group(folder: LocalFolder, shard: str, file: Any, group: int) -> I
             yield _damaged(folder, shard, _first_line(error))
 
 
+def read_provenance(folder: LocalFolder, shard: str) -> list[dict[str, str]]:
+    """Of a shard's rows, in order."""
+    return [json.loads(text) for text in read_table(folder, shard, ["provenance"]).column("provenance").to_pylist()]
+
+
 def read_outcomes(folder: LocalFolder, shard: str) -> list[StoredOutcome]:
     table = read_table(folder, shard)
     values = zip(*(table.column(name).to_pylist() for name in OUTCOME_FIELDS), strict=True)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from ...manifests.errors import StoreError
+from .atomic_files import explained
 
 _LOCKS = ".writers"
 _REORGANISING = ".reorganising.lock"
@@ -34,7 +35,8 @@ class WriterLock:
         self._path = root / _LOCKS / f"{self.writer_id}.lock"
         self._descriptor = _take(self._path)
         about = {"host": socket.gethostname(), "pid": os.getpid()}
-        os.write(self._descriptor, json.dumps(about).encode())
+        with explained(self._path):
+            os.write(self._descriptor, json.dumps(about).encode())
 
     def release(self) -> None:
         if self._descriptor >= 0:
@@ -102,13 +104,9 @@ def _cleared(path: Path) -> bool:
 
 def open_lock(path: Path) -> int:
     """A descriptor of a file to lock, made where it is not there; StoreError where it cannot be."""
-    try:
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror}); allow writing there or choose another output folder"
-        ) from error
 
 
 def _locked(path: Path, descriptor: int) -> bool:

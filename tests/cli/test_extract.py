@@ -15,6 +15,7 @@ import pandas
 import pytest
 import tomli_w
 from clips import Clip, write_clip
+from stored_rows import stored_rows
 
 from arabesque.cli import main
 from arabesque.extractors.table import resolved_recipe
@@ -51,27 +52,6 @@ def videos(tmp_path_factory):
     write_clip(folder / "loud.mp4", Clip(num_frames=120, beeps_s=(0.5, 1.5, 2.5)))
     write_clip(folder / "silent.avi", Clip(num_frames=100, codec="mpeg4", options={}))
     return folder
-
-
-def stored_rows(out):
-    """Everything of a store that does not say when or by whom it was written."""
-    store = FeatureStore(out, partial=True)
-    rows = {
-        (video, stream): (
-            features.key,
-            features.outcome,
-            features.values.tobytes(),
-            features.start_s.tobytes(),
-            features.end_s.tobytes(),
-        )
-        for video in store
-        for stream, features in store[video].items()
-    }
-    ends = {
-        (end.video_id, end.stream): (end.kind, end.reason, end.key, end.segments, end.frames_expected)
-        for end in store.outcomes()
-    }
-    return rows, ends
 
 
 def test_extract_says_what_it_does_and_a_second_run_redoes_nothing(videos, tmp_path):

@@ -19,7 +19,7 @@ from store_rows import new_store, outcome_of, row
 
 from arabesque.manifests.errors import StoreError
 from arabesque.pipeline.store import writer_locks
-from arabesque.pipeline.store.claims import Claims
+from arabesque.pipeline.store.claims import Claims, sweep_claims
 from arabesque.pipeline.store.compaction import compact
 from arabesque.pipeline.store.news import OutcomeNews
 from arabesque.pipeline.store.reader import FeatureStore
@@ -47,7 +47,7 @@ def test_a_claim_keeps_others_off_until_it_is_given_back(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from arabesque.pipeline.store.claims import Claims
+from arabesque.pipeline.store.claims import Claims, sweep_claims
 from arabesque.pipeline.store.writer_locks import WriterLock
 lock = WriterLock(Path(sys.argv[1]), "other")
 print(Claims(Path(sys.argv[1]), "other").take("a"), flush=True)
@@ -69,7 +69,7 @@ def test_a_claim_ends_with_its_process_however_that_ends(tmp_path):
         other.kill()
         other.wait()
         assert mine.is_free("a")
-        mine.sweep()
+        sweep_claims(tmp_path)
         assert not list((tmp_path / ".claims").glob("*.json"))
         assert mine.take("a")
 

@@ -1,0 +1,248 @@
+"""Real runs that are killed, or whose disk fails, end as an uninterrupted one does once they are let go on.
+
+Fast form: some thirty kills here, and some seventy of the store alone in ``test_compaction.py``; slow: a thousand here.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clips import Clip, write_clip
+from obeying import obeying
+from stored_rows import stored_rows
+
+from arabesque.pipeline.store.manifest import MANIFEST
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.verifying import check_store
+
+Order = Callable[..., dict[str, Any]]
+VIDEOS = {"a": 40, "b": 24, "c": 33, "d": 16}
+"""Name → number of frames."""
+
+
+@pytest.fixture(scope="module")
+def order() -> Iterator[Order]:
+    with obeying("extraction_workload.py") as give:
+        yield give
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name, num_frames in VIDEOS.items():
+        write_clip(folder / f"{name}.mp4", Clip(num_frames=num_frames, beeps_s=(0.2,)))
+    write_clip(folder / "silent.avi", Clip(num_frames=20, codec="mpeg4", options={}))
+    cut = write_clip(folder / "cut.mp4", Clip(num_frames=50), movflags="faststart")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    (folder / "noise.mp4").write_bytes(b"no video")
+    return folder
+
+
+def run(order: Order, videos: Path, out: Path, **wish: Any) -> dict[str, Any]:
+    (end,) = order(videos=videos, out=out, **wish)["runs"]
+    return end
+
+
+@pytest.fixture(scope="module")
+def whole(order, videos, tmp_path_factory) -> Path:
+    """What an uninterrupted run leaves."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert run(order, videos, out)["status"] == 3
+    rows, ends = stored_rows(out)
+    kinds = {name: kind for name, (kind, *_) in ends.items()}
+    assert len(rows) == 2 * len(VIDEOS) + 2
+    assert kinds["cut", "numbers"] == "partial"
+    assert kinds["silent", "loudness"] == "empty"
+    assert kinds["noise", "numbers"] == "failed"
+    return out
+
+
+@dataclass
+class Figures:
+    """What was done to the runs, and what became of it."""
+
+    kills: int = 0
+    runs: int = 0
+    rows_seen: int = 0
+    rows_lost: int = 0
+    differing: list[str] = field(default_factory=list)
+
+    def add(self, other: Figures) -> None:
+        self.kills += other.kills
+        self.runs += other.runs
+        self.rows_seen += other.rows_seen
+        self.rows_lost += other.rows_lost
+        self.differing += other.differing
+
+
+def rows_on_disk(out: Path) -> set[tuple[str, str, str]]:
+    """After a kill: nothing is damaged, and what stands there is right by its checksums and keys."""
+    if not (out / MANIFEST).exists():
+        return set()
+    assert check_store(out).findings == []
+    store = FeatureStore(out, partial=True)
+    return {(video_id, stream, key) for stream in store.streams for video_id, key in store.keys(stream).items()}
+
+
+def torment(order: Order, videos: Path, out: Path, whole: Path, kills: list[dict[str, Any]]) -> Figures:
+    """One store: its run is killed again and again, then left to finish."""
+    figures = Figures()
+    seen: set[tuple[str, str, str]] = set()
+    for kill in kills:
+        end = run(order, videos, out, **kill)
+        assert end["status"] in (-signal.SIGKILL, 3), end["said"]
+        figures.runs += 1
+        figures.kills += end["status"] == -signal.SIGKILL
+        now = rows_on_disk(out)
+        figures.rows_lost += len(seen - now)
+        seen |= now
+    assert run(order, videos, out)["status"] == 3
+    figures.runs += 1
+    figures.rows_seen = len(seen)
+    figures.rows_lost += len(seen - rows_on_disk(out))
+    if stored_rows(out) != stored_rows(whole):
+        figures.differing.append(str(out))
+    assert not list(out.rglob(".tmp-*"))
+    assert not list((out / ".claims").glob("*.json"))
+    return figures
+
+
+def plan(chance: random.Random, calls: int, stores: int, kills_each: int) -> list[list[dict[str, Any]]]:
+    """The first kill of each store at a disk call, spread evenly over all; the later ones anywhere."""
+
+    def later() -> dict[str, Any]:
+        if chance.random() < 0.6:
+            return {"kill_at": chance.randrange(calls // 2)}
+        return {"kill_after_s": chance.uniform(0.1, 1.2)}
+
+    firsts = [{"kill_at": int((number + chance.random()) * calls / stores)} for number in range(stores)]
+    return [[first, *(later() for _ in range(kills_each - 1))] for first in firsts]
+
+
+def kill_runs(order: Order, videos: Path, whole: Path, folder: Path, stores: int, seed: int) -> Figures:
+    """With a second process that runs extractions, so that both cores have something to do."""
+    calls = run(order, videos, folder / "counted")["calls"]
+    plans = plan(random.Random(seed), calls, stores, kills_each=6)
+    total = Figures()
+    with ExitStack() as stack:
+        givers = [order, stack.enter_context(obeying("extraction_workload.py"))]
+        threads = stack.enter_context(ThreadPoolExecutor(len(givers)))
+
+        def work(turn: int) -> Figures:
+            mine = Figures()
+            for number in range(turn, stores, len(givers)):
+                (folder / str(turn)).mkdir(exist_ok=True)
+                out = folder / str(turn) / f"out{number}"
+                mine.add(torment(givers[turn], videos, out, whole, plans[number]))
+            return mine
+
+        for figures in threads.map(work, range(len(givers))):
+            total.add(figures)
+    return total
+
+
+def test_killed_anywhere_and_resumed_it_ends_as_an_uninterrupted_run(order, videos, whole, tmp_path):
+    figures = kill_runs(order, videos, whole, tmp_path, stores=6, seed=1)
+    assert (figures.rows_lost, figures.differing) == (0, [])
+    assert figures.kills >= 20, "most runs were over before they could be killed"
+    assert figures.rows_seen > 20
+
+
+@pytest.mark.slow
+def test_killed_a_thousand_times(order, videos, whole, tmp_path, capsys):
+    total, seed = Figures(), 100
+    while total.kills < 1000:
+        (tmp_path / str(seed)).mkdir()
+        total.add(kill_runs(order, videos, whole, tmp_path / str(seed), stores=40, seed=seed))
+        seed += 1
+    with capsys.disabled():
+        print(
+            f"\n{time.strftime('%Y-%m-%d')}: {total.runs} runs of arabesque extract, {total.kills} killed with -9, "
+            f"rows lost: {total.rows_lost}, stores that differ from an uninterrupted run's: {len(total.differing)}"
+        )
+    assert (total.rows_lost, total.differing) == (0, [])
+
+
+@pytest.fixture(scope="module")
+def num_writes(order, videos, whole, tmp_path_factory) -> int:
+    """How often an uninterrupted run writes to a file of its store."""
+    never = [10**9, errno.ENOSPC]
+    return run(order, videos, tmp_path_factory.mktemp("counted") / "out", fail_from=never)["calls"]
+
+
+FULL = "the disk is full; make room and run the same command again"
+
+
+@pytest.mark.parametrize(
+    ("share", "code", "way_out"),
+    [
+        (0.0, errno.ENOSPC, FULL),
+        (0.3, errno.ENOSPC, FULL),
+        (0.6, errno.ENOSPC, FULL),
+        (0.9, errno.EDQUOT, FULL),
+        (0.7, errno.EROFS, "allow writing there or choose another output folder"),
+        (0.8, errno.EIO, "mend that and run the same command again"),
+    ],
+)
+def test_a_disk_that_fails_damages_nothing_and_the_run_goes_on_once_it_is_mended(
+    order, videos, whole, num_writes, tmp_path, share, code, way_out
+):
+    out = tmp_path / "out"
+    end = run(order, videos, out, fail_from=[int(share * num_writes), code])
+    assert end["status"] == 1, end["said"]
+    assert way_out in end["said"]
+    assert "Traceback" not in end["said"]
+    assert "unexpected" not in end["said"]
+    rows_on_disk(out)
+    assert run(order, videos, out)["status"] == 3
+    assert stored_rows(out) == stored_rows(whole)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)], capture_output=True)
+    if made.returncode:
+        pytest.skip("mounting a small file system takes root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("free_kib", [0, 48])
+def test_a_disk_that_is_really_full(order, videos, whole, small_disk, free_kib):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes((252 - free_kib) << 10))
+    out = small_disk / "out"
+    end = run(order, videos, out)
+    assert end["status"] == 1, end["said"]
+    assert FULL in end["said"]
+    rows_on_disk(out)
+    ballast.unlink()
+    assert run(order, videos, out)["status"] == 3
+    assert stored_rows(out) == stored_rows(whole)
+
+
+def test_an_output_folder_that_cannot_be_written(order, videos, whole, small_disk):
+    out = small_disk / "out"
+    run(order, videos, out, kill_after_s=0.8)
+    before = rows_on_disk(out)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    end = run(order, videos, out)
+    assert end["status"] == 1, end["said"]
+    assert "Read-only file system" in end["said"]
+    assert rows_on_disk(out) == before
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert run(order, videos, out)["status"] == 3
+    assert stored_rows(out) == stored_rows(whole)
