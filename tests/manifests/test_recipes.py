@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 import tomli_w
 
 from arabesque.extractors.table import resolved_recipe
 from arabesque.manifests.errors import ManifestError
 from arabesque.manifests.recipes import list_recipes, load_recipe, parse_recipe
+
+README = Path(__file__).parents[2] / "manifests" / "recipes" / "README.md"
 
 GOOD = """
 name = "mine"
@@ -80,6 +86,45 @@ def test_released_recipes_keep_the_published_quirks():
         "layer_norm_eps": 1e-6,
     }
     assert pamfn["i3d_flow"].settings["flow_geometry"] == pamfn["vst"].settings["geometry"]
+
+
+@pytest.mark.parametrize(("method", "title"), [("action-net", "ACTION-NET"), ("pamfn", "PAMFN"), ("gdlt", "GDLT")])
+def test_the_readme_lists_every_difference_between_the_variants(method: str, title: str):
+    variants = [settings_of(f"{method}{suffix}") for suffix in ("-paper", "-released", "")]
+    names = dict.fromkeys(name for variant in variants for name in variant)
+    values = {name: [variant.get(name, "") for variant in variants] for name in names}
+    different = {name: of_variants for name, of_variants in values.items() if len(set(of_variants)) > 1}
+    section = README.read_text(encoding="utf-8").partition(f"## {title}\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in section.splitlines() if line.startswith("| `")]
+    assert {name.strip("`"): of_variants for name, *of_variants in rows} == different
+
+
+def settings_of(recipe: str) -> dict[str, str]:
+    streams = resolved_recipe(load_recipe(recipe)).model_dump(mode="json", exclude_none=True)["streams"]
+    return {name.replace(".settings.", "."): text for name, text in leaves(streams)}
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, f"{name}.{key}" if name else key)
+    elif name.endswith(".steps"):
+        yield name, ", ".join(map(step_text, value)) or "as decoded"
+    elif isinstance(value, list):
+        yield name, ", ".join(map(str, value))
+    else:
+        yield name, str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def step_text(step: dict[str, Any]) -> str:
+    words = {"short_side_px": "short side", "height_px": "height", "center_crop_px": "crop", "size_px": "resize"}
+    [name] = words.keys() & step.keys()
+    size = step[name] if isinstance(step[name], list) else [step[name]]
+    return f"{words[name]} {' × '.join(map(str, size))}"
+
+
+def test_gdlts_plain_recipe_is_the_released_one():
+    assert resolved_recipe(load_recipe("gdlt")).streams == resolved_recipe(load_recipe("gdlt-released")).streams
 
 
 def test_recipes_resolve_to_toml_that_reads_back():
