@@ -7,6 +7,7 @@ import torch
 
 from arabesque.extractors.checkpoints import RandomWeights
 from arabesque.extractors.geometry import apply_geometry, normalise
+from arabesque.extractors.optical_flow.raft import Raft, RaftFlow
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.table import build, resolve
 from arabesque.manifests.streams import CenterCrop, Geometry, Normalisation, Sampling, ShortSide, StreamSpec
@@ -59,3 +60,15 @@ def test_networks_give_the_same_features(extractor, length):
         rows.append(row.cpu())
     scale = rows[0].abs().max()
     torch.testing.assert_close(rows[1], rows[0], rtol=0, atol=float(1e-3 * scale))
+
+
+@pytest.mark.parametrize("model", ["raft_large", "raft_small"])
+def test_raft_gives_the_same_flow(model):
+    """In float32, whatever the process has allowed before."""
+    torch.backends.cudnn.allow_tf32 = True
+    on_cpu, on_gpu = (
+        RaftFlow(Raft(model=model), {"flow": RandomWeights(0)}, torch.device(device))(frames(4, 130, 170))
+        for device in ("cpu", "cuda")
+    )
+    assert on_gpu.is_cuda
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=5e-3)

@@ -17,11 +17,23 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from straight_line import Checkpoints, Image8, agree, clips_of, decode, extract, published_swin, squeeze, write_video
+from straight_line import (
+    Checkpoints,
+    Glance,
+    Image8,
+    agree,
+    clips_of,
+    decode,
+    extract,
+    published_swin,
+    squeeze,
+    write_video,
+)
 from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.models import resnet50
 
+from arabesque.extractors import i3d_flow
 from arabesque.extractors.audio_spectrogram_network import load_spectrogram_transformer
 from arabesque.extractors.i3d import load_i3d
 from arabesque.extractors.kaldi_fbank import FilterbankOptions, kaldi_fbank
@@ -52,7 +64,25 @@ def pamfn_colour(frames: list[Image8], num_segments: int, checkpoints: Checkpoin
         return torch.cat([network(clip.transpose(0, 1)[None]) for clip in clips_of(images, num_segments, 32)])
 
 
+def test_pamfn_released_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, with a network that sees every pixel's share in I3D's place."""
+    video = write_video(tmp_path / "videos", "made", num_frames=32)
+    monkeypatch.setattr(i3d_flow, "load_i3d", lambda *_, **__: Glance())
+    found = extract(video, "pamfn-released", ["i3d_flow"], None, monkeypatch)
+    clips = clips_of(pamfn_flow_images(decode(video)), 1, 32)
+    agree(found["i3d_flow"], Glance()(clips.transpose(1, 2)), within=2e-3)
+
+
 def pamfn_flow(frames: list[Image8], num_segments: int, checkpoints: Checkpoints) -> Tensor:
+    network = load_i3d(checkpoints("i3d_flow_k400"), in_channels=2, batch_norm_eps=1e-5)
+    clips = clips_of(pamfn_flow_images(frames), num_segments, 32)
+    with torch.inference_mode():
+        pooled = [network.pooled(clip.transpose(0, 1)[None]) for clip in clips]
+    assert pooled[0].shape == (1, 1024, 3, 1, 1)
+    return torch.cat([clip[..., 0, 0].mean(2) for clip in pooled])
+
+
+def pamfn_flow_images(frames: list[Image8]) -> Tensor:
     """denseflow's images of every pair, as PIL reads them from JPEG files; the last frame takes the flow before it."""
     gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
     normalise = transforms.Normalize([0.5], [0.5])
@@ -62,13 +92,7 @@ def pamfn_flow(frames: list[Image8], num_segments: int, checkpoints: Checkpoints
         flow = tvl1(torch.from_numpy(gray[first : first + 2]), TVL1(variant="cuda"))[0].numpy()
         files = [cv2.imencode(".jpg", axis)[1] for axis in np.round(255 * (flow + 32) / 64).clip(0, 255)]
         images.append(torch.cat([normalise(squeeze(Image.open(BytesIO(file.tobytes())))) for file in files]))
-    network = load_i3d(checkpoints("i3d_flow_k400"), in_channels=2, batch_norm_eps=1e-5)
-    with torch.inference_mode():
-        pooled = [
-            network.pooled(clip.transpose(0, 1)[None]) for clip in clips_of(torch.stack(images), num_segments, 32)
-        ]
-    assert pooled[0].shape == (1, 1024, 3, 1, 1)
-    return torch.cat([clip[..., 0, 0].mean(2) for clip in pooled])
+    return torch.stack(images)
 
 
 def pamfn_sound(video: Path, num_segments: int, checkpoints: Checkpoints) -> Tensor:

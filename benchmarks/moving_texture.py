@@ -1,0 +1,76 @@
+"""A drawn scene whose optical flow is known: a texture that slides, turns and grows, to a fraction of a pixel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MARGIN_PX = 24
+"""Nearer to the border than this the next frame may show what no frame before it did; errors leave it out."""
+
+
+@dataclass(frozen=True, eq=False)
+class MovingTexture:
+    """Frames and, for each but the last, where its pixels went."""
+
+    frames: Tensor
+    """``uint8 [time, 3, height, width]``"""
+    flow: Tensor
+    """``float32 [time - 1, 2, height, width]``, x and y, in pixels."""
+
+    @property
+    def gray(self) -> Tensor:
+        """``uint8 [time, height, width]``: OpenCV's fixed-point luma."""
+        red, green, blue = self.frames.int().unbind(1)
+        return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).to(torch.uint8)
+
+    def error_px(self, flow: Tensor) -> tuple[float, float]:
+        """End-point error of a flow away from the border: mean and 95th percentile."""
+        error = (flow.cpu() - self.flow).norm(dim=1)[..., MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
+        return float(error.mean()), float(error.flatten(1).quantile(0.95, dim=1).mean())
+
+
+def moving_texture(num_frames: int, height: int, width: int, seed: int = 0) -> MovingTexture:
+    """Slides by up to 4 px, turns by up to 1°, and grows or shrinks by up to 1 % from one frame to the next."""
+    canvas = _noise(2 * height, 2 * width, torch.Generator().manual_seed(seed))
+    poses = [_pose(index, height, width) for index in range(num_frames)]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    points = torch.stack([x, y, torch.ones_like(x)]).double().flatten(1)
+    frames = torch.cat([_seen(canvas, (pose @ points)[:2].view(2, height, width)) for pose in poses])
+    flows = [(later.inverse() @ pose @ points - points)[:2].view(2, height, width) for pose, later in pairwise(poses)]
+    return MovingTexture(frames, torch.stack(flows).float())
+
+
+def _noise(height: int, width: int, generator: torch.Generator) -> Tensor:
+    """``[1, 3, height, width]``, 0 … 255: detail from 3 px to 50."""
+    total = torch.zeros(1, 3, height, width)
+    for size_px in (3, 7, 17, 50):
+        coarse = torch.randn(1, 3, height // size_px + 2, width // size_px + 2, generator=generator)
+        total += functional.interpolate(coarse, (height, width), mode="bicubic")
+    return (128 + 30 * total).clamp(0, 255)
+
+
+def _pose(index: int, height: int, width: int) -> Tensor:
+    """From a frame's pixels to the canvas's: ``[3, 3]``."""
+    shift_x, shift_y = 30 * math.sin(index / 9), 20 * math.sin(index / 7)
+    angle, scale = 0.06 * math.sin(index / 5), 1 + 0.04 * math.sin(index / 6)
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    rows = [
+        [cos, -sin, width - cos * centre_x + sin * centre_y + shift_x],
+        [sin, cos, height - sin * centre_x - cos * centre_y + shift_y],
+        [0.0, 0.0, 1.0],
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _seen(canvas: Tensor, places: Tensor) -> Tensor:
+    """``uint8 [1, 3, height, width]``: the canvas at ``places [2, height, width]``, bicubic."""
+    last = torch.tensor([canvas.shape[-1] - 1, canvas.shape[-2] - 1], dtype=places.dtype)
+    grid = (2 * places.permute(1, 2, 0) / last - 1)[None].float()
+    return functional.grid_sample(canvas, grid, mode="bicubic", align_corners=True).round().clamp(0, 255).byte()

@@ -1,0 +1,274 @@
+"""How fast and how accurate each optical flow is, beside OpenCV's and torchvision's own in the same run.
+
+    python benchmarks/optical_flow.py                             all that this machine has: a table, optical_flow.json
+    python benchmarks/optical_flow.py --device cuda --methods tvl1 raft_large
+
+Frames of 256 × 341 px lie on the device before the clock starts; warming up (compilation, caches) is told apart; the
+implementations take turns, and each one's best turn counts. Accuracy is the end-point error against a drawn scene whose
+flow is known, and of TV-L1 the difference from OpenCV's on real frames.
+
+Needs torch, torchvision, numpy and pydantic (settings are its records), so that it runs on a bare GPU machine; on a CPU
+TV-L1 needs numba too. OpenCV's rows need cv2, and its TV-L1 opencv-contrib, in opencv-python's place for one run:
+
+    uv pip install --no-deps --target /tmp/contrib opencv-contrib-python-headless
+    PYTHONPATH=/tmp/contrib python benchmarks/optical_flow.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.models import optical_flow
+
+ROOT = Path(__file__).resolve().parents[1]
+if importlib.util.find_spec("arabesque") is None:  # a machine where it is not installed
+    sys.path.insert(0, str(ROOT / "_namespace"))
+
+from moving_texture import MovingTexture, moving_texture  # noqa: E402
+from optical_flow_floors import raft_floors, tvl1_floors  # noqa: E402
+from optical_flow_references import opencv_flow, pairwise_raft  # noqa: E402
+
+from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, Weights, read_state_dict  # noqa: E402
+from arabesque.extractors.optical_flow import METHODS, make_flow  # noqa: E402
+from arabesque.extractors.optical_flow.opencv import Dis, Farneback  # noqa: E402
+from arabesque.extractors.optical_flow.raft import Raft  # noqa: E402
+from arabesque.extractors.optical_flow.tvl1 import TVL1, tvl1  # noqa: E402
+
+SETTINGS: dict[str, Any] = {
+    "dis": Dis(),
+    "farneback": Farneback(),
+    "tvl1": TVL1(),
+    "tvl1_fast": TVL1(mode="fast"),
+    "tvl1_cuda": TVL1(variant="cuda"),
+    "raft_large": Raft(),
+    "raft_small": Raft(model="raft_small"),
+}
+"""Rows of the table. ``tvl1_cuda`` is denseflow's arithmetic, on whatever device."""
+
+Flow = Callable[[Tensor], Tensor]
+"""``uint8 [time, channels, height, width]`` to ``float32 [time - 1, 2, height, width]``"""
+
+
+@dataclass
+class Contender:
+    """One implementation of one method on one device."""
+
+    implementation: str
+    flow: Flow
+    frames: Tensor
+    result: Tensor = field(default_factory=lambda: torch.empty(0))
+    warm_up_s: float = 0.0
+    best_s: float = float("inf")
+
+    @property
+    def pairs_per_s(self) -> float:
+        return (len(self.frames) - 1) / self.best_s
+
+    def run(self) -> float:
+        """Seconds for all pairs."""
+        began = time.perf_counter()
+        self.result = self.flow(self.frames)
+        if self.frames.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is written down of a contender."""
+
+    method: str
+    device: str
+    implementation: str
+    num_pairs: int
+    pairs_per_s: float
+    warm_up_s: float
+    ratio: float | None
+    """Ours by the other's speed, where both ran on this device."""
+    differs_px: float | None
+    """Mean end-point difference between the two."""
+    error_mean_px: float | None
+    error_p95_px: float | None
+    """From the drawn scene's flow; None where weights are random."""
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    rows: list[Row] = []
+    floors: dict[str, Any] = {}
+    print(f"{'method':12}{'device':8}{'by':14}{'pairs/s':>9}{'ratio':>7}{'differ px':>11}{'error px':>10}{'95 %':>8}")
+    for device in options.device:
+        scene = moving_texture((options.gpu_pairs if device == "cuda" else options.pairs) + 1, *options.size)
+        for method in options.methods:
+            if device == "cpu" or METHODS[SETTINGS[method].method].runs_in == "forward":
+                rows += race(method, device, scene, options)
+            if device == "cuda":
+                floors |= floors_of(method, scene, options)
+    report = {
+        "date": date.today().isoformat(),
+        "command": " ".join(["python", *sys.argv]),
+        "machine": machine(options.threads),
+        "frames_px": options.size,
+        "rows": [asdict(row) for row in rows],
+        "difference_from_opencv_on_real_frames": golden(options.golden, options.device),
+        "floors": floors,
+    }
+    print(json.dumps({name: report[name] for name in ("difference_from_opencv_on_real_frames", "floors")}, indent=1))
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    parser.add_argument("--device", nargs="+", choices=["cpu", "cuda"], default=devices)
+    parser.add_argument("--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--size", nargs=2, type=int, default=[256, 341], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--pairs", type=int, default=16, help="on a CPU")
+    parser.add_argument("--gpu-pairs", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--weights", nargs="*", default=[], metavar="MODEL=FILE", help="torchvision's RAFT checkpoints")
+    parser.add_argument(
+        "--golden", nargs="*", type=Path, default=sorted((ROOT / "tests" / "golden").glob("tvl1_*.npz"))
+    )
+    parser.add_argument("--out", type=Path, default=Path("optical_flow.json"))
+    return parser.parse_args()
+
+
+def race(method: str, device: str, scene: MovingTexture, options: argparse.Namespace) -> list[Row]:
+    """Ours and, where there is one, the other implementation, in turns."""
+    contenders = contenders_for(method, device, scene, options)
+    for contender in contenders:
+        contender.warm_up_s = contender.run()
+    for _ in range(options.repeats):
+        for contender in contenders:
+            contender.best_s = min(contender.best_s, contender.run())
+    ours, *others = contenders
+    means_something = not method.startswith("raft") or method in dict(weights_given(options))
+    rows: list[Row] = []
+    for contender in contenders:
+        ratio = ours.pairs_per_s / others[0].pairs_per_s if others and contender is ours else None
+        differs = float((ours.result - others[0].result).norm(dim=1).mean()) if ratio else None
+        mean_px, p95_px = scene.error_px(contender.result) if means_something else (None, None)
+        rows.append(
+            Row(
+                method,
+                device,
+                contender.implementation,
+                len(contender.frames) - 1,
+                contender.pairs_per_s,
+                contender.warm_up_s,
+                ratio,
+                differs,
+                mean_px,
+                p95_px,
+            )
+        )
+        show(rows[-1])
+    return rows
+
+
+def contenders_for(method: str, device: str, scene: MovingTexture, options: argparse.Namespace) -> list[Contender]:
+    settings = SETTINGS[method]
+    frames = (scene.frames if METHODS[settings.method].colour else scene.gray[:, None]).to(device)
+    weights = raft_weights(method, options)
+    contenders = [Contender("arabesque", make_flow(settings, weights, torch.device(device)), frames)]
+    if isinstance(settings, Raft):
+        state_dict = raft_state_dict(settings, weights["flow"])
+        contenders.append(Contender("torchvision", pairwise_raft(settings, torch.device(device), state_dict), frames))
+    elif device == "cpu" and method in ("dis", "farneback", "tvl1"):
+        other = opencv_flow(method, options.threads)
+        if other is not None:
+            contenders.append(Contender("OpenCV", other, frames))
+    return contenders
+
+
+def weights_given(options: argparse.Namespace) -> list[tuple[str, Path]]:
+    pairs = [given.partition("=") for given in options.weights]
+    return [(model, Path(path)) for model, _, path in pairs]
+
+
+def raft_weights(method: str, options: argparse.Namespace) -> dict[str, Weights]:
+    path = dict(weights_given(options)).get(method)
+    return {"flow": RandomWeights(0) if path is None else CheckpointFile(method, path, "", "raft-torchvision")}
+
+
+def raft_state_dict(settings: Raft, weights: Weights) -> dict[str, Tensor]:
+    if isinstance(weights, CheckpointFile):
+        return read_state_dict(weights)
+    torch.manual_seed(weights.seed)
+    return getattr(optical_flow, settings.model)(weights=None).state_dict()
+
+
+def floors_of(method: str, scene: MovingTexture, options: argparse.Namespace) -> dict[str, Any]:
+    settings = SETTINGS[method]
+    device = torch.device("cuda")
+    if isinstance(settings, TVL1):
+        endless = settings.model_copy(update={"epsilon": 0.0})
+        frames = scene.gray[:33, None].to(device)
+        return {method: tvl1_floors(make_flow(endless, {}, device), endless, frames)}
+    if isinstance(settings, Raft):
+        flow = make_flow(settings, raft_weights(method, options), device)
+        return {method: raft_floors(flow, settings, scene.frames[:33].to(device))}
+    return {}
+
+
+def golden(paths: Sequence[Path], devices: Sequence[str]) -> list[dict[str, Any]]:
+    """TV-L1 against OpenCV 5.0's own flow between real frames: files of ``gray``, ``median1``, ``median5``."""
+    found: list[dict[str, Any]] = []
+    for path in paths:
+        with np.load(path) as arrays:
+            for device in devices:
+                gray = torch.from_numpy(arrays["gray"]).to(device)
+                for mode, median_px in (("exact", 1), ("exact", 5), ("fast", 5)):
+                    flow = tvl1(gray, TVL1.model_validate({"mode": mode, "median_px": median_px}))[0].cpu()
+                    wanted = torch.from_numpy(arrays[f"median{median_px}"]).float().permute(2, 0, 1)
+                    distance = (flow - wanted).norm(dim=0)
+                    figures = {"mean_px": float(distance.mean()), "p95_px": float(distance.quantile(0.95))}
+                    found.append({"pair": path.stem, "device": device, "mode": mode, "median_px": median_px} | figures)
+    return found
+
+
+def machine(threads: int) -> dict[str, Any]:
+    versions = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    load = os.getloadavg()[0]
+    return {
+        "cpu": cpu_name(),
+        "threads": threads,
+        "load": load,
+        "gpu": card,
+        "python": platform.python_version(),
+    } | versions
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def show(row: Row) -> None:
+    numbers = ((row.ratio, 7, 2), (row.differs_px, 11, 5), (row.error_mean_px, 10, 3), (row.error_p95_px, 8, 3))
+    cells = "".join(f"{'–' if value is None else f'{value:.{digits}f}':>{width}}" for value, width, digits in numbers)
+    print(f"{row.method:12}{row.device:8}{row.implementation:14}{row.pairs_per_s:9.1f}{cells}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
