@@ -6,6 +6,9 @@ are there; None stands for what most released codes do, which is to take padding
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -71,3 +74,20 @@ def mean_over_time(values: Tensor, mask: Tensor | None) -> Tensor:
 def any_over_time(mask: Tensor | None) -> Tensor | None:
     """Where `mean_over_time` had anything to average: ``[routines, 1]``."""
     return None if mask is None else mask.any(-1, keepdim=True)
+
+
+def same_mask(mask: Tensor | None) -> Tensor | None:
+    return mask
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How values and their mask get to the next time scale."""
+
+    values: Callable[[Tensor, Tensor | None], Tensor]
+    mask: Callable[[Tensor | None], Tensor | None]
+
+
+HALF = Pooling(halve, halve_mask)
+WHOLE = Pooling(mean_over_time, any_over_time)
+NONE = Pooling(zero_padding, same_mask)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..manifests.streams import Record
 from .fusion_policy import Ordering, last_enabled
-from .masked_layers import MaskedBatchNorm1d, halve, mean_over_time
-from .pamfn_branch import WIDTH, Levels, ModalityBranch
+from .masked_layers import MaskedBatchNorm1d, MaskedSequential
+from .pamfn_branch import SCORE, WIDTH, Levels, ModalityBranch, Poolings
 from .pamfn_fusion import FusionStage, Level, stack_masks
 from .scoring import Judgement, SegmentBatch
 
@@ -57,6 +57,7 @@ class Pamfn(nn.Module):
     Settings: ClassVar[type[Record]] = PamfnSettings
     one_stream: ClassVar[bool] = False
     one_grid: ClassVar[bool] = True
+    poolings: ClassVar[Poolings] = SCORE
     c: Tensor
 
     def __init__(
@@ -82,14 +83,14 @@ class Pamfn(nn.Module):
         self.ordering: Ordering = ordering
         self.stochastic = stochastic
         self.released = released
-        self.branches = nn.ModuleDict({stream: ModalityBranch(dim, branch_dropout) for stream, dim in dims.items()})
+        self.branches = nn.ModuleDict(
+            {stream: ModalityBranch(dim, branch_dropout, self.poolings) for stream, dim in dims.items()}
+        )
         stage = (len(dims), num_nets, ms_heads, cm_heads, ordering)
-        self.stage1 = FusionStage(*stage, at_end=False)
-        self.stage2 = FusionStage(*stage, at_end=False)
-        self.stage3 = FusionStage(*stage, at_end=True)
+        self.stage1, self.stage2, self.stage3 = (FusionStage(*stage, pooling) for pooling in self.poolings)
         self.drop = nn.Dropout(feature_dropout)
         narrow = WIDTH // fc_ratio
-        self.fc = nn.Sequential(
+        self.fc = MaskedSequential(
             nn.Dropout(fc_dropout),
             nn.Conv1d(3 * WIDTH, narrow, 1),
             MaskedBatchNorm1d(narrow),
@@ -113,13 +114,21 @@ class Pamfn(nn.Module):
 
     def fuse(self, batch: SegmentBatch) -> tuple[Tensor, list[Tensor]]:
         """Score ``[routines]``, and the index of the last FusionNet asked, ``[routines, T_i]`` for each stage."""
+        state, _, choices = self._mixed(batch)
+        return self.fc(state).flatten(), choices
+
+    def _mixed(self, batch: SegmentBatch) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """The mixed branch's last state ``[routines, 768, T_3]``, its mask, and the stages' choices."""
         levels = self._levels(batch)
         tau = self.tau if self.training or self.stochastic else None
         state = self.c.view(1, -1, 1).expand(len(batch), -1, levels[1].features[0].shape[-1])
-        state, first = self.stage1(state, levels[0], levels[1], tau)
-        state, second = self.stage2(halve(state, levels[1].mask), levels[1], levels[2], tau)
-        state, third = self.stage3(mean_over_time(state, levels[2].mask), levels[2], levels[3], tau)
-        return self.fc(state).flatten(), [last_enabled(choice, self.ordering) for choice in (first, second, third)]
+        choices: list[Tensor] = []
+        for number, stage in enumerate((self.stage1, self.stage2, self.stage3)):
+            if number:
+                state = self.poolings[number].values(state, levels[number].mask)
+            state, choice = stage(state, levels[number], levels[number + 1], tau)
+            choices.append(last_enabled(choice, self.ordering))
+        return state, levels[3].mask, choices
 
     def _levels(self, batch: SegmentBatch) -> list[Level]:
         lengths = {values.shape[1] for values in batch.features.values()}

@@ -10,25 +10,20 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from ..manifests.streams import Record
-from .masked_layers import (
-    MaskedBatchNorm1d,
-    MaskedSequential,
-    any_over_time,
-    halve,
-    halve_mask,
-    mean_over_time,
-    zero_padding,
-)
+from .masked_layers import HALF, WHOLE, MaskedBatchNorm1d, MaskedSequential, Pooling, zero_padding
 from .scoring import Judgement, SegmentBatch, only_stream
 
 WIDTH = 256
 FEWEST_SEGMENTS = 4
 """Two halvings must leave one."""
+Poolings = tuple[Pooling, Pooling, Pooling]
+"""After each of the three stages"""
+SCORE: Poolings = (HALF, HALF, WHOLE)
 
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """One modality at four time scales: all segments, halves, quarters, the whole."""
+    """One modality at four time scales: all segments, halves, quarters, the whole; with other poolings, others."""
 
     features: tuple[Tensor, ...]
     """``[routines, 256, T]``, ``T // 2``, ``T // 4``, 1"""
@@ -39,8 +34,9 @@ class Levels:
 class ModalityBranch(nn.Module):
     """Embedding, three residual convolution blocks at falling time resolution, a sigmoid head."""
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, dropout: float, poolings: Poolings = SCORE) -> None:
         super().__init__()
+        self.poolings = poolings
         self.embedding = MaskedSequential(
             nn.Conv1d(dim, 512, 1),
             MaskedBatchNorm1d(512),
@@ -55,15 +51,13 @@ class ModalityBranch(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Levels]:
         """``[routines, segments, dim]`` → score ``[routines]`` in 0 … 1, and the features that PAMFN fuses."""
-        features, mask = at_least(features, mask, FEWEST_SEGMENTS)
-        level0 = zero_padding(self.embedding(features.transpose(1, 2), mask), mask)
-        mask1 = halve_mask(mask)
-        level1 = halve(self.stage1(level0, mask), mask)
-        mask2 = halve_mask(mask1)
-        level2 = halve(self.stage2(level1, mask1), mask1)
-        level3 = mean_over_time(self.stage3(level2, mask2), mask2)
-        levels = Levels((level0, level1, level2, level3), (mask, mask1, mask2, any_over_time(mask2)))
-        return self.fc(level3).flatten(), levels
+        if HALF in self.poolings:
+            features, mask = at_least(features, mask, FEWEST_SEGMENTS)
+        values, masks = [zero_padding(self.embedding(features.transpose(1, 2), mask), mask)], [mask]
+        for stage, pooling in zip((self.stage1, self.stage2, self.stage3), self.poolings, strict=True):
+            values.append(pooling.values(stage(values[-1], masks[-1]), masks[-1]))
+            masks.append(pooling.mask(masks[-1]))
+        return self.fc(values[-1])[..., 0].flatten(), Levels(tuple(values), tuple(masks))
 
 
 class ResidualBlock(nn.Module):

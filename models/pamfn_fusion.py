@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .fusion_policy import NEVER, Ordering, attention_bias, choose
-from .masked_layers import MaskedBatchNorm1d, MaskedSequential, halve, mean_over_time
+from .masked_layers import MaskedBatchNorm1d, MaskedSequential, Pooling
 from .masking import masked_softmax
 from .pamfn_branch import WIDTH
 
@@ -76,10 +76,12 @@ class ModalitySpecificDecoder(nn.Module):
 class FusionNets(nn.Module):
     """CMFD: K ways to fuse the modalities, and a policy that says for each time which of them are asked."""
 
-    def __init__(self, num_modalities: int, num_nets: int, num_heads: int, ordering: Ordering, *, at_end: bool) -> None:
+    def __init__(
+        self, num_modalities: int, num_nets: int, num_heads: int, ordering: Ordering, pooling: Pooling
+    ) -> None:
         super().__init__()
         self.ordering: Ordering = ordering
-        self.at_end = at_end
+        self.pooling = pooling
         self.proj1 = nn.ModuleList(
             [
                 MaskedSequential(
@@ -94,12 +96,12 @@ class FusionNets(nn.Module):
         self.policy = nn.Sequential(nn.Conv1d(num_modalities * WIDTH, num_nets, 1))
 
     def forward(self, mixed: Tensor, specific: Tensor, lower: Level, tau: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``lower``: the modalities at twice the length; ``tau``: of the sampled policy, None takes the arg max.
+        """``lower``: the modalities before the stage's pooling; ``tau``: of the sampled policy, None takes the arg max.
 
         Returns ``[routines, 256, T]`` and the choice, ``[routines, K, T]`` of 0 and 1.
         """
-        fused = torch.stack([self._pool(net, lower.mask) for net in self._fuse(lower)], dim=2)
-        logits = self._pool(self.policy(torch.cat(lower.features, dim=1)), lower.mask)
+        fused = torch.stack([self.pooling.values(net, lower.mask) for net in self._fuse(lower)], dim=2)
+        logits = self.pooling.values(self.policy(torch.cat(lower.features, dim=1)), lower.mask)
         choice = choose(logits, tau, self.ordering)
         query = -_per_step(self.proj2(torch.cat([mixed, specific], dim=1)))
         nets = fused.permute(0, 3, 2, 1)
@@ -122,21 +124,18 @@ class FusionNets(nn.Module):
         sums = [(weights[:, :, k : k + 1] * stacked).sum(1) for k in range(len(self.ffn))]
         return [layer(total, lower.mask) + total for layer, total in zip(self.ffn, sums, strict=True)]
 
-    def _pool(self, values: Tensor, mask: Tensor | None) -> Tensor:
-        return mean_over_time(values, mask) if self.at_end else halve(values, mask)
-
 
 class FusionStage(nn.Module):
     """One stage of the mixed branch: base path, MSFD, CMFD, side by side."""
 
     def __init__(
-        self, num_modalities: int, num_nets: int, ms_heads: int, cm_heads: int, ordering: Ordering, *, at_end: bool
+        self, num_modalities: int, num_nets: int, ms_heads: int, cm_heads: int, ordering: Ordering, pooling: Pooling
     ) -> None:
         super().__init__()
         self.conv = two_convolutions(3 * WIDTH)
         self.short_cut = MaskedSequential(nn.Conv1d(3 * WIDTH, WIDTH, 1), MaskedBatchNorm1d(WIDTH), nn.ReLU())
         self.s_fusion = ModalitySpecificDecoder(ms_heads)
-        self.f_fusion = FusionNets(num_modalities, num_nets, cm_heads, ordering, at_end=at_end)
+        self.f_fusion = FusionNets(num_modalities, num_nets, cm_heads, ordering, pooling)
 
     def forward(self, state: Tensor, lower: Level, upper: Level, tau: Tensor | None) -> tuple[Tensor, Tensor]:
         """``state [routines, 768, T]``, T being ``upper``'s → the next state, as large, and the policy's choice."""

@@ -24,6 +24,7 @@ MODELS: dict[str, str] = {
     "msaf": "msaf:Msaf",
     "pamfn": "pamfn:Pamfn",
     "pamfn-branch": "pamfn_branch:PamfnBranch",
+    "pamfn-highlights": "pamfn_highlights:PamfnHighlights",
     "pooled-svr": "pooled_svr:PooledSvr",
     "umt": "umt:Umt",
 }

@@ -20,6 +20,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "context-attention": [{}, {"adjacency": "feature"}],
     "late-fusion": [{"combination": how} for how in ("average", "concatenation", "weighted", "attention")],
     "pamfn": [{"ordering": how} for how in ("ranked", "unranked", "free")] + [{"frozen": ["vst"]}],
+    "pamfn-highlights": [{}, {"ordering": "free"}],
     "pooled-svr": [{}, {"pooling": "max"}],
     "ms-lstm": [{}, {"bounded": True}],
     "msaf": [{}, {"lowest_attention": 0.1}],
@@ -163,7 +164,7 @@ def harmless(name: str, key: str, settings: dict[str, Any]) -> bool:
     Its mixed branch starts from zeros, which no weight can change; its branches' heads are not asked; and where one
     net alone is asked, attention has no choice.
     """
-    if name != "pamfn":
+    if not name.startswith("pamfn") or name == "pamfn-branch":
         return key.endswith(".bias")
     lone = settings.get("ordering") == "unranked" and (".proj2." in key or "fusion_f.linear_layers" in key)
     return key.endswith(".bias") or ".fc." in key or key in PAMFN_START or lone
