@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
+from clips import Clip, write_clip
 from typer.testing import CliRunner
 
 from arabesque.cli.main import commands
@@ -75,6 +77,36 @@ def test_differences_are_named_and_told_by_the_status(source: Path, tmp_path: Pa
     assert "vst: 1 of 1 differ: 1 lag\n  lag, as in 'Ball_001': A is 2 segments late" in found.stdout
     assert "only in A, 1: Ball_002 vst" in found.stdout
     assert "only in B, 1: Ball_003 vst" in found.stdout
+
+
+def test_the_videos_of_a_stream_are_judged_together_and_the_last_line_is_the_verdict(source: Path, tmp_path: Path):
+    late = tmp_path / "late.npz"
+    np.savez(late, Ball_001=features(1)[2:], Ball_002=features(2)[2:])
+    lines = run("compare", source, late, "--stream", "vst", status=3).stdout.splitlines()
+    assert lines[-3:] == [
+        "vst: 2 of 2 differ: 2 lag",
+        "  together (2 of them): lag. A is 2 segments late; then the segments that overlap agree",
+        "DIFFERENT",
+    ]
+    assert run("compare", source, source, "--stream", "vst").stdout.splitlines() == [
+        "vst: 2 same, to 0.0e+00 of the largest number (allowed: 0.0001)",
+        "SAME",
+    ]
+
+
+def test_stores_that_were_computed_otherwise_say_how(tmp_path: Path):
+    (tmp_path / "videos").mkdir()
+    write_clip(tmp_path / "videos" / "a.mp4", Clip(num_frames=40))
+    for name, fps in (("a", "native"), ("b", 12.5)):
+        sampling = {"fps": fps, "frames_per_segment": 8, "frames_per_step": 8, "remainder": "drop-tail"}
+        streams = {"motion": {"extractor": "motion", "sampling": sampling}}
+        recipe = {"name": "mine", "summary": "motion", "streams": streams}
+        (tmp_path / f"{name}.toml").write_text(tomli_w.dumps(recipe))
+        run("extract", tmp_path / "videos", "--recipe", tmp_path / f"{name}.toml", "--out", tmp_path / name)
+    found = run("compare", tmp_path / "a", tmp_path / "b", status=3).stdout
+    assert "  setting sampling.fps: native (A), 12.5 (B)\n" in found
+    [stream] = json.loads(run("compare", tmp_path / "a", tmp_path / "b", "--json", status=3).stdout)["streams"]
+    assert stream["settings"] == {"sampling.fps": ["native", "12.5"]}
 
 
 def test_videos_on_one_side_differ_unless_only_common_ones_count(source: Path, tmp_path: Path):
