@@ -68,7 +68,7 @@ def _tell(row: str, column: str, selection: str, seed: int, done: int, total: in
 
 
 def print_lines(lines: Sequence[Line]) -> None:
-    """Spearman, mean ± deviation over seeds, a table row per column of each row."""
+    """Spearman, mean ± deviation over seeds; a line per column of each row, and its averages."""
     from rich.console import Console
     from rich.table import Table
 
@@ -78,6 +78,6 @@ def print_lines(lines: Sequence[Line]) -> None:
     for line in lines:
         if line.not_run:
             table.add_row(line.name, "", f"not run: {line.not_run}")
-        for column, cell in line.cells.items():
-            table.add_row(line.name, column, *cell.texts())
+        for number, row in enumerate(line.rows()):
+            table.add_row("" if number else line.name, *row)
     Console().print(table)

@@ -44,6 +44,13 @@ def train(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="With --dataset: a setting of the model, as in dropout=0.7.")
     ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(help="With --dataset: a field of the training protocol, as in score_range=[0,40]."),
+    ] = None,
+    drop_first: Annotated[
+        bool, typer.Option("--drop-first", help="With --dataset: leave out each label file's first line, as some do.")
+    ] = False,
 ) -> None:
     """Train a scoring model and report Spearman's rank correlation on videos that it has not seen.
 
@@ -66,7 +73,8 @@ def train(
         model,
         subset or target,
         streams=None if streams is None else tuple(streams.split(",")),
-        settings=dict(_setting(each) for each in setting or []),
+        settings=dict(_setting(each, "--set") for each in setting or []),
+        protocol=dict(_setting(each, "--protocol") for each in protocol or []),
         selection=selection,
         epochs=epochs,
     )
@@ -81,6 +89,7 @@ def train(
             folder,
             subset=subset,
             partial=partial,
+            drop_first=drop_first,
             crew=plan_crew(seeds, workers, threads, len(os.sched_getaffinity(0))),
             on_epoch=on_epoch,
         )
@@ -100,13 +109,13 @@ def _train_small(
     print_report(report)
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def _setting(text: str, option: str) -> tuple[str, Any]:
     """``dropout=0.7``; the value is TOML, a bare word is text."""
     import tomllib
 
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise typer.BadParameter(f"{text!r} should read name=value", param_hint="--set")
+        raise typer.BadParameter(f"{text!r} should read name=value", param_hint=option)
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

@@ -38,12 +38,22 @@ class Task:
 
     def split(self, seed: int) -> Split:
         """The data set's own split, or where it has none, one drawn by the seed."""
-        random = self.labels.dataset.random_splits
-        if not random:
-            names = {split: list(self.labels.scores(self.target, split, self.subset)) for split in ("train", "test")}
-            return split_of(self.data, names["train"], names["test"])
-        order = shuffled(self.data.routines.video_ids, seed)
-        return split_of(self.data, order[: random["train"]], order[random["train"] :][: random["test"]])
+        names = (scores_in(self.labels, self.target, part, self.subset, seed) for part in ("train", "test"))
+        return split_of(self.data, *map(list, names))
+
+
+def scores_in(labels: DatasetLabels, target: str, split: str, subset: str | None, seed: int) -> dict[str, float]:
+    """video_id → score of a split, ``train`` or ``test``: the data set's own, or one drawn by the seed."""
+    random = labels.dataset.random_splits
+    splits = random or labels.splits
+    if split not in splits:
+        raise ManifestError(f"{labels.dataset.name} has no split {split!r}; there are {', '.join(splits)}")
+    if not random:
+        return labels.scores(target, split, subset)
+    scores = labels.scores(target, WHOLE, subset)
+    order = shuffled(list(scores), seed)
+    chosen = order[: random["train"]] if split == "train" else order[random["train"] :][: random["test"]]
+    return {name: scores[name] for name in chosen}
 
 
 def make_task(features: FeatureSet, labels: DatasetLabels, target: str, subset: str | None = None) -> Task:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from ..manifests.datasets import load_dataset
 from ..manifests.errors import ManifestError
 from ..manifests.label_files import read_dataset_labels
 from .checkpoints import check_streams, load_checkpoint, put_whole, to_json
-from .dataset_runs import make_task, report, seed_runs
+from .dataset_runs import make_task, report, scores_in, seed_runs
 from .experiment import Experiment
 from .features import label_routines
 from .fitting import judge
@@ -44,13 +45,14 @@ def experiment_for(
     *,
     streams: tuple[str, ...] | None,
     settings: Mapping[str, Any] | None = None,
+    protocol: Mapping[str, Any] | None = None,
     selection: str = "validation",
     epochs: int | None = None,
 ) -> Experiment:
     """The published settings where a table has the model on this data set, plain ones otherwise.
 
     ``streams``: other streams than published, which must then be as many; ``column``: the table's, whose schedule
-    may be its own.
+    may be its own; ``settings``, ``protocol``: fields that shall be otherwise.
     """
     model_class(model)
     row = row_of(dataset, model)
@@ -60,12 +62,21 @@ def experiment_for(
             found = found.renamed(dict(zip(found.streams, streams, strict=True)))
     elif streams is not None:
         plain = SOLVED if hasattr(model_class(model), "solve") else PLAIN_PROTOCOL
-        protocol = plain.model_copy(update={"selection": selection})
-        found = Experiment(model=model, streams=streams, protocol=protocol)
+        found = Experiment(model=model, streams=streams, protocol=plain.model_copy(update={"selection": selection}))
     else:
         raise ManifestError(f"no published table trains {model} on {dataset}; say on which --streams")
     found = found.model_copy(update={"settings": {**found.settings, **(settings or {})}})
-    return found if epochs is None else found.shortened(epochs)
+    found = found if epochs is None else found.shortened(epochs)
+    return found if not protocol else found.model_copy(update={"protocol": _changed(found.protocol, protocol)})
+
+
+def _changed(protocol: Protocol, fields: Mapping[str, Any]) -> Protocol:
+    try:
+        return Protocol.model_validate({**protocol.model_dump(), **fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("protocol", *first["loc"]))
+        raise ManifestError(f"{where}: {first['msg']} (got {first['input']!r})") from None
 
 
 def train_on_dataset(
@@ -79,14 +90,16 @@ def train_on_dataset(
     *,
     subset: str | None = None,
     partial: bool = False,
+    drop_first: bool = False,
     crew: Crew | None = None,
     on_epoch: EpochsDone | None = None,
 ) -> list[SeedsReport]:
     """The chosen epoch's report and, where an epoch was chosen, the last one's; written to ``out`` with the models.
 
-    ``partial``: take videos whose file breaks off, too. ``on_epoch`` is called with a seed, its epochs done and to do.
+    ``partial``: take videos whose file breaks off, too. ``drop_first``: leave out the first line of each label file, as
+    several works do. ``on_epoch`` is called with a seed, its epochs done and to do.
     """
-    known = read_dataset_labels(load_dataset(dataset), labels)
+    known = read_dataset_labels(load_dataset(dataset), labels, drop_first=drop_first)
     one_grid = bool(model_class(experiment.model).one_grid)
     found = read_features(features, experiment.streams, one_grid=one_grid, partial=partial)
     task = make_task(found, known, target, subset)
@@ -124,7 +137,7 @@ def evaluate(
         true = read_labels(labels, target).scores
     else:
         known = read_dataset_labels(load_dataset(dataset), labels)
-        true = known.scores(target or _only_target(dataset), split, subset)
+        true = scores_in(known, target or _only_target(dataset), split, subset, card.seed)
     data = label_routines(found, true)
     if len(data.routines) < 2:
         raise ManifestError(f"{features}: {len(data.routines)} of the labelled videos are there; a rank needs two")

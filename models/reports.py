@@ -49,6 +49,8 @@ class SeedsReport:
     """In squared score units"""
     epochs: tuple[int, ...]
     """The chosen ones"""
+    by_seed: tuple[float, ...]
+    """Spearman's correlation of each seed"""
 
     @property
     def words(self) -> str:
@@ -60,17 +62,19 @@ def report_seeds(
 ) -> SeedsReport:
     """``last``: judge the last epoch's weights instead of the chosen ones."""
     pairs = [_pair(each.last if last else each.test, true) for each in results]
+    correlations = [spearman(*pair) for pair in pairs]
     return SeedsReport(
         selection="last" if last else results[0].selection,
         seeds=tuple(each.seed for each in results),
         num_test=len(results[0].test),
-        spearman=_spread([spearman(*pair) for pair in pairs]),
+        spearman=spread(correlations),
         interval=bootstrap_mean(pairs),
-        pearson=_spread([pearson(*pair) for pair in pairs]),
-        relative_l2=_spread([relative_l2(*pair, score_range) for pair in pairs]),
-        relative_l2_test=_spread([relative_l2(*pair, (pair[1].min(), pair[1].max())) for pair in pairs]),
-        mean_squared_error=_spread([mean_squared_error(*pair) for pair in pairs]),
+        pearson=spread([pearson(*pair) for pair in pairs]),
+        relative_l2=spread([relative_l2(*pair, score_range) for pair in pairs]),
+        relative_l2_test=spread([relative_l2(*pair, (pair[1].min(), pair[1].max())) for pair in pairs]),
+        mean_squared_error=spread([mean_squared_error(*pair) for pair in pairs]),
         epochs=tuple(each.epoch for each in results),
+        by_seed=tuple(correlations),
     )
 
 
@@ -79,5 +83,6 @@ def _pair(predicted: Mapping[str, float], true: Mapping[str, float]) -> tuple[np
     return np.array(list(predicted.values())), np.array([true[name] for name in predicted])
 
 
-def _spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[float]) -> Spread:
+    """Over seeds."""
     return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)

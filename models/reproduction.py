@@ -14,9 +14,10 @@ from ..manifests.label_files import read_dataset_labels
 from .checkpoints import put_whole, to_json
 from .dataset_runs import Task, make_task, report, seed_runs
 from .features import FeatureSet
+from .metrics import fisher_mean
 from .protocol import Precision
 from .released_features import read_features
-from .reports import SeedsReport
+from .reports import SeedsReport, spread
 from .seed_run import SeedResult, SeedRun
 from .side_by_side import plan_crew, run_all
 from .table import model_class
@@ -42,11 +43,10 @@ class Cell:
     validation: SeedsReport | None
     """The epoch chosen on training videos set aside"""
 
-    def texts(self) -> list[str]:
-        """What stands under `TITLES`: Spearman, mean ± deviation over the seeds."""
-        printed = "–" if self.published is None else f"{self.published:.3f}"
-        ours = (self.best_test, self.validation, self.last)
-        return [printed, *("–" if each is None else str(each.spearman) for each in ours)]
+    @property
+    def reports(self) -> tuple[SeedsReport | None, SeedsReport | None, SeedsReport | None]:
+        """In the order of `TITLES`."""
+        return self.best_test, self.validation, self.last
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,32 @@ class Line:
     note: str = ""
     not_run: str = ""
     """Why there are no cells"""
+
+    def rows(self) -> list[list[str]]:
+        """A title and what stands under `TITLES`, per column: Spearman, mean ± deviation over the seeds.
+
+        The averages over the columns follow: of Fisher's z, which is what the papers print, and plain.
+        """
+        found = [
+            _texts(column, cell.published, [each and each.by_seed for each in cell.reports])
+            for column, cell in self.cells.items()
+        ]
+        if len(self.cells) > 1:
+            found += [self._average("average (Fisher-z)", fisher_mean), self._average("average (plain)", _mean)]
+        return found
+
+    def _average(self, title: str, mean: Callable[[Sequence[float]], float]) -> list[str]:
+        """Seed by seed over the columns, where every column has the number."""
+        cells = self.cells.values()
+        printed = [cell.published for cell in cells if cell.published is not None]
+        by_column = zip(*(cell.reports for cell in cells), strict=True)
+        ours = [
+            tuple(mean(values) for values in zip(*(each.by_seed for each in column if each), strict=True))
+            if all(column)
+            else None
+            for column in by_column
+        ]
+        return _texts(title, mean(printed) if len(printed) == len(self.cells) else None, ours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,18 +208,26 @@ def _cells(row: Row, reports: list[tuple[_PlannedCell, dict[str, SeedsReport]]])
 
 
 def markdown(table: Table, lines: Sequence[Line]) -> str:
-    """The table as it goes into a README: Spearman, mean ± deviation over the seeds."""
-    heads = [f"{column} {title}" for column in table.columns for title in TITLES]
+    """The table as it goes into a README."""
     text = [f"Source of the printed numbers: {table.source}. Spearman, mean ± standard deviation over seeds.", ""]
-    text += [f"| Method | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    text += [f"| Method | | {' | '.join(TITLES)} |", f"|---|---|{'---|' * len(TITLES)}"]
     for line in lines:
-        if line.not_run:
-            text.append(f"| {line.name} | {' | '.join([f'not run: {line.not_run}'] + [''] * (len(heads) - 1))} |")
-            continue
-        parts = [part for cell in line.cells.values() for part in cell.texts()]
-        text.append(f"| {line.name} | {' | '.join(parts)} |")
+        text += [f"| {line.name} | | not run: {line.not_run} |{' |' * (len(TITLES) - 1)}"] if line.not_run else []
+        text += [f"| {line.name} | {' | '.join(row)} |" for row in line.rows()]
     notes = [f"- {line.name}: {line.note}" for line in lines if line.note]
     return "\n".join([*text, "", *notes]) + "\n"
+
+
+def _texts(title: str, printed: float | None, ours: Sequence[Sequence[float] | None]) -> list[str]:
+    return [
+        title,
+        "–" if printed is None else f"{printed:.3f}",
+        *("–" if each is None else str(spread(each)) for each in ours),
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _slug(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,10 @@ def test_train_then_evaluate(fisv: tuple[str, str], tmp_path: Path) -> None:
     out = str(tmp_path / "model")
     data = ("--labels", labels, "--dataset", "fisv", "--target", "PCS")
     options = ("--model", "pooled-svr", "--set", "pooling=max", "--set", "cost=0.01", "--out", out, "--threads", "1")
-    told = call("train", features, *data, *options)
+    told = call("train", features, *data, *options, "--drop-first", "--protocol", "score_range=[0,40]")
     assert "solved, no epochs" in told
-    assert "100 test videos, seeds 0" in told
+    assert "99 test videos, seeds 0" in told
+    assert json.loads((tmp_path / "model" / "seed-0" / "model.json").read_text())["score_range"] == [0, 40]
     told = call("evaluate", f"{out}/seed-0", features, *data, "--out", str(tmp_path / "scores.csv"))
     assert "videos 100 Spearman 0.9" in told
     assert (tmp_path / "scores.csv").read_text().startswith("video_id,true,predicted\n400,")
@@ -65,6 +67,7 @@ def test_reproduce(fisv: tuple[str, str], tmp_path: Path) -> None:
         (("--dataset", "fisv"), "--target"),
         (("--dataset", "fisv", "--target", "TES", "--selection", "best"), "--selection"),
         (("--dataset", "fisv", "--target", "TES", "--set", "dropout"), "--set"),
+        (("--dataset", "fisv", "--target", "TES", "--protocol", "epochs"), "--protocol"),
     ],
 )
 def test_wrong_usage(fisv: tuple[str, str], words: tuple[str, ...], complaint: str) -> None:

@@ -11,8 +11,8 @@ from store_rows import new_store, row
 from arabesque.manifests.datasets import load_dataset
 from arabesque.manifests.errors import ManifestError, WeightsError
 from arabesque.models.dataset_training import PLAIN_PROTOCOL, evaluate, experiment_for, train_on_dataset
-from arabesque.models.reports import report_seeds
-from arabesque.models.reproduction import Reproduction
+from arabesque.models.reports import SeedsReport, report_seeds
+from arabesque.models.reproduction import Cell, Line, Reproduction
 from arabesque.models.seed_run import SeedResult
 from arabesque.models.table import resolve_settings
 from arabesque.models.tables import load_table
@@ -57,6 +57,10 @@ def test_an_experiment_comes_from_its_table_or_is_plain() -> None:
     assert renamed.settings["frozen"] == ["r", "f"]
     plain = experiment_for("fisv", "lstm", "TES", streams=("vst",))
     assert plain.protocol == PLAIN_PROTOCOL.model_copy(update={"selection": "validation"})
+    other = experiment_for("fisv", "gdlt", "TES", streams=None, protocol={"score_range": [0, 40], "batch_size": 8})
+    assert (other.protocol.score_range, other.protocol.batch_size, other.protocol.epochs) == ((0, 40), 8, 320)
+    with pytest.raises(ManifestError, match=r"protocol\.score_range: .* \(got 'wide'\)"):
+        experiment_for("fisv", "gdlt", "TES", streams=None, protocol={"score_range": "wide"})
     with pytest.raises(ManifestError, match="no published table trains lstm on fisv"):
         experiment_for("fisv", "lstm", "TES", streams=None)
     with pytest.raises(ManifestError, match="'gdlr' is not known; did you mean gdlt"):
@@ -77,6 +81,25 @@ def test_reports_over_seeds() -> None:
     assert report.epochs == (3, 1)
     last = report_seeds([right], true, (0, 10), last=True)
     assert (last.selection, last.spearman.mean, last.words) == ("last", pytest.approx(-1), "last epoch")
+
+
+def test_averages_over_the_columns_of_a_line() -> None:
+    """The printed ones are the paper's: PAMFN's table has .755 for its RGB branch."""
+    true = dict(zip("abcd", (1.0, 2.0, 3.0, 4.0), strict=True))
+
+    def reached(*orders: str) -> SeedsReport:
+        guesses = [{name: float(order.index(name)) for name in true} for order in orders]
+        return report_seeds([SeedResult(0, "validation", 1, guess, {}, (0.0,)) for guess in guesses], true, (0, 10))
+
+    tes, pcs = reached("abdc", "bcad"), reached("abdc", "abdc")  # 0.8 and 0.4, 0.8 and 0.8
+    line = Line("a", {"TES": Cell(0.665, None, None, tes), "PCS": Cell(0.823, None, None, pcs)})
+    assert line.rows() == [
+        ["TES", "0.665", "–", "0.600 ± 0.283", "–"],
+        ["PCS", "0.823", "–", "0.800 ± 0.000", "–"],
+        ["average (Fisher-z)", "0.755", "–", "0.721 ± 0.112", "–"],
+        ["average (plain)", "0.744", "–", "0.700 ± 0.141", "–"],
+    ]
+    assert len(Line("a", {"TES": Cell(None, None, None, tes)}).rows()) == 1
 
 
 def shorten(labels: Path) -> None:
@@ -111,7 +134,7 @@ def test_a_table_is_run_as_far_as_the_features_go(
     monkeypatch.setattr("arabesque.models.reproduction.load_dataset", lambda name: fewer)
     rows = ("pooling", "gdlt", "joint")
     reproduction = Reproduction(
-        "fisv", features, labels, tmp_path / "out", streams=("vst",), rows=rows, seeds=(0,), epochs=2
+        "fisv", features, labels, tmp_path / "out", streams=("vst",), rows=rows, seeds=(0,), epochs=2, workers=1
     )
     told: list[tuple[str, str, str]] = []
     lines = {line.name: line for line in reproduction.run(lambda *event: told.append(event[:3]))}
@@ -127,7 +150,8 @@ def test_a_table_is_run_as_far_as_the_features_go(
     assert gdlt.best_test.spearman.mean >= gdlt.last.spearman.mean
     assert ("GDLT", "PCS", "validation") in told
     written = (tmp_path / "out" / "table.md").read_text()
-    assert "| GDLT | 0.685 |" in written
+    assert "| GDLT | TES | 0.685 |" in written
+    assert "| GDLT | average (Fisher-z) | 0.761 |" in written
     assert "not run: needs i3d_flow, ast" in written
     again: list[object] = []
     assert {line.name: line for line in reproduction.run(lambda *event: again.append(event))} == lines
@@ -181,3 +205,14 @@ def test_partial_videos_are_named_and_taken_when_asked(tmp_path: Path, monkeypat
         train_on_dataset(*given)
     (report,) = train_on_dataset(*given, partial=True)
     assert report.num_test == 4
+
+    # the seed drew the split, and evaluate draws it again
+    data = (store, tmp_path / "labels")
+    scores, _ = evaluate(tmp_path / "model" / "seed-0", *data, dataset="mit-skating", partial=True)
+    with (tmp_path / "model" / "predictions.csv").open() as file:
+        judged = {line["video_id"]: float(line["predicted"]) for line in csv.DictReader(file)}
+    assert {name: predicted for name, (_, predicted) in scores.items()} == pytest.approx(judged, abs=1e-3)
+    trained, _ = evaluate(tmp_path / "model" / "seed-0", *data, dataset="mit-skating", split="train", partial=True)
+    assert len({*scores, *trained}) == 12
+    with pytest.raises(ManifestError, match="mit-skating has no split 'validation'; there are train, test"):
+        evaluate(tmp_path / "model" / "seed-0", *data, dataset="mit-skating", split="validation", partial=True)
