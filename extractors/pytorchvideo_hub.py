@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -11,11 +11,8 @@ from torch import Tensor, nn
 
 from ..manifests.errors import ManifestError, WeightsError
 from ..manifests.streams import CenterCrop, Geometry, Normalisation, Precision, Record, ShortSide
-from .batching import rows_by_shape
 from .checkpoints import StateDict, Weights, load_network
-from .geometry import normalise
-from .precision import inference
-from .protocol import FrameNeed, SegmentInput
+from .clip_network import ClipNetwork
 
 NAMES = (
     "c2d_r50",
@@ -42,7 +39,7 @@ SLOW_STRIDE = 4
 """SlowFast's slow pathway sees every fourth frame (α of the paper, and of every published checkpoint)."""
 
 
-class PytorchVideoHub:
+class PytorchVideoHub(ClipNetwork):
     """Features are the mean over time and space before the projection (MViT: the class token after the last norm).
 
     For the clips that a network was trained on this is its own pooling; other lengths and sizes work too, except for
@@ -56,7 +53,6 @@ class PytorchVideoHub:
         """Of the model zoo's Kinetics training."""
 
     version: ClassVar[int] = 1
-    weight_roles: ClassVar[tuple[str, ...]] = ("network",)
     variants: ClassVar[tuple[str, ...]] = tuple(NAMES)
     """What may follow the colon in a recipe's ``pytorchvideo:NAME``."""
 
@@ -70,26 +66,16 @@ class PytorchVideoHub:
         normalisation: Normalisation,
         variant: str = "",
     ) -> None:
-        network, self.dim = load_hub_network(variant, weights["network"])
-        self.frames = FrameNeed(geometry)
-        self.audio = None
-        self.batch_size = 4 if device.type == "cpu" else 16
-        self._network = network.to(device)
-        self._device = device
-        self._precision: Precision = precision
-        self._normalisation = normalisation
-
-    def prepare(self, segment: SegmentInput) -> Tensor:
-        """``uint8 [time, 3, height, width]``"""
-        assert segment.frames is not None
-        return segment.frames
-
-    def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:
-        with inference(self._device, self._precision):
-            return [*rows_by_shape(prepared, self._features)]
-
-    def _features(self, clips: Tensor) -> Tensor:
-        return self._network(normalise(clips.to(self._device), self._normalisation).transpose(1, 2))
+        network, dim = load_hub_network(variant, weights["network"])
+        super().__init__(
+            network,
+            dim=dim,
+            batch_size=4 if device.type == "cpu" else 16,
+            device=device,
+            precision=precision,
+            geometry=geometry,
+            normalisation=normalisation,
+        )
 
 
 def load_hub_network(name: str, weights: Weights) -> tuple[nn.Module, int]:

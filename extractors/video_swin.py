@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.video import SwinTransformer3d, swin3d_b
 
 from ..manifests.errors import WeightsError
 from ..manifests.streams import CenterCrop, Geometry, Normalisation, Precision, Record, ShortSide, Size
-from .batching import rows_by_shape
-from .blank_frames import around_blanks, normalise_rest
 from .checkpoints import StateDict, Weights, load_network
-from .precision import DTYPES, inference
-from .protocol import FrameNeed, SegmentInput
+from .clip_network import ClipNetwork
 
 
-class VideoSwinB:
-    """Prepared: ``uint8 [time, 3, height, width]``, or the same normalised where some frames are blank."""
-
+class VideoSwinB(ClipNetwork):
     class Settings(Record):
         """Defaults: GDLT's and PAMFN's, which squeeze 300 × 224 into a square to see more of the rink."""
 
@@ -31,7 +26,6 @@ class VideoSwinB:
         normalisation: Normalisation = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
     version: ClassVar[int] = 1
-    weight_roles: ClassVar[tuple[str, ...]] = ("network",)
 
     def __init__(
         self,
@@ -42,25 +36,15 @@ class VideoSwinB:
         geometry: Geometry,
         normalisation: Normalisation,
     ) -> None:
-        self.dim = 1024
-        self.audio = None
-        self.frames = FrameNeed(geometry)
-        self.batch_size = 8 if device.type == "cuda" else 2
-        self._device = device
-        self._precision: Precision = precision
-        self._normalisation = normalisation
-        self._network = load_network(headless_swin3d_b, weights["network"], to_our_keys).to(device)
-
-    def prepare(self, segment: SegmentInput) -> Tensor:
-        return around_blanks(segment, self._normalisation)
-
-    def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:
-        with inference(self._device, self._precision):
-            return [*rows_by_shape(prepared, self._features)]
-
-    def _features(self, clips: Tensor) -> Tensor:
-        clips = normalise_rest(clips.to(self._device), self._normalisation).to(DTYPES[self._precision])
-        return self._network(clips.transpose(1, 2))
+        super().__init__(
+            load_network(headless_swin3d_b, weights["network"], to_our_keys),
+            dim=1024,
+            batch_size=8 if device.type == "cuda" else 2,
+            device=device,
+            precision=precision,
+            geometry=geometry,
+            normalisation=normalisation,
+        )
 
 
 def headless_swin3d_b() -> SwinTransformer3d:
