@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -14,6 +14,7 @@ from ...manifests.streams import Record
 
 Variant = Literal["opencv5", "opencv4", "cuda"]
 Mode = Literal["exact", "fast"]
+Kernel = Literal["fused", "torch"]
 MIN_SIDE_PX = 16
 """The pyramid ends before a level with a shorter side."""
 SCALE_STEP = 0.8
@@ -44,7 +45,7 @@ class TVL1(Record):
     outer_iterations: PositiveInt = 10
     epsilon: NonNegativeFloat = 0.01
     """Stops a warp once an iteration moves the flow by no more, root mean square in pixels."""
-    kernel: Literal["fused", "torch"] = "fused"
+    kernel: Kernel = "fused"
     """``fused``: Numba on a CPU, Triton on CUDA. ``torch``: plain operations on any device; far slower."""
 
     @model_validator(mode="before")
@@ -92,14 +93,24 @@ def tvl1(gray: Tensor, settings: TVL1) -> Tensor:
     moved how many pixels to the right and down from each frame to the next. A pair's flow depends on nothing else.
 
     Raises ``ValueError`` for another type or shape, fewer than two frames, empty frames, or a device that ``fused``
-    has no kernel for.
+    has no kernel for, ``ImportError`` on CUDA without Triton.
     """
     if gray.dtype != torch.uint8 or gray.ndim != 3 or len(gray) < 2 or not gray[0].numel():
         raise ValueError(f"optical flow needs uint8 [2 or more, h, w], not {gray.dtype} {list(gray.shape)}")
-    if settings.kernel == "torch":
+    return flow_function(settings.kernel, gray.device.type)(gray, settings)
+
+
+def flow_function(kernel: Kernel, device_type: str) -> Callable[[Tensor, TVL1], Tensor]:
+    """The computation behind ``tvl1``; what it needs is imported here."""
+    if kernel == "torch":
         from .tvl1_torch import flow_of_pairs
-    elif gray.device.type == "cpu":
+    elif device_type == "cpu":
         from .tvl1_numba import flow_of_pairs
+    elif device_type == "cuda":
+        try:
+            from .tvl1_triton import flow_of_pairs
+        except ImportError as error:
+            raise ImportError('TV-L1 on CUDA needs the package triton; install it, or set kernel = "torch"') from error
     else:
-        raise ValueError(f'TV-L1 has no fused kernel for {gray.device.type}; set kernel = "torch", or use a CPU')
-    return flow_of_pairs(gray, settings)
+        raise ValueError(f'TV-L1 has no fused kernel for {device_type}; set kernel = "torch", or use a CPU')
+    return flow_of_pairs
