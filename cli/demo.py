@@ -51,3 +51,4 @@ def demo(
     print(f"3. model and predictions in {folder / 'model'}", file=sys.stderr)
     print(report.summary())
     print(f"{time.monotonic() - began:.0f} s in all")
+    print(f"now try: arabesque score {folder / 'videos' / 'routine_000.mp4'} --model {folder / 'model'}")

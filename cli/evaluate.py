@@ -13,7 +13,9 @@ def evaluate(
     store: Annotated[Path, typer.Argument(help="A feature store, or released features (.npz, folder of .npy).")],
     labels: Annotated[Path, typer.Option(help="A CSV file (video_id,score), or with --dataset its label folder.")],
     target: Annotated[str | None, typer.Option(help="Which score, where there are several.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="A data set: rg, fisv, …")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="A data set: rg, fisv, …; csv for what such a training held out.")
+    ] = None,
     subset: Annotated[str | None, typer.Option(help="With --dataset: an apparatus of rg, for example Ball.")] = None,
     split: Annotated[str, typer.Option(help="With --dataset: train or test.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Write video_id,true,predicted to this CSV file.")] = None,

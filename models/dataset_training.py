@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from ..manifests.datasets import load_dataset
 from ..manifests.errors import ManifestError
-from ..manifests.label_files import read_dataset_labels
 from .checkpoints import check_streams, load_checkpoint, put_whole, to_json
 from .dataset_runs import make_task, report, scores_in, seed_runs
 from .experiment import Experiment
@@ -22,6 +20,7 @@ from .features import label_routines
 from .fitting import judge
 from .labels import read_labels
 from .metrics import Estimate, bootstrap
+from .named_labels import read_named_labels
 from .protocol import Cosine, Protocol
 from .released_features import read_features
 from .reports import SeedsReport
@@ -83,7 +82,7 @@ def train_on_dataset(
     features: Path,
     labels: Path,
     dataset: str,
-    target: str,
+    target: str | None,
     experiment: Experiment,
     seeds: tuple[int, ...],
     out: Path,
@@ -99,10 +98,10 @@ def train_on_dataset(
     ``partial``: take videos whose file breaks off, too. ``drop_first``: leave out the first line of each label file, as
     several works do. ``on_epoch`` is called with a seed, its epochs done and to do.
     """
-    known = read_dataset_labels(load_dataset(dataset), labels, drop_first=drop_first)
+    known, wanted = read_named_labels(dataset, labels, target, drop_first=drop_first)
     one_grid = bool(model_class(experiment.model).one_grid)
     found = read_features(features, experiment.streams, one_grid=one_grid, partial=partial)
-    task = make_task(found, known, target, subset)
+    task = make_task(found, known, wanted, subset)
     tell = None if on_epoch is None else lambda number, done, total: on_epoch(seeds[number], done, total)
     results = run_all(seed_runs(task, experiment, seeds, out), crew or Crew(), tell)
     reports = [report(task, results)]
@@ -136,8 +135,8 @@ def evaluate(
     if dataset is None:
         true = read_labels(labels, target).scores
     else:
-        known = read_dataset_labels(load_dataset(dataset), labels)
-        true = scores_in(known, target or _only_target(dataset), split, subset, card.seed)
+        known, wanted = read_named_labels(dataset, labels, target)
+        true = scores_in(known, wanted, split, subset, card.seed)
     data = label_routines(found, true)
     if len(data.routines) < 2:
         raise ManifestError(f"{features}: {len(data.routines)} of the labelled videos are there; a rank needs two")
@@ -145,13 +144,6 @@ def evaluate(
     predicted = low + (high - low) * judge(network, data.routines, torch.arange(len(data.routines))).numpy()
     pairs = zip(data.routines.video_ids, data.scores.tolist(), predicted.tolist(), strict=True)
     return {name: (score, guess) for name, score, guess in pairs}, bootstrap(predicted, data.scores)
-
-
-def _only_target(dataset: str) -> str:
-    targets = load_dataset(dataset).targets
-    if len(targets) > 1:
-        raise ManifestError(f"which score of {dataset}? --target names one of {', '.join(targets)}")
-    return next(iter(targets))
 
 
 def _predictions(results: list[SeedResult], true: Mapping[str, float]) -> bytes:

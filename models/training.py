@@ -21,6 +21,7 @@ from .features import LabelledRoutines, label_routines, read_store, some
 from .fitting import Fitting, cpu_threads, judge
 from .labels import Labels, read_labels
 from .metrics import Estimate, bootstrap, mean_squared_error, pearson
+from .named_labels import widened_range
 from .protocol import Cosine, Protocol
 from .routines import rows_of
 from .splits import folds, hold_out
@@ -176,13 +177,6 @@ class _Trainings:
             made_with={package: version(package) for package in ("arabesque", "torch", "numpy")},
             recipe=None if self._data.recipe is None else dict(self._data.recipe),
         )
-
-
-def widened_range(scores: np.ndarray) -> tuple[float, float]:
-    """The scores' range and a tenth of it on either side: a sigmoid reaches its ends only at infinity."""
-    low, high = float(scores.min()), float(scores.max())
-    margin = 0.1 * (high - low)
-    return low - margin, high + margin
 
 
 def _enough(data: LabelledRoutines, store: Path, labels: Labels) -> None:

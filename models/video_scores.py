@@ -70,8 +70,8 @@ def _score(network: nn.Module, card: ModelCard, features: FeatureSet, store: Fea
     there = tuple(stream for stream in card.dims if stream in video)
     one_grid = bool(model_class(card.model).one_grid)
     segments: list[Segment] = []
-    for streams in [there] if one_grid and not attention else [(stream,) for stream in there]:
-        times = store.read(video_id, there[0] if one_grid else streams[0])
+    for streams in [there] if one_grid else [(stream,) for stream in there]:
+        times = store.read(video_id, streams[0])
         left_out = [] if attention else _without_each(network, card, video, streams)
         weights = attention[streams[0]].tolist() if attention else [score - other for other in left_out]
         segments += map(Segment, repeat(streams), times.start_s.tolist(), times.end_s.tolist(), weights)

@@ -190,9 +190,29 @@ def test_a_table_needs_all_videos_of_its_data_set(fisv: tuple[Path, Path], tmp_p
         train_on_dataset(tmp_path / "most.npz", labels, "fisv", "TES", experiment, (0,), tmp_path / "model")
 
 
+def test_a_published_model_on_a_csv(fisv: tuple[Path, Path], tmp_path: Path) -> None:
+    features, _ = fisv
+    with np.load(features) as arrays:
+        few = {name: arrays[name] for name in arrays.files[:40]}
+    np.savez(tmp_path / "few.npz", **few)  # pyright: ignore[reportArgumentType]
+    labels = tmp_path / "scores.csv"
+    labels.write_text("id,art\n" + "".join(f"{name},{array.mean():.4f}\n" for name, array in few.items()))
+    experiment = experiment_for("csv", "lstm", "art", streams=("vst",), settings={"hidden_dim": 8}, epochs=15)
+    data = (tmp_path / "few.npz", labels)
+    reports = train_on_dataset(*data, "csv", None, experiment, (0, 1), tmp_path / "model")
+    assert [report.num_test for report in reports] == [8, 8]
+    judged = [set(evaluate(tmp_path / "model" / f"seed-{seed}", *data, dataset="csv")[0]) for seed in (0, 1)]
+    with (tmp_path / "model" / "predictions.csv").open() as file:
+        written = [(int(line["seed"]), line["video_id"]) for line in csv.DictReader(file)]
+    assert [{name for seed, name in written if seed == number} for number in (0, 1)] == judged
+    labels.write_text("".join(f"{name},3\n" for name in few))
+    with pytest.raises(ManifestError, match=r"40 videos with 1 different scores; a model needs at least 10 videos"):
+        train_on_dataset(*data, "csv", None, experiment, (0,), tmp_path / "model")
+
+
 def test_partial_videos_are_named_and_taken_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = load_dataset("mit-skating").model_copy(update={"counts": {}, "random_splits": {"train": 8, "test": 4}})
-    monkeypatch.setattr("arabesque.models.dataset_training.load_dataset", lambda name: dataset)
+    monkeypatch.setattr("arabesque.models.named_labels.load_dataset", lambda name: dataset)
     store = new_store(tmp_path / "features")
     with StoreWriter(store) as writer:
         for number in range(12):

@@ -75,10 +75,8 @@ def test_attention_where_a_model_has_it(learnable: Learnable, standardise: bool)
         assert sum(s.importance for s in found.segments if s.streams == (stream,)) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("model", "together"), [("lstm", False), ("pamfn", True)])
-def test_segments_are_left_out_of_streams_that_share_a_grid_at_once(
-    learnable: Learnable, model: str, together: bool
-) -> None:
+@pytest.mark.parametrize(("model", "together"), [("lstm", False), ("pamfn", True), ("pamfn-highlights", True)])
+def test_streams_that_share_a_grid_share_their_segments(learnable: Learnable, model: str, together: bool) -> None:
     store, _ = learnable(1, silent=1)
     dims = {"motion": 120, "rhythm": 40}
     found = score_one(store, card_of(model, {}, dims))

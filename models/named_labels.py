@@ -1,0 +1,66 @@
+"""Labels by the name of their data set; ``csv`` stands for any CSV of scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..manifests.datasets import Columns, Dataset, Target, load_dataset
+from ..manifests.errors import ManifestError
+from ..manifests.label_files import WHOLE, DatasetLabels, Entry, read_dataset_labels
+from .labels import Labels, read_labels
+
+CSV = "csv"
+HELD_OUT = 0.2
+FEWEST_VIDEOS = 10
+
+
+def read_named_labels(
+    dataset: str, path: Path, target: str | None, *, drop_first: bool = False
+) -> tuple[DatasetLabels, str]:
+    """The labels and the target's name, which may be left out where there is only one.
+
+    ``path``: the folder of the data set's files, or the CSV file.
+    """
+    if dataset == CSV:
+        labels = read_labels(path, target)
+        return csv_dataset(labels, path), labels.target
+    known = read_dataset_labels(load_dataset(dataset), path, drop_first=drop_first)
+    targets = known.dataset.targets
+    if target is None and len(targets) > 1:
+        raise ManifestError(f"which score of {dataset}? --target names one of {', '.join(targets)}")
+    return known, target or next(iter(targets))
+
+
+def csv_dataset(labels: Labels, path: Path) -> DatasetLabels:
+    """A fifth of the videos is held out, drawn by the seed; the score range is that of all scores, a tenth wider on
+    either side."""
+    scores = np.array(list(labels.scores.values()))
+    if len(scores) < FEWEST_VIDEOS or np.ptp(scores) == 0:
+        raise ManifestError(
+            f"{path}: {len(scores)} videos with {len(set(scores.tolist()))} different scores; a model needs at least "
+            f"{FEWEST_VIDEOS} videos, and scores that differ"
+        )
+    test = round(HELD_OUT * len(scores))
+    column = Target(
+        column=labels.target,
+        score_range=widened_range(scores),
+        plausible=(float(scores.min()), float(scores.max())),
+    )
+    dataset = Dataset(
+        name=CSV,
+        summary=f"{len(scores)} videos of {path}",
+        labels=Columns(names=("video_id", labels.target)),
+        random_splits={"train": len(scores) - test, "test": test},
+        targets={labels.target: column},
+    )
+    entries = {name: Entry(name, {labels.target: score}, str(path)) for name, score in labels.scores.items()}
+    return DatasetLabels(dataset, {WHOLE: entries})
+
+
+def widened_range(scores: np.ndarray) -> tuple[float, float]:
+    """The scores' range and a tenth of it on either side: a sigmoid reaches its ends only at infinity."""
+    low, high = float(scores.min()), float(scores.max())
+    margin = 0.1 * (high - low)
+    return low - margin, high + margin
