@@ -54,7 +54,7 @@ class RunTally:
             case VideoSettled():
                 self._num_videos += 1
             case Outcome(kind="failed" | "partial"):
-                return f"{event.kind}: {event.video_id} [{event.stream}]: {event.reason}"
+                return f"{event.kind}: {event.video_id!r} [{event.stream}]: {event.reason}"
         return ""
 
     def render(self) -> Text:

@@ -25,7 +25,7 @@ from .failure_budget import FailureBudget, within
 from .inputs import Inputs, find_videos
 from .keys import settings_digest
 from .ledger import Ledger, read_ledger
-from .records import Outcome, VideoFile
+from .records import Outcome, VideoFile, one_line
 from .runner import Concurrency, Event, run_stages
 from .sharing import SharedWork
 from .stage_clock import StageClock
@@ -185,7 +185,7 @@ class Extraction:
             names = ", ".join(path.name for path in paths)
             reason = f"{names} would all be video {video_id!r}; rename or move all but one"
             for stream in self.streams:
-                yield Outcome(video_id, stream, "failed", reason, transient=True)
+                yield Outcome(video_id, stream, "failed", one_line(reason), transient=True)
 
     def _write_manifest(self, streams: list[Stream]) -> None:
         """Says what the store holds, after setting aside what was made with other settings."""

@@ -7,10 +7,11 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..manifests.errors import DecodeError, TransientDecodeError
 from .decoding.decoders import IndexMismatch, SoundBroken
-from .decoding.probing import content_digest
+from .decoding.probing import read_content
 from .decoding.slots import DecodeSlot, SlotPool
 from .geometries import DecodedWindow
 from .keys import row_key
@@ -22,6 +23,14 @@ from .work import Stream, VideoEnd, VideoPlan, VideoSettled
 
 END_TOLERANCE_FRAMES = 1.5
 """A container may promise this much more than its packets hold before we call it cut short: headers round."""
+
+
+class _Identity(NamedTuple):
+    size_bytes: int
+    modified_ns: int
+    digest: str
+    never_written: str
+    """Why the file is no video yet; empty where it may be one, and where an earlier run read it."""
 
 
 class VideoReader:
@@ -56,11 +65,12 @@ class VideoReader:
 
     def _read(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
         try:
-            size_bytes, modified_ns, digest = self._identify(file)
+            identity = self._identify(file)
         except OSError as error:
             reason = f"{file.path}: cannot be read ({error.strerror or error}); check the path and its permissions"
             yield from self._failures(file, reason)
             return
+        size_bytes, modified_ns, digest, never_written = identity
         owed = [
             stream
             for stream in self._streams
@@ -70,12 +80,15 @@ class VideoReader:
         yield from self._ledger.unrecorded(file, sorted(done), size_bytes, modified_ns)
         if not owed:
             return
+        if never_written:
+            yield from self._undecodable(file, owed, identity, DecodeError(f"{file.path}: {never_written}"))
+            return
         with self._slots.slot() as slot:
             for thorough in (False, True):
                 try:
                     probe = slot.probe(file.path, thorough=thorough)
                 except DecodeError as error:
-                    yield from self._undecodable(file, owed, (size_bytes, modified_ns, digest), error)
+                    yield from self._undecodable(file, owed, identity, error)
                     return
                 video = VideoRecord(file.video_id, file.path, size_bytes, modified_ns, digest, probe)
                 try:
@@ -92,22 +105,23 @@ class VideoReader:
         if plan.streams:
             yield from _decode(slot, plan, last_try=last_try)
 
-    def _identify(self, file: VideoFile) -> tuple[int, int, str]:
-        """Size, time of change and digest; reads the file only where an earlier run did not."""
+    def _identify(self, file: VideoFile) -> _Identity:
+        """Reads the file only where an earlier run did not."""
         status = os.stat(file.path)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(0, "not a regular file")
-        digest = self._ledger.known_digest(file) or content_digest(file.path)
-        return status.st_size, status.st_mtime_ns, digest
+        if digest := self._ledger.known_digest(file):
+            return _Identity(status.st_size, status.st_mtime_ns, digest, "")
+        content = read_content(file.path)
+        return _Identity(status.st_size, status.st_mtime_ns, content.digest, content.never_written)
 
     def _failures(self, file: VideoFile, reason: str) -> Iterator[Outcome]:
         for stream in self._streams:
             yield Outcome(file.video_id, stream.name, "failed", reason, transient=True)
 
     def _undecodable(
-        self, file: VideoFile, owed: Sequence[Stream], identity: tuple[int, int, str], error: DecodeError
+        self, file: VideoFile, owed: Sequence[Stream], identity: _Identity, error: DecodeError
     ) -> Iterator[Outcome]:
-        size_bytes, modified_ns, digest = identity
         for stream in owed:
             yield Outcome(
                 file.video_id,
@@ -115,11 +129,11 @@ class VideoReader:
                 "failed",
                 str(error),
                 transient=isinstance(error, TransientDecodeError),
-                key=row_key(digest, stream.settings_digest),
-                content_digest=digest,
+                key=row_key(identity.digest, stream.settings_digest),
+                content_digest=identity.digest,
                 settings_digest=stream.settings_digest,
-                size_bytes=size_bytes,
-                modified_ns=modified_ns,
+                size_bytes=identity.size_bytes,
+                modified_ns=identity.modified_ns,
             )
 
 

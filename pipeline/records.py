@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 OutcomeKind = Literal["done", "empty", "partial", "failed"]
 
 
+def one_line(text: str) -> str:
+    """With what no terminal and no Parquet file should get written out: control characters, bytes that are no UTF-8."""
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
+
+
 @dataclass(frozen=True)
 class VideoFile:
     """A file of the input folder, before anyone opened it."""

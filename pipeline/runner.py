@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from .ledger import Ledger
 from .networks import Batcher, forward, prepare
 from .planning import Progress
 from .reading import VideoReader
-from .records import FeatureRow, Outcome, VideoFile
+from .records import FeatureRow, Outcome, VideoFile, one_line
 from .sharing import SharedWork
 from .stage_clock import StageClock
 from .store.writer import StoreWriter
@@ -132,6 +132,7 @@ class Recorder:
             self._writer.add(item)
             return None
         if isinstance(item, Outcome):
+            item = replace(item, reason=one_line(item.reason))  # files may have any name
             self._writer.add_outcome(item)
         elif isinstance(item, SegmentFeature):
             key = item.plan.streams[item.stream.name].key

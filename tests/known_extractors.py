@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 import torch
-from clips import number_of
+from clips import Unreadable, number_of
 from fakes import FakeExtractor
 
 from arabesque.extractors import table
@@ -19,14 +19,21 @@ SEGMENT = 8
 
 
 class FrameNumbers(FakeExtractor):
-    """Reads the numbers that the frames carry: a row is the numbers of a segment's frames."""
+    """Reads the numbers that the frames carry: a row is those of a segment's frames, -1 where one carries none."""
 
     def __init__(self, **_):
         super().__init__(frames=FrameNeed(Geometry(steps=())), dim=SEGMENT, row=self._numbers, batch_size=3)
 
     def _numbers(self, segment):
         frames = segment.frames.permute(0, 2, 3, 1).numpy()
-        return torch.tensor([float(number_of(frame)) for frame in frames])
+        return torch.tensor([_number_or_none(frame) for frame in frames])
+
+
+def _number_or_none(frame) -> float:
+    try:
+        return float(number_of(frame))
+    except Unreadable:
+        return -1.0
 
 
 class Loudness(FakeExtractor):

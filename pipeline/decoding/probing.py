@@ -21,10 +21,54 @@ MAX_REORDERING = 16
 """Frames that may overtake one another on their way through a decoder: H.264's and HEVC's largest picture buffer."""
 
 
+MAX_ZEROS_BYTES = 1 << 30
+"""FFmpeg looks through nothing at 50 to 100 MB/s, and in silence; a slot is taken for hung after a minute."""
+_BLOCK_BYTES = 1 << 20
+_FEW_ZEROS_BYTES = 16 << 20
+"""Containers reserve less room than this for tables that they write later."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What one reading of a file's bytes tells."""
+
+    digest: str
+    """SHA-256, hexadecimal."""
+    size_bytes: int
+    longest_zeros_bytes: int
+    """The longest stretch of whole MiB in which every byte is zero."""
+
+    @property
+    def never_written(self) -> str:
+        """Why the file is no video yet, where zeros stand in place of most of it; else empty.
+
+        Downloaders reserve the whole length at once. Uncompressed black pictures are zeros, too, but have headers
+        between them.
+        """
+        zeros = self.longest_zeros_bytes
+        if zeros <= MAX_ZEROS_BYTES and (zeros <= _FEW_ZEROS_BYTES or 2 * zeros <= self.size_bytes):
+            return ""
+        return (
+            f"{zeros / 2**20:,.0f} MiB of its {self.size_bytes / 2**20:,.0f} are zeros in a row: it was never written "
+            "to its end; get the whole file and run again"
+        )
+
+
+def read_content(path: Path) -> Content:
+    digest, block, nothing = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), bytes(_BLOCK_BYTES)
+    size = zeros = longest = 0
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+            size += count
+            zeros = zeros + count if block[:count] == nothing[:count] else 0
+            longest = max(longest, zeros)
+    return Content(digest.hexdigest(), size, longest)
+
+
 def content_digest(path: Path) -> str:
     """SHA-256 of the bytes, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return read_content(path).digest
 
 
 def check_file(path: Path) -> None:

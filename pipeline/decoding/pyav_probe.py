@@ -71,6 +71,7 @@ class _Demuxed:
     """Position and size in the file of every packet of every stream."""
     lost_at: tuple[int, ...] = ()
     audio: AudioTrack | None = None
+    has_packets_of_audio: bool = False
 
 
 @dataclass
@@ -100,8 +101,9 @@ def _demux(path: Path, alive: Callable[[], None]) -> _Demuxed:
         rate = video.guessed_rate or video.average_rate or Fraction(25)
         found = _Demuxed(container.format.name, video.codec_context.name, time_base, 1 / rate / time_base)
         sound_from_s = _read_packets(found, container, video, audio, alive)
-        if audio is not None and sound_from_s is not None:
-            found.audio = AudioTrack(audio.rate, audio.channels, sound_from_s, _stated_duration_s(audio))
+        found.has_packets_of_audio = sound_from_s is not None
+        if audio is not None:
+            found.audio = AudioTrack(audio.rate, audio.channels, sound_from_s or 0.0, _stated_duration_s(audio))
         found.lost_at = lost_stretches(path, found.container, found.places)
         if not video.frames and found.places:  # the header counts no frames
             found.unreadable = found.unreadable or ends_midway(path, found.container, found.places)
@@ -187,6 +189,14 @@ def _probe(found: _Demuxed, first: VideoFrame, timeline: Timeline, thorough: boo
     times_s, end_s = timeline.seconds(found.time_base)
     check_gaps(times_s, end_s)
     start_s = float(int(timeline.ticks[0]) * found.time_base)
+    fps = len(times_s) / end_s
+    promised_end_s = _promised_end_s(found, start_s, end_s, fps)
+    is_whole = promised_end_s is None or promised_end_s - end_s < 1 / fps
+    audio = found.audio
+    if audio is not None and (found.has_packets_of_audio or audio.duration_s or not is_whole):
+        audio = replace(audio, start_s=audio.start_s - start_s)
+    else:
+        audio = None  # a track without packets is none, unless it says that it has some, or the file was cut
     rotation_deg = rotation_of(first)
     upright = rotation_deg % 180 == 0
     return Probe(
@@ -195,11 +205,11 @@ def _probe(found: _Demuxed, first: VideoFrame, timeline: Timeline, thorough: boo
         width_px=first.width if upright else first.height,
         height_px=first.height if upright else first.width,
         rotation_deg=rotation_deg,
-        fps=len(times_s) / end_s,
+        fps=fps,
         frame_times_s=times_s,
         end_s=end_s,
-        declared_end_s=_promised_end_s(found, start_s, end_s, len(times_s) / end_s),
-        audio=None if found.audio is None else replace(found.audio, start_s=found.audio.start_s - start_s),
+        declared_end_s=promised_end_s,
+        audio=audio,
         start_s=start_s,
         timed_by="counting" if timeline.counted else "frames" if thorough else "packets",
         lost_at=found.lost_at,

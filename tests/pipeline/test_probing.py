@@ -13,10 +13,12 @@ import pytest
 
 from arabesque.manifests.errors import DecodeError
 from arabesque.pipeline.decoding.probing import (
+    Content,
     Packet,
     check_file,
     check_gaps,
     content_digest,
+    read_content,
     timeline_of_frames,
     timeline_of_packets,
 )
@@ -144,3 +146,23 @@ def test_an_unreadable_file_is_named(tmp_path):
     (tmp_path / "a.mp4").chmod(0)
     with pytest.raises(DecodeError, match="permission denied"):
         check_file(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("size_mib", "zeros_mib", "told"),
+    [(20, 15, False), (20, 17, True), (40, 17, False), (40, 24, True), (3000, 1023, False), (3000, 1025, True)],
+)
+def test_a_file_that_was_never_written_to_its_end_is_told_from_its_zeros(size_mib, zeros_mib, told):
+    reason = Content("digest", size_mib << 20, zeros_mib << 20).never_written
+    assert bool(reason) is told
+    assert not told or f"{zeros_mib:,} MiB of its {size_mib:,} are zeros in a row" in reason
+
+
+def test_the_longest_stretch_of_zeros_counts(tmp_path):
+    mib = 1 << 20
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"\1" + bytes(3 * mib) + b"\1" * mib + bytes(2 * mib + 5))
+    content = read_content(path)
+    assert content.size_bytes == 6 * mib + 6
+    assert content.longest_zeros_bytes == 2 * mib  # in blocks that are zeros from end to end
+    assert content.digest == hashlib.sha256(path.read_bytes()).hexdigest()

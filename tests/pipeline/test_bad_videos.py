@@ -1,0 +1,158 @@
+"""No file, however broken or hostile, stops a run, hangs it, or passes for more than it is."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bad_videos import BEEPS, MPEG4, NUM_FRAMES, Case, cases, reserved
+from clips import Clip, write_clip
+from known_extractors import RECIPE, known_extractors
+
+from arabesque.manifests.recipes import parse_recipe
+from arabesque.pipeline.extraction import Extraction, RunOptions
+from arabesque.pipeline.inputs import video_id
+from arabesque.pipeline.records import Outcome
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.verifying import check_store
+
+Ends = dict[tuple[str, str], Outcome]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def known():
+    with known_extractors():
+        yield
+
+
+def extracted(videos: Path, out: Path) -> Ends:
+    list(extracting(videos, out))
+    assert check_store(out).findings == []
+    return {(end.video_id, end.stream): end for end in FeatureStore(out).outcomes()}
+
+
+def extracting(videos: Path, out: Path) -> Extraction:
+    return Extraction(videos, parse_recipe(RECIPE, "known.toml"), out, options=RunOptions(num_decoders=2))
+
+
+def check_case(case: Case, ends: Ends, store: FeatureStore) -> None:
+    name = video_id(Path(case.name), Path())
+    pictures, sound = ends[name, "numbers"], ends[name, "loudness"]
+    assert pictures.kind in case.pictures, pictures
+    assert sound.kind in case.sound, sound
+    for end in (pictures, sound):
+        assert end.kind == "done" or len(end.reason) > 10
+        assert end.reason.isprintable()
+        assert end.kind not in ("done", "partial") or end.frames_expected >= end.frames_delivered > 0, end
+    if pictures.kind != "done":
+        assert case.reason in pictures.reason
+    if pictures.kind in ("done", "partial"):
+        numbers = store[name]["numbers"].values.ravel().tolist()
+        wanted = list(range(case.first, case.first + len(numbers)))
+        assert numbers == wanted or set(numbers) == {-1.0}, (case.name, numbers)
+
+
+def test_every_file_of_the_corpus_ends_as_it_must(tmp_path):
+    (tmp_path / "videos").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        corpus = cases(f"127.0.0.1:{server.getsockname()[1]}")
+        for case in corpus:
+            case.make(tmp_path / "videos" / case.name)
+        ends = extracted(tmp_path / "videos", tmp_path / "out")
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert len(ends) == 2 * len(corpus)
+    store = FeatureStore(tmp_path / "out", partial=True)
+    for case in corpus:
+        check_case(case, ends, store)
+    whole = FeatureStore(tmp_path / "out")
+    assert all(not whole.holds(*name) for name, end in ends.items() if end.kind != "done")
+    again = {file.video_id for file in extracting(tmp_path / "videos", tmp_path / "out").pending}
+    assert again == {"pipe", "loop", "folder"}, "what may be otherwise tomorrow is tried again, corrupt bytes are not"
+
+
+MUTATIONS = ("flip", "cut", "swap", "repeat", "blank", "splice")
+
+
+def mutated(content: bytes, chance: random.Random) -> bytes:
+    """One to four changes of the kinds that disks, networks and people make."""
+    spoilt = bytearray(content)
+    for _ in range(chance.randint(1, 4)):
+        kind, place = chance.choice(MUTATIONS), chance.randrange(len(spoilt))
+        length = chance.choice((1, 20, 500, 5000))
+        other = chance.randrange(len(spoilt))
+        if kind == "flip":
+            spoilt[place] ^= 1 << chance.randrange(8)
+        elif kind == "cut":
+            del spoilt[place : place + length]
+        elif kind == "swap":
+            spoilt[place : place + length], spoilt[other : other + length] = (
+                spoilt[other : other + length],
+                spoilt[place : place + length],
+            )
+        elif kind == "repeat":
+            spoilt[place:place] = spoilt[place : place + length]
+        elif kind == "blank":
+            spoilt[place : place + length] = bytes(len(spoilt[place : place + length]))
+        else:
+            spoilt[place : place + length] = chance.randbytes(length)
+        spoilt = spoilt or bytearray(b"\0")
+    return bytes(spoilt)
+
+
+GOOD = {
+    "a.mp4": {},
+    "b.mkv": {},
+    "c.avi": MPEG4,
+    "d.webm": {"codec": "libvpx-vp9", "options": {"cpu-used": "8"}, "audio_codec": "libopus", "audio_rate_hz": 48000},
+    "e.ts": {},
+    "f.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "options": {}},
+}
+
+
+def torment(tmp_path: Path, how_many: int) -> Counter[str]:
+    """Mutations of good files, all in one run: how they ended."""
+    chance = random.Random(5)
+    videos, good = tmp_path / "videos", tmp_path / "good"
+    for folder in (videos, good):
+        folder.mkdir()
+    contents = {
+        name: write_clip(good / name, Clip(**({"num_frames": NUM_FRAMES} | BEEPS | facts))).read_bytes()
+        for name, facts in GOOD.items()
+    }
+    for number in range(how_many):
+        name = chance.choice(list(GOOD))
+        (videos / f"{number:05d}{name[1:]}").write_bytes(mutated(contents[name], chance))
+    ends = extracted(videos, tmp_path / "out")
+    assert len(ends) == 2 * how_many
+    store = FeatureStore(tmp_path / "out", partial=True)
+    for (name, stream), end in ends.items():
+        assert end.kind == "done" or end.reason
+        if end.kind in ("done", "partial"):
+            assert np.isfinite(store[name][stream].values).all()
+    return Counter(end.kind for (_, stream), end in ends.items() if stream == "numbers")
+
+
+def test_mutations_of_good_files_come_to_an_end(tmp_path):
+    kinds = torment(tmp_path, 25)
+    assert kinds["partial"] + kinds["failed"] > 5
+
+
+@pytest.mark.slow
+def test_a_thousand_mutations_of_good_files_come_to_an_end(tmp_path, capsys):
+    kinds = torment(tmp_path, 1000)
+    with capsys.disabled():
+        print(f"\n1000 mutated files: {dict(kinds)}; no run stopped")
+
+
+@pytest.mark.slow
+def test_four_gigabytes_of_nothing_are_noticed_before_anyone_looks_through_them(tmp_path):
+    (tmp_path / "videos").mkdir()
+    reserved(4 << 30)(tmp_path / "videos" / "sparse.mkv")
+    ends = extracted(tmp_path / "videos", tmp_path / "out")
+    assert "4,095 MiB of its 4,096 are zeros in a row" in ends["sparse", "numbers"].reason
