@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,13 +26,13 @@ class RaftIterations:
 
     def __call__(self, features: Tensor, following: Tensor, context: Tensor) -> Tensor:
         """``[pairs, channels, h, w]``: features of both frames, context of the first; to ``[pairs, 2, 8h, 8w]``."""
-        pyramid = correlation_pyramid(features, following, self._levels)
+        correlations = Correlations(features, following, self._levels, self._radius)
         hidden = context[:, : self._hidden_dim].tanh()
         shares = [unit.share_of(context[:, self._hidden_dim :].relu()) for unit in self._units]
         start = _pixel_grid(features)
         position = start
         for _ in range(self._iterations):
-            motion = self._encode_motion(position - start, look_up(pyramid, position, self._radius))
+            motion = self._encode_motion(position - start, correlations.around(position))
             for unit, share in zip(self._units, shares, strict=True):
                 hidden = unit(hidden, motion, share)
             position = position + self._flow_head(hidden)
@@ -70,32 +69,34 @@ class RecurrentUnit:
         return functional.conv2d(torch.cat([hidden, motion], dim=1), weight, padding=self._padding).add_(share)
 
 
-def correlation_pyramid(features: Tensor, following: Tensor, levels: int) -> list[Tensor]:
-    """``[pairs · h · w, 1, h, w]``: each feature's product with all of the next frame's; halved, level by level."""
-    _, channels, height, width = features.shape
-    scaled = features.flatten(2).transpose(1, 2) / channels**0.5
-    volume = (scaled @ following.flatten(2)).view(-1, 1, height, width)
-    pyramid = [volume]
-    for _ in range(levels - 1):
-        pyramid.append(functional.avg_pool2d(pyramid[-1], 2))
-    return pyramid
+class Correlations:
+    """Of each feature with all of the next frame's, at several levels, each half as fine as the one before."""
 
+    def __init__(self, features: Tensor, following: Tensor, levels: int, radius: int) -> None:
+        _, channels, height, width = features.shape
+        scaled = features.flatten(2).transpose(1, 2) / channels**0.5
+        volume = (scaled @ following.flatten(2)).view(-1, 1, height, width)
+        self._volumes = [volume]
+        for _ in range(levels - 1):
+            self._volumes.append(functional.avg_pool2d(self._volumes[-1], 2))
+        steps = torch.arange(-radius, radius + 1, dtype=features.dtype, device=features.device)
+        offsets = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1)
+        sides = (torch.tensor(volume.shape[:-3:-1], device=features.device) for volume in self._volumes)
+        self._scales = [2 / (side - 1) for side in sides]
+        self._offsets = [offsets * scale for scale in self._scales]
 
-def look_up(pyramid: Sequence[Tensor], position: Tensor, radius: int) -> Tensor:
-    """Correlations around ``position [pairs, 2, h, w]``, bilinear: ``[pairs, levels · (2 · radius + 1)², h, w]``.
+    def around(self, position: Tensor) -> Tensor:
+        """Bilinear, at ``position [pairs, 2, h, w]`` and its neighbours: ``[pairs, levels · (2 · radius + 1)², h, w]``.
 
-    The offset to the right varies slowest, as in the published weights.
-    """
-    pairs, _, height, width = position.shape
-    steps = torch.arange(-radius, radius + 1, dtype=position.dtype, device=position.device)
-    offsets = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1)
-    centres = position.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
-    found: list[Tensor] = []
-    for level, volume in enumerate(pyramid):
-        last = torch.tensor([volume.shape[-1] - 1, volume.shape[-2] - 1], device=position.device)
-        grid = (centres / 2**level + offsets) * (2 / last) - 1
-        found.append(functional.grid_sample(volume, grid, align_corners=True).view(pairs, height, width, -1))
-    return torch.cat(found, dim=-1).permute(0, 3, 1, 2)
+        The offset to the right varies slowest, as in the published weights.
+        """
+        pairs, _, height, width = position.shape
+        centres = position.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
+        found: list[Tensor] = []
+        for level, (volume, scale, offsets) in enumerate(zip(self._volumes, self._scales, self._offsets, strict=True)):
+            grid = (centres * (scale / 2**level) - 1) + offsets  # in grid_sample's -1 … 1
+            found.append(functional.grid_sample(volume, grid, align_corners=True).view(pairs, height, width, -1))
+        return torch.cat(found, dim=-1).permute(0, 3, 1, 2)
 
 
 def upsample(flow: Tensor, mask: Tensor | None) -> Tensor:
