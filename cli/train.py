@@ -50,6 +50,9 @@ def train(
         list[str] | None,
         typer.Option(help="With --dataset: a field of the training protocol, as in score_range=[0,40]."),
     ] = None,
+    one_stage: Annotated[
+        bool, typer.Option("--one-stage", help="With --dataset: PAMFN all at once, no branches trained before.")
+    ] = False,
     drop_first: Annotated[
         bool, typer.Option("--drop-first", help="With --dataset: leave out each label file's first line, as some do.")
     ] = False,
@@ -80,6 +83,7 @@ def train(
         protocol=dict(_setting(each, "--protocol") for each in protocol or []),
         selection=selection,
         epochs=epochs,
+        one_stage=one_stage,
     )
     with show_seeds() as on_epoch:
         reports = train_on_dataset(

@@ -47,23 +47,25 @@ def experiment_for(
     protocol: Mapping[str, Any] | None = None,
     selection: str = "validation",
     epochs: int | None = None,
+    one_stage: bool = False,
 ) -> Experiment:
     """The published settings where a table has the model on this data set, plain ones otherwise.
 
-    ``streams``: other streams than published, which must then be as many; ``column``: the table's, whose schedule
-    may be its own; ``settings``, ``protocol``: fields that shall be otherwise.
+    ``streams``: some of the published ones, or as many under other names; ``column``: the table's, whose schedule may
+    be its own; ``settings``, ``protocol``: fields that shall be otherwise; ``one_stage``: no branches trained before.
     """
     model_class(model)
     row = row_of(dataset, model)
-    if row is not None and (streams is None or len(streams) == len(row.streams)):
-        found = row.experiment(column, selection)
-        if streams is not None:
-            found = found.renamed(dict(zip(found.streams, streams, strict=True)))
+    if row is not None and (streams is None or set(streams) <= set(row.streams)):
+        found = row.experiment(column, selection).only(streams or row.streams)
+    elif row is not None and streams is not None and len(streams) == len(row.streams):
+        found = row.experiment(column, selection).renamed(dict(zip(row.streams, streams, strict=True)))
     elif streams is not None:
         plain = SOLVED if hasattr(model_class(model), "solve") else PLAIN_PROTOCOL
         found = Experiment(model=model, streams=streams, protocol=plain.model_copy(update={"selection": selection}))
     else:
         raise ManifestError(f"no published table trains {model} on {dataset}; say on which --streams")
+    found = found.in_one_stage() if one_stage else found
     found = found.model_copy(update={"settings": {**found.settings, **(settings or {})}})
     found = found if epochs is None else found.shortened(epochs)
     return found if not protocol else found.model_copy(update={"protocol": _changed(found.protocol, protocol)})
@@ -100,8 +102,9 @@ def train_on_dataset(
     """
     known, wanted = read_named_labels(dataset, labels, target, drop_first=drop_first)
     one_grid = bool(model_class(experiment.model).one_grid)
-    found = read_features(features, experiment.streams, one_grid=one_grid, partial=partial)
-    task = make_task(found, known, wanted, subset)
+    task = make_task(
+        read_features(features, experiment.streams, one_grid=one_grid, partial=partial), known, wanted, subset
+    )
     tell = None if on_epoch is None else lambda number, done, total: on_epoch(seeds[number], done, total)
     results = run_all(seed_runs(task, experiment, seeds, out), crew or Crew(), tell)
     reports = [report(task, results)]

@@ -48,6 +48,22 @@ class Experiment(Record):
             protocol=self.branches.protocol,
         )
 
+    def only(self, streams: tuple[str, ...]) -> Experiment:
+        """The same on some of its streams, in this order."""
+        crop = self.protocol.crop
+        settings = dict(self.settings)
+        if isinstance(crop, dict):
+            crop = {stream: crop[stream] for stream in streams if stream in crop}
+        if "frozen" in settings:
+            settings["frozen"] = [stream for stream in settings["frozen"] if stream in streams]
+        protocol = self.protocol.model_copy(update={"crop": crop})
+        return self.model_copy(update={"streams": streams, "settings": settings, "protocol": protocol})
+
+    def in_one_stage(self) -> Experiment:
+        """Without branches trained before, and so without frozen ones."""
+        settings = {name: value for name, value in self.settings.items() if name != "frozen"}
+        return self.model_copy(update={"branches": None, "settings": settings})
+
     def renamed(self, names: Mapping[str, str]) -> Experiment:
         """The same on streams of other names."""
         crop = self.protocol.crop

@@ -55,6 +55,13 @@ def test_an_experiment_comes_from_its_table_or_is_plain() -> None:
     assert shorter.protocol.schedule.model_dump()["at_epochs"] == (300,)
     renamed = experiment_for("fisv", "pamfn", "TES", streams=("r", "f", "s"))
     assert renamed.settings["frozen"] == ["r", "f"]
+    pair = experiment_for("fisv", "pamfn", "TES", streams=("ast", "vst"))
+    assert (pair.streams, pair.settings["frozen"], pair.protocol.epochs) == (("ast", "vst"), ["vst"], 500)
+    assert pair.branches is not None
+    at_once = experiment_for("fisv", "pamfn", "TES", streams=None, one_stage=True)
+    assert (at_once.branches, at_once.settings.get("frozen")) == (None, None)
+    static = experiment_for("rg", "context-attention", "Ball", streams=("resnet_crop",))
+    assert static.protocol.crop == {"resnet_crop": 80}
     plain = experiment_for("fisv", "lstm", "TES", streams=("vst",))
     assert plain.protocol == PLAIN_PROTOCOL.model_copy(update={"selection": "validation"})
     other = experiment_for("fisv", "gdlt", "TES", streams=None, protocol={"score_range": [0, 40], "batch_size": 8})
