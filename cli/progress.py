@@ -12,7 +12,7 @@ from rich.text import Text
 from ..pipeline.extraction import Extraction
 from ..pipeline.records import Outcome
 from ..pipeline.runner import Event
-from ..pipeline.work import SegmentFeature, VideoSettled
+from ..pipeline.work import Awaiting, SegmentFeature, VideoSettled
 
 PLAIN_EVERY_S = 15.0
 
@@ -45,9 +45,11 @@ class RunTally:
         self._began = time.monotonic()
         self._num_videos = 0
         self._num_segments = 0
+        self._num_awaited = 0
 
     def count(self, event: Event) -> str:
         """Takes note of an event; a line to show where it is bad news, else nothing."""
+        self._num_awaited = event.num_videos if isinstance(event, Awaiting) else 0
         match event:
             case SegmentFeature():
                 self._num_segments += 1
@@ -66,7 +68,7 @@ class RunTally:
             f"{self._num_segments} segments, {self._num_segments / max(elapsed_s, 1e-9):.1f}/s",
             " ".join(shares),
             _left(elapsed_s, self._num_videos, len(self._run.pending)),
-            f"waiting for {self._run.num_awaited} that other runs have in hand" if self._run.num_awaited else "",
+            f"waiting for {self._num_awaited} that other runs have in hand" if self._num_awaited else "",
         ]
         return Text(" · ".join(part for part in parts if part))
 

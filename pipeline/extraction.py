@@ -84,7 +84,6 @@ class Extraction:
         }
         _refuse_other_recipe(out, self.recipe)
         self._news = OutcomeNews(out)
-        self._shared: SharedWork | None = None
         self.ledger: Ledger = read_ledger(out, retry_failed=self.options.retry_failed)
         self.clock = StageClock()
 
@@ -92,11 +91,6 @@ class Extraction:
     def pending(self) -> list[VideoFile]:
         """Videos that still owe something; the settled ones are not opened."""
         return [file for file in self.inputs.videos if not self.ledger.is_video_settled(file, self.settings_digests)]
-
-    @property
-    def num_awaited(self) -> int:
-        """Videos that this run waits for because other runs have them in hand."""
-        return 0 if self._shared is None else self._shared.num_awaited
 
     @property
     def stream_entries(self) -> dict[str, dict[str, Any]]:
@@ -130,7 +124,6 @@ class Extraction:
         self, streams: list[Stream], slots: SlotPool, writer: StoreWriter, shared: SharedWork
     ) -> Generator[Event, None, None]:
         """First what no other run has in hand, then what the others left behind."""
-        self._shared = shared
         todo = self.pending
         while todo:
             with closing(self._round(todo, streams, slots, writer, shared)) as events:
@@ -139,11 +132,11 @@ class Extraction:
                         shared.settle(event.video_id)
                     yield event
             todo = []
-            for file, has_ended in shared.left():
-                if has_ended:
-                    yield VideoSettled(file.video_id)
+            for item in shared.left():
+                if isinstance(item, VideoFile):
+                    todo.append(item)
                 else:
-                    todo.append(file)
+                    yield item
 
     def _round(
         self,

@@ -24,9 +24,9 @@ from .records import FeatureRow, Outcome, VideoFile, one_line
 from .sharing import SharedWork
 from .stage_clock import StageClock
 from .store.writer import StoreWriter
-from .work import SegmentFeature, Stream, VideoSettled
+from .work import Awaiting, SegmentFeature, Stream, VideoSettled
 
-Event = Outcome | SegmentFeature | VideoSettled
+Event = Outcome | SegmentFeature | VideoSettled | Awaiting
 """What a run tells of: each once it is in the writer's hands."""
 
 STOP_TIMEOUT_S = 5.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .keys import row_key
@@ -12,6 +12,7 @@ from .records import Outcome, VideoFile
 from .store.claims import Claims
 from .store.news import OutcomeNews
 from .store.writer import StoreWriter
+from .work import Awaiting, VideoSettled
 
 POLL_S = 0.5
 
@@ -34,8 +35,6 @@ class SharedWork:
         self._settings_digests = settings_digests
         self._claims = Claims(root, writer.writer_id)
         self._deferred: list[VideoFile] = []
-        self.num_awaited = 0
-        """Videos that other runs have in hand, and that are all that is left."""
 
     def take(self, file: VideoFile) -> bool | None:
         """True: the video is this run's to read. False: another run has it in hand. None: another run has ended it."""
@@ -52,26 +51,25 @@ class SharedWork:
         """Lets go of a video as soon as its outcomes, which the writer has, are on disk."""
         self._writer.when_written(lambda: self._claims.give_back([video_id]))
 
-    def left(self) -> Iterator[tuple[VideoFile, bool]]:
-        """Videos that other runs had in hand: as they end them, and then those that they left behind.
+    def left(self) -> Iterator[VideoFile | VideoSettled | Awaiting]:
+        """What becomes of the videos that other runs had in hand: the files that they left behind come last.
 
-        Yields ``(file, whether it has ended)`` and waits while the others live and have not finished.
+        Waits, and says so again and again, while the others live and have not finished.
         """
         self._writer.flush()  # nobody must wait for what is finished here
         waiting, self._deferred = self._deferred, []
         while waiting:
             self._news.refresh(self._writer.writer_id)
-            ended = {file for file in waiting if self._is_ended(file.video_id)}
-            free = {file for file in waiting if file not in ended and self._claims.is_free(file.video_id)}
-            yield from ((file, file in ended) for file in waiting if file in ended or file in free)
-            waiting = [file for file in waiting if file not in ended and file not in free]
-            if free:
-                self._deferred = waiting
-                break
-            self.num_awaited = len(waiting)
+            ended = [file for file in waiting if self._is_ended(file.video_id)]
+            yield from (VideoSettled(file.video_id) for file in ended)
+            waiting = _without(waiting, ended)
+            if free := [file for file in waiting if self._claims.is_free(file.video_id)]:
+                self._deferred = _without(waiting, free)
+                yield from free
+                return
             if waiting:
+                yield Awaiting(len(waiting))
                 time.sleep(POLL_S)
-        self.num_awaited = 0
 
     def _is_ended(self, video_id: str) -> bool:
         """Whether another run has brought every stream that was open to an end, whatever its kind.
@@ -91,3 +89,8 @@ class SharedWork:
         if end is None or end.settings_digest not in ("", self._settings_digests[stream]):
             return None
         return None if self._ledger.outcome(video_id, stream) == end else end
+
+
+def _without(files: Sequence[VideoFile], others: Iterable[VideoFile]) -> list[VideoFile]:
+    gone = set(others)
+    return [file for file in files if file not in gone]

@@ -116,3 +116,10 @@ class VideoSettled:
     """Every stream that a video owed has its outcome."""
 
     video_id: str
+
+
+@dataclass(frozen=True)
+class Awaiting:
+    """All that is left to do is in the hands of other runs, for the moment."""
+
+    num_videos: int

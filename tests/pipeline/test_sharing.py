@@ -15,9 +15,13 @@ import pandas as pd
 import pytest
 from clips import Clip, write_clip
 from obeying import obeying
-from store_rows import new_store, outcome_of, row
+from store_rows import new_store, outcome_of, row, settings_of
 
 from arabesque.manifests.errors import StoreError
+from arabesque.pipeline import sharing
+from arabesque.pipeline.ledger import Ledger
+from arabesque.pipeline.records import VideoFile
+from arabesque.pipeline.sharing import SharedWork
 from arabesque.pipeline.store import writer_locks
 from arabesque.pipeline.store.claims import Claims, sweep_claims
 from arabesque.pipeline.store.compaction import compact
@@ -26,6 +30,7 @@ from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.verifying import check_store
 from arabesque.pipeline.store.writer import StoreWriter
 from arabesque.pipeline.store.writer_locks import WriterLock
+from arabesque.pipeline.work import Awaiting, VideoSettled
 
 NUM_VIDEOS, SEGMENTS_EACH = 8, 4
 Order = Callable[..., dict[str, Any]]
@@ -49,6 +54,7 @@ import sys, time
 from pathlib import Path
 from arabesque.pipeline.store.claims import Claims, sweep_claims
 from arabesque.pipeline.store.writer_locks import WriterLock
+from arabesque.pipeline.work import Awaiting, VideoSettled
 lock = WriterLock(Path(sys.argv[1]), "other")
 print(Claims(Path(sys.argv[1]), "other").take("a"), flush=True)
 time.sleep(1000)
@@ -113,6 +119,52 @@ def test_what_is_written_is_told_after_the_writing(tmp_path):
         assert told == [1]
         writer.flush()
         assert told == [1]
+
+
+@pytest.fixture
+def two_runs(tmp_path, monkeypatch) -> Iterator[tuple[SharedWork, SharedWork, StoreWriter]]:
+    """Mine, the other's, and the other's writer."""
+    monkeypatch.setattr(sharing, "POLL_S", 0.01)
+    new_store(tmp_path)
+    with StoreWriter(tmp_path) as mine, StoreWriter(tmp_path) as other:
+        settings = {"vst": settings_of("vst")}
+        yield (
+            SharedWork(tmp_path, mine, Ledger(), OutcomeNews(tmp_path), settings),
+            SharedWork(tmp_path, other, Ledger(), OutcomeNews(tmp_path), settings),
+            other,
+        )
+
+
+def file(video_id: str) -> VideoFile:
+    return VideoFile(video_id, Path(f"{video_id}.mp4"))
+
+
+@pytest.mark.parametrize("kind", ["done", "failed"])
+def test_a_run_waits_for_what_another_has_in_hand_and_does_not_do_it_again(two_runs, kind):
+    """Not even a failure of the day: that is for the next run to try again."""
+    mine, other, writer = two_runs
+    assert other.take(file("A"))
+    assert mine.take(file("A")) is False
+    assert mine.take(file("B"))
+    left = mine.left()
+    assert [next(left), next(left)] == [Awaiting(1), Awaiting(1)]
+    writer.add_outcome(outcome_of(row("A"), kind, reason="decoder crashed", transient=kind == "failed"))
+    other.settle("A")
+    assert next(left) == Awaiting(1), "it is not on disk yet"
+    writer.flush()
+    assert list(left) == [VideoSettled("A")]
+    assert mine.take(file("A")) is None, "and one that is come to later has ended, too"
+
+
+def test_a_run_takes_up_what_another_left_behind(two_runs):
+    mine, other, writer = two_runs
+    assert other.take(file("A"))
+    assert mine.take(file("A")) is False
+    left = mine.left()
+    assert next(left) == Awaiting(1)
+    writer.close()
+    assert list(left) == [file("A")]
+    assert mine.take(file("A"))
 
 
 def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
