@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveFloat, model_validator
@@ -48,6 +48,9 @@ class I3DFlow:
         flow_geometry: Geometry = Geometry(steps=(CenterCrop(center_crop_px=(224, 224)),))
         """From the flow to what the network sees. Flow in pixels can be cropped only: stretched, its vectors would be
         wrong. Published pipelines stretch 8-bit flow images all the same (PAMFN: as its colour frames)."""
+        last_flow: Literal["repeat", "zero"] = "repeat"
+        """What a video's last frame moves like, after which there is none: as the one before it (PAMFN), or not at all.
+        Where a sampling asks for `frames_after`, as video_features does, no segment ends with that frame."""
         batch_norm_eps: PositiveFloat = 1e-3
 
         @property
@@ -81,6 +84,7 @@ class I3DFlow:
         geometry: Geometry,
         quantisation: Quantisation,
         flow_geometry: Geometry,
+        last_flow: Literal["repeat", "zero"],
         batch_norm_eps: float,
     ) -> None:
         self.dim = FEATURE_DIM
@@ -93,6 +97,7 @@ class I3DFlow:
         self._flow_runs_in = METHODS[flow.method].runs_in
         self._quantisation: Quantisation = quantisation
         self._flow_geometry = flow_geometry
+        self._repeats_last = last_flow == "repeat"
         self._network = load_i3d(weights["network"], in_channels=2, batch_norm_eps=batch_norm_eps).to(device)
 
     def prepare(self, segment: SegmentInput) -> Tensor | FlowClip:
@@ -106,13 +111,14 @@ class I3DFlow:
             return [*rows_by_shape(flows, self._features)]
 
     def _flow_of(self, clip: FlowClip) -> Tensor:
-        stored = as_stored(self._flow(clip.frames), self._quantisation)
+        flow = self._flow(clip.frames)
+        if not clip.has_next_frame:
+            last = flow[-1:]
+            flow = torch.cat([flow, last if self._repeats_last else torch.zeros_like(last)])
+        stored = as_stored(flow, self._quantisation)
         if stored.dtype == torch.uint8:
-            stored = apply_geometry(stored, self._flow_geometry)
-        else:
-            stored = crop(stored, self._flow_geometry)
-        # as PAMFN does at a video's end: the last frame's motion is taken to go on
-        return stored.contiguous() if clip.has_next_frame else torch.cat([stored, stored[-1:]])
+            return apply_geometry(stored, self._flow_geometry).contiguous()
+        return crop(stored, self._flow_geometry).contiguous()
 
     def _features(self, stored: Tensor) -> Tensor:
         clips = as_network_input(stored.to(self._device), self._quantisation)

@@ -263,6 +263,18 @@ def test_the_last_flow_repeats_at_the_videos_end() -> None:
     assert not torch.equal(flow[-2], flow[-3])
 
 
+def test_the_last_flow_may_be_none() -> None:
+    stream = flow_extractor(last_flow="zero", quantisation={"form": "denseflow8"})
+    images = stream.prepare(segment(sliding_frames(9)))
+    assert isinstance(images, Tensor)
+    assert images.shape == (9, 2, 224, 224)
+    assert (images[-1] == 128).all()
+    assert not (images[-2] == 128).all()
+    inside = stream.prepare(segment(sliding_frames(10), has_next_frame=True))
+    assert isinstance(inside, Tensor)
+    assert torch.equal(inside[:8], images[:8])
+
+
 @pytest.mark.parametrize(
     ("settings", "convention"),
     [
