@@ -18,7 +18,7 @@ from ...manifests.errors import ManifestError, StoreError
 from ...manifests.recipes import list_recipes
 from ..records import Outcome
 from ..store.compaction import compact
-from ..store.manifest import MANIFEST, read_manifest, write_manifest
+from ..store.manifest import MANIFEST, read_manifest, strangers, write_manifest
 from ..store.reader import FeatureStore
 from ..store.shards import stream_folder
 from ..store.writer import StoreWriter
@@ -143,7 +143,7 @@ def _earlier_manifest(out: Path, source: FeatureSource, recipe_name: str) -> dic
             f"own; choose another name, as {recipe_name}-released-features"
         )
     if not (out / MANIFEST).exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or strangers(out)):
             raise ManifestError(f"{out}: is not empty and no feature store; give --out a new or empty folder")
         return {}
     earlier = read_manifest(out)
