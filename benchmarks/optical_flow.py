@@ -60,6 +60,16 @@ SETTINGS: dict[str, Any] = {
 }
 """Rows of the table. ``tvl1_cuda`` is denseflow's arithmetic, on whatever device."""
 
+COLUMNS = {
+    "pairs_per_s": ("pairs/s", 9, 1),
+    "cpu_s_per_pair": ("CPU s", 8, 4),
+    "ratio": ("ratio", 7, 2),
+    "differs_px": ("differ px", 11, 5),
+    "error_mean_px": ("error px", 10, 3),
+    "error_p95_px": ("95 %", 8, 3),
+}
+"""Field of a row → its title, width and digits."""
+
 Flow = Callable[[Tensor], Tensor]
 """``uint8 [time, channels, height, width]`` to ``float32 [time - 1, 2, height, width]``"""
 
@@ -74,6 +84,7 @@ class Contender:
     result: Tensor = field(default_factory=lambda: torch.empty(0))
     warm_up_s: float = 0.0
     best_s: float = float("inf")
+    best_cpu_s: float = float("inf")
 
     @property
     def pairs_per_s(self) -> float:
@@ -81,10 +92,11 @@ class Contender:
 
     def run(self) -> float:
         """Seconds for all pairs."""
-        began = time.perf_counter()
+        began, began_cpu = time.perf_counter(), time.process_time()
         self.result = self.flow(self.frames)
         if self.frames.is_cuda:
             torch.cuda.synchronize()
+        self.best_cpu_s = min(self.best_cpu_s, time.process_time() - began_cpu)
         return time.perf_counter() - began
 
 
@@ -97,6 +109,8 @@ class Row:
     implementation: str
     num_pairs: int
     pairs_per_s: float
+    cpu_s_per_pair: float
+    """Of all threads together: what other work on the machine changes least."""
     warm_up_s: float
     ratio: float | None
     """Ours by the other's speed, where both ran on this device."""
@@ -112,7 +126,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
     floors: dict[str, Any] = {}
-    print(f"{'method':12}{'device':8}{'by':14}{'pairs/s':>9}{'ratio':>7}{'differ px':>11}{'error px':>10}{'95 %':>8}")
+    titles = "".join(f"{title:>{width}}" for title, width, _ in COLUMNS.values())
+    print(f"{'method':12}{'device':8}{'by':14}{titles}")
     for device in options.device:
         scene = moving_texture((options.gpu_pairs if device == "cuda" else options.pairs) + 1, *options.size)
         for method in options.methods:
@@ -173,6 +188,7 @@ def race(method: str, device: str, scene: MovingTexture, options: argparse.Names
                 contender.implementation,
                 len(contender.frames) - 1,
                 contender.pairs_per_s,
+                contender.best_cpu_s / (len(contender.frames) - 1),
                 contender.warm_up_s,
                 ratio,
                 differs,
@@ -265,9 +281,9 @@ def cpu_name() -> str:
 
 
 def show(row: Row) -> None:
-    numbers = ((row.ratio, 7, 2), (row.differs_px, 11, 5), (row.error_mean_px, 10, 3), (row.error_p95_px, 8, 3))
-    cells = "".join(f"{'–' if value is None else f'{value:.{digits}f}':>{width}}" for value, width, digits in numbers)
-    print(f"{row.method:12}{row.device:8}{row.implementation:14}{row.pairs_per_s:9.1f}{cells}", flush=True)
+    values = ((getattr(row, name), width, digits) for name, (_, width, digits) in COLUMNS.items())
+    cells = "".join(f"{'–' if value is None else f'{value:.{digits}f}':>{width}}" for value, width, digits in values)
+    print(f"{row.method:12}{row.device:8}{row.implementation:14}{cells}", flush=True)
 
 
 if __name__ == "__main__":
