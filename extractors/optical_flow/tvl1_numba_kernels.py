@@ -22,8 +22,9 @@ Row = NDArray[np.float32]
 Indices = NDArray[np.integer]
 Scalar = np.float32
 
-MARGIN_PX = 4
-"""Around a warped image: a cubic kernel clamped to it sees nothing of the image, as one beyond it would."""
+REACH_PX = 4
+"""A cubic kernel clamped to so far outside an image sees nothing of it, as one beyond would."""
+MARGIN_PX = REACH_PX + 1
 LANES = 16
 DATA_STEP, DUAL_STEP, RELAXATION = np.float32(LAMBDA * THETA), np.float32(TAU / THETA), np.float32(THETA)
 TINY = np.finfo(np.float32).eps
@@ -128,14 +129,16 @@ def linearise(image: Image, surrounded: Image, fields: Image, cubic: Scalar, per
     """Fields 0, 1, 2: the constant of the data term about fields 3, 4, and its gradient."""
     height, width = image.shape
     pitch = width + 2 * MARGIN_PX
-    first = np.empty(width, np.int32)
-    across, down = np.empty((4, width), np.float32), np.empty((4, width), np.float32)
+    left, top = np.empty(width, np.int32), np.empty(width, np.int32)
+    across, down = np.empty((5, width), np.float32), np.empty((5, width), np.float32)
+    windows = np.empty(width // LANES + 1, np.int32)
     constant, along_x, along_y, u, v = fields[0], fields[1], fields[2], fields[3], fields[4]
     for y in range(height):
-        locate(u[y + 1], v[y + 1], y, height, width, cubic, per_px, first, across, down)
-        blend(surrounded[0], first, across, down, pitch, constant[y + 1])
-        blend(surrounded[1], first, across, down, pitch, along_x[y + 1])
-        blend(surrounded[2], first, across, down, pitch, along_y[y + 1])
+        locate(u[y + 1], v[y + 1], y, height, width, cubic, per_px, left, top, across, down)
+        join(left, top, across, down, pitch, windows)
+        blend(surrounded[0], left, top, across, down, windows, pitch, constant[y + 1])
+        blend(surrounded[1], left, top, across, down, windows, pitch, along_x[y + 1])
+        blend(surrounded[2], left, top, across, down, windows, pitch, along_y[y + 1])
         subtract(image[y], u[y + 1], v[y + 1], along_x[y + 1], along_y[y + 1], constant[y + 1])
 
 
@@ -148,22 +151,52 @@ def locate(
     width: int,
     cubic: Scalar,
     per_px: Scalar,
-    first: Indices,
+    left: Indices,
+    top: Indices,
     across: Image,
     down: Image,
 ) -> None:
-    """Of each pixel of a row the first of its 16 taps and the weights of their columns and rows."""
-    edge = np.float32(1 - MARGIN_PX)
+    """Of each pixel of a row the first of its 4 × 4 taps, and the weights of their columns and rows."""
+    edge = np.float32(1 - REACH_PX)
     for x in range(width):
         column, row = np.float32(x) + u[LANES + x], np.float32(y) + v[LANES + x]
         if per_px > ZERO:
             column, row = np.rint(column * per_px) / per_px, np.rint(row * per_px) / per_px
         column = min(max(column, edge), np.float32(width + 1))
         row = min(max(row, edge), np.float32(height + 1))
-        left, top = np.floor(column), np.floor(row)
-        first[x] = (np.int32(top) - 1 + MARGIN_PX) * (width + 2 * MARGIN_PX) + np.int32(left) - 1 + MARGIN_PX
-        across[0, x], across[1, x], across[2, x], across[3, x] = cubic_weights(column - left, cubic)
-        down[0, x], down[1, x], down[2, x], down[3, x] = cubic_weights(row - top, cubic)
+        before, above = np.floor(column), np.floor(row)
+        left[x], top[x] = np.int32(before) - 1 + MARGIN_PX, np.int32(above) - 1 + MARGIN_PX
+        across[0, x], across[1, x], across[2, x], across[3, x] = cubic_weights(column - before, cubic)
+        down[0, x], down[1, x], down[2, x], down[3, x] = cubic_weights(row - above, cubic)
+        across[4, x], down[4, x] = ZERO, ZERO
+
+
+@compiled
+def join(left: Indices, top: Indices, across: Image, down: Image, pitch: int, windows: Indices) -> None:
+    """Where 16 neighbours move alike, within a pixel, has them share a window of 5 × 5 taps that moves with them: whole
+    vectors are read then, not one number at a time. ``windows``: the first tap of the first of them, or -1."""
+    for block in range(len(windows)):
+        start = block * LANES
+        windows[block] = -1
+        if start + LANES <= len(left):
+            first, last, highest, lowest = left[start], left[start], top[start], top[start]
+            for i in range(1, LANES):
+                first, last = min(first, left[start + i] - i), max(last, left[start + i] - i)
+                highest, lowest = min(highest, top[start + i]), max(lowest, top[start + i])
+            if last - first <= 1 and lowest - highest <= 1:
+                windows[block] = highest * pitch + first
+                for i in range(LANES):
+                    x = start + i
+                    shift(across, x, left[x] - i > first)
+                    shift(down, x, top[x] > highest)
+
+
+@compiled
+def shift(weights: Image, x: int, late: bool) -> None:
+    """One tap further on."""
+    for tap in range(4, 0, -1):
+        weights[tap, x] = weights[tap - 1, x] if late else weights[tap, x]
+    weights[0, x] = ZERO if late else weights[0, x]
 
 
 @compiled
@@ -177,15 +210,43 @@ def cubic_weights(fraction: Scalar, a: Scalar) -> tuple[Scalar, Scalar, Scalar, 
 
 
 @compiled
-def blend(surrounded: Row, first: Indices, across: Image, down: Image, pitch: int, result: Row) -> None:
-    for x in range(len(first)):
-        total = ZERO
-        for row in range(4):
-            i = first[x] + row * pitch
-            line = across[0, x] * surrounded[i] + across[1, x] * surrounded[i + 1]
-            line += across[2, x] * surrounded[i + 2] + across[3, x] * surrounded[i + 3]
-            total += down[row, x] * line
-        result[LANES + x] = total
+def blend(
+    surrounded: Row,
+    left: Indices,
+    top: Indices,
+    across: Image,
+    down: Image,
+    windows: Indices,
+    pitch: int,
+    result: Row,
+) -> None:
+    """The weighted sum of every pixel's taps."""
+    for block in range(len(windows)):
+        start = block * LANES
+        if windows[block] >= 0:
+            window = surrounded[windows[block] :]
+            r0, r1, r2, r3, r4 = window, window[pitch:], window[2 * pitch :], window[3 * pitch :], window[4 * pitch :]
+            for i in range(LANES):
+                x = start + i
+                total = down[0, x] * blend5(r0, across, i, x) + down[1, x] * blend5(r1, across, i, x)
+                total += down[2, x] * blend5(r2, across, i, x) + down[3, x] * blend5(r3, across, i, x)
+                result[LANES + x] = total + down[4, x] * blend5(r4, across, i, x)
+        else:
+            for i in range(min(LANES, len(left) - start)):
+                x = start + i
+                total = ZERO
+                for row in range(4):
+                    tap = (top[x] + row) * pitch + left[x]
+                    line = across[0, x] * surrounded[tap] + across[1, x] * surrounded[tap + 1]
+                    line += across[2, x] * surrounded[tap + 2] + across[3, x] * surrounded[tap + 3]
+                    total += down[row, x] * line
+                result[LANES + x] = total
+
+
+@compiled
+def blend5(row: Row, across: Image, i: int, x: int) -> Scalar:
+    first = across[0, x] * row[i] + across[1, x] * row[i + 1] + across[2, x] * row[i + 2]
+    return first + across[3, x] * row[i + 3] + across[4, x] * row[i + 4]
 
 
 @compiled
