@@ -7,13 +7,15 @@ let through, and everything else is refused. To be handed to `torch.load` as its
 
 from __future__ import annotations
 
+import io
 import pickle
 import sys
 import warnings
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +23,8 @@ from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
 
 from ..manifests.errors import WeightsError
 
-# what torch.load needs of a pickle module beside Unpickler
-load = pickle.load
-loads = pickle.loads
 UnpicklingError = pickle.UnpicklingError
+"""With `load`, `loads` and `Unpickler` what `torch.load` asks of a pickle module."""
 
 _LET_THROUGH = {
     ("collections", "OrderedDict"): OrderedDict,
@@ -39,6 +39,8 @@ _STORAGES = {
     f"{kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Byte", "Bool")
 }
 _SHELLS = ("torch.nn.modules.", "models.")
+_DEEPEST = 100
+"""Modules within modules; the published ones go six deep."""
 
 
 class Shell:
@@ -66,6 +68,15 @@ class Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, which a network has no use for")
 
 
+def load(file: BinaryIO, **options: Any) -> Any:
+    """What `torch.load` reads the header of an old file with: as much anybody's bytes as the rest."""
+    return Unpickler(file, **options).load()
+
+
+def loads(data: bytes, **options: Any) -> Any:
+    return load(io.BytesIO(data), **options)
+
+
 def read_pickled_network(path: Path) -> dict[str, Tensor]:
     """The state dict of a pickled ``nn.Module``; raises `WeightsError` for a file that names anything unusual."""
     if _is_torchscript(path):  # torch.load would hand it to torch.jit.load, past our unpickler
@@ -74,27 +85,30 @@ def read_pickled_network(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # files of old compare the classes' source code with what they carry
             root = torch.load(path, map_location="cpu", pickle_module=sys.modules[__name__], weights_only=False)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, ValueError) as error:
+    except Exception as error:  # a forged pickle fails in whatever of torch it makes stumble
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(
-            f"{path}: not a pickled network that is safe to read ({str(error).partition(chr(10))[0]}); "
-            "get it anew from its authors"
+            f"{path}: not a pickled network that is safe to read ({reason}); get it anew from its authors"
         ) from error
     if not isinstance(root, Shell):
         raise WeightsError(f"{path}: holds a {type(root).__name__}, not a pickled network")
-    return _tensors(root, "")
+    try:
+        return dict(_tensors(root, "", ()))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: its modules are not built as a network's are ({error})") from error
 
 
-def _tensors(shell: Shell, prefix: str) -> dict[str, Tensor]:
+def _tensors(shell: Shell, prefix: str, above: tuple[Shell, ...]) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers under the names that ``nn.Module.state_dict`` gives them."""
-    found: dict[str, Tensor] = {}
+    if any(shell is other for other in above) or len(above) > _DEEPEST:
+        raise ValueError(f"{prefix} does not end")
     for group in ("_parameters", "_buffers"):
         for name, value in getattr(shell, group, {}).items():
             if isinstance(value, Tensor):
-                found[prefix + name] = value.data if isinstance(value, nn.Parameter) else value
+                yield prefix + name, value.data if isinstance(value, nn.Parameter) else value
     for name, child in getattr(shell, "_modules", {}).items():
         if isinstance(child, Shell):
-            found |= _tensors(child, f"{prefix}{name}.")
-    return found
+            yield from _tensors(child, f"{prefix}{name}.", (*above, shell))
 
 
 def _is_torchscript(path: Path) -> bool:

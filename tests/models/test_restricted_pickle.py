@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import io
 import os
+import pickle
+import pickletools
 import sys
 import types
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from torch import nn
 from arabesque.manifests.errors import WeightsError
 from arabesque.models.masked_layers import MaskedBatchNorm1d, MaskedSequential
 from arabesque.models.pamfn_branch import ModalityBranch, PamfnBranch
-from arabesque.models.published_checkpoints import load_pamfn_branch
+from arabesque.models.published_checkpoints import load_pamfn_branch, read_published
 from arabesque.models.restricted_pickle import read_pickled_network
 
 
@@ -90,6 +94,49 @@ def test_nothing_that_a_pickle_names_is_run(tmp_path: Path, function: object, zi
     with pytest.raises(WeightsError, match="which a network has no use for"):
         read_pickled_network(path)
     assert not trap.exists()
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_nothing_is_run_that_stands_in_a_header(theirs: type[nn.Module], tmp_path: Path, place: int) -> None:
+    """An old file is five pickles in a row, and PyTorch reads four of them with the module's ``load``."""
+    path, trap = tmp_path / "evil.pth", tmp_path / "trap"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(theirs(), path, _use_new_zipfile_serialization=False)
+    pickles, content = [], io.BytesIO(path.read_bytes())
+    for _ in range(5):
+        first = content.tell()
+        for _ in pickletools.genops(content):
+            pass
+        pickles.append(content.getvalue()[first : content.tell()])
+    pickles[place] = pickle.dumps(Malice((os.mkdir, (str(trap),))), 2)
+    path.write_bytes(b"".join(pickles) + content.read())
+    for read in (read_pickled_network, read_published):
+        with pytest.raises(WeightsError):
+            read(path)
+    assert not trap.exists()
+
+
+NETWORK = b"cmodels.pamfn\nBaseModel\n"
+MALFORMED = {
+    "state of a class": NETWORK + b"N}X\x08\x00\x00\x00_modulesNs\x86b.",
+    "two sizes": b"ctorch\nSize\n(K\x01K\x02tR.",
+    "text for a storage": b"PX\n.",
+    "tensor of nothing": b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00(K\x02t(K\x01t\x89)tR.",
+    "modules that are a number": NETWORK + b")\x81}X\x08\x00\x00\x00_modulesK\x01sb.",
+    "a module in itself": NETWORK + b")\x81q\x00}X\x08\x00\x00\x00_modules}X\x01\x00\x00\x00ah\x00ssb.",
+}
+
+
+@pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_malformed_pickle_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "forged.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + content)
+        archive.writestr("archive/version", "3\n")
+    for read in (read_pickled_network, read_published):
+        with pytest.raises(WeightsError, match=r"forged\.pth"):
+            read(path)
 
 
 def test_a_file_that_is_no_pickle(tmp_path: Path) -> None:
