@@ -97,6 +97,8 @@ def _extraction(
 
 
 def _recipe(card: ModelCard, model: Path) -> Recipe:
+    from pydantic import ValidationError
+
     from ..manifests.errors import ManifestError
     from ..manifests.recipes import Recipe
 
@@ -105,7 +107,14 @@ def _recipe(card: ModelCard, model: Path) -> Recipe:
             f"{model}: was trained on features that others made, by no recipe that is known here; score their features "
             "with `arabesque evaluate`, or train on a store that `arabesque extract` wrote"
         )
-    return Recipe.model_validate(card.recipe)
+    try:
+        return Recipe.model_validate(card.recipe)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ManifestError(
+            f"{model}: the recipe of its training has {'.'.join(map(str, first['loc']))}: {first['msg']}; it is of "
+            f"arabesque {card.made_with.get('arabesque', '?')}, train it again with this one"
+        ) from None
 
 
 def _refuse_namesakes(run: Extraction) -> None:

@@ -142,10 +142,35 @@ def test_a_namesake_does_not_take_a_videos_place(trained: Path, tmp_path: Path) 
     assert (trained / "model" / "features").is_dir()
 
 
-def test_a_model_whose_recipe_is_not_known(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "complaint"),
+    [
+        (None, "trained on features that others made"),
+        (
+            {"name": "tiny", "summary": "", "streams": {"motion": {"magic": 1}}},
+            "recipe of its training has streams.motion",
+        ),
+    ],
+)
+def test_a_model_whose_recipe_is_of_no_use(trained: Path, tmp_path: Path, recipe: object, complaint: str) -> None:
     for name in ("model.pt", "model.json"):
         (tmp_path / name).write_bytes((trained / "model" / name).read_bytes())
     card = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps(card | {"recipe": None}))
-    told = refusal(call(trained / "videos", "--model", tmp_path), ManifestError)
-    assert "trained on features that others made" in told
+    (tmp_path / "model.json").write_text(json.dumps(card | {"recipe": recipe}))
+    assert complaint in refusal(call(trained / "videos", "--model", tmp_path), ManifestError)
+
+
+def test_a_run_may_leave_streams_for_later(trained: Path, tmp_path: Path) -> None:
+    def extract(**chosen: list[str]) -> FeatureStore:
+        for _ in Extraction(trained / "videos" / "routine_000.mp4", tiny(), tmp_path / "new", **chosen):
+            pass
+        return FeatureStore(tmp_path / "new")
+
+    some = extract(streams=["motion"])
+    assert some.streams == ("motion",)
+    assert set(some.manifest["recipe"]["streams"]) == {"motion", "rhythm"}
+    key = some["routine_000"]["motion"].key
+    whole = extract()
+    assert set(whole["routine_000"]) == {"motion", "rhythm"}
+    assert whole["routine_000"]["motion"].key == key
+    assert key == FeatureStore(trained / "features")["routine_000"]["motion"].key
