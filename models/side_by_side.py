@@ -92,7 +92,8 @@ def _hired(runs: Sequence[SeedRun], count: int, threads: int) -> Iterator[list[_
         for _ in range(count):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, runs, threads), daemon=True)
-            process.start()
+            with _deaf_to_interrupts():
+                process.start()
             theirs.close()  # so that ours ends with the process
             workers.append(_Worker(process, ours))
         yield workers
@@ -101,6 +102,16 @@ def _hired(runs: Sequence[SeedRun], count: int, threads: int) -> Iterator[list[_
             worker.process.kill()
             worker.process.join()
             worker.ours.close()
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started here never hears of Ctrl-C, which reaches the parent as well: that one ends its workers."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _handed_out(left: Sequence[int], workers: Sequence[_Worker], tell: EpochsDone) -> Mapping[int, SeedResult]:
@@ -144,7 +155,6 @@ def _heard(worker: _Worker) -> SeedResult | tuple[int, int]:
 
 def _work(theirs: Connection, runs: Sequence[SeedRun], threads: int) -> None:
     """The life of a worker: trainings by number, until it is killed or its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends its workers
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     torch.set_num_threads(threads)
     while True:
