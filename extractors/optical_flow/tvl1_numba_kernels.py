@@ -270,10 +270,10 @@ def iterate(fields: Image, inside: Row, filled: int) -> float:
             constant[y], along_x[y], along_y[y], ux[y], uy[y], uy[y - 1], vx[y], vy[y], vy[y - 1], u[y], v[y], filled
         )
         if y > 1:
-            dual_step(u[y - 1], u[y], ux[y - 1], uy[y - 1], inside, ONE, filled)
-            dual_step(v[y - 1], v[y], vx[y - 1], vy[y - 1], inside, ONE, filled)
-    dual_step(u[last], u[last], ux[last], uy[last], inside, ZERO, filled)
-    dual_step(v[last], v[last], vx[last], vy[last], inside, ZERO, filled)
+            dual_step(u[y - 1], u[y], ux[y - 1], uy[y - 1], inside, filled)
+            dual_step(v[y - 1], v[y], vx[y - 1], vy[y - 1], inside, filled)
+    dual_step(u[last], u[last], ux[last], uy[last], inside, filled)
+    dual_step(v[last], v[last], vx[last], vy[last], inside, filled)
     return error
 
 
@@ -309,12 +309,13 @@ def primal_step(
 
 
 @compiled
-def dual_step(flow: Row, below: Row, dual_x: Row, dual_y: Row, inside: Row, below_inside: Scalar, filled: int) -> None:
-    """Ascent along the forward differences, scaled back by them; beyond the last column and row they are zero."""
+def dual_step(flow: Row, below: Row, dual_x: Row, dual_y: Row, inside: Row, filled: int) -> None:
+    """Ascent along the forward differences, scaled back by them. They are zero in the last column, by ``inside``,
+    and in the last row, whose ``below`` is itself."""
     for i in range(filled):
         x = LANES + i
         along_x = (flow[x + 1] - flow[x]) * inside[x]
-        along_y = (below[x] - flow[x]) * below_inside
+        along_y = below[x] - flow[x]
         shrink = ONE / (ONE + DUAL_STEP * np.sqrt(along_x * along_x + along_y * along_y))
         dual_x[x] = (dual_x[x] + DUAL_STEP * along_x) * shrink
         dual_y[x] = (dual_y[x] + DUAL_STEP * along_y) * shrink

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from arabesque.extractors.optical_flow.tvl1 import TVL1, Kernel, Mode, Variant, flow_function, tvl1
 from arabesque.extractors.optical_flow.tvl1_numba_kernels import compiled
-from arabesque.extractors.optical_flow.tvl1_pyramid import level_sizes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 """tvl1_NAME.npz: two gray frames of a real video and OpenCV 5's flow between them, with median and without."""
@@ -237,18 +236,6 @@ def test_defaults_follow_variant_and_mode() -> None:
     assert TVL1.model_validate(TVL1(mode="fast", variant="cuda").model_dump()) == TVL1(mode="fast", variant="cuda")
     with pytest.raises(ValueError, match=r'"cuda" has no median filter; leave median_px = 5 out'):
         TVL1(variant="cuda", median_px=5)
-
-
-@pytest.mark.parametrize(
-    ("size", "scales", "sizes"),
-    [
-        ((256, 341), 5, [(256, 341), (205, 273), (164, 218), (131, 174), (105, 139)]),
-        ((25, 40), 5, [(25, 40), (20, 32), (16, 26)]),
-        ((8, 200), 3, [(8, 200)]),
-    ],
-)
-def test_pyramid_ends_before_sides_under_16(size: tuple[int, int], scales: int, sizes: list[tuple[int, int]]) -> None:
-    assert level_sizes(size, scales) == sizes
 
 
 def test_compiles_where_no_cache_can_be_written() -> None:
