@@ -2,6 +2,8 @@
 
 methods.py       the table of methods and the union of their settings
 opencv.py        dense inverse search and Farnebäck, on CPU threads
+tvl1.py          TV-L1 as OpenCV computes it: its settings; tvl1_torch.py says the computation at length, tvl1_numba.py
+                 is for CPUs, tvl1_triton.py for CUDA
 raft.py          RAFT, every frame encoded once; raft_iterations.py is its recurrent part
 conventions.py   how published extractors clip, round and store flow
 """

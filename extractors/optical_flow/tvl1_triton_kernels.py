@@ -25,7 +25,11 @@ HALF_EVEN = tl.constexpr(1.5 * 2**23)
 VALUES_AT_ONCE = tl.constexpr(1024)
 
 
-@triton.jit
+launched = triton.jit(do_not_specialize=["pairs", "height", "width", "strips_across", "strips"])
+"""Compiled once for all sizes; 1 and multiples of 16 would be cases of their own."""
+
+
+@launched
 def linearise(
     images,
     following,
@@ -86,7 +90,7 @@ def cubic_weights(fraction, A: tl.constexpr):
     return first, second, third, 1 - first - second - third
 
 
-@triton.jit
+@launched
 def iterate(
     data,
     state,
@@ -200,7 +204,7 @@ def ascend(flow, below, dual_x, dual_y, right, has_right, has_below, active):
     return tl.where(active, new_x, dual_x), tl.where(active, new_y, dual_y)
 
 
-@triton.jit
+@launched
 def judge(
     errors, side, steps, left, iteration, done, bound, limit, strips, ITERATIONS: tl.constexpr, LAZY: tl.constexpr
 ):
@@ -239,7 +243,7 @@ def total(values, count):
     return result
 
 
-@triton.jit
+@launched
 def filter_median(state, side, done, pairs, height, width, SIDE_PX: tl.constexpr, PIXELS: tl.constexpr):
     """The flow of the pairs that are not done, of 3 × 3 or 5 × 5 neighbours, edges repeated; and the dual variables as
     they are, to the other state."""
