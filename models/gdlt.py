@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from ..manifests.streams import Record
-from .masked_layers import MaskedBatchNorm1d, MaskedSequential
+from .masked_layers import ConvOverTime, MaskedBatchNorm1d, MaskedSequential
 from .scoring import Judgement, SegmentBatch, only_stream
 
 
@@ -58,10 +58,10 @@ class Gdlt(nn.Module):
         self.margin = margin
         self.released = released
         self.in_proj = MaskedSequential(
-            nn.Conv1d(dims[self.stream], 2 * hidden_dim, 1),
+            ConvOverTime(dims[self.stream], 2 * hidden_dim, 1),
             MaskedBatchNorm1d(2 * hidden_dim),
             nn.ReLU(),
-            nn.Conv1d(2 * hidden_dim, hidden_dim, 1),
+            ConvOverTime(2 * hidden_dim, hidden_dim, 1),
             MaskedBatchNorm1d(hidden_dim),
         )
         self.transformer = Transformer(hidden_dim, num_heads, num_encoders, num_decoders, dropout)

@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from ..manifests.streams import Record
-from .masked_layers import HALF, WHOLE, MaskedBatchNorm1d, MaskedSequential, Pooling, zero_padding
+from .masked_layers import HALF, WHOLE, ConvOverTime, MaskedBatchNorm1d, MaskedSequential, Pooling, zero_padding
 from .scoring import Judgement, SegmentBatch, only_stream
 
 WIDTH = 256
@@ -38,10 +38,10 @@ class ModalityBranch(nn.Module):
         super().__init__()
         self.poolings = poolings
         self.embedding = MaskedSequential(
-            nn.Conv1d(dim, 512, 1),
+            ConvOverTime(dim, 512, 1),
             MaskedBatchNorm1d(512),
             nn.ReLU(),
-            nn.Conv1d(512, WIDTH, 1),
+            ConvOverTime(512, WIDTH, 1),
             MaskedBatchNorm1d(WIDTH),
             nn.ReLU(),
             nn.Dropout(0.3),
@@ -66,8 +66,7 @@ class ResidualBlock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.conv2 = (
-            MaskedSequential(nn.Conv1d(WIDTH, WIDTH, 3, padding=1), MaskedBatchNorm1d(WIDTH), nn.GELU())
-            for _ in range(2)
+            MaskedSequential(ConvOverTime(WIDTH, WIDTH, 3), MaskedBatchNorm1d(WIDTH), nn.GELU()) for _ in range(2)
         )
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Tensor:

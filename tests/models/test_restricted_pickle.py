@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from arabesque.manifests.errors import WeightsError
-from arabesque.models.masked_layers import MaskedBatchNorm1d, MaskedSequential
+from arabesque.models.masked_layers import ConvOverTime, MaskedBatchNorm1d, MaskedSequential
 from arabesque.models.pamfn_branch import ModalityBranch, PamfnBranch
 from arabesque.models.published_checkpoints import load_pamfn_branch, read_published
 from arabesque.models.restricted_pickle import read_pickled_network
@@ -47,8 +47,12 @@ def theirs() -> Iterator[type[nn.Module]]:
 
 def plain(module: nn.Module) -> nn.Module:
     """The same layers out of torch's own classes, as the authors' code has them."""
+    copy: nn.Module | None = None
     if isinstance(module, MaskedBatchNorm1d):
         copy = nn.BatchNorm1d(module.num_features)
+    if isinstance(module, ConvOverTime):
+        copy = nn.Conv1d(module.in_channels, module.out_channels, module.kernel_size[0])
+    if copy is not None:
         copy.load_state_dict(module.state_dict())
         return copy
     if isinstance(module, MaskedSequential | nn.Sequential):
