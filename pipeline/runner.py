@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +29,8 @@ from .work import Awaiting, SegmentFeature, Stream, VideoSettled
 Event = Outcome | SegmentFeature | VideoSettled | Awaiting
 """What a run tells of: each once it is in the writer's hands."""
 
+FAILURE_PATIENCE_S = 1.0
+"""How long a run whose stage has failed goes on without a sign of life."""
 STOP_TIMEOUT_S = 5.0
 """How long an interrupted run waits for a stage in the middle of its work before it leaves without it."""
 
@@ -64,9 +66,10 @@ def run_stages(
     reader = VideoReader(slots, streams, ledger, progress, shared)
     collector = Collector(provenance)
     recorder = Recorder(writer)
-    pipeline = _stages(videos, reader, collector, recorder, slots, device, concurrency, clock)
+    watch = FailureWatch(slots.close)
+    pipeline = _stages(videos, reader, collector, recorder, watch, device, concurrency, clock)
     try:
-        yield from pipeline.get_iterator()
+        yield from _items(pipeline, watch)
         pipeline.stop()
     except BaseException as error:
         recorder.stop()
@@ -88,7 +91,7 @@ def _stages(
     reader: VideoReader,
     collector: Collector,
     recorder: Recorder,
-    slots: SlotPool,
+    watch: FailureWatch,
     device: torch.device,
     concurrency: Concurrency,
     clock: StageClock,
@@ -109,7 +112,7 @@ def _stages(
         .build(
             num_threads=concurrency.decode + concurrency.preprocess + concurrency.prepare + 8,
             max_failures=0,  # a stage turns what a video does to it into outcomes; anything else must stop the run
-            task_hook_factory=lambda info: [*clock.hooks(info), FailureWatch(slots.close)],
+            task_hook_factory=lambda info: [*clock.hooks(info), watch],
         )
     )
 
@@ -141,10 +144,14 @@ class Recorder:
 
 
 class FailureWatch(TaskHook):
-    """Calls ``on_failure`` when a stage raises: one that waits for a window to be given back would wait for ever."""
+    """Calls ``on_failure`` when a stage raises: one that waits for a window to be given back would wait for ever.
+
+    One for all stages; `error` is what was raised first.
+    """
 
     def __init__(self, on_failure: Callable[[], None]) -> None:
         self._on_failure = on_failure
+        self.error: Exception | None = None
 
     @asynccontextmanager
     async def task_hook(self, input_item: Any = None) -> AsyncIterator[None]:
@@ -152,23 +159,35 @@ class FailureWatch(TaskHook):
             yield
         except StopAsyncIteration:  # how a stage that yields several items says that it has no more
             raise
-        except Exception:
+        except Exception as error:
+            self.error = self.error or error
             self._on_failure()
             raise
 
 
-def _root_cause(failure: BaseException) -> BaseException:
-    """What a stage raised first, out of the engine's groups and chains."""
+def _items(pipeline: Pipeline[Event], watch: FailureWatch) -> Iterator[Event]:
+    """What the stages give; what one of them raised, once nothing more comes.
+
+    The engine raises it, too, but not always: two stages that end at once may wait for each other (spdl-core 0.8.0).
+    """
+    items = pipeline.get_iterator(timeout=FAILURE_PATIENCE_S)
     while True:
+        try:
+            yield next(items)
+        except StopIteration:
+            return
+        except TimeoutError:
+            if watch.error is not None:
+                raise watch.error from None
+
+
+def _root_cause(failure: BaseException) -> BaseException:
+    """What a stage raised first, out of the engine's groups and chains; ours before what it explains."""
+    while not isinstance(failure, ArabesqueError):
         if isinstance(failure, BaseExceptionGroup):
-            failure = max(failure.exceptions, key=lambda error: isinstance(_deepest(error), ArabesqueError))
+            failure = max(failure.exceptions, key=lambda error: isinstance(_root_cause(error), ArabesqueError))
         elif failure.__cause__ is not None:
             failure = failure.__cause__
         else:
-            return failure
-
-
-def _deepest(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+            break
+    return failure

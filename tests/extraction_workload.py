@@ -1,7 +1,7 @@
 """Real `arabesque extract` runs, in forks of one process that has imported everything; see `obeying`.
 
     {"videos": PATH, "out": PATH, "runs": NUMBER, "arguments": […], "kill_at": disk call,
-     "kill_after_s": SECONDS, "kill_runs": NUMBER, "fail_from": [disk call, errno]}
+     "kill_after_s": SECONDS, "kill_runs": NUMBER, "fail_from": [write, errno], "max_age_s": SECONDS}
 
 Answers ``{"runs": [{"status", "calls", "computed", "said"}, …]}``: its exit status, −9 where it was killed; how many
 disk calls its store made, and how many segments it computed (null where it was killed); what it printed.
@@ -68,7 +68,7 @@ def _run(order: dict[str, Any], counts: Path) -> NoReturn:
 
     numbers, FrameNumbers._numbers = FrameNumbers._numbers, counted
     sharing.POLL_S = 0.05
-    StoreWriter.__init__.__kwdefaults__["max_age_s"] = 0.1  # so that a short run, too, has rows to lose
+    StoreWriter.__init__.__kwdefaults__["max_age_s"] = order.get("max_age_s", 0.1)  # a short run, too, has rows to lose
     sys.argv = ["arabesque", "extract", order["videos"], "--out", order["out"], "--recipe", order["recipe"]]
     sys.argv += ["--threads", "1", "--decode-workers", "1", *order.get("arguments", [])]
     leave: Any = 1

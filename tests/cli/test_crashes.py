@@ -176,9 +176,9 @@ def test_killed_a_thousand_times(order, videos, whole, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def num_writes(order, videos, whole, tmp_path_factory) -> int:
-    """How often an uninterrupted run writes to a file of its store."""
-    never = [10**9, errno.ENOSPC]
-    return run(order, videos, tmp_path_factory.mktemp("counted") / "out", fail_from=never)["calls"]
+    """How often an uninterrupted run writes to a file of its store, where nothing is written for its age."""
+    out, never = tmp_path_factory.mktemp("counted") / "out", [10**9, errno.ENOSPC]
+    return run(order, videos, out, fail_from=never, max_age_s=1000)["calls"]
 
 
 FULL = "the disk is full; make room and run the same command again"
@@ -199,7 +199,7 @@ def test_a_disk_that_fails_damages_nothing_and_the_run_goes_on_once_it_is_mended
     order, videos, whole, num_writes, tmp_path, share, code, way_out
 ):
     out = tmp_path / "out"
-    end = run(order, videos, out, fail_from=[int(share * num_writes), code])
+    end = run(order, videos, out, fail_from=[int(share * num_writes), code], max_age_s=1000)
     assert end["status"] == 1, end["said"]
     assert way_out in end["said"]
     assert "Traceback" not in end["said"]

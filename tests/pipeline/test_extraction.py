@@ -261,7 +261,7 @@ def test_a_run_that_fails_says_why_and_does_not_hang(videos, tmp_path, monkeypat
         write_clip(videos / f"{index}.mp4", Clip(num_frames=200))
 
     def full(*_):
-        raise StoreError("out: no space left on device; make room and run again")
+        raise StoreError("out: no space left on device; make room and run again") from OSError("ENOSPC")
 
     monkeypatch.setattr(StoreWriter, "add_progress", full)
     # windows of one frame: when the stages stop, some are under way and never released
