@@ -20,6 +20,9 @@ class Stuck:
     def get_iterator(self, timeout: float) -> Iterator[str]:
         return self
 
+    def __iter__(self) -> Iterator[str]:
+        return self
+
     def __next__(self) -> str:
         self._num_reads += 1
         if self._num_reads == 1:
