@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -139,7 +140,10 @@ GOOD = {
 
 
 def torment(tmp_path: Path, how_many: int) -> Counter[str]:
-    """Mutations of good files, all in one run: how they ended."""
+    """Mutations of good files, all in one run: how their pictures ended, and how many are done though not as they were.
+
+    H.264 has no checksum: some changes make another valid stream.
+    """
     chance = random.Random(5)
     videos, good = tmp_path / "videos", tmp_path / "good"
     for folder in (videos, good):
@@ -158,7 +162,12 @@ def torment(tmp_path: Path, how_many: int) -> Counter[str]:
         assert end.kind == "done" or end.reason
         if end.kind in ("done", "partial"):
             assert np.isfinite(store[name][stream].values).all()
-    return Counter(end.kind for (_, stream), end in ends.items() if stream == "numbers")
+    kinds = Counter(end.kind for (_, stream), end in ends.items() if stream == "numbers")
+    done = [name for (name, stream), end in ends.items() if (stream, end.kind) == ("numbers", "done")]
+    kinds["passed for whole"] = sum(
+        store[name]["numbers"].values.ravel().tolist() != list(range(NUM_FRAMES)) for name in done
+    )
+    return kinds
 
 
 def test_mutations_of_good_files_come_to_an_end(tmp_path):
@@ -170,7 +179,7 @@ def test_mutations_of_good_files_come_to_an_end(tmp_path):
 def test_a_thousand_mutations_of_good_files_come_to_an_end(tmp_path, capsys):
     kinds = torment(tmp_path, 1000)
     with capsys.disabled():
-        print(f"\n1000 mutated files: {dict(kinds)}; no run stopped")
+        print(f"\n{time.strftime('%Y-%m-%d')}: 1000 mutated files: {dict(kinds)}; no run stopped, no decoder hung")
 
 
 @pytest.mark.slow
