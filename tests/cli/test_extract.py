@@ -15,7 +15,7 @@ import pandas
 import pytest
 import tomli_w
 from clips import Clip, write_clip
-from stored_rows import stored_rows
+from store_contents import stored_rows
 
 from arabesque.cli import main
 from arabesque.extractors.table import resolved_recipe
@@ -166,7 +166,7 @@ def test_an_interrupted_run_ends_in_seconds_and_keeps_what_is_finished(tmp_path,
     began = time.monotonic()
     _, stderr = process.communicate(timeout=60)
     assert time.monotonic() - began < 20
-    assert process.returncode == status
+    assert process.returncode == status, stderr
     assert "the same command goes on from there" in stderr
     assert "Traceback" not in stderr
     assert arabesque("extract", tmp_path / "videos", "--recipe", "starter", "--out", tmp_path / "out").returncode == 0
