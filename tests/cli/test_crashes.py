@@ -1,6 +1,6 @@
 """Real runs that are killed, or whose disk fails, end as an uninterrupted one does once they are let go on.
 
-Fast form: some thirty kills here, and some seventy of the store alone in ``test_compaction.py``; slow: a thousand here.
+Fast form: some thirty kills here, and some seventy of the store alone in ``pipeline/store/test_compaction.py``; slow: a thousand here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from clips import Clip, write_clip
 from obeying import obeying
-from stored_rows import stored_rows
+from store_contents import stored_rows
 
 from arabesque.pipeline.store.manifest import MANIFEST
 from arabesque.pipeline.store.reader import FeatureStore

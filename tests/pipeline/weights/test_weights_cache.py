@@ -26,7 +26,7 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 GIT_BLOB = hashlib.sha1(b"blob %d\0" % len(BODY) + BODY).hexdigest()
 OTHER = b"PK\x03\x04" + os.urandom(100_000)
 OTHER_SHA256 = hashlib.sha256(OTHER).hexdigest()
-WEIGHTS_OF_PEOPLE = Path(__file__).parents[3] / "shared" / "weights"
+WEIGHTS_OF_PEOPLE = Path(__file__).parents[4] / "shared" / "weights"
 
 Build = Callable[..., WeightsCache]
 

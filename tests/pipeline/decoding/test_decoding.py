@@ -15,7 +15,7 @@ from arabesque.manifests.errors import ArabesqueError
 from arabesque.pipeline.decoding.decoders import BACKENDS, Decoder, IndexMismatch, build_decoder, check_backend
 from arabesque.pipeline.records import Probe
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "videos"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "videos"
 
 
 @pytest.fixture(params=sorted(BACKENDS))
