@@ -1,6 +1,6 @@
 """Real runs that are killed, or whose disk fails, end as an uninterrupted one does once they are let go on.
 
-Fast form: some thirty kills here, and some seventy of the store alone (``pipeline/store/test_compaction.py``); slow: a thousand.
+Fast form: some thirty kills here, and some seventy of the store alone in `test_compaction.py`; slow: a thousand here.
 """
 
 from __future__ import annotations
