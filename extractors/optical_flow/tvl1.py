@@ -28,8 +28,8 @@ class TVL1(Record):
     ``variant``: whose arithmetic. ``opencv5``; ``opencv4``, which warps at positions rounded to 1/32 px; ``cuda``,
     what denseflow calls: no median, another cubic, and now and then a later stop.
 
-    ``mode``: ``fast`` has other defaults, two warps and one outer iteration: half the time for .01 px (a dancer before
-    a still camera) to .04 px (a camera that follows a skater) of mean difference from ``exact``.
+    ``mode``: ``fast`` has other defaults, two warps and one outer iteration: half the time for a mean difference from
+    ``exact`` of .01 px (a dancer before a still camera), .04 px (a camera that follows a skater) to .14 px (fast sport).
     """
 
     method: Literal["tvl1"] = "tvl1"
