@@ -29,7 +29,7 @@ class TVL1(Record):
     what denseflow calls: no median, another cubic, and now and then a later stop.
 
     ``mode``: ``fast`` has other defaults, two warps and one outer iteration: half the time for a mean difference from
-    ``exact`` of .01 px (a dancer before a still camera), .04 px (a camera that follows a skater) to .14 px (fast sport).
+    ``exact`` of .01 px (a dancer before a still camera), .04 px (a camera that follows a skater), .14 px (fast sport).
     """
 
     method: Literal["tvl1"] = "tvl1"
