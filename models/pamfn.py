@@ -17,7 +17,7 @@ from .pamfn_fusion import FusionStage, Level, stack_masks
 from .scoring import Judgement, SegmentBatch
 
 
-class PamfnSettings(Record):
+class FusionSettings(Record):
     """The released configurations are in `PUBLISHED`; these defaults are its ``rg-feats2``, the paper's 18.06 M."""
 
     num_nets: PositiveInt = 6
@@ -30,6 +30,9 @@ class PamfnSettings(Record):
     ordering: Ordering = "ranked"
     frozen: tuple[str, ...] = ()
     stochastic: bool = False
+
+
+class PamfnSettings(FusionSettings):
     released: bool = False
 
 

@@ -9,31 +9,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from ..manifests.streams import Record
-from .fusion_policy import Ordering
 from .masked_layers import NONE
 from .masking import masked_mean
-from .pamfn import Pamfn
+from .pamfn import FusionSettings, Pamfn
 from .pamfn_branch import Poolings
 from .scoring import Judgement, SegmentBatch
-
-
-class PamfnHighlightsSettings(Record):
-    """As PAMFN's."""
-
-    num_nets: PositiveInt = 6
-    ms_heads: PositiveInt = 4
-    cm_heads: PositiveInt = 2
-    fc_ratio: PositiveInt = 1
-    fc_dropout: NonNegativeFloat = 0.3
-    feature_dropout: NonNegativeFloat = 0.3
-    branch_dropout: NonNegativeFloat = 0.3
-    ordering: Ordering = "ranked"
-    frozen: tuple[str, ...] = ()
-    stochastic: bool = False
 
 
 class PamfnHighlights(Pamfn):
@@ -43,7 +26,7 @@ class PamfnHighlights(Pamfn):
     segment's importance its share of that.
     """
 
-    Settings: ClassVar[type[Record]] = PamfnHighlightsSettings
+    Settings: ClassVar[type[Record]] = FusionSettings
     poolings: ClassVar[Poolings] = (NONE, NONE, NONE)
 
     def highlights(self, batch: SegmentBatch) -> tuple[Tensor, Tensor]:
