@@ -7,26 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import beep_times
-from decoding_checks import MPEG4, VP9, Writer, build
+from decoding_checks import MPEG4, VP9
 
-from arabesque.pipeline.decoding.decoders import BACKENDS, Decoder, SoundBroken
+from arabesque.pipeline.decoding.decoders import Decoder, SoundBroken
 from arabesque.pipeline.records import Probe
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-def decoder(request) -> Decoder:
-    return build(request.param)
-
-
-@pytest.fixture(scope="module")
-def pyav() -> Decoder:
-    return build("pyav")
-
-
-@pytest.fixture
-def write(tmp_path) -> Writer:
-    return Writer(tmp_path)
-
 
 BEEPS = [0.3, 1.1, 1.6]
 

@@ -8,20 +8,10 @@ import random
 import av
 import numpy as np
 import pytest
-from decoding_checks import MPEG4, VP9, Writer, build, deliver
+from decoding_checks import MPEG4, VP9, build, deliver
 
 from arabesque.manifests.errors import DecodeError
-from arabesque.pipeline.decoding.decoders import BACKENDS, Decoder
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-def decoder(request) -> Decoder:
-    return build(request.param)
-
-
-@pytest.fixture
-def write(tmp_path) -> Writer:
-    return Writer(tmp_path)
+from arabesque.pipeline.decoding.decoders import BACKENDS
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.5, 0.9])

@@ -9,28 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import Clip, number_of, set_edit_list, write_cut_transport_stream, write_size_change
-from decoding_checks import MPEG4, VP9, Writer, build, deliver
+from decoding_checks import MPEG4, VP9, build, deliver
 
 from arabesque.manifests.errors import ArabesqueError
-from arabesque.pipeline.decoding.decoders import BACKENDS, Decoder, IndexMismatch, build_decoder, check_backend
+from arabesque.pipeline.decoding.decoders import IndexMismatch, build_decoder, check_backend
 from arabesque.pipeline.records import Probe
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "videos"
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-def decoder(request) -> Decoder:
-    return build(request.param)
-
-
-@pytest.fixture(scope="module")
-def pyav() -> Decoder:
-    return build("pyav")
-
-
-@pytest.fixture
-def write(tmp_path) -> Writer:
-    return Writer(tmp_path)
 
 
 GOOD = {
