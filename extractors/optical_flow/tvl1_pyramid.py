@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -74,6 +74,21 @@ def grow(flow: Tensor, height: int, width: int, pixel_centres: bool) -> Tensor:
         growing_taps(*sides, pixel_centres) for sides in zip(flow.shape[-2:], (height, width), strict=True)
     )
     return resize(flow, rows, columns) / SCALE_STEP
+
+
+def coarse_to_fine(gray: Tensor, scales: int, pixel_centres: bool, solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Flow of consecutive frames ``uint8 [time, h, w]``, from zero on the coarsest level up to ``[time - 1, 2, h, w]``.
+
+    ``solve(images, flow)`` improves the flow ``[time - 1, 2, h, w]`` on one level's images ``[time, h, w]``.
+    """
+    levels = pyramid(gray.float(), scales, pixel_centres)
+    flow = gray.new_zeros((len(gray) - 1, 2, *levels[-1].shape[-2:]), dtype=torch.float32)
+    for images in reversed(levels):
+        height, width = images.shape[-2:]
+        if flow.shape[-2:] != (height, width):
+            flow = grow(flow, height, width, pixel_centres)
+        flow = solve(images, flow)
+    return flow
 
 
 def with_gradients(images: Tensor) -> Tensor:

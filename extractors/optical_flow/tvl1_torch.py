@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .tvl1 import ARITHMETIC, LAMBDA, TAU, THETA, TVL1, Arithmetic
-from .tvl1_pyramid import grow, pyramid, with_gradients
+from .tvl1_pyramid import coarse_to_fine, with_gradients
 
 MARGIN_PX = 4
 """A cubic kernel clamped to this margin sees nothing of the image, as one beyond it would."""
@@ -20,14 +20,11 @@ ITERATIONS_PER_LOOK = 10
 def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
     """``uint8 [time, h, w]`` to ``float32 [time - 1, 2, h, w]``."""
     arithmetic = ARITHMETIC[settings.variant]
-    levels = pyramid(gray.float(), settings.scales, arithmetic.pixel_centres)
-    flow = gray.new_zeros((len(gray) - 1, 2, *levels[-1].shape[-2:]), dtype=torch.float32)
-    for images in reversed(levels):
-        height, width = images.shape[-2:]
-        if flow.shape[-2:] != (height, width):
-            flow = grow(flow, height, width, arithmetic.pixel_centres)
-        flow = _solve_level(images, flow, settings, arithmetic)
-    return flow
+
+    def solve(images: Tensor, flow: Tensor) -> Tensor:
+        return _solve_level(images, flow, settings, arithmetic)
+
+    return coarse_to_fine(gray, settings.scales, arithmetic.pixel_centres, solve)
 
 
 def _solve_level(images: Tensor, flow: Tensor, settings: TVL1, arithmetic: Arithmetic) -> Tensor:

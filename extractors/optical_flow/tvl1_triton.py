@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .tvl1 import ARITHMETIC, TVL1, Arithmetic
-from .tvl1_pyramid import grow, pyramid, with_gradients
+from .tvl1_pyramid import coarse_to_fine, with_gradients
 from .tvl1_triton_kernels import filter_median, iterate, judge, linearise
 
 PAIRS_AT_ONCE = 256
@@ -34,14 +34,11 @@ def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
 
 def _flow_of_batch(gray: Tensor, settings: TVL1) -> Tensor:
     arithmetic = ARITHMETIC[settings.variant]
-    levels = pyramid(gray.float(), settings.scales, arithmetic.pixel_centres)
-    flow = gray.new_zeros((len(gray) - 1, 2, *levels[-1].shape[-2:]), dtype=torch.float32)
-    for images in reversed(levels):
-        height, width = images.shape[-2:]
-        if flow.shape[-2:] != (height, width):
-            flow = grow(flow, height, width, arithmetic.pixel_centres)
-        flow = _Level(images, flow, settings, arithmetic).solve()
-    return flow
+
+    def solve(images: Tensor, flow: Tensor) -> Tensor:
+        return _Level(images, flow, settings, arithmetic).solve()
+
+    return coarse_to_fine(gray, settings.scales, arithmetic.pixel_centres, solve)
 
 
 class _Level:
