@@ -22,9 +22,8 @@ types:
 package:
 	$(RUN) python tests/packaging/check_distribution.py
 
-# newest releases of everything, pinned by hash, without addresses
+# newest releases of everything, pinned by hash, without addresses; users get the versions that the tests run with
+COMPILE := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 lock:
-	$(RUN) uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	    --python-version 3.11 pyproject.toml -o requirements.lock
-	$(RUN) uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	    --python-version 3.11 --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(RUN) $(COMPILE) --upgrade --group dev --extra ray --extra s3 pyproject.toml -o requirements-dev.lock
+	$(RUN) $(COMPILE) --upgrade -c requirements-dev.lock pyproject.toml -o requirements.lock
