@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..extractors.checkpoints import Weights
-from ..extractors.table import build, extractor_class, resolved_recipe
+from ..extractors.table import extractor_class, resolved_recipe
 from ..manifests.errors import ManifestError, WeightsError
 from ..manifests.recipes import Recipe
 from ..manifests.streams import StreamSpec
@@ -26,16 +24,16 @@ from .inputs import Inputs, find_videos
 from .keys import settings_digest
 from .ledger import Ledger, read_ledger
 from .records import Outcome, VideoFile, one_line
-from .runner import Concurrency, Event, run_stages
+from .runner import Event
 from .sharing import SharedWork
 from .stage_clock import StageClock
 from .store.compaction import compact, set_aside_stale
 from .store.manifest import MANIFEST, read_manifest, strangers, write_manifest
 from .store.news import OutcomeNews
-from .store.progress_journal import read_progress
 from .store.writer import StoreWriter
 from .weights.cache import resolve_weights
-from .work import Stream, VideoSettled
+from .work import Stream
+from .worker import Job, Worker, build_streams, made_with, weight_digests
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,10 @@ class Extraction:
         self.inputs = _inputs(self._roots)
         self.recipe = resolved_recipe(recipe)
         self.streams = {name: self.recipe.streams[name] for name in streams or self.recipe.streams}
+        self._chosen_weights = weights
         self.weights = _weights(recipe.name, self.streams, weights)
         self.settings_digests = {
-            name: settings_digest(spec, _digests(self.weights[name]), extractor_class(spec.extractor).version)
+            name: settings_digest(spec, weight_digests(self.weights[name]), extractor_class(spec.extractor).version)
             for name, spec in self.streams.items()
         }
         _refuse_other_recipe(out, self.recipe)
@@ -99,7 +98,7 @@ class Extraction:
             name: {
                 "settings_digest": self.settings_digests[name],
                 "extractor_version": extractor_class(spec.extractor).version,
-                "weights": _digests(self.weights[name]),
+                "weights": weight_digests(self.weights[name]),
             }
             for name, spec in self.streams.items()
         }
@@ -113,65 +112,27 @@ class Extraction:
                 writer.add_outcome(outcome)
                 yield outcome
             if self.pending:
-                shared = SharedWork(self.out, writer, self.ledger, self._news, self.settings_digests)
-                slots = stack.enter_context(SlotPool(self.options.num_decoders, self.options.decoder))
-                events = self._rounds(streams, slots, writer, shared)
+                events = self._work(stack, streams, writer)
                 budget = self.options.max_failures
                 yield from events if budget is None else within(budget, len(self.pending), events)
         compact(self.out, writer.writer_id)
 
-    def _rounds(
-        self, streams: list[Stream], slots: SlotPool, writer: StoreWriter, shared: SharedWork
-    ) -> Generator[Event, None, None]:
-        """First what no other run has in hand, then what the others left behind."""
-        todo = self.pending
-        while todo:
-            with closing(self._round(todo, streams, slots, writer, shared)) as events:
-                for event in events:
-                    if isinstance(event, VideoSettled):
-                        shared.settle(event.video_id)
-                    yield event
-            todo = []
-            for item in shared.left():
-                if isinstance(item, VideoFile):
-                    todo.append(item)
-                else:
-                    yield item
+    def _work(self, stack: ExitStack, streams: list[Stream], writer: StoreWriter) -> Generator[Event, None, None]:
+        shared = SharedWork(self.out, writer, self.ledger, self._news, self.settings_digests)
+        slots = stack.enter_context(SlotPool(self.options.num_decoders, self.options.decoder))
+        worker = Worker(
+            self.job, streams, slots=slots, writer=writer, ledger=self.ledger, shared=shared, clock=self.clock
+        )
+        return worker.carry_out(self.pending)
 
-    def _round(
-        self,
-        videos: Sequence[VideoFile],
-        streams: list[Stream],
-        slots: SlotPool,
-        writer: StoreWriter,
-        shared: SharedWork,
-    ) -> Generator[Event, None, None]:
-        threads = self.options.num_cpu_threads
-        return run_stages(
-            videos,
-            streams,
-            slots=slots,
-            writer=writer,
-            ledger=self.ledger,
-            progress=read_progress(self.out),
-            shared=shared,
-            provenance=self._made_with() | {"device": _device_name(self.options.device)},
-            device=self.options.device,
-            concurrency=Concurrency(self.options.num_decoders, preprocess=1, prepare=threads),
-            clock=self.clock,
+    @property
+    def job(self) -> Job:
+        return Job(
+            self.out, self.recipe, tuple(self.streams), self._chosen_weights, self.settings_digests, self.options
         )
 
     def _build_streams(self) -> list[Stream]:
-        return [
-            Stream(
-                name=name,
-                spec=spec,
-                extractor=build(spec, self.weights[name], self.options.device),
-                settings_digest=self.settings_digests[name],
-                weight_digests=_digests(self.weights[name]),
-            )
-            for name, spec in self.streams.items()
-        ]
+        return build_streams(self.streams, self.weights, self.settings_digests, self.options.device)
 
     def _clashes(self) -> Iterator[Outcome]:
         for video_id, paths in self.inputs.clashes.items():
@@ -197,7 +158,7 @@ class Extraction:
                 "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
                 "streams": known | described,
                 "inputs": {"folder": self._folder(), "videos": len(self.inputs.videos)},
-                "made_with": self._made_with(),
+                "made_with": made_with(self.options.decoder),
             },
         )
         if not earlier:  # new, or it lost its manifest and nobody knows what its rows are of
@@ -207,14 +168,6 @@ class Extraction:
     def _folder(self) -> str:
         """Where the videos come from; nothing where that is several places."""
         return str(self._roots[0].resolve()) if len(self._roots) == 1 else ""
-
-    def _made_with(self) -> dict[str, str]:
-        packages = ("arabesque", "torch", "torchvision", "numpy", "av")
-        return {name: version(name) for name in packages} | {
-            "python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}",
-            "decoder": self.options.decoder,
-        }
 
 
 def _weights(recipe: str, streams: Mapping[str, StreamSpec], override: str | None) -> dict[str, dict[str, Weights]]:
@@ -249,11 +202,3 @@ def _refuse_other_recipe(out: Path, recipe: Recipe) -> None:
         raise ManifestError(
             f"{out}: holds features of recipe {made_by!r}, not {recipe.name!r}; give --out another folder"
         )
-
-
-def _digests(weights: Mapping[str, Weights]) -> dict[str, str]:
-    return {role: source.digest for role, source in weights.items()}
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"

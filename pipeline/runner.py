@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,7 +45,7 @@ class Concurrency:
 
 
 def run_stages(
-    videos: Sequence[VideoFile],
+    videos: Iterable[VideoFile],
     streams: Sequence[Stream],
     *,
     slots: SlotPool,
@@ -87,7 +87,7 @@ def run_stages(
 
 
 def _stages(
-    videos: Sequence[VideoFile],
+    videos: Iterable[VideoFile],
     reader: VideoReader,
     collector: Collector,
     recorder: Recorder,

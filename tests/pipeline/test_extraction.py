@@ -14,7 +14,7 @@ from known_extractors import RECIPE, SEGMENT, known_extractors
 
 from arabesque.manifests.errors import ManifestError, StoreError, WeightsError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline import extraction
+from arabesque.pipeline import extraction, worker
 from arabesque.pipeline.decoding import slots
 from arabesque.pipeline.decoding.slots import SlotSettings
 from arabesque.pipeline.extraction import Extraction
@@ -87,7 +87,7 @@ def test_a_second_run_opens_nothing(videos, tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("a settled video was opened")
 
-    monkeypatch.setattr(extraction, "run_stages", refuse)
+    monkeypatch.setattr(worker, "run_stages", refuse)
     events, _ = run(videos, tmp_path / "out")
     assert events == []
     assert sorted((tmp_path / "out").rglob("*.parquet")) == shards
