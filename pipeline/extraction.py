@@ -24,7 +24,7 @@ from .inputs import Inputs, find_videos
 from .keys import settings_digest
 from .ledger import Ledger, read_ledger
 from .records import Outcome, VideoFile, one_line
-from .runner import Event
+from .runner import Concurrency, Event
 from .sharing import SharedWork
 from .stage_clock import StageClock
 from .store.compaction import compact, set_aside_stale
@@ -48,6 +48,10 @@ class RunOptions:
     float16: bool = False
     max_failures: FailureBudget | None = None
     """Ends the run once more videos fail than this; None: never."""
+
+    @property
+    def concurrency(self) -> Concurrency:
+        return Concurrency(self.num_decoders, preprocess=1, prepare=self.num_cpu_threads)
 
 
 class Extraction:

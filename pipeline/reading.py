@@ -19,6 +19,7 @@ from .ledger import Ledger
 from .planning import Progress, plan_video
 from .records import Outcome, Probe, VideoFile, VideoRecord
 from .sharing import SharedWork
+from .stage_clock import StageClock
 from .work import Stream, VideoEnd, VideoPlan, VideoSettled
 
 END_TOLERANCE_FRAMES = 1.5
@@ -37,13 +38,20 @@ class VideoReader:
     """Called with one file at a time, from as many threads as there are slots."""
 
     def __init__(
-        self, slots: SlotPool, streams: Sequence[Stream], ledger: Ledger, progress: Progress, shared: SharedWork
+        self,
+        slots: SlotPool,
+        streams: Sequence[Stream],
+        ledger: Ledger,
+        progress: Progress,
+        shared: SharedWork,
+        clock: StageClock,
     ) -> None:
         self._shared = shared
         self._slots = slots
         self._streams = streams
         self._ledger = ledger
         self._progress = progress
+        self._clock = clock
 
     def __call__(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd | VideoSettled]:
         """Outcomes that need no decoding, then windows in their order, then the end. Never raises for a bad file.
@@ -65,7 +73,8 @@ class VideoReader:
 
     def _read(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
         try:
-            identity = self._identify(file)
+            with self._clock.busy("decode"):
+                identity = self._identify(file)
         except OSError as error:
             reason = f"{file.path}: cannot be read ({error.strerror or error}); check the path and its permissions"
             yield from self._failures(file, reason)
@@ -86,7 +95,8 @@ class VideoReader:
         with self._slots.slot() as slot:
             for thorough in (False, True):
                 try:
-                    probe = slot.probe(file.path, thorough=thorough)
+                    with self._clock.busy("decode"):
+                        probe = slot.probe(file.path, thorough=thorough)
                 except DecodeError as error:
                     yield from self._undecodable(file, owed, identity, error)
                     return
@@ -103,7 +113,7 @@ class VideoReader:
         plan, outcomes = plan_video(video, owed, self._progress)
         yield from (_blame_the_cut(outcome, video.probe) for outcome in outcomes)
         if plan.streams:
-            yield from _decode(slot, plan, last_try=last_try)
+            yield from _decode(slot, plan, self._clock, last_try=last_try)
 
     def _identify(self, file: VideoFile) -> _Identity:
         """Reads the file only where an earlier run did not."""
@@ -147,7 +157,9 @@ def cut_short(probe: Probe) -> str:
     )
 
 
-def _decode(slot: DecodeSlot, plan: VideoPlan, *, last_try: bool) -> Iterator[DecodedWindow | VideoEnd]:
+def _decode(
+    slot: DecodeSlot, plan: VideoPlan, clock: StageClock, *, last_try: bool
+) -> Iterator[DecodedWindow | VideoEnd]:
     """Windows and the end; raises `IndexMismatch`, the plan abandoned, unless this is the last try."""
     began, delivered = time.perf_counter(), 0
     end = VideoEnd(plan, frames_delivered=0, decode_s=0.0, broke=cut_short(plan.video.probe))
@@ -155,6 +167,7 @@ def _decode(slot: DecodeSlot, plan: VideoPlan, *, last_try: bool) -> Iterator[De
         for window in slot.decode(plan.video.path, plan.video.probe, plan.wanted, audio_until_s=plan.audio_until_s):
             if len(window.indices):
                 delivered = int(window.indices[-1]) + 1
+            clock.add("decode", window.decode_s)
             yield DecodedWindow(plan, window)
     except SoundBroken as error:
         end = replace(end, sound_broke=str(error))

@@ -1,4 +1,4 @@
-"""A run, stage by stage. Read this page first: every other file of the room is one line of `_stages`."""
+"""A run, stage by stage. Read this page first: every other file of the room is one line of `stages_of`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure, TaskHook
+from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure, StageInfo, TaskHook
+from spdl.pipeline.defs import Aggregator
 
 from ..manifests.errors import ArabesqueError
 from .assembling import Assembler
@@ -44,6 +45,16 @@ class Concurrency:
     prepare: int
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A line of `stages_of`: what is called with each item, and by how many threads at once."""
+
+    name: str
+    call: Callable[[Any], Any] | Aggregator
+    concurrency: int = 1
+    keeps_order: bool = False
+
+
 def run_stages(
     videos: Iterable[VideoFile],
     streams: Sequence[Stream],
@@ -63,11 +74,12 @@ def run_stages(
     Raises `ArabesqueError` where the run itself fails; what is finished by then is in the writer's hands.
     """
     share_arenas()
-    reader = VideoReader(slots, streams, ledger, progress, shared)
+    reader = VideoReader(slots, streams, ledger, progress, shared, clock)
     collector = Collector(provenance)
     recorder = Recorder(writer)
     watch = FailureWatch(slots.close)
-    pipeline = _stages(videos, reader, collector, recorder, watch, device, concurrency, clock)
+    stages = stages_of(reader, collector, recorder, device, concurrency)
+    pipeline = connect(videos, stages, lambda info: [*clock.hooks(info), watch])
     try:
         yield from _items(pipeline, watch)
         pipeline.stop()
@@ -86,34 +98,38 @@ def run_stages(
         raise ArabesqueError(f"the run lost track of {', '.join(collector.unsettled)}; run again to finish them")
 
 
-def _stages(
-    videos: Iterable[VideoFile],
-    reader: VideoReader,
-    collector: Collector,
-    recorder: Recorder,
-    watch: FailureWatch,
-    device: torch.device,
-    concurrency: Concurrency,
-    clock: StageClock,
-) -> Pipeline[Event]:
-    return (
-        PipelineBuilder()
-        .add_source(videos)
-        .pipe(reader, name="decode", concurrency=concurrency.decode)
-        .pipe(Transfer(device), name="transfer")
-        .pipe(preprocess, name="preprocess", concurrency=concurrency.preprocess, output_order="input")
-        .pipe(Assembler(), name="assemble")
-        .pipe(prepare, name="prepare", concurrency=concurrency.prepare)
-        .aggregate(Batcher())
-        .pipe(forward, name="network")
-        .pipe(collector, name="collect")
-        .pipe(recorder, name="write")
-        .add_sink(buffer_size=64)
-        .build(
-            num_threads=concurrency.decode + concurrency.preprocess + concurrency.prepare + 8,
-            max_failures=0,  # a stage turns what a video does to it into outcomes; anything else must stop the run
-            task_hook_factory=lambda info: [*clock.hooks(info), watch],
-        )
+def stages_of(
+    reader: VideoReader, collector: Collector, recorder: Recorder, device: torch.device, concurrency: Concurrency
+) -> list[Stage]:
+    """All stages of a run, in their order. Some keep what is on its way: make them anew for every run."""
+    return [
+        Stage("decode", reader, concurrency.decode),
+        Stage("transfer", Transfer(device)),
+        Stage("preprocess", preprocess, concurrency.preprocess, keeps_order=True),
+        Stage("assemble", Assembler()),
+        Stage("prepare", prepare, concurrency.prepare),
+        Stage("batch", Batcher()),
+        Stage("network", forward),
+        Stage("collect", collector),
+        Stage("write", recorder),
+    ]
+
+
+def connect(
+    source: Iterable[Any], stages: Sequence[Stage], hooks: Callable[[StageInfo], list[TaskHook]]
+) -> Pipeline[Any]:
+    """The engine's pipeline of these stages; what the last one gives comes out of it, in bounded queues all the way."""
+    builder = PipelineBuilder().add_source(source)
+    for stage in stages:
+        if isinstance(stage.call, Aggregator):
+            builder.aggregate(stage.call)
+        else:
+            order = "input" if stage.keeps_order else "completion"
+            builder.pipe(stage.call, name=stage.name, concurrency=stage.concurrency, output_order=order)
+    return builder.add_sink(buffer_size=64).build(
+        num_threads=sum(stage.concurrency for stage in stages) + 2,
+        max_failures=0,  # a stage turns what a video does to it into outcomes; anything else must stop the run
+        task_hook_factory=hooks,
     )
 
 

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from spdl.pipeline import StageInfo, TaskHook
 
+SELF_TIMED = frozenset({"decode"})
+"""Stages that wait for others while a task of theirs goes on; only they know when they were busy."""
+
 
 class StageClock:
-    """Busy seconds and finished tasks by stage name; one for a run. Its `hooks` go to the engine."""
+    """Busy seconds and finished tasks by stage name; one for a run. Its `hooks` go to the engine.
+
+    A stage of `SELF_TIMED` is given the clock and tells it what it did itself.
+    """
 
     def __init__(self) -> None:
         self.busy_s: defaultdict[str, float] = defaultdict(float)
         self.tasks: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, stage: str, busy_s: float) -> None:
+        """From whatever thread."""
+        with self._lock:
+            self.busy_s[stage] += busy_s
+
+    @contextmanager
+    def busy(self, stage: str) -> Iterator[None]:
+        """Counts the time that the block takes."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - began)
 
     def hooks(self, info: StageInfo) -> list[TaskHook]:
         name = "batch" if info.stage_name.startswith("aggregate") else info.stage_name  # aggregators cannot be named
@@ -39,5 +61,6 @@ class _StageHook(TaskHook):
         try:
             yield
         finally:
-            self._clock.busy_s[self._stage] += time.perf_counter() - began
+            if self._stage not in SELF_TIMED:
+                self._clock.add(self._stage, time.perf_counter() - began)
             self._clock.tasks[self._stage] += 1

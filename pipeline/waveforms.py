@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-import soxr
 import torch
 from numpy.typing import NDArray
 
@@ -114,4 +113,6 @@ def _open_resampler(need: AudioNeed, track_rate_hz: int) -> StreamingResampler |
         return None
     if need.resampler == "sinc-hann":
         return SincResampler(track_rate_hz, need.rate_hz)
+    import soxr
+
     return soxr.ResampleStream(track_rate_hz, need.rate_hz, 1, "float32", "HQ")

@@ -19,7 +19,7 @@ from ..manifests.streams import StreamSpec
 from .decoding.slots import SlotPool
 from .ledger import Ledger
 from .records import VideoFile
-from .runner import Concurrency, Event, run_stages
+from .runner import Event, run_stages
 from .sharing import SharedWork
 from .stage_clock import StageClock
 from .store.progress_journal import read_progress
@@ -99,7 +99,7 @@ class Worker:
             shared=self._shared,
             provenance=made_with(options.decoder) | {"device": _device_name(options.device)},
             device=options.device,
-            concurrency=Concurrency(options.num_decoders, preprocess=1, prepare=options.num_cpu_threads),
+            concurrency=options.concurrency,
             clock=self._clock,
         )
 

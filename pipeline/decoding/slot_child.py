@@ -10,7 +10,7 @@ It must start fast: numpy and the decoder are all that it imports.
     ("buffers", count, size), a descriptor   ──▶
     ("decode", path, probe, wanted, …)       ──▶
     ("fill", number), for each free buffer   ──▶
-                                             ◀──    ("window", number, indices, AudioChunk or None)
+                                             ◀──    ("window", number, indices, AudioChunk or None, seconds)
                                              ◀──    ("end",)
     ("stop",), at any time                   ──▶
                                              ◀──    ("end",)
@@ -156,12 +156,13 @@ class _Child:
             if not len(cut.indices) and (listener is None or listener.is_over):
                 continue
             number = self._next_buffer()
+            began = time.perf_counter()
             num_filled, broke = self._fill(number, cut.indices, frames, probe)
             sound = None
             if listener is not None and cut.sound_until_s is not None:
                 sound = listener.hear(cut.sound_until_s)
             if num_filled or sound is not None:
-                self._send(("window", number, cut.indices[:num_filled], sound))
+                self._send(("window", number, cut.indices[:num_filled], sound, time.perf_counter() - began))
             if broke is not None:
                 raise broke
         if listener is not None and listener.broken is not None:

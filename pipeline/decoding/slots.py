@@ -56,6 +56,8 @@ class Window:
     """``[frames, height, width, 3]``, RGB, upright; the slot's own memory, valid until `release`."""
     audio: AudioChunk | None
     """None where no sound was asked for, where there is none, and once it is over."""
+    decode_s: float
+    """How long the child worked on it; while it waits for a free buffer it does not."""
     _give_back: Callable[[], None] = field(repr=False)
 
     def release(self) -> None:
@@ -214,7 +216,13 @@ class DecodeSlot:
                 raise ChildLost("was closed")
 
     def _window(
-        self, buffers: SharedBuffers, probe: Probe, number: int, indices: NDArray[np.int64], audio: AudioChunk | None
+        self,
+        buffers: SharedBuffers,
+        probe: Probe,
+        number: int,
+        indices: NDArray[np.int64],
+        audio: AudioChunk | None,
+        decode_s: float,
     ) -> Window:
         self._filling.discard(number)
         out = [number]
@@ -224,7 +232,7 @@ class DecodeSlot:
                 buffers.give_back([out.pop()])
 
         shape = (len(indices), probe.height_px, probe.width_px, 3)
-        return Window(indices, buffers.view(number, shape), audio, give_back)
+        return Window(indices, buffers.view(number, shape), audio, decode_s, give_back)
 
 
 class SlotPool:
