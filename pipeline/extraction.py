@@ -18,7 +18,7 @@ from ..extractors.table import extractor_class, resolved_recipe
 from ..manifests.errors import ManifestError, WeightsError
 from ..manifests.recipes import Recipe
 from ..manifests.streams import StreamSpec
-from .decoding.slots import SlotPool
+from .decoding.slots import SlotPool, SlotSettings
 from .failure_budget import FailureBudget, within
 from .inputs import Inputs, find_videos
 from .keys import settings_digest
@@ -46,12 +46,19 @@ class RunOptions:
     num_cpu_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     retry_failed: bool = False
     float16: bool = False
+    decoding: SlotSettings | None = None
+    """How videos are decoded; None: as suits the device."""
     max_failures: FailureBudget | None = None
     """Ends the run once more videos fail than this; None: never."""
 
     @property
     def concurrency(self) -> Concurrency:
         return Concurrency(self.num_decoders, preprocess=1, prepare=self.num_cpu_threads)
+
+    @property
+    def slot_settings(self) -> SlotSettings:
+        """A GPU takes planes and converts them itself; on a CPU swscale is faster (benchmarks/decoding.py)."""
+        return self.decoding or SlotSettings(planar=self.device.type == "cuda")
 
 
 class Extraction:
@@ -123,7 +130,8 @@ class Extraction:
 
     def _work(self, stack: ExitStack, streams: list[Stream], writer: StoreWriter) -> Generator[Event, None, None]:
         shared = SharedWork(self.out, writer, self.ledger, self._news, self.settings_digests)
-        slots = stack.enter_context(SlotPool(self.options.num_decoders, self.options.decoder))
+        options = self.options
+        slots = stack.enter_context(SlotPool(options.num_decoders, options.decoder, options.slot_settings))
         worker = Worker(
             self.job, streams, slots=slots, writer=writer, ledger=self.ledger, shared=shared, clock=self.clock
         )

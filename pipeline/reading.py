@@ -13,13 +13,13 @@ from ..manifests.errors import DecodeError, TransientDecodeError
 from .decoding.decoders import IndexMismatch, SoundBroken
 from .decoding.probing import read_content
 from .decoding.slots import DecodeSlot, SlotPool
-from .geometries import DecodedWindow
 from .keys import row_key
 from .ledger import Ledger
 from .planning import Progress, plan_video
 from .records import Outcome, Probe, VideoFile, VideoRecord
 from .sharing import SharedWork
 from .stage_clock import StageClock
+from .transfer import DecodedWindow
 from .work import Stream, VideoEnd, VideoPlan, VideoSettled
 
 END_TOLERANCE_FRAMES = 1.5

@@ -15,7 +15,7 @@ from ..manifests.errors import ArabesqueError
 from .assembling import Assembler
 from .collecting import Collector
 from .decoding.slots import SlotPool
-from .geometries import Transfer, preprocess
+from .geometries import preprocess
 from .heap import share_arenas
 from .ledger import Ledger
 from .networks import Batcher, forward, prepare
@@ -25,6 +25,7 @@ from .records import FeatureRow, Outcome, VideoFile, one_line
 from .sharing import SharedWork
 from .stage_clock import StageClock
 from .store.writer import StoreWriter
+from .transfer import Transfer
 from .work import Awaiting, SegmentFeature, Stream, VideoSettled
 
 Event = Outcome | SegmentFeature | VideoSettled | Awaiting

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from arabesque.pipeline.decoding.decoders import Picture
 from arabesque.pipeline.decoding.pyav_backend import PyAvDecoder
 from arabesque.pipeline.records import Probe
 
@@ -23,7 +24,7 @@ class Misbehaving(PyAvDecoder):
         _misbehave(path.stem.removeprefix("probe-") if path.stem.startswith("probe-") else "")
         return super().probe(path, thorough)
 
-    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Picture]]:
         for index, picture in super().frames(path, probe, wanted):
             if index == 5:
                 _misbehave(path.stem)
@@ -33,7 +34,7 @@ class Misbehaving(PyAvDecoder):
 class Slow(PyAvDecoder):
     """Takes long over every frame, and says that it is alive."""
 
-    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Picture]]:
         for index, picture in super().frames(path, probe, wanted):
             time.sleep(0.1)
             self._alive()
@@ -43,9 +44,18 @@ class Slow(PyAvDecoder):
 class Confused(PyAvDecoder):
     """Delivers frames other than those it was asked for."""
 
-    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Picture]]:
         for index, picture in super().frames(path, probe, wanted):
             yield (index + 1 if index == 3 else index), picture
+
+
+class Changing(PyAvDecoder):
+    """Its pictures are stored in another way from frame 6 to frame 8, as those of a stream may be."""
+
+    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Picture]]:
+        rgb = PyAvDecoder(self._alive).frames(path, probe, wanted)
+        for (index, planes), (_, picture) in zip(super().frames(path, probe, wanted), rgb, strict=True):
+            yield index, picture if 6 <= index <= 8 else planes
 
 
 class Importing(PyAvDecoder):

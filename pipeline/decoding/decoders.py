@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ...manifests.errors import ArabesqueError, DecodeError
 from ..records import Probe
+from .planes import Planes
 
 BACKENDS = {
     "pyav": "arabesque.pipeline.decoding.pyav_backend:PyAvDecoder",
@@ -31,6 +32,9 @@ BACKENDS = {
 """Name → ``module:class``; the modules are imported in decoding processes only."""
 
 _PACKAGES = {"pyav": "av", "decord": "decord"}
+
+Picture = NDArray[np.uint8] | Planes
+"""``[height, width, 3]``, RGB, or its planes; upright."""
 
 MAX_GAP_S = 3600.0
 """A longer gap between two frames, or two stretches of sound, is taken for a damaged time stamp."""
@@ -51,8 +55,8 @@ class Decoder(Protocol):
         """What the container says of its frames; ``thorough`` decodes them all to count them."""
         ...
 
-    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """``(index, uint8 [height, width, 3])`` for each of ``wanted`` (ascending), RGB, upright, in one pass.
+    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Picture]]:
+        """``(index, picture)`` for each of ``wanted`` (ascending), in one pass; planes only where they are welcome.
 
         A picture is valid until the next one is asked for. Raises `DecodeError` at the first frame that is
         missing, damaged, of another size or at another time than ``probe`` says, wanted or not.
@@ -79,14 +83,15 @@ def check_backend(backend: str) -> None:
         )
 
 
-def build_decoder(backend: str, alive: Callable[[], None]) -> Decoder:
+def build_decoder(backend: str, alive: Callable[[], None], *, planar: bool = False) -> Decoder:
     """``backend`` is a name of `BACKENDS` or ``module:class``.
 
-    ``alive`` is called with every packet, so that a slow decoder can be told from one that hangs.
+    ``alive`` is called with every packet, so that a slow decoder can be told from one that hangs. ``planar``: pictures
+    may come as planes.
     """
     module_name, _, class_name = BACKENDS.get(backend, backend).partition(":")
     try:
         made: Any = getattr(importlib.import_module(module_name), class_name)
     except ImportError as error:
         raise ArabesqueError(f"decoder {backend} does not load: {error}; use another one (--decoder pyav)") from error
-    return made(alive)
+    return made(alive, planar)

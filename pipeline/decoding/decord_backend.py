@@ -9,7 +9,7 @@ That costs PyAV's time on top of decord's: it is the backend for results that mu
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...manifests.errors import DecodeError
 from ..records import Probe
+from .planes import Planes
 from .pyav_backend import PyAvDecoder
 
 SAME_TIME_S = 0.002
@@ -34,12 +35,16 @@ decord.logging.set_level(decord.logging.QUIET)
 
 
 class DecordDecoder(PyAvDecoder):
-    """Probes and hears with PyAV: decord has no index of its own that could be relied on."""
+    """Probes and hears with PyAV: decord has no index of its own that could be relied on. Gives RGB, never planes."""
+
+    def __init__(self, alive: Callable[[], None], planar: bool = False) -> None:
+        super().__init__(alive)
 
     def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         reader = _open(path, probe)
         following = 0
         for index, ours in super().frames(path, probe, wanted):
+            assert not isinstance(ours, Planes)
             theirs = _read(reader, path, index, index - following)
             following = index + 1
             _compare(path, probe, index, ours, theirs)

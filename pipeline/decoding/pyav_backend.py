@@ -16,8 +16,9 @@ from ...manifests.errors import DecodeError
 from ..records import Probe
 from .audio_decoding import decode_sound
 from .containers import open_container, video_stream
-from .decoders import IndexMismatch
+from .decoders import IndexMismatch, Picture
 from .picture_stream import PictureStream
+from .planes import planes_of
 from .pyav_probe import probe_file
 
 SAME_TIME_S = 1e-4
@@ -25,13 +26,14 @@ SAME_TIME_S = 1e-4
 
 
 class PyAvDecoder:
-    def __init__(self, alive: Callable[[], None]) -> None:
+    def __init__(self, alive: Callable[[], None], planar: bool = False) -> None:
         self._alive = alive
+        self._planar = planar
 
     def probe(self, path: Path, thorough: bool = False) -> Probe:
         return probe_file(path, thorough=thorough, alive=self._alive)
 
-    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Picture]]:
         todo = wanted.tolist()[::-1]
         if not todo:
             return
@@ -45,7 +47,9 @@ class PyAvDecoder:
                     raise _broke(path, probe, position, pictures.trouble, fault)
                 if position == todo[-1]:
                     # nobody may hold a picture while the next one is made: fresh memory costs as much as conversion
-                    yield todo.pop(), _picture(frame, reformatter, probe.rotation_deg)
+                    planes = planes_of(frame, probe.rotation_deg) if self._planar else None
+                    yield todo.pop(), planes or _picture(frame, reformatter, probe.rotation_deg)
+                    del planes
                     if not todo:
                         return
             raise _broke(path, probe, position + 1, pictures.trouble, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import sys
@@ -23,7 +24,7 @@ class SharedBuffers:
         self.count = count
         self.size_bytes = size_bytes
         self.descriptor = _nameless_file(count * size_bytes)
-        self._memory = mmap.mmap(self.descriptor, count * size_bytes)
+        self._memory = np.frombuffer(mmap.mmap(self.descriptor, count * size_bytes), np.uint8)
         self._free = set(range(count))
         self._changed = threading.Condition()
         self._is_closed = False
@@ -55,11 +56,8 @@ class SharedBuffers:
             self._changed.notify_all()
 
     def view(self, number: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        return view(self._memory, number * self.size_bytes, shape)
-
-
-def view(memory: mmap.mmap, offset: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    return np.frombuffer(memory, np.uint8, int(np.prod(shape)), offset).reshape(shape)
+        start = number * self.size_bytes
+        return self._memory[start : start + math.prod(shape)].reshape(shape)
 
 
 def _nameless_file(size_bytes: int) -> int:

@@ -3,24 +3,25 @@
 It must start fast: numpy and the decoder are all that it imports.
 
     parent                                          child
-    (backend, memory allowance)              ──▶
+    (backend, memory allowance, planar)      ──▶
                                              ◀──    ("ready",)
     ("probe", path, thorough)                ──▶
                                              ◀──    ("probe", Probe)
     ("buffers", count, size), a descriptor   ──▶
     ("decode", path, probe, wanted, …)       ──▶
     ("fill", number), for each free buffer   ──▶
-                                             ◀──    ("window", number, indices, AudioChunk or None, seconds)
+                                             ◀──    ("window", number, indices, Colour?, AudioChunk?, seconds)
                                              ◀──    ("end",)
     ("stop",), at any time                   ──▶
                                              ◀──    ("end",)
 
-``("error", kind, message)`` may take the place of any answer, and ``("alive",)`` come before it.
+What has a question mark may be None. ``("error", kind, message)`` may take the place of any answer, and ``("alive",)`` come before it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import select
@@ -38,15 +39,13 @@ from numpy.typing import NDArray
 
 from ...manifests.errors import ArabesqueError, DecodeError, TransientDecodeError
 from ..records import Probe
-from .decoders import Decoder, build_decoder
+from .decoders import Decoder, Picture, build_decoder
 from .listening import Listener
 from .memory_limit import MemoryLimit
-from .shared_buffers import view
+from .planes import Colour, Planes, picture_shape
 from .windows import cut_windows
 
 ALIVE_INTERVAL_S = 1.0
-
-Frames = Iterator[tuple[int, NDArray[np.uint8]]]
 
 
 def main(descriptor: int) -> None:
@@ -76,14 +75,14 @@ class _Child:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._alive_at = 0.0
-        self._memory: mmap.mmap | None = None
+        self._memory: NDArray[np.uint8] | None = None
         self._buffer_bytes = 0
 
     def run(self) -> None:
-        backend, allowance_bytes = self._receive()
+        backend, allowance_bytes, planar = self._receive()
         self._limit = MemoryLimit(allowance_bytes)
         with self._telling():
-            self._decoder: Decoder = build_decoder(backend, self._alive)
+            self._decoder: Decoder = build_decoder(backend, self._alive, planar=planar)
             self._limit.apply()
             self._send(("ready",))
         while True:
@@ -133,7 +132,7 @@ class _Child:
         descriptor = recv_handle(self._pipe)
         self._memory = None  # before the new ones: those of an 8K video are large
         self._limit.lift()
-        self._memory = mmap.mmap(descriptor, count * size_bytes)
+        self._memory = np.frombuffer(mmap.mmap(descriptor, count * size_bytes), np.uint8)
         self._limit.apply()
         os.close(descriptor)
         self._buffer_bytes = size_bytes
@@ -148,23 +147,27 @@ class _Child:
     def _send_windows(
         self, path: Path, probe: Probe, wanted: NDArray[np.int64], max_frames: int, sound_until_s: float | None
     ) -> None:
-        frames = self._decoder.frames(path, probe, wanted)
+        pictures = _Pictures(self._decoder.frames(path, probe, wanted))
         listener = None
         if probe.audio is not None and sound_until_s is not None:
             listener = Listener(self._decoder.sound(path, probe, sound_until_s), probe.audio, sound_until_s)
         for cut in cut_windows(probe, wanted, max_frames, sound_until_s):
             if not len(cut.indices) and (listener is None or listener.is_over):
                 continue
-            number = self._next_buffer()
-            began = time.perf_counter()
-            num_filled, broke = self._fill(number, cut.indices, frames, probe)
-            sound = None
-            if listener is not None and cut.sound_until_s is not None:
-                sound = listener.hear(cut.sound_until_s)
-            if num_filled or sound is not None:
-                self._send(("window", number, cut.indices[:num_filled], sound, time.perf_counter() - began))
-            if broke is not None:
-                raise broke
+            rest, is_over = cut.indices, False
+            while not is_over:
+                number = self._next_buffer()
+                began = time.perf_counter()
+                num_filled, colour, broke = self._fill(number, rest, pictures, probe)
+                indices, rest = rest[:num_filled], rest[num_filled:]
+                is_over = broke is not None or not len(rest)  # or pictures come that are stored in another way
+                sound = None
+                if is_over and listener is not None and cut.sound_until_s is not None:
+                    sound = listener.hear(cut.sound_until_s)
+                if num_filled or sound is not None:
+                    self._send(("window", number, indices, colour, sound, time.perf_counter() - began))
+                if broke is not None:
+                    raise broke
         if listener is not None and listener.broken is not None:
             raise listener.broken
 
@@ -175,26 +178,53 @@ class _Child:
         return details[0]
 
     def _fill(
-        self, number: int, indices: NDArray[np.int64], frames: Frames, probe: Probe
-    ) -> tuple[int, ArabesqueError | None]:
-        """How many of a window's frames came, and what kept the next one from coming."""
-        assert self._memory is not None
-        shape = (len(indices), probe.height_px, probe.width_px, 3)
-        target = view(self._memory, number * self._buffer_bytes, shape)
-        num_filled = 0
+        self, number: int, indices: NDArray[np.int64], pictures: _Pictures, probe: Probe
+    ) -> tuple[int, Colour | None, ArabesqueError | None]:
+        """How many of a window's frames came in one way, in which, and what kept the next one from coming."""
+        num_filled, colour = 0, None
         try:
             for expected in indices.tolist():
-                index, picture = next(frames, (None, None))
+                index, picture = pictures.look()
                 if index != expected or picture is None:
                     raise DecodeError(f"the decoder delivered frame {index} instead of {expected}")
-                target[num_filled] = picture
+                stored = picture.colour if isinstance(picture, Planes) else None
+                if num_filled and stored != colour:
+                    break
+                colour = stored
+                self._write(picture, number, num_filled, probe)
                 num_filled += 1
+                pictures.drop()
                 del picture  # see `PyAvDecoder`: nobody may hold it
         except (MemoryError, _ParentGone):
             raise
         except Exception as error:
-            return num_filled, _failure(error)
-        return num_filled, None
+            return num_filled, colour, _failure(error)
+        return num_filled, colour, None
+
+    def _write(self, picture: Picture, number: int, place: int, probe: Probe) -> None:
+        assert self._memory is not None
+        shape = picture_shape(probe, planar=isinstance(picture, Planes))
+        start = number * self._buffer_bytes + place * math.prod(shape)
+        target = self._memory[start : start + math.prod(shape)].reshape(shape)
+        if isinstance(picture, Planes):
+            picture.write_to(target)
+        else:
+            target[...] = picture
+
+
+class _Pictures:
+    """A decoder's pictures, the next of which may be looked at before it is taken."""
+
+    def __init__(self, frames: Iterator[tuple[int, Picture]]) -> None:
+        self._frames = frames
+        self._next: tuple[int, Picture] | None = None
+
+    def look(self) -> tuple[int, Picture] | tuple[None, None]:
+        self._next = self._next or next(self._frames, None)
+        return self._next or (None, None)
+
+    def drop(self) -> None:
+        self._next = None
 
 
 def _failure(error: Exception) -> ArabesqueError:

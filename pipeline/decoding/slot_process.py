@@ -48,7 +48,7 @@ class ChildLost(Exception):
 class SlotProcess:
     """Starts the child and does not wait for it: its first message is ``("ready",)``."""
 
-    def __init__(self, backend: str, memory_bytes: int, timeout_s: float) -> None:
+    def __init__(self, backend: str, memory_bytes: int, timeout_s: float, planar: bool) -> None:
         ours, theirs = socket.socketpair()
         self._timeout_s = timeout_s
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
@@ -65,7 +65,7 @@ class SlotProcess:
             )
         _running.add(self)
         self._pipe = Connection(ours.detach())
-        self._pipe.send((backend, memory_bytes))
+        self._pipe.send((backend, memory_bytes, planar))
 
     @property
     def pid(self) -> int:

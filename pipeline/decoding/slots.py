@@ -22,6 +22,7 @@ from ...manifests.errors import ArabesqueError, DecodeError, TransientDecodeErro
 from ..records import Probe
 from .decoders import IndexMismatch, SoundBroken, check_backend
 from .listening import AudioChunk
+from .planes import Colour, picture_shape
 from .shared_buffers import SharedBuffers
 from .slot_process import ChildLost, SlotProcess
 
@@ -44,7 +45,9 @@ class SlotSettings:
     """What a child may allocate while it decodes, its buffers aside."""
     num_buffers: int = 3
     buffer_bytes: int = 48 << 20
-    """A window has as many frames as fit; for one larger frame, the buffers grow."""
+    """A window has as many RGB frames as fit; for one larger frame, the buffers grow."""
+    planar: bool = False
+    """Frames come as their planes where they are 8-bit 4:2:0, for who can convert them: half the bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,10 @@ class Window:
 
     indices: NDArray[np.int64]
     frames: NDArray[np.uint8]
-    """``[frames, height, width, 3]``, RGB, upright; the slot's own memory, valid until `release`."""
+    """Upright, in the slot's own memory, valid until `release`: ``[frames, height, width, 3]``, RGB, or
+    ``[frames, height · 3 / 2, width]``, planes (`Planes.write_to`)."""
+    colour: Colour | None
+    """What the planes mean; None for RGB."""
     audio: AudioChunk | None
     """None where no sound was asked for, where there is none, and once it is over."""
     decode_s: float
@@ -82,7 +88,7 @@ class DecodeSlot:
         """Starts the child without waiting for it."""
         if self._child is None:
             settings = self._settings
-            self._child = SlotProcess(self._backend, settings.memory_bytes, settings.timeout_s)
+            self._child = SlotProcess(self._backend, settings.memory_bytes, settings.timeout_s, settings.planar)
 
     def probe(self, path: Path, thorough: bool = False) -> Probe:
         """See `Decoder.probe`. Raises `DecodeError`, or `TransientDecodeError` where the child was lost over it."""
@@ -221,6 +227,7 @@ class DecodeSlot:
         probe: Probe,
         number: int,
         indices: NDArray[np.int64],
+        colour: Colour | None,
         audio: AudioChunk | None,
         decode_s: float,
     ) -> Window:
@@ -231,8 +238,8 @@ class DecodeSlot:
             if out:
                 buffers.give_back([out.pop()])
 
-        shape = (len(indices), probe.height_px, probe.width_px, 3)
-        return Window(indices, buffers.view(number, shape), audio, decode_s, give_back)
+        shape = (len(indices), *picture_shape(probe, planar=colour is not None))
+        return Window(indices, buffers.view(number, shape), colour, audio, decode_s, give_back)
 
 
 class SlotPool:

@@ -15,7 +15,6 @@ from clips import Clip, write_clip
 from known_extractors import RECIPE, known_extractors
 
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline.decoding import slots
 from arabesque.pipeline.decoding.slots import SlotSettings
 from arabesque.pipeline.extraction import Extraction, RunOptions
 from arabesque.pipeline.inputs import video_id
@@ -32,14 +31,14 @@ def known():
         yield
 
 
-def extracted(videos: Path, out: Path, decoder: str = "pyav") -> Ends:
-    list(extracting(videos, out, decoder))
+def extracted(videos: Path, out: Path, decoder: str = "pyav", decoding: SlotSettings | None = None) -> Ends:
+    list(extracting(videos, out, decoder, decoding))
     assert check_store(out).findings == []
     return {(end.video_id, end.stream): end for end in FeatureStore(out).outcomes()}
 
 
-def extracting(videos: Path, out: Path, decoder: str = "pyav") -> Extraction:
-    options = RunOptions(num_decoders=2, decoder=decoder)
+def extracting(videos: Path, out: Path, decoder: str = "pyav", decoding: SlotSettings | None = None) -> Extraction:
+    options = RunOptions(num_decoders=2, decoder=decoder, decoding=decoding)
     return Extraction(videos, parse_recipe(RECIPE, "known.toml"), out, options=options)
 
 
@@ -80,15 +79,14 @@ def test_every_file_of_the_corpus_ends_as_it_must(tmp_path):
     assert again == {"pipe", "loop", "folder"}, "what may be otherwise tomorrow is tried again, corrupt bytes are not"
 
 
-def test_decoders_that_crash_hang_or_grow_cost_their_videos_until_the_next_run(tmp_path, monkeypatch):
+def test_decoders_that_crash_hang_or_grow_cost_their_videos_until_the_next_run(tmp_path):
     """Lost workers are the day's trouble: the next run tries again, here with a decoder that is sound."""
     nervous = SlotSettings(timeout_s=2.0, memory_bytes=300 << 20)
-    monkeypatch.setattr(slots, "SlotSettings", lambda: nervous)
     (tmp_path / "videos").mkdir()
     bad = {"segfault": "crashed (SIGSEGV)", "hang": "made no progress for 2 s", "grow": "outgrew its memory allowance"}
     for name in ("a", *bad, "z"):
         write_clip(tmp_path / "videos" / f"{name}.mp4", Clip(num_frames=NUM_FRAMES))
-    ends = extracted(tmp_path / "videos", tmp_path / "out", decoder="misbehaving_decoders:Misbehaving")
+    ends = extracted(tmp_path / "videos", tmp_path / "out", "misbehaving_decoders:Misbehaving", nervous)
     assert {name: end.kind for (name, stream), end in ends.items() if stream == "numbers"} == {
         "a": "done",
         "z": "done",

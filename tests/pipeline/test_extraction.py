@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from fractions import Fraction
-from functools import partial
 
 import numpy as np
 import pytest
@@ -14,10 +13,9 @@ from known_extractors import RECIPE, SEGMENT, known_extractors
 
 from arabesque.manifests.errors import ManifestError, StoreError, WeightsError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline import extraction, worker
-from arabesque.pipeline.decoding import slots
+from arabesque.pipeline import worker
 from arabesque.pipeline.decoding.slots import SlotSettings
-from arabesque.pipeline.extraction import Extraction
+from arabesque.pipeline.extraction import Extraction, RunOptions
 from arabesque.pipeline.records import Outcome
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.writer import StoreWriter
@@ -167,7 +165,7 @@ def test_a_video_that_was_cut_off_is_partial_and_hidden_unless_asked_for(videos,
     assert rows.ravel().tolist() == list(range(rows.size))
     _, again = run(videos, tmp_path / "out")
     assert again == {}
-    _, retried = run(videos, tmp_path / "out", options=extraction.RunOptions(retry_failed=True))
+    _, retried = run(videos, tmp_path / "out", options=RunOptions(retry_failed=True))
     assert retried["cut", "numbers"].kind == "partial"
 
 
@@ -265,10 +263,10 @@ def test_a_run_that_fails_says_why_and_does_not_hang(videos, tmp_path, monkeypat
 
     monkeypatch.setattr(StoreWriter, "add_progress", full)
     # windows of one frame: when the stages stop, some are under way and never released
-    monkeypatch.setattr(slots, "SlotSettings", partial(SlotSettings, buffer_bytes=40_000))
+    options = RunOptions(decoding=SlotSettings(buffer_bytes=40_000))
     before = set(threading.enumerate())
     with pytest.raises(StoreError, match="no space left"):
-        run(videos, tmp_path / "out")
+        run(videos, tmp_path / "out", options=options)
     left = [thread for thread in threading.enumerate() if thread not in before]
     for thread in left:
         thread.join(timeout=10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,7 +180,8 @@ def test_unknown_and_missing_backends_are_named(monkeypatch):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/videos")
 @pytest.mark.parametrize("path", sorted(SHARED.glob("*")), ids=lambda path: path.stem)
 def test_both_decoders_agree_pixel_for_pixel_on_real_clips(path):
-    ours, theirs = build("pyav"), build("decord")
+    ours: Any = build("pyav")
+    theirs: Any = build("decord")
     probe = ours.probe(path)
     assert probe.declared_end_s == pytest.approx(probe.end_s, abs=1.5 / probe.fps)
     every = np.arange(probe.num_frames)
