@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -11,11 +10,10 @@ from known_extractors import RECIPE, known_extractors
 
 from arabesque.manifests.recipes import parse_recipe
 from arabesque.pipeline import runner, stage_clock
-from arabesque.pipeline.decoding import slots
 from arabesque.pipeline.decoding.slots import SlotSettings
-from arabesque.pipeline.extraction import Extraction
-from arabesque.pipeline.geometries import DecodedWindow
+from arabesque.pipeline.extraction import Extraction, RunOptions
 from arabesque.pipeline.stage_clock import StageClock
+from arabesque.pipeline.transfer import DecodedWindow
 
 
 def test_shares_add_up_and_the_busiest_comes_first():
@@ -38,7 +36,7 @@ def test_of_decoding_counts_what_the_child_worked_and_no_wait_for_it(tmp_path, m
     """The clock's own time stands still here: what is left is what the children told."""
     (tmp_path / "videos").mkdir()
     write_clip(tmp_path / "videos" / "a.mp4", Clip(num_frames=40, width_px=64, height_px=48))
-    monkeypatch.setattr(slots, "SlotSettings", partial(SlotSettings, buffer_bytes=8 * 64 * 48 * 3))
+    options = RunOptions(decoding=SlotSettings(buffer_bytes=8 * 64 * 48 * 3))
     monkeypatch.setattr(stage_clock, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     preprocess, told_s = runner.preprocess, list[float]()
 
@@ -49,7 +47,7 @@ def test_of_decoding_counts_what_the_child_worked_and_no_wait_for_it(tmp_path, m
 
     monkeypatch.setattr(runner, "preprocess", listening)
     with known_extractors():
-        run = Extraction(tmp_path / "videos", parse_recipe(RECIPE, "known.toml"), tmp_path / "out")
+        run = Extraction(tmp_path / "videos", parse_recipe(RECIPE, "known.toml"), tmp_path / "out", options=options)
         list(run)
     assert len(told_s) == 5
     assert all(seconds > 0 for seconds in told_s)
