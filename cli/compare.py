@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,8 +22,8 @@ MAX_LINES = 10
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A feature store, or a folder or file of features.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The same; usually what somebody published.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A feature store, or a folder or file of features.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same; usually what somebody published.")],
     stream: Annotated[str | None, typer.Option(help="Compare this stream; names it where files do not.")] = None,
     name: Annotated[list[str] | None, typer.Option(help=NAME_HELP)] = None,
     tolerance: Annotated[

@@ -10,7 +10,7 @@ import typer
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A folder that train wrote (with model.pt in it).")],
-    store: Annotated[Path, typer.Argument(help="A feature store, or released features (.npz, folder of .npy).")],
+    store: Annotated[str, typer.Argument(help="A feature store, or released features (.npz, folder of .npy).")],
     labels: Annotated[Path, typer.Option(help="A CSV file (video_id,score), or with --dataset its label folder.")],
     target: Annotated[str | None, typer.Option(help="Which score, where there are several.")] = None,
     dataset: Annotated[

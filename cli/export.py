@@ -11,7 +11,7 @@ from .import_features import stream_labels
 
 
 def export(
-    store: Annotated[Path, typer.Argument(help="A feature store.")],
+    store: Annotated[str, typer.Argument(help="A feature store.")],
     out: Annotated[Path, typer.Option(help="The folder to write into, or a file's name: .npz, .pkl, .h5.")],
     format: Annotated[
         str,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def extract(
-    videos: Annotated[Path, typer.Argument(help="A folder of videos (searched below, too), or one video.")],
+    videos: Annotated[str, typer.Argument(help="A folder of videos (searched below, too), or one video; or a URL.")],
     recipe: Annotated[str, typer.Option(help="A recipe's name (`arabesque recipes`), or a .toml file of your own.")],
-    out: Annotated[Path, typer.Option(help="The feature store: a new folder, or one to go on with.")],
+    out: Annotated[str, typer.Option(help="The feature store: a new folder or URL, or one to go on with.")],
     weights: Annotated[
         str | None,
         typer.Option(help="random:SEED runs every network on random weights, to try things out. Never for results."),

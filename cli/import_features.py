@@ -26,7 +26,7 @@ UNNAMED = "features"
 
 def import_features(
     source: Annotated[Path, typer.Argument(help="A file or a folder of features, in any format of the field.")],
-    out: Annotated[Path, typer.Option(help="The feature store: a new folder, or one that an import made.")],
+    out: Annotated[str, typer.Option(help="The feature store: a new folder or URL, or one that an import made.")],
     stream: Annotated[
         str | None,
         typer.Option(help=f"The stream's name where files do not say it (else {UNNAMED}); or the one to take."),

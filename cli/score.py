@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def score(
-    videos: Annotated[list[Path], typer.Argument(help="Videos, and folders of them.")],
+    videos: Annotated[list[str], typer.Argument(help="Videos, and folders of them; paths or URLs.")],
     model: Annotated[Path, typer.Option(help="A folder that train wrote (with model.pt in it).")],
     store: Annotated[
-        Path | None, typer.Option(help="The feature store to use and to go on with. Default: features/ in the model's.")
+        str | None, typer.Option(help="The feature store to use and to go on with. Default: features/ in the model's.")
     ] = None,
     segments: Annotated[int, typer.Option(min=1, help="How many of a video's segments to show.")] = 3,
     partial: Annotated[
@@ -65,17 +65,17 @@ def score(
 
 
 def _extraction(
-    videos: Sequence[Path], card: ModelCard, model: Path, store: Path | None, device: str, threads: int | None
+    videos: Sequence[str], card: ModelCard, model: Path, store: str | None, device: str, threads: int | None
 ) -> Extraction:
     """The run that brings the store all that the model needs; refuses a store, or checkpoints, of another recipe."""
     from ..models.checkpoints import check_streams
     from ..pipeline.extraction import Extraction
-    from ..pipeline.store.manifest import MANIFEST, read_manifest
+    from ..pipeline.store.manifest import is_store, read_manifest
     from .extract import run_options
 
     recipe = _recipe(card, model)
     out = store or model / "features"
-    if (out / MANIFEST).exists():
+    if is_store(out):
         manifest = read_manifest(out)
         known = {name: manifest["streams"].get(name, entry) for name, entry in card.streams.items()}
         check_streams(card, known, out, manifest["recipe"])

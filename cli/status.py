@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +14,7 @@ MAX_REASONS = 12
 
 
 def status(
-    store: Annotated[Path, typer.Argument(help="A feature store, as `arabesque extract --out` wrote it.")],
+    store: Annotated[str, typer.Argument(help="A feature store, as `arabesque extract --out` wrote it.")],
     all_reasons: Annotated[
         bool, typer.Option("--all", help="Every video that failed or is empty, not the first few.")
     ] = False,

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from ..models.reports import SeedsReport
     from ..models.side_by_side import EpochsDone
     from ..models.training import Progress, Report
+    from ..pipeline.store.folders import Root
 
 
 def train(
-    store: Annotated[Path, typer.Argument(help="A feature store, or released features (.npz, folder of .npy).")],
+    store: Annotated[str, typer.Argument(help="A feature store, or released features (.npz, folder of .npy).")],
     labels: Annotated[Path, typer.Option(help="A CSV file (video_id,score), or with --dataset its label folder.")],
     target: Annotated[str | None, typer.Option(help="Which score, where there are several.")] = None,
     out: Annotated[
@@ -63,9 +64,14 @@ def train(
     on a published split, or with --dataset csv on a CSV of which a fifth is held out. Killed, the latter go on where
     they stopped.
     """
-    folder = out or store.resolve().parent / "model"
+    from ..pipeline.store.folders import as_root
+
+    place = as_root(store)
+    if out is None and not isinstance(place, Path):
+        raise typer.BadParameter("a store at a URL has no folder beside it; name one", param_hint="--out")
+    folder = out or Path(place).resolve().parent / "model"
     if dataset is None:
-        _train_small(store, labels, folder, target, epochs, seed, partial=partial)
+        _train_small(place, labels, folder, target, epochs, seed, partial=partial)
         return
     from ..models.dataset_training import experiment_for, train_on_dataset
     from ..models.side_by_side import plan_crew
@@ -87,7 +93,7 @@ def train(
     )
     with show_seeds() as on_epoch:
         reports = train_on_dataset(
-            store,
+            place,
             labels,
             dataset,
             target,
@@ -105,7 +111,7 @@ def train(
 
 
 def _train_small(
-    store: Path, labels: Path, folder: Path, target: str | None, epochs: int | None, seed: int, *, partial: bool
+    store: Root, labels: Path, folder: Path, target: str | None, epochs: int | None, seed: int, *, partial: bool
 ) -> None:
     from ..models.training import train_and_evaluate
 

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,9 +20,9 @@ MAX_LINES = 20
 
 
 def verify(
-    store: Annotated[Path, typer.Argument(help="A feature store.")],
+    store: Annotated[str, typer.Argument(help="A feature store.")],
     videos: Annotated[
-        Path | None, typer.Option(help="The folder of its videos: also compute --sample of them again and compare.")
+        str | None, typer.Option(help="The folder of its videos: also compute --sample of them again and compare.")
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="How many videos to compute again.")] = 3,
     seed: Annotated[int, typer.Option(help="Chooses them.")] = 0,
@@ -54,7 +53,7 @@ def verify(
 
 
 def repair(
-    store: Annotated[Path, typer.Argument(help="A feature store; runs may go on writing to it.")],
+    store: Annotated[str, typer.Argument(help="A feature store; runs may go on writing to it.")],
     as_json: Annotated[bool, typer.Option("--json", help="What was done, as JSON.")] = False,
 ) -> None:
     """Set aside what is damaged in a store, keep every row that is good, and say what the next run computes again.
@@ -69,7 +68,7 @@ def repair(
         typer.echo(json.dumps(asdict(done), indent=2, ensure_ascii=False))
         raise typer.Exit(3 if done.missing else 0)
     for name in done.set_aside:
-        print(f"set aside: {name} is in {store / '.damaged'} now")
+        print(f"set aside: {name} is in {store.rstrip('/')}/.damaged now")
     if done.set_aside:
         print(f"{done.rows_kept} rows of damaged files are good, and kept")
     if done.manifest_restored:
@@ -91,7 +90,7 @@ def _settings(check: StoreCheck) -> dict[str, str]:
     return {} if MANIFEST in check.damaged_files else settings_problems(check.root)
 
 
-def _recompute(store: Path, videos: Path, sample: int, seed: int, device: str) -> list[Recomputed]:
+def _recompute(store: str, videos: str, sample: int, seed: int, device: str) -> list[Recomputed]:
     from ..pipeline.store.manifest import read_manifest
     from ..pipeline.verification import recompute
     from .extract import run_options

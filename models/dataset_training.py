@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from ..manifests.errors import ManifestError
+from ..pipeline.store.folders import Root
 from .checkpoints import check_streams, load_checkpoint, put_whole, to_json
 from .dataset_runs import make_task, report, scores_in, seed_runs
 from .experiment import Experiment
@@ -81,7 +82,7 @@ def _changed(protocol: Protocol, fields: Mapping[str, Any]) -> Protocol:
 
 
 def train_on_dataset(
-    features: Path,
+    features: Root,
     labels: Path,
     dataset: str,
     target: str | None,
@@ -118,7 +119,7 @@ def train_on_dataset(
 
 def evaluate(
     model: Path,
-    features: Path,
+    features: Root,
     labels: Path,
     *,
     dataset: str | None = None,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..manifests.errors import ManifestError
 from ..pipeline.store.aligned_samples import on_grid
+from ..pipeline.store.folders import Root
 from ..pipeline.store.reader import FeatureStore, StreamFeatures
 from .routines import Placed, Routines, stack_routines
 
@@ -28,7 +28,7 @@ class FeatureSet:
     """Under which settings each stream was made: a store's manifest entries"""
     known: frozenset[str]
     """All videos of the source, the incomplete ones included"""
-    source: Path
+    source: Root
     partial: frozenset[str] = frozenset()
     """Videos left out because their file breaks off"""
     recipe: Mapping[str, Any] | None = None

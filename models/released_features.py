@@ -10,20 +10,26 @@ from pathlib import Path
 import numpy as np
 
 from ..manifests.errors import ManifestError
+from ..pipeline.store.folders import Root, as_root
 from ..pipeline.store.reader import FeatureStore
 from .features import FeatureSet, read_store
 from .routines import Placed
 
 
 def read_features(
-    source: Path, streams: Sequence[str] | None = None, *, one_grid: bool = False, partial: bool = False
+    source: Root, streams: Sequence[str] | None = None, *, one_grid: bool = False, partial: bool = False
 ) -> FeatureSet:
     """A feature store, or released features of the one stream that ``streams`` names."""
-    if source.suffix == ".npz" or (source.is_dir() and next(source.glob("*.npy"), None) is not None):
+    place = as_root(source)
+    if isinstance(place, Path) and _is_released(place):
         if streams is None or len(streams) != 1:
-            raise ManifestError(f"{source}: released features are of one stream; name it, as in --streams vst")
-        return read_released(source, streams[0])
-    return read_store(FeatureStore(source, partial=partial), streams, one_grid=one_grid)
+            raise ManifestError(f"{place}: released features are of one stream; name it, as in --streams vst")
+        return read_released(place, streams[0])
+    return read_store(FeatureStore(place, partial=partial), streams, one_grid=one_grid)
+
+
+def _is_released(source: Path) -> bool:
+    return source.suffix == ".npz" or (source.is_dir() and next(source.glob("*.npy"), None) is not None)
 
 
 def read_released(source: Path, stream: str) -> FeatureSet:

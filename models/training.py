@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..manifests.errors import ManifestError
+from ..pipeline.store.folders import Root
 from ..pipeline.store.reader import FeatureStore
 from .checkpoints import ModelCard, new_network, put_whole, save_checkpoint, to_json
 from .features import LabelledRoutines, label_routines, read_store, some
@@ -91,7 +92,7 @@ class Report:
 
 
 def train_and_evaluate(
-    store: Path | str | FeatureStore,
+    store: Root | FeatureStore,
     labels: Path | str | Labels,
     out: Path | str,
     *,
@@ -179,7 +180,7 @@ class _Trainings:
         )
 
 
-def _enough(data: LabelledRoutines, store: Path, labels: Labels) -> None:
+def _enough(data: LabelledRoutines, store: Root, labels: Labels) -> None:
     count = len(data.routines)
     if count < FEWEST_VIDEOS:
         missing = f"; no label for {some(data.without_label)}" if data.without_label else ""

@@ -28,7 +28,8 @@ from .runner import Concurrency, Event
 from .sharing import SharedWork
 from .stage_clock import StageClock
 from .store.compaction import compact, set_aside_stale
-from .store.manifest import MANIFEST, read_manifest, strangers, write_manifest
+from .store.folders import Root, as_root
+from .store.manifest import is_free, is_store, read_manifest, write_manifest
 from .store.news import OutcomeNews
 from .store.writer import StoreWriter
 from .weights.cache import resolve_weights
@@ -71,9 +72,9 @@ class Extraction:
 
     def __init__(
         self,
-        videos: Path | Sequence[Path],
+        videos: Root | Sequence[Root],
         recipe: Recipe,
-        out: Path,
+        out: Root,
         *,
         streams: Sequence[str] | None = None,
         weights: str | None = None,
@@ -81,8 +82,8 @@ class Extraction:
     ) -> None:
         """``videos``: a folder or file, or several. ``streams``: those of the recipe to extract; all by default."""
         self.options = options or RunOptions()
-        self.out = out
-        self._roots = [videos] if isinstance(videos, Path) else list(videos)
+        self.out = as_root(out)
+        self._roots = [as_root(each) for each in ([videos] if isinstance(videos, Path | str) else videos)]
         self.inputs = _inputs(self._roots)
         self.recipe = resolved_recipe(recipe)
         self.streams = {name: self.recipe.streams[name] for name in streams or self.recipe.streams}
@@ -155,7 +156,7 @@ class Extraction:
 
     def _write_manifest(self, streams: list[Stream]) -> None:
         """Says what the store holds, after setting aside what was made with other settings."""
-        earlier = read_manifest(self.out) if (self.out / MANIFEST).exists() else {}
+        earlier = read_manifest(self.out) if is_store(self.out) else {}
         known: dict[str, Any] = earlier.get("streams", {})
         for name, digest in self.settings_digests.items():
             if name in known and known[name]["settings_digest"] != digest:
@@ -179,7 +180,10 @@ class Extraction:
 
     def _folder(self) -> str:
         """Where the videos come from; nothing where that is several places."""
-        return str(self._roots[0].resolve()) if len(self._roots) == 1 else ""
+        if len(self._roots) > 1:
+            return ""
+        root = self._roots[0]
+        return str(root.resolve()) if isinstance(root, Path) else root
 
 
 def _weights(recipe: str, streams: Mapping[str, StreamSpec], override: str | None) -> dict[str, dict[str, Weights]]:
@@ -191,9 +195,9 @@ def _weights(recipe: str, streams: Mapping[str, StreamSpec], override: str | Non
         raise WeightsError(f"{error}; {hint}") from error
 
 
-def _inputs(roots: Sequence[Path]) -> Inputs:
+def _inputs(roots: Sequence[Root]) -> Inputs:
     try:
-        inputs = find_videos(*roots)
+        inputs = find_videos(*map(Path, roots))
     except FileNotFoundError as error:
         raise ManifestError(f"{error}: there is no such folder or file; check the path") from None
     if not inputs.videos and not inputs.clashes:
@@ -203,10 +207,10 @@ def _inputs(roots: Sequence[Path]) -> Inputs:
     return inputs
 
 
-def _refuse_other_recipe(out: Path, recipe: Recipe) -> None:
+def _refuse_other_recipe(out: Root, recipe: Recipe) -> None:
     """A store belongs to one recipe by name; changed settings of its streams are set aside, another method is not."""
-    if not (out / MANIFEST).exists():
-        if out.exists() and (not out.is_dir() or strangers(out)):
+    if not is_store(out):
+        if not is_free(out):
             raise ManifestError(f"{out}: is not empty and no feature store; give --out a new or empty folder")
         return
     made_by = read_manifest(out)["recipe"]["name"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from ..manifests.errors import DecodeError
 from .decoding.probing import check_file, content_digest
 from .keys import row_key
 from .records import Outcome, VideoFile
-from .store.manifest import MANIFEST
+from .store.folders import Root
+from .store.manifest import is_store
 from .store.reader import FeatureStore
 
 
@@ -82,9 +82,9 @@ class Ledger:
         )
 
 
-def read_ledger(root: Path, *, retry_failed: bool = False) -> Ledger:
+def read_ledger(root: Root, *, retry_failed: bool = False) -> Ledger:
     """The ledger of a store, or an empty one where there is no store yet."""
-    outcomes = FeatureStore(root, partial=True).outcomes() if (root / MANIFEST).exists() else []
+    outcomes = FeatureStore(root, partial=True).outcomes() if is_store(root) else []
     return Ledger(outcomes, retry_failed=retry_failed)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from .keys import row_key
 from .ledger import Ledger
 from .records import Outcome, VideoFile
-from .store.claims import Claims
+from .store.folders import Root, open_folder
+from .store.neighbours import neighbours
 from .store.news import OutcomeNews
 from .store.writer import StoreWriter
 from .work import Awaiting, VideoSettled
@@ -22,7 +22,7 @@ class SharedWork:
 
     def __init__(
         self,
-        root: Path,
+        root: Root,
         writer: StoreWriter,
         ledger: Ledger,
         news: OutcomeNews,
@@ -33,7 +33,7 @@ class SharedWork:
         self._ledger = ledger
         self._news = news
         self._settings_digests = settings_digests
-        self._claims = Claims(root, writer.writer_id)
+        self._claims = neighbours(open_folder(root)).claims(writer.writer_id)
         self._deferred: list[VideoFile] = []
 
     def take(self, file: VideoFile) -> bool | None:

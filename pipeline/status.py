@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .inputs import Inputs, find_videos
 from .records import Outcome, OutcomeKind
+from .store.folders import Root
 from .store.reader import FeatureStore
 
 
@@ -34,7 +35,7 @@ class StoreStatus:
     empties: tuple[Outcome, ...]
 
 
-def read_status(root: Path, inputs: Inputs | None = None) -> StoreStatus:
+def read_status(root: Root, inputs: Inputs | None = None) -> StoreStatus:
     """The state of a store with respect to some videos; by default those that the latest run was given.
 
     Where that folder is gone, what is left is counted by the number of videos that it had.

@@ -19,6 +19,7 @@ from ..manifests.recipes import Recipe
 from ..manifests.streams import StreamSpec
 from .extraction import Extraction, RunOptions
 from .keys import settings_digest
+from .store.folders import Root
 from .store.manifest import StreamEntry, read_manifest, stream_entries
 from .store.reader import FeatureStore, StreamFeatures
 from .work import VideoSettled
@@ -40,7 +41,7 @@ class Recomputed:
     """Empty where both are the same within ``allowed``."""
 
 
-def settings_problems(root: Path | str) -> dict[str, str]:
+def settings_problems(root: Root) -> dict[str, str]:
     """Stream → why its settings are not those of its digest; streams without a recipe (imports) are passed over."""
     manifest = read_manifest(root)
     specs: Mapping[str, Any] = manifest["recipe"].get("streams", {})
@@ -62,8 +63,8 @@ def _settings_problem(spec: Mapping[str, Any], entry: StreamEntry) -> str:
 
 
 def recompute(
-    root: Path,
-    videos: Path,
+    root: Root,
+    videos: Root,
     num_videos: int,
     *,
     seed: int = 0,
@@ -96,7 +97,7 @@ def recompute(
         return list(_compared(store, FeatureStore(again, partial=True), run.streams, ids))
 
 
-def _recipe(root: Path, manifest: Mapping[str, Any]) -> Recipe:
+def _recipe(root: Root, manifest: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(manifest["recipe"])
     except ValidationError as error:

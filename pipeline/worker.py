@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +21,7 @@ from .records import VideoFile
 from .runner import Event, run_stages
 from .sharing import SharedWork
 from .stage_clock import StageClock
+from .store.folders import Root
 from .store.progress_journal import read_progress
 from .store.writer import StoreWriter
 from .work import Stream, VideoSettled
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Job:
     """What every worker of a run must know; it travels to other processes and machines."""
 
-    out: Path
+    out: Root
     recipe: Recipe
     """Resolved: nothing is left to the worker's defaults."""
     streams: tuple[str, ...]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...manifests.errors import ManifestError, StoreError
+from ..store.folders import Root
 
 SUFFIXES = {"vst": "video", "i3d_rgb": "rgb", "i3d_flow": "flow", "ast": "audio"}
 """Stream → what PAMFN's extractor appends to a video's name."""
@@ -35,7 +36,7 @@ class FeatureArray:
     video_id: str
     stream: str
     """Empty where the format does not say."""
-    file: Path
+    file: Root
     load: Callable[[], NDArray[Any]]
     """Reads the array; StoreError where it is damaged or no array of numbers."""
 
@@ -119,7 +120,7 @@ def from_dict(found: Any, name: str, file: Path, stream: str) -> list[FeatureArr
 
 def refuse_twins(arrays: Iterable[FeatureArray]) -> None:
     """StoreError where two arrays claim the same (video, stream)."""
-    seen: dict[tuple[str, str], Path] = {}
+    seen: dict[tuple[str, str], Root] = {}
     for array in arrays:
         name = array.video_id, array.stream
         if name in seen:

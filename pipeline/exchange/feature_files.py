@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...manifests.errors import ManifestError, StoreError
+from ..store.folders import Root, as_root
 from ..store.manifest import MANIFEST, read_manifest
 from ..store.reader import FeatureStore
 from . import feature_archives as archives
@@ -106,9 +107,9 @@ _KNOWN_SUFFIXES = {"video", "flow", "audio", "rgb", "vggish"}
 
 @dataclass(frozen=True, eq=False)
 class FeatureSource:
-    """What lies at a path, while it is open."""
+    """What lies at a path, or a URL, while it is open."""
 
-    path: Path
+    path: Root
     format: str
     arrays: tuple[FeatureArray, ...]
     settings: Mapping[str, Settings] = field(default_factory=dict[str, Settings])
@@ -122,27 +123,32 @@ class FeatureSource:
 
 @contextmanager
 def opened(
-    path: Path, format: str | None = None, *, trust: bool = False, names: Mapping[str, str] | None = None
+    place: Root, format: str | None = None, *, trust: bool = False, names: Mapping[str, str] | None = None
 ) -> Iterator[FeatureSource]:
     """The arrays at a path, a store's included. ``names``: stream → what the files call it, where that is unusual.
 
     ManifestError where nothing is there or its format is not told, StoreError where it is damaged or not trusted.
     """
-    if not path.exists():
+    path = as_root(place)
+    if isinstance(path, Path) and not path.exists():
         raise ManifestError(f"{path}: there is no such file or folder; check the path")
     chosen = format or detect(path)
     if chosen not in FORMATS and chosen != STORE:
         raise ManifestError(f"format {chosen!r} is not known; there are {', '.join(FORMATS)}")
+    if isinstance(path, str) and chosen != STORE:
+        raise ManifestError(f"{path}: only feature stores are read by URL, {chosen} is not; download it")
     with ExitStack() as stack:
-        found = _of_store(path) if chosen == STORE else FORMATS[chosen].read(path, trust, names or {}, stack)
+        found = _of_store(path) if chosen == STORE else FORMATS[chosen].read(Path(path), trust, names or {}, stack)
         if not found:
             raise ManifestError(f"{path}: no features in it (read as {chosen}); check the path, or give --format")
         settings = stored_settings(read_manifest(path)) if chosen == STORE else {}
         yield FeatureSource(path, chosen, tuple(found), settings)
 
 
-def detect(path: Path) -> str:
-    """The format by what is there; ManifestError where that does not tell."""
+def detect(path: Root) -> str:
+    """The format by what is there, which is a store at a URL; ManifestError where that does not tell."""
+    if isinstance(path, str):
+        return STORE
     return _format_of_folder(path) if path.is_dir() else _format_of_file(path)
 
 
@@ -217,7 +223,7 @@ def _holds_a_dict(path: Path) -> bool:
     return False
 
 
-def _of_store(path: Path) -> list[FeatureArray]:
+def _of_store(path: Root) -> list[FeatureArray]:
     store = FeatureStore(path)
     return [
         FeatureArray(video_id, stream, path, lambda v=video_id, s=stream: store.read(v, s).values)

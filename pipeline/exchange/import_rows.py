@@ -47,8 +47,8 @@ def imported_row(array: FeatureArray, stream: ImportStream, format: str) -> Feat
         return replace(_end(array, stream), kind="failed", reason=str(error))
     content = _content_digest(values)
     provenance = {
-        "source": str(array.file.resolve()),
-        "source_sha256": _file_digest(array.file),
+        "source": str(Path(array.file).resolve()),
+        "source_sha256": _file_digest(Path(array.file)),
         "source_format": format,
         "source_dtype": values.dtype.name,
         "source_shape": "x".join(map(str, values.shape)),
@@ -109,7 +109,7 @@ def outcome_of(array: FeatureArray, row: FeatureRow) -> Outcome:
         content_digest=row.content_digest,
         settings_digest=row.settings_digest,
         size_bytes=row.features.nbytes,
-        modified_ns=array.file.stat().st_mtime_ns,
+        modified_ns=Path(array.file).stat().st_mtime_ns,
         segments=len(row.features),
     )
 

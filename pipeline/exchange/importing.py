@@ -18,7 +18,8 @@ from ...manifests.errors import ManifestError, StoreError
 from ...manifests.recipes import list_recipes
 from ..records import Outcome
 from ..store.compaction import compact
-from ..store.manifest import MANIFEST, read_manifest, strangers, write_manifest
+from ..store.folders import Root
+from ..store.manifest import is_free, is_store, read_manifest, write_manifest
 from ..store.reader import FeatureStore
 from ..store.shards import stream_folder
 from ..store.writer import StoreWriter
@@ -42,7 +43,7 @@ class Imported:
 def import_features(
     source: FeatureSource,
     arrays: Sequence[FeatureArray],
-    out: Path,
+    out: Root,
     *,
     grids: Mapping[str, TimeGrid],
     recipe_name: str = "imported",
@@ -99,7 +100,7 @@ def _described(
     return described
 
 
-def _named(stream: str, file: Path) -> str:
+def _named(stream: str, file: Root) -> str:
     if not stream:
         raise ManifestError(f"{file}: this format does not say which stream it holds; name it, as in --stream vst")
     return stream
@@ -134,7 +135,7 @@ def _refuse_other_facts(stream: ImportStream, known: Mapping[str, Any]) -> None:
         )
 
 
-def _earlier_manifest(out: Path, source: FeatureSource, recipe_name: str) -> dict[str, Any]:
+def _earlier_manifest(out: Root, source: FeatureSource, recipe_name: str) -> dict[str, Any]:
     if source.format == STORE:
         raise ManifestError(f"{source.path}: is a feature store already; `arabesque compare` and `export` read it")
     if recipe_name in list_recipes():
@@ -142,8 +143,8 @@ def _earlier_manifest(out: Path, source: FeatureSource, recipe_name: str) -> dic
             f"--recipe-name {recipe_name}: `arabesque extract --recipe {recipe_name}` would take the store for its "
             f"own; choose another name, as {recipe_name}-released-features"
         )
-    if not (out / MANIFEST).exists():
-        if out.exists() and (not out.is_dir() or strangers(out)):
+    if not is_store(out):
+        if not is_free(out):
             raise ManifestError(f"{out}: is not empty and no feature store; give --out a new or empty folder")
         return {}
     earlier = read_manifest(out)
@@ -155,7 +156,7 @@ def _earlier_manifest(out: Path, source: FeatureSource, recipe_name: str) -> dic
 
 
 def _write_manifest(
-    out: Path,
+    out: Root,
     source: FeatureSource,
     arrays: Sequence[FeatureArray],
     streams: Mapping[str, ImportStream],
@@ -163,7 +164,7 @@ def _write_manifest(
     earlier: Mapping[str, Any],
 ) -> None:
     known: dict[str, Any] = earlier.get("streams", {})
-    path = str(source.path.resolve())
+    path = str(Path(source.path).resolve())
     entries = {
         name: {
             "settings_digest": stream.settings_digest,
@@ -188,6 +189,6 @@ def _write_manifest(
     write_manifest(out, manifest)
 
 
-def _known_keys(out: Path, streams: Mapping[str, ImportStream]) -> dict[str, dict[str, str]]:
+def _known_keys(out: Root, streams: Mapping[str, ImportStream]) -> dict[str, dict[str, str]]:
     store = FeatureStore(out)
     return {name: store.keys(name) for name in streams}

@@ -1,25 +1,29 @@
 """Files that are there whole or not at all, below one folder.
 
-Everything the store keeps goes through `LocalFolder`: whole files in, whole files out, never an append. Object storage
-needs one more class with the same methods, whose ``put`` is one PUT. Every call that changes the disk goes through this
-module's ``os``, which is where the crash tests pull the plug.
+Everything that a store on a disk keeps goes through `LocalFolder` (its sibling for object storage is `object_folder`).
+Every call that changes the disk goes through this module's ``os``, which is where the crash tests pull the plug.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import TypeVar
 
 from ...manifests.errors import StoreError
+
+T = TypeVar("T")
 
 _TEMPORARY = ".tmp-"  # a dot first: pandas, pyarrow, polars and duckdb pass over such names
 
 
 class LocalFolder:
-    """A folder on a file system. Names are relative to it, with POSIX separators."""
+    """A `Folder` on a file system."""
+
+    relist_after_s = 0.0
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -27,12 +31,19 @@ class LocalFolder:
     def path(self, name: str) -> Path:
         return self.root / name
 
-    def source(self, name: str) -> str:
-        """What pyarrow opens to read the file piece by piece."""
+    def where(self, name: str) -> str:
         return str(self.path(name))
 
-    def put(self, name: str, data: bytes, owner: str) -> None:
-        """Write a whole file, on disk when this returns. Leftovers are rubbish once the writer ``owner`` is dead."""
+    @contextmanager
+    def opened(self, name: str, columns: Sequence[str] | None = None, *, whole: bool = False) -> Iterator[str]:
+        """The path: pyarrow opens files itself, and reads no more than it needs."""
+        yield str(self.path(name))
+
+    def put(self, name: str, data: bytes, owner: str, *, new: bool = False) -> None:
+        """On disk when this returns. Leftovers are rubbish once the writer ``owner`` is dead.
+
+        No two living writers have one id, so that no two files that are ``new`` have one name.
+        """
         path = self.path(name)
         temporary = path.with_name(f"{_TEMPORARY}{owner}-{path.name}")
         with explained(path):
@@ -47,8 +58,10 @@ class LocalFolder:
             _sync_folder(path.parent)
 
     def read(self, name: str) -> bytes:
-        """The whole file; FileNotFoundError where it is gone."""
         return self.path(name).read_bytes()
+
+    def exists(self, name: str) -> bool:
+        return self.path(name).exists()
 
     def files(self, folder: str) -> list[str]:
         """Names of the files in ``folder``, sorted, without temporary ones; none where there is no such folder.
@@ -60,19 +73,26 @@ class LocalFolder:
             names = again
         return [f"{folder}/{name}" for name in names]
 
-    def folders(self) -> list[str]:
-        """Names of the folders directly below, sorted."""
-        with suppress(FileNotFoundError), os.scandir(self.root) as entries:
+    def folders(self, folder: str = "") -> list[str]:
+        with suppress(FileNotFoundError), os.scandir(self.path(folder)) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir())
         return []
 
+    def entries(self) -> list[str]:
+        return sorted(os.listdir(self.root)) if self.root.exists() else []
+
+    def all_files(self) -> Iterator[str]:
+        for folder, _, files in os.walk(self.root):
+            yield from (Path(folder, file).relative_to(self.root).as_posix() for file in files)
+
+    def each(self, act: Callable[[str], T], names: Iterable[str]) -> Iterable[T]:
+        return map(act, names)
+
     def remove(self, name: str) -> None:
-        """Remove a file; one that is gone already is no error."""
         with explained(self.path(name)), suppress(FileNotFoundError):
             os.unlink(self.path(name))
 
     def move(self, name: str, new_name: str) -> None:
-        """Move a whole file to another folder."""
         path, new_path = self.path(name), self.path(new_name)
         with explained(path):
             _make_folder(new_path.parent)
@@ -86,11 +106,11 @@ class LocalFolder:
         Who lives is asked after the files are listed: a writer takes its lock before its first file, so that the files
         of one that begins in between are never mistaken for leftovers.
         """
-        leftovers = [path for path in self.root.rglob(f"{_TEMPORARY}*") if path.is_file()]
+        leftovers = [name for name in self.all_files() if _file_of(name).startswith(_TEMPORARY)]
         living = living_writers() if leftovers else set[str]()
-        dead = [path for path in leftovers if path.name.removeprefix(_TEMPORARY).partition("-")[0] not in living]
-        for path in dead:
-            self.remove(PurePosixPath(path.relative_to(self.root)).as_posix())
+        dead = [name for name in leftovers if _file_of(name).removeprefix(_TEMPORARY).partition("-")[0] not in living]
+        for name in dead:
+            self.remove(name)
         return len(dead)
 
     def _list(self, folder: str) -> list[str]:
@@ -98,6 +118,10 @@ class LocalFolder:
             return sorted(name for name in os.listdir(self.path(folder)) if not name.startswith(_TEMPORARY))
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+
+def _file_of(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _write(path: Path, data: bytes) -> None:

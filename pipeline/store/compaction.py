@@ -3,22 +3,27 @@
 Nothing is removed before what replaces it is in place: being killed in between leaves rows twice, of which readers and
 the next compaction take one. What may be removed is listed first, then who lives is asked, then the rows are read: what
 a writer adds meanwhile is on no list.
+
+Where no lock keeps others out (object storage), several may merge the same shards at once. Two rules keep every row
+then. A row is dropped only for a strictly newer one. And of a row that stands twice, a copy goes only after this
+compaction has written the row into a file of its own: that it stands in somebody's file is not enough, who may be about
+to drop it in favour of the first. So no newest row is ever lost. For think of the file written last of those that hold
+it: who removes that one has listed it before, and after that has written the row into a later one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from ...manifests.errors import StoreError
-from .atomic_files import LocalFolder
-from .claims import sweep_claims
-from .index import NewestOutcomes, current_rows, newest_outcomes
+from .folders import Folder, Root, open_folder
+from .index import NewestOutcomes, current_rows, newest_outcomes, relisting
 from .manifest import read_manifest
+from .neighbours import neighbours
 from .progress_journal import is_lasting, prune
 from .shard_reading import length, read_outcomes, read_places, read_table, stored_number
 from .shard_writing import shard_bytes
@@ -33,7 +38,6 @@ from .shards import (
     stream_folder,
     writer_of,
 )
-from .writer_locks import WriterLock, living_writers, reorganising
 
 _OUTCOME_BYTES = 400  # about what one takes in memory
 _DIGEST = re.compile(r"\w+")
@@ -56,39 +60,48 @@ class _Shard:
     num_rows: int
     keep: list[int]
     kept_bytes: int
+    stands_twice: bool = False
+    """Some of its rows are in another of these shards, too, and no lock keeps that one in place: both are rewritten."""
 
     @property
     def num_dropped(self) -> int:
         return self.num_rows - len(self.keep)
 
 
-def compact(root: Path | str, writer_id: str | None = None, *, max_shard_bytes: int = 64 << 20) -> Compaction:
+def compact(root: Root, writer_id: str | None = None, *, max_shard_bytes: int = 64 << 20) -> Compaction:
     """Merge the small shards of dead writers and of ``writer_id``; drop what newer rows replaced, and leftovers.
 
-    Other living writers' files are not touched. Waits while another process puts the same store in order.
+    Other living writers' files are not touched. Waits while another process puts the same store in order. On object
+    storage nobody waits, and whose writer is dead is told by the age of a shard (`neighbours`).
     """
     folder = _folder_of_store(root)
-    with reorganising(folder.root), WriterLock(folder.root) as lock:
-        folder.sweep(lambda: living_writers(folder.root))
-        sweep_claims(folder.root)
+    return relisting(lambda: _compact(folder, writer_id, max_shard_bytes), folder)
+
+
+def _compact(folder: Folder, writer_id: str | None, max_shard_bytes: int) -> Compaction:
+    """FileNotFoundError where another has merged a listed shard meanwhile: what was written by then stands twice."""
+    others = neighbours(folder)
+    with others.reorganising(), others.enter() as presence:
+        others.sweep()
         streams = [name.removeprefix("stream=") for name in folder.folders() if name.startswith("stream=")]
         listed = {name: shards_in(folder, name) for name in [OUTCOMES, PROGRESS, *map(stream_folder, streams)]}
-        spared = living_writers(folder.root) - {writer_id}
-        ours = {name: [shard for shard in shards if writer_of(shard) not in spared] for name, shards in listed.items()}
+        ours = others.idle(listed, writer_id)
 
         outcomes = newest_outcomes(folder)
         rows = {stream: current_rows(folder, stream, outcomes) for stream in streams}
-        groups = list(_groups(_outcome_shards(folder, ours[OUTCOMES], outcomes), max_shard_bytes))
+        groups = list(_groups(_outcome_shards(folder, ours[OUTCOMES], outcomes, others.exclusive), max_shard_bytes))
         for stream in streams:
-            shards = _row_shards(folder, ours[stream_folder(stream)], rows[stream].values())
+            shards = _row_shards(folder, ours[stream_folder(stream)], rows[stream], others.exclusive)
             groups += _groups(shards, max_shard_bytes)
-        written = [_merge(folder, group, lock.writer_id, sequence) for sequence, group in enumerate(groups)]
-        prune(folder, ours[PROGRESS], _finished_keys(rows.values(), outcomes), lock.writer_id)
+        written = [_merge(folder, group, presence.writer_id, sequence) for sequence, group in enumerate(groups)]
+        for shard in (shard for group in groups for shard in group if shard.stands_twice):
+            folder.remove(shard.name)
+        prune(folder, ours[PROGRESS], _finished_keys(rows.values(), outcomes), presence.writer_id)
     merged = [shard for group in groups for shard in group]
     return Compaction(len(merged), sum(written), sum(shard.num_dropped for shard in merged))
 
 
-def set_aside_stale(root: Path | str, stream: str, settings_digest: str) -> int:
+def set_aside_stale(root: Root, stream: str, settings_digest: str) -> int:
     """Move a stream's rows of other settings to ``superseded/<their settings digest>/``; returns how many.
 
     For when a stream's settings change, before or after its manifest does: plain Parquet readers then never see two
@@ -96,27 +109,33 @@ def set_aside_stale(root: Path | str, stream: str, settings_digest: str) -> int:
     """
     folder = _folder_of_store(root)
     moved = set[tuple[str, str]]()
-    with reorganising(folder.root), WriterLock(folder.root) as lock:
+    with neighbours(folder).reorganising():
+        relisting(lambda: _set_aside_all(folder, stream, settings_digest, moved), folder)
+    return len(moved)
+
+
+def _folder_of_store(root: Root) -> Folder:
+    read_manifest(root)  # nothing is touched, nor a lock file made, in a folder that is no store
+    return open_folder(root)
+
+
+def _set_aside_all(folder: Folder, stream: str, settings_digest: str, moved: set[tuple[str, str]]) -> None:
+    """Adds to ``moved`` the (video_id, key) of each row."""
+    with neighbours(folder).enter() as presence:
         for sequence, shard in enumerate(shards_in(folder, stream_folder(stream))):
             rows = read_places(folder, shard)
             stale = {row.settings_digest for row in rows} - {settings_digest}
             moved |= {(row.video_id, row.key) for row in rows if row.settings_digest in stale}
             if stale:
-                _set_aside(folder, shard, rows, settings_digest, shard_name("", lock.writer_id, sequence))
-    return len(moved)
+                _set_aside(folder, shard, rows, settings_digest, shard_name("", presence.writer_id, sequence))
 
 
-def _folder_of_store(root: Path | str) -> LocalFolder:
-    read_manifest(root)  # nothing is touched, nor a lock file made, in a folder that is no store
-    return LocalFolder(Path(root))
-
-
-def _set_aside(folder: LocalFolder, shard: str, rows: Sequence[RowPlace], current: str, new_name: str) -> None:
+def _set_aside(folder: Folder, shard: str, rows: Sequence[RowPlace], current: str, new_name: str) -> None:
     """A shard of one setting moves as it is; a mixed one is split into new shards, and then goes."""
     home = shard.rpartition("/")[0]
     digests = sorted({row.settings_digest for row in rows})
     if unfit := [digest for digest in digests if not _DIGEST.fullmatch(digest)]:
-        raise StoreError(f"{folder.path(shard)}: settings digest {unfit[0]!r} is none; delete the file and run again")
+        raise StoreError(f"{folder.where(shard)}: settings digest {unfit[0]!r} is none; delete the file and run again")
     homes = {digest: home if digest == current else f"{SUPERSEDED}/{digest}/{home}" for digest in digests}
     if len(digests) == 1:
         folder.move(shard, f"{homes[digests[0]]}/{shard.rpartition('/')[2]}")
@@ -124,29 +143,56 @@ def _set_aside(folder: LocalFolder, shard: str, rows: Sequence[RowPlace], curren
     table = read_table(folder, shard)
     for digest in digests:
         part = table.take([row.number for row in rows if row.settings_digest == digest])
-        folder.put(homes[digest] + new_name, shard_bytes(part), writer_of(new_name))
+        folder.put(homes[digest] + new_name, shard_bytes(part), writer_of(new_name), new=True)
     folder.remove(shard)
 
 
-def _row_shards(folder: LocalFolder, names: Sequence[str], current: Iterable[RowPlace]) -> Iterator[_Shard]:
+def _row_shards(
+    folder: Folder, names: Sequence[str], current: Mapping[tuple[str, str], RowPlace], exclusive: bool
+) -> Iterator[_Shard]:
     keepers: dict[str, list[RowPlace]] = {name: [] for name in names}
-    for row in current:
+    for row in current.values():
         keepers.get(row.shard, []).append(row)
+    twice = set[str]() if exclusive else _keep_copies(folder, keepers, current)
     for name, rows in keepers.items():
         number = stored_number(folder, name)
         size = 2 if number == "float16" else 4
         kind = f"{rows[0].dim} {number}" if rows else "nothing"
         keep = sorted(row.number for row in rows)
-        yield _Shard(name, kind, length(folder, name), keep, sum(row.segments * row.dim * size for row in rows))
+        kept_bytes = sum(row.segments * row.dim * size for row in rows)
+        yield _Shard(name, kind, length(folder, name), keep, kept_bytes, name in twice)
 
 
-def _outcome_shards(folder: LocalFolder, names: Sequence[str], newest: NewestOutcomes) -> Iterator[_Shard]:
-    kept = set[tuple[str, str]]()
+def _keep_copies(
+    folder: Folder, keepers: dict[str, list[RowPlace]], current: Mapping[tuple[str, str], RowPlace]
+) -> set[str]:
+    """Adds the copies of rows that stand in shards that stay; returns the shards that share rows with one another."""
+    twice = set[str]()
+    for name, kept in keepers.items():
+        for row in read_places(folder, name):
+            counts = current.get((row.video_id, row.settings_digest))
+            if counts is None or counts.written_us != row.written_us or counts.shard == name:
+                continue
+            if counts.shard in keepers:
+                twice |= {name, counts.shard}
+            else:
+                kept.append(row)
+    return twice
+
+
+def _outcome_shards(folder: Folder, names: Sequence[str], newest: NewestOutcomes, exclusive: bool) -> Iterator[_Shard]:
+    kept_in: dict[tuple[str, str], str] = {}
+    shards: list[_Shard] = []
+    twice = set[str]()
     for name in names:
         stored = read_outcomes(folder, name)
-        keep = [number for number, one in enumerate(stored) if one.name not in kept and _is_newest(one, newest)]
-        kept |= {stored[number].name for number in keep}
-        yield _Shard(name, OUTCOMES, len(stored), keep, len(keep) * _OUTCOME_BYTES)
+        counts = [number for number, one in enumerate(stored) if _is_newest(one, newest)]
+        keep = [number for number in counts if stored[number].name not in kept_in]
+        if len(keep) < len(counts):
+            twice |= {name, *(kept_in[stored[number].name] for number in counts if number not in keep)}
+        kept_in |= {stored[number].name: name for number in keep}
+        shards.append(_Shard(name, OUTCOMES, len(stored), keep, len(keep) * _OUTCOME_BYTES))
+    return (replace(shard, stands_twice=not exclusive and shard.name in twice) for shard in shards)
 
 
 def _is_newest(stored: StoredOutcome, newest: NewestOutcomes) -> bool:
@@ -159,7 +205,7 @@ def _groups(shards: Iterable[_Shard], max_bytes: int) -> Iterator[list[_Shard]]:
     open_groups: dict[str, list[_Shard]] = {}
     closed: list[list[_Shard]] = []
     for shard in shards:
-        if not shard.num_dropped and shard.kept_bytes > max_bytes / 2:
+        if not shard.num_dropped and not shard.stands_twice and shard.kept_bytes > max_bytes / 2:
             continue
         group = open_groups.setdefault(shard.kind, [])
         if group and sum(other.kept_bytes for other in group) + shard.kept_bytes > max_bytes:
@@ -167,23 +213,24 @@ def _groups(shards: Iterable[_Shard], max_bytes: int) -> Iterator[list[_Shard]]:
             group = open_groups[shard.kind] = []
         group.append(shard)
     for group in [*closed, *open_groups.values()]:
-        if len(group) > 1 or group[0].num_dropped:
+        if len(group) > 1 or group[0].num_dropped or group[0].stands_twice:
             yield group
 
 
-def _merge(folder: LocalFolder, group: Sequence[_Shard], writer: str, sequence: int) -> int:
+def _merge(folder: Folder, group: Sequence[_Shard], writer: str, sequence: int) -> int:
     """Returns how many shards were written: one, or none where nothing of the group counts."""
     kept = [shard for shard in group if shard.keep]
     if kept:
         table = pa.concat_tables([_kept_rows(folder, shard) for shard in kept])
         home = kept[0].name.rpartition("/")[0]
-        folder.put(shard_name(home, writer, sequence), shard_bytes(table), writer)
+        folder.put(shard_name(home, writer, sequence), shard_bytes(table), writer, new=True)
     for shard in group:
-        folder.remove(shard.name)
+        if not shard.stands_twice:
+            folder.remove(shard.name)
     return 1 if kept else 0
 
 
-def _kept_rows(folder: LocalFolder, shard: _Shard) -> pa.Table:
+def _kept_rows(folder: Folder, shard: _Shard) -> pa.Table:
     table = read_table(folder, shard.name)
     return table.take(shard.keep) if shard.num_dropped else table
 

@@ -8,10 +8,11 @@ video's bytes have changed since.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 from ...manifests.errors import StoreError
-from .atomic_files import LocalFolder
+from .folders import Folder
 from .shard_reading import read_outcomes, read_places
 from .shards import OUTCOMES, RowPlace, StoredOutcome, shards_in, stream_folder
 
@@ -23,17 +24,17 @@ NewestOutcomes = Mapping[tuple[str, str], StoredOutcome]
 _RELISTS = 100  # each one means that a merge finished since the last
 
 
-def newest_outcomes(folder: LocalFolder) -> dict[tuple[str, str], StoredOutcome]:
+def newest_outcomes(folder: Folder) -> dict[tuple[str, str], StoredOutcome]:
     return relisting(lambda: _newest_outcomes(folder), folder)
 
 
-def current_rows(folder: LocalFolder, stream: str, outcomes: NewestOutcomes) -> dict[tuple[str, str], RowPlace]:
+def current_rows(folder: Folder, stream: str, outcomes: NewestOutcomes) -> dict[tuple[str, str], RowPlace]:
     """(video_id, settings digest) → the row that counts."""
     newest = relisting(lambda: _newest_rows(folder, stream), folder)
     return {name: row for name, row in newest.items() if not _overtaken(row, outcomes.get((row.video_id, stream)))}
 
 
-def relisting(read: Callable[[], T], folder: LocalFolder) -> T:
+def relisting(read: Callable[[], T], folder: Folder) -> T:
     """Read again from the list of files onwards when a listed file is gone: a writer has merged it meanwhile."""
     for _ in range(_RELISTS):
         try:
@@ -43,23 +44,28 @@ def relisting(read: Callable[[], T], folder: LocalFolder) -> T:
     raise StoreError(f"{folder.root}: files keep vanishing while they are read; try again when no run is writing there")
 
 
-def _newest_outcomes(folder: LocalFolder) -> dict[tuple[str, str], StoredOutcome]:
+def _newest_outcomes(folder: Folder) -> dict[tuple[str, str], StoredOutcome]:
     newest: dict[tuple[str, str], StoredOutcome] = {}
-    for shard in shards_in(folder, OUTCOMES):
-        for stored in read_outcomes(folder, shard):
-            if stored.name not in newest or stored.written_us > newest[stored.name].written_us:
+    for outcomes in folder.each(partial(read_outcomes, folder), shards_in(folder, OUTCOMES)):
+        for stored in outcomes:
+            if stored.name not in newest or _when(stored) > _when(newest[stored.name]):
                 newest[stored.name] = stored
     return newest
 
 
-def _newest_rows(folder: LocalFolder, stream: str) -> dict[tuple[str, str], RowPlace]:
+def _newest_rows(folder: Folder, stream: str) -> dict[tuple[str, str], RowPlace]:
     newest: dict[tuple[str, str], RowPlace] = {}
-    for shard in shards_in(folder, stream_folder(stream)):
-        for row in read_places(folder, shard):
+    for rows in folder.each(partial(read_places, folder), shards_in(folder, stream_folder(stream))):
+        for row in rows:
             name = row.video_id, row.settings_digest
             if name not in newest or row.written_us > newest[name].written_us:
                 newest[name] = row
     return newest
+
+
+def _when(stored: StoredOutcome) -> tuple[int, str]:
+    """Of two writers' outcomes of one microsecond all readers take the same."""
+    return stored.written_us, stored.writer
 
 
 def _overtaken(row: RowPlace, stored: StoredOutcome | None) -> bool:

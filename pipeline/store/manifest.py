@@ -8,16 +8,15 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...manifests.errors import StoreError
-from .atomic_files import LocalFolder
+from .folders import Folder, Root, open_folder
+from .neighbours import neighbours
 from .shards import OUTCOMES, SUPERSEDED
-from .writer_locks import WriterLock
 
 MANIFEST = "arabesque.toml"
 MANIFEST_COPY = ".arabesque.toml"
@@ -44,30 +43,36 @@ class _Manifest(BaseModel):
     made_with: dict[str, Any]
 
 
-def write_manifest(root: Path | str, manifest: Mapping[str, Any]) -> None:
+def write_manifest(root: Root, manifest: Mapping[str, Any]) -> None:
     """Write or replace a store's manifest; StoreError where the folder holds anything else already.
 
     ``{"format": 1, "recipe": {...}, "streams": {name: {"settings_digest", "dim", "extractor_version",
     "weights": {role: digest}}}, "made_with": {...}}``
     """
-    root = Path(root)
+    folder = open_folder(root)
     try:
         _Manifest.model_validate(manifest)
         text = tomli_w.dumps(manifest)
     except (ValidationError, TypeError) as error:
         raise ValueError(f"{MANIFEST}: {_first_problem(error)}") from error
-    _refuse_foreign(root)
+    _refuse_foreign(folder)
     data = _stamped(text.encode())
-    with WriterLock(root) as lock:
+    with neighbours(folder).enter() as presence:
         for name in (MANIFEST_COPY, MANIFEST):
-            LocalFolder(root).put(name, data, lock.writer_id)
+            folder.put(name, data, presence.writer_id)
 
 
-def read_manifest(root: Path | str, name: str = MANIFEST) -> dict[str, Any]:
+def is_store(root: Root) -> bool:
+    """Whether a manifest is there, readable or not."""
+    return open_folder(root).exists(MANIFEST)
+
+
+def read_manifest(root: Root, name: str = MANIFEST) -> dict[str, Any]:
     """The parsed manifest; StoreError where there is none, or one that cannot be obeyed."""
-    path = Path(root) / name
+    folder = open_folder(root)
+    path = folder.where(name)
     try:
-        manifest = tomllib.loads(path.read_text(encoding="utf-8"))
+        manifest = tomllib.loads(folder.read(name).decode())
         _Manifest.model_validate(manifest)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreError(
@@ -90,24 +95,36 @@ def is_manifest_intact(data: bytes) -> bool:
     return data == _stamped(data.rpartition(_STAMP)[0])
 
 
-def strangers(root: Path) -> list[str]:
+def strangers(root: Root) -> list[str]:
     """What lies in a folder that no store puts there; hidden names aside, which a run that was killed may leave."""
     ours = {MANIFEST, OUTCOMES, SUPERSEDED}
-    names = sorted(path.name for path in root.iterdir() if not path.name.startswith((".", "stream=")))
-    return [name for name in names if name not in ours]
+    names = open_folder(root).entries()
+    return [name for name in names if not name.startswith((".", "stream=")) and name not in ours]
+
+
+def is_free(root: Root) -> bool:
+    """Whether a store may be made there: nothing else is there."""
+    try:
+        return not strangers(root)
+    except NotADirectoryError:
+        return False
 
 
 def _stamped(data: bytes) -> bytes:
     return data + _STAMP + hashlib.sha256(data).hexdigest().encode() + b"\n"
 
 
-def _refuse_foreign(root: Path) -> None:
-    if root.exists() and not root.is_dir():
-        raise StoreError(f"{root}: is a file; choose a folder for the features")
-    if not root.is_dir() or (root / MANIFEST).exists():
+def _refuse_foreign(folder: Folder) -> None:
+    if folder.exists(MANIFEST):
         return
-    if others := strangers(root):
-        raise StoreError(f"{root}: holds other files ({others[0]}) and no {MANIFEST}; choose a new or empty folder")
+    try:
+        others = strangers(folder.root)
+    except NotADirectoryError as error:
+        raise StoreError(f"{folder.root}: is a file; choose a folder for the features") from error
+    if others:
+        raise StoreError(
+            f"{folder.root}: holds other files ({others[0]}) and no {MANIFEST}; choose a new or empty folder"
+        )
 
 
 def _first_problem(error: Exception) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
-from pathlib import Path
 
 from ..records import Outcome
-from .atomic_files import LocalFolder
+from .folders import Root, open_folder
 from .shard_reading import read_outcomes
 from .shards import OUTCOMES, StoredOutcome, shards_in
 
@@ -15,8 +15,9 @@ from .shards import OUTCOMES, StoredOutcome, shards_in
 class OutcomeNews:
     """Outcomes of other writers in files that were not there when this object was made. For several threads."""
 
-    def __init__(self, root: Path) -> None:
-        self._folder = LocalFolder(root)
+    def __init__(self, root: Root) -> None:
+        self._folder = open_folder(root)
+        self._fresh_until_s = 0.0
         self._seen = set(shards_in(self._folder, OUTCOMES))
         self._ends: dict[tuple[str, str], StoredOutcome] = {}
         self._lock = threading.Lock()
@@ -24,6 +25,9 @@ class OutcomeNews:
     def refresh(self, own_writer: str) -> None:
         """Read the files that are new; those that are merged meanwhile come under their new name."""
         with self._lock:
+            if time.monotonic() < self._fresh_until_s:
+                return
+            self._fresh_until_s = time.monotonic() + self._folder.relist_after_s
             for shard in shards_in(self._folder, OUTCOMES):
                 if shard not in self._seen:
                     with suppress(FileNotFoundError):

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Outcome
-from .atomic_files import LocalFolder
+from .folders import Folder, Root, open_folder
 from .index import relisting
 from .shard_reading import read_journal, read_journal_keys
 from .shard_writing import journal_table, shard_bytes
@@ -35,7 +35,7 @@ class FinishedSegment:
 class ProgressJournal(Mapping[str, dict[int, FinishedSegment]]):
     """Row key → segment index → finished segment. Segments are read when a key is asked for."""
 
-    def __init__(self, folder: LocalFolder) -> None:
+    def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._chunks: dict[str, list[str]] = relisting(self._index, folder)
 
@@ -64,15 +64,16 @@ class ProgressJournal(Mapping[str, dict[int, FinishedSegment]]):
 
     def _index(self) -> dict[str, list[str]]:
         chunks: dict[str, list[str]] = {}
-        for chunk in shards_in(self._folder, PROGRESS):
-            for key in sorted(read_journal_keys(self._folder, chunk)):
+        names = shards_in(self._folder, PROGRESS)
+        for chunk, keys in zip(names, self._folder.each(partial(read_journal_keys, self._folder), names), strict=True):
+            for key in sorted(keys):
                 chunks.setdefault(key, []).append(chunk)
         return chunks
 
 
-def read_progress(root: Path | str) -> ProgressJournal:
+def read_progress(root: Root) -> ProgressJournal:
     """What interrupted runs have computed of rows that they did not finish."""
-    return ProgressJournal(LocalFolder(Path(root)))
+    return ProgressJournal(open_folder(root))
 
 
 def is_lasting(outcome: Outcome) -> bool:
@@ -80,19 +81,19 @@ def is_lasting(outcome: Outcome) -> bool:
     return outcome.kind in ("empty", "failed") and not outcome.transient
 
 
-def prune(folder: LocalFolder, chunks: Sequence[str], finished: Collection[str], writer: str) -> None:
+def prune(folder: Folder, chunks: Sequence[str], finished: Collection[str], writer: str) -> None:
     """Merge these chunks, without the entries of ``finished`` keys, into one that is named for ``writer``."""
     entries = [entry for chunk in chunks for entry in _entries(folder, chunk)]
     left = {(entry.key, entry.segment_index): entry for entry in entries if entry.key not in finished}
     if len(chunks) == 1 and len(left) == len(entries):
         return
     if left:
-        folder.put(shard_name(PROGRESS, writer, 0), shard_bytes(journal_table(list(left.values()))), writer)
+        folder.put(shard_name(PROGRESS, writer, 0), shard_bytes(journal_table(list(left.values()))), writer, new=True)
     for chunk in chunks:
         folder.remove(chunk)
 
 
-def _entries(folder: LocalFolder, chunk: str) -> list[JournalEntry]:
+def _entries(folder: Folder, chunk: str) -> list[JournalEntry]:
     """None where the chunk is gone meanwhile: all of its rows are whole then."""
     with suppress(FileNotFoundError):
         return read_journal(folder, chunk)

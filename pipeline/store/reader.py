@@ -5,14 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..records import FeatureRow, Outcome
-from .atomic_files import LocalFolder
+from .folders import Root, as_root, open_folder
 from .index import current_rows, newest_outcomes, relisting
 from .manifest import StreamEntry, read_manifest, stream_entries
 from .shard_reading import read_provenance, read_rows
@@ -66,17 +65,17 @@ class VideoFeatures(Mapping[str, StreamFeatures]):
 
 
 class FeatureStore:
-    """``store["Ball_001"]["vst"]``: the rows made under the settings of the store's manifest.
+    """``store["Ball_001"]["vst"]``: the rows made under the settings of the store's manifest. Opened by path or URL.
 
     Shows what stood there when a stream was first asked for; `refresh` looks again. Rows of files that break off
     (``partial``) are shown only when asked for. Raises StoreError where the folder is no store or a shard is damaged,
     KeyError where a video or stream is not there.
     """
 
-    def __init__(self, path: Path | str, *, partial: bool = False) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Root, *, partial: bool = False) -> None:
+        self.path = as_root(path)
         self.partial = partial
-        self._folder = LocalFolder(self.path)
+        self._folder = open_folder(self.path)
         self.refresh()
 
     def refresh(self) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from .atomic_files import LocalFolder
+from .folders import Folder, Root
 from .manifest import MANIFEST, MANIFEST_COPY, is_manifest_intact
+from .neighbours import neighbours
 from .shard_reading import stored_number
 from .shard_writing import rows_table, shard_bytes
 from .shards import DAMAGED, OUTCOMES, PROGRESS, StoredRow, shard_name
 from .verifying import OnFile, StoreChecker
-from .writer_locks import WriterLock, living_writers, reorganising
 
 
 @dataclass(frozen=True)
@@ -29,39 +28,40 @@ class Repair:
     """Temporary files of writers that were killed."""
 
 
-def repair_store(root: Path | str, on_file: OnFile = lambda done, total: None) -> Repair:
+def repair_store(root: Root, on_file: OnFile = lambda done, total: None) -> Repair:
     """Check the whole store and mend it. Runs may go on meanwhile; StoreError where the folder is no store."""
-    checker, kept = StoreChecker(Path(root)), 0
+    checker, kept = StoreChecker(root), 0
     folder = checker.folder
-    with reorganising(folder.root), WriterLock(folder.root) as lock:
+    others = neighbours(folder)
+    with others.reorganising(), others.enter() as presence:
         found = checker.check(on_file)
         manifests = [name for name in found.damaged_files if name in (MANIFEST, MANIFEST_COPY)]
         shards = [name for name in found.damaged_files if name not in manifests]
         for sequence, shard in enumerate(shards):
             is_of_rows = shard.split("/")[0] not in (OUTCOMES, PROGRESS)
             good = list(checker.good_rows(shard)) if is_of_rows else []
-            _keep(folder, shard, good, lock.writer_id, sequence)
+            _keep(folder, shard, good, presence.writer_id, sequence)
             kept += len(good)
-        restored = _mend_manifest(folder, manifests, lock.writer_id)
-        leftovers = folder.sweep(lambda: living_writers(folder.root))
+        restored = _mend_manifest(folder, manifests, presence.writer_id)
+        leftovers = others.sweep()
     return Repair(found.damaged_files, kept, restored, found.missing, leftovers)
 
 
-def _keep(folder: LocalFolder, shard: str, rows: Sequence[StoredRow], writer: str, sequence: int) -> None:
+def _keep(folder: Folder, shard: str, rows: Sequence[StoredRow], writer: str, sequence: int) -> None:
     """The good rows first, the damaged file after them: killed in between, rows stand twice, of which one counts."""
     if rows:
         is_half = stored_number(folder, shard) == "float16"
         home = shard.rpartition("/")[0]
-        folder.put(shard_name(home, writer, sequence), shard_bytes(rows_table(rows, float16=is_half)), writer)
+        folder.put(shard_name(home, writer, sequence), shard_bytes(rows_table(rows, float16=is_half)), writer, new=True)
     folder.move(shard, f"{DAMAGED}/{shard}")
 
 
-def _mend_manifest(folder: LocalFolder, damaged: Sequence[str], writer: str) -> bool:
+def _mend_manifest(folder: Folder, damaged: Sequence[str], writer: str) -> bool:
     """From its copy, or its copy from it; where both are lost, the next run writes them."""
     names = (MANIFEST, MANIFEST_COPY)
-    whole = [name for name in names if folder.path(name).exists() and is_manifest_intact(folder.read(name))]
+    whole = [name for name in names if folder.exists(name) and is_manifest_intact(folder.read(name))]
     for name in damaged:
-        if folder.path(name).exists():
+        if folder.exists(name):
             folder.move(name, f"{DAMAGED}/{name}")
         if whole:
             folder.put(name, folder.read(whole[0]), writer)

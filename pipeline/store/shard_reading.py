@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from ...manifests.errors import StoreError
 from ..records import FeatureRow
-from .atomic_files import LocalFolder
+from .folders import Folder
 from .shard_writing import checksum
 from .shards import FORMAT, OUTCOME_FIELDS, JournalEntry, RowPlace, StoredOutcome, StoredRow
+from .urls import UnreachableStore
 
 _DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 """What reading a damaged file may raise: pyarrow's errors, and ours over columns that are not there or hold nothing."""
@@ -30,12 +31,12 @@ class ForeignShard(StoreError):
     """A whole Parquet file, but not of this format."""
 
 
-def read_table(folder: LocalFolder, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
-    with _opened(folder, shard) as file:
+def read_table(folder: Folder, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+    with _opened(folder, shard, columns, whole=columns is None) as file:
         return file.read(columns=columns, use_threads=False)
 
 
-def read_places(folder: LocalFolder, shard: str) -> list[RowPlace]:
+def read_places(folder: Folder, shard: str) -> list[RowPlace]:
     """The key columns of a shard's rows, in order."""
     columns = list(RowPlace._fields[2:-1])
     table = read_table(folder, shard, [*columns, "written_at"])
@@ -44,7 +45,7 @@ def read_places(folder: LocalFolder, shard: str) -> list[RowPlace]:
     return list(map(RowPlace._make, zip([shard] * len(table), range(len(table)), *lists, written, strict=True)))
 
 
-def read_rows(folder: LocalFolder, shard: str, numbers: Iterable[int]) -> Iterator[tuple[int, StoredRow]]:
+def read_rows(folder: Folder, shard: str, numbers: Iterable[int]) -> Iterator[tuple[int, StoredRow]]:
     """The rows with these numbers, ascending; each row group is decoded once. Checksums are compared."""
     wanted = sorted(set(numbers))
     with _opened(folder, shard) as file:
@@ -58,17 +59,19 @@ def read_rows(folder: LocalFolder, shard: str, numbers: Iterable[int]) -> Iterat
             first = end
 
 
-def readable_rows(folder: LocalFolder, shard: str) -> Iterator[StoredRow | StoreError]:
+def readable_rows(folder: Folder, shard: str) -> Iterator[StoredRow | StoreError]:
     """Every row of a shard that may be damaged, and an error in place of each row, row group or file that is."""
     try:
-        with _opened(folder, shard) as file:
+        with _opened(folder, shard, whole=True) as file:
             for group in range(file.metadata.num_row_groups):
                 yield from _readable_group(folder, shard, file, group)
+    except UnreachableStore:
+        raise
     except StoreError as error:
         yield error
 
 
-def _readable_group(folder: LocalFolder, shard: str, file: Any, group: int) -> Iterator[StoredRow | StoreError]:
+def _readable_group(folder: Folder, shard: str, file: Any, group: int) -> Iterator[StoredRow | StoreError]:
     try:
         table = file.read_row_group(group, use_threads=False)
     except _DAMAGE as error:
@@ -83,42 +86,42 @@ def _readable_group(folder: LocalFolder, shard: str, file: Any, group: int) -> I
             yield _damaged(folder, shard, _first_line(error))
 
 
-def read_provenance(folder: LocalFolder, shard: str) -> list[dict[str, str]]:
+def read_provenance(folder: Folder, shard: str) -> list[dict[str, str]]:
     """Of a shard's rows, in order."""
     return [json.loads(text) for text in read_table(folder, shard, ["provenance"]).column("provenance").to_pylist()]
 
 
-def read_outcomes(folder: LocalFolder, shard: str) -> list[StoredOutcome]:
+def read_outcomes(folder: Folder, shard: str) -> list[StoredOutcome]:
     table = read_table(folder, shard)
     values = zip(*(table.column(name).to_pylist() for name in OUTCOME_FIELDS), strict=True)
     written = table.column("written_at").cast(pa.int64()).to_pylist()
     return list(map(StoredOutcome._make, zip(values, written, table.column("writer").to_pylist(), strict=True)))
 
 
-def read_journal(folder: LocalFolder, chunk: str) -> list[JournalEntry]:
+def read_journal(folder: Folder, chunk: str) -> list[JournalEntry]:
     table = read_table(folder, chunk)
     plain = [table.column(name).to_pylist() for name in JournalEntry._fields[:-1]]
     features = [None if row.values is None else _numbers(row.values) for row in table.column("feature")]
     return list(map(JournalEntry._make, zip(*plain, features, strict=True)))
 
 
-def read_journal_keys(folder: LocalFolder, chunk: str) -> set[str]:
+def read_journal_keys(folder: Folder, chunk: str) -> set[str]:
     return set(read_table(folder, chunk, ["key"]).column("key").to_pylist())
 
 
-def length(folder: LocalFolder, shard: str) -> int:
+def length(folder: Folder, shard: str) -> int:
     """How many rows a shard holds."""
     with _opened(folder, shard) as file:
         return file.metadata.num_rows
 
 
-def stored_number(folder: LocalFolder, shard: str) -> str:
+def stored_number(folder: Folder, shard: str) -> str:
     """Type of the features' numbers: ``float32`` or ``float16``."""
     with _opened(folder, shard) as file:
         return np.dtype(file.schema_arrow.field("features").type.value_type.value_type.to_pandas_dtype()).name
 
 
-def _row(folder: LocalFolder, shard: str, table: pa.Table, at: int) -> StoredRow:
+def _row(folder: Folder, shard: str, table: pa.Table, at: int) -> StoredRow:
     cell = {name: table.column(name)[at] for name in table.column_names}
     stored = _numbers(cell["features"].values.flatten()).reshape(cell["segments"].as_py(), cell["dim"].as_py())
     start_s, end_s = _numbers(cell["start_s"].values), _numbers(cell["end_s"].values)
@@ -142,31 +145,38 @@ def _numbers(array: pa.Array) -> NDArray[Any]:
 
 
 @contextmanager
-def _opened(folder: LocalFolder, shard: str) -> Iterator[pq.ParquetFile]:
+def _opened(
+    folder: Folder, shard: str, columns: Sequence[str] | None = None, *, whole: bool = False
+) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(folder.source(shard), page_checksum_verification=True) as file:
+        with (
+            folder.opened(shard, columns, whole=whole) as source,
+            pq.ParquetFile(source, page_checksum_verification=True) as file,
+        ):
             _check_format(folder, shard, file.schema_arrow.metadata or {})
             yield file
     except FileNotFoundError:
         raise
     except PermissionError as error:
-        raise StoreError(f"{folder.path(shard)}: cannot be read ({error.strerror}); allow reading it") from error
+        raise StoreError(f"{folder.where(shard)}: cannot be read ({error.strerror}); allow reading it") from error
     except _DAMAGE as error:
         raise _damaged(folder, shard, _first_line(error)) from error
 
 
-def _check_format(folder: LocalFolder, shard: str, metadata: dict[bytes, bytes]) -> None:
+def _check_format(folder: Folder, shard: str, metadata: dict[bytes, bytes]) -> None:
     if b"arabesque.format" not in metadata:
-        raise ForeignShard(f"{folder.path(shard)}: not written by arabesque; move it out of the store")
+        raise ForeignShard(f"{folder.where(shard)}: not written by arabesque; move it out of the store")
     version = metadata[b"arabesque.format"].decode()
     if version != str(FORMAT):
-        raise ForeignShard(f"{folder.path(shard)}: has format {version}, this is for format {FORMAT}; update arabesque")
+        raise ForeignShard(
+            f"{folder.where(shard)}: has format {version}, this is for format {FORMAT}; update arabesque"
+        )
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _damaged(folder: LocalFolder, shard: str, reason: str) -> StoreError:
+def _damaged(folder: Folder, shard: str, reason: str) -> StoreError:
     way_out = f"`arabesque repair {folder.root}` drops what is broken, the next run makes it anew"
-    return StoreError(f"{folder.path(shard)}: damaged ({reason}); {way_out}")
+    return StoreError(f"{folder.where(shard)}: damaged ({reason}); {way_out}")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import FeatureRow, Outcome
-from .atomic_files import LocalFolder
+from .folders import Folder
 
 FORMAT = 1
 OUTCOMES = "outcomes"
@@ -93,7 +93,7 @@ def shard_name(folder: str, writer: str, sequence: int) -> str:
     return f"{folder}/part-{writer}-{sequence:06d}.parquet"
 
 
-def shards_in(folder: LocalFolder, name: str) -> list[str]:
+def shards_in(folder: Folder, name: str) -> list[str]:
     return [file for file in folder.files(name) if _SHARD.fullmatch(file)]
 
 

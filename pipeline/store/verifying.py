@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from ...manifests.errors import StoreError
 from ...manifests.streams import Sampling
 from ..records import Outcome
-from .atomic_files import LocalFolder
+from .folders import Root, as_root, open_folder
 from .manifest import (
     MANIFEST,
     MANIFEST_COPY,
@@ -51,7 +50,7 @@ class Finding:
 class StoreCheck:
     """What a check read, and what it found."""
 
-    root: Path
+    root: Root
     num_files: int = 0
     num_bytes: int = 0
     num_rows: int = 0
@@ -69,20 +68,20 @@ class StoreCheck:
         return tuple((one.video_id, one.stream) for one in self.findings if one.mended_by == "extract")
 
 
-def check_store(root: Path | str, on_file: OnFile = lambda done, total: None) -> StoreCheck:
+def check_store(root: Root, on_file: OnFile = lambda done, total: None) -> StoreCheck:
     """Read the whole store. StoreError where the folder is none, or may not be read."""
-    return StoreChecker(Path(root)).check(on_file)
+    return StoreChecker(root).check(on_file)
 
 
 class StoreChecker:
     """One look at a store. After `check`, `good_rows` reads the rows of a file that stood the test."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Root) -> None:
         """StoreError where the folder is no store: nothing is touched in one that is not."""
-        if not (root / MANIFEST_COPY).exists() and not (root / MANIFEST).exists():
+        self.folder = open_folder(root)
+        if not any(map(self.folder.exists, (MANIFEST_COPY, MANIFEST))):
             read_manifest(root)  # says what is missing
-        self.folder = LocalFolder(root)
-        self.result = StoreCheck(root)
+        self.result = StoreCheck(as_root(root))
         self._entries: dict[str, StreamEntry] = {}
         self._samplings: dict[str, Sampling] = {}
         self._ends: dict[tuple[str, str], StoredOutcome] = {}
@@ -131,7 +130,7 @@ class StoreChecker:
         except FileNotFoundError:
             raise
         except PermissionError as error:
-            raise StoreError(f"{self.folder.path(name)}: cannot be read ({error.strerror}); allow it") from error
+            raise StoreError(f"{self.folder.where(name)}: cannot be read ({error.strerror}); allow it") from error
         except OSError as error:
             self._find(name, f"the disk does not give it back ({error.strerror})")
             return b""
@@ -146,8 +145,8 @@ class StoreChecker:
             self._entries, self._samplings = stream_entries(manifest), samplings(manifest)
 
     def _is_manifest_intact(self, name: str) -> bool:
-        if not self.folder.path(name).exists():
-            if name == MANIFEST and self.folder.path(MANIFEST_COPY).exists():
+        if not self.folder.exists(name):
+            if name == MANIFEST and self.folder.exists(MANIFEST_COPY):
                 self._find(name, "it is not there")
             return False
         intact = is_manifest_intact(self._read(name))
@@ -175,8 +174,8 @@ class StoreChecker:
                 return
 
     def _row_shards(self) -> list[str]:
-        aside = [f"{SUPERSEDED}/{path.name}" for path in sorted(self.folder.path(SUPERSEDED).glob("*"))]
-        homes = [f"{above}/{path.name}" for above in aside for path in sorted(self.folder.path(above).glob("stream=*"))]
+        aside = [f"{SUPERSEDED}/{name}" for name in self.folder.folders(SUPERSEDED)]
+        homes = [f"{above}/{name}" for above in aside for name in self.folder.folders(above)]
         homes += [name for name in self.folder.folders() if name.startswith("stream=")]
         return [shard for home in homes for shard in shards_in(self.folder, home)]
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import astuple
-from pathlib import Path
+from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from ...manifests.errors import StoreError
 from ..records import FeatureRow, Outcome
-from .atomic_files import LocalFolder
+from .folders import Folder, Root, open_folder
 from .index import relisting
 from .manifest import read_manifest, stream_entries
+from .neighbours import neighbours
 from .progress_journal import is_lasting
 from .row_admission import admitted
 from .shard_reading import stored_number
 from .shard_writing import journal_table, outcomes_table, rows_table, shard_bytes
 from .shards import OUTCOMES, PROGRESS, JournalEntry, StoredOutcome, StoredRow, shard_name, shards_in, stream_folder
-from .writer_locks import WriterLock
 
 
 class StoreWriter:
@@ -40,22 +40,22 @@ class StoreWriter:
 
     def __init__(
         self,
-        root: Path | str,
+        root: Root,
         *,
         writer_id: str | None = None,
         float16: bool = False,
         max_shard_bytes: int = 64 << 20,
         max_age_s: float = 30.0,
     ) -> None:
-        self._folder = LocalFolder(Path(root))
+        self._folder = open_folder(root)
         self._streams = stream_entries(read_manifest(root))
         self._float16 = float16
         self._max_shard_bytes = max_shard_bytes
         self._max_age_s = max_age_s
         for stream in self._streams:
             _refuse_other_numbers(self._folder, stream, "float16" if float16 else "float32")
-        self._lock = WriterLock(self._folder.root, writer_id)
-        self._sequence = 0 if writer_id is None else _first_free_sequence(self._folder.root, writer_id)
+        self._presence = neighbours(self._folder).enter(writer_id)
+        self._sequence = 0 if writer_id is None else _first_free_sequence(self._folder, writer_id)
 
         self._rows: dict[str, list[StoredRow]] = {stream: [] for stream in self._streams}
         self._row_bytes: Counter[str] = Counter()
@@ -76,7 +76,7 @@ class StoreWriter:
 
     @property
     def writer_id(self) -> str:
-        return self._lock.writer_id
+        return self._presence.writer_id
 
     def add(self, row: FeatureRow) -> None:
         """Take a row; its arrays are copied. ValueError where it does not belong into this store."""
@@ -152,7 +152,7 @@ class StoreWriter:
         try:
             self.flush()
         finally:
-            self._lock.release()
+            self._presence.release()
 
     def __enter__(self) -> Self:
         return self
@@ -200,7 +200,7 @@ class StoreWriter:
     def _put(self, folder: str, table: Any) -> str:
         name = shard_name(folder, self.writer_id, self._sequence)
         self._sequence += 1
-        self._folder.put(name, shard_bytes(table), self.writer_id)
+        self._folder.put(name, shard_bytes(table), self.writer_id, new=True)
         return name
 
     def _flush_by_age(self) -> None:
@@ -246,19 +246,20 @@ def _forget(journal: dict[str, dict[int, JournalEntry]], entry: JournalEntry) ->
             del journal[entry.key]
 
 
-def _first_free_sequence(root: Path, writer_id: str) -> int:
+def _first_free_sequence(folder: Folder, writer_id: str) -> int:
     """A writer id that is used again must not meet its own earlier files, wherever in the store they went."""
-    taken = [int(path.stem.rpartition("-")[2]) for path in root.rglob(f"part-{writer_id}-*.parquet")]
+    names = (PurePosixPath(name) for name in folder.all_files())
+    taken = [int(name.stem.rpartition("-")[2]) for name in names if name.match(f"part-{writer_id}-*.parquet")]
     return max(taken, default=-1) + 1
 
 
-def _refuse_other_numbers(folder: LocalFolder, stream: str, number: str) -> None:
+def _refuse_other_numbers(folder: Folder, stream: str, number: str) -> None:
     """One stream holds one type of number, or pandas could not read it."""
     stored = relisting(
         lambda: next((stored_number(folder, name) for name in shards_in(folder, stream_folder(stream))), number), folder
     )
     if stored != number:
         raise StoreError(
-            f"{folder.path(stream_folder(stream))}: holds {stored} features, not {number}; "
+            f"{folder.where(stream_folder(stream))}: holds {stored} features, not {number}; "
             f"write {stored} again or choose another output folder"
         )

@@ -17,7 +17,7 @@ from store_workload import SILENT, VIDEOS, expected, filled
 
 from arabesque.manifests.errors import StoreError
 from arabesque.pipeline.records import FeatureRow
-from arabesque.pipeline.store import compaction
+from arabesque.pipeline.store import compaction, neighbours
 from arabesque.pipeline.store.compaction import compact, set_aside_stale
 from arabesque.pipeline.store.manifest import MANIFEST, write_manifest
 from arabesque.pipeline.store.progress_journal import read_progress
@@ -117,7 +117,8 @@ def test_what_a_writer_adds_during_a_compaction_stays(tmp_path, monkeypatch):
 
         return step
 
-    for name in ("living_writers", "newest_outcomes", "current_rows", "_row_shards", "_merge", "prune"):
+    monkeypatch.setattr(neighbours, "living_writers", with_company(neighbours.living_writers))
+    for name in ("newest_outcomes", "current_rows", "_row_shards", "_merge", "prune"):
         monkeypatch.setattr(compaction, name, with_company(getattr(compaction, name)))
     compact(tmp_path)
     monkeypatch.undo()

@@ -94,8 +94,8 @@ def test_rows_are_on_disk_before_the_outcomes_that_speak_of_them(tmp_path, monke
     order: list[str] = []
     put = LocalFolder.put
 
-    def put_and_add(self: LocalFolder, name: str, data: bytes, owner: str) -> None:
-        put(self, name, data, owner)
+    def put_and_add(self: LocalFolder, name: str, data: bytes, owner: str, **options: bool) -> None:
+        put(self, name, data, owner, **options)
         order.append(name.partition("/")[0])
         if len(order) == 1:  # arrives while a flush is under way, its row's stream written already
             writer.add(row("Late"))
