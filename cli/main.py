@@ -18,6 +18,7 @@ import typer
 
 from ..manifests.errors import ArabesqueError, ManifestError
 from . import (
+    bench,
     compare,
     demo,
     doctor,
@@ -53,6 +54,7 @@ commands.command("reproduce")(reproduce.reproduce)
 commands.command("compare")(compare.compare)
 commands.command("import")(import_features.import_features)
 commands.command("export")(export.export)
+commands.command("bench")(bench.bench)
 commands.command("demo")(demo.demo)
 commands.command("doctor")(doctor.doctor)
 commands.add_typer(weights.app, name="weights")

@@ -116,7 +116,7 @@ class Extraction:
         }
 
     def __iter__(self) -> Iterator[Event]:
-        streams = self._build_streams() if self.pending or self.inputs.clashes else []
+        streams = self.build_streams() if self.pending or self.inputs.clashes else []
         self._write_manifest(streams)
         with ExitStack() as stack:
             writer = stack.enter_context(StoreWriter(self.out, float16=self.options.float16))
@@ -144,7 +144,8 @@ class Extraction:
             self.out, self.recipe, tuple(self.streams), self._chosen_weights, self.settings_digests, self.options
         )
 
-    def _build_streams(self) -> list[Stream]:
+    def build_streams(self) -> list[Stream]:
+        """The networks, loaded and on the device."""
         return build_streams(self.streams, self.weights, self.settings_digests, self.options.device)
 
     def _clashes(self) -> Iterator[Outcome]:

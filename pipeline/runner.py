@@ -82,7 +82,7 @@ def run_stages(
     stages = stages_of(reader, collector, recorder, device, concurrency)
     pipeline = connect(videos, stages, lambda info: [*clock.hooks(info), watch])
     try:
-        yield from _items(pipeline, watch)
+        yield from outputs_of(pipeline, watch)
         pipeline.stop()
     except BaseException as error:
         recorder.stop()
@@ -182,7 +182,7 @@ class FailureWatch(TaskHook):
             raise
 
 
-def _items(pipeline: Pipeline[Event], watch: FailureWatch) -> Iterator[Event]:
+def outputs_of(pipeline: Pipeline[Any], watch: FailureWatch) -> Iterator[Any]:
     """What the stages give; what one of them raised, once nothing more comes.
 
     The engine raises it, too, but not always: two stages that end at once may wait for each other (spdl-core 0.8.0).

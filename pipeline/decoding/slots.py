@@ -90,6 +90,19 @@ class DecodeSlot:
             settings = self._settings
             self._child = SlotProcess(self._backend, settings.memory_bytes, settings.timeout_s, settings.planar)
 
+    def wait_until_ready(self) -> None:
+        """Starts the child and waits for it. Raises `ArabesqueError` where it cannot be started."""
+        try:
+            self._started()
+        except ChildLost as lost:
+            self._lose_child()
+            raise ArabesqueError(f"the decoder {lost} before it was ready") from None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's; None where there is none."""
+        return None if self._child is None else self._child.pid
+
     def probe(self, path: Path, thorough: bool = False) -> Probe:
         """See `Decoder.probe`. Raises `DecodeError`, or `TransientDecodeError` where the child was lost over it."""
         self.rest()
@@ -246,7 +259,7 @@ class SlotPool:
     """A context with ``num_slots`` slots, which threads borrow one at a time."""
 
     def __init__(self, num_slots: int, backend: str = "pyav", settings: SlotSettings | None = None) -> None:
-        self._slots = [DecodeSlot(backend, settings) for _ in range(num_slots)]
+        self._slots = [self._new_slot(backend, settings) for _ in range(num_slots)]
         self._idle: queue.LifoQueue[DecodeSlot] = queue.LifoQueue()  # the warm one first
         for slot in self._slots:
             self._idle.put(slot)
@@ -265,6 +278,19 @@ class SlotPool:
         """Ends all children, and the waits of threads for them."""
         for slot in self._slots:
             slot.close()
+
+    def wait_until_ready(self) -> None:
+        """Until every child takes requests, for measurements that are not to count how they start."""
+        for slot in self._slots:
+            slot.wait_until_ready()
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the children that live."""
+        return [slot.pid for slot in self._slots if slot.pid is not None]
+
+    def _new_slot(self, backend: str, settings: SlotSettings | None) -> DecodeSlot:
+        return DecodeSlot(backend, settings)
 
     @contextmanager
     def slot(self) -> Iterator[DecodeSlot]:

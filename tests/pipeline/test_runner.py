@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from arabesque.manifests.errors import StoreError
-from arabesque.pipeline.runner import FailureWatch, _items
+from arabesque.pipeline.runner import FailureWatch, outputs_of
 
 
 class Stuck:
@@ -34,7 +34,7 @@ class Stuck:
 
 def test_a_failed_stage_is_told_where_the_engine_gives_no_end():
     watch = FailureWatch(lambda: None)
-    items = _items(Stuck(watch), watch)
+    items = outputs_of(Stuck(watch), watch)
     assert next(items) == "item"
     with pytest.raises(StoreError, match="the disk is full"):
         next(items)

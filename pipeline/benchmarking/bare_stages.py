@@ -1,0 +1,217 @@
+"""Every stage of a run alone, on inputs that are ready: the bare rates.
+
+The stages are `runner.stages_of`'s own, run by the run's own engine with the run's own number of threads; only that
+nothing runs beside them and that what they ask for lies in memory. On a GPU machine stages use different hardware, and
+the slowest bare stage is as fast as a run can be. On a CPU all stages share the cores: each bare rate is what the stage
+would do if it had all of them, and no run can keep several stages at their bare rates at once. Hence processor time
+is measured, too: what all stages need of it for a second of video, on so many cores, is the other bound.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+
+from ..collecting import Collector
+from ..decoding.slots import SlotPool, SlotSettings
+from ..geometries import DecodedWindow
+from ..heap import give_back
+from ..ledger import Ledger
+from ..networks import Batch
+from ..reading import VideoReader
+from ..records import Probe, VideoFile
+from ..runner import FailureWatch, Recorder, Stage, connect, outputs_of, stages_of
+from ..stage_clock import StageClock
+from ..work import SegmentFeature, SegmentWork, Stream
+from .end_to_end import Bench, ScratchStore, repeated, scratch_store, sharing
+from .heads import HeadPool, head_of
+from .resources import Spent, Stopwatch, memory_in_use, peak_in_use, reset_peaks
+from .workload import workload
+
+DECODE_HEAD_S = 10.0
+"""Of each video, for decoding alone."""
+SAMPLE_BYTES = 512 << 20
+"""Pictures that lie ready at once; one video's head in any case."""
+OF_FRAMES = ("decode", "transfer", "preprocess")
+"""Stages that take windows of frames and sound; the others take segments."""
+BY_STREAM = ("prepare", "network")
+"""Stages that work for one stream at a time, and are measured for each."""
+
+Step = Callable[[str], None]
+"""Is told what comes next."""
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A stage alone, or a stream's part of it."""
+
+    stage: str
+    stream: str
+    """Empty where it works for all streams alike."""
+    units: float
+    """Seconds of video for a stage of `OF_FRAMES`, segments for the others."""
+    spent: Spent
+    working_bytes: int | None = None
+    """Of a network: the most that a batch takes beside what was there."""
+
+
+def measure_bare(
+    bench: Bench, videos: Sequence[tuple[VideoFile, Probe]], measure_s: float, on_step: Step
+) -> list[Bare]:
+    """All stages in their order, each for about ``measure_s`` after a pass that warms it up, compilation included."""
+    head_s = sample_head_s([probe for _, probe in videos], bench.streams)
+    sample = _fitting([(file, head_of(probe, head_s)) for file, probe in videos], bench.streams)
+    sample_s = sum(probe.end_s for _, probe in sample)
+    settings = SlotSettings(num_buffers=_num_windows(sample, bench.streams))
+    options = bench.run.options
+    on_step("decode alone")
+    found = [_bare_decode(bench, videos, measure_s)]
+    with HeadPool(head_s, options.num_decoders, options.decoder, settings) as slots, scratch_store(bench) as store:
+        first, *others = _stages(bench, slots, store)
+        ready = list(run_alone(first, [file for file, _ in sample]))
+        for stage in others:
+            on_step(f"{stage.name} alone")
+            outputs = list(run_alone(stage, ready))
+            finish = store.writer.flush if stage.name == "write" else lambda: None
+            for stream, items, segments in _parts(stage.name, ready, outputs, bench.streams):
+                units = sample_s if stage.name in OF_FRAMES else segments
+                found.append(_measured(bench.run.options.device, stage, stream, items, units, measure_s, finish))
+            ready = outputs
+            del outputs
+    del ready
+    gc.collect()
+    give_back()
+    return found
+
+
+def run_alone(stage: Stage, items: Any) -> Iterator[Any]:
+    """What a stage makes of items, through the run's engine."""
+    watch = FailureWatch(lambda: None)
+    pipeline = connect(items, [stage], lambda _: [watch])
+    try:
+        yield from outputs_of(pipeline, watch)
+    finally:
+        with suppress(Exception):  # what the stage raised has been raised
+            pipeline.stop()
+
+
+def sample_head_s(probes: Sequence[Probe], streams: Sequence[Stream]) -> float:
+    """How long heads must be for two segments of every stream and the frame after them, where videos are as long."""
+    until_s = 0.0
+    for stream in streams:
+        sampling = stream.spec.sampling
+        frames = sampling.frames_per_segment + sampling.frames_per_step + sampling.frames_after + 1
+        slowest = min(probe.fps for probe in probes) if sampling.fps == "native" else sampling.fps
+        until_s = max(until_s, (frames + 1) / slowest)
+    return until_s
+
+
+def _stages(bench: Bench, slots: SlotPool, store: ScratchStore) -> list[Stage]:
+    run = bench.run
+    reader = VideoReader(slots, bench.streams, Ledger(), {}, sharing(bench, store), StageClock())
+    return stages_of(reader, Collector({}), Recorder(store.writer), run.options.device, run.options.concurrency)
+
+
+def _fitting(videos: list[tuple[VideoFile, Probe]], streams: Sequence[Stream]) -> list[tuple[VideoFile, Probe]]:
+    """As many of the videos as fit into `SAMPLE_BYTES`, one at least."""
+    for count in range(len(videos), 1, -1):
+        if 3 * workload(videos[:count], streams).frame_pixels <= SAMPLE_BYTES:
+            return videos[:count]
+    return videos[:1]
+
+
+def _num_windows(sample: list[tuple[VideoFile, Probe]], streams: Sequence[Stream]) -> int:
+    """More than there can be: all of them are held at once, and one too few would be waited for for ever."""
+    largest = max(3 * probe.width_px * probe.height_px for _, probe in sample)
+    per_buffer = max(1, SlotSettings().buffer_bytes // largest)
+    frames = workload(sample, streams).frames
+    return 4 * len(sample) + 2 * frames // per_buffer + int(sum(probe.end_s for _, probe in sample))
+
+
+def _bare_decode(bench: Bench, videos: Sequence[tuple[VideoFile, Probe]], measure_s: float) -> Bare:
+    """From the file to windows, which are given back as soon as they are there."""
+    options = bench.run.options
+    heads_s = [head_of(probe, DECODE_HEAD_S).end_s for _, probe in videos]
+    with HeadPool(DECODE_HEAD_S, options.num_decoders, options.decoder) as slots, scratch_store(bench) as store:
+        stage = _stages(bench, slots, store)[0]
+        _discard(run_alone(stage, [repeated(file, -1) for file, _ in videos[:1]] * options.num_decoders))
+        again = _Repeated(lambda number: [repeated(file, number) for file, _ in videos], measure_s)
+        watch = Stopwatch(options.device, slots.pids)
+        _discard(run_alone(stage, again))
+        return Bare("decode", "", again.passes * sum(heads_s), watch.spent())
+
+
+def _measured(
+    device: torch.device,
+    stage: Stage,
+    stream: str,
+    items: Sequence[Any],
+    units: float,
+    measure_s: float,
+    finish: Callable[[], None],
+) -> Bare:
+    """``units``: in ``items``, which are given again and again. ``finish`` ends what the stage only began."""
+    is_network = stage.name == "network"
+    if is_network:
+        _discard(run_alone(stage, items))
+        reset_peaks(device)
+    before = memory_in_use(device)
+    again = _Repeated(lambda _: items, measure_s)
+    watch = Stopwatch(device)
+    _discard(run_alone(stage, again))
+    finish()
+    spent, peak = watch.spent(), peak_in_use(device)
+    working = max(0, peak - before) if is_network and peak is not None and before is not None else None
+    return Bare(stage.name, stream, units * again.passes, spent, working)
+
+
+def _discard(outputs: Iterator[Any]) -> None:
+    for output in outputs:
+        if isinstance(output, DecodedWindow):
+            output.window.release()
+
+
+def _parts(
+    name: str, inputs: list[Any], outputs: list[Any], streams: Sequence[Stream]
+) -> Iterator[tuple[str, list[Any], int]]:
+    """``(stream, inputs, segments in them)`` of what is measured of a stage: all at once, or stream by stream."""
+    work = _segments(outputs if name == "assemble" else inputs)
+    if name not in BY_STREAM:
+        yield "", inputs, len(work)
+        return
+    for stream in streams:
+        if mine := [item for item in work if item.stream is stream]:
+            if name == "network":  # full batches, however few segments the sample has
+                mine = list(islice(cycle(mine), stream.extractor.batch_size))
+                yield stream.name, [[Batch(stream, tuple(mine))]], len(mine)
+            else:
+                yield stream.name, mine, len(mine)
+
+
+def _segments(items: list[Any]) -> list[Any]:
+    """Segments, whatever holds them at this place of the pipeline."""
+    flat = [part for item in items for part in (item if isinstance(item, list) else [item])]
+    flat = [part for item in flat for part in (item.work if isinstance(item, Batch) else [item])]
+    return [item for item in flat if isinstance(item, SegmentWork | SegmentFeature)]
+
+
+class _Repeated:
+    """What ``make(pass)`` gives, pass after pass, until the time is up; whole passes, one at least."""
+
+    def __init__(self, make: Callable[[int], Sequence[Any]], measure_s: float) -> None:
+        self._make = make
+        self._measure_s = measure_s
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        deadline = time.perf_counter() + self._measure_s
+        while self.passes == 0 or time.perf_counter() < deadline:
+            yield from self._make(self.passes)
+            self.passes += 1

@@ -1,0 +1,174 @@
+"""The benchmark: every stage of a recipe's run alone, then all of them from end to end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
+
+import torch
+
+from ..decoding.slots import SlotPool
+from ..extraction import Extraction
+from ..records import Probe, VideoFile
+from ..work import Stream
+from ..worker import made_with
+from .bare_stages import OF_FRAMES, Bare, Step, measure_bare, sample_head_s
+from .end_to_end import Bench, EndToEnd, repeated, run_end_to_end
+from .heads import head_of
+from .report import Report, StageCost, bounds, together
+from .workload import Workload, workload
+
+MAX_VIDEOS = 4
+"""Of those given, evenly chosen."""
+Probed = list[tuple[VideoFile, Probe]]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure."""
+
+    stage_s: float = 1.0
+    """Each stage alone, after a pass that warms it up."""
+    end_to_end_s: float = 20.0
+    """The run from end to end, about; longer where two segments of every stream take longer."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """What a run from end to end goes through: the first ``head_s`` of each file."""
+
+    files: tuple[VideoFile, ...]
+    head_s: float
+    work: Workload
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The report, and what it was made with, for those who go on from there."""
+
+    report: Report
+    bench: Bench
+    take: Take
+    end_to_end: EndToEnd
+
+
+def benchmark(run: Extraction, effort: Effort, on_step: Step = lambda _: None) -> Benchmark:
+    """Measures a run that is set up and not carried out: nothing is written into its store.
+
+    Streams that find nothing to extract in these videos are left out. Raises `ArabesqueError` where a video does not
+    go through.
+    """
+    on_step("loading the networks")
+    began = time.perf_counter()
+    streams = run.build_streams()
+    setup_s = time.perf_counter() - began
+    on_step("probing")
+    videos = probed(run, evenly(run.inputs.videos, MAX_VIDEOS))
+    whole = workload(videos, streams)
+    bench = Bench(run, [stream for stream in streams if whole.segments[stream.name]])
+    stages = stage_costs(measure_bare(bench, videos, effort.stage_s, on_step), whole)
+    limit = bounds(stages, run.options.num_cpu_threads)
+    take = choose_take(videos, bench.streams, limit.video_s_per_s * effort.end_to_end_s)
+    on_step(f"end to end, {take.work.duration_s:.0f} s of video")
+    end_to_end = run_end_to_end(bench, take.files, take.head_s)
+    return Benchmark(_report(bench, videos, setup_s, stages, take, end_to_end), bench, take, end_to_end)
+
+
+def probed(run: Extraction, files: Sequence[VideoFile]) -> Probed:
+    with SlotPool(1, run.options.decoder) as slots, slots.slot() as slot:
+        return [(file, slot.probe(file.path)) for file in files]
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """``count`` of the items, or all, as far apart as they can be."""
+    count = min(count, len(items))
+    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
+
+
+def choose_take(videos: Probed, streams: Sequence[Stream], video_s: float) -> Take:
+    """About so many seconds of video: heads of all, or all of them as often as it takes."""
+    lengths_s = [probe.end_s for _, probe in videos]
+    if video_s >= sum(lengths_s):
+        times, head_s = round(video_s / sum(lengths_s)), math.inf
+    else:
+        times, head_s = 1, _head_s(lengths_s, video_s)
+        head_s = max(head_s, sample_head_s([probe for _, probe in videos], streams))
+    chosen = [
+        (repeated(file, number), head_of(probe, head_s)) for number in range(max(1, times)) for file, probe in videos
+    ]
+    return Take(tuple(file for file, _ in chosen), head_s, workload(chosen, streams))
+
+
+def _head_s(lengths_s: Sequence[float], total_s: float) -> float:
+    """The length to which videos are cut so that they last ``total_s`` together."""
+    left_s = total_s
+    for number, length_s in enumerate(sorted(lengths_s)):
+        share_s = left_s / (len(lengths_s) - number)
+        if length_s > share_s:
+            return share_s
+        left_s -= length_s
+    return math.inf
+
+
+def stage_costs(bare: Sequence[Bare], work: Workload) -> list[StageCost]:
+    """Each measured part, and before a stage's parts by stream the stage as a whole."""
+    costs: list[StageCost] = []
+    for _, group in groupby(bare, key=lambda part: part.stage):
+        parts = [_cost(part, work) for part in group]
+        costs += [together(parts), *parts] if parts[0].stream else parts
+    return costs
+
+
+def _cost(part: Bare, work: Workload) -> StageCost:
+    of_frames = part.stage in OF_FRAMES
+    unit = "frames" if of_frames else "segments"
+    units_per_video_s = work.per_video_s(unit, part.stream)
+    for_a_second = (1 if of_frames else units_per_video_s) / part.units
+    spent = part.spent
+    return StageCost(
+        part.stage,
+        part.stream,
+        unit,
+        units_per_video_s,
+        wall_s=spent.wall_s * for_a_second,
+        cpu_s=None if spent.cpu_s is None else spent.cpu_s * for_a_second,
+        working_bytes=part.working_bytes,
+    )
+
+
+def _report(
+    bench: Bench, videos: Probed, setup_s: float, stages: Sequence[StageCost], take: Take, end_to_end: EndToEnd
+) -> Report:
+    run, options = bench.run, bench.run.options
+    wall_s = end_to_end.spent.wall_s
+    return Report(
+        recipe=run.recipe.name,
+        weights=run.job.weights or "checkpoints",
+        device=torch.cuda.get_device_name(options.device) if options.device.type == "cuda" else "cpu",
+        cores=options.num_cpu_threads,
+        decoder=options.decoder,
+        num_decoders=options.num_decoders,
+        videos=tuple(_described(file, probe) for file, probe in videos),
+        setup_s=setup_s,
+        video_s=take.work.duration_s,
+        wall_s=wall_s,
+        cpu_s=end_to_end.spent.cpu_s,
+        stages=tuple(stages),
+        utilisation={
+            stage: busy_s / (wall_s * getattr(options.concurrency, stage, 1))
+            for stage, busy_s in end_to_end.busy_s.items()
+        },
+        memory=end_to_end.memory,
+        versions=made_with(options.decoder),
+    )
+
+
+def _described(file: VideoFile, probe: Probe) -> str:
+    sound = "with sound" if probe.audio is not None else "silent"
+    size = f"{probe.width_px}×{probe.height_px}"
+    return f"{file.video_id}: {probe.end_s:.1f} s, {size}, {probe.fps:g} fps, {probe.codec}, {sound}"

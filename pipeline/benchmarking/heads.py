@@ -1,0 +1,64 @@
+"""The first seconds of videos, for measurements that must not take long: the rest is not decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..decoding.slots import DecodeSlot, SlotPool, SlotSettings, Window
+from ..records import AudioTrack, Probe
+
+
+def head_of(probe: Probe, until_s: float) -> Probe:
+    """A video's probe as if it ended with the last frame that begins before ``until_s``."""
+    num_frames = max(1, int(np.searchsorted(probe.frame_times_s, until_s, side="left")))
+    if num_frames >= probe.num_frames:
+        return probe
+    end_s = float(probe.frame_times_s[num_frames])
+    return replace(
+        probe,
+        frame_times_s=probe.frame_times_s[:num_frames],
+        end_s=end_s,
+        declared_end_s=None,
+        audio=None if probe.audio is None else _shortened(probe.audio, end_s),
+    )
+
+
+class HeadPool(SlotPool):
+    """A `SlotPool` to which every video ends after ``head_s``."""
+
+    def __init__(
+        self, head_s: float, num_slots: int, backend: str = "pyav", settings: SlotSettings | None = None
+    ) -> None:
+        self._head_s = head_s
+        super().__init__(num_slots, backend, settings)
+
+    def _new_slot(self, backend: str, settings: SlotSettings | None) -> DecodeSlot:
+        return _HeadSlot(self._head_s, backend, settings)
+
+
+class _HeadSlot(DecodeSlot):
+    def __init__(self, head_s: float, backend: str, settings: SlotSettings | None) -> None:
+        super().__init__(backend, settings)
+        self._head_s = head_s
+
+    def probe(self, path: Path, thorough: bool = False) -> Probe:
+        return head_of(super().probe(path, thorough), self._head_s)
+
+    def decode(
+        self, path: Path, probe: Probe, wanted: NDArray[np.int64], *, audio_until_s: float | None = None
+    ) -> Iterator[Window]:
+        """Sound that is heard as a whole would otherwise be heard far beyond the head."""
+        if audio_until_s is not None:
+            audio_until_s = min(audio_until_s, probe.end_s)
+        return super().decode(path, probe, wanted, audio_until_s=audio_until_s)
+
+
+def _shortened(track: AudioTrack, end_s: float) -> AudioTrack:
+    if track.duration_s is None:
+        return track
+    return replace(track, duration_s=max(0.0, min(track.duration_s, end_s - track.start_s)))

@@ -1,0 +1,126 @@
+"""Processor time and peak memory of a run's processes: this one and its decoders.
+
+Other processes' times and peaks, and the peak since a moment of one's own, are read from Linux's ``/proc``; where there
+is none, they are not known (None), and nothing is put in their place.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a measurement took."""
+
+    wall_s: float
+    cpu_s: float | None
+    """Of this process, all threads, and of the decoders."""
+
+
+class Stopwatch:
+    """Starts with its construction. ``pids``: the decoders."""
+
+    def __init__(self, device: torch.device, pids: Iterable[int] = ()) -> None:
+        self._device = device
+        self._pids = list(pids)
+        synchronise(device)
+        self._cpu_s = self._total_cpu_s()
+        self._began = time.perf_counter()
+
+    def spent(self) -> Spent:
+        """So far, the device's work included."""
+        synchronise(self._device)
+        wall_s = time.perf_counter() - self._began
+        before, now = self._cpu_s, self._total_cpu_s()
+        return Spent(wall_s, None if before is None or now is None else now - before)
+
+    def _total_cpu_s(self) -> float | None:
+        others = [process_cpu_s(pid) for pid in self._pids]
+        known = [seconds for seconds in others if seconds is not None]
+        return time.process_time() + sum(known) if len(known) == len(others) else None
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    parent_bytes: int | None
+    """Resident, since `reset_peaks`. Shared with the decoders: the windows."""
+    decoder_bytes: int | None
+    """Of the largest decoder, its windows included."""
+    num_decoders: int
+    device_bytes: int | None
+    """As torch reserved it on a GPU; None on a CPU."""
+
+    @property
+    def total_bytes(self) -> int | None:
+        """On the host, at most: windows count twice."""
+        if self.parent_bytes is None or self.decoder_bytes is None:
+            return None
+        return self.parent_bytes + self.num_decoders * self.decoder_bytes
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done all that was asked of it; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def reset_peaks(device: torch.device) -> None:
+    """From now on `peaks` tells of what comes; of this process's memory only where the kernel lets it forget."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        (PROC / "self" / "clear_refs").write_text("5")
+
+
+def peaks(device: torch.device, pids: Iterable[int]) -> PeakMemory:
+    decoders = [_status_bytes(pid, "VmHWM") for pid in pids]
+    known = [peak for peak in decoders if peak is not None]
+    return PeakMemory(
+        parent_bytes=_status_bytes(os.getpid(), "VmHWM"),
+        decoder_bytes=max(known) if known else None,
+        num_decoders=len(decoders),
+        device_bytes=torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
+    )
+
+
+def memory_in_use(device: torch.device) -> int | None:
+    """What networks take up: on a GPU as torch allocated it, on a CPU what is resident."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return _status_bytes(os.getpid(), "VmRSS")
+
+
+def peak_in_use(device: torch.device) -> int | None:
+    """The most of `memory_in_use` since `reset_peaks`."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _status_bytes(os.getpid(), "VmHWM")
+
+
+def process_cpu_s(pid: int) -> float | None:
+    """User and system time of a process, by the clock tick; None where that cannot be known."""
+    try:
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _status_bytes(pid: int, field: str) -> int | None:
+    try:
+        lines = (PROC / str(pid) / "status").read_text().splitlines()
+    except OSError:
+        return None
+    found = next((line for line in lines if line.startswith(field + ":")), None)
+    return None if found is None else int(found.split()[1]) * 1024
