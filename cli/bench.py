@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from ..manifests.recipes import Recipe
     from ..pipeline.benchmarking.one_by_one import OneByOne
     from ..pipeline.benchmarking.report import Report, StageCost
 
@@ -50,6 +52,7 @@ def bench(
     from ..manifests.recipes import load_recipe
 
     chosen = load_recipe(recipe)
+    _check(chosen, stream, weights, chart)
     from ..pipeline.benchmarking.benchmark import Effort, benchmark
     from ..pipeline.benchmarking.one_by_one import run_one_by_one
     from ..pipeline.extraction import Extraction
@@ -75,6 +78,18 @@ def bench(
         from ..pipeline.benchmarking.chart import draw_chart
 
         draw_chart(found.report, chart)
+
+
+def _check(recipe: Recipe, streams: list[str] | None, weights: str, chart: Path | None) -> None:
+    """Before anything is imported or measured."""
+    for name in streams or ():
+        if name not in recipe.streams:
+            known = ", ".join(recipe.streams)
+            raise typer.BadParameter(f"{recipe.name} has no stream {name!r}, but {known}", param_hint="--stream")
+    if weights != "cache" and not re.fullmatch(r"random:\d{1,18}", weights):
+        raise typer.BadParameter(f"{weights!r} is neither random:SEED nor cache", param_hint="--weights")
+    if chart is not None and chart.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{chart} does not end in .png", param_hint="--chart")
 
 
 @contextmanager

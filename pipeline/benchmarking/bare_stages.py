@@ -13,7 +13,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any
 
@@ -21,7 +21,6 @@ import torch
 
 from ..collecting import Collector
 from ..decoding.slots import SlotPool, SlotSettings
-from ..geometries import DecodedWindow
 from ..heap import give_back
 from ..ledger import Ledger
 from ..networks import Batch
@@ -29,6 +28,7 @@ from ..reading import VideoReader
 from ..records import Probe, VideoFile
 from ..runner import FailureWatch, Recorder, Stage, connect, outputs_of, stages_of
 from ..stage_clock import StageClock
+from ..transfer import DecodedWindow
 from ..work import SegmentFeature, SegmentWork, Stream
 from .end_to_end import Bench, ScratchStore, repeated, scratch_store, sharing
 from .heads import HeadPool, head_of
@@ -69,11 +69,11 @@ def measure_bare(
     head_s = sample_head_s([probe for _, probe in videos], bench.streams)
     sample = _fitting([(file, head_of(probe, head_s)) for file, probe in videos], bench.streams)
     sample_s = sum(probe.end_s for _, probe in sample)
-    settings = SlotSettings(num_buffers=_num_windows(sample, bench.streams))
     options = bench.run.options
+    settings = replace(options.slot_settings, num_buffers=_num_windows(sample, bench.streams))
     on_step("decode alone")
     found = [_bare_decode(bench, videos, measure_s)]
-    with HeadPool(head_s, options.num_decoders, options.decoder, settings) as slots, scratch_store(bench) as store:
+    with HeadPool(head_s, replace(options, decoding=settings)) as slots, scratch_store(bench) as store:
         first, *others = _stages(bench, slots, store)
         ready = list(run_alone(first, [file for file, _ in sample]))
         for stage in others:
@@ -139,7 +139,7 @@ def _bare_decode(bench: Bench, videos: Sequence[tuple[VideoFile, Probe]], measur
     """From the file to windows, which are given back as soon as they are there."""
     options = bench.run.options
     heads_s = [head_of(probe, DECODE_HEAD_S).end_s for _, probe in videos]
-    with HeadPool(DECODE_HEAD_S, options.num_decoders, options.decoder) as slots, scratch_store(bench) as store:
+    with HeadPool(DECODE_HEAD_S, options) as slots, scratch_store(bench) as store:
         stage = _stages(bench, slots, store)[0]
         _discard(run_alone(stage, [repeated(file, -1) for file, _ in videos[:1]] * options.num_decoders))
         again = _Repeated(lambda number: [repeated(file, number) for file, _ in videos], measure_s)

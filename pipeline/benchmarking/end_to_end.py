@@ -53,7 +53,7 @@ def run_end_to_end(bench: Bench, files: Iterable[VideoFile], head_s: float) -> E
     """
     run, clock = bench.run, StageClock()
     options = run.options
-    with HeadPool(head_s, options.num_decoders, options.decoder) as slots, scratch_store(bench) as store:
+    with HeadPool(head_s, options) as slots, scratch_store(bench) as store:
         slots.wait_until_ready()
         worker = Worker(
             replace(run.job, out=store.root),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decoding.slots import DecodeSlot, SlotPool, SlotSettings, Window
+from ..extraction import RunOptions
 from ..records import AudioTrack, Probe
 
 
@@ -31,11 +32,9 @@ def head_of(probe: Probe, until_s: float) -> Probe:
 class HeadPool(SlotPool):
     """A `SlotPool` to which every video ends after ``head_s``."""
 
-    def __init__(
-        self, head_s: float, num_slots: int, backend: str = "pyav", settings: SlotSettings | None = None
-    ) -> None:
+    def __init__(self, head_s: float, options: RunOptions) -> None:
         self._head_s = head_s
-        super().__init__(num_slots, backend, settings)
+        super().__init__(options.num_decoders, options.decoder, options.slot_settings)
 
     def _new_slot(self, backend: str, settings: SlotSettings | None) -> DecodeSlot:
         return _HeadSlot(self._head_s, backend, settings)

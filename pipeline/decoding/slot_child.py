@@ -15,7 +15,8 @@ It must start fast: numpy and the decoder are all that it imports.
     ("stop",), at any time                   ──▶
                                              ◀──    ("end",)
 
-What has a question mark may be None. ``("error", kind, message)`` may take the place of any answer, and ``("alive",)`` come before it.
+What has a question mark may be None. ``("error", kind, message)`` may take the place of any answer, and ``("alive",)``
+come before it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,68 @@
+"""`arabesque bench` through the door, and what it needs to be installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from clips import Clip, write_clip
+from typer.testing import CliRunner
+
+from arabesque.cli.main import commands
+
+BARE_MACHINE = """
+import sys
+from importlib import import_module
+for name in ("cv2", "librosa", "soxr", "numba", "scipy", "sklearn", "ultralytics", "pytorchvideo", "h5py", "decord"):
+    sys.modules[name] = None
+for name in ("bench", "extract", "main"):
+    import_module(f"arabesque.cli.{name}")
+for name in ("benchmark", "one_by_one", "chart", "report"):
+    import_module(f"arabesque.pipeline.benchmarking.{name}")
+"""
+"""Imports the benchmark where hardly anything is installed: each of these names is an ImportError."""
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    write_clip(folder / "a.mp4", Clip(num_frames=70, beeps_s=(0.5, 1.5, 2.5)))
+    return folder
+
+
+def test_starter_on_a_given_video(videos, tmp_path):
+    short = ["--seconds", "0.2", "--stage-seconds", "0.02", "--decode-workers", "1"]
+    files = ["--json", str(tmp_path / "bench.json"), "--chart", str(tmp_path / "bench.png")]
+    done = CliRunner().invoke(commands, ["bench", str(videos), *short, *files], env={"COLUMNS": "160"})
+    assert done.exit_code == 0, done.output
+    assert "speed-of-light ratio" in done.output
+    facts = json.loads((tmp_path / "bench.json").read_text())
+    assert facts["recipe"] == "starter"
+    assert {cost["stream"] for cost in facts["stages"]} == {"", "motion", "rhythm"}
+    assert facts["videos"] == ["a: 2.8 s, 128×96, 25 fps, h264, with sound"]
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_stream_of_a_recipe(videos):
+    short = ["--seconds", "0.2", "--stage-seconds", "0.02", "--stream", "motion", "--one-by-one"]
+    done = CliRunner().invoke(commands, ["bench", str(videos), *short], env={"COLUMNS": "160"})
+    assert done.exit_code == 0, done.output
+    assert "one pass ÷ one by one" in done.output
+    assert "motion" in done.output
+    assert "rhythm" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["--stream", "vst"], "no stream 'vst'"), (["--weights", "none"], "random:SEED"), (["--chart", "c.xyz"], ".png")],
+)
+def test_what_cannot_be_obeyed_is_told_before_anything_is_measured(videos, arguments, complaint):
+    done = CliRunner().invoke(commands, ["bench", str(videos), *arguments], env={"COLUMNS": "300"})
+    assert done.exit_code == 2
+    assert complaint in done.output
+
+
+def test_it_imports_nothing_that_a_recipe_does_not_ask_for():
+    subprocess.run([sys.executable, "-c", BARE_MACHINE], check=True, timeout=300)

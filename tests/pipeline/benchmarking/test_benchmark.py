@@ -1,0 +1,110 @@
+"""The benchmark on extractors of known content and cost: the run's own stages, measured whole."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from clips import Clip, write_clip
+from fakes import probe, stream
+from known_extractors import RECIPE, known_extractors
+
+from arabesque.manifests.errors import ArabesqueError
+from arabesque.manifests.recipes import parse_recipe
+from arabesque.pipeline.benchmarking.benchmark import Effort, benchmark, choose_take, evenly
+from arabesque.pipeline.benchmarking.chart import draw_chart
+from arabesque.pipeline.benchmarking.one_by_one import OneByOne, run_one_by_one
+from arabesque.pipeline.extraction import Extraction
+from arabesque.pipeline.records import VideoFile
+
+SHORT = Effort(stage_s=0.02, end_to_end_s=0.2)
+STAGES = ["decode", "transfer", "preprocess", "assemble", "prepare", "batch", "network", "collect", "write"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known():
+    with known_extractors():
+        yield
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, known):
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "videos").mkdir()
+    for name in "ab":
+        write_clip(folder / "videos" / f"{name}.mp4", Clip(num_frames=48, beeps_s=(0.5,)))
+    run = Extraction(folder / "videos", parse_recipe(RECIPE, "known.toml"), folder / "out")
+    steps: list[str] = []
+    found = benchmark(run, SHORT, steps.append)
+    assert not (folder / "out").exists(), "a benchmark writes nothing into the run's store"
+    return found, steps
+
+
+def test_every_stage_of_the_run_is_measured_alone_and_for_each_stream(found):
+    report = found[0].report
+    assert [cost.stage for cost in report.stages if not cost.stream] == STAGES
+    parts = [(cost.stage, cost.stream) for cost in report.stages if cost.stream]
+    assert parts == [(stage, name) for stage in ("prepare", "network") for name in ("numbers", "loudness")]
+    assert all(cost.wall_s > 0 for cost in report.stages)
+    assert {step.removesuffix(" alone") for step in found[1]} >= set(STAGES)
+
+
+def test_densities_are_those_of_the_videos(found):
+    costs = {(cost.stage, cost.stream): cost for cost in found[0].report.stages}
+    assert costs["decode", ""].units_per_video_s == pytest.approx(25)
+    assert costs["network", "numbers"].units_per_video_s == pytest.approx(25 / 8)
+    assert costs["network", ""].units_per_video_s == pytest.approx(2 * 25 / 8)
+
+
+def test_the_run_from_end_to_end_goes_through_whole_videos(found):
+    report, take = found[0].report, found[0].take
+    assert report.video_s == pytest.approx(take.work.duration_s)
+    assert found[0].end_to_end.segments == sum(take.work.segments.values())
+    assert found[0].end_to_end.stored["numbers"].rows == len(take.files)
+    assert report.video_s_per_s == pytest.approx(report.video_s / report.wall_s)
+    assert set(report.utilisation) <= set(STAGES)
+    assert json.dumps(report.as_json())
+
+
+def test_the_report_can_be_drawn(found, tmp_path):
+    draw_chart(found[0].report, tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_streams_one_by_one_go_through_the_same_videos(found):
+    alone = run_one_by_one(found[0])
+    assert set(alone.streams_s) == {"numbers", "loudness"}
+    assert alone.one_pass_s == found[0].report.wall_s
+
+
+def test_one_pass_is_compared_with_the_sum():
+    assert OneByOne(one_pass_s=6.0, streams_s={"a": 3.0, "b": 5.0}).as_json()["one_pass_over_sum"] == 0.75
+
+
+def test_a_video_that_breaks_off_would_count_as_fast_and_is_refused(tmp_path):
+    whole = write_clip(tmp_path / "whole.avi", Clip(num_frames=40, codec="mpeg4", options={})).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 3])
+    run = Extraction(tmp_path / "cut.avi", parse_recipe(RECIPE, "known.toml"), tmp_path / "out")
+    with pytest.raises(ArabesqueError, match="cut"):
+        benchmark(run, SHORT)
+
+
+VIDEOS = [(VideoFile(name, name), probe(num_frames=10 * length)) for name, length in (("short", 2), ("long", 10))]
+
+
+@pytest.mark.parametrize(
+    ("wanted_s", "head_s", "got_s", "count"),
+    [(1.0, 1.0, 2.0, 2), (6.0, 4.0, 6.0, 2), (12.0, math.inf, 12.0, 2), (30.0, math.inf, 24.0, 4)],
+    ids=["at least two segments", "heads", "whole", "twice"],
+)
+def test_what_is_run_from_end_to_end_follows_from_the_time_there_is(wanted_s, head_s, got_s, count):
+    take = choose_take(VIDEOS, [stream()], wanted_s)
+    assert take.head_s == pytest.approx(head_s)
+    assert take.work.duration_s == pytest.approx(got_s, abs=0.2)
+    assert len({file.video_id for file in take.files}) == count
+
+
+def test_videos_are_chosen_evenly():
+    assert evenly("abcdefgh", 4) == list("bdfh")
+    assert evenly("ab", 4) == list("ab")
