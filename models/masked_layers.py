@@ -13,14 +13,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..extractors.onednn_linear import linear
+
 
 class ConvOverTime(nn.Conv1d):
-    """As an image of height 1 the input keeps its layout, which `nn.Conv1d` would change. Stride 1, odd kernels."""
+    """As an image of height 1 the input keeps its layout, which `nn.Conv1d` would change. Stride 1, odd kernels.
+
+    A kernel of 1 is a matrix product: for one thread and few routines PyTorch's convolution takes four times as long.
+    """
 
     def __init__(self, dim_in: int, dim_out: int, kernel: int) -> None:
         super().__init__(dim_in, dim_out, kernel, padding=kernel // 2)
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.kernel_size[0] == 1:
+            return linear(input.transpose(1, 2), self.weight.squeeze(2), self.bias).transpose(1, 2)
         padding = (0, self.kernel_size[0] // 2)
         wide = nn.functional.conv2d(input.unsqueeze(2), self.weight.unsqueeze(2), self.bias, padding=padding)
         return wide.squeeze(2)

@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from ..manifests.streams import Record
-from .masked_layers import MaskedBatchNorm1d, MaskedSequential, zero_padding
+from .masked_layers import ConvOverTime, MaskedBatchNorm1d, MaskedSequential, zero_padding
 from .masking import masked_softmax
 from .pamfn_branch import at_least
 from .scoring import Judgement, SegmentBatch, only_stream
@@ -47,7 +47,7 @@ class MsLstm(nn.Module):
         self.stream = only_stream(dims, "ms-lstm")
         self.penalty_weight = penalty_weight
         self.bounded = bounded
-        self.conv = MaskedSequential(nn.Conv1d(dims[self.stream], NARROW, 1), nn.ReLU(), MaskedBatchNorm1d(NARROW))
+        self.conv = MaskedSequential(ConvOverTime(dims[self.stream], NARROW, 1), nn.ReLU(), MaskedBatchNorm1d(NARROW))
         self.moments = MomentAttention()
         self.lstm = nn.LSTM(NARROW, HIDDEN, batch_first=True)
         self.scales = nn.ModuleList([Scale(kernel, stride) for kernel, stride in SCALES])

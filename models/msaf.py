@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from ..manifests.streams import Record
-from .masked_layers import MaskedBatchNorm1d, MaskedSequential, halve, halve_mask, mean_over_time
+from .masked_layers import ConvOverTime, MaskedBatchNorm1d, MaskedSequential, halve, halve_mask, mean_over_time
 from .pamfn_branch import FEWEST_SEGMENTS, WIDTH, ResidualBlock, at_least
 from .scoring import Judgement, SegmentBatch
 
@@ -39,7 +39,7 @@ class Msaf(nn.Module):
         self.embedding = nn.ModuleDict(
             {
                 stream: MaskedSequential(
-                    nn.Conv1d(dim, WIDTH, 1), MaskedBatchNorm1d(WIDTH), nn.ReLU(), nn.Dropout(dropout)
+                    ConvOverTime(dim, WIDTH, 1), MaskedBatchNorm1d(WIDTH), nn.ReLU(), nn.Dropout(dropout)
                 )
                 for stream, dim in dims.items()
             }

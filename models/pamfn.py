@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..manifests.streams import Record
 from .fusion_policy import Ordering, last_enabled
-from .masked_layers import MaskedBatchNorm1d, MaskedSequential
+from .masked_layers import ConvOverTime, MaskedBatchNorm1d, MaskedSequential
 from .pamfn_branch import SCORE, WIDTH, Levels, ModalityBranch, Poolings
 from .pamfn_fusion import FusionStage, Level, stack_masks
 from .scoring import Judgement, SegmentBatch
@@ -95,11 +95,11 @@ class Pamfn(nn.Module):
         narrow = WIDTH // fc_ratio
         self.fc = MaskedSequential(
             nn.Dropout(fc_dropout),
-            nn.Conv1d(3 * WIDTH, narrow, 1),
+            ConvOverTime(3 * WIDTH, narrow, 1),
             MaskedBatchNorm1d(narrow),
             nn.ReLU(),
             nn.Dropout(0.5),
-            nn.Conv1d(narrow, 1, 1),
+            ConvOverTime(narrow, 1, 1),
             nn.Sigmoid(),
         )
         self.register_buffer("c", torch.zeros(3 * WIDTH))

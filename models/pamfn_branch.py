@@ -47,7 +47,7 @@ class ModalityBranch(nn.Module):
             nn.Dropout(0.3),
         )
         self.stage1, self.stage2, self.stage3 = (ResidualBlock() for _ in range(3))
-        self.fc = nn.Sequential(nn.Dropout(dropout), nn.Conv1d(WIDTH, 1, 1), nn.Sigmoid())
+        self.fc = nn.Sequential(nn.Dropout(dropout), ConvOverTime(WIDTH, 1, 1), nn.Sigmoid())
 
     def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Levels]:
         """``[routines, segments, dim]`` → score ``[routines]`` in 0 … 1, and the features that PAMFN fuses."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .fusion_policy import NEVER, Ordering, attention_bias, choose
-from .masked_layers import MaskedBatchNorm1d, MaskedSequential, Pooling
+from .masked_layers import ConvOverTime, MaskedBatchNorm1d, MaskedSequential, Pooling
 from .masking import masked_softmax
 from .pamfn_branch import WIDTH
 
@@ -62,7 +62,7 @@ class ModalitySpecificDecoder(nn.Module):
     def __init__(self, num_heads: int) -> None:
         super().__init__()
         self.fusion_s = Attention(num_heads)
-        self.proj = nn.Sequential(nn.Conv1d(WIDTH, WIDTH, 1))
+        self.proj = nn.Sequential(ConvOverTime(WIDTH, WIDTH, 1))
 
     def forward(self, mixed: Tensor, upper: Level) -> Tensor:
         """``[routines, 256, T]``, and the modalities of that length → the same shape."""
@@ -85,15 +85,15 @@ class FusionNets(nn.Module):
         self.proj1 = nn.ModuleList(
             [
                 MaskedSequential(
-                    nn.Conv1d(WIDTH, WIDTH, 1), MaskedBatchNorm1d(WIDTH), nn.ReLU(), nn.Conv1d(WIDTH, num_nets, 1)
+                    ConvOverTime(WIDTH, WIDTH, 1), MaskedBatchNorm1d(WIDTH), nn.ReLU(), ConvOverTime(WIDTH, num_nets, 1)
                 )
                 for _ in range(num_modalities)
             ]
         )
         self.ffn = nn.ModuleList([two_convolutions(WIDTH) for _ in range(num_nets)])
         self.fusion_f = Attention(num_heads)
-        self.proj2 = nn.Sequential(nn.Conv1d(2 * WIDTH, WIDTH, 1))
-        self.policy = nn.Sequential(nn.Conv1d(num_modalities * WIDTH, num_nets, 1))
+        self.proj2 = nn.Sequential(ConvOverTime(2 * WIDTH, WIDTH, 1))
+        self.policy = nn.Sequential(ConvOverTime(num_modalities * WIDTH, num_nets, 1))
 
     def forward(self, mixed: Tensor, specific: Tensor, lower: Level, tau: Tensor | None) -> tuple[Tensor, Tensor]:
         """``lower``: the modalities before the stage's pooling; ``tau``: of the sampled policy, None takes the arg max.
@@ -133,7 +133,7 @@ class FusionStage(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = two_convolutions(3 * WIDTH)
-        self.short_cut = MaskedSequential(nn.Conv1d(3 * WIDTH, WIDTH, 1), MaskedBatchNorm1d(WIDTH), nn.ReLU())
+        self.short_cut = MaskedSequential(ConvOverTime(3 * WIDTH, WIDTH, 1), MaskedBatchNorm1d(WIDTH), nn.ReLU())
         self.s_fusion = ModalitySpecificDecoder(ms_heads)
         self.f_fusion = FusionNets(num_modalities, num_nets, cm_heads, ordering, pooling)
 
@@ -147,10 +147,10 @@ class FusionStage(nn.Module):
 
 def two_convolutions(width_in: int) -> MaskedSequential:
     return MaskedSequential(
-        nn.Conv1d(width_in, WIDTH, 3, padding=1),
+        ConvOverTime(width_in, WIDTH, 3),
         MaskedBatchNorm1d(WIDTH),
         nn.ReLU(),
-        nn.Conv1d(WIDTH, WIDTH, 3, padding=1),
+        ConvOverTime(WIDTH, WIDTH, 3),
         MaskedBatchNorm1d(WIDTH),
         nn.ReLU(),
     )

@@ -11,7 +11,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from ..extractors.onednn_linear import with_onednn
 from ..manifests.errors import ManifestError
+from .dropout import with_quick_dropout
 
 MODELS: dict[str, str] = {
     "bi-lstm": "recurrent:BiLstm",
@@ -57,4 +59,5 @@ def build_model(name: str, dims: Mapping[str, int], settings: Mapping[str, Any],
     resolved = made.Settings.model_validate(dict(settings))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return made(dict(dims), **{field: getattr(resolved, field) for field in type(resolved).model_fields})
+        network = made(dict(dims), **{field: getattr(resolved, field) for field in type(resolved).model_fields})
+    return with_quick_dropout(with_onednn(network))

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from arabesque.extractors import onednn_linear
+from arabesque.extractors.onednn_linear import OneDnnLinear, linear, onednn_pays, with_onednn
+
+
+@pytest.fixture(autouse=True)
+def on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn_linear, "onednn_pays", lambda: True)
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(1, 48), (7, 48), (2, 3, 48), (2, 3, 5, 48)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_product_and_gradients_are_those_of_the_linear_layer(shape: tuple[int, ...], biased: bool) -> None:
+    ours = OneDnnLinear(48, 20, bias=biased)
+    exact = nn.Linear(48, 20, bias=biased).double()
+    exact.load_state_dict(ours.state_dict())
+    values, gradient = drawn(*shape).requires_grad_(), drawn(*shape[:-1], 20, seed=1)
+    wanted = values.detach().double().requires_grad_()
+    ours(values).backward(gradient)
+    exact(wanted).backward(gradient.double())
+    pairs = [(values, wanted), *zip(ours.parameters(), exact.parameters(), strict=True)]
+    torch.testing.assert_close(ours(values), exact(wanted).float(), rtol=1e-5, atol=1e-5)
+    for mine, other in pairs:
+        assert mine.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(mine.grad, other.grad.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_strided_values_of_a_transposed_sequence_are_read_in_place() -> None:
+    values, weight = drawn(2, 48, 9).transpose(1, 2), drawn(20, 48, seed=1)
+    torch.testing.assert_close(linear(values, weight), values @ weight.t(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "values", [drawn(3, 48).double(), drawn(48), drawn(0, 48)], ids=["float64", "vector", "nothing"]
+)
+def test_what_onednn_does_not_take_goes_to_pytorch(values: torch.Tensor) -> None:
+    weight = drawn(20, 48, seed=1).to(values.dtype)
+    assert torch.equal(linear(values, weight), nn.functional.linear(values, weight))
+
+
+def test_autocast_still_decides_the_precision() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(drawn(3, 48), drawn(20, 48, seed=1)).dtype == torch.bfloat16
+
+
+def test_a_network_keeps_its_parameters() -> None:
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Sequential(nn.Linear(3, 2)))
+    before = network.state_dict()
+    assert [type(each) for each in with_onednn(network).modules()].count(OneDnnLinear) == 2
+    assert all(
+        network.state_dict()[name] is not None and before[name].data_ptr() == value.data_ptr()
+        for name, value in network.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "pays"),
+    [
+        ("AuthenticAMD", "fpu avx2 avx512f", True),
+        ("AuthenticAMD", "fpu avx2", False),
+        ("GenuineIntel", "avx512f", False),
+    ],
+)
+def test_the_processor_decides(tmp_path: Path, vendor: str, flags: str, pays: bool) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    one = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\npower management:\n"
+    cpuinfo.write_text(f"{one}\n{one}")
+    assert onednn_pays(cpuinfo) is (pays and torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available())
+    assert not onednn_pays(tmp_path / "missing")
