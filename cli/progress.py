@@ -12,7 +12,7 @@ from rich.text import Text
 from ..pipeline.extraction import Extraction
 from ..pipeline.records import Outcome
 from ..pipeline.runner import Event
-from ..pipeline.work import Awaiting, SegmentFeature, VideoSettled
+from ..pipeline.work import Awaiting, Notice, SegmentFeature, VideoSettled, WorkDone
 
 PLAIN_EVERY_S = 15.0
 
@@ -55,6 +55,10 @@ class RunTally:
                 self._num_segments += 1
             case VideoSettled():
                 self._num_videos += 1
+            case WorkDone(num_segments=number):
+                self._num_segments += number
+            case Notice(text=text):
+                return text
             case Outcome(kind="failed" | "partial"):
                 return f"{event.kind}: {event.video_id!r} [{event.stream}]: {event.reason}"
         return ""

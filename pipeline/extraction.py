@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,15 +13,13 @@ from typing import Any
 
 import torch
 
-from ..extractors.checkpoints import Weights
 from ..extractors.table import extractor_class, resolved_recipe
-from ..manifests.errors import ManifestError, WeightsError
+from ..manifests.errors import ManifestError
 from ..manifests.recipes import Recipe
-from ..manifests.streams import StreamSpec
 from .decoding.slots import SlotPool, SlotSettings
+from .executors.dispatching import Executor
 from .failure_budget import FailureBudget, within
-from .inputs import Inputs, find_videos
-from .keys import settings_digest
+from .inputs import Inputs, file_sizes, find_videos
 from .ledger import Ledger, read_ledger
 from .records import Outcome, VideoFile, one_line
 from .runner import Concurrency, Event
@@ -32,9 +30,8 @@ from .store.folders import Root, as_root
 from .store.manifest import is_free, is_store, read_manifest, write_manifest
 from .store.news import OutcomeNews
 from .store.writer import StoreWriter
-from .weights.cache import resolve_weights
-from .work import Stream
-from .worker import Job, Worker, build_streams, made_with, weight_digests
+from .work import GivenUp, Stream, VideoSettled, WorkDone
+from .worker import Job, Worker, build_streams, chosen_weights, digests_of_settings, made_with, weight_digests
 
 
 @dataclass(frozen=True)
@@ -79,20 +76,22 @@ class Extraction:
         streams: Sequence[str] | None = None,
         weights: str | None = None,
         options: RunOptions | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        """``videos``: a folder or file, or several. ``streams``: those of the recipe to extract; all by default."""
+        """``videos``: a folder or file, or several. ``streams``: those of the recipe to extract; all by default.
+
+        ``executor``: has several workers do the work; by default this process does it.
+        """
         self.options = options or RunOptions()
         self.out = as_root(out)
         self._roots = [as_root(each) for each in ([videos] if isinstance(videos, Path | str) else videos)]
         self.inputs = _inputs(self._roots)
         self.recipe = resolved_recipe(recipe)
         self.streams = {name: self.recipe.streams[name] for name in streams or self.recipe.streams}
+        self._executor = executor
         self._chosen_weights = weights
-        self.weights = _weights(recipe.name, self.streams, weights)
-        self.settings_digests = {
-            name: settings_digest(spec, weight_digests(self.weights[name]), extractor_class(spec.extractor).version)
-            for name, spec in self.streams.items()
-        }
+        self.weights = chosen_weights(recipe.name, self.streams, weights)
+        self.settings_digests = digests_of_settings(self.streams, self.weights)
         _refuse_other_recipe(out, self.recipe)
         self._news = OutcomeNews(out)
         self.ledger: Ledger = read_ledger(out, retry_failed=self.options.retry_failed)
@@ -124,7 +123,7 @@ class Extraction:
                 writer.add_outcome(outcome)
                 yield outcome
             if self.pending:
-                events = self._work(stack, streams, writer)
+                events = self._work(stack, streams, writer) if self._executor is None else self._delegate(writer)
                 budget = self.options.max_failures
                 yield from events if budget is None else within(budget, len(self.pending), events)
         compact(self.out, writer.writer_id)
@@ -145,8 +144,32 @@ class Extraction:
         )
 
     def build_streams(self) -> list[Stream]:
-        """The networks, loaded and on the device."""
-        return build_streams(self.streams, self.weights, self.settings_digests, self.options.device)
+        """The networks, loaded; on the CPU where workers have their own: the manifest asks how wide features are."""
+        device = self.options.device if self._executor is None else torch.device("cpu")
+        return build_streams(self.streams, self.weights, self.settings_digests, device)
+
+    def _delegate(self, writer: StoreWriter) -> Generator[Event, None, None]:
+        """Has the executor's workers do it, who write to the store themselves."""
+        assert self._executor is not None
+        with closing(self._executor.run(self.job, self.pending, file_sizes(self.pending))) as events:
+            for event in events:
+                if isinstance(event, GivenUp):
+                    yield from self._give_up(event, writer)
+                    continue
+                if isinstance(event, WorkDone):
+                    self.clock.merge(event.busy_s, event.tasks)
+                yield event
+
+    def _give_up(self, event: GivenUp, writer: StoreWriter) -> Iterator[Event]:
+        """The end of a video that costs every worker its life: of the streams that have not ended before."""
+        self._news.refresh(writer.writer_id)
+        file = next(file for file in self.pending if file.video_id == event.video_id)
+        for stream in self.ledger.open_streams(file, self.settings_digests):
+            if self._news.get(event.video_id, stream) is None:
+                outcome = Outcome(event.video_id, stream, "failed", one_line(event.reason), transient=True)
+                writer.add_outcome(outcome)
+                yield outcome
+        yield VideoSettled(event.video_id)
 
     def _clashes(self) -> Iterator[Outcome]:
         for video_id, paths in self.inputs.clashes.items():
@@ -185,15 +208,6 @@ class Extraction:
             return ""
         root = self._roots[0]
         return str(root.resolve()) if isinstance(root, Path) else root
-
-
-def _weights(recipe: str, streams: Mapping[str, StreamSpec], override: str | None) -> dict[str, dict[str, Weights]]:
-    """Stream → role → checkpoint; `WeightsError` names the first that is missing and how to get them all."""
-    try:
-        return {name: resolve_weights(spec.weights, override) for name, spec in streams.items()}
-    except WeightsError as error:
-        hint = f"`arabesque weights fetch --recipe {recipe}` gets all that this recipe needs"
-        raise WeightsError(f"{error}; {hint}") from error
 
 
 def _inputs(roots: Sequence[Root]) -> Inputs:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,15 @@ def _files_at(root: Path) -> tuple[list[Path], list[Path]]:
     if not os.path.lexists(root):
         raise FileNotFoundError(root)
     return [root], [root]
+
+
+def file_sizes(videos: Iterable[VideoFile]) -> dict[str, float]:
+    """Video id → bytes, by which the longest may come first; without those that cannot be read."""
+    sizes: dict[str, float] = {}
+    for file in videos:
+        with suppress(OSError):
+            sizes[file.video_id] = file.path.stat().st_size
+    return sizes
 
 
 def video_id(path: Path, root: Path) -> str:

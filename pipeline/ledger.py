@@ -74,12 +74,18 @@ class Ledger:
 
     def is_video_settled(self, file: VideoFile, settings_digests: Mapping[str, str]) -> bool:
         """Whether the file need not even be opened. ``settings_digests``: stream → its settings' digest."""
+        return not self.open_streams(file, settings_digests)
+
+    def open_streams(self, file: VideoFile, settings_digests: Mapping[str, str]) -> list[str]:
+        """Streams that have no end that a glance at the file would show to be its own."""
         digest = self.known_digest(file)
-        return bool(digest) and all(
-            self.is_settled(file.video_id, stream, row_key(digest, settings))
-            and _is_recorded(self._outcomes[file.video_id, stream])
+        return [
+            stream
             for stream, settings in settings_digests.items()
-        )
+            if not digest
+            or not self.is_settled(file.video_id, stream, row_key(digest, settings))
+            or not _is_recorded(self._outcomes[file.video_id, stream])
+        ]
 
 
 def read_ledger(root: Root, *, retry_failed: bool = False) -> Ledger:

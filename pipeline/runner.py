@@ -26,9 +26,9 @@ from .sharing import SharedWork
 from .stage_clock import StageClock
 from .store.writer import StoreWriter
 from .transfer import Transfer
-from .work import Awaiting, SegmentFeature, Stream, VideoSettled
+from .work import Awaiting, Notice, SegmentFeature, Stream, VideoSettled, WorkDone
 
-Event = Outcome | SegmentFeature | VideoSettled | Awaiting
+Event = Outcome | SegmentFeature | VideoSettled | Awaiting | WorkDone | Notice
 """What a run tells of: each once it is in the writer's hands."""
 
 FAILURE_PATIENCE_S = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -43,6 +43,12 @@ class StageClock:
     def hooks(self, info: StageInfo) -> list[TaskHook]:
         name = "batch" if info.stage_name.startswith("aggregate") else info.stage_name  # aggregators cannot be named
         return [_StageHook(self, name)]
+
+    def merge(self, busy_s: Mapping[str, float], tasks: Mapping[str, int]) -> None:
+        """What the stages of another process were busy with."""
+        for name, seconds in busy_s.items():
+            self.add(name, seconds)
+        self.tasks.update(tasks)
 
     def shares(self) -> dict[str, float]:
         """Each stage's part of all busy time, the busiest first."""

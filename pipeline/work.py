@@ -123,3 +123,28 @@ class Awaiting:
     """All that is left to do is in the hands of other runs, for the moment."""
 
     num_videos: int
+
+
+@dataclass(frozen=True)
+class WorkDone:
+    """What a worker of another process has computed since it last said so."""
+
+    num_segments: int
+    busy_s: Mapping[str, float]
+    """Stage → busy seconds."""
+    tasks: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """A video that no worker will get any more."""
+
+    video_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something about the workers that a person should know."""
+
+    text: str

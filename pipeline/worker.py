@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..extractors.checkpoints import Weights
-from ..extractors.table import build
+from ..extractors.table import build, extractor_class
+from ..manifests.errors import WeightsError
 from ..manifests.recipes import Recipe
 from ..manifests.streams import StreamSpec
 from .decoding.slots import SlotPool
+from .keys import settings_digest
 from .ledger import Ledger
 from .records import VideoFile
 from .runner import Event, run_stages
@@ -24,6 +26,7 @@ from .stage_clock import StageClock
 from .store.folders import Root
 from .store.progress_journal import read_progress
 from .store.writer import StoreWriter
+from .weights.cache import resolve_weights
 from .work import Stream, VideoSettled
 
 if TYPE_CHECKING:
@@ -121,6 +124,25 @@ def build_streams(
         )
         for name, spec in specs.items()
     ]
+
+
+def chosen_weights(recipe: str, specs: Mapping[str, StreamSpec], override: str | None) -> dict[str, dict[str, Weights]]:
+    """Stream → role → checkpoint; `WeightsError` names the first that is missing and how to get them all."""
+    try:
+        return {name: resolve_weights(spec.weights, override) for name, spec in specs.items()}
+    except WeightsError as error:
+        hint = f"`arabesque weights fetch --recipe {recipe}` gets all that this recipe needs"
+        raise WeightsError(f"{error}; {hint}") from error
+
+
+def digests_of_settings(
+    specs: Mapping[str, StreamSpec], weights: Mapping[str, Mapping[str, Weights]]
+) -> dict[str, str]:
+    """Stream → the digest of all that a row's key covers, the video's content aside."""
+    return {
+        name: settings_digest(spec, weight_digests(weights[name]), extractor_class(spec.extractor).version)
+        for name, spec in specs.items()
+    }
 
 
 def weight_digests(weights: Mapping[str, Weights]) -> dict[str, str]:
