@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..pipeline.extraction import Extraction, RunOptions
     from ..pipeline.failure_budget import FailureBudget
+    from ..pipeline.shard import Shard
 
 
 def extract(
@@ -37,6 +38,12 @@ def extract(
         str | None, typer.Option(help="Stop the run once more videos fail than this: 20, or 5% of those to do.")
     ] = None,
     float16: Annotated[bool, typer.Option("--float16", help="Store features as float16.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that work side by side. Default: one for each GPU.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Only the videos of one part: 3/16 is the third of sixteen.")
+    ] = None,
 ) -> None:
     """Turn a folder of raw videos into a feature store. Run it again to go on where it stopped.
 
@@ -46,16 +53,18 @@ def extract(
 
     if weights is not None and not re.fullmatch(r"random:\d{1,18}", weights):
         raise typer.BadParameter(f"{weights!r} is not random:SEED with a whole number", param_hint="--weights")
-    budget = _budget(max_failures)
+    budget, part = _budget(max_failures), _shard(shard)
     chosen = load_recipe(recipe)  # before the heavy imports: a misspelt recipe is told at once
     from ..pipeline.extraction import Extraction
     from ..pipeline.status import read_status
+    from .executors import local_workers
     from .progress import show_run
     from .status import print_status
 
     options = run_options(device, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
     options = replace(options, max_failures=budget)
-    run = Extraction(videos, chosen, out, weights=weights, options=options)
+    options, executor = local_workers(options, device, workers, decode_workers, threads)
+    run = Extraction(videos, chosen, out, weights=weights, options=options, executor=executor, shard=part)
     _announce(run, weights)
     show_run(run)
     raise typer.Exit(print_status(read_status(out, run.inputs)))
@@ -103,6 +112,17 @@ def _budget(text: str | None) -> FailureBudget | None:
         raise typer.BadParameter(str(error), param_hint="--max-failures") from None
 
 
+def _shard(text: str | None) -> Shard | None:
+    if text is None:
+        return None
+    from ..pipeline.shard import parse_shard
+
+    try:
+        return parse_shard(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--shard") from None
+
+
 def _device(name: str) -> torch.device:
     """The device that was asked for; one that is not there is an error, never another device in silence."""
     import torch
@@ -129,7 +149,7 @@ def _announce(run: Extraction, weights: str | None) -> None:
     print(
         f"recipe {run.recipe.name}: {', '.join(run.recipe.streams)}\n"
         f"{len(run.inputs.videos)} videos, {settled} settled by earlier runs, {len(run.pending)} to do; "
-        f"device {run.options.device}, {run.options.num_decoders} decoding",
+        f"{run.executor or f'device {run.options.device}'}, {run.options.num_decoders} decoding",
         file=sys.stderr,
     )
     if run.inputs.num_other_files:

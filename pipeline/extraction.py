@@ -23,6 +23,7 @@ from .inputs import Inputs, file_sizes, find_videos
 from .ledger import Ledger, read_ledger
 from .records import Outcome, VideoFile, one_line
 from .runner import Concurrency, Event
+from .shard import Shard
 from .sharing import SharedWork
 from .stage_clock import StageClock
 from .store.compaction import compact, set_aside_stale
@@ -77,18 +78,22 @@ class Extraction:
         weights: str | None = None,
         options: RunOptions | None = None,
         executor: Executor | None = None,
+        shard: Shard | None = None,
     ) -> None:
         """``videos``: a folder or file, or several. ``streams``: those of the recipe to extract; all by default.
 
-        ``executor``: has several workers do the work; by default this process does it.
+        ``executor``: has several workers do the work; by default this process does it. ``shard``: the part of the
+        videos that is this run's.
         """
         self.options = options or RunOptions()
         self.out = as_root(out)
         self._roots = [as_root(each) for each in ([videos] if isinstance(videos, Path | str) else videos)]
-        self.inputs = _inputs(self._roots)
+        inputs = _inputs(self._roots)
+        self._num_videos = len(inputs.videos)
+        self.inputs = inputs if shard is None else shard.of(inputs)
         self.recipe = resolved_recipe(recipe)
         self.streams = {name: self.recipe.streams[name] for name in streams or self.recipe.streams}
-        self._executor = executor
+        self.executor = executor
         self._chosen_weights = weights
         self.weights = chosen_weights(recipe.name, self.streams, weights)
         self.settings_digests = digests_of_settings(self.streams, self.weights)
@@ -123,7 +128,7 @@ class Extraction:
                 writer.add_outcome(outcome)
                 yield outcome
             if self.pending:
-                events = self._work(stack, streams, writer) if self._executor is None else self._delegate(writer)
+                events = self._work(stack, streams, writer) if self.executor is None else self._delegate(writer)
                 budget = self.options.max_failures
                 yield from events if budget is None else within(budget, len(self.pending), events)
         compact(self.out, writer.writer_id)
@@ -145,13 +150,13 @@ class Extraction:
 
     def build_streams(self) -> list[Stream]:
         """The networks, loaded; on the CPU where workers have their own: the manifest asks how wide features are."""
-        device = self.options.device if self._executor is None else torch.device("cpu")
+        device = self.options.device if self.executor is None else torch.device("cpu")
         return build_streams(self.streams, self.weights, self.settings_digests, device)
 
     def _delegate(self, writer: StoreWriter) -> Generator[Event, None, None]:
         """Has the executor's workers do it, who write to the store themselves."""
-        assert self._executor is not None
-        with closing(self._executor.run(self.job, self.pending, file_sizes(self.pending))) as events:
+        assert self.executor is not None
+        with closing(self.executor.run(self.job, self.pending, file_sizes(self.pending))) as events:
             for event in events:
                 if isinstance(event, GivenUp):
                     yield from self._give_up(event, writer)
@@ -194,7 +199,7 @@ class Extraction:
                 "created": earlier.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
                 "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
                 "streams": known | described,
-                "inputs": {"folder": self._folder(), "videos": len(self.inputs.videos)},
+                "inputs": {"folder": self._folder(), "videos": self._num_videos},
                 "made_with": made_with(self.options.decoder),
             },
         )

@@ -44,6 +44,9 @@ class LocalWorkers:
         self._devices = list(devices)
         self._work = work
 
+    def __str__(self) -> str:
+        return f"{len(self._devices)} workers on {', '.join(dict.fromkeys(map(str, self._devices)))}, each"
+
     def run(
         self, job: Job, videos: Sequence[VideoFile], lengths: Mapping[str, float]
     ) -> Generator[RunEvent, None, None]:

@@ -61,7 +61,7 @@ def _work(job: Job, streams: list[Stream], office: Office, reporter: Reporter) -
     ledger = read_ledger(job.out, retry_failed=options.retry_failed)
     with (
         StoreWriter(job.out, float16=options.float16) as writer,
-        SlotPool(options.num_decoders, options.decoder) as slots,
+        SlotPool(options.num_decoders, options.decoder, options.slot_settings) as slots,
         closing(PulledVideos(office)) as pulled,
     ):
         shared = PulledWork(pulled, job, writer, ledger, news)

@@ -1,0 +1,78 @@
+"""Several workers through the door: they end with their run, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from clips import Clip, write_clip
+
+from arabesque.pipeline.store.verifying import check_store
+
+ARABESQUE = [sys.executable, "-c", "from arabesque.cli.main import app; app()"]
+PATIENCE_S = 120
+
+
+def until(condition, process=None):
+    """What ``condition`` gives as soon as it gives anything."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+def writers(out: Path) -> set[int]:
+    """Process numbers of those that write to a store."""
+    locks = [path.read_text() for path in (out / ".writers").glob("*.lock")]
+    return {json.loads(lock)["pid"] for lock in locks if lock}
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+    ],
+)
+def test_two_workers_end_with_their_run(tmp_path, number, status):
+    (tmp_path / "videos").mkdir()
+    for index in range(4):
+        write_clip(tmp_path / "videos" / f"{index}.mp4", Clip(num_frames=2000))
+    command = ["extract", tmp_path / "videos", "--recipe", "starter", "--out", tmp_path / "out", "--workers", "2"]
+    with subprocess.Popen(
+        [*ARABESQUE, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as process:
+        until(lambda: len(list((tmp_path / "out" / ".claims").glob("*.json"))) >= 2, process)
+        pids = writers(tmp_path / "out")
+        process.send_signal(number)
+        process.wait(PATIENCE_S)
+        assert process.stderr is not None
+        said = "" if number == signal.SIGKILL else process.stderr.read()
+    assert process.returncode == status, said
+    assert "Traceback" not in said
+    assert number == signal.SIGKILL or "2 workers on cpu, each, 1 decoding" in said
+    assert len(pids) == 3
+    until(lambda: all(map(is_gone, pids)))
+    assert check_store(tmp_path / "out").findings == []
+    assert not writers(tmp_path / "out") or number == signal.SIGKILL

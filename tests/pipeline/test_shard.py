@@ -1,0 +1,81 @@
+"""Parts of a folder: nothing is in two of them or in none, and videos that come later move no other one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from clips import Clip, write_clip
+from hypothesis import given
+from hypothesis import strategies as st
+from known_extractors import RECIPE, known_extractors
+from store_contents import stored_rows
+
+from arabesque.manifests.recipes import parse_recipe
+from arabesque.pipeline.extraction import Extraction
+from arabesque.pipeline.inputs import Inputs
+from arabesque.pipeline.records import VideoFile
+from arabesque.pipeline.shard import Shard, parse_shard
+from arabesque.pipeline.status import read_status
+
+
+def inputs(*names: str) -> Inputs:
+    clash = (Path("x.avi"), Path("x.mp4"))
+    return Inputs(tuple(VideoFile(name, Path(name)) for name in names), dict.fromkeys(["clash"], clash), 0)
+
+
+@given(names=st.lists(st.text(min_size=1), unique=True, max_size=20), count=st.integers(1, 9))
+def test_every_video_and_every_clash_is_in_one_part(names, count):
+    whole = inputs(*names)
+    parts = [Shard(number, count).of(whole) for number in range(1, count + 1)]
+    assert sorted(file.video_id for part in parts for file in part.videos) == sorted(names)
+    assert [name for part in parts for name in part.clashes] == ["clash"]
+
+
+def test_parts_stay_as_they_are_when_videos_are_added():
+    fewer, more = inputs(*map(str, range(50))), inputs(*map(str, range(100)))
+    for number in range(1, 5):
+        shard = Shard(number, 4)
+        assert [file for file in shard.of(more).videos if file in fewer.videos] == list(shard.of(fewer).videos)
+
+
+def test_parts_are_about_equally_large():
+    whole = inputs(*(f"Ball_{number:04d}" for number in range(1600)))
+    sizes = [len(Shard(number, 16).of(whole).videos) for number in range(1, 17)]
+    assert 70 < min(sizes) <= max(sizes) < 130
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("0/4", "0/4 is none of the parts 1/4 to 4/4"),
+        ("5/4", "5/4 is none of the parts 1/4 to 4/4"),
+        ("1/0", "as in 3/16"),
+        ("-1/4", "as in 3/16"),
+        ("half", "as in 3/16"),
+    ],
+)
+def test_what_is_no_part_is_refused(text, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        parse_shard(text)
+
+
+def test_runs_of_all_parts_leave_what_one_run_leaves_and_each_speaks_of_its_own(tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name in "abcdef":
+        write_clip(tmp_path / "videos" / f"{name}.mp4", Clip(num_frames=16))
+    (tmp_path / "videos" / "noise.mp4").write_bytes(b"no video")
+    recipe = parse_recipe(RECIPE, "known.toml")
+    spoken_of = 0
+    with known_extractors():
+        list(Extraction(tmp_path / "videos", recipe, tmp_path / "whole"))
+        for number in (1, 2, 3):
+            run = Extraction(tmp_path / "videos", recipe, tmp_path / "out", shard=Shard(number, 3))
+            list(run)
+            found = read_status(tmp_path / "out", run.inputs)
+            assert {end.video_id for end in found.troubles} <= {file.video_id for file in run.inputs.videos}
+            assert all(stream.left == 0 for stream in found.streams.values())
+            spoken_of += sum(found.streams["numbers"].counts.values())
+    assert spoken_of == 7
+    assert stored_rows(tmp_path / "out") == stored_rows(tmp_path / "whole")
+    assert read_status(tmp_path / "out").streams["numbers"].left == 0
