@@ -105,7 +105,8 @@ class Extraction:
     @cached_property
     def pending(self) -> list[VideoFile]:
         """Videos that still owe something; the settled ones are not opened."""
-        return [file for file in self.inputs.videos if not self.ledger.is_video_settled(file, self.settings_digests)]
+        settled = self.ledger.settled(self.inputs.videos, self.settings_digests)
+        return [file for file, is_settled in zip(self.inputs.videos, settled, strict=True) if not is_settled]
 
     @property
     def stream_entries(self) -> dict[str, dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +18,33 @@ def one_line(text: str) -> str:
     return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
 
 
-@dataclass(frozen=True)
+class FileState(NamedTuple):
+    """What tells a file from what it was before, without opening it."""
+
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+    """Unlike the time of modification, nobody can set this one back."""
+
+
+def state_of(path: Path) -> FileState | None:
+    """As it is now, links followed; None where it cannot be looked at."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
 class VideoFile:
     """A file of the input folder, before anyone opened it."""
 
     video_id: str
     """Path below the input folder without suffix, POSIX separators; unique in a run."""
     path: Path
+    state: FileState | None = field(default=None, compare=False)
+    """As it was when the folder was listed; None where it was not looked at."""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .inputs import Inputs, find_videos
 from .records import Outcome, OutcomeKind
+from .store.ends import Ends
 from .store.folders import Root
 from .store.reader import FeatureStore
 
@@ -45,24 +49,25 @@ def read_status(root: Root, inputs: Inputs | None = None) -> StoreStatus:
     folder, num_videos = str(facts.get("folder", "")), int(facts.get("videos", 0))
     if inputs is None and folder and Path(folder).exists():
         inputs = find_videos(Path(folder))
-    outcomes = store.outcomes()
+    ends = store.ends
+    counted = np.ones(len(ends), bool)
     if inputs is not None:
         ids = {video.video_id for video in inputs.videos} | set(inputs.clashes)
         num_videos = len(ids)
-        outcomes = [outcome for outcome in outcomes if outcome.video_id in ids]
+        counted = ends.are("video_id", *ids)
     return StoreStatus(
         recipe=str(store.manifest["recipe"]["name"]),
         folder=folder,
-        streams={stream: _stream_status(stream, outcomes, num_videos) for stream in store.streams},
-        troubles=tuple(outcome for outcome in outcomes if outcome.kind in ("failed", "partial")),
-        empties=tuple(outcome for outcome in outcomes if outcome.kind == "empty"),
+        streams={name: _stream_status(ends, counted & ends.are("stream", name), num_videos) for name in store.streams},
+        troubles=tuple(ends.outcomes(counted & ends.are("kind", "failed", "partial"))),
+        empties=tuple(ends.outcomes(counted & ends.are("kind", "empty"))),
     )
 
 
-def _stream_status(stream: str, outcomes: Collection[Outcome], num_videos: int) -> StreamStatus:
-    mine = [outcome for outcome in outcomes if outcome.stream == stream]
+def _stream_status(ends: Ends, mine: NDArray[np.bool_], num_videos: int) -> StreamStatus:
+    counts = {kind: int(np.sum(mine & ends.are("kind", kind))) for kind in get_args(OutcomeKind)}
     return StreamStatus(
-        counts=Counter(outcome.kind for outcome in mine),
-        left=max(0, num_videos - len(mine)),
-        segments=sum(outcome.segments for outcome in mine),
+        counts={kind: count for kind, count in counts.items() if count},
+        left=max(0, num_videos - int(np.sum(mine))),
+        segments=int(np.sum(ends.numbers("segments")[mine])),
     )

@@ -8,13 +8,14 @@ video's bytes have changed since.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TypeVar
+
+import pyarrow as pa
 
 from ...manifests.errors import StoreError
 from .folders import Folder
-from .shard_reading import read_outcomes, read_places
-from .shards import OUTCOMES, RowPlace, StoredOutcome, shards_in, stream_folder
+from .key_columns import Columns, newest_outcome_columns, newest_row_columns, numbers, pc, position_in, row_places
+from .shards import OUTCOME_FIELDS, RowPlace, StoredOutcome
 
 T = TypeVar("T")
 
@@ -25,13 +26,42 @@ _RELISTS = 100  # each one means that a merge finished since the last
 
 
 def newest_outcomes(folder: Folder) -> dict[tuple[str, str], StoredOutcome]:
-    return relisting(lambda: _newest_outcomes(folder), folder)
+    table = relisting(lambda: newest_outcome_columns(folder), folder)
+    values = zip(*(table.column(name).to_pylist() for name in OUTCOME_FIELDS), strict=True)
+    whole = zip(values, table.column("written_at").to_pylist(), table.column("writer").to_pylist(), strict=True)
+    return {stored.name: stored for stored in map(StoredOutcome._make, whole)}
 
 
 def current_rows(folder: Folder, stream: str, outcomes: NewestOutcomes) -> dict[tuple[str, str], RowPlace]:
     """(video_id, settings digest) → the row that counts."""
-    newest = relisting(lambda: _newest_rows(folder, stream), folder)
-    return {name: row for name, row in newest.items() if not _overtaken(row, outcomes.get((row.video_id, stream)))}
+    rows = row_places(relisting(lambda: newest_row_columns(folder, stream), folder))
+    current = (row for row in rows if not _overtaken(row, outcomes.get((row.video_id, stream))))
+    return {(row.video_id, row.settings_digest): row for row in current}
+
+
+def current_row_columns(folder: Folder, stream: str, outcomes: Columns) -> Columns:
+    """The same in columns. ``outcomes``: of `newest_outcome_columns`. FileNotFoundError where a shard is gone."""
+    rows, outcomes = newest_row_columns(folder, stream), of_stream(outcomes, stream)
+    at = position_in(rows.column("video_id"), outcomes.column("video_id"))
+    known = at >= 0
+    spoken = outcomes.take(pa.array(at[known]))
+    told, kept = spoken.column("content_digest"), rows.filter(pa.array(known)).column("content_digest")
+    other = numbers(pc.and_(pc.not_equal(told, kept), pc.not_equal(told, ""))).astype(bool)
+    newer = numbers(spoken.column("written_at")) > numbers(rows.column("written_at"))[known]
+    counts = ~known
+    counts[known] = ~(newer & other)
+    return rows.filter(pa.array(counts))
+
+
+def of_stream(outcomes: Columns, stream: str) -> Columns:
+    return outcomes.filter(pc.equal(outcomes.column("stream").cast(pa.string()), stream))
+
+
+def current_places(folder: Folder, stream: str, settings_digest: str, outcomes: Columns) -> dict[str, RowPlace]:
+    """Video → its row that counts under these settings. ``outcomes``: of `newest_outcome_columns`."""
+    rows = relisting(lambda: current_row_columns(folder, stream, outcomes), folder)
+    mine = rows.filter(pc.equal(rows.column("settings_digest").cast(pa.string()), settings_digest))
+    return {row.video_id: row for row in row_places(mine)}
 
 
 def relisting(read: Callable[[], T], folder: Folder) -> T:
@@ -42,30 +72,6 @@ def relisting(read: Callable[[], T], folder: Folder) -> T:
         except FileNotFoundError:
             continue
     raise StoreError(f"{folder.root}: files keep vanishing while they are read; try again when no run is writing there")
-
-
-def _newest_outcomes(folder: Folder) -> dict[tuple[str, str], StoredOutcome]:
-    newest: dict[tuple[str, str], StoredOutcome] = {}
-    for outcomes in folder.each(partial(read_outcomes, folder), shards_in(folder, OUTCOMES)):
-        for stored in outcomes:
-            if stored.name not in newest or _when(stored) > _when(newest[stored.name]):
-                newest[stored.name] = stored
-    return newest
-
-
-def _newest_rows(folder: Folder, stream: str) -> dict[tuple[str, str], RowPlace]:
-    newest: dict[tuple[str, str], RowPlace] = {}
-    for rows in folder.each(partial(read_places, folder), shards_in(folder, stream_folder(stream))):
-        for row in rows:
-            name = row.video_id, row.settings_digest
-            if name not in newest or row.written_us > newest[name].written_us:
-                newest[name] = row
-    return newest
-
-
-def _when(stored: StoredOutcome) -> tuple[int, str]:
-    """Of two writers' outcomes of one microsecond all readers take the same."""
-    return stored.written_us, stored.writer
 
 
 def _overtaken(row: RowPlace, stored: StoredOutcome | None) -> bool:

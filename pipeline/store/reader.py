@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..records import FeatureRow, Outcome
+from .ends import Ends, read_ends
 from .folders import Root, as_root, open_folder
-from .index import current_rows, newest_outcomes, relisting
+from .index import current_places, relisting
+from .key_columns import Columns, newest_outcome_columns
 from .manifest import StreamEntry, read_manifest, stream_entries
-from .shard_reading import read_provenance, read_rows
-from .shards import RowPlace, StoredOutcome
+from .shard_reading import read_rows
+from .shards import RowPlace
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,8 @@ class FeatureStore:
         self.manifest: dict[str, Any] = read_manifest(self.path)
         self._entries: dict[str, StreamEntry] = stream_entries(self.manifest)
         self._rows: dict[str, dict[str, RowPlace]] = {}
-        self._outcomes: dict[tuple[str, str], StoredOutcome] | None = None
+        self._outcomes: Columns = None
+        self._ends: Ends | None = None
         self._video_ids: tuple[str, ...] | None = None
 
     @property
@@ -165,37 +168,15 @@ class FeatureStore:
         Rows are the truth: one without an outcome (its writer was killed in between) is reported as what it is, and
         an outcome that speaks of a row that is not there is left out, so that a run makes it again.
         """
-        return relisting(self._ends, self._folder)
+        return self.ends.outcomes()
 
-    def _ends(self) -> list[Outcome]:
-        newest = [stored.outcome for stored in self._newest_outcomes().values()]
-        ends = {(outcome.video_id, outcome.stream): outcome for outcome in newest if self._counts(outcome)}
-        for stream in self.streams:
-            alone: list[RowPlace] = []
-            for video_id, row in self._places(stream).items():
-                end = ends.get((video_id, stream))
-                if end is None or (end.key, end.kind) != (row.key, row.outcome):
-                    alone.append(row)
-            ends |= {(end.video_id, stream): end for end in self._ends_of(stream, alone)}
-        return [ends[name] for name in sorted(ends)]
-
-    def _ends_of(self, stream: str, rows: Sequence[RowPlace]) -> Iterator[Outcome]:
-        """What rows without an outcome tell of theirs."""
-        told: dict[str, list[dict[str, str]]] = {}
-        try:
-            for row in rows:
-                if row.shard not in told:
-                    told[row.shard] = read_provenance(self._folder, row.shard)
-                yield _outcome_of(row, stream, told[row.shard][row.number])
-        except FileNotFoundError:
-            self._rows.pop(stream, None)
-            raise
-
-    def _counts(self, outcome: Outcome) -> bool:
-        entry = self._entries.get(outcome.stream)
-        if entry is None or outcome.settings_digest not in ("", entry.settings_digest):
-            return False
-        return outcome.kind in ("empty", "failed") or outcome.video_id in self._places(outcome.stream)
+    @property
+    def ends(self) -> Ends:
+        """The same in columns, for those who look at a few of very many."""
+        if self._ends is None:
+            settings = {stream: entry.settings_digest for stream, entry in self._entries.items()}
+            self._ends = relisting(lambda: read_ends(self._folder, settings), self._folder)
+        return self._ends
 
     def _shows(self, row: RowPlace) -> bool:
         return self.partial or row.outcome == "done"
@@ -205,13 +186,12 @@ class FeatureStore:
             raise KeyError(f"no stream {stream!r} in {self.path}; it has {', '.join(self.streams)}")
         if stream not in self._rows:
             settings = self._entries[stream].settings_digest
-            current = current_rows(self._folder, stream, self._newest_outcomes())
-            self._rows[stream] = {row.video_id: row for (_, digest), row in current.items() if digest == settings}
+            self._rows[stream] = current_places(self._folder, stream, settings, self._newest_outcomes())
         return self._rows[stream]
 
-    def _newest_outcomes(self) -> dict[tuple[str, str], StoredOutcome]:
+    def _newest_outcomes(self) -> Columns:
         if self._outcomes is None:
-            self._outcomes = newest_outcomes(self._folder)
+            self._outcomes = relisting(lambda: newest_outcome_columns(self._folder), self._folder)
         return self._outcomes
 
     def _place(self, video_id: str, stream: str) -> RowPlace:
@@ -248,21 +228,6 @@ def _features_of(row: FeatureRow) -> StreamFeatures:
         content_digest=row.content_digest,
         outcome=row.outcome,
         provenance=row.provenance,
-    )
-
-
-def _outcome_of(row: RowPlace, stream: str, provenance: Mapping[str, str]) -> Outcome:
-    return Outcome(
-        video_id=row.video_id,
-        stream=stream,
-        kind="done" if row.outcome == "done" else "partial",
-        reason=provenance.get("reason", ""),
-        key=row.key,
-        content_digest=row.content_digest,
-        settings_digest=row.settings_digest,
-        frames_expected=int(provenance.get("frames_expected", 0)),
-        frames_delivered=int(provenance.get("frames_delivered", 0)),
-        segments=row.segments,
     )
 
 

@@ -1,0 +1,319 @@
+"""What it costs to plan and to resume a large folder: time and memory until the first frame is decoded, step by step.
+
+python benchmarks/planning.py [--videos 100000] [--done 99000] [--shards usual|scattered] [--folder KEEP] [--out FILE]
+
+Makes a folder of videos (those that are done are files of a few bytes, those that are left are hard links of one short
+clip) and a store with three streams of the done ones, in two ways. ``usual``: 128 rows to a shard and four to a row
+group, which is how 130 segments of 1,024 numbers are cut, though the features here are small: planning does not read
+them. ``scattered``: 10 rows to a shard, as runs leave them that were killed again and again. Every step runs in a
+process of its own; memory is its peak, imports included. ``--folder`` keeps what was made for the next time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from arabesque.manifests.recipes import load_recipe
+from arabesque.pipeline.extraction import Extraction
+from arabesque.pipeline.inputs import find_videos
+from arabesque.pipeline.keys import row_key
+from arabesque.pipeline.ledger import read_ledger
+from arabesque.pipeline.records import FeatureRow, Outcome, VideoFile
+from arabesque.pipeline.runner import Event
+from arabesque.pipeline.status import read_status
+from arabesque.pipeline.store import shard_writing
+from arabesque.pipeline.store.claims import Claims
+from arabesque.pipeline.store.compaction import compact
+from arabesque.pipeline.store.manifest import write_manifest
+from arabesque.pipeline.store.news import OutcomeNews
+from arabesque.pipeline.store.progress_journal import read_progress
+from arabesque.pipeline.store.shard_writing import outcomes_table, rows_table, shard_bytes
+from arabesque.pipeline.store.shards import StoredOutcome, StoredRow, shard_name
+from arabesque.pipeline.store.writer_locks import WriterLock
+from arabesque.pipeline.synthetic.routines import write_routine
+from arabesque.pipeline.work import SegmentFeature
+
+RECIPE = """
+name = "planning"
+summary = "Three streams without weights"
+[sampling]
+fps = 12
+frames_per_segment = 36
+frames_per_step = 18
+remainder = "pad-last"
+[streams.motion]
+extractor = "motion"
+settings = { short_side_px = 144 }
+[streams.motion_fine]
+extractor = "motion"
+settings = { short_side_px = 192 }
+[streams.rhythm]
+extractor = "rhythm"
+settings = { short_side_px = 144 }
+"""
+SEGMENTS, DIM = 8, 4
+CLAIMED_SEGMENTS, CLAIMED_DIM = 130, 1_024
+ROWS = {"usual": 128, "scattered": 10}
+OUTCOMES = {"usual": 120_000, "scattered": 30}
+PER_FOLDER = 1_000
+TAKES = 1_000
+RUNNING: list[Iterator[Event]] = []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=100_000)
+    parser.add_argument("--done", type=int, default=99_000)
+    parser.add_argument("--shards", choices=list(ROWS), default="usual")
+    parser.add_argument("--folder", type=Path, help="keep videos and store here, and use them where they are there")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--step", choices=list(STEPS), help="one step only, in this process")
+    arguments = parser.parse_args()
+    if arguments.step:
+        print(json.dumps(run_step(arguments.step, arguments.folder)), flush=True)
+        os._exit(0)  # a run that has begun is not waited for
+    with tempfile.TemporaryDirectory() as temporary:
+        root = arguments.folder or Path(temporary)
+        build(root, arguments.videos, arguments.done, arguments.shards)
+        results = [measured(step, root) for step in STEPS]
+    print(f"{arguments.videos:,} videos, {arguments.done:,} done, {arguments.shards} shards")
+    print(f"{'step':34}{'seconds':>9}{'CPU s':>9}{'peak MB':>9}  {'what came of it'}")
+    for result in results:
+        figures = f"{result['wall_s']:9.2f}{result['cpu_s']:9.2f}{result['peak_mb']:9.0f}"
+        print(f"{result['step']:34}{figures}  {result['told']}")
+    if arguments.out is not None:
+        facts = {"machine": platform.machine(), "cores": os.cpu_count(), "pyarrow": version_of("pyarrow")}
+        arguments.out.write_text(json.dumps({**facts, **vars(arguments), "results": results}, indent=1, default=str))
+
+
+def measured(step: str, root: Path) -> dict[str, object]:
+    command = [sys.executable, __file__, "--step", step, "--folder", str(root)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_step(step: str, root: Path) -> dict[str, object]:
+    act, copy = STEPS[step], root / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    if act is put_in_order:
+        shutil.copytree(root / "store", copy, copy_function=os.link)  # what is merged is there for the next time
+    began_s, began_cpu_s = time.perf_counter(), cpu_s()
+    told = act(root)
+    wall_s, used_s = time.perf_counter() - began_s, cpu_s() - began_cpu_s
+    return {"step": step, "wall_s": wall_s, "cpu_s": used_s, "peak_mb": peak_mb(), "told": told}
+
+
+def peak_mb() -> float:
+    """Of this process; `resource` would tell the peak of the process that started it, where that is larger."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def cpu_s() -> float:
+    """Of this process and its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def nothing(root: Path) -> str:
+    return "imports alone"
+
+
+def find(root: Path) -> str:
+    return f"{len(find_videos(root / 'videos').videos)} videos"
+
+
+def ledger(root: Path) -> str:
+    ends = read_ledger(root / "store")
+    return str(ends.outcome("000/000001", "motion") is not None)
+
+
+def plan(root: Path) -> str:
+    return f"{len(extraction(root).pending)} pending"
+
+
+def status(root: Path) -> str:
+    found = read_status(root / "store")
+    return ", ".join(f"{name} {dict(stream.counts)} {stream.left} left" for name, stream in found.streams.items())
+
+
+def progress(root: Path) -> str:
+    return f"{len(read_progress(root / 'store'))} unfinished rows"
+
+
+def takes(root: Path) -> str:
+    """What the reading stage does before it opens a video, ``TAKES`` times."""
+    run, news = extraction(root), OutcomeNews(root / "store")
+    began_s = time.process_time()
+    with WriterLock(root / "store", "benchmark"):
+        claims = Claims(root / "store", "benchmark")
+        for file in run.pending[:TAKES]:
+            claims.take(file.video_id)
+            news.refresh("benchmark")
+        claims.give_back(file.video_id for file in run.pending[:TAKES])
+    return f"planning, and {1e3 * (time.process_time() - began_s) / TAKES:.2f} CPU ms for each of {TAKES} claims"
+
+
+def first_segment(root: Path) -> str:
+    """Once the stages have begun, the run goes on in `RUNNING`: its end is not what is measured."""
+    RUNNING.append(iter(extraction(root)))
+    for event in RUNNING[0]:
+        if isinstance(event, SegmentFeature):
+            return f"{event.stream.name} of {event.plan.video.video_id}"
+    raise RuntimeError("no segment came; is anything left to do?")
+
+
+def status_command(root: Path) -> str:
+    return command("status", str(root / "store"))
+
+
+def put_in_order(root: Path) -> str:
+    done = compact(root / "copy")
+    return f"{done.shards_merged} shards merged into {done.shards_written}"
+
+
+STEPS: dict[str, Callable[[Path], str]] = {
+    "imports": nothing,
+    "find the videos": find,
+    "read the ledger": ledger,
+    "plan (Extraction.pending)": plan,
+    "read_status": status,
+    "read_progress": progress,
+    "claims of 1,000 videos": takes,
+    "extract to the first segment": first_segment,
+    "arabesque status": status_command,
+    "compact": put_in_order,
+}
+
+
+def command(*arguments: str) -> str:
+    code = "import sys; from arabesque.cli.main import app; sys.argv = ['arabesque', *sys.argv[1:]]; app()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return f"{len(done.stdout.splitlines())} lines, {peak:.0f} MB"
+
+
+def extraction(root: Path) -> Extraction:
+    return Extraction(root / "videos", load_recipe(str(root / "planning.toml")), root / "store")
+
+
+def build(root: Path, videos: int, done: int, shards: str) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    if (root / "store").exists():
+        return
+    (root / "planning.toml").write_text(RECIPE)
+    write_routine(root / "clip.mp4", seed=0, duration_s=4.0)
+    for number in range(videos):
+        path = root / "videos" / f"{number // PER_FOLDER:03d}" / f"{number:06d}.mp4"
+        if number % PER_FOLDER == 0:
+            path.parent.mkdir(parents=True)
+        if number < done:
+            path.write_bytes(f"{number}".encode())
+        else:
+            path.hardlink_to(root / "clip.mp4")
+    build_store(root, done, shards)
+
+
+def build_store(root: Path, done: int, shards: str) -> None:
+    """As if an earlier run had brought the first ``done`` videos to their ends."""
+    run = extraction(root)
+    entries = {name: {**entry, "dim": DIM} for name, entry in run.stream_entries.items()}
+    write_manifest(
+        root / "building",
+        {
+            "format": 1,
+            "recipe": run.recipe.model_dump(mode="json", exclude_none=True),
+            "streams": entries,
+            "inputs": {"folder": str((root / "videos").resolve()), "videos": len(run.inputs.videos)},
+            "made_with": {},
+        },
+    )
+    files = run.inputs.videos[:done]
+    for stream, settings in run.settings_digests.items():
+        folder = root / "building" / f"stream={stream}"
+        folder.mkdir()
+        for sequence, part in enumerate(parts(files, ROWS[shards])):
+            table = rows_table([stored_row(file, stream, settings) for file in part], float16=False)
+            table = claiming(table, CLAIMED_SEGMENTS, CLAIMED_DIM)
+            shard_writing._ROW_GROUP_BYTES = round(4 * table.nbytes / len(table))  # pyright: ignore[reportPrivateUsage]
+            (root / "building" / shard_name(f"stream={stream}", "earlier", sequence)).write_bytes(shard_bytes(table))
+    shard_writing._ROW_GROUP_BYTES = 2 << 20  # pyright: ignore[reportPrivateUsage]
+    ends = [end(file, stream, settings) for file in files for stream, settings in run.settings_digests.items()]
+    (root / "building" / "outcomes").mkdir()
+    for sequence, part in enumerate(parts(ends, OUTCOMES[shards])):
+        stored = [StoredOutcome(astuple(one), 1, "earlier") for one in part]
+        (root / "building" / shard_name("outcomes", "earlier", sequence)).write_bytes(
+            shard_bytes(outcomes_table(stored))
+        )
+    (root / "building").rename(root / "store")
+
+
+def claiming(table: pa.Table, segments: int, dim: int) -> pa.Table:
+    """The table with columns that tell of larger features: compaction goes by what they say."""
+    for name, value in (("segments", segments), ("dim", dim)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.array([value] * len(table), pa.int32()))
+    return table
+
+
+def parts(items: Sequence, size: int) -> Iterator[Sequence]:
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def content(file: VideoFile) -> str:
+    return f"{int(file.path.stem):064x}"
+
+
+def stored_row(file: VideoFile, stream: str, settings: str) -> StoredRow:
+    digest, starts = content(file), np.arange(SEGMENTS, dtype=np.float64)
+    values = np.zeros((SEGMENTS, DIM), np.float32)
+    key = row_key(digest, settings)
+    told: dict[str, str] = dict.fromkeys(
+        ("arabesque", "torch", "torchvision", "numpy", "av", "python", "decoder"), "0.0.0"
+    )
+    row = FeatureRow(file.video_id, stream, key, digest, settings, "done", values, starts, starts + 1, told)
+    return StoredRow(row, 1, "earlier")
+
+
+def end(file: VideoFile, stream: str, settings: str) -> Outcome:
+    found = os.stat(file.path)
+    return Outcome(
+        file.video_id,
+        stream,
+        "done",
+        key=row_key(content(file), settings),
+        content_digest=content(file),
+        settings_digest=settings,
+        size_bytes=found.st_size,
+        modified_ns=found.st_mtime_ns,
+        frames_expected=100,
+        frames_delivered=100,
+        segments=SEGMENTS,
+        decode_s=0.25,
+        compute_s=0.5,
+    )
+
+
+def version_of(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+if __name__ == "__main__":
+    main()
