@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .records import VideoFile
+from .records import FileState, VideoFile, state_of
 
 VIDEO_SUFFIXES = frozenset([".3g2", ".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mts", ".ts", ".webm"])
 """Of the containers that the decoders open."""
@@ -31,58 +31,82 @@ def find_videos(*roots: Path) -> Inputs:
 
     Raises `FileNotFoundError`, which names the root, where there is nothing at one.
     """
-    claims: defaultdict[str, set[Path]] = defaultdict(set)
+    claims: defaultdict[str, dict[str, FileState | None]] = defaultdict(dict)
     others = 0
     for root in roots:
-        files, videos = _files_at(root)
-        others += len(files) - len(videos)
-        folder = root if root.is_dir() else root.parent
-        for path in videos:
-            claims[video_id(path, folder)].add(path)
+        is_folder = root.is_dir()
+        for name, path, state in _files_at(root):
+            if is_folder and not _is_video(path):
+                others += 1
+            else:
+                claims[_id_of(name)][path] = state
     return Inputs(
-        videos=tuple(VideoFile(name, *paths) for name, paths in sorted(claims.items()) if len(paths) == 1),
-        clashes={name: tuple(sorted(paths)) for name, paths in sorted(claims.items()) if len(paths) > 1},
+        videos=tuple(
+            VideoFile(video_id, Path(path), state)
+            for video_id, files in sorted(claims.items())
+            for path, state in files.items()
+            if len(files) == 1
+        ),
+        clashes={name: tuple(sorted(map(Path, files))) for name, files in sorted(claims.items()) if len(files) > 1},
         num_other_files=others,
     )
 
 
-def _files_at(root: Path) -> tuple[list[Path], list[Path]]:
-    """All files that are not hidden, and those of them that are videos; a file that was named is one in any case."""
-    if root.is_dir():
-        files = [path for path in _files_below(root) if not path.name.startswith(".")]
-        return files, [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    if not os.path.lexists(root):
-        raise FileNotFoundError(root)
-    return [root], [root]
-
-
 def file_sizes(videos: Iterable[VideoFile]) -> dict[str, float]:
-    """Video id → bytes, by which the longest may come first; without those that cannot be read."""
-    sizes: dict[str, float] = {}
-    for file in videos:
-        with suppress(OSError):
-            sizes[file.video_id] = file.path.stat().st_size
-    return sizes
+    """Video id → bytes, by which the longest may come first; without those that cannot be looked at."""
+    states = ((file.video_id, file.state or state_of(file.path)) for file in videos)
+    return {video_id: float(state.size_bytes) for video_id, state in states if state is not None}
 
 
 def video_id(path: Path, root: Path) -> str:
     """Path below ``root`` without suffix, POSIX separators; bytes that are no UTF-8 are written as ``\\xNN``."""
-    name = path.relative_to(root).with_suffix("").as_posix()
-    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
+    return _id_of(str(path.relative_to(root)))
 
 
-def _files_below(root: Path) -> Iterator[Path]:
-    """Every entry that is no folder, sorted within its folder; a loop of links is walked once.
+def _id_of(name: str) -> str:
+    stem = os.path.splitext(name)[0].replace(os.sep, "/")
+    return os.fsencode(stem).decode("utf-8", errors="backslashreplace")
 
-    A folder with a video's suffix counts as a file, so that it ends as a failure with a reason and not in silence.
+
+def _is_video(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
+
+
+def _files_at(root: Path) -> Iterator[tuple[str, str, FileState | None]]:
+    """Name below the root, path and state of all files that are not hidden, or of the one that was named."""
+    if root.is_dir():
+        yield from _files_below(str(root), "", set())
+    elif os.path.lexists(root):
+        yield root.name, str(root), state_of(root)
+    else:
+        raise FileNotFoundError(root)
+
+
+def _files_below(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, str, FileState | None]]:
+    """Every entry that is no folder, each looked at once, while its folder is fresh in the file system's memory.
+
+    A folder with a video's suffix counts as a file, so that it ends as a failure with a reason and not in silence. A
+    loop of links is walked once.
     """
-    seen: set[tuple[int, int]] = set()
-    for folder, names, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            names.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        videos_by_name = [name for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES]
-        names[:] = sorted(name for name in names if name not in videos_by_name and not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files + videos_by_name))
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    folders: list[os.DirEntry[str]] = []
+    with suppress(OSError), os.scandir(folder) as listing:
+        entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        for entry in entries:
+            if entry.is_dir() and not _is_video(entry.name):
+                folders.append(entry)
+            else:
+                yield prefix + entry.name, entry.path, _state_of_entry(entry)
+    for entry in folders:
+        yield from _files_below(entry.path, f"{prefix}{entry.name}{os.sep}", seen)
+
+
+def _state_of_entry(entry: os.DirEntry[str]) -> FileState | None:
+    try:
+        found = entry.stat()
+    except OSError:
+        return None
+    return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -79,9 +79,7 @@ class Ledger:
         return [
             stream
             for stream, settings in settings_digests.items()
-            if not digest
-            or stream not in ends
-            or not self.is_settled(file.video_id, stream, row_key(digest, settings))
+            if not digest or stream not in ends or not self.is_settled(file.video_id, stream, row_key(digest, settings))
         ]
 
     def settled(self, files: Sequence[VideoFile], settings_digests: Mapping[str, str]) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ Features are never read here. Of several rows of one name the newest is taken.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,35 +14,34 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from .folders import Folder
-from .shard_reading import read_table
+from .shard_reading import read_keys, read_table
 from .shard_writing import outcomes_table
-from .shards import OUTCOME_FIELDS, OUTCOMES, RowPlace, shards_in, stream_folder
+from .shards import OUTCOME_FIELDS, OUTCOMES, ROW_KEYS, RowPlace, shards_in, stream_folder
 
 Columns = Any
 """A `pyarrow.Table`, which comes without types."""
 
 pc: Any = pyarrow.compute
 PLACE = ("shard", "number")
-ROW_COLUMNS = (*RowPlace._fields[2:-1], "written_at")
 OUTCOME_COLUMNS = (*OUTCOME_FIELDS, "written_at", "writer")
 _FEW_VALUES = {"stream", "kind", "reason", "settings_digest", "outcome", "writer"}
 _NUMBERS = {"number", "segments", "dim", "written_at"}
 _NO_ROWS = pa.table(
-    {name: pa.array([], pa.int64() if name in _NUMBERS else pa.string()) for name in (*PLACE, *ROW_COLUMNS)}
+    {name: pa.array([], pa.int64() if name in _NUMBERS else pa.string()) for name in (*PLACE, *ROW_KEYS)}
 )
 
 
 def newest_outcome_columns(folder: Folder) -> Columns:
     """`OUTCOME_COLUMNS` of the newest outcome of every (video, stream), by video and stream."""
-    table = _read(folder, OUTCOMES, OUTCOME_COLUMNS)
+    table = _read(folder, OUTCOMES, lambda shard: encoded(read_table(folder, shard, OUTCOME_COLUMNS), OUTCOME_COLUMNS))
     if table is None:
         table = encoded(outcomes_table([]), OUTCOME_COLUMNS)
     return _newest(table, ("video_id", "stream"), ("written_at", "writer"))
 
 
 def newest_row_columns(folder: Folder, stream: str) -> Columns:
-    """Place and `ROW_COLUMNS` of the newest row of every (video, settings), by video and settings."""
-    table = _read(folder, stream_folder(stream), ROW_COLUMNS)
+    """Place and `ROW_KEYS` of the newest row of every (video, settings), by video and settings."""
+    table = _read(folder, stream_folder(stream), lambda shard: _with_place(shard, read_keys(folder, shard)))
     return _newest(_NO_ROWS if table is None else table, ("video_id", "settings_digest"), ("written_at",))
 
 
@@ -93,19 +92,17 @@ def encoded(table: Columns, columns: Sequence[str]) -> Columns:
     return pa.table(arrays, list(columns))
 
 
-def _read(folder: Folder, home: str, columns: Sequence[str]) -> Columns | None:
-    """All shards of a folder as one table, with each row's place in front; None where there are none."""
-    shards = shards_in(folder, home)
-    tables = folder.each(lambda shard: read_table(folder, shard, columns), shards)
-    parts = [_with_place(shard, table, columns) for shard, table in zip(shards, tables, strict=True)]
+def _read(folder: Folder, home: str, read: Callable[[str], Columns]) -> Columns | None:
+    """All shards of a folder as one table; None where there are none."""
+    parts = list(folder.each(read, shards_in(folder, home)))
     return pa.concat_tables(parts).unify_dictionaries().combine_chunks() if parts else None
 
 
-def _with_place(shard: str, table: Columns, columns: Sequence[str]) -> Columns:
-    shards = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), [shard])
+def _with_place(shard: str, keys: Columns) -> Columns:
+    shards = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(keys), np.int32)), [shard])
     return (
-        encoded(table, columns)
-        .add_column(0, "number", pa.array(np.arange(len(table), dtype=np.int32)))
+        encoded(keys, ROW_KEYS)
+        .add_column(0, "number", pa.array(np.arange(len(keys), dtype=np.int32)))
         .add_column(0, "shard", shards)
     )
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ...manifests.errors import StoreError
 from ..records import FeatureRow
 from .folders import Folder
-from .shard_writing import checksum
-from .shards import FORMAT, OUTCOME_FIELDS, JournalEntry, RowPlace, StoredOutcome, StoredRow
+from .shard_writing import checksum, unpacked_keys
+from .shards import FORMAT, OUTCOME_FIELDS, ROW_KEYS, JournalEntry, RowPlace, StoredOutcome, StoredRow
 from .urls import UnreachableStore
 
 _DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
@@ -36,11 +36,19 @@ def read_table(folder: Folder, shard: str, columns: Sequence[str] | None = None)
         return file.read(columns=columns, use_threads=False)
 
 
+def read_keys(folder: Folder, shard: str) -> pa.Table:
+    """`ROW_KEYS` of a shard's rows, in order."""
+    with _opened(folder, shard, ()) as file:
+        keys = unpacked_keys(file.metadata.metadata)
+        if keys is not None and len(keys) != file.metadata.num_rows:
+            raise ValueError(f"its footer tells of {len(keys)} rows, it has {file.metadata.num_rows}")
+    return read_table(folder, shard, ROW_KEYS) if keys is None else keys
+
+
 def read_places(folder: Folder, shard: str) -> list[RowPlace]:
     """The key columns of a shard's rows, in order."""
-    columns = list(RowPlace._fields[2:-1])
-    table = read_table(folder, shard, [*columns, "written_at"])
-    lists = [table.column(name).to_pylist() for name in columns]
+    table = read_keys(folder, shard)
+    lists = [table.column(name).to_pylist() for name in ROW_KEYS[:-1]]
     written = table.column("written_at").cast(pa.int64()).to_pylist()
     return list(map(RowPlace._make, zip([shard] * len(table), range(len(table)), *lists, written, strict=True)))
 

@@ -19,6 +19,8 @@ SUPERSEDED = "superseded"
 """Rows of other settings: ``superseded/<settings digest>/stream=…``."""
 DAMAGED = ".damaged"
 """Where a repair puts files that are no longer as they were written."""
+ROW_KEYS = ("video_id", "key", "content_digest", "settings_digest", "outcome", "segments", "dim", "written_at")
+"""The columns of a feature row that planning goes by. A shard's footer repeats them, packed."""
 OUTCOME_FIELDS = tuple(field.name for field in fields(Outcome))
 
 _CONTENT_DIGEST = OUTCOME_FIELDS.index("content_digest")
