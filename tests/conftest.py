@@ -1,10 +1,14 @@
-"""GPU tests are skipped on a machine without one, and required where ``REQUIRE_GPU=1`` says that there is one."""
+"""GPU tests are skipped on a machine without one, and required where ``REQUIRE_GPU=1`` says that there is one.
+
+Tests of object storage share one server.
+"""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from object_server import new_bucket, s3_server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,3 +20,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device; REQUIRE_GPU=1 makes this an error"))
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A running S3 server's address."""
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3):
+    return new_bucket()

@@ -149,7 +149,7 @@ class ObjectFolder:
     def _at(self, name: str) -> tuple[Any, str]:
         """The file system and the file's name in it; connected anew in a forked process, which must not share one."""
         if self._connection is None or self._connection[0] != os.getpid():
-            self._connection = (os.getpid(), *connect(self.root))
+            self._connection = (os.getpid(), *connect(self.root, to_write=True))
         _, files, prefix = self._connection
         return files, f"{prefix}/{name}" if name else prefix
 

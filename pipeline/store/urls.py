@@ -9,12 +9,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ...manifests.errors import ArabesqueError, ManifestError, StoreError
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+_WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory")
+"""Protocols of stores in which an object is there whole or not at all."""
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 """Under which names file systems tell when a file was written."""
 
@@ -23,14 +25,20 @@ class UnreachableStore(StoreError):
     """Nothing is known of the files there: they may be as good as ever."""
 
 
-def connect(url: str) -> tuple[Any, str]:
+def connect(url: str, *, to_write: bool = False) -> tuple[Any, str]:
     """fsspec's file system for a URL, which remembers no listing, and the URL's path in it.
 
-    StoreError where the package that speaks the protocol is not installed, ManifestError where nobody knows it.
+    StoreError where the package that speaks the protocol is not installed; ManifestError where nobody knows it, or
+    where what is being written there is seen before it is whole.
     """
+    import fsspec
     import fsspec.core
 
     protocol = url.partition("://")[0]
+    if to_write and protocol not in _WHOLE and protocol in fsspec.available_protocols():
+        raise ManifestError(
+            f"{url}: over {protocol}:// others may see half-written files; mount it, or use {', '.join(_WHOLE)}"
+        )
     try:
         return fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
@@ -67,8 +75,10 @@ def modified_ns(entry: Mapping[str, Any]) -> int:
     if isinstance(told, str):
         told = datetime.fromisoformat(told)
     if isinstance(told, datetime):
-        told = told.timestamp()
+        when_ns = (told - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1000
+    else:
+        when_ns = int(told * 1e9)
     etag = entry.get("ETag") or entry.get("etag")
-    if etag and float(told).is_integer():
-        return int(told) * 10**9 + zlib.crc32(str(etag).encode()) % 10**9
-    return int(told * 1e9)
+    if etag and when_ns % 10**9 == 0:
+        when_ns += zlib.crc32(str(etag).encode()) % 10**9
+    return when_ns
