@@ -44,6 +44,9 @@ def extract(
     shard: Annotated[
         str | None, typer.Option(help="Only the videos of one part: 3/16 is the third of sixteen.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the run would take: time, memory and disk.")
+    ] = False,
 ) -> None:
     """Turn a folder of raw videos into a feature store. Run it again to go on where it stopped.
 
@@ -57,17 +60,38 @@ def extract(
     chosen = load_recipe(recipe)  # before the heavy imports: a misspelt recipe is told at once
     from ..pipeline.extraction import Extraction
     from ..pipeline.status import read_status
+    from .dry_run import show_forecast
     from .executors import local_workers
-    from .progress import show_run
     from .status import print_status
 
     options = run_options(device, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
     options = replace(options, max_failures=budget)
     options, executor = local_workers(options, device, workers, decode_workers, threads)
+    if dry_run and executor is not None:
+        raise typer.BadParameter("it foresees what one worker takes; add --workers 1", param_hint="--dry-run")
     run = Extraction(videos, chosen, out, weights=weights, options=options, executor=executor, shard=part)
     _announce(run, weights)
-    show_run(run)
+    if dry_run:
+        show_forecast(run)
+        raise typer.Exit
+    _carry_out(run)
     raise typer.Exit(print_status(read_status(out, run.inputs)))
+
+
+def _carry_out(run: Extraction) -> None:
+    """And says how far off an earlier ``--dry-run`` was."""
+    import time
+
+    from ..pipeline.benchmarking.forecast_file import store_bytes, take_forecast, what_it_took
+    from .dry_run import how_far_off
+    from .progress import show_run
+
+    foreseen, began = take_forecast(run), time.perf_counter()
+    before_bytes = None if foreseen is None else store_bytes(run)
+    show_run(run)
+    if foreseen is not None:
+        actual = what_it_took(run, time.perf_counter() - began, before_bytes)
+        print(how_far_off(foreseen, actual), file=sys.stderr)
 
 
 def run_options(

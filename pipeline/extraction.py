@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -149,10 +149,14 @@ class Extraction:
             self.out, self.recipe, tuple(self.streams), self._chosen_weights, self.settings_digests, self.options
         )
 
-    def build_streams(self) -> list[Stream]:
-        """The networks, loaded; on the CPU where workers have their own: the manifest asks how wide features are."""
+    def build_streams(self, names: Iterable[str] | None = None) -> list[Stream]:
+        """The networks (all by default), loaded.
+
+        On the CPU where workers have their own: the manifest asks how wide features are.
+        """
         device = self.options.device if self.executor is None else torch.device("cpu")
-        return build_streams(self.streams, self.weights, self.settings_digests, device)
+        specs = {name: self.streams[name] for name in names or self.streams}
+        return build_streams(specs, self.weights, self.settings_digests, device)
 
     def _delegate(self, writer: StoreWriter) -> Generator[Event, None, None]:
         """Has the executor's workers do it, who write to the store themselves."""

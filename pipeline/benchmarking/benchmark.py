@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from .bare_stages import OF_FRAMES, Bare, Step, measure_bare, sample_head_s
 from .end_to_end import Bench, EndToEnd, repeated, run_end_to_end
 from .heads import head_of
 from .report import Report, StageCost, bounds, together
+from .resources import memory_in_use
 from .workload import Workload, workload
 
 MAX_VIDEOS = 4
@@ -53,22 +54,25 @@ class Benchmark:
 
     report: Report
     bench: Bench
+    whole: Workload
+    """Of the videos that were measured on, whole."""
     take: Take
     end_to_end: EndToEnd
 
 
-def benchmark(run: Extraction, effort: Effort, on_step: Step = lambda _: None) -> Benchmark:
+def benchmark(
+    run: Extraction, effort: Effort, on_step: Step = lambda _: None, videos: Probed | None = None
+) -> Benchmark:
     """Measures a run that is set up and not carried out: nothing is written into its store.
 
-    Streams that find nothing to extract in these videos are left out. Raises `ArabesqueError` where a video does not
-    go through.
+    ``videos``: what to measure on; by default some of the run's own. Streams that find nothing to extract in them are
+    left out. Raises `ArabesqueError` where a video does not go through.
     """
     on_step("loading the networks")
     began = time.perf_counter()
-    streams = run.build_streams()
+    streams, loaded_bytes = _load(run)
     setup_s = time.perf_counter() - began
-    on_step("probing")
-    videos = probed(run, evenly(run.inputs.videos, MAX_VIDEOS))
+    videos = videos or probed(run, evenly(run.inputs.videos, MAX_VIDEOS))
     whole = workload(videos, streams)
     bench = Bench(run, [stream for stream in streams if whole.segments[stream.name]])
     stages = stage_costs(measure_bare(bench, videos, effort.stage_s, on_step), whole)
@@ -76,7 +80,21 @@ def benchmark(run: Extraction, effort: Effort, on_step: Step = lambda _: None) -
     take = choose_take(videos, bench.streams, limit.video_s_per_s * effort.end_to_end_s)
     on_step(f"end to end, {take.work.duration_s:.0f} s of video")
     end_to_end = run_end_to_end(bench, take.files, take.head_s)
-    return Benchmark(_report(bench, videos, setup_s, stages, take, end_to_end), bench, take, end_to_end)
+    report = _report(bench, videos, setup_s, stages, take, end_to_end)
+    return Benchmark(replace(report, loaded_bytes=loaded_bytes), bench, whole, take, end_to_end)
+
+
+def _load(run: Extraction) -> tuple[list[Stream], dict[str, int]]:
+    """The networks, and what each takes up, where that can be known."""
+    streams: list[Stream] = []
+    loaded_bytes: dict[str, int] = {}
+    for name in run.streams:
+        before = memory_in_use(run.options.device)
+        streams += run.build_streams([name])
+        after = memory_in_use(run.options.device)
+        if before is not None and after is not None:
+            loaded_bytes[name] = max(0, after - before)
+    return streams, loaded_bytes
 
 
 def probed(run: Extraction, files: Sequence[VideoFile]) -> Probed:

@@ -16,6 +16,7 @@ from ..sharing import SharedWork
 from ..stage_clock import StageClock
 from ..store.manifest import write_manifest
 from ..store.news import OutcomeNews
+from ..store.shards import OUTCOMES, stream_folder
 from ..store.writer import StoreWriter
 from ..work import SegmentFeature, Stream
 from ..worker import Worker, made_with
@@ -44,6 +45,8 @@ class EndToEnd:
     """Stage → how long its tasks took, those that go on at once added up."""
     memory: PeakMemory
     stored: dict[str, StoredBytes]
+    """By stream."""
+    outcomes: StoredBytes
 
 
 def run_end_to_end(bench: Bench, files: Iterable[VideoFile], head_s: float) -> EndToEnd:
@@ -73,8 +76,9 @@ def run_end_to_end(bench: Bench, files: Iterable[VideoFile], head_s: float) -> E
                 raise ArabesqueError(f"{event.video_id} [{event.stream}]: {event.reason}")
         store.writer.flush()
         spent, memory = watch.spent(), peaks(options.device, slots.pids)
-        stored = {stream.name: stored_bytes(store.root, stream.name) for stream in bench.streams}
-        return EndToEnd(spent, segments, dict(clock.busy_s), memory, stored)
+        stored = {stream.name: stored_bytes(store.root, stream_folder(stream.name)) for stream in bench.streams}
+        outcomes = stored_bytes(store.root, OUTCOMES)
+        return EndToEnd(spent, segments, dict(clock.busy_s), memory, stored, outcomes)
 
 
 @dataclass(frozen=True)

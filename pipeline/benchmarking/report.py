@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .resources import PeakMemory
@@ -96,6 +96,8 @@ class Report:
     """Stage → which part of the run's time its threads were busy."""
     memory: PeakMemory
     versions: Mapping[str, str]
+    loaded_bytes: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Stream → what loading its network took up; the first one's with the libraries that it shares."""
 
     @property
     def bounds(self) -> Bounds:

@@ -7,6 +7,7 @@ is none, they are not known (None), and nothing is put in their place.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -92,6 +93,17 @@ def peaks(device: torch.device, pids: Iterable[int]) -> PeakMemory:
         num_decoders=len(decoders),
         device_bytes=torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
     )
+
+
+def peaks_of_past(device: torch.device, num_decoders: int) -> PeakMemory:
+    """Since this process began, its decoders having ended."""
+    if sys.platform != "linux":
+        return PeakMemory(None, None, num_decoders, None)
+    import resource
+
+    largest_child_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    now = peaks(device, ())
+    return PeakMemory(now.parent_bytes, largest_child_kib * 1024, num_decoders, now.device_bytes)
 
 
 def memory_in_use(device: torch.device) -> int | None:

@@ -1,4 +1,4 @@
-"""What a stream's rows take on the disk, compressed as they are."""
+"""What rows take on the disk, compressed as they are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
-
-from ..store.shards import stream_folder
 
 _BY_SEGMENT = ("features", "start_s", "end_s")
 
@@ -27,13 +25,15 @@ class StoredBytes:
         """What so many segments of so many videos would take, in one shard."""
         if not self.rows or not rows:
             return 0
-        return round(self.by_segment * segments / self.segments + self.by_row * rows / self.rows) + self.by_shard
+        return (
+            round(self.by_segment * segments / max(self.segments, 1) + self.by_row * rows / self.rows) + self.by_shard
+        )
 
 
-def stored_bytes(root: Path, stream: str) -> StoredBytes:
-    """Of a local store that nobody writes to."""
+def stored_bytes(root: Path, folder: str) -> StoredBytes:
+    """Of a folder of shards, outcomes included, in a local store that nobody writes to."""
     segments = rows = by_segment = by_row = by_shard = 0
-    for path in (root / stream_folder(stream)).glob("part-*.parquet"):
+    for path in (root / folder).glob("part-*.parquet"):
         description = pq.read_metadata(path)
         rows += description.num_rows
         segments += sum(pq.read_table(path, columns=["segments"]).column("segments").to_pylist())

@@ -32,6 +32,18 @@ class Workload:
             return self.frames / self.duration_s
         return (self.segments[stream] if stream else sum(self.segments.values())) / self.duration_s
 
+    def times(self, share: float) -> Workload:
+        """Of which this is a sample: so many times as much."""
+        return Workload(
+            num_videos=round(self.num_videos * share),
+            duration_s=self.duration_s * share,
+            frames=round(self.frames * share),
+            frame_pixels=round(self.frame_pixels * share),
+            decoded_pixels=round(self.decoded_pixels * share),
+            segments={name: round(count * share) for name, count in self.segments.items()},
+            rows={name: round(count * share) for name, count in self.rows.items()},
+        )
+
 
 def workload(
     videos: Iterable[tuple[VideoFile, Probe]],

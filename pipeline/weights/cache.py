@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ...manifests.errors import WeightsError
 from ...manifests.weights import WeightsEntry, WeightsManifest, load_weights_manifest
+from ..user_cache import user_cache
 from .downloading import Download, Patience, Progress
 from .receipts import (
     Digests,
@@ -162,9 +163,7 @@ def cache_folder() -> Path:
     """``$ARABESQUE_WEIGHTS``, or the platform's folder for things that can be fetched again."""
     if own := os.environ.get("ARABESQUE_WEIGHTS"):
         return Path(own).expanduser()
-    base = Path(os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", ""))
-    # the XDG specification has relative paths ignored
-    return (base if base.is_absolute() else Path.home() / ".cache") / "arabesque" / "weights"
+    return user_cache() / "weights"
 
 
 def resolve_weights(

@@ -1,0 +1,89 @@
+"""`arabesque extract --dry-run` through the door, and the line after the run that it was about."""
+
+from __future__ import annotations
+
+import pytest
+from clips import Clip, write_clip
+from known_extractors import RECIPE, known_extractors
+from typer.testing import CliRunner
+
+from arabesque.cli.dry_run import duration_text, how_far_off, size_text
+from arabesque.cli.main import commands
+from arabesque.pipeline.benchmarking.forecast import Forecast
+from arabesque.pipeline.benchmarking.forecast_file import Actual
+from arabesque.pipeline.benchmarking.resources import PeakMemory
+
+
+def forecast(**facts) -> Forecast:
+    known = {
+        "made": "2026-11-20T12:00:00+00:00",
+        "recipe": "known",
+        "device": "cpu",
+        "num_videos": 1,
+        "num_probed": 1,
+        "num_unreadable": 0,
+        "video_s": 100.0,
+        "setup_s": 1.0,
+        "reading_s": 5.0,
+        "time_s": 80.0,
+        "memory_bytes": 1_000_000_000,
+        "device_bytes": None,
+        "disk_bytes": 2_000_000,
+        "streams": {},
+    }
+    return Forecast.model_validate(known | facts)
+
+
+def test_how_far_off_is_told_as_a_share_of_what_was_foreseen():
+    actual = Actual(time_s=100.0, memory=PeakMemory(800_000_000, 50_000_000, 2, None), disk_bytes=2_200_000)
+    line = how_far_off(forecast(), actual)
+    assert "time 1 min 20 s, was 1 min 40 s (+25%)" in line
+    assert "memory 1.0 GB, was 900.0 MB (-10%)" in line
+    assert "disk 2.0 MB, was 2.2 MB (+10%)" in line
+    assert "GPU" not in line
+
+
+def test_what_nobody_knows_is_not_compared():
+    actual = Actual(time_s=80.0, memory=PeakMemory(None, None, 2, None), disk_bytes=None)
+    assert how_far_off(forecast(), actual) == "foreseen: time 1 min 20 s, was 1 min 20 s (+0%)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(12.34, "12.3 s"), (200, "3 min 20 s"), (59.99, "60.0 s"), (7500, "2 h 05 min")]
+)
+def test_durations_read_well(seconds, text):
+    assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(("size", "text"), [(None, "?"), (34_500_000, "34.5 MB"), (1_200_000_000, "1.2 GB")])
+def test_sizes_read_well(size, text):
+    assert size_text(size) == text
+
+
+def test_several_workers_are_not_foreseen(tmp_path):
+    more = ["--recipe", "starter", "--out", str(tmp_path / "out"), "--workers", "2", "--dry-run"]
+    done = CliRunner().invoke(commands, ["extract", str(tmp_path), *more], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert "--workers 1" in done.output
+
+
+def test_a_dry_run_foresees_and_the_run_says_how_far_off_that_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "videos").mkdir()
+    write_clip(tmp_path / "videos" / "a.mp4", Clip(num_frames=48, beeps_s=(0.5,)))
+    (tmp_path / "known.toml").write_text(RECIPE)
+    command = ["extract", tmp_path / "videos", "--recipe", tmp_path / "known.toml", "--out", tmp_path / "out"]
+
+    def arabesque(*more):
+        done = CliRunner().invoke(commands, [*map(str, command), *more], env={"COLUMNS": "160"})
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    with known_extractors():
+        foreseen = arabesque("--dry-run")
+        assert "in all:" in foreseen
+        assert "loudness" in foreseen
+        assert not (tmp_path / "out").exists()
+        assert "foreseen: time" in arabesque()
+        assert "foreseen" not in arabesque()
+        assert "nothing is left to do" in arabesque("--dry-run")

@@ -1,0 +1,166 @@
+"""What a run is foreseen to take: the arithmetic on known costs, and the whole on known extractors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from clips import Clip, write_clip
+from fakes import probe
+from known_extractors import RECIPE, known_extractors
+
+from arabesque.manifests.errors import DecodeError
+from arabesque.manifests.recipes import parse_recipe
+from arabesque.pipeline.benchmarking.benchmark import Effort
+from arabesque.pipeline.benchmarking.forecast import (
+    Forecast,
+    forecast,
+    least_time_s,
+    sample,
+    stage_times,
+    typical,
+)
+    forecast,
+    least_time_s,
+    sample,
+    stage_times,
+    typical,
+)
+from arabesque.pipeline.benchmarking.forecast_file import keep_forecast, store_bytes, take_forecast
+from arabesque.pipeline.benchmarking.report import StageCost, together
+from arabesque.pipeline.benchmarking.stored_bytes import StoredBytes
+from arabesque.pipeline.benchmarking.workload import Workload
+from arabesque.pipeline.extraction import Extraction
+from arabesque.pipeline.records import AudioTrack, VideoFile
+
+SHORT = Effort(stage_s=0.02, end_to_end_s=0.2)
+DECODE = StageCost("decode", "", "frames", units_per_video_s=25, wall_s=0.1, cpu_s=0.1)
+NETWORK = StageCost("network", "vst", "segments", units_per_video_s=1, wall_s=0.2, cpu_s=0.4)
+MEASURED = Workload(
+    num_videos=1,
+    duration_s=10,
+    frames=250,
+    frame_pixels=2500,
+    decoded_pixels=2500,
+    segments={"vst": 10},
+    rows={"vst": 1},
+)
+KEPT = Forecast(
+    made="2026-11-20T12:00:00+00:00",
+    recipe="known",
+    device="cpu",
+    num_videos=4,
+    num_probed=4,
+    num_unreadable=1,
+    video_s=100.0,
+    setup_s=1.0,
+    reading_s=5.0,
+    time_s=80.0,
+    memory_bytes=None,
+    device_bytes=None,
+    disk_bytes=2_000_000,
+    streams={},
+)
+SOUND = AudioTrack(rate_hz=8000, channels=1, start_s=0, duration_s=1)
+
+
+def times(work: Workload) -> dict[str, float]:
+    found = stage_times([DECODE, together([NETWORK]), NETWORK], MEASURED, work)
+    return {time.cost.stage: time.wall_s for time in found}
+
+
+def test_a_hundred_times_the_work_takes_a_hundred_times_as_long():
+    assert times(MEASURED) == pytest.approx({"decode": 1.0, "network": 2.0})
+    assert times(MEASURED.times(100)) == pytest.approx({"decode": 100.0, "network": 200.0})
+
+
+def test_larger_pictures_cost_decoding_and_not_the_network():
+    larger = Workload(1, 10, 250, 4 * 2500, 4 * 2500, {"vst": 10}, {"vst": 1})
+    assert times(larger) == pytest.approx({"decode": 4.0, "network": 2.0})
+
+
+def test_a_recipe_that_only_listens_is_timed_by_duration():
+    deaf_to_frames = Workload(1, 10, 0, 0, 0, {"vst": 10}, {"vst": 1})
+    found = stage_times([DECODE], deaf_to_frames, deaf_to_frames.times(3))
+    assert found[0].wall_s == pytest.approx(3.0)
+
+
+def test_the_least_time_is_the_slowest_stages_or_that_of_all_work_on_the_cores():
+    found = stage_times([DECODE, NETWORK], MEASURED, MEASURED)
+    assert least_time_s(found, cores=2) == pytest.approx(2.5)  # 1 s + 4 s of processor time
+    assert least_time_s(found, cores=16) == pytest.approx(2.0)
+
+
+def test_stored_bytes_grow_with_segments_and_with_videos():
+    found = StoredBytes(segments=10, rows=2, by_segment=1000, by_row=100, by_shard=7)
+    assert found.scaled(20, 4) == 2000 + 200 + 7
+    assert found.scaled(0, 0) == 0
+
+
+def test_a_sample_is_drawn_the_same_every_time():
+    files = [VideoFile(str(number), Path(str(number))) for number in range(1000)]
+    assert sample(files, 20) == sample(files, 20)
+    assert len(set(sample(files, 20))) == 20
+    assert sample(files[:5], 20) == files[:5]
+
+
+def test_typical_videos_have_sound_and_lie_in_the_middle():
+    sizes = {"small": 8, "middle": 80, "large": 800}
+    videos = [(VideoFile(name, Path(name)), probe(width_px=px, audio=SOUND)) for name, px in sizes.items()]
+    videos.append((VideoFile("silent", Path("silent")), probe(width_px=80)))
+    assert [file.video_id for file, _ in typical(videos, 1)] == ["middle"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "videos").mkdir()
+    for name, num_frames in (("a", 48), ("b", 96), ("c", 96)):
+        write_clip(tmp_path / "videos" / f"{name}.mp4", Clip(num_frames=num_frames, beeps_s=(0.5,)))
+    (tmp_path / "videos" / "noise.mp4").write_bytes(b"noise" * 100)
+    with known_extractors():
+        yield lambda: Extraction(tmp_path / "videos", parse_recipe(RECIPE, "known.toml"), tmp_path / "out")
+
+
+def test_a_forecast_counts_what_is_left_and_touches_nothing(run, tmp_path):
+    found = forecast(run(), SHORT)
+    assert (found.num_videos, found.num_probed, found.num_unreadable) == (4, 4, 1)
+    assert found.video_s == pytest.approx(240 / 25)
+    assert {name: stream.segments for name, stream in found.streams.items()} == {"numbers": 30, "loudness": 30}
+    assert all(stream.videos == 3 and stream.disk_bytes > 30 * 8 * 4 / 4 for stream in found.streams.values())
+    assert found.time_s > found.setup_s
+    assert found.disk_bytes > sum(stream.disk_bytes for stream in found.streams.values())
+    assert not (tmp_path / "out").exists()
+
+    list(run())  # the noise is settled, too: it has failed for good
+    with pytest.raises(ValueError, match="nothing is left"):
+        forecast(run(), SHORT)
+
+
+def test_only_unreadable_videos_are_an_error(run, tmp_path):
+    for name in "abc":
+        (tmp_path / "videos" / f"{name}.mp4").unlink()
+    with pytest.raises(DecodeError, match="none of 1 videos"):
+        forecast(run(), SHORT)
+
+
+def test_a_forecast_is_kept_for_the_same_run_and_for_it_alone(run, tmp_path):
+    keep_forecast(run(), KEPT)
+    write_clip(tmp_path / "videos" / "d.mp4", Clip(num_frames=16))
+    assert take_forecast(run()) is None
+    (tmp_path / "videos" / "d.mp4").unlink()
+    assert take_forecast(run()) == KEPT
+    assert take_forecast(run()) is None, "a run that goes on has less to do"
+
+
+def test_a_forecast_of_another_version_is_passed_over(run):
+    path = keep_forecast(run(), KEPT)
+    path.write_text('{"made": "yesterday", "phase_of_the_moon": 3}')
+    assert take_forecast(run()) is None
+
+
+def test_what_stands_in_the_store_is_what_its_shards_take(run, tmp_path):
+    assert store_bytes(run()) == 0
+    list(run())
+    shards = sorted((tmp_path / "out").rglob("*.parquet"))
+    assert store_bytes(run()) == sum(path.stat().st_size for path in shards) > 0
