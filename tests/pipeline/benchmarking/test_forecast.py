@@ -20,12 +20,6 @@ from arabesque.pipeline.benchmarking.forecast import (
     stage_times,
     typical,
 )
-    forecast,
-    least_time_s,
-    sample,
-    stage_times,
-    typical,
-)
 from arabesque.pipeline.benchmarking.forecast_file import keep_forecast, store_bytes, take_forecast
 from arabesque.pipeline.benchmarking.report import StageCost, together
 from arabesque.pipeline.benchmarking.stored_bytes import StoredBytes
