@@ -21,6 +21,7 @@ from .executors.dispatching import Executor
 from .failure_budget import FailureBudget, within
 from .inputs import Inputs, file_sizes, find_videos
 from .ledger import Ledger, read_ledger
+from .probe_cache import open_probe_cache
 from .records import Outcome, VideoFile, one_line
 from .runner import Concurrency, Event
 from .shard import Shard
@@ -137,7 +138,8 @@ class Extraction:
     def _work(self, stack: ExitStack, streams: list[Stream], writer: StoreWriter) -> Generator[Event, None, None]:
         shared = SharedWork(self.out, writer, self.ledger, self._news, self.settings_digests)
         options = self.options
-        slots = stack.enter_context(SlotPool(options.num_decoders, options.decoder, options.slot_settings))
+        probes = stack.enter_context(open_probe_cache(options.decoder, self.pending))
+        slots = stack.enter_context(SlotPool(options.num_decoders, options.decoder, options.slot_settings, probes))
         worker = Worker(
             self.job, streams, slots=slots, writer=writer, ledger=self.ledger, shared=shared, clock=self.clock
         )

@@ -16,7 +16,7 @@ from .decoding.slots import DecodeSlot, SlotPool
 from .keys import row_key
 from .ledger import Ledger
 from .planning import Progress, plan_video
-from .records import Outcome, Probe, VideoFile, VideoRecord
+from .records import Outcome, Probe, VideoFile, VideoRecord, state_of
 from .sharing import SharedWork
 from .stage_clock import StageClock
 from .transfer import DecodedWindow
@@ -122,7 +122,11 @@ class VideoReader:
             raise OSError(0, "not a regular file")
         if digest := self._ledger.known_digest(file):
             return _Identity(status.st_size, status.st_mtime_ns, digest, "")
-        content = read_content(file.path)
+        content = self._slots.probes.content(file.path)
+        if content is None:
+            before = state_of(file.path)
+            content = read_content(file.path)
+            self._slots.probes.keep_content(file.path, before, content)
         return _Identity(status.st_size, status.st_mtime_ns, content.digest, content.never_written)
 
     def _failures(self, file: VideoFile, reason: str) -> Iterator[Outcome]:

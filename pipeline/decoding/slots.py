@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...manifests.errors import ArabesqueError, DecodeError, TransientDecodeError
-from ..records import Probe
+from ..probe_cache import ProbeCache
+from ..records import Probe, state_of
 from .decoders import IndexMismatch, SoundBroken, check_backend
 from .listening import AudioChunk
 from .planes import Colour, picture_shape
@@ -74,8 +75,11 @@ class Window:
 class DecodeSlot:
     """For one thread at a time. The child starts with the first request, and anew after it was lost."""
 
-    def __init__(self, backend: str = "pyav", settings: SlotSettings | None = None) -> None:
+    def __init__(
+        self, backend: str = "pyav", settings: SlotSettings | None = None, probes: ProbeCache | None = None
+    ) -> None:
         check_backend(backend)
+        self._probes = probes or ProbeCache()
         self._backend = backend
         self._settings = settings or SlotSettings()
         self._child: SlotProcess | None = None
@@ -106,10 +110,15 @@ class DecodeSlot:
     def probe(self, path: Path, thorough: bool = False) -> Probe:
         """See `Decoder.probe`. Raises `DecodeError`, or `TransientDecodeError` where the child was lost over it."""
         self.rest()
+        if (known := self._probes.probe(path, thorough=thorough)) is not None:
+            return known
+        before = state_of(path)
         with self._watched(path):
             child = self._started()
             child.send("probe", path, thorough)
-            return self._answer(child, path)[1]
+            probe: Probe = self._answer(child, path)[1]
+        self._probes.keep_probe(path, before, probe, thorough=thorough)
+        return probe
 
     def decode(
         self, path: Path, probe: Probe, wanted: NDArray[np.int64], *, audio_until_s: float | None = None
@@ -258,7 +267,15 @@ class DecodeSlot:
 class SlotPool:
     """A context with ``num_slots`` slots, which threads borrow one at a time."""
 
-    def __init__(self, num_slots: int, backend: str = "pyav", settings: SlotSettings | None = None) -> None:
+    def __init__(
+        self,
+        num_slots: int,
+        backend: str = "pyav",
+        settings: SlotSettings | None = None,
+        probes: ProbeCache | None = None,
+    ) -> None:
+        """``probes`` stays the caller's to close."""
+        self.probes = probes or ProbeCache()
         self._slots = [self._new_slot(backend, settings) for _ in range(num_slots)]
         self._idle: queue.LifoQueue[DecodeSlot] = queue.LifoQueue()  # the warm one first
         for slot in self._slots:
@@ -290,7 +307,7 @@ class SlotPool:
         return [slot.pid for slot in self._slots if slot.pid is not None]
 
     def _new_slot(self, backend: str, settings: SlotSettings | None) -> DecodeSlot:
-        return DecodeSlot(backend, settings)
+        return DecodeSlot(backend, settings, self.probes)
 
     @contextmanager
     def slot(self) -> Iterator[DecodeSlot]:

@@ -19,6 +19,7 @@ import torch
 from ...manifests.errors import WeightsError
 from ..decoding.slots import SlotPool
 from ..ledger import Ledger, read_ledger
+from ..probe_cache import open_probe_cache
 from ..records import VideoFile
 from ..runner import Event
 from ..sharing import SharedWork
@@ -61,7 +62,8 @@ def _work(job: Job, streams: list[Stream], office: Office, reporter: Reporter) -
     ledger = read_ledger(job.out, retry_failed=options.retry_failed)
     with (
         StoreWriter(job.out, float16=options.float16) as writer,
-        SlotPool(options.num_decoders, options.decoder, options.slot_settings) as slots,
+        open_probe_cache(options.decoder) as probes,
+        SlotPool(options.num_decoders, options.decoder, options.slot_settings, probes) as slots,
         closing(PulledVideos(office)) as pulled,
     ):
         shared = PulledWork(pulled, job, writer, ledger, news)

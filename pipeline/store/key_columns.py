@@ -36,13 +36,13 @@ def newest_outcome_columns(folder: Folder) -> Columns:
     table = _read(folder, OUTCOMES, lambda shard: encoded(read_table(folder, shard, OUTCOME_COLUMNS), OUTCOME_COLUMNS))
     if table is None:
         table = encoded(outcomes_table([]), OUTCOME_COLUMNS)
-    return _newest(table, ("video_id", "stream"), ("written_at", "writer"))
+    return newest(table, ("video_id", "stream"), ("written_at", "writer"))
 
 
 def newest_row_columns(folder: Folder, stream: str) -> Columns:
     """Place and `ROW_KEYS` of the newest row of every (video, settings), by video and settings."""
     table = _read(folder, stream_folder(stream), lambda shard: _with_place(shard, read_keys(folder, shard)))
-    return _newest(_NO_ROWS if table is None else table, ("video_id", "settings_digest"), ("written_at",))
+    return newest(_NO_ROWS if table is None else table, ("video_id", "settings_digest"), ("written_at",))
 
 
 def row_places(table: Columns) -> list[RowPlace]:
@@ -107,7 +107,7 @@ def _with_place(shard: str, keys: Columns) -> Columns:
     )
 
 
-def _newest(table: Columns, names: Sequence[str], ages: Sequence[str]) -> Columns:
+def newest(table: Columns, names: Sequence[str], ages: Sequence[str]) -> Columns:
     """One row of each name; of equals in age the one that was read first."""
     if not len(table):
         return table
