@@ -82,15 +82,18 @@ def main() -> None:
     parser.add_argument("--shards", choices=list(ROWS), default="usual")
     parser.add_argument("--folder", type=Path, help="keep videos and store here, and use them where they are there")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    parser.add_argument("--step", choices=list(STEPS), help="one step only, in this process")
+    parser.add_argument(
+        "--steps", nargs="+", choices=list(STEPS), default=list(STEPS), metavar="STEP", help="only these"
+    )
+    parser.add_argument("--here", choices=list(STEPS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.step:
-        print(json.dumps(run_step(arguments.step, arguments.folder)), flush=True)
+    if arguments.here:
+        print(json.dumps(run_step(arguments.here, arguments.folder)), flush=True)
         os._exit(0)  # a run that has begun is not waited for
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.folder or Path(temporary)
         build(root, arguments.videos, arguments.done, arguments.shards)
-        results = [measured(step, root) for step in STEPS]
+        results = [measured(step, root) for step in arguments.steps]
     print(f"{arguments.videos:,} videos, {arguments.done:,} done, {arguments.shards} shards")
     print(f"{'step':34}{'seconds':>9}{'CPU s':>9}{'peak MB':>9}  {'what came of it'}")
     for result in results:
@@ -102,7 +105,7 @@ def main() -> None:
 
 
 def measured(step: str, root: Path) -> dict[str, object]:
-    command = [sys.executable, __file__, "--step", step, "--folder", str(root)]
+    command = [sys.executable, __file__, "--here", step, "--folder", str(root)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

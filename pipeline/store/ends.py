@@ -86,18 +86,24 @@ def read_ends(folder: Folder, settings: Mapping[str, str]) -> Ends:
     outcome that speaks of a row that is not there is left out, so that a run makes it again.
     """
     outcomes = newest_outcome_columns(folder)
-    parts = [outcomes_table([])]
+    counts = np.zeros(len(outcomes), bool)
+    alone: list[StoredOutcome] = []
     for stream, digest in settings.items():
-        mine, rows = of_stream(outcomes, stream), current_row_columns(folder, stream, outcomes)
+        mine, places = of_stream(outcomes, stream)
+        rows = current_row_columns(folder, stream, mine)
         rows = rows.filter(pc.equal(rows.column("settings_digest").cast(pa.string()), digest))
-        told, alone = _told_and_alone(mine, rows, digest)
-        parts += [told, outcomes_table(list(_made_up(folder, stream, alone)))]
-    table = pa.concat_tables(encoded(part, OUTCOME_COLUMNS) for part in parts).unify_dictionaries()
-    return Ends(sorted_by(table.combine_chunks(), ("video_id", "stream")))
+        told, rest = _told_and_alone(mine, rows, digest)
+        counts[places[told]] = True
+        alone += _made_up(folder, stream, rest)
+    table = outcomes if counts.all() else outcomes.filter(pa.array(counts))
+    if alone:
+        both = [table, encoded(outcomes_table(alone), OUTCOME_COLUMNS)]
+        table = sorted_by(pa.concat_tables(both).unify_dictionaries().combine_chunks(), ("video_id", "stream"))
+    return Ends(table)
 
 
-def _told_and_alone(outcomes: Columns, rows: Columns, settings: str) -> tuple[Columns, list[RowPlace]]:
-    """Of one stream: the outcomes that count, and the rows that none of them speaks of."""
+def _told_and_alone(outcomes: Columns, rows: Columns, settings: str) -> tuple[NDArray[np.bool_], list[RowPlace]]:
+    """Of one stream: which outcomes count, and the rows that none of them speaks of."""
     counts = _are(outcomes, "settings_digest", "", settings)
     at = position_in(outcomes.column("video_id"), rows.column("video_id"))
     has_row = at >= 0
@@ -107,7 +113,7 @@ def _told_and_alone(outcomes: Columns, rows: Columns, settings: str) -> tuple[Co
     alone = np.ones(len(rows), bool)
     alone[at[same]] = False
     rowless = ~has_row & counts & _are(outcomes, "kind", "empty", "failed")
-    return outcomes.filter(pa.array(same | rowless)), row_places(rows.filter(pa.array(alone)))
+    return same | rowless, row_places(rows.filter(pa.array(alone)))
 
 
 def _agree(outcomes: Columns, rows: Columns) -> NDArray[np.bool_]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ...manifests.errors import StoreError
 from .folders import Folder
@@ -40,8 +42,8 @@ def current_rows(folder: Folder, stream: str, outcomes: NewestOutcomes) -> dict[
 
 
 def current_row_columns(folder: Folder, stream: str, outcomes: Columns) -> Columns:
-    """The same in columns. ``outcomes``: of `newest_outcome_columns`. FileNotFoundError where a shard is gone."""
-    rows, outcomes = newest_row_columns(folder, stream), of_stream(outcomes, stream)
+    """The same in columns. ``outcomes``: of `of_stream`. FileNotFoundError where a shard is gone."""
+    rows = newest_row_columns(folder, stream)
     at = position_in(rows.column("video_id"), outcomes.column("video_id"))
     known = at >= 0
     spoken = outcomes.take(pa.array(at[known]))
@@ -53,13 +55,16 @@ def current_row_columns(folder: Folder, stream: str, outcomes: Columns) -> Colum
     return rows.filter(pa.array(counts))
 
 
-def of_stream(outcomes: Columns, stream: str) -> Columns:
-    return outcomes.filter(pc.equal(outcomes.column("stream").cast(pa.string()), stream))
+def of_stream(outcomes: Columns, stream: str) -> tuple[Columns, NDArray[np.int64]]:
+    """What decides about rows, of the newest outcomes of one stream, and where those stand."""
+    places = np.flatnonzero(numbers(pc.equal(outcomes.column("stream").cast(pa.string()), stream)))
+    names = ["video_id", "kind", "key", "content_digest", "settings_digest", "written_at"]
+    return outcomes.select(names).take(pa.array(places)), places
 
 
 def current_places(folder: Folder, stream: str, settings_digest: str, outcomes: Columns) -> dict[str, RowPlace]:
     """Video → its row that counts under these settings. ``outcomes``: of `newest_outcome_columns`."""
-    rows = relisting(lambda: current_row_columns(folder, stream, outcomes), folder)
+    rows = relisting(lambda: current_row_columns(folder, stream, of_stream(outcomes, stream)[0]), folder)
     mine = rows.filter(pc.equal(rows.column("settings_digest").cast(pa.string()), settings_digest))
     return {row.video_id: row for row in row_places(mine)}
 
