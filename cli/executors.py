@@ -31,5 +31,6 @@ def local_workers(
         options,
         num_cpu_threads=threads or cores,
         num_decoders=decode_workers or max(1, min(8, cores // 2)),
+        memory_bytes=options.memory_bytes and options.memory_bytes // (len(devices) + 1),  # one is for the leader
     )
     return shared, LocalWorkers(devices)

@@ -31,6 +31,10 @@ def extract(
         int | None, typer.Option(min=1, help="Videos decoded at once, each in its own process. Default: by cores.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for networks. Default: all cores.")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="What a machine may give to the run, e.g. 4GiB: less is decoded and batched at once."),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Also take up videos that failed for good, and partial ones.")
     ] = False,
@@ -56,7 +60,7 @@ def extract(
 
     if weights is not None and not re.fullmatch(r"random:\d{1,18}", weights):
         raise typer.BadParameter(f"{weights!r} is not random:SEED with a whole number", param_hint="--weights")
-    budget, part = _budget(max_failures), _shard(shard)
+    budget, part, memory_bytes = _budget(max_failures), _shard(shard), _memory_bytes(memory)
     chosen = load_recipe(recipe)  # before the heavy imports: a misspelt recipe is told at once
     from ..pipeline.extraction import Extraction
     from ..pipeline.status import read_status
@@ -65,7 +69,7 @@ def extract(
     from .status import print_status
 
     options = run_options(device, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
-    options = replace(options, max_failures=budget)
+    options = replace(options, max_failures=budget, memory_bytes=memory_bytes)
     options, executor = local_workers(options, device, workers, decode_workers, threads)
     if dry_run and executor is not None:
         raise typer.BadParameter("it foresees what one worker takes; add --workers 1", param_hint="--dry-run")
@@ -145,6 +149,17 @@ def _shard(text: str | None) -> Shard | None:
         return parse_shard(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--shard") from None
+
+
+def _memory_bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    from ..pipeline.memory import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--memory") from None
 
 
 def _device(name: str) -> torch.device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import takewhile
 
 import torch
 
@@ -57,7 +58,7 @@ class _VideoAssembly:
         if window.audio is not None:
             self._hear(window.audio)
         yield from self._complete_segments()
-        self._forget_frames()
+        self._forget_frames(window)
 
     def finish(self, end: VideoEnd) -> Iterator[SegmentWork | VideoEnd]:
         """Segments that were only waiting for sound that never comes, and the end with all that was sent."""
@@ -123,19 +124,26 @@ class _VideoAssembly:
             segment = replace(segment, waveform=waveform)
         return SegmentWork(self._plan, plan.stream, segment)
 
-    def _forget_frames(self) -> None:
-        """Drops the frames that no segment still to come will ask for."""
-        for geometry, arrived in self._frames.items():
-            first_needed = min(
-                (
-                    int(self._plan.streams[name].segments.frame_indices[todo[0], 0])
-                    for name, todo in self._todo.items()
-                    if todo and _uses(self._plan.streams[name], geometry)
-                ),
-                default=None,
-            )
-            for index in [index for index in arrived if first_needed is None or index < first_needed]:
+    def _forget_frames(self, window: PreprocessedWindow) -> None:
+        """Keeps the frames that a segment still asks for, without the rest of the window that brought them."""
+        for geometry, (indices, frames) in window.frames.items():
+            arrived = self._frames[geometry]
+            needed = self._frames_of_begun_segments(geometry, max(arrived, default=-1))
+            for index in arrived.keys() - needed:
                 del arrived[index]
+            places = [place for place, index in enumerate(indices.tolist()) if index in needed]
+            if len(places) < len(indices):
+                arrived.update(zip(indices[places].tolist(), frames[places], strict=True))
+
+    def _frames_of_begun_segments(self, geometry: Geometry, newest: int) -> set[int]:
+        """Those that begin with frame ``newest`` or before it and are not complete: later ones need later frames."""
+        frames: set[int] = set()
+        for name, todo in self._todo.items():
+            plan = self._plan.streams[name]
+            if _uses(plan, geometry):
+                begun = takewhile(lambda index, plan=plan: plan.segments.frame_indices[index, 0] <= newest, todo)
+                frames.update(*(_frames_of_segment(plan, index) for index in begun))
+        return frames
 
 
 _NOT_YET = object()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from .executors.dispatching import Executor
 from .failure_budget import FailureBudget, within
 from .inputs import Inputs, file_sizes, find_videos
 from .ledger import Ledger, read_ledger
+from .memory import within_memory
 from .probe_cache import open_probe_cache
 from .records import Outcome, VideoFile, one_line
 from .runner import Concurrency, Event
@@ -46,6 +47,8 @@ class RunOptions:
     num_cpu_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     retry_failed: bool = False
     float16: bool = False
+    memory_bytes: int | None = None
+    """What a worker and its decoders may take; None: as much as it happens to."""
     decoding: SlotSettings | None = None
     """How videos are decoded; None: as suits the device."""
     max_failures: FailureBudget | None = None
@@ -137,12 +140,11 @@ class Extraction:
 
     def _work(self, stack: ExitStack, streams: list[Stream], writer: StoreWriter) -> Generator[Event, None, None]:
         shared = SharedWork(self.out, writer, self.ledger, self._news, self.settings_digests)
-        options = self.options
+        options = within_memory(self.options, streams)
         probes = stack.enter_context(open_probe_cache(options.decoder, self.pending))
         slots = stack.enter_context(SlotPool(options.num_decoders, options.decoder, options.slot_settings, probes))
-        worker = Worker(
-            self.job, streams, slots=slots, writer=writer, ledger=self.ledger, shared=shared, clock=self.clock
-        )
+        job = replace(self.job, options=options)
+        worker = Worker(job, streams, slots=slots, writer=writer, ledger=self.ledger, shared=shared, clock=self.clock)
         return worker.carry_out(self.pending)
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from ..extractors.geometry import output_size
 from ..manifests.errors import DecodeError, TransientDecodeError
 from .decoding.decoders import IndexMismatch, SoundBroken
 from .decoding.probing import read_content
@@ -168,7 +169,13 @@ def _decode(
     began, delivered = time.perf_counter(), 0
     end = VideoEnd(plan, frames_delivered=0, decode_s=0.0, broke=cut_short(plan.video.probe))
     try:
-        for window in slot.decode(plan.video.path, plan.video.probe, plan.wanted, audio_until_s=plan.audio_until_s):
+        for window in slot.decode(
+            plan.video.path,
+            plan.video.probe,
+            plan.wanted,
+            audio_until_s=plan.audio_until_s,
+            bytes_later=_preprocessed_bytes(plan),
+        ):
             if len(window.indices):
                 delivered = int(window.indices[-1]) + 1
             clock.add("decode", window.decode_s)
@@ -181,6 +188,13 @@ def _decode(
             raise
         end = replace(end, broke=str(error), transient=isinstance(error, TransientDecodeError))
     yield replace(end, frames_delivered=delivered, decode_s=time.perf_counter() - began)
+
+
+def _preprocessed_bytes(plan: VideoPlan) -> int:
+    """Of one frame in every geometry: small pictures may be enlarged."""
+    probe = plan.video.probe
+    sizes = ((geometry, output_size(probe.height_px, probe.width_px, geometry)) for geometry in plan.frames_by_geometry)
+    return sum((1 if geometry.gray else 3) * height * width for geometry, (height, width) in sizes)
 
 
 def _blame_the_cut(outcome: Outcome, probe: Probe) -> Outcome:

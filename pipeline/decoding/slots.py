@@ -47,6 +47,8 @@ class SlotSettings:
     num_buffers: int = 3
     buffer_bytes: int = 48 << 20
     """A window has as many RGB frames as fit; for one larger frame, the buffers grow."""
+    max_frame_bytes: int = MAX_FRAME_BYTES
+    """Up to which the buffers may grow."""
     planar: bool = False
     """Frames come as their planes where they are 8-bit 4:2:0, for who can convert them: half the bytes."""
 
@@ -121,13 +123,20 @@ class DecodeSlot:
         return probe
 
     def decode(
-        self, path: Path, probe: Probe, wanted: NDArray[np.int64], *, audio_until_s: float | None = None
+        self,
+        path: Path,
+        probe: Probe,
+        wanted: NDArray[np.int64],
+        *,
+        audio_until_s: float | None = None,
+        bytes_later: int = 0,
     ) -> Iterator[Window]:
         """Windows with the frames ``wanted`` (ascending) in their order, and the sound up to ``audio_until_s``.
 
-        Windows without frames bring sound where frames lie far apart, and after the last one. Everything before a
-        break is delivered; then `DecodeError` is raised, or `TransientDecodeError` where the child was lost. May be
-        left at any time. Windows must be released: not more than ``num_buffers`` can be out.
+        A window has as many frames as fit a buffer, also once each has been turned into ``bytes_later``. Windows
+        without frames bring sound where frames lie far apart, and after the last one. Everything before a break is
+        delivered; then `DecodeError` is raised, or `TransientDecodeError` where the child was lost. May be left at any
+        time. Windows must be released: not more than ``num_buffers`` can be out.
         """
         self.rest()
         self._videos += 1
@@ -137,7 +146,7 @@ class DecodeSlot:
                 child = self._started()
                 buffers = self._fit_buffers(child, path, probe)
                 self._is_decoding = True
-                max_frames = max(1, buffers.size_bytes // _frame_bytes(probe))
+                max_frames = max(1, buffers.size_bytes // max(_frame_bytes(probe), bytes_later))
                 child.send("decode", path, probe, np.asarray(wanted, np.int64), max_frames, audio_until_s)
             while True:
                 with self._watched(path):
@@ -220,10 +229,16 @@ class DecodeSlot:
     def _fit_buffers(self, child: SlotProcess, path: Path, probe: Probe) -> SharedBuffers:
         """The usual buffers, or larger ones where one frame needs them; and the child maps them."""
         frame_bytes = _frame_bytes(probe)
+        one_frame = f"{path}: one frame of {probe.width_px}×{probe.height_px} pixels takes {frame_bytes >> 20:,} MiB"
         if frame_bytes > MAX_FRAME_BYTES:
             raise DecodeError(
-                f"{path}: one frame of {probe.width_px}×{probe.height_px} pixels takes {frame_bytes >> 20:,} MiB, "
-                f"more than {MAX_FRAME_BYTES >> 20}; scale it down (ffmpeg -i IN -vf scale=1920:-2 OUT.mp4)"
+                f"{one_frame}, more than {MAX_FRAME_BYTES >> 20}; scale it down "
+                "(ffmpeg -i IN -vf scale=1920:-2 OUT.mp4)"
+            )
+        if frame_bytes > self._settings.max_frame_bytes:
+            raise TransientDecodeError(
+                f"{one_frame}, more than the {self._settings.max_frame_bytes >> 20} that --memory leaves for it; "
+                "allow more or scale it down (ffmpeg -i IN -vf scale=1920:-2 OUT.mp4)"
             )
         size_bytes = max(frame_bytes, self._settings.buffer_bytes)
         if self._buffers is None or self._buffers.size_bytes != size_bytes:

@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ import torch
 from ...manifests.errors import WeightsError
 from ..decoding.slots import SlotPool
 from ..ledger import Ledger, read_ledger
+from ..memory import within_memory
 from ..probe_cache import open_probe_cache
 from ..records import VideoFile
 from ..runner import Event
@@ -57,7 +59,8 @@ def work(job: Job, office: Office) -> None:
 
 
 def _work(job: Job, streams: list[Stream], office: Office, reporter: Reporter) -> None:
-    options = job.options
+    options = within_memory(job.options, streams)
+    job = replace(job, options=options)
     news = OutcomeNews(job.out)
     ledger = read_ledger(job.out, retry_failed=options.retry_failed)
     with (

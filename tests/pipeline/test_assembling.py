@@ -53,6 +53,21 @@ def test_a_blank_frame_is_black_named_and_waited_for_by_nobody():
     assert (segment.start_s, segment.end_s) == (0.1, 0.5)
 
 
+def test_only_frames_of_begun_segments_are_kept_and_not_the_windows_that_brought_them():
+    """A stream of every frame and one of every fourth share pictures; each holds on to its own alone."""
+    streams = [stream("every", length=2), stream("fourth", length=6, fps=2.5)]
+    plan, _ = plan_video(video(num_frames=72), streams, {})
+    assembler = Assembler()
+    for newest in range(6, 60, 7):
+        list(assembler(window(plan, tuple(range(newest - 6, newest + 1)))))
+        (assembly,) = assembler._videos.values()
+        kept = assembly._frames[PLAIN]
+        waiting = set(range(newest // 24 * 24, newest + 1, 4)) if newest % 24 < 20 else set()
+        assert kept.keys() == waiting | ({newest} if newest % 2 == 0 else set())
+        storages = {frame.untyped_storage().data_ptr(): frame.untyped_storage().nbytes() for frame in kept.values()}
+        assert sum(storages.values()) <= 2 * len(kept) * 3 * 6 * 8
+
+
 def listening(windows, remove_mean=False):
     """A stream of two segments, .4 s each, over a track that begins .1 s late."""
     track = AudioTrack(1000, 1, 0.1, None)

@@ -1,0 +1,184 @@
+"""What a frame costs from file to network, in milliseconds of CPU: decoding, colour, hand-over, geometry.
+
+python benchmarks/decoding.py [--video FILE] [--frames 240] [--rounds 3] [--device cuda] [--out results.json]
+
+Without a video it encodes a drawn one (1280 × 720, H.264, 3 Mbit/s). The parts are measured in turns, in CPU seconds of
+the process that does the work, and the best round counts, so that a busy machine does little harm. With a GPU: also
+what the copy and the device's share of the work take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from moving_texture import moving_texture
+
+from arabesque.extractors.geometry import apply_geometry
+from arabesque.manifests.streams import CenterCrop, Geometry, ShortSide, Size
+from arabesque.pipeline.colour import to_rgb
+from arabesque.pipeline.decoding.decoders import build_decoder
+from arabesque.pipeline.decoding.planes import Colour, Planes
+from arabesque.pipeline.decoding.slots import DecodeSlot, SlotSettings
+from arabesque.pipeline.records import Probe
+
+SWIN = Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 300)), Size(size_px=(224, 224))))
+"""What GDLT and PAMFN show their network."""
+
+Costs = dict[str, float]
+"""Part → milliseconds a frame."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--video", type=Path)
+    parser.add_argument("--frames", type=int, default=240, help="of the video, from its beginning")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        video = arguments.video or draw_video(Path(folder, "drawn.mp4"), arguments.frames)
+        probe = build_decoder("pyav", lambda: None).probe(video)
+        wanted = np.arange(min(arguments.frames, probe.num_frames))
+        rounds = [measure(video, probe, wanted, torch.device(arguments.device)) for _ in range(arguments.rounds)]
+    costs = {part: min(each[part] for each in rounds) for part in rounds[0]}
+    print(f"{probe.codec}, {probe.width_px}×{probe.height_px}, {len(wanted)} frames; CPU ms a frame")
+    for part, cost_ms in costs.items():
+        print(f"{part:62}{cost_ms:8.2f}")
+    if arguments.out is not None:
+        machine = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+        arguments.out.write_text(json.dumps({**machine, "codec": probe.codec, "ms_a_frame": costs}, indent=1) + "\n")
+
+
+def draw_video(path: Path, num_frames: int) -> Path:
+    pictures = moving_texture(min(num_frames, 48), 720, 1280).frames.permute(0, 2, 3, 1).contiguous().numpy()
+    to_and_fro = [*range(len(pictures)), *range(len(pictures) - 2, 0, -1)]
+    with av.open(path, "w") as container:
+        stream: Any = container.add_stream("libx264", rate=Fraction(25), options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 1280, 720, "yuv420p", 3_000_000
+        for number in range(num_frames):
+            picture = pictures[to_and_fro[number % len(to_and_fro)]]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def measure(video: Path, probe: Probe, wanted: np.ndarray, device: torch.device) -> Costs:
+    costs = {
+        "decoding alone": decode(video, probe, wanted[-1:], planar=False),
+        "decoding, RGB by swscale": decode(video, probe, wanted, planar=False),
+        "decoding, planes": decode(video, probe, wanted, planar=True),
+    }
+    costs = {part: 1000 * seconds / len(wanted) for part, seconds in costs.items()}
+    rgb, planes = (through_slot(video, probe, wanted, planar=planar) for planar in (False, True))
+    costs |= {f"RGB through a slot: {part}": cost_ms for part, cost_ms in rgb.items()}
+    costs |= {f"planes through a slot: {part}": cost_ms for part, cost_ms in planes.items()}
+    pictures, flat = some_pictures(video, probe, wanted)
+    colour = Colour("bt601", full_range=False)
+    costs["planes to RGB in torch, on the CPU"] = on_cpu(lambda: to_rgb(flat, colour), len(flat))
+    costs["geometry of Video Swin, on the CPU"] = on_cpu(lambda: apply_geometry(pictures, SWIN), len(pictures))
+    costs["in all, CPU path: RGB, hand-over, geometry"] = (
+        sum(rgb.values()) + costs["geometry of Video Swin, on the CPU"]
+    )
+    costs["in all, GPU path: planes, hand-over; the rest is the GPU's"] = sum(planes.values())
+    if device.type == "cuda":
+        costs |= on_gpu(flat, colour, device)
+    return costs
+
+
+def decode(video: Path, probe: Probe, wanted: np.ndarray, *, planar: bool) -> float:
+    """CPU seconds of decoding up to the last of ``wanted``, and of bringing those into memory as a slot does."""
+    room = np.zeros((16, probe.height_px, probe.width_px, 3), np.uint8)
+    decoder = build_decoder("pyav", lambda: None, planar=planar)
+    began = time.process_time()
+    for number, (_, picture) in enumerate(decoder.frames(video, probe, wanted)):
+        if isinstance(picture, Planes):
+            picture.write_to(room[number % 16].reshape(-1)[: picture.luma.size * 3 // 2])
+        else:
+            room[number % 16] = picture
+        del picture
+    return time.process_time() - began
+
+
+def through_slot(video: Path, probe: Probe, wanted: np.ndarray, *, planar: bool) -> Costs:
+    """Of the child, which decodes, and of the parent, which takes windows and gives them back, in the second pass.
+
+    The first one touches the shared memory, which a slot keeps.
+    """
+    with DecodeSlot(settings=SlotSettings(planar=planar)) as slot:
+        slot.probe(video)
+        assert slot._child is not None
+        before_s = began = 0.0
+        for _ in range(2):
+            before_s, began = child_cpu_s(slot._child.pid), time.process_time()
+            for window in slot.decode(video, probe, wanted):
+                if planar and window.colour is None:
+                    sys.exit(f"{video}: is not 8-bit 4:2:0, which is what comes as planes")
+                window.release()
+        parent_s = time.process_time() - began
+        child_s = child_cpu_s(slot._child.pid) - before_s
+    return {"child": 1000 * child_s / len(wanted), "parent": 1000 * parent_s / len(wanted)}
+
+
+def child_cpu_s(pid: int) -> float:
+    """Of its main thread, the one that decodes."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def some_pictures(video: Path, probe: Probe, wanted: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """A window's worth of pictures as a CPU gets them, and random planes of as many."""
+    with DecodeSlot() as slot:
+        for window in slot.decode(video, probe, wanted):
+            pictures = torch.from_numpy(window.frames.copy()).permute(0, 3, 1, 2)
+            num, rows, columns = len(pictures), probe.height_px * 3 // 2, probe.width_px
+            return pictures, torch.randint(0, 256, (num, rows, columns), dtype=torch.uint8)
+    sys.exit(f"{video}: has no frames")
+
+
+def on_cpu(work: Callable[[], Any], num_frames: int) -> float:
+    work()
+    began = time.process_time()
+    work()
+    return 1000 * (time.process_time() - began) / num_frames
+
+
+def on_gpu(planes: torch.Tensor, colour: Colour, device: torch.device) -> Costs:
+    """Milliseconds of the device's own time."""
+    pinned = planes.pin_memory()
+    on_device = pinned.to(device)
+    rgb = to_rgb(on_device, colour)
+    works: dict[str, Callable[[], Any]] = {
+        "GPU: copy of planes from page-locked memory": lambda: pinned.to(device, non_blocking=True),
+        "GPU: planes to RGB": lambda: to_rgb(on_device, colour),
+        "GPU: geometry of Video Swin": lambda: apply_geometry(rgb, SWIN),
+    }
+    return {part: gpu_ms(work) / len(planes) for part, work in works.items()}
+
+
+def gpu_ms(work: Callable[[], Any]) -> float:
+    for _ in range(3):
+        work()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(10):
+        work()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 10
+
+
+if __name__ == "__main__":
+    main()
