@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from fakes import FakeExtractor, probe, stream
 
-from arabesque.extractors.protocol import AudioNeed, FrameNeed
+from arabesque.extractors.protocol import AudioNeed, FrameNeed, SegmentInput
 from arabesque.manifests.errors import ManifestError
 from arabesque.manifests.streams import Geometry, Size
 from arabesque.pipeline.decoding.slots import SlotSettings
@@ -75,13 +77,12 @@ def test_an_allowance_that_is_too_small_is_refused_with_the_one_that_is_not():
 class Greedy(FakeExtractor):
     """Takes 40 MiB to prepare a segment, of which 10 remain, and 90 MiB to compute a row."""
 
-    def prepare(self, segment):
+    def prepare(self, segment: SegmentInput) -> Any:
         room = np.ones(40 * MIB, np.uint8)
         return room[: 10 * MIB].copy()
 
-    def forward(self, prepared):
-        rows = [torch.ones(90 * MIB, dtype=torch.uint8)[:2].float() for _ in prepared]
-        return [*rows]
+    def forward(self, prepared: Sequence[Any]) -> list[torch.Tensor | None]:
+        return [torch.ones(90 * MIB, dtype=torch.uint8)[:2].float() for _ in prepared]
 
 
 def greedy(**facts):
