@@ -49,12 +49,18 @@ class _HeadSlot(DecodeSlot):
         return head_of(super().probe(path, thorough), self._head_s)
 
     def decode(
-        self, path: Path, probe: Probe, wanted: NDArray[np.int64], *, audio_until_s: float | None = None
+        self,
+        path: Path,
+        probe: Probe,
+        wanted: NDArray[np.int64],
+        *,
+        audio_until_s: float | None = None,
+        bytes_later: int = 0,
     ) -> Iterator[Window]:
         """Sound that is heard as a whole would otherwise be heard far beyond the head."""
         if audio_until_s is not None:
             audio_until_s = min(audio_until_s, probe.end_s)
-        return super().decode(path, probe, wanted, audio_until_s=audio_until_s)
+        return super().decode(path, probe, wanted, audio_until_s=audio_until_s, bytes_later=bytes_later)
 
 
 def _shortened(track: AudioTrack, end_s: float) -> AudioTrack:
