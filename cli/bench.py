@@ -116,12 +116,13 @@ def _print_report(report: Report, alone: OneByOne | None) -> None:
 
     title = f"recipe {report.recipe} on {report.device}, {report.cores} CPU threads, {report.num_decoders} decoding"
     table = Table(title=title, title_justify="left")
-    table.add_column("stage")
-    for heading in ("alone", "video s/s", "in the run", "CPU s/video s", "busy"):
+    table.add_column("stage", no_wrap=True)
+    for heading in ("alone", "video s/s", "in the run", "CPU s", "busy"):
         table.add_column(heading, justify="right", no_wrap=True)
     for cost in report.stages:
         table.add_row(*_cells(cost, report))
     Console().print(table)
+    print("video s/s: seconds of video per second, alone; CPU s: processor time for a second of video, alone")
     _print_ratios(report)
     _print_memory(report)
     if alone is not None:

@@ -10,17 +10,19 @@ is measured, too: what all stages need of it for a second of video, on so many c
 from __future__ import annotations
 
 import gc
-import time
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from typing import Any
 
 import torch
 
+from ...manifests.errors import ArabesqueError
 from ..collecting import Collector
 from ..decoding.slots import SlotPool, SlotSettings
+from ..geometries import WindowFailure
 from ..heap import give_back
 from ..ledger import Ledger
 from ..networks import Batch
@@ -29,7 +31,7 @@ from ..records import Probe, VideoFile
 from ..runner import FailureWatch, Recorder, Stage, connect, outputs_of, stages_of
 from ..stage_clock import StageClock
 from ..transfer import DecodedWindow
-from ..work import SegmentFeature, SegmentWork, Stream
+from ..work import SegmentFailure, SegmentFeature, SegmentWork, Stream
 from .end_to_end import Bench, ScratchStore, repeated, scratch_store, sharing
 from .heads import HeadPool, head_of
 from .resources import Spent, Stopwatch, memory_in_use, peak_in_use, reset_peaks
@@ -37,8 +39,11 @@ from .workload import workload
 
 DECODE_HEAD_S = 10.0
 """Of each video, for decoding alone."""
+SAMPLE_VIDEOS = 2
 SAMPLE_BYTES = 512 << 20
-"""Pictures that lie ready at once; one video's head in any case."""
+"""Pictures that lie ready at once, of no more videos than that; one video's head in any case."""
+MAX_GROWTH = 100
+"""A measurement that was too short is repeated with at most so many times as many passes."""
 OF_FRAMES = ("decode", "transfer", "preprocess")
 """Stages that take windows of frames and sound; the others take segments."""
 BY_STREAM = ("prepare", "network")
@@ -79,9 +84,12 @@ def measure_bare(
         for stage in others:
             on_step(f"{stage.name} alone")
             outputs = list(run_alone(stage, ready))
+            _refuse_failures(outputs)
             finish = store.writer.flush if stage.name == "write" else lambda: None
             for stream, items, segments in _parts(stage.name, ready, outputs, bench.streams):
                 units = sample_s if stage.name in OF_FRAMES else segments
+                if stage.name == "network" and not _has_full_batch(ready, stream):
+                    _discard(run_alone(stage, items))
                 found.append(_measured(bench.run.options.device, stage, stream, items, units, measure_s, finish))
             ready = outputs
             del outputs
@@ -120,8 +128,8 @@ def _stages(bench: Bench, slots: SlotPool, store: ScratchStore) -> list[Stage]:
 
 
 def _fitting(videos: list[tuple[VideoFile, Probe]], streams: Sequence[Stream]) -> list[tuple[VideoFile, Probe]]:
-    """As many of the videos as fit into `SAMPLE_BYTES`, one at least."""
-    for count in range(len(videos), 1, -1):
+    """`SAMPLE_VIDEOS` of the videos, or as many as fit into `SAMPLE_BYTES`."""
+    for count in range(min(SAMPLE_VIDEOS, len(videos)), 1, -1):
         if 3 * workload(videos[:count], streams).frame_pixels <= SAMPLE_BYTES:
             return videos[:count]
     return videos[:1]
@@ -141,11 +149,14 @@ def _bare_decode(bench: Bench, videos: Sequence[tuple[VideoFile, Probe]], measur
     heads_s = [head_of(probe, DECODE_HEAD_S).end_s for _, probe in videos]
     with HeadPool(DECODE_HEAD_S, options) as slots, scratch_store(bench) as store:
         stage = _stages(bench, slots, store)[0]
-        _discard(run_alone(stage, [repeated(file, -1) for file, _ in videos[:1]] * options.num_decoders))
-        again = _Repeated(lambda number: [repeated(file, number) for file, _ in videos], measure_s)
-        watch = Stopwatch(options.device, slots.pids)
-        _discard(run_alone(stage, again))
-        return Bare("decode", "", again.passes * sum(heads_s), watch.spent())
+        slots.wait_until_ready()
+        passes, spent = _long_enough(
+            stage,
+            lambda number: [repeated(file, number) for file, _ in videos],
+            measure_s,
+            lambda: Stopwatch(options.device, slots.pids),
+        )
+        return Bare("decode", "", passes * sum(heads_s), spent)
 
 
 def _measured(
@@ -158,18 +169,43 @@ def _measured(
     finish: Callable[[], None],
 ) -> Bare:
     """``units``: in ``items``, which are given again and again. ``finish`` ends what the stage only began."""
-    is_network = stage.name == "network"
-    if is_network:
-        _discard(run_alone(stage, items))
-        reset_peaks(device)
+    if stage.name != "network":
+        passes, spent = _long_enough(stage, lambda _: items, measure_s, lambda: Stopwatch(device), finish)
+        return Bare(stage.name, stream, units * passes, spent)
+    reset_peaks(device)
     before = memory_in_use(device)
-    again = _Repeated(lambda _: items, measure_s)
-    watch = Stopwatch(device)
-    _discard(run_alone(stage, again))
-    finish()
-    spent, peak = watch.spent(), peak_in_use(device)
-    working = max(0, peak - before) if is_network and peak is not None and before is not None else None
-    return Bare(stage.name, stream, units * again.passes, spent, working)
+    passes, spent = _long_enough(stage, lambda _: items, measure_s, lambda: Stopwatch(device), finish)
+    peak = peak_in_use(device)
+    working = None if peak is None or before is None else max(0, peak - before)
+    return Bare(stage.name, stream, units * passes, spent, working)
+
+
+def _long_enough(
+    stage: Stage,
+    make: Callable[[int], Sequence[Any]],
+    measure_s: float,
+    start: Callable[[], Stopwatch],
+    finish: Callable[[], None] = lambda: None,
+) -> tuple[int, Spent]:
+    """How many passes over what ``make(pass)`` gives took about ``measure_s``, and what they took, found by trying."""
+    passes, first = 1, 0
+    while True:
+        watch = start()
+        _discard(run_alone(stage, chain.from_iterable(make(first + number) for number in range(passes))))
+        finish()
+        spent = watch.spent()
+        if spent.wall_s >= measure_s / 2:
+            return passes, spent
+        first += passes
+        passes = min(MAX_GROWTH * passes, math.ceil(passes * measure_s / spent.wall_s))
+
+
+def _refuse_failures(outputs: list[Any]) -> None:
+    """What fails would count as fast."""
+    flat = (part for item in outputs for part in (item if isinstance(item, list) else [item]))
+    for item in flat:
+        if isinstance(item, SegmentFailure | WindowFailure):
+            raise ArabesqueError(item.reason)
 
 
 def _discard(outputs: Iterator[Any]) -> None:
@@ -195,23 +231,13 @@ def _parts(
                 yield stream.name, mine, len(mine)
 
 
+def _has_full_batch(ready: list[Any], stream: str) -> bool:
+    batches = [part for item in ready for part in item if isinstance(part, Batch) and part.stream.name == stream]
+    return any(len(batch.work) >= batch.stream.extractor.batch_size for batch in batches)
+
+
 def _segments(items: list[Any]) -> list[Any]:
     """Segments, whatever holds them at this place of the pipeline."""
     flat = [part for item in items for part in (item if isinstance(item, list) else [item])]
     flat = [part for item in flat for part in (item.work if isinstance(item, Batch) else [item])]
     return [item for item in flat if isinstance(item, SegmentWork | SegmentFeature)]
-
-
-class _Repeated:
-    """What ``make(pass)`` gives, pass after pass, until the time is up; whole passes, one at least."""
-
-    def __init__(self, make: Callable[[int], Sequence[Any]], measure_s: float) -> None:
-        self._make = make
-        self._measure_s = measure_s
-        self.passes = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        deadline = time.perf_counter() + self._measure_s
-        while self.passes == 0 or time.perf_counter() < deadline:
-            yield from self._make(self.passes)
-            self.passes += 1

@@ -12,11 +12,14 @@ from known_extractors import RECIPE, known_extractors
 
 from arabesque.manifests.errors import ArabesqueError
 from arabesque.manifests.recipes import parse_recipe
+from arabesque.pipeline.benchmarking.bare_stages import _long_enough
 from arabesque.pipeline.benchmarking.benchmark import Effort, benchmark, choose_take, evenly
 from arabesque.pipeline.benchmarking.chart import draw_chart
 from arabesque.pipeline.benchmarking.one_by_one import OneByOne, run_one_by_one
+from arabesque.pipeline.benchmarking.resources import Spent
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.records import VideoFile
+from arabesque.pipeline.runner import Stage
 
 SHORT = Effort(stage_s=0.02, end_to_end_s=0.2)
 STAGES = ["decode", "transfer", "preprocess", "assemble", "prepare", "batch", "network", "collect", "write"]
@@ -88,6 +91,20 @@ def test_a_video_that_breaks_off_would_count_as_fast_and_is_refused(tmp_path):
     run = Extraction(tmp_path / "cut.avi", parse_recipe(RECIPE, "known.toml"), tmp_path / "out")
     with pytest.raises(ArabesqueError, match="cut"):
         benchmark(run, SHORT)
+
+
+def test_passes_are_repeated_until_they_last_and_only_the_last_round_counts():
+    """By a clock that says 1 ms, 0.4 s and 1.2 s."""
+    walls_s, calls = iter([0.001, 0.4, 1.2]), list[int]()
+
+    class Clock:
+        def spent(self):
+            return Spent(next(walls_s), None)
+
+    stage = Stage("count", lambda item: calls.append(item))
+    passes, spent = _long_enough(stage, lambda number: [number], 1.0, Clock)
+    assert (passes, spent.wall_s) == (250, 1.2)
+    assert calls == list(range(1 + 100 + 250))
 
 
 VIDEOS = [(VideoFile(name, name), probe(num_frames=10 * length)) for name, length in (("short", 2), ("long", 10))]

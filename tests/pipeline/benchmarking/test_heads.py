@@ -1,0 +1,39 @@
+"""The first seconds of a video, as if it ended there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from clips import Clip, number_of, write_clip
+from fakes import probe
+
+from arabesque.pipeline.benchmarking.heads import HeadPool, head_of
+from arabesque.pipeline.extraction import RunOptions
+from arabesque.pipeline.records import AudioTrack
+
+
+@pytest.mark.parametrize(("until_s", "num_frames"), [(0.0, 1), (0.55, 6), (0.6, 6), (100.0, 10)])
+def test_a_head_ends_with_the_last_frame_that_begins_in_it(until_s, num_frames):
+    head = head_of(probe(num_frames=10, fps=10.0), until_s)
+    assert head.num_frames == num_frames
+    assert head.end_s == pytest.approx(num_frames / 10)
+
+
+def test_a_heads_sound_ends_with_it_and_a_whole_video_is_left_alone():
+    track = AudioTrack(rate_hz=8000, channels=1, start_s=-0.1, duration_s=5.0)
+    whole = probe(num_frames=10, audio=track)
+    assert head_of(whole, 0.5).audio.duration_s == pytest.approx(0.6)
+    assert head_of(whole, 1.0) is whole
+
+
+def test_of_a_head_nothing_behind_it_is_decoded(tmp_path):
+    write_clip(tmp_path / "a.mp4", Clip(num_frames=50, beeps_s=(0.1,)))
+    with HeadPool(0.4, RunOptions()) as slots, slots.slot() as slot:
+        found = slot.probe(tmp_path / "a.mp4")
+        numbers, samples = [], 0
+        for window in slot.decode(tmp_path / "a.mp4", found, np.arange(found.num_frames), audio_until_s=60.0):
+            numbers += [number_of(frame) for frame in window.frames]
+            samples += 0 if window.audio is None else window.audio.samples.shape[-1]
+            window.release()
+    assert numbers == list(range(10))
+    assert samples == pytest.approx(0.4 * 44100, rel=0.1)
