@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -21,6 +21,7 @@ from arabesque.pipeline.ledger import Ledger, read_ledger
 from arabesque.pipeline.records import FileState, VideoFile
 from arabesque.pipeline.status import read_status
 from arabesque.pipeline.store.ends import Ends
+from arabesque.pipeline.store.key_columns import OUTCOME_COLUMNS
 from arabesque.pipeline.store.news import OutcomeNews
 from arabesque.pipeline.store.writer import StoreWriter
 
@@ -31,7 +32,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Watch:
-    """Counts the files that Python opens and the folders that it lists. Audit hooks stay for ever: this one goes deaf."""
+    """Counts the files that Python opens and the folders that it lists. An audit hook stays for ever; it goes deaf."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -75,12 +76,12 @@ def test_planning_reads_keys_alone_opens_no_settled_video_and_lists_each_folder_
     for name in [*names, "new"]:
         write_video(tmp_path / "videos" / f"{name}.mp4")
 
-    columns: list[object] = []
+    read_columns: list[str] = []
     read = pq.ParquetFile.read
 
-    def recorded(file: pq.ParquetFile, columns_read: object = None, **options):
-        columns.append(options.get("columns", columns_read))
-        return read(file, columns_read, **options) if columns_read is not None else read(file, **options)
+    def recorded(file: pq.ParquetFile, *, columns: Sequence[str] | None, use_threads: bool):
+        read_columns.extend(columns or file.schema_arrow.names)
+        return read(file, columns=columns, use_threads=use_threads)
 
     monkeypatch.setattr(pq.ParquetFile, "read", recorded)
     watch.counts.clear()
@@ -90,7 +91,7 @@ def test_planning_reads_keys_alone_opens_no_settled_video_and_lists_each_folder_
     watch.listens = False
 
     assert [file.video_id for file, is_settled in zip(videos, settled, strict=True) if not is_settled] == ["new"]
-    assert not any("features" in (names or ["features"]) for names in columns), "of rows the footers alone are read"
+    assert set(read_columns) == set(OUTCOME_COLUMNS), "of rows the footers alone are read"
     assert not [path for kind, path in watch.counts if kind == "opened" and path.endswith(".mp4")]
     listed = {path: count for (kind, path), count in watch.counts.items() if kind == "listed"}
     assert listed.pop(str(tmp_path / "videos")) == 1
@@ -130,7 +131,7 @@ def test_a_look_at_all_videos_says_what_a_look_at_each_does(tmp_path, retry_fail
     ledger = Ledger(Ends.of(ends), retry_failed=retry_failed)
     expected = {file.video_id: not ledger.open_streams(file, SETTINGS) for file in files}
     assert dict(zip(expected, ledger.settled(files, SETTINGS).tolist(), strict=True)) == expected
-    assert sum(expected.values()) == (4 if retry_failed else 16)
+    assert sum(expected.values()) == (9 if retry_failed else 25)
     assert not ledger.settled([VideoFile("done and done", tmp_path / "gone.mp4")], SETTINGS).any()
     assert Ledger().settled(files, SETTINGS).tolist() == [False] * len(files)
 
@@ -146,14 +147,7 @@ def test_shards_of_an_earlier_version_are_read_by_their_columns(tmp_path, monkey
 @pytest.mark.slow
 def test_a_hundred_thousand_videos_are_planned_in_little_memory(tmp_path):
     steps = ["imports", "plan (Extraction.pending)", "read_status"]
-    command = [
-        sys.executable,
-        REPOSITORY / "benchmarks" / "planning.py",
-        "--out",
-        tmp_path / "out.json",
-        "--steps",
-        *steps,
-    ]
+    command = [sys.executable, REPOSITORY / "benchmarks" / "planning.py", "--out", "out.json", "--steps", *steps]
     subprocess.run(command, check=True, cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)})
     idle, planned, status = json.loads((tmp_path / "out.json").read_text())["results"]
     assert planned["told"] == "1000 pending"
