@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..manifests.errors import WeightsError
+from .onednn_layers import with_onednn
 
 StateDict = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
@@ -94,7 +95,7 @@ def load_network(
     else:
         network = factory()
         fill(network, to_our_keys(read_state_dict(weights), weights.layout), weights)
-    return network.eval().requires_grad_(False)
+    return with_onednn(network.eval().requires_grad_(False))
 
 
 def fill(network: nn.Module, state_dict: StateDict, source: CheckpointFile) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..manifests.streams import Geometry, Normalisation, Precision
 from .batching import rows_by_shape
 from .blank_frames import around_blanks, normalise_rest
+from .onednn_layers import to_device
 from .precision import DTYPES, inference
 from .protocol import FrameNeed, SegmentInput
 
@@ -38,7 +39,7 @@ class ClipNetwork:
         self.audio = None
         self.frames = FrameNeed(geometry)
         self.batch_size = batch_size
-        self._network = network.to(device)
+        self._network = to_device(network, device)
         self._device = device
         self._precision: Precision = precision
         self._normalisation = normalisation

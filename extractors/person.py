@@ -21,6 +21,7 @@ from ..manifests.errors import WeightsError
 from ..manifests.streams import Geometry, Size
 from .checkpoints import CheckpointFile, RandomWeights, Weights, load_network
 from .geometry import apply_geometry
+from .onednn_layers import to_device, with_onednn
 from .precision import inference
 
 LONG_SIDE_PX = 640
@@ -58,7 +59,7 @@ class PersonDetector:
     def __init__(self, weights: Weights, device: torch.device, threshold: float = 0.25) -> None:
         network, self._person = _load(weights)
         self._stride = int(network.stride.max())
-        self._network = network.to(device)
+        self._network = to_device(network, device)
         self._threshold = threshold
 
     def largest_person(self, frames: Sequence[Tensor]) -> list[Box | None]:
@@ -142,7 +143,7 @@ def _load(weights: Weights) -> tuple[Any, int]:
     if isinstance(weights, RandomWeights):
         build = lambda: ultralytics_tasks().DetectionModel("yolov8n.yaml", verbose=False)  # noqa: E731
         return load_network(build, weights, lambda state_dict, _: state_dict), 0
-    network: Any = _unpickle(weights).float().fuse(verbose=False).eval().requires_grad_(False)
+    network: Any = with_onednn(_unpickle(weights).float().fuse(verbose=False).eval().requires_grad_(False))
     people = [number for number, name in network.names.items() if name == "person"]
     if not people:
         raise WeightsError(f"{weights.path}: checkpoint {weights.name} knows no class 'person'; give another detector")

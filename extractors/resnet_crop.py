@@ -12,6 +12,7 @@ from torch import Tensor
 from ..manifests.streams import Geometry, Normalisation, Precision, Record, Size
 from .checkpoints import Weights
 from .geometry import apply_geometry, normalise
+from .onednn_layers import to_device
 from .person import Box, PersonDetector
 from .precision import inference
 from .protocol import FrameNeed, SegmentInput
@@ -53,7 +54,7 @@ class ResNetCrop:
         self.frames = FrameNeed(Geometry(steps=()))
         self.audio = None
         self.batch_size = 8 if device.type == "cpu" else 32
-        self._network = load_resnet50(weights["network"], fc_bias_seed).to(device)
+        self._network = to_device(load_resnet50(weights["network"], fc_bias_seed), device)
         self._detector = PersonDetector(weights["detector"], device, person_threshold)
         self._device = device
         self._precision: Precision = precision

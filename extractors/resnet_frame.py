@@ -11,6 +11,7 @@ from torch import Tensor
 from ..manifests.streams import CenterCrop, Geometry, Normalisation, Precision, Record, ShortSide
 from .checkpoints import Weights
 from .geometry import normalise
+from .onednn_layers import to_device
 from .precision import inference
 from .protocol import FrameNeed, SegmentInput
 from .resnet import DIM, IMAGENET, FcBias, load_resnet50
@@ -42,7 +43,7 @@ class ResNetFrame:
         self.frames = FrameNeed(geometry)
         self.audio = None
         self.batch_size = 8 if device.type == "cpu" else 64
-        self._network = load_resnet50(weights["network"], fc_bias_seed).to(device)
+        self._network = to_device(load_resnet50(weights["network"], fc_bias_seed), device)
         self._device = device
         self._precision: Precision = precision
         self._normalisation = normalisation

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..extractors.onednn_linear import linear
+from ..extractors.onednn_layers import linear
 
 
 class ConvOverTime(nn.Conv1d):

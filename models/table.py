@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ..extractors.onednn_linear import with_onednn
+from ..extractors.onednn_layers import with_onednn
 from ..manifests.errors import ManifestError
 from .dropout import with_quick_dropout
 

@@ -1,16 +1,17 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from arabesque.extractors import onednn_linear
-from arabesque.extractors.onednn_linear import OneDnnLinear, linear, onednn_pays, with_onednn
+from arabesque.extractors import onednn_layers
+from arabesque.extractors.onednn_layers import OneDnnConv3d, OneDnnLinear, linear, onednn_pays, to_device, with_onednn
 
 
 @pytest.fixture(autouse=True)
 def on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn_linear, "onednn_pays", lambda: True)
+    monkeypatch.setattr(onednn_layers, "onednn_pays", lambda: True)
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -33,6 +34,36 @@ def test_product_and_gradients_are_those_of_the_linear_layer(shape: tuple[int, .
         assert mine.grad is not None
         assert other.grad is not None
         torch.testing.assert_close(mine.grad, other.grad.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(1, 1, 0), (3, 2, 1), ((1, 5, 5), 1, (0, 2, 2))])
+@pytest.mark.parametrize("last", [True, False], ids=["channels-last", "channels-first"])
+def test_convolution_is_pytorchs(groups: int, kernel: Any, stride: int, padding: Any, last: bool) -> None:
+    theirs = nn.Conv3d(8, 12, kernel, stride, padding, groups=groups)
+    values = drawn(2, 8, 4, 9, 9)
+    exact = nn.functional.conv3d(
+        values.double(),
+        theirs.weight.double(),
+        theirs.bias.double(),
+        stride,
+        padding,
+        1,
+        groups,  # pyright: ignore
+    )
+    ours = with_onednn(theirs)
+    found = (to_device(ours, torch.device("cpu")) if last else ours)(values)
+    assert type(ours) is OneDnnConv3d
+    assert ours.weight.is_contiguous(memory_format=torch.channels_last_3d) or not last
+    torch.testing.assert_close(found, exact.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}], ids=str)
+def test_paddings_that_onednn_does_not_know_are_pytorchs(settings: dict[str, Any]) -> None:
+    layer = nn.Conv2d(3, 4, 3, **settings)
+    image = drawn(1, 3, 8, 8)
+    expected = layer(image)
+    assert torch.equal(with_onednn(layer)(image), expected)
 
 
 def test_strided_values_of_a_transposed_sequence_are_read_in_place() -> None:
