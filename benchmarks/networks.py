@@ -1,0 +1,150 @@
+"""How fast the networks run, beside the same networks in PyTorch's own layers, and what lower precision does to rows.
+
+python benchmarks/networks.py [--device cuda] [--only video_swin_b resnet50] [--out results.json]
+
+Architectures as published, weights seeded, inputs noise; one thread on a CPU. Per network: seconds of the processor (on
+CUDA: of the clock) an item takes in PyTorch's layers in float32, the plain way, and in ours in each precision; how far
+rows are from the plain float32 ones, as a share of the largest number of a row, and their cosine.
+Networks whose package is not installed are left out, by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
+
+from arabesque.extractors.audio_spectrogram_network import load_spectrogram_transformer
+from arabesque.extractors.checkpoints import RandomWeights, load_network
+from arabesque.extractors.i3d import load_i3d
+from arabesque.extractors.onednn_layers import TURNED, to_device
+from arabesque.extractors.precision import inference
+from arabesque.extractors.pytorchvideo_hub import load_hub_network
+from arabesque.extractors.resnet import load_resnet50
+from arabesque.extractors.video_swin import headless_swin3d_b
+from arabesque.extractors.window_attention import WindowAttention
+from arabesque.manifests.streams import Precision
+
+WEIGHTS = RandomWeights(0)
+
+
+@dataclass(frozen=True)
+class Case:
+    load: Callable[[], nn.Module]
+    item: tuple[int, ...]
+    """What one item of a batch looks like"""
+    batch: tuple[int, int]
+    """Items at once on a CPU and on a GPU"""
+    float32_only: bool = False
+
+
+def yolo() -> nn.Module:
+    from arabesque.extractors.person import ultralytics_tasks
+
+    return load_network(
+        lambda: ultralytics_tasks().DetectionModel("yolov8n.yaml", verbose=False), WEIGHTS, lambda state, _: state
+    )
+
+
+CASES = {
+    "video_swin_b": Case(lambda: load_network(headless_swin3d_b, WEIGHTS, lambda s, _: s), (3, 32, 224, 224), (1, 8)),
+    "i3d": Case(lambda: load_i3d(WEIGHTS, in_channels=3, batch_norm_eps=1e-3), (3, 32, 224, 224), (1, 16)),
+    "resnet50": Case(lambda: load_resnet50(WEIGHTS), (3, 224, 224), (8, 64)),
+    "x3d_m": Case(lambda: load_hub_network("x3d_m", WEIGHTS)[0], (3, 16, 224, 224), (1, 16)),
+    "ast": Case(lambda: load_spectrogram_transformer(WEIGHTS, 1e-6), (1024, 128), (1, 32)),
+    "yolov8n": Case(yolo, (3, 384, 640), (4, 32), float32_only=True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
+    parser.add_argument("--precisions", nargs="*", default=None, help="float32, bfloat16, float16")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    on_cpu = arguments.device.type == "cpu"
+    precisions = arguments.precisions or ["float32", "bfloat16", *([] if on_cpu else ["float16"])]
+    print(f"{'network':14}{'layers':11}{'precision':10}{'s an item':>11}{'ratio':>7}{'off by':>10}{'1 - cosine':>12}")
+    results = [row for name in arguments.only for row in measure(name, arguments.device, precisions, arguments.repeats)]
+    if arguments.out is not None:
+        machine = platform.processor() or platform.machine() if on_cpu else torch.cuda.get_device_name(arguments.device)
+        arguments.out.write_text(
+            json.dumps({"machine": machine, "torch": torch.__version__, "results": results}, indent=1) + "\n"
+        )
+
+
+def measure(name: str, device: torch.device, precisions: Sequence[Precision], repeats: int) -> list[dict[str, Any]]:
+    """One row for PyTorch's layers in float32, and one of ours for each precision."""
+    case = CASES[name]
+    try:
+        network = case.load()
+    except ImportError as error:
+        print(f"{name:14}not measured: {error}")
+        return []
+    batch = case.batch[0] if device.type == "cpu" else case.batch[1]
+    items = torch.randn(batch, *case.item, generator=torch.Generator().manual_seed(0)).to(device)
+    plain = in_pytorchs_layers(copy.deepcopy(network)).to(device)
+    ours = to_device(network, device)
+    expected, whole_s = timed(plain, items, "float32", repeats)
+    rows = [report(name, "PyTorch's", "float32", whole_s / batch, whole_s / batch, expected, expected)]
+    for precision in ["float32"] if case.float32_only else precisions:
+        found, seconds = timed(ours, items, precision, repeats)
+        rows.append(report(name, "ours", precision, seconds / batch, whole_s / batch, found, expected))
+    return rows
+
+
+def report(
+    name: str, layers: str, precision: str, item_s: float, plain_s: float, found: Tensor, expected: Tensor
+) -> dict[str, Any]:
+    off = float(((found - expected).abs().amax(1) / expected.abs().amax(1)).max())
+    apart = float(1 - nn.functional.cosine_similarity(found.double(), expected.double()).min())
+    print(
+        f"{name:14}{layers:11}{precision:10}{item_s:11.4f}{plain_s / item_s:7.2f}{off:10.1e}{apart:12.1e}", flush=True
+    )
+    kind = {"network": name, "layers": layers, "precision": precision}
+    return {**kind, "s_an_item": item_s, "ratio": plain_s / item_s, "off_by": off, "one_minus_cosine": apart}
+
+
+def timed(network: nn.Module, items: Tensor, precision: Precision, repeats: int) -> tuple[Tensor, float]:
+    """Rows in float32, and the shortest time of all but the first call."""
+    clock = time.process_time if items.device.type == "cpu" else time.perf_counter
+    times: list[float] = []
+    for _ in range(repeats):
+        start = clock()
+        with inference(items.device, precision):
+            rows = rows_of(network(items))
+        if items.device.type == "cuda":
+            torch.cuda.synchronize(items.device)
+        times.append(clock() - start)
+    return rows.float(), min(times[1:] or times)
+
+
+def rows_of(output: Any) -> Tensor:
+    """``[n, numbers]`` of whatever a network returns."""
+    output = getattr(output, "pooler_output", output)
+    return (output[0] if isinstance(output, tuple) else output).flatten(1)
+
+
+def in_pytorchs_layers(network: nn.Module) -> nn.Module:
+    """The network as its library builds it."""
+    plain = {ours: theirs for theirs, ours in TURNED.items()} | {WindowAttention: ShiftedWindowAttention3d}
+    for module in network.modules():
+        module.__class__ = plain.get(type(module), type(module))
+    return network
+
+
+if __name__ == "__main__":
+    main()
