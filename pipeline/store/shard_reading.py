@@ -36,6 +36,11 @@ def read_table(folder: Folder, shard: str, columns: Sequence[str] | None = None)
         return file.read(columns=columns, use_threads=False)
 
 
+def read_tables(folder: Folder, shards: Iterable[str]) -> pa.Table:
+    """All rows of several shards of one kind."""
+    return pa.concat_tables([read_table(folder, shard) for shard in shards])
+
+
 def read_keys(folder: Folder, shard: str) -> pa.Table:
     """`ROW_KEYS` of a shard's rows, in order."""
     with _opened(folder, shard, ()) as file:

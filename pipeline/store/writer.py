@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import PurePosixPath
 from types import TracebackType
@@ -22,7 +23,7 @@ from .manifest import read_manifest, stream_entries
 from .neighbours import neighbours
 from .progress_journal import is_lasting
 from .row_admission import admitted
-from .shard_reading import stored_number
+from .shard_reading import read_tables, stored_number
 from .shard_writing import journal_table, outcomes_table, rows_table, shard_bytes
 from .shards import OUTCOMES, PROGRESS, JournalEntry, StoredOutcome, StoredRow, shard_name, shards_in, stream_folder
 
@@ -32,7 +33,8 @@ class StoreWriter:
 
     A stream's shard closes at ``max_shard_bytes`` (of features in memory), and everything by the time that the oldest
     part of it is ``max_age_s`` old, even when nothing more arrives: that much is lost when the process is killed.
-    Rows are on disk before the outcomes that speak of them.
+    Rows are on disk before the outcomes that speak of them. ``max_small_shards`` of less than half that size become
+    one.
 
     The store's manifest comes first (`write_manifest`); rows of other settings than it names are refused. What cannot
     be written is kept, tried again, and raised as StoreError by the next call.
@@ -46,12 +48,15 @@ class StoreWriter:
         float16: bool = False,
         max_shard_bytes: int = 64 << 20,
         max_age_s: float = 30.0,
+        max_small_shards: int = 64,
     ) -> None:
         self._folder = open_folder(root)
         self._streams = stream_entries(read_manifest(root))
         self._float16 = float16
         self._max_shard_bytes = max_shard_bytes
         self._max_age_s = max_age_s
+        self._max_small_shards = max_small_shards
+        self._small: dict[str, dict[str, int]] = {}  # folder → our shards that another may join, and their bytes
         for stream in self._streams:
             _refuse_other_numbers(self._folder, stream, "float16" if float16 else "float32")
         self._presence = neighbours(self._folder).enter(writer_id)
@@ -140,6 +145,7 @@ class StoreWriter:
                 left = any(self._rows.values()) or self._outcomes or self._journal or self._when_written
                 self._oldest_s = began_s if left else None
                 self._error = None
+            self._merge_small()
 
     def close(self) -> None:
         """Write what is left and end. A second call does nothing."""
@@ -200,8 +206,22 @@ class StoreWriter:
     def _put(self, folder: str, table: Any) -> str:
         name = shard_name(folder, self.writer_id, self._sequence)
         self._sequence += 1
-        self._folder.put(name, shard_bytes(table), self.writer_id, new=True)
+        data = shard_bytes(table)
+        self._folder.put(name, data, self.writer_id, new=True)
+        if folder != PROGRESS and len(data) < self._max_shard_bytes / 2:
+            self._small.setdefault(folder, {})[name] = len(data)
         return name
+
+    def _merge_small(self) -> None:
+        """So that a run of a week that is killed leaves tens of shards behind, not tens of thousands."""
+        for folder, sizes in self._small.items():
+            if len(sizes) < self._max_small_shards and sum(sizes.values()) < self._max_shard_bytes:
+                continue
+            self._small[folder] = {}
+            with suppress(FileNotFoundError):  # another run has put the store in order
+                self._put(folder, read_tables(self._folder, sizes))
+                for shard in sizes:
+                    self._folder.remove(shard)
 
     def _flush_by_age(self) -> None:
         while self._wait_until_due():

@@ -19,9 +19,11 @@ from arabesque.manifests.errors import StoreError
 from arabesque.pipeline.records import FeatureRow
 from arabesque.pipeline.store import atomic_files
 from arabesque.pipeline.store.atomic_files import LocalFolder
+from arabesque.pipeline.store.compaction import compact
 from arabesque.pipeline.store.progress_journal import read_progress
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.shard_writing import is_intact
+from arabesque.pipeline.store.verifying import check_store
 from arabesque.pipeline.store.writer import StoreWriter
 
 
@@ -57,6 +59,52 @@ def test_the_row_is_taken_as_it_was_when_added(tmp_path):
         writer.add(made)
         made.features[:] = 0
     assert np.array_equal(FeatureStore(tmp_path)["Ball_001"]["vst"], before)
+
+
+def written_in_turns(root: Path, count: int, **options: Any) -> list[str]:
+    """Each video in shards of its own; returns their ids."""
+    names = [f"Ball_{number:03d}" for number in range(count)]
+    with StoreWriter(new_store(root), **options) as writer:
+        for name in names:
+            writer.add(row(name))
+            writer.add_outcome(outcome_of(row(name)))
+            writer.flush()
+    return names
+
+
+def test_a_run_that_goes_on_and_on_leaves_few_shards(tmp_path):
+    names = written_in_turns(tmp_path, 21, max_small_shards=4)
+    assert len(shards(tmp_path)) <= 4
+    assert len(shards(tmp_path, "outcomes")) <= 4
+    store = FeatureStore(tmp_path)
+    assert all(np.array_equal(store[name]["vst"], row(name).features) for name in names)
+    assert store.outcomes() == [outcome_of(row(name)) for name in names]
+    assert check_store(tmp_path).findings == []
+
+
+@pytest.mark.parametrize("merged", [["put"], ["put", "remove"]], ids=["whole", "half removed"])
+def test_a_merge_of_small_shards_that_is_cut_off_leaves_every_row_once(tmp_path, monkeypatch, merged):
+    """The disk refuses in the midst of it: what is there reads as if it had never begun."""
+    removed: list[str] = []
+    remove = LocalFolder.remove
+
+    def refuse(folder: LocalFolder, name: str) -> None:
+        if len(removed) == len(merged) - 1:
+            raise StoreError("the plug is out")
+        removed.append(name)
+        remove(folder, name)
+
+    monkeypatch.setattr(LocalFolder, "remove", refuse)
+    with pytest.raises(StoreError, match="the plug is out"):
+        written_in_turns(tmp_path, 4, max_small_shards=4)
+    monkeypatch.undo()
+    assert len(shards(tmp_path)) == 5 - len(removed)
+    store = FeatureStore(tmp_path)
+    assert [features.video_id for features in store.scan("vst")] == [f"Ball_{number:03d}" for number in range(4)]
+    assert len(store.outcomes()) == 4
+    compact(tmp_path)
+    assert len(shards(tmp_path)) == 1
+    assert len(FeatureStore(tmp_path)) == 4
 
 
 def test_a_shard_closes_when_it_is_full(tmp_path):
