@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import typer
 
 if TYPE_CHECKING:
     from ..pipeline.executors.dispatching import Executor
     from ..pipeline.extraction import RunOptions
 
+EXECUTOR = Annotated[Literal["local", "ray"], typer.Option(help="Who works: this machine, or a Ray cluster.")]
+WORKERS = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that work side by side. Default: one for each GPU; all that Ray has room for."),
+]
+RAY_ADDRESS = Annotated[
+    str | None, typer.Option(help="A Ray cluster. Default: RAY_ADDRESS; without one, Ray is started on this machine.")
+]
+CPUS = Annotated[float | None, typer.Option(min=0.1, help="CPUs of a Ray worker. Default: 2; with a GPU, its share.")]
+GPUS = Annotated[
+    float | None, typer.Option(min=0.0, help="GPUs of a Ray worker. Default: 1 where the cluster has any, else 0.")
+]
 
-def local_workers(
+
+class Wish(NamedTuple):
+    """What the options say of who is to work."""
+
+    executor: Literal["local", "ray"]
+    workers: int | None
+    ray_address: str | None
+    cpus_per_worker: float | None
+    gpus_per_worker: float | None
+
+
+def chosen_executor(
+    wish: Wish, options: RunOptions, device: str, decode_workers: int | None, threads: int | None
+) -> tuple[RunOptions, Executor | None]:
+    """Options for each worker, and who starts them; None where this process is all that is needed."""
+    if wish.executor == "local":
+        return _local_workers(options, device, wish.workers, decode_workers, threads)
+    from ..pipeline.executors.ray_cluster import RayWorkers
+
+    if ":" in device:
+        raise typer.BadParameter(f"{device!r}: Ray chooses among GPUs; give cuda, cpu or auto", param_hint="--device")
+    gpus = {"cpu": 0.0, "cuda": wish.gpus_per_worker or 1.0}.get(device, wish.gpus_per_worker)
+    ray = RayWorkers(wish.ray_address, wish.workers, wish.cpus_per_worker, gpus, decode_workers, threads)
+    return options, ray
+
+
+def _local_workers(
     options: RunOptions, device: str, workers: int | None, decode_workers: int | None, threads: int | None
 ) -> tuple[RunOptions, Executor | None]:
-    """Options for each worker, and who starts them; None where this process is all that is needed.
-
-    Workers share the machine's cores evenly where ``decode_workers`` and ``threads`` do not say what each may use.
-    """
+    """They share the machine's cores evenly where ``decode_workers`` and ``threads`` do not say what each may use."""
     import torch
 
     on_all = device in ("auto", "cuda") and options.device.type == "cuda"

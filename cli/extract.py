@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .executors import CPUS, EXECUTOR, GPUS, RAY_ADDRESS, WORKERS, Wish, chosen_executor
+
 if TYPE_CHECKING:
     import torch
 
@@ -42,9 +44,11 @@ def extract(
         str | None, typer.Option(help="Stop the run once more videos fail than this: 20, or 5% of those to do.")
     ] = None,
     float16: Annotated[bool, typer.Option("--float16", help="Store features as float16.")] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that work side by side. Default: one for each GPU.")
-    ] = None,
+    executor: EXECUTOR = "local",
+    workers: WORKERS = None,
+    ray_address: RAY_ADDRESS = None,
+    cpus_per_worker: CPUS = None,
+    gpus_per_worker: GPUS = None,
     shard: Annotated[
         str | None, typer.Option(help="Only the videos of one part: 3/16 is the third of sixteen.")
     ] = None,
@@ -65,15 +69,16 @@ def extract(
     from ..pipeline.extraction import Extraction
     from ..pipeline.status import read_status
     from .dry_run import show_forecast
-    from .executors import local_workers
     from .status import print_status
 
-    options = run_options(device, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
+    here = device if executor == "local" else "cpu"  # where Ray's workers compute, Ray knows
+    options = run_options(here, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
     options = replace(options, max_failures=budget, memory_bytes=memory_bytes)
-    options, executor = local_workers(options, device, workers, decode_workers, threads)
-    if dry_run and executor is not None:
+    wish = Wish(executor, workers, ray_address, cpus_per_worker, gpus_per_worker)
+    options, crew = chosen_executor(wish, options, device, decode_workers, threads)
+    if dry_run and crew is not None:
         raise typer.BadParameter("it foresees what one worker takes; add --workers 1", param_hint="--dry-run")
-    run = Extraction(videos, chosen, out, weights=weights, options=options, executor=executor, shard=part)
+    run = Extraction(videos, chosen, out, weights=weights, options=options, executor=crew, shard=part)
     _announce(run, weights)
     if dry_run:
         show_forecast(run)
@@ -188,7 +193,7 @@ def _announce(run: Extraction, weights: str | None) -> None:
     print(
         f"recipe {run.recipe.name}: {', '.join(run.recipe.streams)}\n"
         f"{len(run.inputs.videos)} videos, {settled} settled by earlier runs, {len(run.pending)} to do; "
-        f"{run.executor or f'device {run.options.device}'}, {run.options.num_decoders} decoding",
+        f"{run.executor or f'device {run.options.device}, {run.options.num_decoders} decoding'}",
         file=sys.stderr,
     )
     if run.inputs.num_other_files:

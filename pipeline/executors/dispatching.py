@@ -59,6 +59,10 @@ class Office(Protocol):
         ...
 
 
+Work = Callable[["Job", Office], None]
+"""A worker's whole life; see `working.work`."""
+
+
 class Executor(Protocol):
     """Has several workers carry out a job."""
 
@@ -87,24 +91,32 @@ class Dispatcher:
         self._files = {file.video_id: file for file in videos}
         self._queue = VideoQueue(((name, lengths.get(name, 0.0)) for name in self._files), lease_s=lease_s)
         self._clock = clock
+        self._entered: set[str] = set()
         self._deaths: Counter[str] = Counter()
         self._settled: set[str] = set()
         self._news: list[RunEvent | Failure] = []
         self.is_stopping = False
 
     @property
-    def is_over(self) -> bool:
-        return len(self._queue) == 0
+    def num_left(self) -> int:
+        """Videos that have not come to their end."""
+        return len(self._queue)
+
+    @property
+    def num_workers(self) -> int:
+        """Those that have entered and are not lost."""
+        return len(self._entered)
 
     def enter(self, worker: str) -> bool:
         """A worker begins, perhaps again. False where it has been lost too often."""
-        if self._queue.in_hand(worker):
-            self.lose(worker, "was started again")
+        if worker in self._entered:
+            self.lose(worker, "was lost and started again")
+        self._entered.add(worker)
         self._queue.extend(worker, self._clock())
         return self._deaths[worker] < DEATHS_ALLOWED
 
     def pull(self, worker: str) -> Pulled:
-        if self.is_over or self.is_stopping:
+        if not self.num_left or self.is_stopping:
             return "over"
         name = self._queue.pull(worker, self._clock())
         return "later" if name is None else self._files[name]
@@ -126,6 +138,7 @@ class Dispatcher:
     def lose(self, worker: str, how: str) -> bool:
         """A worker is gone: ``how`` continues “worker 2 …”. False where it is not to be started again."""
         self._deaths[worker] += 1
+        self._entered.discard(worker)
         in_hand = self._queue.in_hand(worker)
         given_up = self._queue.lose(worker)
         self._news.append(Notice(f"{worker} {how}; {len(in_hand) - len(given_up)} videos that it had in hand go back"))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
@@ -22,7 +22,7 @@ import torch
 from ...manifests.errors import ArabesqueError
 from ..records import VideoFile
 from ..worker import Job
-from .dispatching import Dispatcher, Office, Pulled, Report, RunEvent, unless_failed
+from .dispatching import Dispatcher, Pulled, Report, RunEvent, Work, unless_failed
 from .working import Stopped, work
 
 STOP_TIMEOUT_S = 10.0
@@ -32,8 +32,6 @@ _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from arabesque.pipeline.executors.local import main; main(int(sys.argv[2]))"
 )
-
-Work = Callable[[Job, Office], None]
 
 
 class LocalWorkers:
@@ -45,7 +43,7 @@ class LocalWorkers:
         self._work = work
 
     def __str__(self) -> str:
-        return f"{len(self._devices)} workers on {', '.join(dict.fromkeys(map(str, self._devices)))}, each"
+        return f"{len(self._devices)} workers on {', '.join(dict.fromkeys(map(str, self._devices)))}"
 
     def run(
         self, job: Job, videos: Sequence[VideoFile], lengths: Mapping[str, float]

@@ -71,7 +71,7 @@ def test_two_workers_end_with_their_run(tmp_path, number, status):
         said = "" if number == signal.SIGKILL else process.stderr.read()
     assert process.returncode == status, said
     assert "Traceback" not in said
-    assert number == signal.SIGKILL or "2 workers on cpu, each, 1 decoding" in said
+    assert number == signal.SIGKILL or "to do; 2 workers on cpu\n" in said
     assert len(pids) == 3
     until(lambda: all(map(is_gone, pids)))
     assert check_store(tmp_path / "out").findings == []

@@ -29,7 +29,7 @@ def test_the_run_is_over_when_everything_is_on_disk_and_not_before():
     assert pulled(dispatcher, "2") == "later", "its worker may still be lost before it has written it"
     dispatcher.report("1", Report(on_disk=("a",)))
     assert [pulled(dispatcher, "1"), pulled(dispatcher, "2")] == ["over", "over"]
-    assert dispatcher.is_over
+    assert dispatcher.num_left == 0
 
 
 def test_a_video_that_is_done_twice_is_told_of_once():
@@ -53,7 +53,7 @@ def test_a_video_that_workers_die_of_is_given_up_with_the_reason():
     (end,) = [event for event in dispatcher.news() if isinstance(event, GivenUp)]
     assert end.video_id == "a"
     assert "a.mp4: was in hand each of the 3 times" in end.reason
-    assert dispatcher.is_over
+    assert dispatcher.num_left == 0
 
 
 def test_a_worker_that_dies_again_and_again_is_not_started_any_more_unless_it_finishes_something():
@@ -71,6 +71,7 @@ def test_a_worker_that_dies_again_and_again_is_not_started_any_more_unless_it_fi
 
 def test_a_worker_that_begins_again_has_lost_what_it_had_in_hand():
     dispatcher = office("ab")
+    dispatcher.enter("1")
     assert [pulled(dispatcher, "1"), pulled(dispatcher, "1")] == ["a", "b"]
     dispatcher.enter("1")
     assert pulled(dispatcher, "2") == "a"
