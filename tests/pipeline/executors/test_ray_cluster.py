@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import closing
 
 import known_work
 import pytest
+from clips import Clip, write_clip
 from known_extractors import RECIPE, known_extractors
 from store_contents import stored_rows
 
