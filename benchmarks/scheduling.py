@@ -2,9 +2,9 @@
 
     python benchmarks/scheduling.py --chart benchmarks/scheduling.png
 
-The queue is the real one (`pipeline/executors/video_queue.py`); videos of drawn costs take simulated seconds. As in a run,
-a worker pulls its next video when it begins one, and a worker that is lost is back a minute later and loses what it had
-in hand. Efficiency: the seconds that all videos take, over those of all workers until the last one has finished.
+The queue is the real one (`pipeline/executors/video_queue.py`); videos of drawn costs take simulated seconds. A worker
+that is lost is back a minute later and its video is done again from the beginning. Efficiency: the seconds that all
+videos take, over those of all workers until the last one has finished.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ class Crew:
         self._events: list[tuple[float, int, str, str, int]] = []
         self._lives = {f"worker {number}": 0 for number in range(workers)}
         self._now: dict[str, str | None] = dict.fromkeys(self._lives)
-        self._next: dict[str, str | None] = dict.fromkeys(self._lives)
         self._idle: set[str] = set()
         self.losses = self.redone = 0
 
@@ -90,19 +89,16 @@ class Crew:
         return now_s
 
     def _enter(self, worker: str, now_s: float) -> None:
-        self._next[worker] = None
         self._at(now_s + self._lose_after_s(), "lost", worker)
         self._begin(worker, now_s)
 
     def _begin(self, worker: str, now_s: float) -> None:
-        """The video that was pulled ahead, and one more ahead of that."""
-        name = self._now[worker] = self._next[worker] or self._queue.pull(worker, now_s)
+        name = self._now[worker] = self._queue.pull(worker, now_s)
         if name is None:
             self._idle.add(worker)
             return
         self._idle.discard(worker)
         self._at(now_s + self._costs[int(name)], "done", worker)
-        self._next[worker] = self._queue.pull(worker, now_s)
 
     def _at(self, when_s: float, what: str, worker: str) -> None:
         heapq.heappush(self._events, (when_s, next(self._numbers), what, worker, self._lives[worker]))

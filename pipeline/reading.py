@@ -59,18 +59,18 @@ class VideoReader:
 
         Nothing of a video that another run has in hand, and the end alone of one that another run has ended.
         """
-        taken = self._shared.take(file)
-        if taken is False:
-            return
-        if taken is None:
-            yield VideoSettled(file.video_id)
-            return
-        has_end = False
-        for item in self._read(file):
-            has_end = has_end or (isinstance(item, VideoEnd) and not item.abandoned)
-            yield item
-        if not has_end:
-            yield VideoSettled(file.video_id)
+        try:
+            taken = self._shared.take(file)
+            if taken is False:
+                return
+            has_end = False
+            for item in self._read(file) if taken else ():
+                has_end = has_end or (isinstance(item, VideoEnd) and not item.abandoned)
+                yield item
+            if not has_end:
+                yield VideoSettled(file.video_id)
+        finally:
+            self._shared.has_read(file)
 
     def _read(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
         try:

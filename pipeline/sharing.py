@@ -47,6 +47,9 @@ class SharedWork:
         self._claims.give_back([file.video_id])
         return None
 
+    def has_read(self, file: VideoFile) -> None:
+        """The stage that reads videos is free for the next one."""
+
     def settle(self, video_id: str) -> None:
         """Lets go of a video as soon as its outcomes, which the writer has, are on disk."""
         self._writer.when_written(lambda: self._claims.give_back([video_id]))

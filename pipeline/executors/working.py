@@ -67,7 +67,7 @@ def _work(job: Job, streams: list[Stream], office: Office, reporter: Reporter) -
         StoreWriter(job.out, float16=options.float16) as writer,
         open_probe_cache(options.decoder) as probes,
         SlotPool(options.num_decoders, options.decoder, options.slot_settings, probes) as slots,
-        closing(PulledVideos(office)) as pulled,
+        closing(PulledVideos(office, options.num_decoders)) as pulled,
     ):
         shared = PulledWork(pulled, job, writer, ledger, news)
         worker = Worker(job, streams, slots=slots, writer=writer, ledger=ledger, shared=shared, clock=reporter.clock)
@@ -81,16 +81,18 @@ def _work(job: Job, streams: list[Stream], office: Office, reporter: Reporter) -
 
 
 class PulledVideos:
-    """Videos from the office, the next one as soon as the last one is begun; iterate again after each `wait`.
+    """Videos from the office, each asked for when a decoder is free for it; iterate again after each `wait`.
 
     An iteration ends when the office has nothing for the moment: batches that wait for more must then go on unfilled.
     """
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, office: Office, num_decoders: int) -> None:
         self._office = office
+        self._num_decoders = num_decoders
         self._next: VideoFile | None = None
-        self._is_begun = threading.Event()
+        self._reading: set[str] = set()
         self._is_closed = False
+        self._changed = threading.Condition()
 
     def wait(self) -> bool:
         """Until there is a video to begin with; False once the run is over."""
@@ -103,20 +105,26 @@ class PulledVideos:
 
     def __iter__(self) -> Iterator[VideoFile]:
         while self._next is not None:
-            self._is_begun.clear()
+            with self._changed:
+                self._reading.add(self._next.video_id)
             yield self._next
-            while not self._is_begun.wait(POLL_S):
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closed or len(self._reading) < self._num_decoders)
                 if self._is_closed:
                     return
             pulled = self._office.pull()
             self._next = pulled if isinstance(pulled, VideoFile) else None
 
-    def begin(self) -> None:
-        self._is_begun.set()
+    def has_read(self, video_id: str) -> None:
+        with self._changed:
+            self._reading.discard(video_id)
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Ends an iteration that waits, in whatever thread."""
-        self._is_closed = True
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
 
 class PulledWork(SharedWork):
@@ -126,9 +134,8 @@ class PulledWork(SharedWork):
         super().__init__(job.out, writer, ledger, news, job.settings_digests)
         self._pulled = pulled
 
-    def take(self, file: VideoFile) -> bool | None:
-        self._pulled.begin()
-        return super().take(file)
+    def has_read(self, file: VideoFile) -> None:
+        self._pulled.has_read(file.video_id)
 
 
 class Reporter:

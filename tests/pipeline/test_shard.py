@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,9 @@ from arabesque.pipeline.inputs import Inputs
 from arabesque.pipeline.records import VideoFile
 from arabesque.pipeline.shard import Shard, parse_shard
 from arabesque.pipeline.status import read_status
+from arabesque.pipeline.store.verifying import check_store
+
+SCRIPT = Path(__file__).resolve().parents[2] / "docker" / "slurm_array.sh"
 
 
 def inputs(*names: str) -> Inputs:
@@ -79,3 +84,44 @@ def test_runs_of_all_parts_leave_what_one_run_leaves_and_each_speaks_of_its_own(
     assert spoken_of == 7
     assert stored_rows(tmp_path / "out") == stored_rows(tmp_path / "whole")
     assert read_status(tmp_path / "out").streams["numbers"].left == 0
+
+
+def test_stores_of_parts_put_together_are_the_store_of_the_whole(tmp_path):
+    """As the README tells to: plain copying, since no two files of stores have the same name."""
+    (tmp_path / "videos").mkdir()
+    for name in "abcdef":
+        write_clip(tmp_path / "videos" / f"{name}.mp4", Clip(num_frames=16))
+    recipe = parse_recipe(RECIPE, "known.toml")
+    with known_extractors():
+        list(Extraction(tmp_path / "videos", recipe, tmp_path / "whole"))
+        for number in (1, 2):
+            list(Extraction(tmp_path / "videos", recipe, tmp_path / f"part-{number}", shard=Shard(number, 2)))
+    for number in (2, 1):
+        subprocess.run(["cp", "-r", f"{tmp_path}/part-{number}/.", tmp_path / "out"], check=True)
+    assert stored_rows(tmp_path / "out") == stored_rows(tmp_path / "whole")
+    assert check_store(tmp_path / "out").findings == []
+
+
+SRUN = """#!/bin/sh
+echo "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("array", "parts", "status", "expected"),
+    [
+        ({"ID": 3, "MIN": 1, "MAX": 16, "COUNT": 16}, None, 0, "extract v --out f --shard 3/16 --recipe pamfn"),
+        ({"ID": 7, "MIN": 3, "MAX": 7, "COUNT": 2}, "16", 0, "extract v --out f --shard 7/16 --recipe pamfn"),
+        ({"ID": 7, "MIN": 3, "MAX": 7, "COUNT": 2}, None, 1, "set PARTS to how many parts there are in all"),
+        ({}, None, 2, "usage: sbatch --array=1-N"),
+    ],
+)
+def test_the_array_script_gives_each_task_its_part(tmp_path, array, parts, status, expected):
+    (tmp_path / "srun").write_text(SRUN)
+    (tmp_path / "srun").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"} | ({"PARTS": parts} if parts else {})
+    environment |= {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}
+    command = [SCRIPT, "v", "f", "--recipe", "pamfn"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == status, ran.stderr
+    assert expected in ran.stdout + ran.stderr

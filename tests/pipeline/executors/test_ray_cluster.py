@@ -34,11 +34,17 @@ def check_equal(out, whole):
     assert check_store(out).findings == []
 
 
-def test_two_actors_leave_what_one_process_leaves_and_tell_what_it_tells(cluster, run, videos, whole, tmp_path):
-    events = run(videos, tmp_path / "out", workers())
+def test_actors_leave_what_one_process_leaves_and_tell_what_it_tells_and_who_finds_no_room(
+    cluster, run, videos, whole, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ray_cluster, "NOTICE_EVERY_S", 1.0)
+    three = RayWorkers(workers=3, cpus_per_worker=1, work=known_work.known_work)
+    events = run(videos, tmp_path / "out", three)
     check_equal(tmp_path / "out", whole)
     settled = Counter(event.video_id for event in events if isinstance(event, VideoSettled))
     assert settled == dict.fromkeys([path.stem for path in videos.iterdir()], 1)
+    said = [event.text for event in events if isinstance(event, Notice)]
+    assert any("of 3 workers run; each asks for 1 CPUs" in text for text in said), said
 
 
 def test_an_actor_that_is_killed_in_the_middle_of_a_video_loses_nothing(cluster, run, videos, whole, tmp_path):
@@ -51,14 +57,6 @@ def test_an_actor_that_is_killed_in_the_middle_of_a_video_loses_nothing(cluster,
 def test_what_makes_the_run_fail_in_an_actor_makes_the_run_fail(cluster, run, videos, tmp_path):
     with pytest.raises(StoreError, match="the disk is full"):
         run(videos, tmp_path / "out", workers(known_work.finds_the_disk_full))
-
-
-def test_workers_that_find_no_room_are_told_of(cluster, run, videos, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_cluster, "NOTICE_EVERY_S", 1.0)
-    events = run(videos, tmp_path / "out", RayWorkers(workers=3, cpus_per_worker=1, work=known_work.known_work))
-    said = [event.text for event in events if isinstance(event, Notice)]
-    assert any("of 3 workers run; each asks for 1 CPUs" in text for text in said), said
-    check_equal(tmp_path / "out", whole)
 
 
 def test_a_run_that_is_left_ends_its_actors_with_all_that_is_finished_on_disk(cluster, videos, tmp_path):
