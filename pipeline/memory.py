@@ -14,6 +14,7 @@ Not bounded: streams that need the whole track (`AudioNeed.needs_whole_track`) k
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -258,4 +259,5 @@ def parse_bytes(text: str) -> int:
 
 
 def in_gib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB"
+    """Rounded up: what is said to be enough must be."""
+    return f"{math.ceil(num_bytes / 2**30 * 100) / 100:.2f} GiB"

@@ -64,9 +64,9 @@ class CudaCopy:
         self._locked = PageLocked(torch.cuda.cudart())
 
     def __call__(self, frames: NDArray[np.uint8]) -> torch.Tensor:
-        if frames.size:
-            self._locked.cover(frames)
         with torch.cuda.stream(self._stream):
+            if frames.size:
+                self._locked.cover(frames)
             copied = torch.from_numpy(frames).to(self._device, non_blocking=True)
             done = self._stream.record_event()
         # the allocator must not hand its memory to the next copy while kernels of the other stream still read it

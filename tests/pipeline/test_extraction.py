@@ -13,9 +13,10 @@ from known_extractors import RECIPE, SEGMENT, known_extractors
 
 from arabesque.manifests.errors import ManifestError, StoreError, WeightsError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline import worker
+from arabesque.pipeline import extraction, worker
 from arabesque.pipeline.decoding.slots import SlotSettings
 from arabesque.pipeline.extraction import Extraction, RunOptions
+from arabesque.pipeline.memory import resident_bytes
 from arabesque.pipeline.records import Outcome
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.writer import StoreWriter
@@ -252,6 +253,30 @@ def test_an_interruption_keeps_what_was_told_and_the_next_run_goes_on(videos, tm
     store = FeatureStore(tmp_path / "out")
     assert sorted(store) == ["0", "1", "2", "3"]
     assert all(store[name]["numbers"].values.ravel().tolist() == list(range(80)) for name in store)
+
+
+def test_frames_that_travel_as_planes_give_the_same_rows(videos, tmp_path):
+    write_clip(videos / "a.mp4", Clip(num_frames=24))
+    write_clip(videos / "b.mp4", Clip(num_frames=24, pix_fmt="yuv444p"))
+    run(videos, tmp_path / "rgb")
+    run(videos, tmp_path / "planes", options=RunOptions(decoding=SlotSettings(planar=True)))
+    rgb, planes = FeatureStore(tmp_path / "rgb"), FeatureStore(tmp_path / "planes")
+    for name in ("a", "b"):
+        assert planes[name]["numbers"].values.tolist() == rgb[name]["numbers"].values.tolist()
+        assert planes[name]["numbers"].key == rgb[name]["numbers"].key
+
+
+def test_a_run_keeps_to_its_memory_or_is_refused(videos, tmp_path, monkeypatch):
+    write_clip(videos / "a.mp4", Clip(num_frames=24))
+    with pytest.raises(ManifestError, match=r"--memory 0.01 GiB is too little for this recipe: it takes \d"):
+        run(videos, tmp_path / "out", options=RunOptions(memory_bytes=1 << 20))
+    opened: list[int] = []
+    pool = extraction.SlotPool
+    monkeypatch.setattr(extraction, "SlotPool", lambda count, *rest: opened.append(count) or pool(count, *rest))
+    allowed = resident_bytes() + (2 << 30)
+    _, outcomes = run(videos, tmp_path / "out", options=RunOptions(memory_bytes=allowed, num_decoders=9))
+    assert kinds(outcomes)["a", "numbers"] == "done"
+    assert 1 <= opened[0] < 9
 
 
 def test_a_run_that_fails_says_why_and_does_not_hang(videos, tmp_path, monkeypatch):
