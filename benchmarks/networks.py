@@ -100,7 +100,8 @@ def measure(name: str, device: torch.device, precisions: Sequence[Precision], re
     ours = to_device(network, device)
     expected, whole_s = timed(plain, items, "float32", repeats)
     rows = [report(name, "PyTorch's", "float32", whole_s / batch, whole_s / batch, expected, expected)]
-    for precision in ["float32"] if case.float32_only else precisions:
+    chosen: Sequence[Precision] = ("float32",) if case.float32_only else precisions
+    for precision in chosen:
         found, seconds = timed(ours, items, precision, repeats)
         rows.append(report(name, "ours", precision, seconds / batch, whole_s / batch, found, expected))
     return rows
@@ -122,6 +123,7 @@ def timed(network: nn.Module, items: Tensor, precision: Precision, repeats: int)
     """Rows in float32, and the shortest time of all but the first call."""
     clock = time.process_time if items.device.type == "cpu" else time.perf_counter
     times: list[float] = []
+    rows = items
     for _ in range(repeats):
         start = clock()
         with inference(items.device, precision):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .camera_motion import apply_similarity, fit_similarity, to_matrix
 from .moving_region import moving_boxes
+from .protocol import SegmentInput
 
 Array = NDArray[np.floating]
 
@@ -66,6 +67,13 @@ class AthleteMotion:
         """``[pairs]``: as `energy`, but against the body itself: swinging limbs count, a gliding body does not."""
         inner = self.own - self.body_velocity[:, None, None]
         return (np.hypot(inner[..., 0], inner[..., 1]) * self.evidence).mean(axis=(1, 2), dtype=np.float64)
+
+
+def athlete_in(segment: SegmentInput) -> AthleteMotion:
+    """Of a segment with gray frames; followed once for all streams that see them."""
+    assert segment.frames is not None
+    gray, times_s = segment.frames[:, 0], segment.frame_times_s
+    return segment.shared.once("athlete", lambda: follow_athlete(gray.cpu().numpy(), times_s))
 
 
 def follow_athlete(gray: NDArray[np.uint8], times_s: tuple[float, ...]) -> AthleteMotion:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ..manifests.streams import Geometry, Precision, Record, ShortSide
-from .athlete_motion import AthleteMotion, follow_athlete
+from .athlete_motion import AthleteMotion, athlete_in
 from .camera_motion import apply_similarity
 from .checkpoints import Weights
 from .curve_statistics import BANDS_HZ, band_shares, jerkiness, spread
@@ -90,8 +90,7 @@ class Motion:
         """The row itself: there is nothing left for a device to do."""
         if segment.frames is None:
             raise ValueError("motion: the segment carries no frames; build it as `Motion.frames` asks")
-        gray = segment.frames[:, 0].cpu().numpy()
-        return torch.from_numpy(motion_features(follow_athlete(gray, segment.frame_times_s)))
+        return torch.from_numpy(motion_features(athlete_in(segment)))
 
     def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         return list(prepared)

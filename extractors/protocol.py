@@ -12,13 +12,16 @@ It knows tensors, not videos, files or runs. To add one: a file with a class tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 
 from ..manifests.streams import AudioWindows, Geometry, Record, Resampler
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,21 @@ class AudioNeed:
         return self.remove_mean or self.windows == "equal-split"
 
 
+class Shared:
+    """What streams that see the same frames of the same segment compute once; nobody may change what is in it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[str, Any] = {}
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """What ``make`` returns, called by the first that asks; who asks meanwhile waits."""
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = make()
+            return self._made[name]
+
+
 @dataclass(frozen=True, eq=False)
 class SegmentInput:
     """One segment of one video: what an extractor asked for, and nothing else."""
@@ -67,6 +85,8 @@ class SegmentInput:
     blank_frames: tuple[int, ...] = ()
     """Positions in ``frames``, black there, that stand for no picture and are zero after normalisation: see
     `Sampling.zero_last_frame`, which only the extractors of `table.TAKE_BLANK_FRAMES` accept."""
+    shared: Shared = field(default_factory=Shared)
+    """The same for all streams whose ``frames`` are these."""
 
 
 class Extractor(Protocol):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ..manifests.streams import Geometry, Precision, Record, ShortSide
-from .athlete_motion import follow_athlete
+from .athlete_motion import athlete_in
 from .checkpoints import Weights
 from .curve_statistics import spread
 from .music import RATE_HZ, Music, listen
@@ -67,8 +67,8 @@ class Rhythm:
         """The row itself: there is nothing left for a device to do."""
         if segment.frames is None or segment.waveform is None:
             raise ValueError("rhythm: a segment must carry frames and a waveform, as `Rhythm.frames` and `.audio` ask")
-        motion = follow_athlete(segment.frames[:, 0].cpu().numpy(), segment.frame_times_s)
-        music = listen(segment.waveform.cpu().numpy())
+        music = listen(segment.waveform.cpu().numpy())  # first: `motion` may be following the athlete just now
+        motion = athlete_in(segment)
         return torch.from_numpy(rhythm_features(music, motion.articulation, motion.times_s - segment.start_s))
 
     def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
+from weakref import WeakValueDictionary
 
 import torch
 
-from ..extractors.protocol import AudioNeed, SegmentInput
+from ..extractors.protocol import AudioNeed, SegmentInput, Shared
 from ..manifests.streams import Geometry
 from .decoding.slots import AudioChunk
 from .geometries import PreprocessedWindow, WindowFailure
@@ -48,6 +50,7 @@ class _VideoAssembly:
         self._plan = plan
         self._todo = {name: deque(stream.todo) for name, stream in plan.streams.items()}
         self._frames: dict[Geometry, dict[int, torch.Tensor]] = {geometry: {} for geometry in plan.frames_by_geometry}
+        self._shared = WeakValueDictionary[tuple[Geometry, tuple[int, ...]], Shared]()
         self._waveforms = self._open_waveforms()
         self._sent: Counter[str] = Counter()
         self.failure: WindowFailure | None = None
@@ -106,10 +109,11 @@ class _VideoAssembly:
             needed = _frames_of_segment(plan, index)
             if not all(frame in arrived for frame in needed if frame != BLANK):
                 return _NOT_YET
-            black = torch.zeros_like(arrived[needed[0]])
+            shared = self._shared.setdefault((extractor.frames.geometry, tuple(needed)), Shared())
             segment = replace(
                 segment,
-                frames=torch.stack([black if frame == BLANK else arrived[frame] for frame in needed]),
+                shared=shared,
+                frames=shared.once("frames", partial(_stacked, needed, arrived)),
                 frame_times_s=tuple(self._plan.video.probe.frame_times_s[needed].tolist()),
                 has_next_frame=len(needed) > plan.segments.frame_indices.shape[1],
                 blank_frames=tuple(place for place, frame in enumerate(needed) if frame == BLANK),
@@ -147,6 +151,11 @@ class _VideoAssembly:
 
 
 _NOT_YET = object()
+
+
+def _stacked(needed: list[int], arrived: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    black = torch.zeros_like(arrived[needed[0]])
+    return torch.stack([black if frame == BLANK else arrived[frame] for frame in needed])
 
 
 def _waveform(cursor: WaveformCursor, plan: StreamPlan, index: int) -> torch.Tensor | None:

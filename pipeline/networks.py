@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from spdl.pipeline.defs import Aggregator
 
-from ..extractors.protocol import Extractor
+from ..extractors.protocol import Extractor, Shared
 from .work import Passing, SegmentFailure, SegmentFeature, SegmentWork, Stream
 
 MAX_WAIT_S = 10.0
@@ -37,7 +37,7 @@ def prepare(item: SegmentWork | Passing) -> SegmentWork | SegmentFailure | Passi
     except Exception as error:
         return _failure(item, error)
     # the frames are in `prepared` as far as they are needed: the rest may be freed now
-    bare = replace(item.segment, frames=None, waveform=None)
+    bare = replace(item.segment, frames=None, waveform=None, shared=Shared())
     return replace(item, segment=bare, prepared=prepared, compute_s=time.perf_counter() - began)
 
 

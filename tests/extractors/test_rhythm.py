@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from arabesque.extractors import athlete_motion
+from arabesque.extractors.motion import Motion
 from arabesque.extractors.music import RATE_HZ, listen
-from arabesque.extractors.protocol import SegmentInput
+from arabesque.extractors.protocol import SegmentInput, Shared
 from arabesque.extractors.rhythm import BLOCKS, Rhythm, lagged_correlation, rhythm_features
 
 SECONDS, FPS = 4, 12
@@ -55,6 +59,22 @@ def moves_on(beats_s: NDArray[np.float64]) -> NDArray[np.uint8]:
         frame[30 - up : 60 - up, 50:90] = body[:30, :40]
         frame[70 + up : 100 + up, 50:90] = body[30:60, 40:]
     return frames
+
+
+def test_the_athlete_is_followed_once_for_motion_and_rhythm(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    follow = athlete_motion.follow_athlete
+    monkeypatch.setattr(athlete_motion, "follow_athlete", lambda *given: (calls.append(1), follow(*given))[1])
+    frames = torch.from_numpy(moves_on(beats(120)))[:, None]
+    times_s = tuple(number / FPS for number in range(len(frames)))
+    segment = SegmentInput(0, 0.0, SECONDS, frames, times_s, torch.from_numpy(drum(beats(120))))
+    motion = Motion(weights={}, device=torch.device("cpu"), precision="float32", short_side_px=144)
+
+    together = [each.prepare(segment) for each in (motion, extractor())]
+    assert len(calls) == 1
+    alone = [each.prepare(replace(segment, shared=Shared())) for each in (motion, extractor())]
+    assert len(calls) == 3
+    assert all(map(torch.equal, together, alone))
 
 
 def extractor() -> Rhythm:

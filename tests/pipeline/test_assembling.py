@@ -40,6 +40,15 @@ def test_a_segment_leaves_once_its_last_frame_is_there():
     assert first.blank_frames == ()
 
 
+def test_streams_that_see_the_same_frames_share_them_and_what_they_make_of_them():
+    streams = [stream("one", length=4), stream("other", length=4), stream("longer", length=6)]
+    plan, _ = plan_video(video(num_frames=12), streams, {})
+    one, second, other, _, longer = segments(Assembler()(window(plan, tuple(range(10)))))
+    assert one.frames is other.frames
+    assert one.shared.once("sum", lambda: 1) == other.shared.once("sum", lambda: 2) == 1
+    assert [each.shared.once("sum", lambda: 3) for each in (second, longer)] == [3, 3]
+
+
 def test_a_blank_frame_is_black_named_and_waited_for_by_nobody():
     fake = stream()
     quirks = {"fps": 5.0, "frame_choice": "integer-stride", "zero_last_frame": True}
