@@ -76,7 +76,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     on_cpu = arguments.device.type == "cpu"
-    precisions = arguments.precisions or ["float32", "bfloat16", *([] if on_cpu else ["float16"])]
+    usual: list[Precision] = ["float32", "bfloat16"] if on_cpu else ["float32", "bfloat16", "float16"]
+    precisions = arguments.precisions or usual
     print(f"{'network':14}{'layers':11}{'precision':10}{'s an item':>11}{'ratio':>7}{'off by':>10}{'1 - cosine':>12}")
     results = [row for name in arguments.only for row in measure(name, arguments.device, precisions, arguments.repeats)]
     if arguments.out is not None:
