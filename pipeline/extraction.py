@@ -19,10 +19,10 @@ from ..manifests.recipes import Recipe
 from .decoding.slots import SlotPool, SlotSettings
 from .executors.dispatching import Executor
 from .failure_budget import FailureBudget, within
-from .inputs import Inputs, file_sizes, find_videos
+from .inputs import Inputs, find_videos
 from .ledger import Ledger, read_ledger
 from .memory import within_memory
-from .probe_cache import open_probe_cache
+from .probe_cache import by_length, open_probe_cache
 from .records import Outcome, VideoFile, one_line
 from .runner import Concurrency, Event
 from .shard import Shard
@@ -165,7 +165,9 @@ class Extraction:
     def _delegate(self, writer: StoreWriter) -> Generator[Event, None, None]:
         """Has the executor's workers do it, who write to the store themselves."""
         assert self.executor is not None
-        with closing(self.executor.run(self.job, self.pending, file_sizes(self.pending))) as events:
+        with open_probe_cache(self.options.decoder, self.pending) as probes:
+            lengths = by_length(self.pending, probes)
+        with closing(self.executor.run(self.job, self.pending, lengths)) as events:
             for event in events:
                 if isinstance(event, GivenUp):
                     yield from self._give_up(event, writer)

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import secrets
-import sys
 import threading
 import time
 from bisect import bisect_left
@@ -31,9 +30,11 @@ import pyarrow.parquet as pq
 from .decoding.decoders import BACKENDS
 from .decoding.probing import Content
 from .frame_times import packed_times, unpacked_times
+from .inputs import file_sizes
 from .records import AudioTrack, FileState, Probe, VideoFile, state_of
 from .store.key_columns import Columns, newest, numbers, pc, texts
 from .store.shard_writing import is_intact, shard_bytes
+from .user_cache import user_cache
 
 MAX_ENTRIES = 400_000
 """Two to a video, its digest and its probe: about 60 MB on disk."""
@@ -205,10 +206,20 @@ def cache_folder() -> Path | None:
     own = os.environ.get("ARABESQUE_PROBES")
     if own is not None:
         return Path(own).expanduser() if own else None
-    base = Path(os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", ""))
-    with suppress(RuntimeError):  # nobody's process: it has no home
-        return (base if base.is_absolute() else Path.home() / ".cache") / "arabesque" / "probes"
+    with suppress(RuntimeError):  # a process of nobody's: it has no home
+        return user_cache() / "probes"
     return None
+
+
+def by_length(files: Sequence[VideoFile], probes: ProbeCache) -> dict[str, float]:
+    """Video id → about how many seconds, of all that can be looked at: as probed, or by their size.
+
+    Bytes in place of seconds where none was ever probed: enough to begin with the longest.
+    """
+    known, sizes = probes.durations_s(files), file_sizes(files)
+    known_bytes = sum(sizes.get(video_id, 0.0) for video_id in known)
+    per_byte = sum(known.values()) / known_bytes if known_bytes else 1.0
+    return {video_id: size * per_byte for video_id, size in sizes.items()} | known
 
 
 @cache

@@ -19,6 +19,7 @@ from ...manifests.streams import Record
 from ..decoding.slots import SlotPool
 from ..extraction import Extraction
 from ..keys import row_key
+from ..probe_cache import open_probe_cache
 from ..records import Probe, VideoFile
 from ..work import Stream
 from .bare_stages import OF_FRAMES, Step
@@ -97,7 +98,11 @@ def probe_all(run: Extraction, files: Sequence[VideoFile]) -> Probed:
             except DecodeError:
                 return None
 
-    with SlotPool(options.num_decoders, options.decoder) as slots, ThreadPoolExecutor(options.num_decoders) as pool:
+    with (
+        open_probe_cache(options.decoder, files) as probes,
+        SlotPool(options.num_decoders, options.decoder, probes=probes) as slots,
+        ThreadPoolExecutor(options.num_decoders) as pool,
+    ):
         return [found for found in pool.map(probe, files) if found is not None]
 
 

@@ -26,9 +26,9 @@ PLACE = ("shard", "number")
 OUTCOME_COLUMNS = (*OUTCOME_FIELDS, "written_at", "writer")
 _FEW_VALUES = {"stream", "kind", "reason", "settings_digest", "outcome", "writer"}
 _NUMBERS = {"number", "segments", "dim", "written_at"}
-_NO_ROWS = pa.table(
-    {name: pa.array([], pa.int64() if name in _NUMBERS else pa.string()) for name in (*PLACE, *ROW_KEYS)}
-)
+_NO_ROWS = pa.schema(
+    [(name, pa.int64() if name in _NUMBERS else pa.string()) for name in (*PLACE, *ROW_KEYS)]
+).empty_table()
 
 
 def newest_outcome_columns(folder: Folder) -> Columns:

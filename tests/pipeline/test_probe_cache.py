@@ -19,7 +19,7 @@ from arabesque.pipeline import probe_cache
 from arabesque.pipeline.decoding.probing import Content, read_content
 from arabesque.pipeline.decoding.slots import SlotPool
 from arabesque.pipeline.frame_times import packed_times, unpacked_times
-from arabesque.pipeline.probe_cache import ProbeCache, open_probe_cache
+from arabesque.pipeline.probe_cache import ProbeCache, by_length, open_probe_cache
 from arabesque.pipeline.records import AudioTrack, Probe, VideoFile, state_of
 
 PROBE = replace(fake_probe(7, audio=AudioTrack(44100, 2, -0.01, None)), lost_at=(7, 9), declared_end_s=None)
@@ -60,6 +60,13 @@ def test_an_unchanged_file_is_known_to_later_runs(tmp_path, file):
     assert probes.content(file) == CONTENT
     assert probes.durations_s([VideoFile("a", file), VideoFile("b", tmp_path / "b.mp4")]) == {"a": 0.7}
     assert probes.probe(file, thorough=True) is None
+
+
+def test_lengths_are_as_probed_or_by_size(tmp_path, file):
+    (tmp_path / "b.mp4").write_bytes(b"twice long")
+    files = [VideoFile(name, tmp_path / f"{name}.mp4") for name in ("a", "b", "gone")]
+    assert by_length(files, open_cache(tmp_path)) == {"a": 5, "b": 10}
+    assert by_length(files, filled(tmp_path, file)) == {"a": 0.7, "b": 1.4}
 
 
 @pytest.mark.parametrize("change", ["bytes", "bytes of another time set back", "time", "another file in its place"])
