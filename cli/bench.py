@@ -135,24 +135,29 @@ def _cells(cost: StageCost, report: Report) -> tuple[str, ...]:
     busy = None if cost.stream else report.utilisation.get(cost.stage)
     return (
         f"  {cost.stream}" if cost.stream else cost.stage,
-        f"{cost.units_per_s:,.1f} {cost.unit}/s",
-        f"{cost.video_s_per_s:,.2f}",
-        f"{cost.units_per_video_s * report.video_s_per_s:,.1f}",
+        f"{_rate(cost.units_per_s)} {cost.unit}/s",
+        _rate(cost.video_s_per_s),
+        _rate(cost.units_per_video_s * report.video_s_per_s),
         "?" if cost.cpu_s is None else f"{cost.cpu_s:.4f}",
         "" if busy is None else f"{busy:.0%}",
     )
 
 
+def _rate(value: float) -> str:
+    """Three digits that count, and no powers of ten."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _print_ratios(report: Report) -> None:
     limits = report.bounds
     print(
-        f"end to end: {report.video_s:.1f} s of video in {report.wall_s:.1f} s, {report.video_s_per_s:.2f} video s/s\n"
-        f"slowest stage alone: {limits.slowest.stage}, {limits.slowest.video_s_per_s:.2f} video s/s; "
+        f"end to end: {report.video_s:.1f} s of video, {report.wall_s:.1f} s: {_rate(report.video_s_per_s)} a second\n"
+        f"slowest stage alone: {limits.slowest.stage}, {_rate(limits.slowest.video_s_per_s)} video s/s; "
         f"speed-of-light ratio {report.speed_of_light_ratio:.2f}"
     )
     if limits.cores_video_s_per_s is not None:
         print(
-            f"all stages' work on {report.cores} cores: {limits.cores_video_s_per_s:.2f} video s/s at most; "
+            f"all stages' work on {report.cores} cores: {_rate(limits.cores_video_s_per_s)} video s/s at most; "
             f"ratio to the lower bound {report.shared_cores_ratio:.2f}"
         )
 

@@ -174,7 +174,7 @@ def _decode(
             plan.video.probe,
             plan.wanted,
             audio_until_s=plan.audio_until_s,
-            bytes_later=_preprocessed_bytes(plan),
+            bytes_later=preprocessed_bytes(plan),
         ):
             if len(window.indices):
                 delivered = int(window.indices[-1]) + 1
@@ -190,7 +190,7 @@ def _decode(
     yield replace(end, frames_delivered=delivered, decode_s=time.perf_counter() - began)
 
 
-def _preprocessed_bytes(plan: VideoPlan) -> int:
+def preprocessed_bytes(plan: VideoPlan) -> int:
     """Of one frame in every geometry: small pictures may be enlarged."""
     probe = plan.video.probe
     sizes = ((geometry, output_size(probe.height_px, probe.width_px, geometry)) for geometry in plan.frames_by_geometry)

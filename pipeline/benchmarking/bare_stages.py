@@ -21,12 +21,12 @@ import torch
 
 from ...manifests.errors import ArabesqueError
 from ..collecting import Collector
-from ..decoding.slots import SlotPool, SlotSettings
+from ..decoding.slots import SlotPool
 from ..geometries import WindowFailure
 from ..heap import give_back
 from ..ledger import Ledger
 from ..networks import Batch
-from ..reading import VideoReader
+from ..reading import VideoReader, preprocessed_bytes
 from ..records import Probe, VideoFile
 from ..runner import FailureWatch, Recorder, Stage, connect, outputs_of, stages_of
 from ..stage_clock import StageClock
@@ -35,7 +35,7 @@ from ..work import SegmentFailure, SegmentFeature, SegmentWork, Stream
 from .end_to_end import Bench, ScratchStore, repeated, scratch_store, sharing
 from .heads import HeadPool, head_of
 from .resources import Spent, Stopwatch, memory_in_use, peak_in_use, reset_peaks
-from .workload import workload
+from .workload import plan_of, workload
 
 DECODE_HEAD_S = 10.0
 """Of each video, for decoding alone."""
@@ -74,8 +74,8 @@ def measure_bare(
     head_s = sample_head_s([probe for _, probe in videos], bench.streams)
     sample = _fitting([(file, head_of(probe, head_s)) for file, probe in videos], bench.streams)
     sample_s = sum(probe.end_s for _, probe in sample)
-    options = bench.run.options
-    settings = replace(options.slot_settings, num_buffers=_num_windows(sample, bench.streams))
+    options = bench.options
+    settings = replace(options.slot_settings, num_buffers=_num_windows(sample, bench))
     on_step("decode alone")
     found = [_bare_decode(bench, videos, measure_s)]
     with HeadPool(head_s, replace(options, decoding=settings)) as slots, scratch_store(bench) as store:
@@ -90,7 +90,7 @@ def measure_bare(
                 units = sample_s if stage.name in OF_FRAMES else segments
                 if stage.name == "network" and not _has_full_batch(ready, stream):
                     _discard(run_alone(stage, items))
-                found.append(_measured(bench.run.options.device, stage, stream, items, units, measure_s, finish))
+                found.append(_measured(options.device, stage, stream, items, units, measure_s, finish))
             ready = outputs
             del outputs
     del ready
@@ -122,9 +122,8 @@ def sample_head_s(probes: Sequence[Probe], streams: Sequence[Stream]) -> float:
 
 
 def _stages(bench: Bench, slots: SlotPool, store: ScratchStore) -> list[Stage]:
-    run = bench.run
     reader = VideoReader(slots, bench.streams, Ledger(), {}, sharing(bench, store), StageClock())
-    return stages_of(reader, Collector({}), Recorder(store.writer), run.options.device, run.options.concurrency)
+    return stages_of(reader, Collector({}), Recorder(store.writer), bench.options.device, bench.options.concurrency)
 
 
 def _fitting(videos: list[tuple[VideoFile, Probe]], streams: Sequence[Stream]) -> list[tuple[VideoFile, Probe]]:
@@ -135,17 +134,20 @@ def _fitting(videos: list[tuple[VideoFile, Probe]], streams: Sequence[Stream]) -
     return videos[:1]
 
 
-def _num_windows(sample: list[tuple[VideoFile, Probe]], streams: Sequence[Stream]) -> int:
+def _num_windows(sample: list[tuple[VideoFile, Probe]], bench: Bench) -> int:
     """More than there can be: all of them are held at once, and one too few would be waited for for ever."""
-    largest = max(3 * probe.width_px * probe.height_px for _, probe in sample)
-    per_buffer = max(1, SlotSettings().buffer_bytes // largest)
-    frames = workload(sample, streams).frames
-    return 4 * len(sample) + 2 * frames // per_buffer + int(sum(probe.end_s for _, probe in sample))
+    count = 0
+    for file, probe in sample:
+        plan = plan_of(file, probe, bench.streams)
+        frame_bytes = max(3 * probe.width_px * probe.height_px, preprocessed_bytes(plan))
+        per_buffer = max(1, bench.options.slot_settings.buffer_bytes // frame_bytes)
+        count += 4 + 2 * len(plan.wanted) // per_buffer + int(probe.end_s)
+    return count
 
 
 def _bare_decode(bench: Bench, videos: Sequence[tuple[VideoFile, Probe]], measure_s: float) -> Bare:
     """From the file to windows, which are given back as soon as they are there."""
-    options = bench.run.options
+    options = bench.options
     heads_s = [head_of(probe, DECODE_HEAD_S).end_s for _, probe in videos]
     with HeadPool(DECODE_HEAD_S, options) as slots, scratch_store(bench) as store:
         stage = _stages(bench, slots, store)[0]

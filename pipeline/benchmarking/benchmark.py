@@ -13,6 +13,8 @@ import torch
 
 from ..decoding.slots import SlotPool
 from ..extraction import Extraction
+from ..memory import within_memory
+from ..probe_cache import open_probe_cache
 from ..records import Probe, VideoFile
 from ..work import Stream
 from ..worker import made_with
@@ -74,9 +76,10 @@ def benchmark(
     setup_s = time.perf_counter() - began
     videos = videos or probed(run, evenly(run.inputs.videos, MAX_VIDEOS))
     whole = workload(videos, streams)
-    bench = Bench(run, [stream for stream in streams if whole.segments[stream.name]])
+    options = within_memory(run.options, streams)
+    bench = Bench(run, [stream for stream in streams if whole.segments[stream.name]], options)
     stages = stage_costs(measure_bare(bench, videos, effort.stage_s, on_step), whole)
-    limit = bounds(stages, run.options.num_cpu_threads)
+    limit = bounds(stages, options.num_cpu_threads)
     take = choose_take(videos, bench.streams, limit.video_s_per_s * effort.end_to_end_s)
     on_step(f"end to end, {take.work.duration_s:.0f} s of video")
     end_to_end = run_end_to_end(bench, take.files, take.head_s)
@@ -98,7 +101,12 @@ def _load(run: Extraction) -> tuple[list[Stream], dict[str, int]]:
 
 
 def probed(run: Extraction, files: Sequence[VideoFile]) -> Probed:
-    with SlotPool(1, run.options.decoder) as slots, slots.slot() as slot:
+    """Once probed, a file is known (`probe_cache`)."""
+    with (
+        open_probe_cache(run.options.decoder, files) as probes,
+        SlotPool(1, run.options.decoder, probes=probes) as slots,
+        slots.slot() as slot,
+    ):
         return [(file, slot.probe(file.path)) for file in files]
 
 
@@ -162,7 +170,7 @@ def _cost(part: Bare, work: Workload) -> StageCost:
 def _report(
     bench: Bench, videos: Probed, setup_s: float, stages: Sequence[StageCost], take: Take, end_to_end: EndToEnd
 ) -> Report:
-    run, options = bench.run, bench.run.options
+    run, options = bench.run, bench.options
     wall_s = end_to_end.spent.wall_s
     return Report(
         recipe=run.recipe.name,

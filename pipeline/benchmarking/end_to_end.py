@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ...manifests.errors import ArabesqueError
-from ..extraction import Extraction
+from ..extraction import Extraction, RunOptions
 from ..ledger import Ledger
 from ..records import Outcome, VideoFile
 from ..sharing import SharedWork
@@ -31,6 +31,8 @@ class Bench:
 
     run: Extraction
     streams: Sequence[Stream]
+    options: RunOptions
+    """The run's, as its memory allowance lets them be."""
 
     def of(self, name: str) -> Bench:
         """The same with one stream alone."""
@@ -54,12 +56,11 @@ def run_end_to_end(bench: Bench, files: Iterable[VideoFile], head_s: float) -> E
 
     Raises `ArabesqueError` for a video that comes to no good end: it would count as fast.
     """
-    run, clock = bench.run, StageClock()
-    options = run.options
+    options, clock = bench.options, StageClock()
     with HeadPool(head_s, options) as slots, scratch_store(bench) as store:
         slots.wait_until_ready()
         worker = Worker(
-            replace(run.job, out=store.root),
+            replace(bench.run.job, out=store.root, options=options),
             list(bench.streams),
             slots=slots,
             writer=store.writer,
@@ -95,8 +96,8 @@ def scratch_store(bench: Bench) -> Iterator[ScratchStore]:
     with TemporaryDirectory(prefix="arabesque-bench-") as folder:
         described = {stream.name: entries[stream.name] | {"dim": stream.extractor.dim} for stream in bench.streams}
         manifest = {"format": 1, "recipe": run.recipe.model_dump(mode="json", exclude_none=True), "streams": described}
-        write_manifest(Path(folder), manifest | {"made_with": made_with(run.options.decoder)})
-        with StoreWriter(Path(folder), float16=run.options.float16) as writer:
+        write_manifest(Path(folder), manifest | {"made_with": made_with(bench.options.decoder)})
+        with StoreWriter(Path(folder), float16=bench.options.float16) as writer:
             yield ScratchStore(Path(folder), writer)
 
 

@@ -30,7 +30,7 @@ def head_of(probe: Probe, until_s: float) -> Probe:
 
 
 class HeadPool(SlotPool):
-    """A `SlotPool` to which every video ends after ``head_s``."""
+    """A `SlotPool` to which every video ends after ``head_s``. It remembers no probes: a run has to make them."""
 
     def __init__(self, head_s: float, options: RunOptions) -> None:
         self._head_s = head_s

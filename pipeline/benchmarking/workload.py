@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..planning import plan_video
 from ..records import Probe, VideoFile, VideoRecord
-from ..work import Stream
+from ..work import Stream, VideoPlan
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ class Workload:
         )
 
 
+def plan_of(file: VideoFile, probe: Probe, streams: Sequence[Stream]) -> VideoPlan:
+    """All that ``streams`` ask of a video, as if it were new."""
+    record = VideoRecord(file.video_id, file.path, size_bytes=0, modified_ns=0, content_digest="", probe=probe)
+    return plan_video(record, streams, {})[0]
+
+
 def workload(
     videos: Iterable[tuple[VideoFile, Probe]],
     streams: Sequence[Stream],
@@ -56,8 +62,7 @@ def workload(
     num_videos = frames = frame_pixels = decoded_pixels = 0
     duration_s = 0.0
     for file, probe in videos:
-        record = VideoRecord(file.video_id, file.path, size_bytes=0, modified_ns=0, content_digest="", probe=probe)
-        plan, _ = plan_video(record, streams if owed is None else owed[file.video_id], {})
+        plan = plan_of(file, probe, streams if owed is None else owed[file.video_id])
         for name, stream in plan.streams.items():
             segments[name] += len(stream.segments)
             rows[name] += 1
