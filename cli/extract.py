@@ -43,6 +43,10 @@ def extract(
     max_failures: Annotated[
         str | None, typer.Option(help="Stop the run once more videos fail than this: 20, or 5% of those to do.")
     ] = None,
+    spool_gb: Annotated[
+        float,
+        typer.Option(min=0.001, help="Disk for copies of videos at a URL, in TMPDIR, for each worker."),
+    ] = 20.0,
     float16: Annotated[bool, typer.Option("--float16", help="Store features as float16.")] = False,
     executor: EXECUTOR = "local",
     workers: WORKERS = None,
@@ -73,7 +77,7 @@ def extract(
 
     here = device if executor == "local" else "cpu"  # where Ray's workers compute, Ray knows
     options = run_options(here, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
-    options = replace(options, max_failures=budget, memory_bytes=memory_bytes)
+    options = replace(options, max_failures=budget, memory_bytes=memory_bytes, spool_bytes=round(spool_gb * 2**30))
     wish = Wish(executor, workers, ray_address, cpus_per_worker, gpus_per_worker)
     options, crew = chosen_executor(wish, options, device, decode_workers, threads)
     if dry_run and crew is not None:

@@ -27,6 +27,7 @@ from .records import Outcome, VideoFile, one_line
 from .runner import Concurrency, Event
 from .shard import Shard
 from .sharing import SharedWork
+from .spooling import SPOOL_BYTES
 from .stage_clock import StageClock
 from .store.compaction import compact, set_aside_stale
 from .store.folders import Root, as_root
@@ -51,6 +52,8 @@ class RunOptions:
     """What a worker and its decoders may take; None: as much as it happens to."""
     decoding: SlotSettings | None = None
     """How videos are decoded; None: as suits the device."""
+    spool_bytes: int = SPOOL_BYTES
+    """The disk that each worker's copies of videos at a URL may take."""
     max_failures: FailureBudget | None = None
     """Ends the run once more videos fail than this; None: never."""
 
@@ -228,7 +231,7 @@ class Extraction:
 
 def _inputs(roots: Sequence[Root]) -> Inputs:
     try:
-        inputs = find_videos(*map(Path, roots))
+        inputs = find_videos(*roots)
     except FileNotFoundError as error:
         raise ManifestError(f"{error}: there is no such folder or file; check the path") from None
     if not inputs.videos and not inputs.clashes:

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .records import FileState, VideoFile, state_of
+from .records import FileState, RemotePath, VideoFile, state_of
+from .store.folders import Root, as_root, is_url
+from .store.urls import connect, modified_ns, reached
 
 VIDEO_SUFFIXES = frozenset([".3g2", ".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mts", ".ts", ".webm"])
 """Of the containers that the decoders open."""
@@ -20,41 +23,41 @@ class Inputs:
     """What a folder holds: videos in the order of their ids, ids that several files claim, and the rest."""
 
     videos: tuple[VideoFile, ...]
-    clashes: dict[str, tuple[Path, ...]]
+    clashes: dict[str, tuple[Path | RemotePath, ...]]
     """Video id → the files that would share it; none of them is extracted."""
     num_other_files: int
     """Files without a video suffix; hidden files are not counted."""
 
 
-def find_videos(*roots: Path) -> Inputs:
+def find_videos(*roots: Root) -> Inputs:
     """All videos below folders, links followed, and the files among ``roots``; an id counts from its own root.
 
-    Raises `FileNotFoundError`, which names the root, where there is nothing at one.
+    Raises `FileNotFoundError`, which names the root, where there is nothing at one, `StoreError` where a URL cannot be
+    reached.
     """
     claims: defaultdict[str, dict[str, FileState | None]] = defaultdict(dict)
     others = 0
-    for root in roots:
-        is_folder = root.is_dir()
-        for name, path, state in _files_at(root):
-            if is_folder and not _is_video(path):
+    for root in map(as_root, roots):
+        for name, path, state in _files_at(root) if isinstance(root, Path) else _files_at_url(root):
+            if path != str(root) and not _is_video(path):
                 others += 1
             else:
                 claims[_id_of(name)][path] = state
     return Inputs(
         videos=tuple(
-            VideoFile(video_id, Path(path), state)
+            VideoFile(video_id, _place(path), state)
             for video_id, files in sorted(claims.items())
             for path, state in files.items()
             if len(files) == 1
         ),
-        clashes={name: tuple(sorted(map(Path, files))) for name, files in sorted(claims.items()) if len(files) > 1},
+        clashes={name: tuple(map(_place, sorted(files))) for name, files in sorted(claims.items()) if len(files) > 1},
         num_other_files=others,
     )
 
 
 def file_sizes(videos: Iterable[VideoFile]) -> dict[str, float]:
     """Video id → bytes, by which the longest may come first; without those that cannot be looked at."""
-    states = ((file.video_id, file.state or state_of(file.path)) for file in videos)
+    states = ((file.video_id, file.state or file.current_state) for file in videos)
     return {video_id: float(state.size_bytes) for video_id, state in states if state is not None}
 
 
@@ -80,6 +83,24 @@ def _files_at(root: Path) -> Iterator[tuple[str, str, FileState | None]]:
         yield root.name, str(root), state_of(root)
     else:
         raise FileNotFoundError(root)
+
+
+def _files_at_url(url: str) -> Iterator[tuple[str, str, FileState | None]]:
+    """The same of a URL: one list of everything below it, however deep."""
+    files, key = connect(url)
+    with reached(url):
+        found: dict[str, dict[str, Any]] = files.find(key, detail=True)
+    if not found:
+        raise FileNotFoundError(url)
+    for path, entry in sorted(found.items()):
+        name = path[len(key) :].lstrip("/")
+        if not name.endswith("/") and not any(part.startswith(".") for part in name.split("/")):
+            state = FileState(int(entry["size"]), modified_ns(entry), 0)
+            yield (name, f"{url}/{name}", state) if name else (url.rpartition("/")[2], url, state)
+
+
+def _place(path: str) -> Path | RemotePath:
+    return RemotePath(path) if is_url(path) else Path(path)
 
 
 def _files_below(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, str, FileState | None]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..manifests.errors import DecodeError
+from ..manifests.errors import DecodeError, StoreError
 from .decoding.probing import check_file, content_digest
 from .keys import row_key
-from .records import Outcome, VideoFile, state_of
+from .records import Outcome, VideoFile
+from .spooling import local_copy
 from .store.ends import Ends
 from .store.folders import Root
 from .store.manifest import is_store
@@ -55,21 +55,23 @@ class Ledger:
 
     def known_digest(self, file: VideoFile) -> str:
         """The file's content digest from an earlier run, as long as its size and time are as they were; else ``""``."""
-        try:
-            status = os.stat(file.path)
-        except OSError:
+        state = file.current_state
+        if state is None:
             return ""
-        now = status.st_size, status.st_mtime_ns
+        now = state.size_bytes, state.modified_ns
         ends = (end for end in self._ends.of_video(file.video_id) if _is_recorded(end) and end.content_digest)
         return next((end.content_digest for end in ends if (end.size_bytes, end.modified_ns) == now), "")
 
     def has_other_bytes(self, file: VideoFile) -> bool:
         """Whether the store has features of another video under the file's id; reads the file where that is open."""
         kept = {end.content_digest for end in self._ends.of_video(file.video_id) if end.segments}
+        if not kept:
+            return False
         try:
-            check_file(file.path)
-            return bool(kept) and content_digest(file.path) not in kept
-        except (DecodeError, OSError):
+            with local_copy(file) as path:
+                check_file(path)
+                return content_digest(path) not in kept
+        except (DecodeError, StoreError, OSError):
             return False  # a file that cannot be read replaces nothing
 
     def open_streams(self, file: VideoFile, settings_digests: Mapping[str, str]) -> list[str]:
@@ -127,7 +129,7 @@ def _is_recorded(outcome: Outcome) -> bool:
 
 def _sizes_and_times(files: Sequence[VideoFile]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """In bytes and ns; 0 for files that cannot be looked at."""
-    states = [file.state or state_of(file.path) for file in files]
+    states = [file.state or file.current_state for file in files]
     sizes = (0 if state is None else state.size_bytes for state in states)
     times = (0 if state is None else state.modified_ns for state in states)
     return np.fromiter(sizes, np.int64, len(files)), np.fromiter(times, np.int64, len(files))

@@ -31,7 +31,7 @@ from .decoding.decoders import BACKENDS
 from .decoding.probing import Content
 from .frame_times import packed_times, unpacked_times
 from .inputs import file_sizes
-from .records import AudioTrack, FileState, Probe, VideoFile, state_of
+from .records import COPIES_PREFIX, AudioTrack, FileState, Probe, VideoFile, state_of
 from .store.key_columns import Columns, newest, numbers, pc, texts
 from .store.shard_writing import is_intact, shard_bytes
 from .user_cache import user_cache
@@ -89,7 +89,7 @@ class ProbeCache:
         settled_ns: int = _SETTLED_NS,
     ) -> None:
         """Without a ``folder`` nothing is kept nor found. What is known of others than ``files`` is not held."""
-        paths = (os.path.abspath(file.path) for file in files or ())
+        paths = (os.path.abspath(file.path) for file in files or () if isinstance(file.path, Path))
         self._paths = None if files is None else texts([path for path in paths if path.isprintable()])
         self._folder = folder if decoder in BACKENDS else None  # others have no version to go by
         self._probed_by = _probed_by(decoder) if self._folder is not None else ""
@@ -130,11 +130,11 @@ class ProbeCache:
             ends[path] = FileState(*state), end_s
         with self._lock:
             ends |= {new.path: (new.state, new.end_s) for new in self._new.values() if new.what != CONTENT}
-        found = ((file, ends.get(os.path.abspath(file.path))) for file in files)
+        found = ((file, ends.get(os.path.abspath(file.path))) for file in files if isinstance(file.path, Path))
         return {
             file.video_id: end[1]
             for file, end in found
-            if end is not None and end[0] == (file.state or state_of(file.path))
+            if end is not None and end[0] == (file.state or file.current_state)
         }
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ class ProbeCache:
 
     def _keep(self, path: Path, before: FileState | None, what: str, end_s: float, told: str, times: bytes) -> None:
         state, now_ns = state_of(path), time.time_ns()
-        if self._folder is None or state is None or state != before:
+        if self._folder is None or state is None or state != before or path.parent.name.startswith(COPIES_PREFIX):
             return
         if now_ns - max(state.modified_ns, state.changed_ns) < self._settled_ns:
             return

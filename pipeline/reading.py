@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..extractors.geometry import output_size
-from ..manifests.errors import DecodeError, TransientDecodeError
+from ..manifests.errors import DecodeError, StoreError, TransientDecodeError
 from .decoding.decoders import IndexMismatch, SoundBroken
 from .decoding.probing import read_content
 from .decoding.slots import DecodeSlot, SlotPool
@@ -19,6 +19,7 @@ from .ledger import Ledger
 from .planning import Progress, plan_video
 from .records import Outcome, Probe, VideoFile, VideoRecord, state_of
 from .sharing import SharedWork
+from .spooling import SpooledVideo
 from .stage_clock import StageClock
 from .transfer import DecodedWindow
 from .work import Stream, VideoEnd, VideoPlan, VideoSettled
@@ -54,23 +55,36 @@ class VideoReader:
         self._progress = progress
         self._clock = clock
 
-    def __call__(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd | VideoSettled]:
+    def __call__(self, video: VideoFile | SpooledVideo) -> Iterator[Outcome | DecodedWindow | VideoEnd | VideoSettled]:
         """Outcomes that need no decoding, then windows in their order, then the end. Never raises for a bad file.
 
         Nothing of a video that another run has in hand, and the end alone of one that another run has ended.
         """
+        file = video if isinstance(video, VideoFile) else video.origin
         try:
-            taken = self._shared.take(file)
-            if taken is False:
-                return
-            has_end = False
-            for item in self._read(file) if taken else ():
-                has_end = has_end or (isinstance(item, VideoEnd) and not item.abandoned)
-                yield item
-            if not has_end:
+            taken, has_end = self._shared.take(file), False
+            if taken:
+                for item in self._read(file) if isinstance(video, VideoFile) else self._read_copy(video):
+                    has_end = has_end or (isinstance(item, VideoEnd) and not item.abandoned)
+                    yield item
+            elif isinstance(video, SpooledVideo):
+                video.drop()
+            if taken is not False and not has_end:
                 yield VideoSettled(file.video_id)
         finally:
             self._shared.has_read(file)
+
+    def _read_copy(self, video: SpooledVideo) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
+        try:
+            copy = video.wait()
+        except (StoreError, OSError) as error:
+            yield from self._failures(video.origin, str(error))
+            return
+        try:
+            for item in self._read(copy):
+                yield video.told(item)
+        finally:
+            video.drop()
 
     def _read(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
         try:
@@ -97,11 +111,11 @@ class VideoReader:
             for thorough in (False, True):
                 try:
                     with self._clock.busy("decode"):
-                        probe = slot.probe(file.path, thorough=thorough)
+                        probe = slot.probe(file.local_path, thorough=thorough)
                 except DecodeError as error:
                     yield from self._undecodable(file, owed, identity, error)
                     return
-                video = VideoRecord(file.video_id, file.path, size_bytes, modified_ns, digest, probe)
+                video = VideoRecord(file.video_id, file.local_path, size_bytes, modified_ns, digest, probe)
                 try:
                     yield from self._deliver(slot, video, owed, last_try=thorough)
                     return
@@ -118,16 +132,16 @@ class VideoReader:
 
     def _identify(self, file: VideoFile) -> _Identity:
         """Reads the file only where an earlier run did not."""
-        status = os.stat(file.path)
+        status = os.stat(file.local_path)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(0, "not a regular file")
         if digest := self._ledger.known_digest(file):
             return _Identity(status.st_size, status.st_mtime_ns, digest, "")
-        content = self._slots.probes.content(file.path)
+        content = self._slots.probes.content(file.local_path)
         if content is None:
-            before = state_of(file.path)
-            content = read_content(file.path)
-            self._slots.probes.keep_content(file.path, before, content)
+            before = state_of(file.local_path)
+            content = read_content(file.local_path)
+            self._slots.probes.keep_content(file.local_path, before, content)
         return _Identity(status.st_size, status.st_mtime_ns, content.digest, content.never_written)
 
     def _failures(self, file: VideoFile, reason: str) -> Iterator[Outcome]:

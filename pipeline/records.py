@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..manifests.errors import ManifestError
+
 OutcomeKind = Literal["done", "empty", "partial", "failed"]
 
 
@@ -36,15 +38,45 @@ def state_of(path: Path) -> FileState | None:
     return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
+COPIES_PREFIX = "arabesque-spool-"
+"""Begins the names of folders with copies of remote files, which are gone soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePath:
+    """Where a file lies that has to be fetched before it can be read."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.url
+
+
 @dataclass(frozen=True, slots=True)
 class VideoFile:
     """A file of the input folder, before anyone opened it."""
 
     video_id: str
     """Path below the input folder without suffix, POSIX separators; unique in a run."""
-    path: Path
+    path: Path | RemotePath
     state: FileState | None = field(default=None, compare=False)
-    """As it was when the folder was listed; None where it was not looked at."""
+    """As it was when the folder was listed; None where it was not looked at, which no remote file is."""
+
+    @property
+    def local_path(self) -> Path:
+        """ManifestError for a remote file: only runs fetch those (`spooling`)."""
+        if isinstance(self.path, Path):
+            return self.path
+        raise ManifestError(f"{self.path}: only runs read videos at a URL; copy a few to a disk for this")
+
+    @property
+    def current_state(self) -> FileState | None:
+        """As it is now; of a remote file, as it was when it was listed."""
+        return state_of(self.path) if isinstance(self.path, Path) else self.state
 
 
 @dataclass(frozen=True)

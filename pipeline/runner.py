@@ -23,6 +23,7 @@ from .planning import Progress
 from .reading import VideoReader
 from .records import FeatureRow, Outcome, VideoFile, one_line
 from .sharing import SharedWork
+from .spooling import Spool
 from .stage_clock import StageClock
 from .store.writer import StoreWriter
 from .transfer import Transfer
@@ -60,6 +61,7 @@ def run_stages(
     videos: Iterable[VideoFile],
     streams: Sequence[Stream],
     *,
+    spool: Spool,
     slots: SlotPool,
     writer: StoreWriter,
     ledger: Ledger,
@@ -80,13 +82,14 @@ def run_stages(
     recorder = Recorder(writer)
     watch = FailureWatch(slots.close)
     stages = stages_of(reader, collector, recorder, device, concurrency)
-    pipeline = connect(videos, stages, lambda info: [*clock.hooks(info), watch])
+    pipeline = connect(spool.ahead(videos, shared), stages, lambda info: [*clock.hooks(info), watch])
     try:
         yield from outputs_of(pipeline, watch)
         pipeline.stop()
     except BaseException as error:
         recorder.stop()
         slots.close()  # a thread that waits for its decoder would wait for ever
+        spool.close()
         try:
             writer.flush()  # before the stages end: what is finished must not wait for what is not
         finally:

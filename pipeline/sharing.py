@@ -50,6 +50,10 @@ class SharedWork:
     def has_read(self, file: VideoFile) -> None:
         """The stage that reads videos is free for the next one."""
 
+    def is_free(self, file: VideoFile) -> bool:
+        """Whether `take` would most likely be granted."""
+        return self._claims.is_free(file.video_id)
+
     def settle(self, video_id: str) -> None:
         """Lets go of a video as soon as its outcomes, which the writer has, are on disk."""
         self._writer.when_written(lambda: self._claims.give_back([video_id]))

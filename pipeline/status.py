@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..manifests.errors import StoreError
 from .inputs import Inputs, find_videos
 from .records import Outcome, OutcomeKind
 from .store.ends import Ends
-from .store.folders import Root
+from .store.folders import Root, as_root
 from .store.reader import FeatureStore
 
 
@@ -47,8 +48,9 @@ def read_status(root: Root, inputs: Inputs | None = None) -> StoreStatus:
     store = FeatureStore(root, partial=True)
     facts = store.manifest.get("inputs", {})
     folder, num_videos = str(facts.get("folder", "")), int(facts.get("videos", 0))
-    if inputs is None and folder and Path(folder).exists():
-        inputs = find_videos(Path(folder))
+    if inputs is None and folder:
+        with suppress(FileNotFoundError, StoreError):
+            inputs = find_videos(as_root(folder))
     ends = store.ends
     counted = np.ones(len(ends), bool)
     if inputs is not None:

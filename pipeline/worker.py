@@ -22,6 +22,7 @@ from .ledger import Ledger
 from .records import VideoFile
 from .runner import Event, run_stages
 from .sharing import SharedWork
+from .spooling import Spool
 from .stage_clock import StageClock
 from .store.folders import Root
 from .store.progress_journal import read_progress
@@ -92,19 +93,21 @@ class Worker:
 
     def _round(self, videos: Iterable[VideoFile]) -> Generator[Event, None, None]:
         options = self._job.options
-        return run_stages(
-            videos,
-            self._streams,
-            slots=self._slots,
-            writer=self._writer,
-            ledger=self._ledger,
-            progress=read_progress(self._job.out),
-            shared=self._shared,
-            provenance=made_with(options.decoder) | {"device": _device_name(options.device)},
-            device=options.device,
-            concurrency=options.concurrency,
-            clock=self._clock,
-        )
+        with Spool(options.spool_bytes) as spool:
+            yield from run_stages(
+                videos,
+                self._streams,
+                spool=spool,
+                slots=self._slots,
+                writer=self._writer,
+                ledger=self._ledger,
+                progress=read_progress(self._job.out),
+                shared=self._shared,
+                provenance=made_with(options.decoder) | {"device": _device_name(options.device)},
+                device=options.device,
+                concurrency=options.concurrency,
+                clock=self._clock,
+            )
 
 
 def build_streams(

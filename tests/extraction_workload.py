@@ -1,6 +1,7 @@
 """Real `arabesque extract` runs, in forks of one process that has imported everything; see `obeying`.
 
-    {"videos": PATH, "out": PATH, "runs": NUMBER, "arguments": […], "kill_at": disk call,
+    {"videos": PATH or URL, "out": PATH or URL, "runs": NUMBER, "arguments": […], "kill_at": disk call,
+     "kill_at_request": PUT or removal of an object store,
      "kill_after_s": SECONDS, "kill_runs": NUMBER, "fail_from": [write, errno], "max_age_s": SECONDS}
 
 Answers ``{"runs": [{"status", "calls", "computed", "said"}, …]}``: its exit status, −9 where it was killed; how many
@@ -25,6 +26,7 @@ from tripwire import TrippedOs, pull_the_plug
 from arabesque.cli import main, progress  # noqa: F401 imported once, here, and not in every fork
 from arabesque.pipeline import sharing
 from arabesque.pipeline.store import atomic_files, claims, writer_locks
+from arabesque.pipeline.store.object_folder import ObjectFolder
 from arabesque.pipeline.store.writer import StoreWriter
 
 
@@ -60,6 +62,7 @@ def _run(order: dict[str, Any], counts: Path) -> NoReturn:
     tripped = _tripped(order)
     for module in (atomic_files, claims, writer_locks):
         setattr(module, "os", tripped)  # noqa: B010 to a type checker it is another module
+    requests = _counted_requests(order.get("kill_at_request"))
     computed = [0]
 
     def counted(extractor: FrameNumbers, segment: Any) -> Any:
@@ -78,8 +81,26 @@ def _run(order: dict[str, Any], counts: Path) -> NoReturn:
         leave = error.code
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    counts.write_text(json.dumps({"calls": tripped.calls, "computed": computed[0]}))
+    counts.write_text(json.dumps({"calls": tripped.calls, "requests": requests[0], "computed": computed[0]}))
     os._exit(leave or 0)
+
+
+def _counted_requests(kill_at: int | None) -> list[int]:
+    """Kills before that request, from 0, whoever makes it."""
+    made = [0]
+
+    def counted(real: Any) -> Any:
+        def request(*arguments: Any) -> Any:
+            if made[0] == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            made[0] += 1
+            return real(*arguments)
+
+        return request
+
+    for name in ("_put", "remove"):
+        setattr(ObjectFolder, name, counted(getattr(ObjectFolder, name)))
+    return made
 
 
 def _tripped(order: dict[str, Any]) -> TrippedOs:

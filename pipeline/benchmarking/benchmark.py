@@ -107,7 +107,7 @@ def probed(run: Extraction, files: Sequence[VideoFile]) -> Probed:
         SlotPool(1, run.options.decoder, probes=probes) as slots,
         slots.slot() as slot,
     ):
-        return [(file, slot.probe(file.path)) for file in files]
+        return [(file, slot.probe(file.local_path)) for file in files]
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:

@@ -94,7 +94,7 @@ def probe_all(run: Extraction, files: Sequence[VideoFile]) -> Probed:
     def probe(file: VideoFile) -> tuple[VideoFile, Probe] | None:
         with slots.slot() as slot:
             try:
-                return file, slot.probe(file.path)
+                return file, slot.probe(file.local_path)
             except DecodeError:
                 return None
 

@@ -47,7 +47,7 @@ class Workload:
 
 def plan_of(file: VideoFile, probe: Probe, streams: Sequence[Stream]) -> VideoPlan:
     """All that ``streams`` ask of a video, as if it were new."""
-    record = VideoRecord(file.video_id, file.path, size_bytes=0, modified_ns=0, content_digest="", probe=probe)
+    record = VideoRecord(file.video_id, file.local_path, size_bytes=0, modified_ns=0, content_digest="", probe=probe)
     return plan_video(record, streams, {})[0]
 
 

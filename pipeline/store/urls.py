@@ -77,7 +77,7 @@ def modified_ns(entry: Mapping[str, Any]) -> int:
     if isinstance(told, datetime):
         when_ns = (told - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1000
     else:
-        when_ns = int(told * 1e9)
+        when_ns = round(told * 1e6) * 1000
     etag = entry.get("ETag") or entry.get("etag")
     if etag and when_ns % 10**9 == 0:
         when_ns += zlib.crc32(str(etag).encode()) % 10**9

@@ -1,0 +1,149 @@
+"""Videos at a URL: found, fetched ahead within bounds, and gone once they are read."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from types import SimpleNamespace
+
+import fsspec
+import pytest
+
+from arabesque.manifests.errors import StoreError
+from arabesque.pipeline.inputs import find_videos
+from arabesque.pipeline.spooling import Spool
+
+FREE = SimpleNamespace(is_free=lambda file: True)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"memory://{tmp_path.name}"
+
+
+@pytest.fixture(autouse=True)
+def spools(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return lambda: sorted(tmp_path.glob("arabesque-spool-*"))
+
+
+def upload(url, **contents):
+    for name, content in contents.items():
+        with fsspec.open(f"{url}/{name}", "wb") as file:
+            file.write(content)
+
+
+def copies(spools):
+    return [path for folder in spools() for path in folder.iterdir() if path.name != "lock"]
+
+
+def test_ids_and_other_files_are_as_in_a_folder(url, tmp_path):
+    names = ["a.mp4", "day 2/späth.webm", "b.mp4", "b.avi", "notes.txt", ".hidden.mp4", "day 2/.x/c.mp4"]
+    upload(url, **dict.fromkeys(names, b"x"))
+    for name in names:
+        (tmp_path / "disk" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "disk" / name).write_bytes(b"x")
+    there, here = find_videos(f"{url}/"), find_videos(tmp_path / "disk")
+    assert [file.video_id for file in there.videos] == [file.video_id for file in here.videos]
+    assert str(there.videos[1].path) == f"{url}/day 2/späth.webm"
+    assert {name: [path.name for path in paths] for name, paths in there.clashes.items()} == {"b": ["b.avi", "b.mp4"]}
+    assert there.num_other_files == here.num_other_files
+    assert [file.video_id for file in find_videos(f"{url}/b.mp4").videos] == ["b"]
+    with pytest.raises(FileNotFoundError):
+        find_videos(f"{url}/nothing")
+
+
+def test_a_copy_is_known_as_the_original_and_goes_when_it_is_dropped(url, spools):
+    upload(url, **{"a.mp4": b"pictures"})
+    (file,) = find_videos(url).videos
+    with Spool() as spool:
+        (video,) = spool.ahead([file], FREE)
+        copy = video.wait()
+        assert copy.path.read_bytes() == b"pictures"
+        assert copy.current_state[:2] == file.state[:2]
+        assert copies(spools) == [copy.path]
+        video.drop()
+        assert copies(spools) == []
+    assert spools() == []
+
+
+def test_the_spool_holds_no_more_than_it_may(url, spools):
+    upload(url, **{f"{name}.mp4": b"x" * 400 for name in "abc"})
+    with Spool(max_bytes=1000) as spool:
+        first, second, third = spool.ahead(find_videos(url).videos, FREE)
+        first.wait()
+        second.wait()
+        with pytest.raises(TimeoutError):
+            third._copying.result(timeout=0.2)
+        assert len(copies(spools)) == 2
+        first.drop()
+        third.wait()
+
+
+def test_the_next_video_is_fetched_while_one_is_read(url):
+    upload(url, **{"a.mp4": b"1", "b.mp4": b"2"})
+    with Spool() as spool:
+        first, second = spool.ahead(find_videos(url).videos, FREE)
+        first.wait()
+        assert second._copying.result(timeout=30).read_bytes() == b"2"
+
+
+def test_a_video_that_another_run_has_in_hand_is_not_fetched_ahead(url, spools):
+    upload(url, **{"a.mp4": b"1"})
+    with Spool() as spool:
+        (video,) = spool.ahead(find_videos(url).videos, SimpleNamespace(is_free=lambda file: False))
+        assert video._copying.result(timeout=30) is None
+        assert copies(spools) == []
+        assert video.wait().path.read_bytes() == b"1"
+
+
+@pytest.mark.parametrize(
+    ("happens", "complaint"),
+    [
+        (lambda url: fsspec.filesystem("memory").rm(f"{url}/a.mp4"), "is gone since the folder was listed"),
+        (lambda url: upload(url, **{"a.mp4": b"others"}), "was replaced since the folder was listed"),
+    ],
+)
+def test_what_happens_to_a_video_meanwhile_is_told(url, spools, happens, complaint):
+    upload(url, **{"a.mp4": b"1"})
+    (file,) = find_videos(url).videos
+    happens(url)
+    with Spool() as spool:
+        (video,) = spool.ahead([file], FREE)
+        with pytest.raises(StoreError, match=complaint):
+            video.wait()
+        assert copies(spools) == []
+
+
+def test_a_video_larger_than_the_spool_is_refused_with_the_way_out(url):
+    upload(url, **{"a.mp4": b"x" * 2000})
+    with Spool(max_bytes=1000) as spool:
+        (video,) = spool.ahead(find_videos(url).videos, FREE)
+        with pytest.raises(StoreError, match=r"give it more \(--spool-gb\)"):
+            video.wait()
+
+
+def test_closing_ends_those_who_wait_for_room(url, spools):
+    upload(url, **{"a.mp4": b"x" * 600, "b.mp4": b"x" * 600})
+    spool = Spool(max_bytes=1000)
+    first, second = spool.ahead(find_videos(url).videos, FREE)
+    first.wait()
+    threading.Timer(0.05, spool.close).start()
+    with pytest.raises(StoreError, match="the run ended before it was fetched"):
+        second.wait()
+    spool.close()
+    assert spools() == []
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_uses_stays(url, spools, tmp_path):
+    upload(url, **{"a.mp4": b"1"})
+    left = tmp_path / "arabesque-spool-killed"
+    left.mkdir()
+    (left / "lock").touch()
+    (left / "0.mp4").write_bytes(b"half")
+    with Spool() as living, Spool() as another:
+        for spool in (living, another):
+            (video,) = spool.ahead(find_videos(url).videos, FREE)
+            video.wait()
+        assert not left.exists()
+        assert len(spools()) == 2
