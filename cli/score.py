@@ -50,7 +50,7 @@ def score(
     if run.pending or run.inputs.clashes:
         show_run(run)
     opened = FeatureStore(run.out, partial=partial)
-    paths = {file.video_id: file.path for file in run.inputs.videos}
+    paths = {file.video_id: str(file.path) for file in run.inputs.videos}
     one_grid = bool(model_class(card.model).one_grid)
     found = read_store(opened, tuple(card.dims), one_grid=one_grid, only=paths)
     scores = score_videos(network, card, found, opened, [name for name in paths if name in found.videos])
@@ -141,7 +141,7 @@ def _reasons(run: Extraction, store: FeatureStore, scored: set[str]) -> dict[str
 
 
 def _as_json(
-    card: ModelCard, paths: Mapping[str, Path], scores: Sequence[VideoScore], unscored: Mapping[str, str]
+    card: ModelCard, paths: Mapping[str, str], scores: Sequence[VideoScore], unscored: Mapping[str, str]
 ) -> dict[str, object]:
     from ..models.video_scores import MEASURES
 
@@ -149,7 +149,7 @@ def _as_json(
         "model": card.model,
         "target": card.target,
         "measures": dict(MEASURES),
-        "videos": [{"video": str(paths[each.video_id]), **asdict(each)} for each in scores],
+        "videos": [{"video": paths[each.video_id], **asdict(each)} for each in scores],
         "not_scored": dict(unscored),
     }
 
