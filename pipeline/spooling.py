@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SPOOL_BYTES = 20 << 30
+_ENDED = "the run ended before it was fetched"
 
 
 class SpooledVideo:
@@ -43,7 +44,10 @@ class SpooledVideo:
 
     def wait(self) -> VideoFile:
         """The local copy, of the original's state; StoreError, which names the URL, where there is none to be had."""
-        path = self._copying.result()
+        try:
+            path = self._copying.result()
+        except CancelledError:
+            raise StoreError(f"{self.origin.path}: {_ENDED}") from None
         if path is None:  # another run had it in hand when its turn to be fetched came
             path = self._spool.copy(self.origin)
             self._copying = Future()
@@ -151,7 +155,7 @@ class Spool:
 
     def _check_open(self, url: str) -> None:
         if self._is_closed:
-            raise StoreError(f"{url}: the run ended before it was fetched")
+            raise StoreError(f"{url}: {_ENDED}")
 
 
 @contextmanager

@@ -10,7 +10,10 @@ import fsspec
 import pytest
 
 from arabesque.manifests.errors import StoreError
+from arabesque.pipeline.decoding.probing import read_content
 from arabesque.pipeline.inputs import find_videos
+from arabesque.pipeline.probe_cache import ProbeCache
+from arabesque.pipeline.records import state_of
 from arabesque.pipeline.spooling import Spool
 
 FREE = SimpleNamespace(is_free=lambda file: True)
@@ -147,3 +150,17 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_uses_stays(url, s
             video.wait()
         assert not left.exists()
         assert len(spools()) == 2
+
+
+def test_copies_leave_nothing_in_the_cache_of_probes(url, tmp_path):
+    upload(url, **{"a.mp4": b"1"})
+    files = find_videos(url).videos
+    cache = ProbeCache(tmp_path / "cache", files=files, settled_ns=0)
+    with Spool() as spool:
+        (video,) = spool.ahead(files, FREE)
+        path = video.wait().path
+        cache.keep_content(path, state_of(path), read_content(path))
+        assert cache.content(path) is None
+    assert cache.durations_s(files) == {}
+    cache.close()
+    assert not (tmp_path / "cache").exists()
