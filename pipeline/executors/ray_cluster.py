@@ -21,7 +21,6 @@ import torch
 
 from ...manifests.errors import ArabesqueError, ManifestError
 from ..records import VideoFile
-from ..store.folders import Root
 from ..work import Notice
 from ..worker import Job
 from .dispatching import Dispatcher, Failure, Pulled, Report, RunEvent, Work, unless_failed
@@ -316,8 +315,8 @@ def _signals_as_they_are() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _from_everywhere(place: Root) -> Root:
-    """Workers have other working folders."""
+def _from_everywhere(place: Any) -> Any:
+    """A path, or a URL as it is: workers have other working folders."""
     return place.absolute() if isinstance(place, Path) else place
 
 
