@@ -166,10 +166,10 @@ def measure(stream: Stream, device: torch.device) -> Need:
     """Brings one segment of noise through the extractor."""
     segment = _some_segment(stream, device)
     frames = _size_bytes(segment)
-    with _peak() as prepare:
+    with _Peak() as prepare:
         prepared = stream.extractor.prepare(segment)
     kept = _size_bytes(prepared)
-    with _peak() as forward, torch.inference_mode():
+    with _Peak() as forward, torch.inference_mode():
         stream.extractor.forward([prepared])
     return Need(frames, prepare.transient_bytes, kept, forward.transient_bytes)
 
@@ -178,12 +178,12 @@ def resident_bytes() -> int:
     return _status_bytes("VmRSS")
 
 
-class _peak:
+class _Peak:
     """How much more memory the block took than what it left behind. Linux lets a process forget its peak."""
 
     transient_bytes = 0
 
-    def __enter__(self) -> _peak:
+    def __enter__(self) -> _Peak:
         give_back()
         _forget_peak()
         return self
