@@ -8,6 +8,7 @@ runner.py       a run, stage by stage: read this first
 decoding/    files to frames and sound, in processes of their own
 store/       the feature store: reading, writing, keeping it in order
 weights/     checkpoints: fetch, verify, add
+executors/   several workers on one run: processes of one machine, a Ray cluster
 exchange/    import, export and compare features in the field's other formats
 synthetic/   routines for the demo and the tests
 """

@@ -50,8 +50,10 @@ class LocalWorkers:
     ) -> Generator[RunEvent, None, None]:
         """What the workers tell, until every video has come to its end. Raises what a worker raised."""
         dispatcher = Dispatcher(videos, lengths)
-        workers = [self._start(number, job) for number in range(len(self._devices))]
+        workers: list[_WorkerProcess] = []
         try:
+            for number in range(len(self._devices)):
+                workers.append(self._start(number, job))
             while workers:
                 for worker in _speaking(workers, SERVE_S):
                     worker.serve(dispatcher)
@@ -64,8 +66,10 @@ class LocalWorkers:
                         workers.append(self._start(worker.number, job))
                     elif not workers:
                         raise ArabesqueError(f"no worker is left: {worker.name} {how}, again and again")
-                for name in dispatcher.overdue():
-                    next(worker for worker in workers if worker.name == name).end("gave no sign of life")
+                overdue = dispatcher.overdue()
+                for worker in workers:
+                    if worker.name in overdue:
+                        worker.end("gave no sign of life")
                 yield from unless_failed(dispatcher.news())
         finally:
             _stop(workers)
