@@ -75,6 +75,6 @@ def _print_forecast(found: Forecast) -> None:
         print(f"{found.num_unreadable} of those probed cannot be read and are left out of account")
     gpu = "" if found.device_bytes is None else f", {size_text(found.device_bytes)} on the GPU"
     print(
-        f"in all: {duration_text(found.time_s)}, of which {duration_text(found.setup_s)} to load networks; "
+        f"in all: {duration_text(found.time_s)}, of which {duration_text(found.setup_s)} to load and compile; "
         f"memory {size_text(found.memory_bytes)}{gpu}; disk {size_text(found.disk_bytes)}"
     )

@@ -65,6 +65,8 @@ class Bare:
     spent: Spent
     working_bytes: int | None = None
     """Of a network: the most that a batch takes beside what was there."""
+    first_s: float = 0.0
+    """How much longer its first pass took: compiling, loading what is loaded late."""
 
 
 def measure_bare(
@@ -83,14 +85,19 @@ def measure_bare(
         ready = list(run_alone(first, [file for file, _ in sample]))
         for stage in others:
             on_step(f"{stage.name} alone")
+            watch = Stopwatch(options.device)
             outputs = list(run_alone(stage, ready))
+            first_s = watch.spent().wall_s
             _refuse_failures(outputs)
+            parts: list[Bare] = []
             finish = store.writer.flush if stage.name == "write" else lambda: None
             for stream, items, segments in _parts(stage.name, ready, outputs, bench.streams):
                 units = sample_s if stage.name in OF_FRAMES else segments
                 if stage.name == "network" and not _has_full_batch(ready, stream):
                     _discard(run_alone(stage, items))
-                found.append(_measured(options.device, stage, stream, items, units, measure_s, finish))
+                parts.append(_measured(options.device, stage, stream, items, units, measure_s, finish))
+                first_s -= parts[-1].spent.wall_s * _units_in(ready, stream, units) / parts[-1].units
+            found += [replace(part, first_s=max(0.0, first_s) / len(parts)) for part in parts]
             ready = outputs
             del outputs
     del ready
@@ -231,6 +238,11 @@ def _parts(
                 yield stream.name, [[Batch(stream, tuple(mine))]], len(mine)
             else:
                 yield stream.name, mine, len(mine)
+
+
+def _units_in(ready: list[Any], stream: str, units: float) -> float:
+    """Units that a pass over what is ready works on: segments of the stream where it is one stream's part."""
+    return sum(item.stream.name == stream for item in _segments(ready)) if stream else units
 
 
 def _has_full_batch(ready: list[Any], stream: str) -> bool:

@@ -78,13 +78,16 @@ def benchmark(
     whole = workload(videos, streams)
     options = within_memory(run.options, streams)
     bench = Bench(run, [stream for stream in streams if whole.segments[stream.name]], options)
-    stages = stage_costs(measure_bare(bench, videos, effort.stage_s, on_step), whole)
+    bare = measure_bare(bench, videos, effort.stage_s, on_step)
+    stages = stage_costs(bare, whole)
     limit = bounds(stages, options.num_cpu_threads)
     take = choose_take(videos, bench.streams, limit.video_s_per_s * effort.end_to_end_s)
     on_step(f"end to end, {take.work.duration_s:.0f} s of video")
     end_to_end = run_end_to_end(bench, take.files, take.head_s)
     report = _report(bench, videos, setup_s, stages, take, end_to_end)
-    return Benchmark(replace(report, loaded_bytes=loaded_bytes), bench, whole, take, end_to_end)
+    warm_up_s = sum(part.first_s for part in bare)
+    report = replace(report, warm_up_s=warm_up_s, loaded_bytes=loaded_bytes)
+    return Benchmark(report, bench, whole, take, end_to_end)
 
 
 def _load(run: Extraction) -> tuple[list[Stream], dict[str, int]]:

@@ -55,6 +55,7 @@ class Forecast(Record):
     """Of those probed."""
     video_s: float
     setup_s: float
+    """To load networks and libraries, and to compile."""
     reading_s: float
     """Of decoding and preparing pictures and sound, if nothing ran beside it."""
     time_s: float
@@ -171,6 +172,7 @@ def _owed(run: Extraction, file: VideoFile, measured: Benchmark) -> list[Stream]
 
 def _foreseen(run: Extraction, measured: Benchmark, work: Workload, num_probed: int, num_unreadable: int) -> Forecast:
     report = measured.report
+    setup_s = report.setup_s + report.warm_up_s
     times = stage_times(report.stages, measured.whole, work)
     stored = measured.end_to_end.stored
     streams = {
@@ -192,9 +194,9 @@ def _foreseen(run: Extraction, measured: Benchmark, work: Workload, num_probed: 
         num_probed=num_probed,
         num_unreadable=num_unreadable,
         video_s=work.duration_s,
-        setup_s=report.setup_s,
+        setup_s=setup_s,
         reading_s=sum(time.wall_s for time in times if time.cost.stage in OF_FRAMES),
-        time_s=report.setup_s + least_time_s(times, report.cores) / report.shared_cores_ratio,
+        time_s=setup_s + least_time_s(times, report.cores) / report.shared_cores_ratio,
         memory_bytes=report.memory.total_bytes,
         device_bytes=report.memory.device_bytes,
         disk_bytes=outcomes + sum(stream.disk_bytes for stream in streams.values()),

@@ -96,6 +96,8 @@ class Report:
     """Stage → which part of the run's time its threads were busy."""
     memory: PeakMemory
     versions: Mapping[str, str]
+    warm_up_s: float = 0.0
+    """How much longer the first pass of every stage took, one after the other: compiling, loading what comes late."""
     loaded_bytes: Mapping[str, int] = field(default_factory=dict[str, int])
     """Stream → what loading its network took up; the first one's with the libraries that it shares."""
 

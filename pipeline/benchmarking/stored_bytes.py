@@ -2,49 +2,59 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+
+from ..store.shard_writing import shard_bytes
 
 _BY_SEGMENT = ("features", "start_s", "end_s")
 
 
 @dataclass(frozen=True)
 class StoredBytes:
-    segments: int
     rows: int
-    by_segment: int
-    """Bytes of what grows with the segments: the numbers and their intervals."""
-    by_row: int
-    """Bytes of what grows with the videos: names, digests, provenance."""
-    by_shard: int
-    """Bytes of a shard's description of itself."""
+    """That this was found on."""
+    per_segment: float
+    """Of the numbers and their intervals."""
+    per_row: float
+    """Of names, digests, provenance."""
+    per_shard: float
+    """Of a shard's description of itself."""
 
     def scaled(self, segments: int, rows: int) -> int:
-        """What so many segments of so many videos would take, in one shard."""
-        if not self.rows or not rows:
+        """What so many segments of so many videos would take, in one shard; nothing where there are no videos."""
+        if not rows:
             return 0
-        return (
-            round(self.by_segment * segments / max(self.segments, 1) + self.by_row * rows / self.rows) + self.by_shard
-        )
+        return round(self.per_segment * segments + self.per_row * rows + self.per_shard)
 
 
 def stored_bytes(root: Path, folder: str) -> StoredBytes:
-    """Of a folder of shards, outcomes included, in a local store that nobody writes to."""
-    segments = rows = by_segment = by_row = by_shard = 0
-    for path in (root / folder).glob("part-*.parquet"):
-        description = pq.read_metadata(path)
-        rows += description.num_rows
-        segments += sum(pq.read_table(path, columns=["segments"]).column("segments").to_pylist())
-        inside = 0
-        for group in range(description.num_row_groups):
-            for number in range(description.num_columns):
-                column = description.row_group(group).column(number)
-                inside += column.total_compressed_size
-                if column.path_in_schema.partition(".")[0] in _BY_SEGMENT:
-                    by_segment += column.total_compressed_size
-                else:
-                    by_row += column.total_compressed_size
-        by_shard = max(by_shard, path.stat().st_size - inside)
-    return StoredBytes(segments, rows, by_segment, by_row, by_shard)
+    """Of a folder of shards, outcomes included, in a local store: what the first of its rows takes, and each more."""
+    shards = [pq.read_table(path) for path in sorted((root / folder).glob("part-*.parquet"))]
+    if not shards:
+        return StoredBytes(0, 0.0, 0.0, 0.0)
+    table = pa.concat_tables(shards)
+    segments = sum(table.column("segments").to_pylist())
+    by_segment, others = _sizes(table)
+    _, others_of_one = _sizes(table.slice(0, 1))
+    per_row = (others - others_of_one) / (len(table) - 1) if len(table) > 1 else 0.0
+    return StoredBytes(len(table), by_segment / max(segments, 1), per_row, others_of_one - per_row)
+
+
+def _sizes(table: pa.Table) -> tuple[int, int]:
+    """Bytes of the columns that grow with the segments, and of all the rest of a shard."""
+    data = shard_bytes(table)
+    description = pq.read_metadata(io.BytesIO(data))
+    columns = (
+        description.row_group(group).column(number)
+        for group in range(description.num_row_groups)
+        for number in range(description.num_columns)
+    )
+    by_segment = sum(
+        column.total_compressed_size for column in columns if column.path_in_schema.partition(".")[0] in _BY_SEGMENT
+    )
+    return by_segment, len(data) - by_segment

@@ -8,6 +8,7 @@ import pytest
 from clips import Clip, write_clip
 from fakes import probe
 from known_extractors import RECIPE, known_extractors
+from store_rows import new_store, row
 
 from arabesque.manifests.errors import DecodeError
 from arabesque.manifests.recipes import parse_recipe
@@ -22,10 +23,11 @@ from arabesque.pipeline.benchmarking.forecast import (
 )
 from arabesque.pipeline.benchmarking.forecast_file import keep_forecast, store_bytes, take_forecast
 from arabesque.pipeline.benchmarking.report import StageCost, together
-from arabesque.pipeline.benchmarking.stored_bytes import StoredBytes
+from arabesque.pipeline.benchmarking.stored_bytes import StoredBytes, stored_bytes
 from arabesque.pipeline.benchmarking.workload import Workload
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.records import AudioTrack, VideoFile
+from arabesque.pipeline.store.writer import StoreWriter
 
 SHORT = Effort(stage_s=0.02, end_to_end_s=0.2)
 DECODE = StageCost("decode", "", "frames", units_per_video_s=25, wall_s=0.1, cpu_s=0.1)
@@ -86,9 +88,23 @@ def test_the_least_time_is_the_slowest_stages_or_that_of_all_work_on_the_cores()
 
 
 def test_stored_bytes_grow_with_segments_and_with_videos():
-    found = StoredBytes(segments=10, rows=2, by_segment=1000, by_row=100, by_shard=7)
+    found = StoredBytes(rows=2, per_segment=100, per_row=50, per_shard=7)
     assert found.scaled(20, 4) == 2000 + 200 + 7
     assert found.scaled(0, 0) == 0
+
+
+def store_of(root: Path, count: int) -> Path:
+    with StoreWriter(new_store(root)) as writer:
+        for number in range(count):
+            writer.add(row(f"video {number:03d}", segments=8))
+    return root
+
+
+def test_bytes_of_few_rows_foretell_those_of_many(tmp_path):
+    few, many = (store_of(tmp_path / str(count), count) for count in (3, 40))
+    foretold = stored_bytes(few, "stream=vst").scaled(segments=40 * 8, rows=40)
+    actual = sum(path.stat().st_size for path in (many / "stream=vst").glob("*.parquet"))
+    assert foretold == pytest.approx(actual, rel=0.4)  # equal intervals of many rows are stored once
 
 
 def test_a_sample_is_drawn_the_same_every_time():
