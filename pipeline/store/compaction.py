@@ -16,12 +16,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ...manifests.errors import StoreError
 from .folders import Folder, Root, open_folder
-from .index import NewestOutcomes, current_rows, newest_outcomes, relisting
+from .index import NewestOutcomes, current_row_columns, current_rows, newest_outcomes, of_stream, relisting
+from .key_columns import Columns, newest_outcome_columns, numbers, pc, texts
 from .manifest import read_manifest
 from .neighbours import neighbours
 from .progress_journal import is_lasting, prune
@@ -87,18 +91,75 @@ def _compact(folder: Folder, writer_id: str | None, max_shard_bytes: int) -> Com
         listed = {name: shards_in(folder, name) for name in [OUTCOMES, PROGRESS, *map(stream_folder, streams)]}
         ours = others.idle(listed, writer_id)
 
-        outcomes = newest_outcomes(folder)
-        rows = {stream: current_rows(folder, stream, outcomes) for stream in streams}
-        groups = list(_groups(_outcome_shards(folder, ours[OUTCOMES], outcomes, others.exclusive), max_shard_bytes))
-        for stream in streams:
-            shards = _row_shards(folder, ours[stream_folder(stream)], rows[stream], others.exclusive)
-            groups += _groups(shards, max_shard_bytes)
+        look = _whole_shards if others.exclusive else _copied_shards
+        shards, finished = look(folder, streams, ours)
+        groups = [group for of_folder in shards for group in _groups(of_folder, max_shard_bytes)]
         written = [_merge(folder, group, presence.writer_id, sequence) for sequence, group in enumerate(groups)]
         for shard in (shard for group in groups for shard in group if shard.stands_twice):
             folder.remove(shard.name)
-        prune(folder, ours[PROGRESS], _finished_keys(rows.values(), outcomes), presence.writer_id)
+        prune(folder, ours[PROGRESS], finished, presence.writer_id)
     merged = [shard for group in groups for shard in group]
     return Compaction(len(merged), sum(written), sum(shard.num_dropped for shard in merged))
+
+
+def _whole_shards(
+    folder: Folder, streams: Sequence[str], ours: Mapping[str, Sequence[str]]
+) -> tuple[list[list[_Shard]], set[str]]:
+    """Outcomes, then each stream; and the keys that the journal need not keep. Of what stands twice one copy counts."""
+    outcomes = relisting(lambda: newest_outcome_columns(folder, placed=True), folder)
+    shards = [[_outcome_shard(folder, *found) for found in _by_shard(outcomes, ours[OUTCOMES])]]
+    lasting = outcomes.filter(pa.array(_are_lasting(outcomes)))
+    finished = set(lasting.column("key").to_pylist()) if ours[PROGRESS] else set[str]()
+    for stream in streams:
+        told = of_stream(outcomes, stream)[0]
+        rows = relisting(partial(current_row_columns, folder, stream, told), folder)
+        shards.append([_row_shard(folder, *found) for found in _by_shard(rows, ours[stream_folder(stream)])])
+        finished |= set(rows.column("key").to_pylist()) if ours[PROGRESS] else set()
+    return shards, finished
+
+
+def _by_shard(counting: Columns, names: Sequence[str]) -> Iterator[tuple[str, Columns]]:
+    """Of each of these shards what counts of it."""
+    place_of = {name: place for place, name in enumerate(names)}
+    shard = counting.column("shard").combine_chunks()
+    home = np.array([place_of.get(name, -1) for name in shard.dictionary.to_pylist()] or [-1])
+    homes = home[numbers(pa.chunked_array([shard.indices]))]
+    order = np.argsort(homes, kind="stable")
+    ends = np.searchsorted(homes[order], np.arange(len(names)), side="right")
+    starts = np.searchsorted(homes[order], np.arange(len(names)))
+    for name, start, end in zip(names, starts, ends, strict=True):
+        yield name, counting.take(pa.array(order[start:end]))
+
+
+def _outcome_shard(folder: Folder, name: str, kept: Columns) -> _Shard:
+    keep = sorted(kept.column("number").to_pylist())
+    return _Shard(name, OUTCOMES, length(folder, name), keep, len(keep) * _OUTCOME_BYTES)
+
+
+def _row_shard(folder: Folder, name: str, kept: Columns) -> _Shard:
+    number = stored_number(folder, name)
+    size = 2 if number == "float16" else 4
+    dims = numbers(kept.column("dim"))
+    kept_bytes = int(numbers(kept.column("segments")) @ dims) * size
+    kind = f"{dims[0]} {number}" if len(kept) else "nothing"
+    return _Shard(name, kind, length(folder, name), sorted(kept.column("number").to_pylist()), kept_bytes)
+
+
+def _are_lasting(outcomes: Columns) -> NDArray[np.bool_]:
+    """See `is_lasting`."""
+    kinds = pc.is_in(outcomes.column("kind").cast(pa.string()), value_set=texts(["empty", "failed"]))
+    return numbers(kinds).astype(bool) & (numbers(outcomes.column("transient")) == 0)
+
+
+def _copied_shards(
+    folder: Folder, streams: Sequence[str], ours: Mapping[str, Sequence[str]]
+) -> tuple[list[list[_Shard]], set[str]]:
+    """The same where no lock keeps others out."""
+    outcomes = newest_outcomes(folder)
+    rows = {stream: current_rows(folder, stream, outcomes) for stream in streams}
+    shards = [list(_outcome_shards(folder, ours[OUTCOMES], outcomes))]
+    shards += [list(_row_shards(folder, ours[stream_folder(stream)], rows[stream])) for stream in streams]
+    return shards, _finished_keys(rows.values(), outcomes)
 
 
 def set_aside_stale(root: Root, stream: str, settings_digest: str) -> int:
@@ -147,13 +208,11 @@ def _set_aside(folder: Folder, shard: str, rows: Sequence[RowPlace], current: st
     folder.remove(shard)
 
 
-def _row_shards(
-    folder: Folder, names: Sequence[str], current: Mapping[tuple[str, str], RowPlace], exclusive: bool
-) -> Iterator[_Shard]:
+def _row_shards(folder: Folder, names: Sequence[str], current: Mapping[tuple[str, str], RowPlace]) -> Iterator[_Shard]:
     keepers: dict[str, list[RowPlace]] = {name: [] for name in names}
     for row in current.values():
         keepers.get(row.shard, []).append(row)
-    twice = set[str]() if exclusive else _keep_copies(folder, keepers, current)
+    twice = _keep_copies(folder, keepers, current)
     for name, rows in keepers.items():
         number = stored_number(folder, name)
         size = 2 if number == "float16" else 4
@@ -180,7 +239,7 @@ def _keep_copies(
     return twice
 
 
-def _outcome_shards(folder: Folder, names: Sequence[str], newest: NewestOutcomes, exclusive: bool) -> Iterator[_Shard]:
+def _outcome_shards(folder: Folder, names: Sequence[str], newest: NewestOutcomes) -> Iterator[_Shard]:
     kept_in: dict[tuple[str, str], str] = {}
     shards: list[_Shard] = []
     twice = set[str]()
@@ -192,7 +251,7 @@ def _outcome_shards(folder: Folder, names: Sequence[str], newest: NewestOutcomes
             twice |= {name, *(kept_in[stored[number].name] for number in counts if number not in keep)}
         kept_in |= {stored[number].name: name for number in keep}
         shards.append(_Shard(name, OUTCOMES, len(stored), keep, len(keep) * _OUTCOME_BYTES))
-    return (replace(shard, stands_twice=not exclusive and shard.name in twice) for shard in shards)
+    return (replace(shard, stands_twice=shard.name in twice) for shard in shards)
 
 
 def _is_newest(stored: StoredOutcome, newest: NewestOutcomes) -> bool:

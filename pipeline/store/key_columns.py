@@ -27,21 +27,32 @@ OUTCOME_COLUMNS = (*OUTCOME_FIELDS, "written_at", "writer")
 _FEW_VALUES = {"stream", "kind", "reason", "settings_digest", "outcome", "writer"}
 _NUMBERS = {"number", "segments", "dim", "written_at"}
 _NO_ROWS = pa.schema(
-    [(name, pa.int64() if name in _NUMBERS else pa.string()) for name in (*PLACE, *ROW_KEYS)]
+    [
+        ("shard", pa.dictionary(pa.int32(), pa.string())),
+        *((name, pa.int64() if name in _NUMBERS else pa.string()) for name in ("number", *ROW_KEYS)),
+    ]
 ).empty_table()
 
 
-def newest_outcome_columns(folder: Folder) -> Columns:
-    """`OUTCOME_COLUMNS` of the newest outcome of every (video, stream), by video and stream."""
-    table = _read(folder, OUTCOMES, lambda shard: encoded(read_table(folder, shard, OUTCOME_COLUMNS), OUTCOME_COLUMNS))
+def newest_outcome_columns(folder: Folder, *, placed: bool = False) -> Columns:
+    """`OUTCOME_COLUMNS` of the newest outcome of every (video, stream), by video and stream; ``placed``: and place."""
+
+    def read(shard: str) -> Columns:
+        table = encoded(read_table(folder, shard, OUTCOME_COLUMNS), OUTCOME_COLUMNS)
+        return _with_place(shard, table) if placed else table
+
+    table = _read(folder, OUTCOMES, read)
     if table is None:
-        table = encoded(outcomes_table([]), OUTCOME_COLUMNS)
+        none = encoded(outcomes_table([]), OUTCOME_COLUMNS)
+        table = _with_place("", none) if placed else none
     return newest(table, ("video_id", "stream"), ("written_at", "writer"))
 
 
 def newest_row_columns(folder: Folder, stream: str) -> Columns:
     """Place and `ROW_KEYS` of the newest row of every (video, settings), by video and settings."""
-    table = _read(folder, stream_folder(stream), lambda shard: _with_place(shard, read_keys(folder, shard)))
+    table = _read(
+        folder, stream_folder(stream), lambda shard: _with_place(shard, encoded(read_keys(folder, shard), ROW_KEYS))
+    )
     return newest(_NO_ROWS if table is None else table, ("video_id", "settings_digest"), ("written_at",))
 
 
@@ -98,13 +109,10 @@ def _read(folder: Folder, home: str, read: Callable[[str], Columns]) -> Columns 
     return pa.concat_tables(parts).unify_dictionaries().combine_chunks() if parts else None
 
 
-def _with_place(shard: str, keys: Columns) -> Columns:
-    shards = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(keys), np.int32)), [shard])
-    return (
-        encoded(keys, ROW_KEYS)
-        .add_column(0, "number", pa.array(np.arange(len(keys), dtype=np.int32)))
-        .add_column(0, "shard", shards)
-    )
+def _with_place(shard: str, table: Columns) -> Columns:
+    shards = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), [shard])
+    at = pa.array(np.arange(len(table), dtype=np.int32))
+    return table.add_column(0, "number", at).add_column(0, "shard", shards)
 
 
 def newest(table: Columns, names: Sequence[str], ages: Sequence[str]) -> Columns:

@@ -109,8 +109,8 @@ def test_what_a_writer_adds_during_a_compaction_stays(tmp_path, monkeypatch):
     added: list[str] = []
 
     def with_company(real: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*arguments: Any) -> Any:
-            result = real(*arguments)
+        def step(*arguments: Any, **options: Any) -> Any:
+            result = real(*arguments, **options)
             added.append(f"Guest_{len(added):03d}")
             written(tmp_path, row(added[-1]))
             return result
@@ -118,7 +118,7 @@ def test_what_a_writer_adds_during_a_compaction_stays(tmp_path, monkeypatch):
         return step
 
     monkeypatch.setattr(neighbours, "living_writers", with_company(neighbours.living_writers))
-    for name in ("newest_outcomes", "current_rows", "_row_shards", "_merge", "prune"):
+    for name in ("newest_outcome_columns", "current_row_columns", "_row_shard", "_merge", "prune"):
         monkeypatch.setattr(compaction, name, with_company(getattr(compaction, name)))
     compact(tmp_path)
     monkeypatch.undo()
