@@ -50,10 +50,11 @@ def duration_text(seconds: float) -> str:
 
 
 def size_text(num_bytes: float | None) -> str:
-    """``1.2 GB``, ``34.5 MB``; a question mark where it is not known."""
+    """``1.2 GB``, ``34.5 MB``, ``6.4 kB``; a question mark where it is not known."""
     if num_bytes is None:
         return "?"
-    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
+    unit, name = (1e9, "GB") if num_bytes >= 1e9 else (1e6, "MB") if num_bytes >= 1e6 else (1e3, "kB")
+    return f"{num_bytes / unit:,.1f} {name}"
 
 
 def _print_forecast(found: Forecast) -> None:

@@ -3,7 +3,8 @@ and a short benchmark measures what a second of such video costs.
 
 It is about a run as one process does it on one device. Time is that of the slowest stage, or of all stages' work on
 the cores where that is more, and what the benchmark's run from end to end took beyond it. Decoding and preparing
-pictures are taken to cost by the pixel, the rest by the segment.
+pictures are taken to cost by the pixel, the rest by the segment. Memory is what that run took once everything was
+warm: what compiling takes for a moment at a run's start is not in it.
 """
 
 from __future__ import annotations

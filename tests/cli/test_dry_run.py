@@ -55,7 +55,9 @@ def test_durations_read_well(seconds, text):
     assert duration_text(seconds) == text
 
 
-@pytest.mark.parametrize(("size", "text"), [(None, "?"), (34_500_000, "34.5 MB"), (1_200_000_000, "1.2 GB")])
+@pytest.mark.parametrize(
+    ("size", "text"), [(None, "?"), (6_400, "6.4 kB"), (34_500_000, "34.5 MB"), (1_200_000_000, "1.2 GB")]
+)
 def test_sizes_read_well(size, text):
     assert size_text(size) == text
 
