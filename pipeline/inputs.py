@@ -117,12 +117,20 @@ def _files_below(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterat
     with suppress(OSError), os.scandir(folder) as listing:
         entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name)
         for entry in entries:
-            if entry.is_dir() and not _is_video(entry.name):
+            if _is_folder(entry) and not _is_video(entry.name):
                 folders.append(entry)
             else:
                 yield prefix + entry.name, entry.path, _state_of_entry(entry)
     for entry in folders:
         yield from _files_below(entry.path, f"{prefix}{entry.name}{os.sep}", seen)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """A link that leads to itself is none, and must not end the listing."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _state_of_entry(entry: os.DirEntry[str]) -> FileState | None:

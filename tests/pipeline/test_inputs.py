@@ -59,6 +59,14 @@ def test_a_folder_named_like_a_video_and_a_dangling_link_are_not_passed_over(tmp
     assert [video.video_id for video in find_videos(tmp_path).videos] == ["dangling", "folder"]
 
 
+def test_a_link_to_itself_hides_none_of_its_neighbours(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    for name in ("a.mp4", "z.mp4"):
+        touch(tmp_path, name)
+    assert [video.video_id for video in find_videos(tmp_path).videos] == ["a", "loop", "z"]
+
+
 def test_names_that_are_no_utf8_are_escaped(tmp_path):
     with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.mp4"), "wb"):
         pass
