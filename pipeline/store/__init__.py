@@ -6,6 +6,7 @@
     writer.py            `StoreWriter`: rows, outcomes and the journal of unfinished rows, in whole shards
     compaction.py        few large shards of what counts; rows of other settings out of the way
     index.py             the one rule for which row counts
+    ends.py              how everything ended, in columns: what planning goes by
     verifying.py         is every byte and row as it was written? and repairing.py, where it is not
     claims.py            which of several runs has a video in hand
     atomic_files.py      the only way to a disk
