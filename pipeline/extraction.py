@@ -54,6 +54,8 @@ class RunOptions:
     """How videos are decoded; None: as suits the device."""
     spool_bytes: int = SPOOL_BYTES
     """The disk that each worker's copies of videos at a URL may take."""
+    remembers_files: bool = True
+    """Whether digests and probes of files that have not changed may come from an earlier run (`probe_cache`)."""
     max_failures: FailureBudget | None = None
     """Ends the run once more videos fail than this; None: never."""
 
@@ -144,7 +146,7 @@ class Extraction:
     def _work(self, stack: ExitStack, streams: list[Stream], writer: StoreWriter) -> Generator[Event, None, None]:
         shared = SharedWork(self.out, writer, self.ledger, self._news, self.settings_digests)
         options = within_memory(self.options, streams)
-        probes = stack.enter_context(open_probe_cache(options.decoder, self.pending))
+        probes = stack.enter_context(open_probe_cache(options.decoder, self.pending, enabled=options.remembers_files))
         slots = stack.enter_context(SlotPool(options.num_decoders, options.decoder, options.slot_settings, probes))
         job = replace(self.job, options=options)
         worker = Worker(job, streams, slots=slots, writer=writer, ledger=self.ledger, shared=shared, clock=self.clock)

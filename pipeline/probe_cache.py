@@ -192,9 +192,11 @@ class ProbeCache:
 
 
 @contextmanager
-def open_probe_cache(decoder: str, files: Sequence[VideoFile] | None = None) -> Iterator[ProbeCache]:
-    """This user's cache, as long as the block runs."""
-    probes = ProbeCache(cache_folder(), decoder, files)
+def open_probe_cache(
+    decoder: str, files: Sequence[VideoFile] | None = None, *, enabled: bool = True
+) -> Iterator[ProbeCache]:
+    """This user's cache, as long as the block runs; one that knows and keeps nothing where it is not ``enabled``."""
+    probes = ProbeCache(cache_folder() if enabled else None, decoder, files)
     try:
         yield probes
     finally:

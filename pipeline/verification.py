@@ -77,6 +77,7 @@ def recompute(
     checkpoint is not at hand.
     """
     manifest = read_manifest(root)
+    options = replace(options or RunOptions(), remembers_files=False)  # every byte is read again
     store = FeatureStore(root, partial=True)
     held = {video_id for stream in store.streams for video_id in store.keys(stream)}
     with tempfile.TemporaryDirectory(prefix="arabesque-verify-") as folder:

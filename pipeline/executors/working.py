@@ -65,7 +65,7 @@ def _work(job: Job, streams: list[Stream], office: Office, reporter: Reporter) -
     ledger = read_ledger(job.out, retry_failed=options.retry_failed)
     with (
         StoreWriter(job.out, float16=options.float16) as writer,
-        open_probe_cache(options.decoder) as probes,
+        open_probe_cache(options.decoder, enabled=options.remembers_files) as probes,
         SlotPool(options.num_decoders, options.decoder, options.slot_settings, probes) as slots,
         closing(PulledVideos(office, options.num_decoders)) as pulled,
     ):

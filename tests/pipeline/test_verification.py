@@ -13,7 +13,10 @@ from known_extractors import RECIPE, FrameNumbers, known_extractors
 
 from arabesque.manifests.errors import ManifestError
 from arabesque.manifests.recipes import parse_recipe
+from arabesque.pipeline import reading
+from arabesque.pipeline.decoding.probing import Content, read_content
 from arabesque.pipeline.extraction import Extraction, RunOptions
+from arabesque.pipeline.probe_cache import ProbeCache
 from arabesque.pipeline.records import FeatureRow
 from arabesque.pipeline.store.manifest import read_manifest, write_manifest
 from arabesque.pipeline.store.reader import FeatureStore
@@ -53,6 +56,25 @@ def test_what_is_computed_again_is_the_same(store, videos):
     assert len({one.video_id for one in again}) == 2
     assert [(one.relative_error, one.problem) for one in again] == [(0.0, "")] * 4
     assert {one.video_id for one in recompute(store, videos, 100)} == {"a", "b", "c"}
+
+
+def test_what_is_remembered_of_files_saves_a_later_run_the_reading_and_verifying_none(videos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ARABESQUE_PROBES", str(tmp_path / "probes"))
+    monkeypatch.setattr(ProbeCache.__init__, "__kwdefaults__", {"settled_ns": 0})
+    store = extracted(videos, tmp_path / "first")
+    read: list[Path] = []
+
+    def counted(path: Path) -> Content:
+        read.append(path)
+        return read_content(path)
+
+    monkeypatch.setattr(reading, "read_content", counted)
+    again = extracted(videos, tmp_path / "second")
+    assert read == []
+    for stream in FeatureStore(store).streams:
+        assert FeatureStore(again).keys(stream) == FeatureStore(store).keys(stream)
+    recompute(store, videos, 3)
+    assert len(read) == 3
 
 
 def test_rows_of_float16_are_compared_as_float16(videos, tmp_path):
