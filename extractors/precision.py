@@ -18,8 +18,9 @@ DTYPES: dict[Precision, torch.dtype] = {
 
 TOLERANCES: dict[Precision, float] = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 4e-3}
 """How far a batch's company, the number of decoders or an interruption may move a number of a network's row, as a share
-of the row's largest: matrix products sum in another order. Streams without a network do not move at all. Rows are as near
-to float32's: in bfloat16 8e-3 with seeded weights and 2e-2 with I3D's own, in float16 1.4e-3 with I3D's own."""
+of the row's largest: matrix products sum in another order. Streams without a network do not move at all.
+
+Rows are as near to float32's: bfloat16 was off by 8e-3 with seeded weights and 2e-2 with I3D's, float16 by 1.4e-3."""
 
 
 @contextmanager
