@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from clips import Clip, write_clip
@@ -107,7 +108,7 @@ def test_passes_are_repeated_until_they_last_and_only_the_last_round_counts():
     assert calls == list(range(1 + 100 + 250))
 
 
-VIDEOS = [(VideoFile(name, name), probe(num_frames=10 * length)) for name, length in (("short", 2), ("long", 10))]
+VIDEOS = [(VideoFile(name, Path(name)), probe(num_frames=10 * length)) for name, length in (("short", 2), ("long", 10))]
 
 
 @pytest.mark.parametrize(
