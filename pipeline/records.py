@@ -69,9 +69,9 @@ class VideoFile:
     @property
     def local_path(self) -> Path:
         """ManifestError for a remote file: only runs fetch those (`spooling`)."""
-        if isinstance(self.path, Path):
-            return self.path
-        raise ManifestError(f"{self.path}: only runs read videos at a URL; copy a few to a disk for this")
+        if isinstance(self.path, RemotePath):
+            raise ManifestError(f"{self.path}: only runs read videos at a URL; copy a few to a disk for this")
+        return self.path
 
     @property
     def current_state(self) -> FileState | None:

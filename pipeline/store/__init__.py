@@ -8,8 +8,9 @@
     index.py             the one rule for which row counts
     ends.py              how everything ended, in columns: what planning goes by
     verifying.py         is every byte and row as it was written? and repairing.py, where it is not
+    neighbours.py        who else is at work, on a disk and where there are no locks
     claims.py            which of several runs has a video in hand
-    atomic_files.py      the only way to a disk
+    folders.py           what all of it stands on: atomic_files.py on a disk, object_folder.py at a URL
 
 The rest are the parts: shards and their reading and writing, the manifest, writers' locks, the journal.
 """

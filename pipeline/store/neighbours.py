@@ -20,6 +20,7 @@ from .claims import Claims, sweep_claims
 from .folders import Folder
 from .object_folder import ObjectFolder
 from .shards import writer_of
+from .urls import UnreachableStore
 from .writer_locks import WriterLock, living_writers, reorganising
 
 IDLE_S = 3600.0
@@ -153,7 +154,10 @@ class UnseenNeighbours:
         """Whether this is the first who came; a lease that has grown old was left by a run that was killed."""
         if _LEASE in self._old(""):
             self._folder.remove(_LEASE)
-        return self._folder.create(_LEASE, secrets.token_bytes(16))
+        try:
+            return self._folder.create(_LEASE, secrets.token_bytes(16))
+        except UnreachableStore:  # S3 may refuse two at once; if it is more than that, what follows will tell
+            return False
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ class ObjectFolder:
         try:
             self._put(name, data, "create")
         except FileExistsError:
-            return self.read(name) == data
+            with suppress(FileNotFoundError):  # it was there, and is gone again
+                return self.read(name) == data
+            return False
         return True
 
     def read(self, name: str) -> bytes:

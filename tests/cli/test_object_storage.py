@@ -34,9 +34,14 @@ def command(*arguments):
 
 
 @pytest.fixture(scope="module")
-def order(s3):
+def orders(s3):
     with obeying("extraction_workload.py") as give:
-        yield lambda **wish: give(**wish)["runs"][0]
+        yield lambda **wish: give(**wish)["runs"]
+
+
+@pytest.fixture(scope="module")
+def order(orders):
+    return lambda **wish: orders(**wish)[0]
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +104,13 @@ def test_killed_at_any_request_a_rerun_finishes_the_work(order, uploaded, whole,
     assert end["status"] == 3, end["said"]
     assert stored_rows(f"{bucket}/features") == whole
     assert not check_store(f"{bucket}/features").findings
+
+
+def test_two_runs_at_once_may_do_work_twice_and_no_harm(orders, uploaded, whole, bucket):
+    out = f"{bucket}/features"
+    assert [end["status"] for end in orders(videos=uploaded, out=out, runs=2)] == [3, 3]
+    assert stored_rows(out) == whole
+    assert not check_store(out).findings
 
 
 def test_a_video_that_is_replaced_is_new_work(order, bucket, tmp_path):

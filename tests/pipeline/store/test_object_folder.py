@@ -217,6 +217,19 @@ def test_while_one_puts_the_store_in_order_another_keeps_to_its_own(url):
         assert second.idle(theirs, None) == {"stream=vst": []}
 
 
+def test_a_lease_that_is_given_back_while_another_asks_for_it_is_not_had(url, monkeypatch):
+    folder = open_folder(new_store(url))
+    read = ObjectFolder.read
+
+    def late(self: ObjectFolder, name: str) -> bytes:
+        self.remove(name)
+        return read(self, name)
+
+    with neighbours.neighbours(folder).reorganising():
+        monkeypatch.setattr(ObjectFolder, "read", late)
+        assert not folder.create(".reorganising", b"mine")
+
+
 class Turns:
     """Threads of which one at a time makes a step: whose turn it is, is drawn by chance."""
 
