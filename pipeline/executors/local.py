@@ -53,7 +53,7 @@ class LocalWorkers:
         workers: list[_WorkerProcess] = []
         try:
             for number in range(len(self._devices)):
-                workers.append(self._start(number, job))
+                workers.append(self._start(number, job))  # noqa: PERF401 those that have started are stopped if one does not
             while workers:
                 for worker in _speaking(workers, SERVE_S):
                     worker.serve(dispatcher)
