@@ -37,7 +37,7 @@ from .store.shard_writing import is_intact, shard_bytes
 from .user_cache import user_cache
 
 MAX_ENTRIES = 400_000
-"""Two to a video, its digest and its probe: about 60 MB on disk."""
+"""Two to a video, its digest and its probe: some 10 MB on disk for regular videos."""
 MAX_PARTS = 8
 FLUSH_ENTRIES, FLUSH_S = 1_000, 30.0
 CONTENT = "content"
