@@ -81,7 +81,8 @@ def extract(
     wish = Wish(executor, workers, ray_address, cpus_per_worker, gpus_per_worker)
     options, crew = chosen_executor(wish, options, device, decode_workers, threads)
     if dry_run and crew is not None:
-        raise typer.BadParameter("it foresees what one worker takes; add --workers 1", param_hint="--dry-run")
+        way_out = "add --executor local --workers 1"
+        raise typer.BadParameter(f"it foresees what one worker here takes; {way_out}", param_hint="--dry-run")
     run = Extraction(videos, chosen, out, weights=weights, options=options, executor=crew, shard=part)
     _announce(run, weights)
     if dry_run:
