@@ -52,8 +52,7 @@ class LocalWorkers:
         dispatcher = Dispatcher(videos, lengths)
         workers: list[_WorkerProcess] = []
         try:
-            for number in range(len(self._devices)):
-                workers.append(self._start(number, job))  # noqa: PERF401 those that have started are stopped if one does not
+            workers.extend(self._start(number, job) for number in range(len(self._devices)))
             while workers:
                 for worker in _speaking(workers, SERVE_S):
                     worker.serve(dispatcher)
