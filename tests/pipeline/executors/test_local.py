@@ -26,11 +26,16 @@ def check_equal(out: Path, whole: Path) -> None:
     assert not list((out / ".claims").glob("*.json"))
 
 
+def check_told_once(events: list[Event], videos: Path) -> None:
+    settled = Counter(event.video_id for event in events if isinstance(event, VideoSettled))
+    assert settled == dict.fromkeys([path.stem for path in videos.iterdir()], 1)
+
+
+@pytest.mark.slow
 def test_two_workers_leave_what_one_process_leaves_and_tell_what_it_tells(run, videos, whole, tmp_path):
     events = run(videos, tmp_path / "out", LocalWorkers([CPU, CPU], known_work.known_work))
     check_equal(tmp_path / "out", whole)
-    settled = Counter(event.video_id for event in events if isinstance(event, VideoSettled))
-    assert settled == dict.fromkeys([path.stem for path in videos.iterdir()], 1)
+    check_told_once(events, videos)
     segments = sum(event.num_segments for event in events if isinstance(event, WorkDone))
     _, ends = stored_rows(whole)
     assert segments == sum(num_segments for _, _, _, num_segments, _ in ends.values())
@@ -42,6 +47,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_video_loses_nothing(run, vid
     assert (tmp_path / "killed").exists()
     (notice,) = [event.text for event in events if isinstance(event, Notice)]
     assert "was killed (SIGKILL)" in notice
+    check_told_once(events, videos)
     check_equal(tmp_path / "out", whole)
 
 
