@@ -14,6 +14,7 @@ from arabesque.manifests.errors import ArabesqueError, StoreError
 from arabesque.pipeline.executors import dispatching
 from arabesque.pipeline.executors.local import LocalWorkers
 from arabesque.pipeline.failure_budget import FailureBudget
+from arabesque.pipeline.runner import Event
 from arabesque.pipeline.store.verifying import check_store
 from arabesque.pipeline.work import Notice, VideoSettled, WorkDone
 

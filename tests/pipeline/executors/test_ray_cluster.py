@@ -34,19 +34,22 @@ def check_equal(out, whole):
     assert check_store(out).findings == []
 
 
-def test_an_actor_that_is_killed_in_the_middle_of_a_video_loses_nothing_and_one_without_room_is_told_of(
-    cluster, run, videos, whole, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(ray_cluster, "NOTICE_EVERY_S", 1.0)
-    three = RayWorkers(workers=3, cpus_per_worker=1, work=known_work.killed_once)
-    events = run(videos, tmp_path / "out", three)
+def test_an_actor_that_is_killed_in_the_middle_of_a_video_loses_nothing(cluster, run, videos, whole, tmp_path):
+    events = run(videos, tmp_path / "out", workers(known_work.killed_once))
     assert (tmp_path / "killed").exists()
-    check_equal(tmp_path / "out", whole)
+    assert [event.text for event in events if isinstance(event, Notice) and "lost and started again" in event.text]
     settled = Counter(event.video_id for event in events if isinstance(event, VideoSettled))
     assert settled == dict.fromkeys([path.stem for path in videos.iterdir()], 1)
+    check_equal(tmp_path / "out", whole)
+
+
+@pytest.mark.slow
+def test_workers_that_find_no_room_are_told_of(cluster, run, videos, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "NOTICE_EVERY_S", 1.0)
+    events = run(videos, tmp_path / "out", RayWorkers(workers=3, cpus_per_worker=1, work=known_work.known_work))
     said = [event.text for event in events if isinstance(event, Notice)]
-    assert any("lost and started again" in text for text in said), said
     assert any("of 3 workers run; each asks for 1 CPUs" in text for text in said), said
+    check_equal(tmp_path / "out", whole)
 
 
 @pytest.mark.slow
