@@ -26,4 +26,4 @@ package:
 COMPILE := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 lock:
 	$(RUN) $(COMPILE) --upgrade --group dev --extra ray --extra s3 pyproject.toml -o requirements-dev.lock
-	$(RUN) $(COMPILE) --upgrade -c requirements-dev.lock pyproject.toml -o requirements.lock
+	$(RUN) $(COMPILE) --upgrade --all-extras -c requirements-dev.lock pyproject.toml -o requirements.lock
