@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .extract import refuse_unknown_streams
+
 if TYPE_CHECKING:
     from ..manifests.recipes import Recipe
     from ..pipeline.benchmarking.one_by_one import OneByOne
@@ -82,10 +84,7 @@ def bench(
 
 def _check(recipe: Recipe, streams: list[str] | None, weights: str, chart: Path | None) -> None:
     """Before anything is imported or measured."""
-    for name in streams or ():
-        if name not in recipe.streams:
-            known = ", ".join(recipe.streams)
-            raise typer.BadParameter(f"{recipe.name} has no stream {name!r}, but {known}", param_hint="--stream")
+    refuse_unknown_streams(recipe, streams)
     if weights != "cache" and not re.fullmatch(r"random:\d{1,18}", weights):
         raise typer.BadParameter(f"{weights!r} is neither random:SEED nor cache", param_hint="--weights")
     if chart is not None and chart.suffix.lower() != ".png":

@@ -14,6 +14,7 @@ from .executors import CPUS, EXECUTOR, GPUS, RAY_ADDRESS, WORKERS, Wish, chosen_
 if TYPE_CHECKING:
     import torch
 
+    from ..manifests.recipes import Recipe
     from ..pipeline.extraction import Extraction, RunOptions
     from ..pipeline.failure_budget import FailureBudget
     from ..pipeline.shard import Shard
@@ -23,6 +24,9 @@ def extract(
     videos: Annotated[str, typer.Argument(help="A folder of videos (searched below, too), or one video; or a URL.")],
     recipe: Annotated[str, typer.Option(help="A recipe's name (`arabesque recipes`), or a .toml file of your own.")],
     out: Annotated[str, typer.Option(help="The feature store: a new folder or URL, or one to go on with.")],
+    stream: Annotated[
+        list[str] | None, typer.Option(help="Only this stream of the recipe; may be repeated. Default: all.")
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="random:SEED runs every network on random weights, to try things out. Never for results."),
@@ -70,6 +74,7 @@ def extract(
         raise typer.BadParameter(f"{weights!r} is not random:SEED with a whole number", param_hint="--weights")
     budget, part, memory_bytes = _budget(max_failures), _shard(shard), _memory_bytes(memory)
     chosen = load_recipe(recipe)  # before the heavy imports: a misspelt recipe is told at once
+    refuse_unknown_streams(chosen, stream)
     from ..pipeline.extraction import Extraction
     from ..pipeline.status import read_status
     from .dry_run import show_forecast
@@ -83,7 +88,9 @@ def extract(
     if dry_run and crew is not None:
         way_out = "add --executor local --workers 1"
         raise typer.BadParameter(f"it foresees what one worker here takes; {way_out}", param_hint="--dry-run")
-    run = Extraction(videos, chosen, out, weights=weights, options=options, executor=crew, shard=part)
+    run = Extraction(
+        videos, chosen, out, streams=stream or None, weights=weights, options=options, executor=crew, shard=part
+    )
     _announce(run, weights)
     if dry_run:
         show_forecast(run)
@@ -106,6 +113,13 @@ def _carry_out(run: Extraction) -> None:
     if foreseen is not None:
         actual = what_it_took(run, time.perf_counter() - began, before_bytes)
         print(how_far_off(foreseen, actual), file=sys.stderr)
+
+
+def refuse_unknown_streams(recipe: Recipe, names: list[str] | None) -> None:
+    for name in names or ():
+        if name not in recipe.streams:
+            known = ", ".join(recipe.streams)
+            raise typer.BadParameter(f"{recipe.name} has no stream {name!r}, but {known}", param_hint="--stream")
 
 
 def run_options(
@@ -196,7 +210,7 @@ def _announce(run: Extraction, weights: str | None) -> None:
     """What is about to happen, on stderr: standard output stays free for what a script may want to read."""
     settled = len(run.inputs.videos) - len(run.pending)
     print(
-        f"recipe {run.recipe.name}: {', '.join(run.recipe.streams)}\n"
+        f"recipe {run.recipe.name}: {', '.join(run.streams)}\n"
         f"{len(run.inputs.videos)} videos, {settled} settled by earlier runs, {len(run.pending)} to do; "
         f"{run.executor or f'device {run.options.device}, {run.options.num_decoders} decoding'}",
         file=sys.stderr,

@@ -137,7 +137,8 @@ def fit(wished: MemoryPlan, needs: Mapping[str, Need], allowance_bytes: int, res
     needed = resident_bytes + plan.held_bytes(needs)
     raise ManifestError(
         f"--memory {in_gib(allowance_bytes)} is too little for this recipe: it takes {in_gib(needed)} at least, "
-        f"{in_gib(resident_bytes)} of it for its networks and libraries; allow more, or extract fewer streams at once"
+        f"{in_gib(resident_bytes)} of it for its networks and libraries; "
+        "allow more, or extract fewer streams at once (--stream)"
     )
 
 

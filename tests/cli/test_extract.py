@@ -54,6 +54,20 @@ def videos(tmp_path_factory):
     return folder
 
 
+def test_streams_may_be_extracted_one_after_the_other(videos, tmp_path):
+    for stream, settled in (("rhythm", 0), ("motion", 0), ("rhythm", 2)):
+        run = arabesque("extract", videos, "--recipe", "starter", "--stream", stream, "--out", tmp_path / "out")
+        assert run.returncode == 0, run.stderr
+        assert f"recipe starter: {stream}\n2 videos, {settled} settled" in run.stderr
+    assert set(FeatureStore(tmp_path / "out").streams) == {"motion", "rhythm"}
+
+
+def test_a_stream_that_the_recipe_has_not_is_refused(videos, tmp_path):
+    run = arabesque("extract", videos, "--recipe", "starter", "--stream", "vst", "--out", tmp_path / "out")
+    assert run.returncode == 2
+    assert "starter has no stream 'vst', but motion, rhythm" in run.stderr
+
+
 def test_extract_says_what_it_does_and_a_second_run_redoes_nothing(videos, tmp_path):
     first = arabesque("extract", videos, "--recipe", "starter", "--out", tmp_path / "out")
     assert first.returncode == 0, first.stderr
