@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from spdl.pipeline.defs import Aggregator
 
 from ..extractors.protocol import Extractor, Shared
+from ..manifests.errors import ArabesqueError
 from .work import Passing, SegmentFailure, SegmentFeature, SegmentWork, Stream
 
 MAX_WAIT_S = 10.0
@@ -89,12 +90,24 @@ def _forward_batch(stream: Stream, work: Sequence[SegmentWork]) -> list[SegmentF
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             torch.cuda.empty_cache()
+        elif isinstance(error, torch.AcceleratorError):
+            _refuse_lost_device(stream, error)
         if len(work) == 1:
             return [_failure(work[0], error)]
         middle = len(work) // 2
         return _forward_batch(stream, work[:middle]) + _forward_batch(stream, work[middle:])
     share_s = (time.perf_counter() - began) / len(work)
     return [_finished(item, row, share_s) for item, row in zip(work, rows, strict=True)]
+
+
+def _refuse_lost_device(stream: Stream, error: torch.AcceleratorError) -> None:
+    """After some errors every later kernel fails, too, until the process ends: no video is to blame for that."""
+    try:
+        torch.cuda.synchronize()
+    except torch.AcceleratorError:
+        raise ArabesqueError(
+            f"the GPU cannot be used any more ({_first_line(error)}, in {stream.name}); run again to go on"
+        ) from error
 
 
 def _finished(item: SegmentWork, row: NDArray[np.float32] | None, forward_s: float) -> SegmentFeature:
@@ -120,7 +133,11 @@ def _checked_rows(extractor: Extractor, prepared: list[Any]) -> list[NDArray[np.
 
 
 def _failure(item: SegmentWork, error: Exception) -> SegmentFailure:
-    message = (str(error).splitlines() or [""])[0]
-    reason = f"{item.stream.name} failed at {item.segment.start_s:.2f} s: {type(error).__name__}: {message}"
+    where = f"{item.stream.name} failed at {item.segment.start_s:.2f} s"
+    reason = f"{where}: {type(error).__name__}: {_first_line(error)}"
     transient = isinstance(error, torch.OutOfMemoryError | MemoryError | OSError)
     return SegmentFailure(item.plan, item.stream, item.segment.index, reason, transient)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -10,6 +10,7 @@ import torch
 from fakes import stream, video
 
 from arabesque.extractors.protocol import SegmentInput
+from arabesque.manifests.errors import ArabesqueError
 from arabesque.pipeline import networks
 from arabesque.pipeline.networks import Batch, Batcher, forward, prepare
 from arabesque.pipeline.planning import plan_video
@@ -85,6 +86,22 @@ def test_a_device_out_of_memory_halves_the_batch():
     results = forward([Batch(fake, tuple(work(fake, index=index) for index in range(5)))])
     assert all(isinstance(result, SegmentFeature) for result in results)
     assert max(fake.extractor.batches) == 2
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_only_a_device_that_is_lost_ends_the_run(monkeypatch, is_lost):
+    def fail(*_):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", fail if is_lost else lambda: None)
+    fake = stream()
+    fake.extractor.forward = fail
+    batch = Batch(fake, (work(fake), work(fake, index=1)))
+    if is_lost:
+        with pytest.raises(ArabesqueError, match=r"the GPU cannot be used any more \(CUDA error: an .*, in fake"):
+            forward([batch])
+    else:
+        assert all(isinstance(result, SegmentFailure) for result in forward([batch]))
 
 
 @pytest.mark.parametrize(
