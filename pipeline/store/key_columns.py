@@ -26,12 +26,12 @@ PLACE = ("shard", "number")
 OUTCOME_COLUMNS = (*OUTCOME_FIELDS, "written_at", "writer")
 _FEW_VALUES = {"stream", "kind", "reason", "settings_digest", "outcome", "writer"}
 _NUMBERS = {"number", "segments", "dim", "written_at"}
-_NO_ROWS = pa.schema(
+_ROW_SCHEMA = pa.schema(
     [
         ("shard", pa.dictionary(pa.int32(), pa.string())),
         *((name, pa.int64() if name in _NUMBERS else pa.string()) for name in ("number", *ROW_KEYS)),
     ]
-).empty_table()
+)
 
 
 def newest_outcome_columns(folder: Folder, *, placed: bool = False) -> Columns:
@@ -53,7 +53,8 @@ def newest_row_columns(folder: Folder, stream: str) -> Columns:
     table = _read(
         folder, stream_folder(stream), lambda shard: _with_place(shard, encoded(read_keys(folder, shard), ROW_KEYS))
     )
-    return newest(_NO_ROWS if table is None else table, ("video_id", "settings_digest"), ("written_at",))
+    rows = _ROW_SCHEMA.empty_table() if table is None else table
+    return newest(rows, ("video_id", "settings_digest"), ("written_at",))
 
 
 def row_places(table: Columns) -> list[RowPlace]:
