@@ -116,16 +116,16 @@ class Spool:
                 self._remove(path, path.stat().st_size)
 
     def close(self) -> None:
-        """Ends what is being fetched; a second call does nothing."""
+        """Ends what is being fetched; when this returns the folder is gone, whoever closed first."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
         self._pool.shutdown(cancel_futures=True)
         with self._changed:
-            folder, self._folder = self._folder, None
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(self._lock)
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                os.close(self._lock)
+                self._folder = None
 
     def __enter__(self) -> Self:
         return self
