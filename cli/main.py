@@ -88,8 +88,6 @@ class Interrupted(BaseException):
 
 def app() -> None:
     """The console script: runs a command and turns what it raises into one line and an exit status."""
-    # before NumPy is imported: its BLAS threads spin between small products, and took a fifth of a CPU run's time
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     debug = "--debug" in sys.argv

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -130,22 +130,38 @@ class Extraction:
         }
 
     def __iter__(self) -> Iterator[Event]:
-        streams = self.build_streams() if self.pending or self.inputs.clashes else []
-        self._write_manifest(streams)
+        streams, dims = self._load() if self.pending or self.inputs.clashes else ([], {})
+        options = within_memory(self.options, streams) if streams else self.options
+        self._write_manifest(dims)
         with ExitStack() as stack:
             writer = stack.enter_context(StoreWriter(self.out, float16=self.options.float16))
             for outcome in self._clashes():
                 writer.add_outcome(outcome)
                 yield outcome
             if self.pending:
-                events = self._work(stack, streams, writer) if self.executor is None else self._delegate(writer)
+                if self.executor is None:
+                    events = self._work(stack, streams, writer, options)
+                else:
+                    events = self._delegate(writer)
                 budget = self.options.max_failures
                 yield from events if budget is None else within(budget, len(self.pending), events)
         compact(self.out, writer.writer_id)
 
-    def _work(self, stack: ExitStack, streams: list[Stream], writer: StoreWriter) -> Generator[Event, None, None]:
+    def _load(self) -> tuple[list[Stream], dict[str, int]]:
+        """The networks, and how wide each stream's features are; of an executor, whose workers load their own, no
+        networks: there they are loaded one by one, so that one that cannot be is told before anything is written."""
+        streams, dims = list[Stream](), dict[str, int]()
+        for name in self.streams:
+            (stream,) = self.build_streams([name])
+            dims[name] = stream.extractor.dim
+            if self.executor is None:
+                streams.append(stream)
+        return streams, dims
+
+    def _work(
+        self, stack: ExitStack, streams: list[Stream], writer: StoreWriter, options: RunOptions
+    ) -> Generator[Event, None, None]:
         shared = SharedWork(self.out, writer, self.ledger, self._news, self.settings_digests)
-        options = within_memory(self.options, streams)
         probes = stack.enter_context(open_probe_cache(options.decoder, self.pending, enabled=options.remembers_files))
         slots = stack.enter_context(SlotPool(options.num_decoders, options.decoder, options.slot_settings, probes))
         job = replace(self.job, options=options)
@@ -159,10 +175,7 @@ class Extraction:
         )
 
     def build_streams(self, names: Iterable[str] | None = None) -> list[Stream]:
-        """The networks (all by default), loaded.
-
-        On the CPU where workers have their own: the manifest asks how wide features are.
-        """
+        """The networks (all by default), loaded; on the CPU where workers have their own."""
         device = self.options.device if self.executor is None else torch.device("cpu")
         specs = {name: self.streams[name] for name in names or self.streams}
         return build_streams(specs, self.weights, self.settings_digests, device)
@@ -199,15 +212,18 @@ class Extraction:
             for stream in self.streams:
                 yield Outcome(video_id, stream, "failed", one_line(reason), transient=True)
 
-    def _write_manifest(self, streams: list[Stream]) -> None:
-        """Says what the store holds, after setting aside what was made with other settings."""
+    def _write_manifest(self, dims: Mapping[str, int]) -> None:
+        """Says what the store holds, after setting aside what was made with other settings.
+
+        ``dims``: stream → how wide its features are; none where nothing is to be done.
+        """
         earlier = read_manifest(self.out) if is_store(self.out) else {}
         known: dict[str, Any] = earlier.get("streams", {})
         for name, digest in self.settings_digests.items():
             if name in known and known[name]["settings_digest"] != digest:
                 set_aside_stale(self.out, name, digest)
         entries = self.stream_entries
-        described = {stream.name: entries[stream.name] | {"dim": stream.extractor.dim} for stream in streams}
+        described = {name: entries[name] | {"dim": dim} for name, dim in dims.items()}
         write_manifest(
             self.out,
             {

@@ -13,6 +13,7 @@ from spdl.pipeline.defs import Aggregator
 
 from ..manifests.errors import ArabesqueError
 from .assembling import Assembler
+from .blas_threads import one_blas_thread
 from .collecting import Collector
 from .decoding.slots import SlotPool
 from .geometries import preprocess
@@ -84,7 +85,8 @@ def run_stages(
     stages = stages_of(reader, collector, recorder, device, concurrency)
     pipeline = connect(spool.ahead(videos, shared), stages, lambda info: [*clock.hooks(info), watch])
     try:
-        yield from outputs_of(pipeline, watch)
+        with one_blas_thread():
+            yield from outputs_of(pipeline, watch)
         pipeline.stop()
     except BaseException as error:
         recorder.stop()

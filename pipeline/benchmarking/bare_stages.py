@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from ...manifests.errors import ArabesqueError
+from ..blas_threads import one_blas_thread
 from ..collecting import Collector
 from ..decoding.slots import SlotPool
 from ..geometries import WindowFailure
@@ -111,7 +112,8 @@ def run_alone(stage: Stage, items: Any) -> Iterator[Any]:
     watch = FailureWatch(lambda: None)
     pipeline = connect(items, [stage], lambda _: [watch])
     try:
-        yield from outputs_of(pipeline, watch)
+        with one_blas_thread():
+            yield from outputs_of(pipeline, watch)
     finally:
         with suppress(Exception):  # what the stage raised has been raised
             pipeline.stop()

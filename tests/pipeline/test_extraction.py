@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from clips import Clip, write_clip
 from known_extractors import RECIPE, SEGMENT, known_extractors
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from arabesque.manifests.errors import ManifestError, StoreError, WeightsError
 from arabesque.manifests.recipes import parse_recipe
@@ -270,6 +271,7 @@ def test_a_run_keeps_to_its_memory_or_is_refused(videos, tmp_path, monkeypatch):
     write_clip(videos / "a.mp4", Clip(num_frames=24))
     with pytest.raises(ManifestError, match=r"--memory 0.01 GiB is too little for this recipe: it takes \d"):
         run(videos, tmp_path / "out", options=RunOptions(memory_bytes=1 << 20))
+    assert not (tmp_path / "out").exists()
     opened: list[int] = []
     pool = extraction.SlotPool
     monkeypatch.setattr(extraction, "SlotPool", lambda count, *rest: opened.append(count) or pool(count, *rest))
@@ -277,6 +279,21 @@ def test_a_run_keeps_to_its_memory_or_is_refused(videos, tmp_path, monkeypatch):
     _, outcomes = run(videos, tmp_path / "out", options=RunOptions(memory_bytes=allowed, num_decoders=9))
     assert kinds(outcomes)["a", "numbers"] == "done"
     assert 1 <= opened[0] < 9
+
+
+def test_numpy_computes_on_one_thread_as_long_as_a_run_lasts(videos, tmp_path):
+    write_clip(videos / "a.mp4", Clip(num_frames=24))
+
+    def numbers_of_threads():
+        return {library["num_threads"] for library in threadpool_info() if library["internal_api"] == "openblas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        during = [
+            numbers_of_threads() for _ in Extraction(videos, parse_recipe(RECIPE, "known.toml"), tmp_path / "out")
+        ]
+        assert during
+        assert all(numbers == {1} for numbers in during)
+        assert numbers_of_threads() == {2}
 
 
 def test_a_run_that_fails_says_why_and_does_not_hang(videos, tmp_path, monkeypatch):
