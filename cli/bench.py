@@ -54,7 +54,7 @@ def bench(
     from ..manifests.recipes import load_recipe
 
     chosen = load_recipe(recipe)
-    _check(chosen, stream, weights, chart)
+    _check(chosen, stream, weights, chart, json_file)
     from ..pipeline.benchmarking.benchmark import Effort, benchmark
     from ..pipeline.benchmarking.one_by_one import run_one_by_one
     from ..pipeline.extraction import Extraction
@@ -82,13 +82,16 @@ def bench(
         draw_chart(found.report, chart)
 
 
-def _check(recipe: Recipe, streams: list[str] | None, weights: str, chart: Path | None) -> None:
+def _check(recipe: Recipe, streams: list[str] | None, weights: str, chart: Path | None, json_file: Path | None) -> None:
     """Before anything is imported or measured."""
     refuse_unknown_streams(recipe, streams)
     if weights != "cache" and not re.fullmatch(r"random:\d{1,18}", weights):
         raise typer.BadParameter(f"{weights!r} is neither random:SEED nor cache", param_hint="--weights")
     if chart is not None and chart.suffix.lower() != ".png":
         raise typer.BadParameter(f"{chart} does not end in .png", param_hint="--chart")
+    for option, file in (("--chart", chart), ("--json", json_file)):
+        if file is not None and not file.parent.is_dir():
+            raise typer.BadParameter(f"{file}: there is no folder {file.parent}", param_hint=option)
 
 
 @contextmanager

@@ -28,11 +28,11 @@ from ..heap import give_back
 from ..ledger import Ledger
 from ..networks import Batch
 from ..reading import VideoReader, preprocessed_bytes
-from ..records import Probe, VideoFile
+from ..records import Outcome, Probe, VideoFile
 from ..runner import FailureWatch, Recorder, Stage, connect, outputs_of, stages_of
 from ..stage_clock import StageClock
 from ..transfer import DecodedWindow
-from ..work import SegmentFailure, SegmentFeature, SegmentWork, Stream
+from ..work import SegmentFailure, SegmentFeature, SegmentWork, Stream, VideoEnd
 from .end_to_end import Bench, ScratchStore, repeated, scratch_store, sharing
 from .heads import HeadPool, head_of
 from .resources import Spent, Stopwatch, memory_in_use, peak_in_use, reset_peaks
@@ -84,6 +84,7 @@ def measure_bare(
     with HeadPool(head_s, replace(options, decoding=settings)) as slots, scratch_store(bench) as store:
         first, *others = _stages(bench, slots, store)
         ready = list(run_alone(first, [file for file, _ in sample]))
+        _refuse_failures(ready)
         for stage in others:
             on_step(f"{stage.name} alone")
             watch = Stopwatch(options.device)
@@ -217,12 +218,18 @@ def _refuse_failures(outputs: list[Any]) -> None:
     for item in flat:
         if isinstance(item, SegmentFailure | WindowFailure):
             raise ArabesqueError(item.reason)
+        if isinstance(item, VideoEnd) and (reason := item.broke or item.sound_broke):
+            raise ArabesqueError(reason)
+        if isinstance(item, Outcome) and item.kind in ("failed", "partial"):
+            raise ArabesqueError(f"{item.video_id} [{item.stream}]: {item.reason}")
 
 
 def _discard(outputs: Iterator[Any]) -> None:
     for output in outputs:
         if isinstance(output, DecodedWindow):
             output.window.release()
+        elif isinstance(output, Outcome | VideoEnd):
+            _refuse_failures([output])
 
 
 def _parts(

@@ -44,9 +44,11 @@ class _HeadSlot(DecodeSlot):
     def __init__(self, head_s: float, backend: str, settings: SlotSettings | None) -> None:
         super().__init__(backend, settings)
         self._head_s = head_s
+        self._whole: Probe | None = None
 
     def probe(self, path: Path, thorough: bool = False) -> Probe:
-        return head_of(super().probe(path, thorough), self._head_s)
+        self._whole = super().probe(path, thorough)
+        return head_of(self._whole, self._head_s)
 
     def decode(
         self,
@@ -57,10 +59,11 @@ class _HeadSlot(DecodeSlot):
         audio_until_s: float | None = None,
         bytes_later: int = 0,
     ) -> Iterator[Window]:
-        """Sound that is heard as a whole would otherwise be heard far beyond the head."""
+        """Of the video that was probed last. Sound that is heard as a whole must not be heard far beyond the head."""
         if audio_until_s is not None:
             audio_until_s = min(audio_until_s, probe.end_s)
-        return super().decode(path, probe, wanted, audio_until_s=audio_until_s, bytes_later=bytes_later)
+        whole = self._whole or probe  # decord counts the frames of a file, and must find as many
+        return super().decode(path, whole, wanted, audio_until_s=audio_until_s, bytes_later=bytes_later)
 
 
 def _shortened(track: AudioTrack, end_s: float) -> AudioTrack:

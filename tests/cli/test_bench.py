@@ -56,7 +56,13 @@ def test_one_stream_of_a_recipe(videos):
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
-    [(["--stream", "vst"], "no stream 'vst'"), (["--weights", "none"], "random:SEED"), (["--chart", "c.xyz"], ".png")],
+    [
+        (["--stream", "vst"], "no stream 'vst'"),
+        (["--weights", "none"], "random:SEED"),
+        (["--chart", "c.xyz"], ".png"),
+        (["--chart", "nowhere/c.png"], "no folder nowhere"),
+        (["--json", "nowhere/c.json"], "no folder nowhere"),
+    ],
 )
 def test_what_cannot_be_obeyed_is_told_before_anything_is_measured(videos, arguments, complaint):
     done = CliRunner().invoke(commands, ["bench", str(videos), *arguments], env={"COLUMNS": "300"})

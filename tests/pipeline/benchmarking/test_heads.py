@@ -8,6 +8,7 @@ from clips import Clip, number_of, write_clip
 from fakes import probe
 
 from arabesque.pipeline.benchmarking.heads import HeadPool, head_of
+from arabesque.pipeline.decoding.decoders import BACKENDS
 from arabesque.pipeline.extraction import RunOptions
 from arabesque.pipeline.records import AudioTrack
 
@@ -26,9 +27,10 @@ def test_a_heads_sound_ends_with_it_and_a_whole_video_is_left_alone():
     assert head_of(whole, 1.0) is whole
 
 
-def test_of_a_head_nothing_behind_it_is_decoded(tmp_path):
+@pytest.mark.parametrize("decoder", BACKENDS)
+def test_of_a_head_nothing_behind_it_is_decoded(tmp_path, decoder):
     write_clip(tmp_path / "a.mp4", Clip(num_frames=50, beeps_s=(0.1,)))
-    with HeadPool(0.4, RunOptions()) as slots, slots.slot() as slot:
+    with HeadPool(0.4, RunOptions(decoder=decoder)) as slots, slots.slot() as slot:
         found = slot.probe(tmp_path / "a.mp4")
         numbers, samples = [], 0
         for window in slot.decode(tmp_path / "a.mp4", found, np.arange(found.num_frames), audio_until_s=60.0):
