@@ -58,7 +58,7 @@ def bench(
     from ..pipeline.benchmarking.benchmark import Effort, benchmark
     from ..pipeline.benchmarking.one_by_one import run_one_by_one
     from ..pipeline.extraction import Extraction
-    from .extract import run_options
+    from .extract import run_options, warn_of_float16
 
     options = run_options(device, decoder, decode_workers, threads)
     with _videos(videos) as folder, TemporaryDirectory(prefix="arabesque-bench-") as nowhere:
@@ -70,6 +70,7 @@ def bench(
             weights=None if weights == "cache" else weights,
             options=options,
         )
+        warn_of_float16(run)
         found = benchmark(run, Effort(stage_seconds, seconds), _say)
         alone = run_one_by_one(found, _say) if one_by_one else None
     _print_report(found.report, alone)

@@ -44,6 +44,11 @@ class Ledger:
             return _is_recorded(outcome) and not self._retry_failed
         return True
 
+    def has_lasting_end(self, video_id: str, stream: str, settings: str) -> bool:
+        """Whether (video, stream) is settled under these settings, whatever bytes the video has now."""
+        end = self.outcome(video_id, stream)
+        return end is not None and self.is_settled(video_id, stream, row_key(end.content_digest, settings))
+
     def unrecorded(self, file: VideoFile, streams: Iterable[str], size_bytes: int, modified_ns: int) -> list[Outcome]:
         """Outcomes of whole rows whose writer was killed before it could write them; now they can be written."""
         wanted = set(streams)

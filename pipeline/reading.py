@@ -22,7 +22,7 @@ from .sharing import SharedWork
 from .spooling import SpooledVideo
 from .stage_clock import StageClock
 from .transfer import DecodedWindow
-from .work import Stream, VideoEnd, VideoPlan, VideoSettled
+from .work import Notice, Stream, VideoEnd, VideoPlan, VideoSettled
 
 END_TOLERANCE_FRAMES = 1.5
 """A container may promise this much more than its packets hold before we call it cut short: headers round."""
@@ -55,7 +55,9 @@ class VideoReader:
         self._progress = progress
         self._clock = clock
 
-    def __call__(self, video: VideoFile | SpooledVideo) -> Iterator[Outcome | DecodedWindow | VideoEnd | VideoSettled]:
+    def __call__(
+        self, video: VideoFile | SpooledVideo
+    ) -> Iterator[Outcome | Notice | DecodedWindow | VideoEnd | VideoSettled]:
         """Outcomes that need no decoding, then windows in their order, then the end. Never raises for a bad file.
 
         Nothing of a video that another run has in hand, and the end alone of one that another run has ended.
@@ -74,7 +76,7 @@ class VideoReader:
         finally:
             self._shared.has_read(file)
 
-    def _read_copy(self, video: SpooledVideo) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
+    def _read_copy(self, video: SpooledVideo) -> Iterator[Outcome | Notice | DecodedWindow | VideoEnd]:
         try:
             copy = video.wait()
         except (StoreError, OSError) as error:
@@ -86,7 +88,7 @@ class VideoReader:
         finally:
             video.drop()
 
-    def _read(self, file: VideoFile) -> Iterator[Outcome | DecodedWindow | VideoEnd]:
+    def _read(self, file: VideoFile) -> Iterator[Outcome | Notice | DecodedWindow | VideoEnd]:
         try:
             with self._clock.busy("decode"):
                 identity = self._identify(file)
@@ -144,9 +146,16 @@ class VideoReader:
             self._slots.probes.keep_content(file.local_path, before, content)
         return _Identity(status.st_size, status.st_mtime_ns, content.digest, content.never_written)
 
-    def _failures(self, file: VideoFile, reason: str) -> Iterator[Outcome]:
+    def _failures(self, file: VideoFile, reason: str) -> Iterator[Outcome | Notice]:
+        """Of a file that cannot be read: it replaces nothing that an earlier run made."""
+        kept: list[str] = []
         for stream in self._streams:
-            yield Outcome(file.video_id, stream.name, "failed", reason, transient=True)
+            if self._ledger.has_lasting_end(file.video_id, stream.name, stream.settings_digest):
+                kept.append(stream.name)
+            else:
+                yield Outcome(file.video_id, stream.name, "failed", reason, transient=True)
+        if kept:
+            yield Notice(f"{reason}; what the store has of {', '.join(kept)} stays")
 
     def _undecodable(
         self, file: VideoFile, owed: Sequence[Stream], identity: _Identity, error: DecodeError

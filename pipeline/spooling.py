@@ -23,7 +23,7 @@ from ..manifests.errors import StoreError
 from .records import COPIES_PREFIX, FileState, Outcome, RemotePath, VideoFile
 from .store.urls import connect, modified_ns, reached
 from .store.writer_locks import open_lock
-from .work import VideoEnd
+from .work import Notice, VideoEnd
 
 if TYPE_CHECKING:
     from .sharing import SharedWork
@@ -65,6 +65,8 @@ class SpooledVideo:
             return replace(item, reason=self._renamed(item.reason))
         if isinstance(item, VideoEnd):
             return replace(item, broke=self._renamed(item.broke), sound_broke=self._renamed(item.sound_broke))
+        if isinstance(item, Notice):
+            return replace(item, text=self._renamed(item.text))
         return item
 
     def _renamed(self, text: str) -> str:

@@ -145,6 +145,6 @@ class GivenUp:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something about the workers that a person should know."""
+    """Something that a person should know, of the workers or of a file."""
 
     text: str

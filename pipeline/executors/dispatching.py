@@ -20,7 +20,7 @@ from .video_queue import LEASE_S, LOSSES_ALLOWED, VideoQueue
 DEATHS_ALLOWED = 5
 """A worker that is lost as often as this without having finished a video in between is not started again."""
 
-Told = Outcome | VideoSettled | Awaiting
+Told = Outcome | VideoSettled | Awaiting | Notice
 """What of a worker's events goes to the office: no features, no plans."""
 Pulled = VideoFile | Literal["later", "over"]
 """``"later"``: others have all the videos that are left in hand, and may yet lose them."""
@@ -161,7 +161,7 @@ class Dispatcher:
 
     def _tell(self, event: Told) -> None:
         """A video that was finished, but not on disk when its worker was lost, ends twice; it is told of once."""
-        if isinstance(event, Awaiting) or event.video_id not in self._settled:
+        if isinstance(event, Awaiting | Notice) or event.video_id not in self._settled:
             self._news.append(event)
         if isinstance(event, VideoSettled):
             self._settled.add(event.video_id)

@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
 import pytest
 import tomli_w
+import torch
 from clips import Clip, write_clip
 from store_contents import stored_rows
 
 from arabesque.cli import main
+from arabesque.cli.extract import warn_of_float16
 from arabesque.extractors.table import resolved_recipe
 from arabesque.manifests.errors import ManifestError
 from arabesque.manifests.recipes import load_recipe
@@ -145,6 +148,17 @@ def test_what_cannot_be_obeyed_is_one_line_and_a_status(
     assert left.value.code == status, stderr
     assert complaint in " ".join(stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "is_told"), [("float16", "cpu", 1), ("bfloat16", "cpu", 0), ("float16", "cuda", 0)]
+)
+def test_float16_on_a_cpu_is_warned_of(capsys, precision, device, is_told):
+    run = SimpleNamespace(
+        streams={"vst": SimpleNamespace(precision=precision)}, options=SimpleNamespace(device=torch.device(device))
+    )
+    warn_of_float16(run)
+    assert capsys.readouterr().err.count("WARNING: vst: float16 is for GPUs") == is_told
 
 
 def test_the_version_can_be_asked_for(monkeypatch, capsys):

@@ -21,7 +21,7 @@ from arabesque.pipeline.memory import resident_bytes
 from arabesque.pipeline.records import Outcome
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.writer import StoreWriter
-from arabesque.pipeline.work import SegmentFeature, VideoSettled
+from arabesque.pipeline.work import Notice, SegmentFeature, VideoSettled
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +103,22 @@ def test_a_new_video_and_a_changed_one_are_new_work(videos, tmp_path):
     assert {video for video, _ in outcomes} == {"b", "c"}
     store = FeatureStore(tmp_path / "out")
     assert [len(store[name]["numbers"]) for name in "abc"] == [2, 3, 1]
+
+
+def test_a_file_that_cannot_be_read_any_more_replaces_nothing(videos, tmp_path):
+    write_clip(videos / "a.mp4", Clip(num_frames=16))
+    run(videos, tmp_path / "out", streams=["numbers"])
+    before = FeatureStore(tmp_path / "out").outcomes()
+    (videos / "a.mp4").unlink()
+    (videos / "a.mp4").symlink_to("nowhere")
+    events, outcomes = run(videos, tmp_path / "out")
+    assert kinds(outcomes) == {("a", "loudness"): "failed"}
+    told = [event.text for event in events if isinstance(event, Notice)]
+    assert len(told) == 1
+    assert told[0].endswith("what the store has of numbers stays")
+    ends = {end.stream: end for end in FeatureStore(tmp_path / "out").outcomes()}
+    assert [ends["numbers"]] == before
+    assert ends["loudness"].transient
 
 
 def test_changed_settings_of_one_stream_recompute_that_stream_alone(videos, tmp_path):
