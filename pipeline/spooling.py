@@ -170,6 +170,27 @@ def local_copy(file: VideoFile) -> Iterator[Path]:
         yield spool.copy(file)
 
 
+def is_remote(file: VideoFile) -> bool:
+    return isinstance(file.path, RemotePath)
+
+
+@contextmanager
+def local_copies(files: Iterable[VideoFile], max_bytes: int = SPOOL_BYTES) -> Iterator[list[VideoFile]]:
+    """The files, copied here until the block ends where they lie at a URL: as many of those as fit, at least one."""
+    left_bytes = max_bytes
+    with Spool(max_bytes) as spool:
+        here: list[VideoFile] = []
+        for file in files:
+            if isinstance(file.path, Path):
+                here.append(file)
+                continue
+            assert file.state is not None
+            if file.state.size_bytes <= left_bytes or not here:
+                here.append(replace(file, path=spool.copy(file)))
+                left_bytes -= file.state.size_bytes
+        yield here
+
+
 def _download(url: str, path: Path, state: FileState, check: Any) -> None:
     """The whole file, of that very state, whose time the copy gets: a copy is known by it as the original is."""
     from fsspec.callbacks import Callback

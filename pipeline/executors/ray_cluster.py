@@ -229,7 +229,7 @@ class _Crew:
             return ""
         free = self._ray.available_resources()
         return (
-            f"{num_workers} of {len(self._actors)} workers run; each asks for {self._ask}, and "
+            f"{num_workers} of {len(self._actors)} workers have begun; each asks for {self._ask}, and "
             f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs of the cluster are free"
         )
 

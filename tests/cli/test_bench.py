@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import fsspec
 import pytest
 from clips import Clip, write_clip
 from typer.testing import CliRunner
@@ -43,6 +44,15 @@ def test_starter_on_a_given_video(videos, tmp_path):
     assert {cost["stream"] for cost in facts["stages"]} == {"", "motion", "rhythm"}
     assert facts["videos"] == ["a: 2.8 s, 128×96, 25 fps, h264, with sound"]
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_videos_at_a_url(videos, tmp_path):
+    fsspec.filesystem("memory").put(f"{videos}/", f"/{tmp_path.name}/", recursive=True)
+    short = ["--seconds", "0.2", "--stage-seconds", "0.02", "--stream", "motion"]
+    done = CliRunner().invoke(commands, ["bench", f"memory://{tmp_path.name}", *short], env={"COLUMNS": "160"})
+    assert done.exit_code == 0, done.output
+    assert "fetching 1 of 1 videos" in done.output
+    assert "speed-of-light ratio" in done.output
 
 
 def test_one_stream_of_a_recipe(videos):

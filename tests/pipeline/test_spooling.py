@@ -14,7 +14,7 @@ from arabesque.pipeline.decoding.probing import read_content
 from arabesque.pipeline.inputs import find_videos
 from arabesque.pipeline.probe_cache import ProbeCache
 from arabesque.pipeline.records import state_of
-from arabesque.pipeline.spooling import Spool
+from arabesque.pipeline.spooling import Spool, local_copies
 
 FREE = SimpleNamespace(is_free=lambda file: True)
 
@@ -81,6 +81,19 @@ def test_the_spool_holds_no_more_than_it_may(url, spools):
         assert len(copies(spools)) == 2
         first.drop()
         third.wait()
+
+
+def test_copies_to_measure_on_are_as_many_as_fit_and_go_afterwards(url, spools, tmp_path):
+    upload(url, **{f"{name}.mp4": b"x" * 400 for name in "abc"})
+    (tmp_path / "d.mp4").write_bytes(b"here")
+    files = find_videos(url, tmp_path / "d.mp4").videos
+    with local_copies(files, max_bytes=1000) as here:
+        assert [file.video_id for file in here] == ["a", "b", "d"]
+        assert here[2] == files[3]
+        assert sorted(copies(spools)) == [file.path for file in here[:2]]
+    assert spools() == []
+    with pytest.raises(StoreError, match="give it more"), local_copies(files, max_bytes=100):
+        pass
 
 
 def test_the_next_video_is_fetched_while_one_is_read(url):

@@ -48,7 +48,7 @@ def test_workers_that_find_no_room_are_told_of(cluster, run, videos, whole, tmp_
     monkeypatch.setattr(ray_cluster, "NOTICE_EVERY_S", 1.0)
     events = run(videos, tmp_path / "out", RayWorkers(workers=3, cpus_per_worker=1, work=known_work.known_work))
     said = [event.text for event in events if isinstance(event, Notice)]
-    assert any("of 3 workers run; each asks for 1 CPUs" in text for text in said), said
+    assert any("of 3 workers have begun; each asks for 1 CPUs" in text for text in said), said
     check_equal(tmp_path / "out", whole)
 
 
