@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+BODY = b"PK\x03\x04" + os.urandom(300_000)
+"""Begins as PyTorch's files do."""
 
 
 class Handler(BaseHTTPRequestHandler):
