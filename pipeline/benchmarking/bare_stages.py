@@ -28,7 +28,7 @@ from ..heap import give_back
 from ..ledger import Ledger
 from ..networks import Batch
 from ..reading import VideoReader, preprocessed_bytes
-from ..records import Outcome, Probe, VideoFile
+from ..records import Outcome, Probe
 from ..runner import FailureWatch, Recorder, Stage, connect, outputs_of, stages_of
 from ..stage_clock import StageClock
 from ..transfer import DecodedWindow
@@ -36,13 +36,13 @@ from ..work import SegmentFailure, SegmentFeature, SegmentWork, Stream, VideoEnd
 from .end_to_end import Bench, ScratchStore, repeated, scratch_store, sharing
 from .heads import HeadPool, head_of
 from .resources import Spent, Stopwatch, memory_in_use, peak_in_use, reset_peaks
-from .workload import plan_of, workload
+from .workload import Probed, plan_of, showing_all, workload
 
 DECODE_HEAD_S = 10.0
 """Of each video, for decoding alone."""
 SAMPLE_VIDEOS = 2
 SAMPLE_BYTES = 512 << 20
-"""Pictures that lie ready at once, of no more videos than that; one video's head in any case."""
+"""Pictures that lie ready at once, of no more videos than that unless some stream is in none of them."""
 MAX_GROWTH = 100
 """A measurement that was too short is repeated with at most so many times as many passes."""
 OF_FRAMES = ("decode", "transfer", "preprocess")
@@ -70,12 +70,10 @@ class Bare:
     """How much longer its first pass took: compiling, loading what is loaded late."""
 
 
-def measure_bare(
-    bench: Bench, videos: Sequence[tuple[VideoFile, Probe]], measure_s: float, on_step: Step
-) -> list[Bare]:
+def measure_bare(bench: Bench, videos: Probed, measure_s: float, on_step: Step) -> list[Bare]:
     """All stages in their order, each for about ``measure_s`` after a pass that warms it up, compilation included."""
     head_s = sample_head_s([probe for _, probe in videos], bench.streams)
-    sample = _fitting([(file, head_of(probe, head_s)) for file, probe in videos], bench.streams)
+    sample = choose_sample([(file, head_of(probe, head_s)) for file, probe in videos], bench.streams)
     sample_s = sum(probe.end_s for _, probe in sample)
     options = bench.options
     settings = replace(options.slot_settings, num_buffers=_num_windows(sample, bench))
@@ -136,15 +134,17 @@ def _stages(bench: Bench, slots: SlotPool, store: ScratchStore) -> list[Stage]:
     return stages_of(reader, Collector({}), Recorder(store.writer), bench.options.device, bench.options.concurrency)
 
 
-def _fitting(videos: list[tuple[VideoFile, Probe]], streams: Sequence[Stream]) -> list[tuple[VideoFile, Probe]]:
-    """`SAMPLE_VIDEOS` of the videos, or as many as fit into `SAMPLE_BYTES`."""
-    for count in range(min(SAMPLE_VIDEOS, len(videos)), 1, -1):
-        if 3 * workload(videos[:count], streams).frame_pixels <= SAMPLE_BYTES:
-            return videos[:count]
-    return videos[:1]
+def choose_sample(heads: Probed, streams: Sequence[Stream]) -> Probed:
+    """As many as it takes to show every stream, and up to `SAMPLE_VIDEOS` as long as they fit `SAMPLE_BYTES`."""
+    sample = showing_all(heads, streams)
+    for head in heads:
+        fits = 3 * workload([*sample, head], streams).frame_pixels <= SAMPLE_BYTES
+        if head not in sample and len(sample) < SAMPLE_VIDEOS and fits:
+            sample.append(head)
+    return sample
 
 
-def _num_windows(sample: list[tuple[VideoFile, Probe]], bench: Bench) -> int:
+def _num_windows(sample: Probed, bench: Bench) -> int:
     """More than there can be: all of them are held at once, and one too few would be waited for for ever."""
     count = 0
     for file, probe in sample:
@@ -155,7 +155,7 @@ def _num_windows(sample: list[tuple[VideoFile, Probe]], bench: Bench) -> int:
     return count
 
 
-def _bare_decode(bench: Bench, videos: Sequence[tuple[VideoFile, Probe]], measure_s: float) -> Bare:
+def _bare_decode(bench: Bench, videos: Probed, measure_s: float) -> Bare:
     """From the file to windows, which are given back as soon as they are there."""
     options = bench.options
     heads_s = [head_of(probe, DECODE_HEAD_S).end_s for _, probe in videos]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
 import torch
 
+from ...manifests.errors import ArabesqueError
 from ..decoding.slots import SlotPool
 from ..extraction import Extraction
 from ..memory import within_memory
@@ -23,11 +24,10 @@ from .end_to_end import Bench, EndToEnd, repeated, run_end_to_end
 from .heads import head_of
 from .report import Report, StageCost, bounds, together
 from .resources import memory_in_use
-from .workload import Workload, workload
+from .workload import Probed, Workload, workload
 
 MAX_VIDEOS = 4
 """Of those given, evenly chosen."""
-Probed = list[tuple[VideoFile, Probe]]
 Item = TypeVar("Item")
 
 
@@ -63,21 +63,24 @@ class Benchmark:
 
 
 def benchmark(
-    run: Extraction, effort: Effort, on_step: Step = lambda _: None, videos: Probed | None = None
+    run: Extraction,
+    effort: Effort,
+    on_step: Step = lambda _: None,
+    choose: Callable[[Sequence[Stream]], Probed] | None = None,
 ) -> Benchmark:
     """Measures a run that is set up and not carried out: nothing is written into its store.
 
-    ``videos``: what to measure on; by default some of the run's own. Streams that find nothing to extract in them are
-    left out. Raises `ArabesqueError` where a video does not go through.
+    ``choose``: the videos to measure the streams on; by default some of the run's own. Streams that find nothing to
+    extract in them are left out. Raises `ArabesqueError` where none is left, or a video does not go through.
     """
     on_step("loading the networks")
     began = time.perf_counter()
     streams, loaded_bytes = _load(run)
     setup_s = time.perf_counter() - began
-    videos = videos or probed(run, evenly(run.inputs.videos, MAX_VIDEOS))
+    videos = probed(run, evenly(run.inputs.videos, MAX_VIDEOS)) if choose is None else choose(streams)
     whole = workload(videos, streams)
     options = within_memory(run.options, streams)
-    bench = Bench(run, [stream for stream in streams if whole.segments[stream.name]], options)
+    bench = Bench(run, _shown(streams, whole, on_step), options)
     bare = measure_bare(bench, videos, effort.stage_s, on_step)
     stages = stage_costs(bare, whole)
     limit = bounds(stages, options.num_cpu_threads)
@@ -101,6 +104,17 @@ def _load(run: Extraction) -> tuple[list[Stream], dict[str, int]]:
         if before is not None and after is not None:
             loaded_bytes[name] = max(0, after - before)
     return streams, loaded_bytes
+
+
+def _shown(streams: Sequence[Stream], work: Workload, on_step: Step) -> list[Stream]:
+    """Those that find something to extract."""
+    for stream in streams:
+        if not work.segments[stream.name]:
+            on_step(f"leaving out {stream.name}, which finds nothing to extract in these videos")
+    shown = [stream for stream in streams if work.segments[stream.name]]
+    if not shown:
+        raise ArabesqueError("no stream of the recipe finds anything to extract in these videos; give longer ones")
+    return shown
 
 
 def probed(run: Extraction, files: Sequence[VideoFile]) -> Probed:

@@ -19,14 +19,13 @@ from ...manifests.errors import DecodeError
 from ...manifests.streams import Record
 from ..decoding.slots import SlotPool
 from ..extraction import Extraction
-from ..keys import row_key
 from ..probe_cache import open_probe_cache
 from ..records import Probe, VideoFile
 from ..work import Stream
 from .bare_stages import OF_FRAMES, Step
-from .benchmark import Benchmark, Effort, Probed, benchmark
+from .benchmark import Benchmark, Effort, benchmark
 from .report import StageCost
-from .workload import Workload, workload
+from .workload import Probed, Workload, showing_all, streams_in, workload
 
 MAX_PROBED = 200
 MAX_MEASURED = 2
@@ -78,9 +77,9 @@ def forecast(run: Extraction, effort: Effort = EFFORT, on_step: Step = lambda _:
     found = probe_all(run, chosen)
     if not found:
         raise DecodeError(f"none of {len(chosen)} videos can be read; `arabesque extract` without --dry-run says why")
-    measured = benchmark(run, effort, on_step, typical(found, MAX_MEASURED))
-    owed = {file.video_id: _owed(run, file, measured) for file, _ in found}
-    work = workload(found, measured.bench.streams, owed).times(len(run.pending) / len(chosen))
+    measured = benchmark(run, effort, on_step, lambda streams: typical(found, streams, MAX_MEASURED))
+    work = workload(found, measured.bench.streams, {file.video_id: _owed(run, file, measured) for file, _ in found})
+    work = work.times(len(run.pending) / len(chosen))
     return _foreseen(run, measured, work, len(chosen), len(chosen) - len(found))
 
 
@@ -108,12 +107,17 @@ def probe_all(run: Extraction, files: Sequence[VideoFile]) -> Probed:
         return [found for found in pool.map(probe, files) if found is not None]
 
 
-def typical(videos: Probed, count: int) -> Probed:
-    """The videos in the middle by pixels a second; of those with sound, if there are any."""
-    candidates = [video for video in videos if video[1].audio is not None] or videos
-    ordered = sorted(candidates, key=lambda video: video[1].width_px * video[1].height_px * video[1].fps)
-    first = max(0, (len(ordered) - count) // 2)
-    return ordered[first : first + count]
+def typical(videos: Probed, streams: Sequence[Stream], count: int) -> Probed:
+    """The videos in the middle by pixels a second, of those that show most streams.
+
+    More of them where it takes more to show every stream that any video shows.
+    """
+    ordered = sorted(videos, key=lambda video: video[1].width_px * video[1].height_px * video[1].fps)
+    from_the_middle = sorted(range(len(ordered)), key=lambda place: abs(place - (len(ordered) - 1) / 2))
+    nearest = [ordered[place] for place in from_the_middle]
+    nearest.sort(key=lambda video: -len(streams_in(video, streams)))
+    chosen = showing_all(nearest, streams)
+    return chosen + [video for video in nearest if video not in chosen][: max(0, count - len(chosen))]
 
 
 @dataclass(frozen=True)
@@ -162,13 +166,9 @@ def _segments(work: Workload, stream: str) -> int:
 
 
 def _owed(run: Extraction, file: VideoFile, measured: Benchmark) -> list[Stream]:
-    """The streams that earlier runs have not settled; all of them where the file has changed or is new."""
-    digest = run.ledger.known_digest(file)
-    return [
-        stream
-        for stream in measured.bench.streams
-        if not digest or not run.ledger.is_settled(file.video_id, stream.name, row_key(digest, stream.settings_digest))
-    ]
+    """Of the streams that were measured."""
+    names = run.ledger.open_streams(file, run.settings_digests)
+    return [stream for stream in measured.bench.streams if stream.name in names]
 
 
 def _foreseen(run: Extraction, measured: Benchmark, work: Workload, num_probed: int, num_unreadable: int) -> Forecast:

@@ -10,6 +10,8 @@ from ..planning import plan_video
 from ..records import Probe, VideoFile, VideoRecord
 from ..work import Stream, VideoPlan
 
+Probed = list[tuple[VideoFile, Probe]]
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -49,6 +51,25 @@ def plan_of(file: VideoFile, probe: Probe, streams: Sequence[Stream]) -> VideoPl
     """All that ``streams`` ask of a video, as if it were new."""
     record = VideoRecord(file.video_id, file.local_path, size_bytes=0, modified_ns=0, content_digest="", probe=probe)
     return plan_video(record, streams, {})[0]
+
+
+def streams_in(video: tuple[VideoFile, Probe], streams: Sequence[Stream]) -> set[str]:
+    """Those that find something to extract in it."""
+    return set(plan_of(*video, streams).streams)
+
+
+def showing_all(videos: Iterable[tuple[VideoFile, Probe]], streams: Sequence[Stream]) -> Probed:
+    """As few of the videos as together show every stream that any of them shows; of equals the first."""
+    rest = [(streams_in(video, streams), video) for video in videos]
+    chosen: Probed = []
+    missing = {stream.name for stream in streams}
+    while rest:
+        shown, video = max(rest, key=lambda entry: len(entry[0] & missing))
+        if not shown & missing:
+            break
+        chosen.append(video)
+        missing -= shown
+    return chosen
 
 
 def workload(

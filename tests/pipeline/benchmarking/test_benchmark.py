@@ -11,15 +11,16 @@ from clips import Clip, write_clip
 from fakes import probe, stream
 from known_extractors import RECIPE, known_extractors
 
+from arabesque.extractors.protocol import AudioNeed
 from arabesque.manifests.errors import ArabesqueError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline.benchmarking.bare_stages import _long_enough
+from arabesque.pipeline.benchmarking.bare_stages import _long_enough, choose_sample
 from arabesque.pipeline.benchmarking.benchmark import Effort, benchmark, choose_take, evenly
 from arabesque.pipeline.benchmarking.chart import draw_chart
 from arabesque.pipeline.benchmarking.one_by_one import OneByOne, run_one_by_one
 from arabesque.pipeline.benchmarking.resources import Spent
 from arabesque.pipeline.extraction import Extraction
-from arabesque.pipeline.records import VideoFile
+from arabesque.pipeline.records import AudioTrack, VideoFile
 from arabesque.pipeline.runner import Stage
 
 SHORT = Effort(stage_s=0.02, end_to_end_s=0.2)
@@ -106,6 +107,25 @@ def test_passes_are_repeated_until_they_last_and_only_the_last_round_counts():
     passes, spent = _long_enough(stage, lambda number: [number], 1.0, Clock)
     assert (passes, spent.wall_s) == (250, 1.2)
     assert calls == list(range(1 + 100 + 250))
+
+
+def test_streams_that_find_nothing_are_left_out_and_named_and_a_recipe_of_such_is_refused(tmp_path):
+    write_clip(tmp_path / "silent.mp4", Clip(num_frames=16))
+    write_clip(tmp_path / "short.mp4", Clip(num_frames=7))
+    recipe, steps = parse_recipe(RECIPE, "known.toml"), list[str]()
+    found = benchmark(Extraction(tmp_path / "silent.mp4", recipe, tmp_path / "out"), SHORT, steps.append)
+    assert [stream.name for stream in found.bench.streams] == ["numbers"]
+    assert any("leaving out loudness" in step for step in steps)
+    with pytest.raises(ArabesqueError, match="no stream of the recipe finds anything"):
+        benchmark(Extraction(tmp_path / "short.mp4", recipe, tmp_path / "out"), SHORT)
+
+
+def test_the_sample_shows_every_stream_wherever_it_is_shown():
+    sound = AudioTrack(rate_hz=8000, channels=1, start_s=0, duration_s=1)
+    streams = [stream("seen"), stream("heard", audio=AudioNeed(8000))]
+    heads = [(VideoFile(name, Path(name)), probe(audio=sound if name == "c" else None)) for name in "abc"]
+    assert [file.video_id for file, _ in choose_sample(heads, streams)] == ["c", "a"]
+    assert [file.video_id for file, _ in choose_sample(heads, streams[:1])] == ["a", "b"]
 
 
 VIDEOS = [(VideoFile(name, Path(name)), probe(num_frames=10 * length)) for name, length in (("short", 2), ("long", 10))]

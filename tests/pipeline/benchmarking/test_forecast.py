@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from clips import Clip, write_clip
-from fakes import probe
+from fakes import probe, stream
 from known_extractors import RECIPE, known_extractors
 from store_rows import new_store, row
 
+from arabesque.extractors.protocol import AudioNeed
 from arabesque.manifests.errors import DecodeError
 from arabesque.manifests.recipes import parse_recipe
 from arabesque.pipeline.benchmarking.benchmark import Effort
@@ -26,7 +27,7 @@ from arabesque.pipeline.benchmarking.report import StageCost, together
 from arabesque.pipeline.benchmarking.stored_bytes import StoredBytes, stored_bytes
 from arabesque.pipeline.benchmarking.workload import Workload
 from arabesque.pipeline.extraction import Extraction
-from arabesque.pipeline.records import AudioTrack, VideoFile
+from arabesque.pipeline.records import AudioTrack, Probe, VideoFile
 from arabesque.pipeline.store.writer import StoreWriter
 
 SHORT = Effort(stage_s=0.02, end_to_end_s=0.2)
@@ -114,11 +115,25 @@ def test_a_sample_is_drawn_the_same_every_time():
     assert sample(files[:5], 20) == files[:5]
 
 
-def test_typical_videos_have_sound_and_lie_in_the_middle():
-    sizes = {"small": 8, "middle": 80, "large": 800}
-    videos = [(VideoFile(name, Path(name)), probe(width_px=px, audio=SOUND)) for name, px in sizes.items()]
-    videos.append((VideoFile("silent", Path("silent")), probe(width_px=80)))
-    assert [file.video_id for file, _ in typical(videos, 1)] == ["middle"]
+STREAMS = [stream("seen"), stream("heard", audio=AudioNeed(8000))]
+
+
+def video(name: str, px: int, audio: AudioTrack | None = None) -> tuple[VideoFile, Probe]:
+    return VideoFile(name, Path(name)), probe(width_px=px, audio=audio)
+
+
+def test_typical_videos_show_all_streams_and_lie_in_the_middle():
+    videos = [video(name, px, SOUND) for name, px in {"small": 8, "middle": 80, "large": 800}.items()]
+    videos.append(video("silent", 80))
+    assert [file.video_id for file, _ in typical(videos, STREAMS, 1)] == ["middle"]
+
+
+def test_no_stream_is_left_out_that_any_video_shows():
+    too_short = VideoFile("short", Path("short")), probe(num_frames=2, audio=SOUND)
+    deaf = stream("seen", length=8)
+    videos = [video("a", 70), too_short, video("b", 80), video("c", 90)]
+    heard = stream("heard", length=2, frames=None, audio=AudioNeed(8000))
+    assert {file.video_id for file, _ in typical(videos, [deaf, heard], 1)} == {"a", "short"}
 
 
 @pytest.fixture
