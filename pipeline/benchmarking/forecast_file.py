@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from ..extraction import Extraction
+from ..records import state_of
 from ..user_cache import user_cache
 from .forecast import Forecast
 from .resources import PeakMemory, peaks_of_past
@@ -25,12 +27,12 @@ class Actual:
     """What its store grew by; None on object storage."""
 
 
-def keep_forecast(run: Extraction, forecast: Forecast) -> Path:
-    """For the run of the same command with the same work left to do."""
-    path = _place(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(forecast.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return path
+def keep_forecast(run: Extraction, forecast: Forecast) -> None:
+    """For the run of the same command with the same work left to do. A cache that cannot be written keeps none."""
+    with suppress(OSError, RuntimeError):  # RuntimeError: a process of nobody's has no home
+        path = _place(run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(forecast.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def take_forecast(run: Extraction) -> Forecast | None:
@@ -38,12 +40,12 @@ def take_forecast(run: Extraction) -> Forecast | None:
 
     None where there is none, and where another version of arabesque wrote it.
     """
-    path = _place(run)
     try:
+        path = _place(run)
         text = path.read_text(encoding="utf-8")
         path.unlink()
         return Forecast.model_validate_json(text)
-    except (OSError, ValidationError):
+    except (OSError, RuntimeError, ValidationError):
         return None
 
 
@@ -58,7 +60,8 @@ def store_bytes(run: Extraction) -> int | None:
     """What stands in the run's store."""
     if not isinstance(run.out, Path):
         return None
-    return sum(path.stat().st_size for path in run.out.rglob("*.parquet"))
+    states = (state_of(path) for path in run.out.rglob("*.parquet"))
+    return sum(state.size_bytes for state in states if state is not None)  # None: merged meanwhile, by another run
 
 
 def _place(run: Extraction) -> Path:

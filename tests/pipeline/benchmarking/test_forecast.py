@@ -178,8 +178,15 @@ def test_a_forecast_is_kept_for_the_same_run_and_for_it_alone(run, tmp_path):
     assert take_forecast(run()) is None, "a run that goes on has less to do"
 
 
-def test_a_forecast_of_another_version_is_passed_over(run):
-    path = keep_forecast(run(), KEPT)
+def test_a_cache_that_cannot_be_written_costs_no_forecast(run, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    keep_forecast(run(), KEPT)
+    assert take_forecast(run()) is None
+
+
+def test_a_forecast_of_another_version_is_passed_over(run, tmp_path):
+    keep_forecast(run(), KEPT)
+    [path] = (tmp_path / "cache").rglob("*.json")
     path.write_text('{"made": "yesterday", "phase_of_the_moon": 3}')
     assert take_forecast(run()) is None
 
