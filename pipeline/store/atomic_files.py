@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...manifests.errors import StoreError
+from .folders import without_gaps
 
 T = TypeVar("T")
 
@@ -64,14 +65,8 @@ class LocalFolder:
         return self.path(name).exists()
 
     def files(self, folder: str) -> list[str]:
-        """Names of the files in ``folder``, sorted, without temporary ones; none where there is no such folder.
-
-        Listed until two lists agree: a list taken while files are merged may hold neither the old nor the new ones.
-        """
-        names = self._list(folder)
-        while names != (again := self._list(folder)):
-            names = again
-        return [f"{folder}/{name}" for name in names]
+        """Names of the files in ``folder``, sorted, without temporary ones; none where there is no such folder."""
+        return [f"{folder}/{name}" for name in without_gaps(lambda: self._list(folder))]
 
     def folders(self, folder: str = "") -> list[str]:
         with suppress(FileNotFoundError), os.scandir(self.path(folder)) as entries:

@@ -88,6 +88,18 @@ def as_root(place: Root) -> Root:
     return place.rstrip("/")
 
 
+def without_gaps(listed: Callable[[], list[str]]) -> list[str]:
+    """A list of files in which none is missed that is being merged into another, however many come meanwhile.
+
+    While a folder is read, one may vanish before its turn, and what holds its rows now appear after its own. But then
+    the list before had the one that vanished: lists again until that is not so.
+    """
+    names = listed()
+    while not set(names) <= set(again := listed()):
+        names = again
+    return again
+
+
 def open_folder(root: Root) -> Folder:
     """Reads nothing yet."""
     from .atomic_files import LocalFolder

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from ...manifests.errors import StoreError
+from .folders import without_gaps
 from .urls import connect, modified_ns, reached
 
 T = TypeVar("T")
@@ -78,11 +79,8 @@ class ObjectFolder:
         return False
 
     def files(self, folder: str) -> list[str]:
-        """Listed until two lists agree, as on a disk: a long list comes in pages, between which files may be merged."""
-        names = list(self.times(folder))
-        while names != (again := list(self.times(folder))):
-            names = again
-        return names
+        """A long list comes in pages, between which files may be merged."""
+        return without_gaps(lambda: list(self.times(folder)))
 
     def times(self, folder: str) -> dict[str, float]:
         """Files in ``folder`` by name → when they were written, in seconds since 1970."""

@@ -22,6 +22,7 @@ from store_rows import manifest, new_store, outcome_of, row, settings_of
 
 from arabesque.manifests.errors import ManifestError, StoreError
 from arabesque.pipeline.store import compaction, neighbours, urls
+from arabesque.pipeline.store.atomic_files import LocalFolder
 from arabesque.pipeline.store.compaction import compact, set_aside_stale
 from arabesque.pipeline.store.folders import open_folder
 from arabesque.pipeline.store.manifest import MANIFEST, write_manifest
@@ -97,6 +98,23 @@ def test_files_come_and_go_whole(place):
     assert list(folder.each(folder.read, ["c/two", "d/b/deep"])) == [b"2", b"3"]
     with pytest.raises(FileNotFoundError):
         folder.read("a/one")
+
+
+def test_a_list_misses_nothing_that_is_merged_and_comes_to_its_end_while_others_write(place, monkeypatch):
+    folder = open_folder(place)
+    growing = [[f"part-{number}" for number in range(length)] for length in range(1, 6)]
+    for lists, complete in (
+        (growing, growing[1]),
+        ([["a", "b"], ["b"], ["b", "merged"], ["b", "merged"]], ["b", "merged"]),
+    ):
+        coming = iter(lists)
+        monkeypatch.setattr(type(folder), "_list", lambda *_, coming=coming: listed(folder, next(coming)))
+        assert folder.files("x") == [f"x/{name}" for name in complete]
+
+
+def listed(folder, names):
+    """What a folder of each kind keeps of a list."""
+    return names if isinstance(folder, LocalFolder) else [{"name": name, "type": "file"} for name in names]
 
 
 def test_a_new_object_replaces_nothing(url):
