@@ -18,7 +18,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from ..extractors.protocol import SegmentInput
 from ..manifests.errors import ManifestError
 from .decoding.slots import SlotSettings
 from .heap import give_back
+from .proc import forget_peak, peak_bytes, resident_bytes
 from .work import Stream
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def within_memory(options: RunOptions, streams: Sequence[Stream]) -> RunOptions:
         options.slot_settings,
         {stream.name: stream.extractor.batch_size for stream in streams},
     )
-    plan = fit(wished, needs, options.memory_bytes, resident_bytes())
+    plan = fit(wished, needs, options.memory_bytes, _known(resident_bytes()))
     for stream in streams:
         stream.extractor.batch_size = plan.batch_sizes[stream.name]
     slots = replace(plan.slots, max_frame_bytes=plan.slots.buffer_bytes)
@@ -175,10 +175,6 @@ def measure(stream: Stream, device: torch.device) -> Need:
     return Need(frames, prepare.transient_bytes, kept, forward.transient_bytes)
 
 
-def resident_bytes() -> int:
-    return _status_bytes("VmRSS")
-
-
 class _Peak:
     """How much more memory the block took than what it left behind. Linux lets a process forget its peak."""
 
@@ -186,22 +182,19 @@ class _Peak:
 
     def __enter__(self) -> _Peak:
         give_back()
-        _forget_peak()
+        _known(peak_bytes() if forget_peak() else None)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        highest = _status_bytes("VmHWM")
+        highest = _known(peak_bytes())
         give_back()
-        self.transient_bytes = max(0, highest - resident_bytes())
+        self.transient_bytes = max(0, highest - _known(resident_bytes()))
 
 
-def _forget_peak() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError as error:
-        raise ManifestError(
-            f"--memory: this system does not tell what a process takes ({error}); leave it out"
-        ) from None
+def _known(num_bytes: int | None) -> int:
+    if num_bytes is None:
+        raise ManifestError("--memory: this system does not tell what a process takes; leave it out")
+    return num_bytes
 
 
 def _some_segment(stream: Stream, device: torch.device) -> SegmentInput:
@@ -238,13 +231,6 @@ def _size_bytes(item: Any) -> int:
     if isinstance(item, list | tuple):
         return sum(map(_size_bytes, item))
     return sum(map(_size_bytes, vars(item).values())) if hasattr(item, "__dict__") else 0
-
-
-def _status_bytes(field: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    found = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
-    assert found is not None, field
-    return int(found[1]) << 10
 
 
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}

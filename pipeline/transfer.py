@@ -6,6 +6,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,7 +62,7 @@ class CudaCopy:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)
-        self._locked = PageLocked(torch.cuda.cudart())
+        self._locked = PageLocked(torch.cuda.cudart(), lambda: _forget_refusal(device))
 
     def __call__(self, frames: NDArray[np.uint8]) -> torch.Tensor:
         with torch.cuda.stream(self._stream):
@@ -81,8 +82,9 @@ class PageLocked:
     The card then reads them by itself. Without (a system may refuse), the driver copies them on a CPU core first.
     """
 
-    def __init__(self, cudart: Any) -> None:
+    def __init__(self, cudart: Any, forget_refusal: Callable[[], None]) -> None:
         self._cudart = cudart
+        self._forget_refusal = forget_refusal
         self._covered: set[int] = set()
         self._lock = threading.Lock()
         self._has_warned = False
@@ -99,6 +101,7 @@ class PageLocked:
             if status == 0:
                 weakref.finalize(memory, self._uncover, address).atexit = False  # the driver may have gone by then
                 return
+            self._forget_refusal()
             weakref.finalize(memory, self._covered.discard, address).atexit = False
             if not self._has_warned:
                 self._has_warned = True
@@ -107,6 +110,12 @@ class PageLocked:
     def _uncover(self, address: int) -> None:
         self._covered.discard(address)
         self._cudart.cudaHostUnregister(address)
+
+
+def _forget_refusal(device: torch.device) -> None:
+    """It stays this thread's last error until torch asks for that: it would take its next kernel for failed."""
+    with suppress(RuntimeError):
+        torch.ones(1, device=device)
 
 
 def _whole(part: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,22 +1,18 @@
 """Processor time and peak memory of a run's processes: this one and its decoders.
 
-Other processes' times and peaks, and the peak since a moment of one's own, are read from Linux's ``/proc``; where there
-is none, they are not known (None), and nothing is put in their place.
+Other processes' times and peaks, and the peak since a moment of one's own, are known on Linux alone (`proc`).
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-PROC = Path("/proc")
+from ..proc import cpu_s, forget_peak, peak_bytes, resident_bytes
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Stopwatch:
         return Spent(wall_s, None if before is None or now is None else now - before)
 
     def _total_cpu_s(self) -> float | None:
-        others = [process_cpu_s(pid) for pid in self._pids]
+        others = [cpu_s(pid) for pid in self._pids]
         known = [seconds for seconds in others if seconds is not None]
         return time.process_time() + sum(known) if len(known) == len(others) else None
 
@@ -80,15 +76,14 @@ def reset_peaks(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):
-        (PROC / "self" / "clear_refs").write_text("5")
+    forget_peak()
 
 
 def peaks(device: torch.device, pids: Iterable[int]) -> PeakMemory:
-    decoders = [_status_bytes(pid, "VmHWM") for pid in pids]
+    decoders = [peak_bytes(pid) for pid in pids]
     known = [peak for peak in decoders if peak is not None]
     return PeakMemory(
-        parent_bytes=_status_bytes(os.getpid(), "VmHWM"),
+        parent_bytes=peak_bytes(),
         decoder_bytes=max(known) if known else None,
         num_decoders=len(decoders),
         device_bytes=torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
@@ -110,29 +105,11 @@ def memory_in_use(device: torch.device) -> int | None:
     """What networks take up: on a GPU as torch allocated it, on a CPU what is resident."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    return _status_bytes(os.getpid(), "VmRSS")
+    return resident_bytes()
 
 
 def peak_in_use(device: torch.device) -> int | None:
     """The most of `memory_in_use` since `reset_peaks`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _status_bytes(os.getpid(), "VmHWM")
-
-
-def process_cpu_s(pid: int) -> float | None:
-    """User and system time of a process, by the clock tick; None where that cannot be known."""
-    try:
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _status_bytes(pid: int, field: str) -> int | None:
-    try:
-        lines = (PROC / str(pid) / "status").read_text().splitlines()
-    except OSError:
-        return None
-    found = next((line for line in lines if line.startswith(field + ":")), None)
-    return None if found is None else int(found.split()[1]) * 1024
+    return peak_bytes()

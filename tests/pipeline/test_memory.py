@@ -14,9 +14,11 @@ from fakes import FakeExtractor, probe, stream
 from arabesque.extractors.protocol import AudioNeed, FrameNeed, SegmentInput
 from arabesque.manifests.errors import ManifestError
 from arabesque.manifests.streams import Geometry, Size
+from arabesque.pipeline import proc
 from arabesque.pipeline.decoding.slots import SlotSettings
 from arabesque.pipeline.extraction import RunOptions
-from arabesque.pipeline.memory import MemoryPlan, Need, fit, in_gib, measure, parse_bytes, resident_bytes, within_memory
+from arabesque.pipeline.memory import MemoryPlan, Need, fit, in_gib, measure, parse_bytes, within_memory
+from arabesque.pipeline.proc import resident_bytes
 
 MIB = 1 << 20
 NEEDS = {
@@ -107,13 +109,19 @@ def test_a_run_is_turned_down_to_its_allowance():
     streams = [greedy()]
     options = RunOptions(num_decoders=6, num_cpu_threads=4)
     assert within_memory(options, streams) is options
-    allowed = resident_bytes() + (1600 << 20)
+    allowed = (resident_bytes() or 0) + (1600 << 20)
     less = within_memory(replace(options, memory_bytes=allowed), streams)
     assert less.num_decoders < 6
     assert less.slot_settings.max_frame_bytes == less.slot_settings.buffer_bytes
     assert streams[0].extractor.batch_size < 8
     with pytest.raises(ManifestError, match=f"--memory {in_gib(1 << 20)} is too little"):
         within_memory(replace(options, memory_bytes=1 << 20), streams)
+
+
+def test_a_system_that_tells_nothing_of_processes_cannot_keep_to_an_allowance(monkeypatch, tmp_path):
+    monkeypatch.setattr(proc, "PROC", tmp_path)
+    with pytest.raises(ManifestError, match="--memory: this system does not tell"):
+        within_memory(RunOptions(memory_bytes=1 << 40), [greedy()])
 
 
 def test_a_frame_that_the_allowance_has_no_room_for_is_for_another_run(tmp_path):

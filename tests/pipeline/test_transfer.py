@@ -46,7 +46,7 @@ def decoded(buffers: SharedBuffers, number: int, released: list[int]) -> Decoded
 
 def test_a_slots_memory_is_locked_as_a_whole_once_and_until_it_is_unmapped():
     cudart = FakeCudart()
-    locked = PageLocked(cudart)
+    locked = PageLocked(cudart, lambda: pytest.fail("nothing was refused"))
     buffers = [SharedBuffers(3, 4096), SharedBuffers(2, 8192)]
     for number in (0, 2, 1, 0):
         locked.cover(buffers[0].view(number, (2, 6, 8, 3))[1:])
@@ -59,13 +59,14 @@ def test_a_slots_memory_is_locked_as_a_whole_once_and_until_it_is_unmapped():
     assert cudart.locked == {}
 
 
-def test_memory_that_cannot_be_locked_is_told_of_once(capsys):
-    cudart = FakeCudart(status=2)
-    locked = PageLocked(cudart)
+def test_memory_that_cannot_be_locked_is_told_of_once_and_its_error_left_to_nobody(capsys):
+    cudart, forgotten = FakeCudart(status=2), []
+    locked = PageLocked(cudart, lambda: forgotten.append(cudart.refused))
     buffers = [SharedBuffers(1, 4096) for _ in range(2)]
     for each in (*buffers, *buffers):
         locked.cover(each.view(0, (10,)))
     assert cudart.refused == 2
+    assert forgotten == [1, 2]
     assert capsys.readouterr().err == "frames travel to the GPU unpinned, slower (CUDA error 2)\n"
 
 

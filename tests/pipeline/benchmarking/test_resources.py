@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from arabesque.pipeline.benchmarking import resources
+from arabesque.pipeline import proc
 from arabesque.pipeline.benchmarking.resources import (
     Stopwatch,
     memory_in_use,
     peak_in_use,
     peaks,
-    process_cpu_s,
     reset_peaks,
 )
 
@@ -31,10 +30,10 @@ def known(value):
 
 @linux
 def test_processor_time_of_a_process_is_that_of_all_its_threads():
-    before = known(process_cpu_s(os.getpid()))
+    before = known(proc.cpu_s(os.getpid()))
     while os.times().user + os.times().system < before + 0.2:
         sum(range(10_000))
-    assert process_cpu_s(os.getpid()) == pytest.approx(os.times().user + os.times().system, abs=0.1)
+    assert proc.cpu_s(os.getpid()) == pytest.approx(os.times().user + os.times().system, abs=0.1)
 
 
 @linux
@@ -50,7 +49,7 @@ def test_a_peak_is_forgotten_on_request():
 
 
 def test_where_there_is_no_proc_nothing_takes_its_place(monkeypatch, tmp_path):
-    monkeypatch.setattr(resources, "PROC", Path(tmp_path) / "proc")
+    monkeypatch.setattr(proc, "PROC", Path(tmp_path) / "proc")
     assert Stopwatch(CPU, [1]).spent().cpu_s is None
     assert memory_in_use(CPU) is None
     assert peaks(CPU, [1]).total_bytes is None
