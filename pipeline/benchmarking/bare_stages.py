@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from ...extractors.protocol import Shared
 from ...manifests.errors import ArabesqueError
 from ..blas_threads import one_blas_thread
 from ..collecting import Collector
@@ -28,21 +29,18 @@ from ..heap import give_back
 from ..ledger import Ledger
 from ..networks import Batch
 from ..reading import VideoReader, preprocessed_bytes
-from ..records import Outcome, Probe
+from ..records import Outcome
 from ..runner import FailureWatch, Recorder, Stage, connect, outputs_of, stages_of
 from ..stage_clock import StageClock
 from ..transfer import DecodedWindow
 from ..work import SegmentFailure, SegmentFeature, SegmentWork, Stream, VideoEnd
 from .end_to_end import Bench, ScratchStore, repeated, scratch_store, sharing
-from .heads import HeadPool, head_of
+from .heads import HeadPool, choose_sample, head_of, sample_head_s
 from .resources import Spent, Stopwatch, memory_in_use, peak_in_use, reset_peaks
-from .workload import Probed, plan_of, showing_all, workload
+from .workload import Probed, plan_of
 
 DECODE_HEAD_S = 10.0
 """Of each video, for decoding alone."""
-SAMPLE_VIDEOS = 2
-SAMPLE_BYTES = 512 << 20
-"""Pictures that lie ready at once, of no more videos than that unless some stream is in none of them."""
 MAX_GROWTH = 100
 """A measurement that was too short is repeated with at most so many times as many passes."""
 OF_FRAMES = ("decode", "transfer", "preprocess")
@@ -62,12 +60,18 @@ class Bare:
     stream: str
     """Empty where it works for all streams alike."""
     units: float
-    """Seconds of video for a stage of `OF_FRAMES`, segments for the others."""
+    """In one pass: seconds of video for a stage of `OF_FRAMES`, segments for the others."""
+    passes: int
     spent: Spent
+    """In all passes."""
     working_bytes: int | None = None
     """Of a network: the most that a batch takes beside what was there."""
     first_s: float = 0.0
     """How much longer its first pass took: compiling, loading what is loaded late."""
+
+    @property
+    def one_pass(self) -> Spent:
+        return self.spent.scaled(1 / self.passes)
 
 
 def measure_bare(bench: Bench, videos: Probed, measure_s: float, on_step: Step) -> list[Bare]:
@@ -89,14 +93,10 @@ def measure_bare(bench: Bench, videos: Probed, measure_s: float, on_step: Step) 
             outputs = list(run_alone(stage, ready))
             first_s = watch.spent().wall_s
             _refuse_failures(outputs)
-            parts: list[Bare] = []
             finish = store.writer.flush if stage.name == "write" else lambda: None
-            for stream, items, segments in _parts(stage.name, ready, outputs, bench.streams):
-                units = sample_s if stage.name in OF_FRAMES else segments
-                if stage.name == "network" and not _has_full_batch(ready, stream):
-                    _discard(run_alone(stage, items))
-                parts.append(_measured(options.device, stage, stream, items, units, measure_s, finish))
-                first_s -= parts[-1].spent.wall_s * _units_in(ready, stream, units) / parts[-1].units
+            meter = _Meter(options.device, stage, measure_s, finish)
+            parts = _parts(meter, ready, outputs, bench.streams, sample_s)
+            first_s -= sum(part.one_pass.wall_s * _units_in(ready, part) / part.units for part in parts)
             found += [replace(part, first_s=max(0.0, first_s) / len(parts)) for part in parts]
             ready = outputs
             del outputs
@@ -118,30 +118,9 @@ def run_alone(stage: Stage, items: Any) -> Iterator[Any]:
             pipeline.stop()
 
 
-def sample_head_s(probes: Sequence[Probe], streams: Sequence[Stream]) -> float:
-    """How long heads must be for two segments of every stream and the frame after them, where videos are as long."""
-    until_s = 0.0
-    for stream in streams:
-        sampling = stream.spec.sampling
-        frames = sampling.frames_per_segment + sampling.frames_per_step + sampling.frames_after + 1
-        slowest = min(probe.fps for probe in probes) if sampling.fps == "native" else sampling.fps
-        until_s = max(until_s, (frames + 1) / slowest)
-    return until_s
-
-
 def _stages(bench: Bench, slots: SlotPool, store: ScratchStore) -> list[Stage]:
     reader = VideoReader(slots, bench.streams, Ledger(), {}, sharing(bench, store), StageClock())
     return stages_of(reader, Collector({}), Recorder(store.writer), bench.options.device, bench.options.concurrency)
-
-
-def choose_sample(heads: Probed, streams: Sequence[Stream]) -> Probed:
-    """As many as it takes to show every stream, and up to `SAMPLE_VIDEOS` as long as they fit `SAMPLE_BYTES`."""
-    sample = showing_all(heads, streams)
-    for head in heads:
-        fits = 3 * workload([*sample, head], streams).frame_pixels <= SAMPLE_BYTES
-        if head not in sample and len(sample) < SAMPLE_VIDEOS and fits:
-            sample.append(head)
-    return sample
 
 
 def _num_windows(sample: Probed, bench: Bench) -> int:
@@ -168,28 +147,53 @@ def _bare_decode(bench: Bench, videos: Probed, measure_s: float) -> Bare:
             measure_s,
             lambda: Stopwatch(options.device, slots.pids),
         )
-        return Bare("decode", "", passes * sum(heads_s), spent)
+        return Bare("decode", "", sum(heads_s), passes, spent)
 
 
-def _measured(
-    device: torch.device,
-    stage: Stage,
-    stream: str,
-    items: Sequence[Any],
-    units: float,
-    measure_s: float,
-    finish: Callable[[], None],
-) -> Bare:
-    """``units``: in ``items``, which are given again and again. ``finish`` ends what the stage only began."""
-    if stage.name != "network":
-        passes, spent = _long_enough(stage, lambda _: items, measure_s, lambda: Stopwatch(device), finish)
-        return Bare(stage.name, stream, units * passes, spent)
-    reset_peaks(device)
-    before = memory_in_use(device)
-    passes, spent = _long_enough(stage, lambda _: items, measure_s, lambda: Stopwatch(device), finish)
-    peak = peak_in_use(device)
-    working = None if peak is None or before is None else max(0, peak - before)
-    return Bare(stage.name, stream, units * passes, spent, working)
+@dataclass(frozen=True)
+class _Meter:
+    """Measures a stage, given the same items again and again."""
+
+    device: torch.device
+    stage: Stage
+    measure_s: float
+    finish: Callable[[], None]
+    """Ends what the stage only began."""
+
+    def all_at_once(self, items: Sequence[Any], units: float) -> Bare:
+        """``units``: in ``items``."""
+        return self._bare("", units, *self._long_enough(lambda _: items))
+
+    def prepare(self, stream: str, work: Sequence[SegmentWork]) -> Bare:
+        """Empty ``stream``: of several."""
+        return self._bare(stream, len(work), *self._long_enough(lambda _: anew(work)))
+
+    def network(self, stream: str, batch: Batch) -> Bare:
+        reset_peaks(self.device)
+        before = memory_in_use(self.device)
+        found = self._bare(stream, len(batch.work), *self._long_enough(lambda _: [[batch]]))
+        peak = peak_in_use(self.device)
+        return found if peak is None or before is None else replace(found, working_bytes=max(0, peak - before))
+
+    def _bare(self, stream: str, units: float, passes: int, spent: Spent) -> Bare:
+        return Bare(self.stage.name, stream, units, passes, spent)
+
+    def _long_enough(self, make: Callable[[int], Sequence[Any]]) -> tuple[int, Spent]:
+        return _long_enough(self.stage, make, self.measure_s, lambda: Stopwatch(self.device), self.finish)
+
+
+def anew(work: Sequence[SegmentWork]) -> list[SegmentWork]:
+    """The same segments, for which nothing has been computed yet: what streams share stays in a segment (`Shared`)."""
+    shared = {id(item.segment.shared): Shared() for item in work}
+    return [replace(item, segment=replace(item.segment, shared=shared[id(item.segment.shared)])) for item in work]
+
+
+def shared_out(parts: Sequence[Bare], together: Bare) -> list[Bare]:
+    """Streams' parts of a stage, made to add up to what it takes for all: what they share is computed once."""
+    whole, each = together.one_pass, [part.one_pass for part in parts]
+    wall = whole.wall_s / sum(part.wall_s for part in each)
+    cpu = (whole.cpu_s or 0.0) / (sum(part.cpu_s or 0.0 for part in each) or 1.0)
+    return [replace(part, spent=part.spent.scaled(wall, cpu)) for part in parts]
 
 
 def _long_enough(
@@ -233,25 +237,29 @@ def _discard(outputs: Iterator[Any]) -> None:
 
 
 def _parts(
-    name: str, inputs: list[Any], outputs: list[Any], streams: Sequence[Stream]
-) -> Iterator[tuple[str, list[Any], int]]:
-    """``(stream, inputs, segments in them)`` of what is measured of a stage: all at once, or stream by stream."""
+    meter: _Meter, inputs: list[Any], outputs: list[Any], streams: Sequence[Stream], sample_s: float
+) -> list[Bare]:
+    """What is measured of a stage: all at once, or stream by stream."""
+    name = meter.stage.name
     work = _segments(outputs if name == "assemble" else inputs)
     if name not in BY_STREAM:
-        yield "", inputs, len(work)
-        return
-    for stream in streams:
-        if mine := [item for item in work if item.stream is stream]:
-            if name == "network":  # full batches, however few segments the sample has
-                mine = list(islice(cycle(mine), stream.extractor.batch_size))
-                yield stream.name, [[Batch(stream, tuple(mine))]], len(mine)
-            else:
-                yield stream.name, mine, len(mine)
+        return [meter.all_at_once(inputs, sample_s if name in OF_FRAMES else len(work))]
+    by_stream = [(stream, [item for item in work if item.stream is stream]) for stream in streams]
+    if name == "prepare":
+        parts = [meter.prepare(stream.name, mine) for stream, mine in by_stream]
+        return shared_out(parts, meter.prepare("", work))
+    parts = list[Bare]()
+    for stream, mine in by_stream:
+        batch = Batch(stream, tuple(islice(cycle(mine), stream.extractor.batch_size)))  # full, however few there are
+        if not _has_full_batch(inputs, stream.name):
+            _discard(run_alone(meter.stage, [[batch]]))
+        parts.append(meter.network(stream.name, batch))
+    return parts
 
 
-def _units_in(ready: list[Any], stream: str, units: float) -> float:
-    """Units that a pass over what is ready works on: segments of the stream where it is one stream's part."""
-    return sum(item.stream.name == stream for item in _segments(ready)) if stream else units
+def _units_in(ready: list[Any], part: Bare) -> float:
+    """That the stage's first pass worked on: of a network's, the segments that there were."""
+    return sum(item.stream.name == part.stream for item in _segments(ready)) if part.stream else part.units
 
 
 def _has_full_batch(ready: list[Any], stream: str) -> bool:

@@ -19,9 +19,9 @@ from ..probe_cache import open_probe_cache
 from ..records import Probe, VideoFile
 from ..work import Stream
 from ..worker import made_with
-from .bare_stages import OF_FRAMES, Bare, Step, measure_bare, sample_head_s
+from .bare_stages import OF_FRAMES, Bare, Step, measure_bare
 from .end_to_end import Bench, EndToEnd, repeated, run_end_to_end
-from .heads import head_of
+from .heads import head_of, sample_head_s
 from .report import Report, StageCost, bounds, together
 from .resources import memory_in_use
 from .workload import Probed, Workload, workload
@@ -171,15 +171,14 @@ def _cost(part: Bare, work: Workload) -> StageCost:
     of_frames = part.stage in OF_FRAMES
     unit = "frames" if of_frames else "segments"
     units_per_video_s = work.per_video_s(unit, part.stream)
-    for_a_second = (1 if of_frames else units_per_video_s) / part.units
-    spent = part.spent
+    spent = part.one_pass.scaled((1 if of_frames else units_per_video_s) / part.units)
     return StageCost(
         part.stage,
         part.stream,
         unit,
         units_per_video_s,
-        wall_s=spent.wall_s * for_a_second,
-        cpu_s=None if spent.cpu_s is None else spent.cpu_s * for_a_second,
+        wall_s=spent.wall_s,
+        cpu_s=spent.cpu_s,
         working_bytes=part.working_bytes,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from ..decoding.slots import DecodeSlot, SlotPool, SlotSettings, Window
 from ..extraction import RunOptions
 from ..records import AudioTrack, Probe
+from ..work import Stream
+from .workload import Probed, showing_all, workload
+
+SAMPLE_VIDEOS = 2
+SAMPLE_BYTES = 512 << 20
+"""Pictures that lie ready at once, of no more videos than that unless some stream is in none of them."""
 
 
 def head_of(probe: Probe, until_s: float) -> Probe:
@@ -70,3 +76,24 @@ def _shortened(track: AudioTrack, end_s: float) -> AudioTrack:
     if track.duration_s is None:
         return track
     return replace(track, duration_s=max(0.0, min(track.duration_s, end_s - track.start_s)))
+
+
+def sample_head_s(probes: Sequence[Probe], streams: Sequence[Stream]) -> float:
+    """How long heads must be for two segments of every stream and the frame after them, where videos are as long."""
+    until_s = 0.0
+    for stream in streams:
+        sampling = stream.spec.sampling
+        frames = sampling.frames_per_segment + sampling.frames_per_step + sampling.frames_after + 1
+        slowest = min(probe.fps for probe in probes) if sampling.fps == "native" else sampling.fps
+        until_s = max(until_s, (frames + 1) / slowest)
+    return until_s
+
+
+def choose_sample(heads: Probed, streams: Sequence[Stream]) -> Probed:
+    """As many as it takes to show every stream, and up to `SAMPLE_VIDEOS` as long as they fit `SAMPLE_BYTES`."""
+    sample = showing_all(heads, streams)
+    for head in heads:
+        fits = 3 * workload([*sample, head], streams).frame_pixels <= SAMPLE_BYTES
+        if head not in sample and len(sample) < SAMPLE_VIDEOS and fits:
+            sample.append(head)
+    return sample

@@ -23,6 +23,10 @@ class Spent:
     cpu_s: float | None
     """Of this process, all threads, and of the decoders."""
 
+    def scaled(self, wall: float, cpu: float | None = None) -> Spent:
+        """So many times as much; processor time by ``wall``, too, unless it is given."""
+        return Spent(self.wall_s * wall, None if self.cpu_s is None else self.cpu_s * (wall if cpu is None else cpu))
+
 
 class Stopwatch:
     """Starts with its construction. ``pids``: the decoders."""

@@ -8,20 +8,22 @@ from pathlib import Path
 
 import pytest
 from clips import Clip, write_clip
-from fakes import probe, stream
+from fakes import probe, stream, video
 from known_extractors import RECIPE, known_extractors
 
-from arabesque.extractors.protocol import AudioNeed
+from arabesque.extractors.protocol import SegmentInput, Shared
 from arabesque.manifests.errors import ArabesqueError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline.benchmarking.bare_stages import _long_enough, choose_sample
+from arabesque.pipeline.benchmarking.bare_stages import Bare, _long_enough, anew, shared_out
 from arabesque.pipeline.benchmarking.benchmark import Effort, benchmark, choose_take, evenly
 from arabesque.pipeline.benchmarking.chart import draw_chart
 from arabesque.pipeline.benchmarking.one_by_one import OneByOne, run_one_by_one
 from arabesque.pipeline.benchmarking.resources import Spent
 from arabesque.pipeline.extraction import Extraction
-from arabesque.pipeline.records import AudioTrack, VideoFile
+from arabesque.pipeline.planning import plan_video
+from arabesque.pipeline.records import VideoFile
 from arabesque.pipeline.runner import Stage
+from arabesque.pipeline.work import SegmentWork
 
 SHORT = Effort(stage_s=0.02, end_to_end_s=0.2)
 STAGES = ["decode", "transfer", "preprocess", "assemble", "prepare", "batch", "network", "collect", "write"]
@@ -120,12 +122,24 @@ def test_streams_that_find_nothing_are_left_out_and_named_and_a_recipe_of_such_i
         benchmark(Extraction(tmp_path / "short.mp4", recipe, tmp_path / "out"), SHORT)
 
 
-def test_the_sample_shows_every_stream_wherever_it_is_shown():
-    sound = AudioTrack(rate_hz=8000, channels=1, start_s=0, duration_s=1)
-    streams = [stream("seen"), stream("heard", audio=AudioNeed(8000))]
-    heads = [(VideoFile(name, Path(name)), probe(audio=sound if name == "c" else None)) for name in "abc"]
-    assert [file.video_id for file, _ in choose_sample(heads, streams)] == ["c", "a"]
-    assert [file.video_id for file, _ in choose_sample(heads, streams[:1])] == ["a", "b"]
+def test_segments_are_prepared_anew_in_every_pass_and_share_among_each_other_as_in_a_run():
+    plan, _ = plan_video(video(), [stream()], {})
+    both, alone = Shared(), Shared()
+    work = [
+        SegmentWork(plan, plan.streams["fake"].stream, SegmentInput(0, 0, 1, shared=one)) for one in (both, both, alone)
+    ]
+    both.once("athlete", lambda: "of the pass before")
+    first, second, third = (item.segment.shared for item in anew(work))
+    assert first is second is not third
+    assert first.once("athlete", lambda: "computed") == "computed"
+
+
+def test_what_streams_share_is_counted_once():
+    """Alone each takes a second, together a second and a half: in 2 and 4 passes, and 10."""
+    parts = [Bare("prepare", "a", 5, 2, Spent(2.0, 4.0)), Bare("prepare", "b", 7, 4, Spent(4.0, None))]
+    found = shared_out(parts, Bare("prepare", "", 12, 10, Spent(15.0, 20.0)))
+    assert [part.one_pass.wall_s for part in found] == [0.75, 0.75]
+    assert [part.one_pass.cpu_s for part in found] == [2.0, None]
 
 
 VIDEOS = [(VideoFile(name, Path(name)), probe(num_frames=10 * length)) for name, length in (("short", 2), ("long", 10))]

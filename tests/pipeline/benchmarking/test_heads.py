@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from clips import Clip, number_of, write_clip
-from fakes import probe
+from fakes import probe, stream
 
-from arabesque.pipeline.benchmarking.heads import HeadPool, head_of
+from arabesque.extractors.protocol import AudioNeed
+from arabesque.pipeline.benchmarking.heads import HeadPool, choose_sample, head_of
 from arabesque.pipeline.decoding.decoders import BACKENDS
 from arabesque.pipeline.extraction import RunOptions
-from arabesque.pipeline.records import AudioTrack
+from arabesque.pipeline.records import AudioTrack, VideoFile
 
 
 @pytest.mark.parametrize(("until_s", "num_frames"), [(0.0, 1), (0.55, 6), (0.6, 6), (100.0, 10)])
@@ -39,3 +42,11 @@ def test_of_a_head_nothing_behind_it_is_decoded(tmp_path, decoder):
             window.release()
     assert numbers == list(range(10))
     assert samples == pytest.approx(0.4 * 44100, rel=0.1)
+
+
+def test_the_sample_shows_every_stream_wherever_it_is_shown():
+    sound = AudioTrack(rate_hz=8000, channels=1, start_s=0, duration_s=1)
+    streams = [stream("seen"), stream("heard", audio=AudioNeed(8000))]
+    heads = [(VideoFile(name, Path(name)), probe(audio=sound if name == "c" else None)) for name in "abc"]
+    assert [file.video_id for file, _ in choose_sample(heads, streams)] == ["c", "a"]
+    assert [file.video_id for file, _ in choose_sample(heads, streams[:1])] == ["a", "b"]
