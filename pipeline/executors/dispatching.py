@@ -141,7 +141,8 @@ class Dispatcher:
         self._entered.discard(worker)
         in_hand = self._queue.in_hand(worker)
         given_up = self._queue.lose(worker)
-        self._news.append(Notice(f"{worker} {how}; {len(in_hand) - len(given_up)} videos that it had in hand go back"))
+        going_back = len(in_hand) - len(given_up)
+        self._news.append(Notice(f"{worker} {how}; videos that it had in hand, to be done again: {going_back}"))
         for name in given_up:
             reason = (
                 f"{self._files[name].path}: was in hand each of the {LOSSES_ALLOWED} times that a worker was lost "

@@ -295,7 +295,8 @@ def _cluster(ray: Any, address: str | None) -> Iterator[bool]:
         try:
             ray.init(**({"address": address} if address else own), log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ManifestError(f"no Ray cluster at {address}: {error}") from error
+            way_out = "" if "RAY_AUTH_MODE" in os.environ else "; where it asks for a token, set RAY_AUTH_MODE=token"
+            raise ManifestError(f"no Ray cluster at {address}: {error}{way_out}") from error
     try:
         yield not address
     finally:

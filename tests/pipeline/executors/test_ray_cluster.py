@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
+from types import SimpleNamespace
 
 import known_work
 import pytest
@@ -94,6 +95,18 @@ def test_ctrl_c_ends_a_run_on_a_cluster(cluster, tmp_path):
     assert "the same command goes on from there" in said
     assert "Traceback" not in said
     assert check_store(tmp_path / "out").findings == []
+
+
+def test_a_cluster_that_cannot_be_reached_is_told_with_what_may_be_missing(monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+
+    def refuse(**_):
+        raise ConnectionError("nobody is there")
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=refuse)
+    complaint = "no Ray cluster at head:6379: nobody is there; where it asks for a token, set RAY_AUTH_MODE=token"
+    with pytest.raises(ManifestError, match=complaint), ray_cluster._cluster(ray, "head:6379"):
+        pass
 
 
 def test_ray_that_is_not_installed_is_told_with_the_way_to_get_it(run, videos, tmp_path, monkeypatch):
