@@ -69,6 +69,8 @@ def _print_forecast(found: Forecast) -> None:
         sizes = (size_text(stream.memory_bytes), size_text(stream.disk_bytes))
         table.add_row(name, f"{stream.videos:,}", f"{stream.segments:,}", duration_text(stream.compute_s), *sizes)
     table.add_row("reading the videos", "", "", duration_text(found.reading_s), "", "")
+    if found.fetching_s:
+        table.add_row("fetching them, meanwhile", "", "", duration_text(found.fetching_s), "", "")
     Console().print(table)
     probed = "all of them probed" if found.num_probed == found.num_videos else f"by {found.num_probed} of them"
     print(f"{found.num_videos:,} videos, {duration_text(found.video_s)} long together, {probed}")

@@ -88,8 +88,9 @@ def _files_at(root: Path) -> Iterator[tuple[str, str, FileState | None]]:
 def _files_at_url(url: str) -> Iterator[tuple[str, str, FileState | None]]:
     """The same of a URL: one list of everything below it, however deep."""
     files, key = connect(url)
-    with reached(url):
-        found: dict[str, dict[str, Any]] = files.find(key, detail=True)
+    found: dict[str, dict[str, Any]] = {}
+    with reached(url), suppress(FileNotFoundError):  # some say so of a bucket that is not there
+        found = files.find(key, detail=True)
     if not found:
         raise FileNotFoundError(url)
     for path, entry in sorted(found.items()):

@@ -2,14 +2,16 @@
 and a short benchmark measures what a second of such video costs.
 
 It is about a run as one process does it on one device. Time is that of the slowest stage, or of all stages' work on
-the cores where that is more, and what the benchmark's run from end to end took beyond it. Decoding and preparing
-pictures are taken to cost by the pixel, the rest by the segment. Memory is what that run took once everything was
-warm: what compiling takes for a moment at a run's start is not in it.
+the cores where that is more, and what the benchmark's run from end to end took beyond it; where videos lie at a URL,
+and fetching them takes longer, it is that. Decoding and preparing pictures are taken to cost by the pixel, the rest by
+the segment. Memory is what that run took once everything was warm: what compiling takes for a moment at a run's start
+is not in it.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from ..decoding.slots import SlotPool
 from ..extraction import Extraction
 from ..probe_cache import open_probe_cache
 from ..records import Probe, VideoFile
+from ..spooling import is_remote, local_copies
 from ..work import Stream
 from .bare_stages import OF_FRAMES, Step
 from .benchmark import Benchmark, Effort, benchmark
@@ -28,6 +31,8 @@ from .report import StageCost
 from .workload import Probed, Workload, showing_all, streams_in, workload
 
 MAX_PROBED = 200
+MAX_FETCHED = 8
+"""Of videos at a URL."""
 MAX_MEASURED = 2
 EFFORT = Effort(stage_s=0.5, end_to_end_s=8.0)
 
@@ -58,6 +63,8 @@ class Forecast(Record):
     """To load networks and libraries, and to compile."""
     reading_s: float
     """Of decoding and preparing pictures and sound, if nothing ran beside it."""
+    fetching_s: float
+    """Of copying videos from a URL, one after the other; the rest goes on meanwhile."""
     time_s: float
     """In all, from the command to its end."""
     memory_bytes: int | None
@@ -72,15 +79,23 @@ def forecast(run: Extraction, effort: Effort = EFFORT, on_step: Step = lambda _:
     nothing is left."""
     if not run.pending:
         raise ValueError("nothing is left to do, and nothing to foresee")
-    chosen = sample(run.pending, MAX_PROBED)
-    on_step(f"probing {len(chosen)} of {len(run.pending)} videos")
-    found = probe_all(run, chosen)
-    if not found:
-        raise DecodeError(f"none of {len(chosen)} videos can be read; `arabesque extract` without --dry-run says why")
-    measured = benchmark(run, effort, on_step, lambda streams: typical(found, streams, MAX_MEASURED))
-    work = workload(found, measured.bench.streams, {file.video_id: _owed(run, file, measured) for file, _ in found})
-    work = work.times(len(run.pending) / len(chosen))
-    return _foreseen(run, measured, work, len(chosen), len(chosen) - len(found))
+    is_far = any(map(is_remote, run.pending))
+    wanted = sample(run.pending, MAX_FETCHED if is_far else MAX_PROBED)
+    if is_far:
+        on_step(f"fetching {len(wanted)} of {len(run.pending)} videos")
+    began = time.perf_counter()
+    with local_copies(wanted, run.options.spool_bytes) as chosen:
+        fetched_s = time.perf_counter() - began if is_far else 0.0
+        on_step(f"probing {len(chosen)} of {len(run.pending)} videos")
+        found = probe_all(run, chosen)
+        if not found:
+            more = "`arabesque extract` without --dry-run says why"
+            raise DecodeError(f"none of {len(chosen)} videos can be read; {more}")
+        measured = benchmark(run, effort, on_step, lambda streams: typical(found, streams, MAX_MEASURED))
+        owed = {file.video_id: _owed(run, file, measured) for file, _ in found}
+        work = workload(found, measured.bench.streams, owed)
+    share = len(run.pending) / len(chosen)
+    return _foreseen(run, measured, work.times(share), fetched_s * share, len(chosen), len(chosen) - len(found))
 
 
 def sample(files: Sequence[VideoFile], count: int) -> Sequence[VideoFile]:
@@ -143,9 +158,9 @@ def stage_times(stages: Sequence[StageCost], measured: Workload, work: Workload)
 def least_time_s(times: Sequence[StageTime], cores: int) -> float:
     """Of the slowest stage, or of all stages' work on the cores where that is more."""
     by_stage: dict[str, float] = {}
-    for time in times:
-        by_stage[time.cost.stage] = by_stage.get(time.cost.stage, 0.0) + time.wall_s
-    return max(*by_stage.values(), sum(time.cpu_s or 0.0 for time in times) / cores)
+    for part in times:
+        by_stage[part.cost.stage] = by_stage.get(part.cost.stage, 0.0) + part.wall_s
+    return max(*by_stage.values(), sum(part.cpu_s or 0.0 for part in times) / cores)
 
 
 def _video_s_like(cost: StageCost, measured: Workload, work: Workload) -> float:
@@ -171,7 +186,9 @@ def _owed(run: Extraction, file: VideoFile, measured: Benchmark) -> list[Stream]
     return [stream for stream in measured.bench.streams if stream.name in names]
 
 
-def _foreseen(run: Extraction, measured: Benchmark, work: Workload, num_probed: int, num_unreadable: int) -> Forecast:
+def _foreseen(
+    run: Extraction, measured: Benchmark, work: Workload, fetching_s: float, num_probed: int, num_unreadable: int
+) -> Forecast:
     report = measured.report
     setup_s = report.setup_s + report.warm_up_s
     times = stage_times(report.stages, measured.whole, work)
@@ -197,7 +214,8 @@ def _foreseen(run: Extraction, measured: Benchmark, work: Workload, num_probed: 
         video_s=work.duration_s,
         setup_s=setup_s,
         reading_s=sum(time.wall_s for time in times if time.cost.stage in OF_FRAMES),
-        time_s=setup_s + least_time_s(times, report.cores) / report.shared_cores_ratio,
+        fetching_s=fetching_s,
+        time_s=setup_s + max(fetching_s, least_time_s(times, report.cores) / report.shared_cores_ratio),
         memory_bytes=report.memory.total_bytes,
         device_bytes=report.memory.device_bytes,
         disk_bytes=outcomes + sum(stream.disk_bytes for stream in streams.values()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fsspec
 import pytest
 from clips import Clip, write_clip
 from known_extractors import RECIPE, known_extractors
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from arabesque.cli.dry_run import duration_text, how_far_off, size_text
 from arabesque.cli.main import commands
+from arabesque.pipeline.benchmarking import forecast as forecasting
 from arabesque.pipeline.benchmarking.forecast import Forecast
 from arabesque.pipeline.benchmarking.forecast_file import Actual
 from arabesque.pipeline.benchmarking.resources import PeakMemory
@@ -25,6 +27,7 @@ def forecast(**facts) -> Forecast:
         "video_s": 100.0,
         "setup_s": 1.0,
         "reading_s": 5.0,
+        "fetching_s": 0.0,
         "time_s": 80.0,
         "memory_bytes": 1_000_000_000,
         "device_bytes": None,
@@ -89,3 +92,19 @@ def test_a_dry_run_foresees_and_the_run_says_how_far_off_that_was(tmp_path, monk
         assert "foreseen: time" in arabesque()
         assert "foreseen" not in arabesque()
         assert "nothing is left to do" in arabesque("--dry-run")
+
+
+def test_videos_at_a_url_are_fetched_to_foresee_what_all_of_them_take(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(forecasting, "MAX_FETCHED", 2)
+    clip = write_clip(tmp_path / "a.mp4", Clip(num_frames=48, beeps_s=(0.5,)))
+    for name in "abc":
+        fsspec.filesystem("memory").put(str(clip), f"/{tmp_path.name}/{name}.mp4")
+    (tmp_path / "known.toml").write_text(RECIPE)
+    command = ["extract", f"memory://{tmp_path.name}", "--recipe", tmp_path / "known.toml", "--out", tmp_path / "out"]
+    with known_extractors():
+        done = CliRunner().invoke(commands, [*map(str, command), "--dry-run"], env={"COLUMNS": "160"})
+    assert done.exit_code == 0, done.output
+    assert "fetching 2 of 3 videos" in done.output
+    assert "fetching them, meanwhile" in done.output
+    assert "3 videos, 5.8 s long together, by 2 of them" in done.output

@@ -56,6 +56,15 @@ def test_ids_and_other_files_are_as_in_a_folder(url, tmp_path):
         find_videos(f"{url}/nothing")
 
 
+def test_a_url_with_nothing_at_it_is_named_whatever_its_file_system_says(url, monkeypatch):
+    def refuse(*_, **__):
+        raise FileNotFoundError("The specified bucket does not exist")
+
+    monkeypatch.setattr(fsspec.filesystem("memory"), "find", refuse)
+    with pytest.raises(FileNotFoundError, match=url):
+        find_videos(url)
+
+
 def test_a_copy_is_known_as_the_original_and_goes_when_it_is_dropped(url, spools):
     upload(url, **{"a.mp4": b"pictures"})
     (file,) = find_videos(url).videos

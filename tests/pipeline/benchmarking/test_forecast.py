@@ -52,6 +52,7 @@ KEPT = Forecast(
     video_s=100.0,
     setup_s=1.0,
     reading_s=5.0,
+    fetching_s=0.0,
     time_s=80.0,
     memory_bytes=None,
     device_bytes=None,
