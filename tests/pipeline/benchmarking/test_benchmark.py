@@ -68,7 +68,7 @@ def test_the_run_from_end_to_end_goes_through_whole_videos(found):
     report, take = found[0].report, found[0].take
     assert report.video_s == pytest.approx(take.work.duration_s)
     assert found[0].end_to_end.segments == sum(take.work.segments.values())
-    assert found[0].end_to_end.stored["numbers"].rows == len(take.files)
+    assert found[0].end_to_end.stored["numbers"].rows == 2
     assert report.video_s_per_s == pytest.approx(report.video_s / report.wall_s)
     assert set(report.utilisation) <= set(STAGES)
     assert json.dumps(report.as_json())

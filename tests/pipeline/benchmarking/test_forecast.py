@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -95,10 +97,10 @@ def test_stored_bytes_grow_with_segments_and_with_videos():
     assert found.scaled(0, 0) == 0
 
 
-def store_of(root: Path, count: int) -> Path:
+def store_of(root: Path, count: int, times: int = 1) -> Path:
     with StoreWriter(new_store(root)) as writer:
-        for number in range(count):
-            writer.add(row(f"video {number:03d}", segments=8))
+        for copy, number in product(range(times), range(count)):
+            writer.add(replace(row(f"video {number:03d}", segments=8), video_id=f"video {number:03d} ({copy})"))
     return root
 
 
@@ -107,6 +109,12 @@ def test_bytes_of_few_rows_foretell_those_of_many(tmp_path):
     foretold = stored_bytes(few, "stream=vst").scaled(segments=40 * 8, rows=40)
     actual = sum(path.stat().st_size for path in (many / "stream=vst").glob("*.parquet"))
     assert foretold == pytest.approx(actual, rel=0.4)  # equal intervals of many rows are stored once
+
+
+def test_a_video_that_was_done_several_times_foretells_no_less(tmp_path):
+    once, often = (store_of(tmp_path / str(times), 2, times) for times in (1, 5))
+    found = [stored_bytes(store, "stream=vst").scaled(segments=1000, rows=100) for store in (once, often)]
+    assert found[1] == pytest.approx(found[0], rel=0.01)
 
 
 def test_a_sample_is_drawn_the_same_every_time():
