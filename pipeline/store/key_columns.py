@@ -68,6 +68,7 @@ def numbers(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 def texts(values: Sequence[str]) -> pa.Array:
+    """Of a type that is told: to find one out pyarrow imports modules of others', for milliseconds, every time."""
     return pa.array(values, pa.string())
 
 
@@ -111,7 +112,7 @@ def _read(folder: Folder, home: str, read: Callable[[str], Columns]) -> Columns 
 
 
 def _with_place(shard: str, table: Columns) -> Columns:
-    shards = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), [shard])
+    shards = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), texts([shard]))
     at = pa.array(np.arange(len(table), dtype=np.int32))
     return table.add_column(0, "number", at).add_column(0, "shard", shards)
 

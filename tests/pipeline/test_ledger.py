@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -142,6 +144,22 @@ def test_shards_of_an_earlier_version_are_read_by_their_columns(tmp_path, monkey
     store = store_of(tmp_path / "store", ["A", "B"], per_shard=1)
     monkeypatch.undo()
     assert read_status(store).streams["vst"].counts == {"done": 2}
+
+
+def test_planning_imports_nothing_for_each_shard(tmp_path, monkeypatch):
+    """As pyarrow does to find out of which type a list is: that took longer than to read the shard."""
+    stores = [store_of(tmp_path / str(count), list("ABCDEF")[:count], per_shard=1) for count in (2, 6)]
+    real, counts = builtins.__import__, Counter[str]()
+
+    def spy(name: str, *rest: Any, **more: Any) -> Any:
+        counts[store.name] += name.startswith(("dateutil", "pandas"))
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", spy)
+    for store in stores:
+        read_ledger(store)
+    monkeypatch.undo()
+    assert counts["6"] == counts["2"]
 
 
 @pytest.mark.slow
