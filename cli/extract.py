@@ -230,6 +230,9 @@ def _announce(run: Extraction, weights: str | None) -> None:
     )
     if run.inputs.num_other_files:
         print(f"{run.inputs.num_other_files} files without a video suffix are left out", file=sys.stderr)
+    if run.inputs.unlisted:
+        folders = ", ".join(run.inputs.unlisted)
+        print(f"WARNING: these folders cannot be listed, their videos are left out: {folders}", file=sys.stderr)
     if weights is not None:
         print(
             f"WARNING: {weights.upper()} WEIGHTS. These features mean nothing and say so in the store.", file=sys.stderr

@@ -254,6 +254,7 @@ def _inputs(roots: Sequence[Root]) -> Inputs:
         raise ManifestError(f"{error}: there is no such folder or file; check the path") from None
     if not inputs.videos and not inputs.clashes:
         others = f" among its {inputs.num_other_files} files" if inputs.num_other_files else ""
+        others += f", and {inputs.unlisted[0]} cannot be listed" if inputs.unlisted else ""
         where = ", ".join(map(str, roots))
         raise ManifestError(f"{where}: no videos in it{others}; give a folder that holds .mp4, .avi, .webm, … files")
     return inputs

@@ -27,6 +27,8 @@ class Inputs:
     """Video id → the files that would share it; none of them is extracted."""
     num_other_files: int
     """Files without a video suffix; hidden files are not counted."""
+    unlisted: tuple[str, ...] = ()
+    """Folders that cannot be listed: nobody knows what is in them."""
 
 
 def find_videos(*roots: Root) -> Inputs:
@@ -36,9 +38,9 @@ def find_videos(*roots: Root) -> Inputs:
     reached.
     """
     claims: defaultdict[str, dict[str, FileState | None]] = defaultdict(dict)
-    others = 0
+    others, unlisted = 0, list[str]()
     for root in map(as_root, roots):
-        for name, path, state in _files_at(root) if isinstance(root, Path) else _files_at_url(root):
+        for name, path, state in _files_at(root, unlisted) if isinstance(root, Path) else _files_at_url(root):
             if path != str(root) and not _is_video(path):
                 others += 1
             else:
@@ -52,6 +54,7 @@ def find_videos(*roots: Root) -> Inputs:
         ),
         clashes={name: tuple(map(_place, sorted(files))) for name, files in sorted(claims.items()) if len(files) > 1},
         num_other_files=others,
+        unlisted=tuple(unlisted),
     )
 
 
@@ -75,10 +78,10 @@ def _is_video(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
 
 
-def _files_at(root: Path) -> Iterator[tuple[str, str, FileState | None]]:
+def _files_at(root: Path, unlisted: list[str]) -> Iterator[tuple[str, str, FileState | None]]:
     """Name below the root, path and state of all files that are not hidden, or of the one that was named."""
     if root.is_dir():
-        yield from _files_below(str(root), "", set())
+        yield from _files_below(str(root), "", set(), unlisted)
     elif os.path.lexists(root):
         yield root.name, str(root), state_of(root)
     else:
@@ -104,26 +107,32 @@ def _place(path: str) -> Path | RemotePath:
     return RemotePath(path) if is_url(path) else Path(path)
 
 
-def _files_below(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, str, FileState | None]]:
+def _files_below(
+    folder: str, prefix: str, seen: set[tuple[int, int]], unlisted: list[str]
+) -> Iterator[tuple[str, str, FileState | None]]:
     """Every entry that is no folder, each looked at once, while its folder is fresh in the file system's memory.
 
     A folder with a video's suffix counts as a file, so that it ends as a failure with a reason and not in silence. A
-    loop of links is walked once.
+    loop of links is walked once. Adds to ``unlisted`` what cannot be listed.
     """
-    status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in seen:
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as listing:
+            entries = sorted((each for each in listing if not each.name.startswith(".")), key=lambda each: each.name)
+    except OSError:
+        unlisted.append(folder)
         return
-    seen.add((status.st_dev, status.st_ino))
     folders: list[os.DirEntry[str]] = []
-    with suppress(OSError), os.scandir(folder) as listing:
-        entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name)
-        for entry in entries:
-            if _is_folder(entry) and not _is_video(entry.name):
-                folders.append(entry)
-            else:
-                yield prefix + entry.name, entry.path, _state_of_entry(entry)
+    for entry in entries:
+        if _is_folder(entry) and not _is_video(entry.name):
+            folders.append(entry)
+        else:
+            yield prefix + entry.name, entry.path, _state_of_entry(entry)
     for entry in folders:
-        yield from _files_below(entry.path, f"{prefix}{entry.name}{os.sep}", seen)
+        yield from _files_below(entry.path, f"{prefix}{entry.name}{os.sep}", seen, unlisted)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -6,6 +6,9 @@ import os
 
 import pytest
 
+from arabesque.manifests.errors import ManifestError
+from arabesque.manifests.recipes import load_recipe
+from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.inputs import find_videos
 
 
@@ -89,3 +92,22 @@ def test_several_places_are_one_input(tmp_path):
     assert clash == {"x": (tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4")}
     with pytest.raises(FileNotFoundError, match="nowhere"):
         find_videos(tmp_path / "a", tmp_path / "nowhere")
+
+
+def test_folders_that_cannot_be_listed_are_named(tmp_path, monkeypatch):
+    for name in ("a", "locked", "z"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "video.mp4").touch()
+    real = os.scandir
+
+    def refuse(folder):
+        if folder.endswith("locked"):
+            raise PermissionError(13, "Permission denied", folder)
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = find_videos(tmp_path)
+    assert [video.video_id for video in found.videos] == ["a/video", "z/video"]
+    assert found.unlisted == (str(tmp_path / "locked"),)
+    with pytest.raises(ManifestError, match=r"no videos in it, and .*locked cannot be listed"):
+        Extraction(tmp_path / "locked", load_recipe("starter"), tmp_path / "out")
