@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..manifests.errors import ManifestError
 from .records import FileState, RemotePath, VideoFile, state_of
 from .store.folders import Root, as_root, is_url
 from .store.urls import connect, modified_ns, reached
 
 VIDEO_SUFFIXES = frozenset([".3g2", ".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mts", ".ts", ".webm"])
 """Of the containers that the decoders open."""
+_AT_ONCE = 16
+"""Requests under way to a web server, each of which takes 20 to 200 ms."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,25 @@ def _files_at_url(url: str) -> Iterator[tuple[str, str, FileState | None]]:
     found: dict[str, dict[str, Any]] = {}
     with reached(url), suppress(FileNotFoundError):  # some say so of a bucket that is not there
         found = files.find(key, detail=True)
+        found |= _described(files, [path for path, entry in found.items() if entry.get("size") is None])
     if not found:
         raise FileNotFoundError(url)
     for path, entry in sorted(found.items()):
         name = path[len(key) :].lstrip("/")
         if not name.endswith("/") and not any(part.startswith(".") for part in name.split("/")):
-            state = FileState(int(entry["size"]), modified_ns(entry), 0)
+            state = FileState(int(entry.get("size") or 0), modified_ns(entry), 0)
             yield (name, f"{url}/{name}", state) if name else (url.rpartition("/")[2], url, state)
+
+
+def _described(files: Any, paths: list[str]) -> dict[str, dict[str, Any]]:
+    """Size and time of files whose list does not tell: a web server is asked for each video."""
+    videos = [path for path in paths if _is_video(path)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        told: dict[str, dict[str, Any]] = dict(zip(videos, pool.map(files.info, videos), strict=True))
+    for path, entry in told.items():
+        if entry.get("size") is None:
+            raise ManifestError(f"{path}: its server does not say how large it is; download it and give its path")
+    return told
 
 
 def _place(path: str) -> Path | RemotePath:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ...manifests.errors import ArabesqueError, ManifestError, StoreError
@@ -17,7 +18,7 @@ from ...manifests.errors import ArabesqueError, ManifestError, StoreError
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 _WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory")
 """Protocols of stores in which an object is there whole or not at all."""
-_TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+_TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "created")
 """Under which names file systems tell when a file was written."""
 
 
@@ -73,8 +74,9 @@ def modified_ns(entry: Mapping[str, Any]) -> int:
     """
     told = next((entry[name] for name in _TIMES if entry.get(name)), 0)
     if isinstance(told, str):
-        told = datetime.fromisoformat(told)
+        told = datetime.fromisoformat(told) if told[:1].isdigit() else parsedate_to_datetime(told)
     if isinstance(told, datetime):
+        told = told if told.tzinfo else told.replace(tzinfo=UTC)
         when_ns = (told - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1000
     else:
         when_ns = round(told * 1e6) * 1000

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import fsspec
@@ -63,6 +65,32 @@ def test_a_url_with_nothing_at_it_is_named_whatever_its_file_system_says(url, mo
     monkeypatch.setattr(fsspec.filesystem("memory"), "find", refuse)
     with pytest.raises(FileNotFoundError, match=url):
         find_videos(url)
+
+
+@pytest.fixture
+def web_folder(tmp_path):
+    """A folder that a web server lists, and where."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_videos_on_a_web_server_are_known_by_what_it_says_of_each(web_folder):
+    folder, url = web_folder
+    for name in ("a.mp4", "b 2.mp4", "notes.txt"):
+        (folder / name).write_bytes(name.encode())
+    found = find_videos(url)
+    assert [(file.video_id, file.state.size_bytes) for file in found.videos] == [("a", 5), ("b%202", 7)]
+    assert all(file.state.modified_ns > 0 for file in found.videos)
+    assert found.num_other_files == 1
+    assert find_videos(f"{url}/a.mp4").videos[0].state == found.videos[0].state
+    with Spool() as spool:
+        for video in spool.ahead(found.videos, FREE):
+            assert video.wait().path.read_bytes() == video.origin.path.name.replace("%20", " ").encode()
 
 
 def test_a_copy_is_known_as_the_original_and_goes_when_it_is_dropped(url, spools):

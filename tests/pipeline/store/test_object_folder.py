@@ -455,6 +455,8 @@ def test_outcomes_of_others_are_looked_for_now_and_then_only(url, monkeypatch):
     [
         ({"LastModified": datetime(2026, 1, 1, tzinfo=UTC), "ETag": '"a"'}, 1767225600_829_654_686),
         ({"mtime": 1.5}, 1_500_000_000),
+        ({"Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}, 1767225600_000_000_000),
+        ({"modified": datetime(2026, 1, 1)}, 1767225600_000_000_000),
         ({"updated": "2026-01-01T00:00:00.250Z", "etag": "b"}, 1767225600_250_000_000),
         ({}, 0),
     ],
