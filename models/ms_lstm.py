@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from ..manifests.streams import Record
@@ -17,13 +17,13 @@ from .scoring import Judgement, SegmentBatch, only_stream
 from .skip_lstm import SkipLstm
 
 NARROW = 128
-HIDDEN = 256
 MOMENTS = 50
 SCALES = ((2, 1), (4, 2), (8, 4))
 """Kernel and stride of each, in segments"""
 
 
 class MsLstmSettings(Record):
+    hidden_dim: PositiveInt = 256
     dropout: NonNegativeFloat = 0.0
     penalty_weight: NonNegativeFloat = 1.0
     bounded: bool = False
@@ -41,7 +41,13 @@ class MsLstm(nn.Module):
     one_grid: ClassVar[bool] = False
 
     def __init__(
-        self, dims: Mapping[str, int], *, dropout: float = 0.0, penalty_weight: float = 1.0, bounded: bool = False
+        self,
+        dims: Mapping[str, int],
+        *,
+        hidden_dim: int = 256,
+        dropout: float = 0.0,
+        penalty_weight: float = 1.0,
+        bounded: bool = False,
     ) -> None:
         super().__init__()
         self.stream = only_stream(dims, "ms-lstm")
@@ -49,9 +55,9 @@ class MsLstm(nn.Module):
         self.bounded = bounded
         self.conv = MaskedSequential(ConvOverTime(dims[self.stream], NARROW, 1), nn.ReLU(), MaskedBatchNorm1d(NARROW))
         self.moments = MomentAttention()
-        self.lstm = nn.LSTM(NARROW, HIDDEN, batch_first=True)
-        self.scales = nn.ModuleList([Scale(kernel, stride) for kernel, stride in SCALES])
-        self.narrowing = nn.ModuleList([nn.Linear(HIDDEN, 64) for _ in range(1 + len(SCALES))])
+        self.lstm = nn.LSTM(NARROW, hidden_dim, batch_first=True)
+        self.scales = nn.ModuleList([Scale(hidden_dim, kernel, stride) for kernel, stride in SCALES])
+        self.narrowing = nn.ModuleList([nn.Linear(hidden_dim, 64) for _ in range(1 + len(SCALES))])
         self.head = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(64 * (1 + len(SCALES)), 64), nn.ReLU(), nn.Linear(64, 1)
         )
@@ -91,14 +97,14 @@ class MomentAttention(nn.Module):
 class Scale(nn.Module):
     """One path of the M-LSTM: a strided convolution, then a skip-LSTM."""
 
-    def __init__(self, kernel: int, stride: int) -> None:
+    def __init__(self, hidden_dim: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(NARROW, HIDDEN, kernel, stride)
-        self.norm = MaskedBatchNorm1d(HIDDEN)
-        self.lstm = SkipLstm(HIDDEN, HIDDEN)
+        self.conv = nn.Conv1d(NARROW, hidden_dim, kernel, stride)
+        self.norm = MaskedBatchNorm1d(hidden_dim)
+        self.lstm = SkipLstm(hidden_dim, hidden_dim)
 
     def forward(self, segments: Tensor, mask: Tensor) -> Tensor:
-        """``[routines, 128, T]`` → ``[routines, 256]``; windows that reach into padding do not count."""
+        """``[routines, 128, T]`` → ``[routines, hidden]``; windows that reach into padding do not count."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         lengths = mask.sum(1)
         windows = torch.where(lengths > 0, ((lengths - kernel).clamp(min=0) // stride) + 1, 0)
