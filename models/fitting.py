@@ -103,15 +103,17 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def judge(network: nn.Module, routines: Routines, rows: Tensor) -> Tensor:
-    """``float64 [rows]``: fractions of the range, each routine seen whole and without padding.
+    """``float64 [rows]``: fractions of the range, each routine seen whole.
 
+    Without padding, too, but for a network with ``masks_padding``, which would take long for many small batches.
     A model that samples in evaluation (PAMFN's ``stochastic``) draws the same numbers every time.
     """
     network.eval()
     scores = torch.empty(len(routines), dtype=torch.float64)
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        for group in routines.equal_lengths(rows):
+        grouped = routines.like_lengths if getattr(network, "masks_padding", False) else routines.equal_lengths
+        for group in grouped(rows):
             scores[group] = network(routines.whole(group)).score.double()
     return scores[rows]
 

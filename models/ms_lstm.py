@@ -39,6 +39,7 @@ class MsLstm(nn.Module):
     Settings: ClassVar[type[Record]] = MsLstmSettings
     one_stream: ClassVar[bool] = True
     one_grid: ClassVar[bool] = False
+    masks_padding: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -95,6 +95,12 @@ class Routines:
             for first in range(0, len(members), most):
                 yield torch.tensor(members[first : first + most])
 
+    def like_lengths(self, rows: Tensor, most: int = 32) -> Iterator[Tensor]:
+        """The rows in few groups whose routines are about equally long: batches with little padding."""
+        by_length = sorted(rows.tolist(), key=lambda row: [int(lengths[row]) for lengths in self.lengths.values()])
+        for first in range(0, len(by_length), most):
+            yield torch.tensor(by_length[first : first + most])
+
     def _cut(self, rows: Tensor, starts: Mapping[str, Tensor], sizes: Mapping[str, int]) -> SegmentBatch:
         features: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}

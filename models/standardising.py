@@ -22,6 +22,10 @@ class Standardised(nn.Module):
             self.register_buffer(f"mean_{stream}", torch.zeros(dim))
             self.register_buffer(f"deviation_{stream}", torch.ones(dim))
 
+    @property
+    def masks_padding(self) -> bool:
+        return getattr(self.network, "masks_padding", False)
+
     def learn(self, routines: Routines, rows: Tensor) -> None:
         """Take the statistics of these videos; of nothing where they have no segment of a stream."""
         batch = routines.whole(rows)

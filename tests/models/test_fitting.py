@@ -136,8 +136,25 @@ def test_equal_lengths_need_no_padding(routines: Routines) -> None:
         assert all(bool(mask.all()) or not bool(mask.any()) for mask in batch.masks.values())
 
 
-def test_judging_does_not_depend_on_company(routines: Routines) -> None:
-    network = build_model("context-attention", DIMS, {"hidden_dim": 8}, 0)
+def test_like_lengths_are_few_groups_of_all_rows(routines: Routines) -> None:
+    groups = list(routines.like_lengths(torch.arange(9).flip(0), most=4))
+    assert sorted(int(row) for group in groups for row in group) == list(range(9))
+    assert [len(group) for group in groups] == [4, 4, 1]
+    lengths = routines.lengths["a"][torch.cat(groups)].tolist()
+    assert lengths == sorted(lengths)
+    assert not list(routines.like_lengths(torch.tensor([], dtype=torch.int64)))
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+@pytest.mark.parametrize(("model", "streams"), [("context-attention", ["a", "b"]), ("ms-lstm", ["a"])])
+def test_judging_does_not_depend_on_company(
+    routines: Routines, model: str, streams: list[str], standardise: bool
+) -> None:
+    routines = routines.only(streams)
+    network = build_model(model, routines.dims, {"hidden_dim": 8}, 0)
+    if standardise:
+        network = Standardised(network, routines.dims)
+        network.learn(routines, torch.arange(9))
     together = judge(network, routines, torch.arange(9))
     alone = torch.cat([judge(network, routines, torch.tensor([row])) for row in range(9)])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
