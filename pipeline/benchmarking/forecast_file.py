@@ -53,7 +53,7 @@ def what_it_took(run: Extraction, time_s: float, disk_before_bytes: int | None) 
     """Once the run has ended in this process."""
     after = store_bytes(run)
     grown = None if after is None or disk_before_bytes is None else after - disk_before_bytes
-    return Actual(time_s, peaks_of_past(run.options.device, run.options.num_decoders), grown)
+    return Actual(time_s, peaks_of_past(run.options.device), grown)
 
 
 def store_bytes(run: Extraction) -> int | None:

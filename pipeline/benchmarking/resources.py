@@ -5,13 +5,13 @@ Other processes' times and peaks, and the peak since a moment of one's own, are 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from ..decoding.slot_process import so_far
 from ..proc import cpu_s, forget_peak, peak_bytes, resident_bytes
 
 
@@ -94,15 +94,10 @@ def peaks(device: torch.device, pids: Iterable[int]) -> PeakMemory:
     )
 
 
-def peaks_of_past(device: torch.device, num_decoders: int) -> PeakMemory:
+def peaks_of_past(device: torch.device) -> PeakMemory:
     """Since this process began, its decoders having ended."""
-    if sys.platform != "linux":
-        return PeakMemory(None, None, num_decoders, None)
-    import resource
-
-    largest_child_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     now = peaks(device, ())
-    return PeakMemory(now.parent_bytes, largest_child_kib * 1024, num_decoders, now.device_bytes)
+    return replace(now, decoder_bytes=so_far.largest_bytes, num_decoders=so_far.most_at_once)
 
 
 def memory_in_use(device: torch.device) -> int | None:

@@ -15,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from typing import Any
 
+from ..proc import peak_bytes
 from .shared_buffers import SharedBuffers
 
 START_TIMEOUT_S = 60.0
@@ -32,6 +34,19 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARE
 
 
 _running: weakref.WeakSet[SlotProcess] = weakref.WeakSet()
+
+
+@dataclass
+class ChildrenSoFar:
+    """What this process's children have taken."""
+
+    most_at_once: int = 0
+    largest_bytes: int | None = None
+    """Of those that were ended from here, buffers included. The kernel's own account of ended children is of no use: it
+    has the parent's memory in it, which is a child's until it begins its own program."""
+
+
+so_far = ChildrenSoFar()
 
 
 @atexit.register
@@ -64,6 +79,7 @@ class SlotProcess:
                 env=os.environ | _ENVIRONMENT,
             )
         _running.add(self)
+        so_far.most_at_once = max(so_far.most_at_once, len(_running))
         self._pipe = Connection(ours.detach())
         self._pipe.send((backend, memory_bytes, planar))
 
@@ -104,6 +120,8 @@ class SlotProcess:
     def end(self) -> None:
         """Once is enough, and more does no harm."""
         _running.discard(self)
+        if self._process.poll() is None:
+            so_far.largest_bytes = max(so_far.largest_bytes or 0, peak_bytes(self.pid) or 0) or None
         self._pipe.close()
         self._process.kill()
         self._process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,3 +55,26 @@ def test_where_there_is_no_proc_nothing_takes_its_place(monkeypatch, tmp_path):
     assert memory_in_use(CPU) is None
     assert peaks(CPU, [1]).total_bytes is None
     reset_peaks(CPU)
+
+
+TOLD = """
+import numpy as np, torch
+from arabesque.pipeline.benchmarking.resources import peaks, peaks_of_past
+from arabesque.pipeline.decoding.slots import SlotPool
+hoard = np.ones(60 << 20)
+with SlotPool(2) as slots:
+    slots.wait_until_ready()
+    living = peaks(torch.device("cpu"), slots.pids)
+past = peaks_of_past(torch.device("cpu"))
+print(past.num_decoders, past.decoder_bytes, living.decoder_bytes)
+"""
+
+
+@linux
+def test_decoders_that_have_ended_are_told_of_without_what_their_parent_held():
+    """Which is what the kernel's own account of children has: half a gigabyte here."""
+    run = subprocess.run([sys.executable, "-c", TOLD], check=True, capture_output=True, text=True)
+    num_decoders, past, living = map(int, run.stdout.split())
+    assert num_decoders == 2
+    assert past == pytest.approx(living, rel=0.1)
+    assert past < 300 << 20
