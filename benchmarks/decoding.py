@@ -1,21 +1,18 @@
 """What a frame costs from file to network, in milliseconds of CPU: decoding, colour, hand-over, geometry.
 
-python benchmarks/decoding.py [--video FILE] [--frames 240] [--rounds 3] [--device cuda] [--out results.json]
+python benchmarks/decoding.py [--video drawn FILE …] [--frames 240] [--rounds 3] [--device cuda] [--chart FILE]
 
-Without a video it encodes a drawn one (1280 × 720, H.264, 3 Mbit/s). The parts are measured in turns, in CPU seconds of
+``drawn`` is one that it encodes (1280 × 720, H.264, 3 Mbit/s). The parts are measured in turns, in CPU seconds of
 the process that does the work, and the best round counts, so that a busy machine does little harm. With a GPU: also
 what the copy and the device's share of the work take.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,8 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from charts import BLUE, PALE, aim, bars, picture
+from measured import Found, measured_or_read, parser_for
 from moving_texture import moving_texture
 
 from arabesque.extractors.geometry import apply_geometry
@@ -38,29 +37,63 @@ SWIN = Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(
 
 Costs = dict[str, float]
 """Part → milliseconds a frame."""
+AIM_MS = 3.5
+"""CPU time of a 720p frame on the GPU's path: decoding, and what else it takes to get it there."""
+ON_CPU, ON_GPU = (
+    "in all, CPU path: RGB, hand-over, geometry",
+    "in all, GPU path: planes, hand-over; the rest is the GPU's",
+)
+GEOMETRY = "geometry of Video Swin, on the CPU"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--video", type=Path)
+def main(given: Sequence[str] | None = None) -> None:
+    parser = parser_for(__doc__)
+    parser.add_argument("--video", nargs="+", default=["drawn"], help="files, or `drawn`")
     parser.add_argument("--frames", type=int, default=240, help="of the video, from its beginning")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    arguments = parser.parse_args()
+    options = parser.parse_args(given)
     torch.set_num_threads(1)
+    device = torch.device(options.device)
+    found = measured_or_read(
+        options,
+        lambda: {"videos": [of_video(name, options.frames, options.rounds, device) for name in options.video]},
+        ["torch", "av"],
+    )
+    for video in found["videos"]:
+        print(f"{video['video']}: {video['frames']} frames of {video['kind']}; CPU ms a frame")
+        for part, cost_ms in video["ms_a_frame"].items():
+            print(f"{part:62}{cost_ms:8.2f}")
+    if options.chart is not None:
+        draw(found, options.chart)
+
+
+def of_video(name: str, num_frames: int, num_rounds: int, device: torch.device) -> Found:
+    """The best round of each part."""
     with tempfile.TemporaryDirectory() as folder:
-        video = arguments.video or draw_video(Path(folder, "drawn.mp4"), arguments.frames)
+        video = draw_video(Path(folder, "drawn.mp4"), num_frames) if name == "drawn" else Path(name)
         probe = build_decoder("pyav", lambda: None).probe(video)
-        wanted = np.arange(min(arguments.frames, probe.num_frames))
-        rounds = [measure(video, probe, wanted, torch.device(arguments.device)) for _ in range(arguments.rounds)]
+        wanted = np.arange(min(num_frames, probe.num_frames))
+        rounds = [measure(video, probe, wanted, device) for _ in range(num_rounds)]
+        rate_mbit_s = 8 * video.stat().st_size / probe.end_s / 1e6
+    kind = f"{probe.codec}, {probe.width_px}×{probe.height_px}, {rate_mbit_s:.1f} Mbit/s"
     costs = {part: min(each[part] for each in rounds) for part in rounds[0]}
-    print(f"{probe.codec}, {probe.width_px}×{probe.height_px}, {len(wanted)} frames; CPU ms a frame")
-    for part, cost_ms in costs.items():
-        print(f"{part:62}{cost_ms:8.2f}")
-    if arguments.out is not None:
-        machine = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-        arguments.out.write_text(json.dumps({**machine, "codec": probe.codec, "ms_a_frame": costs}, indent=1) + "\n")
+    return {"video": Path(name).stem, "kind": kind, "frames": len(wanted), "ms_a_frame": costs}
+
+
+def draw(found: Found, path: Path) -> None:
+    rows = {
+        video["video"].partition("_")[0]: {
+            "planes, handed over, for a GPU": video["ms_a_frame"][ON_GPU],
+            "RGB, handed over and resized, for a CPU": video["ms_a_frame"][ON_CPU],
+        }
+        for video in found["videos"]
+    }
+    colours = dict(zip(next(iter(rows.values())), (BLUE, PALE), strict=True))
+    title = "What a frame of 720p costs the CPU, from the file to the network's input"
+    with picture(path, title, found, 1.4 + 0.6 * len(rows)) as (axes,):
+        bars(axes, rows, "CPU milliseconds a frame", colours=colours, told="{:.2f}".format)
+        aim(axes, AIM_MS, f"aim for a GPU: {AIM_MS} ms")
 
 
 def draw_video(path: Path, num_frames: int) -> Path:
@@ -89,11 +122,9 @@ def measure(video: Path, probe: Probe, wanted: np.ndarray, device: torch.device)
     pictures, flat = some_pictures(video, probe, wanted)
     colour = Colour("bt601", full_range=False)
     costs["planes to RGB in torch, on the CPU"] = on_cpu(lambda: to_rgb(flat, colour), len(flat))
-    costs["geometry of Video Swin, on the CPU"] = on_cpu(lambda: apply_geometry(pictures, SWIN), len(pictures))
-    costs["in all, CPU path: RGB, hand-over, geometry"] = (
-        sum(rgb.values()) + costs["geometry of Video Swin, on the CPU"]
-    )
-    costs["in all, GPU path: planes, hand-over; the rest is the GPU's"] = sum(planes.values())
+    costs[GEOMETRY] = on_cpu(lambda: apply_geometry(pictures, SWIN), len(pictures))
+    costs[ON_CPU] = sum(rgb.values()) + costs[GEOMETRY]
+    costs[ON_GPU] = sum(planes.values())
     if device.type == "cuda":
         costs |= on_gpu(flat, colour, device)
     return costs
@@ -104,12 +135,12 @@ def decode(video: Path, probe: Probe, wanted: np.ndarray, *, planar: bool) -> fl
     room = np.zeros((16, probe.height_px, probe.width_px, 3), np.uint8)
     decoder = build_decoder("pyav", lambda: None, planar=planar)
     began = time.process_time()
-    for number, (_, picture) in enumerate(decoder.frames(video, probe, wanted)):
-        if isinstance(picture, Planes):
-            picture.write_to(room[number % 16].reshape(-1)[: picture.luma.size * 3 // 2])
+    for number, (_, frame) in enumerate(decoder.frames(video, probe, wanted)):
+        if isinstance(frame, Planes):
+            frame.write_to(room[number % 16].reshape(-1)[: frame.luma.size * 3 // 2])
         else:
-            room[number % 16] = picture
-        del picture
+            room[number % 16] = frame
+        del frame
     return time.process_time() - began
 
 

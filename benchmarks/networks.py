@@ -1,6 +1,6 @@
 """How fast the networks run, beside the same networks in PyTorch's own layers, and what lower precision does to rows.
 
-python benchmarks/networks.py [--device cuda] [--only video_swin_b resnet50] [--out results.json]
+python benchmarks/networks.py [--device cuda] [--only video_swin_b resnet50] [--json FILE] [--chart FILE]
 
 Architectures as published, weights seeded, inputs noise; one thread on a CPU. Per network: seconds of the processor (on
 CUDA: of the clock) an item takes in PyTorch's layers in float32, the plain way, and in ours in each precision; how far
@@ -10,10 +10,7 @@ Networks whose package is not installed are left out, by name.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from charts import BLUE, GREEN, SKY, aim, bars, picture
+from measured import Found, measured_or_read, parser_for
 from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
@@ -66,25 +65,29 @@ CASES = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(given: Sequence[str] | None = None) -> None:
+    parser = parser_for(__doc__)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--precisions", nargs="*", default=None, help="float32, bfloat16, float16")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    arguments = parser.parse_args()
+    options = parser.parse_args(given)
     torch.set_num_threads(1)
-    on_cpu = arguments.device.type == "cpu"
+    on_cpu = options.device.type == "cpu"
     usual: list[Precision] = ["float32", "bfloat16"] if on_cpu else ["float32", "bfloat16", "float16"]
-    precisions = arguments.precisions or usual
+    precisions = options.precisions or usual
     print(f"{'network':14}{'layers':11}{'precision':10}{'s an item':>11}{'ratio':>7}{'off by':>10}{'1 - cosine':>12}")
-    results = [row for name in arguments.only for row in measure(name, arguments.device, precisions, arguments.repeats)]
-    if arguments.out is not None:
-        machine = platform.processor() or platform.machine() if on_cpu else torch.cuda.get_device_name(arguments.device)
-        arguments.out.write_text(
-            json.dumps({"machine": machine, "torch": torch.__version__, "results": results}, indent=1) + "\n"
-        )
+
+    def measure_all() -> Found:
+        device = "CPU" if on_cpu else torch.cuda.get_device_name(options.device)
+        rows = [row for name in options.only for row in measure(name, options.device, precisions, options.repeats)]
+        return {"device": device, "results": rows}
+
+    found = measured_or_read(options, measure_all, ["torch", "torchvision"])
+    for row in found["results"] if options.redraw else []:
+        show(row)
+    if options.chart is not None:
+        draw(found, options.chart)
 
 
 def measure(name: str, device: torch.device, precisions: Sequence[Precision], repeats: int) -> list[dict[str, Any]]:
@@ -113,11 +116,40 @@ def report(
 ) -> dict[str, Any]:
     off = float(((found - expected).abs().amax(1) / expected.abs().amax(1)).max())
     apart = float(1 - nn.functional.cosine_similarity(found.double(), expected.double()).min())
-    print(
-        f"{name:14}{layers:11}{precision:10}{item_s:11.4f}{plain_s / item_s:7.2f}{off:10.1e}{apart:12.1e}", flush=True
-    )
     kind = {"network": name, "layers": layers, "precision": precision}
-    return {**kind, "s_an_item": item_s, "ratio": plain_s / item_s, "off_by": off, "one_minus_cosine": apart}
+    row = {**kind, "s_an_item": item_s, "ratio": plain_s / item_s, "off_by": off, "one_minus_cosine": apart}
+    show(row)
+    return row
+
+
+def show(row: dict[str, Any]) -> None:
+    print(
+        f"{row['network']:14}{row['layers']:11}{row['precision']:10}{row['s_an_item']:11.4f}{row['ratio']:7.2f}"
+        f"{row['off_by']:10.1e}{row['one_minus_cosine']:12.1e}",
+        flush=True,
+    )
+
+
+def draw(found: Found, path: Path) -> None:
+    ours = [row for row in found["results"] if row["layers"] == "ours"]
+    rows: dict[str, dict[str, float]] = {row["network"]: {} for row in ours}
+    for row in ours:
+        rows[row["network"]][row["precision"]] = row["ratio"]
+    notes = {(row["network"], row["precision"]): f"   off by {row['off_by']:.0e}" for row in ours}
+    precisions = dict.fromkeys(row["precision"] for row in ours)
+    colours = dict(zip(precisions, (BLUE, SKY, GREEN), strict=False))
+    title = f"How many times as fast as in PyTorch's own layers in float32, on a {found['device']}"
+    with picture(path, title, found, 1.4 + 0.24 * len(ours)) as (axes,):
+        bars(
+            axes,
+            rows,
+            "speed ÷ that of PyTorch's layers",
+            colours=colours,
+            told="{:.1f} ×".format,
+            notes=notes,
+            room=1.3,
+        )
+        aim(axes, 1.0, "PyTorch's own layers")
 
 
 def timed(network: nn.Module, items: Tensor, precision: Precision, repeats: int) -> tuple[Tensor, float]:

@@ -1,6 +1,6 @@
 """What a store on object storage asks of it: requests by kind, and seconds where each takes as long as real ones do.
 
-python benchmarks/object_storage.py [--videos 600] [--shards 30] [--latency-ms 30]
+python benchmarks/object_storage.py [--videos 600] [--shards 30] [--latency-ms 30] [--json FILE] [--chart FILE]
 
 Against a moto server in a process of its own. Every answer is held back by the latency, several at once where they were
 asked for at once, so that requests in a row cost time here as they do over a network; bytes do not.
@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import s3fs
+from charts import BLUE, GREEN, ORANGE, PALE, SKY, picture, stacks
+from measured import ROOT, Found, measured_or_read, parser_for
 
 from arabesque.pipeline.keys import row_key
 from arabesque.pipeline.ledger import read_ledger
@@ -33,32 +32,52 @@ from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.verifying import check_store
 from arabesque.pipeline.store.writer import StoreWriter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(ROOT / "tests"))
 from object_server import new_bucket, s3_server
 
 SETTINGS, DIM, SEGMENTS = "5" * 32, 1024, 40
 KINDS = {"put_object": "PUT", "get_object": "GET", "head_object": "HEAD", "list_objects_v2": "LIST"}
+COLUMNS = dict(zip(("PUT", "GET", "HEAD", "LIST", "DELETE"), (ORANGE, BLUE, PALE, SKY, GREEN), strict=True))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(given: Sequence[str] | None = None) -> None:
+    parser = parser_for(__doc__)
     parser.add_argument("--videos", type=int, default=600)
     parser.add_argument("--shards", type=int, default=30)
     parser.add_argument("--latency-ms", type=float, default=30.0)
-    options = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {date.today()}; {options}\n")
-    print("| step | PUT | GET | HEAD | LIST | DELETE | s |\n|---|---|---|---|---|---|---|")
+    options = parser.parse_args(given)
+    found = measured_or_read(options, lambda: measure(options), ["s3fs", "moto", "pyarrow"])
+    print(f"| step | {' | '.join(COLUMNS)} | s |\n{'|---' * (len(COLUMNS) + 2)}|")
+    for step in found["steps"]:
+        numbers = " | ".join(str(step["requests"].get(kind, 0)) for kind in COLUMNS)
+        print(f"| {step['step']} | {numbers} | {step['wall_s']:.1f} |")
+    if options.chart is not None:
+        draw(found, options.chart)
+
+
+def measure(options: argparse.Namespace) -> Found:
+    steps: list[Found] = []
     with s3_server():
         root = f"{new_bucket()}/features"
-        with counted(options.latency_ms / 1e3) as step:
-            written = step(f"write {options.videos} rows in {options.shards} shards", lambda: write(root, options))
+        with counted(options.latency_ms / 1e3, steps) as step:
+            written = step("write, merging on the way", lambda: write(root, options))
             step("plan: read the ledger", lambda: read_ledger(root))
-            store = FeatureStore(root)
+            store = step("open", lambda: FeatureStore(root))
             step("read one row", lambda: store.read("v00000", "vst"))
             step("read all rows", lambda: sum(1 for _ in store.scan("vst")))
             step("verify", lambda: check_store(root))
             step("compact", lambda: compact(root, written))
             step("plan again", lambda: read_ledger(root))
+    return {"videos": options.videos, "shards": options.shards, "latency_ms": options.latency_ms, "steps": steps}
+
+
+def draw(found: Found, path: Path) -> None:
+    rows = {step["step"]: {kind: step["requests"].get(kind, 0) for kind in COLUMNS} for step in found["steps"]}
+    notes = {step["step"]: f"   {step['wall_s']:.1f} s" for step in found["steps"]}
+    kind = f"{found['videos']} rows in {found['shards']} shards, {found['latency_ms']:.0f} ms a request"
+    title = "What a store on object storage asks of it, and how long that takes"
+    with picture(path, title, found, 1.2 + 0.34 * len(rows)) as (axes,):
+        stacks(axes, rows, f"requests ({kind})", colours=COLUMNS, told="{:.0f}".format, notes=notes)
 
 
 def write(root: str, options: argparse.Namespace) -> str:
@@ -78,8 +97,8 @@ def write(root: str, options: argparse.Namespace) -> str:
 
 
 @contextmanager
-def counted(latency_s: float) -> Iterator[Callable[[str, Callable[[], Any]], Any]]:
-    """``step(name, act)`` prints a line of the table and returns what ``act`` did."""
+def counted(latency_s: float, steps: list[Found]) -> Iterator[Callable[[str, Callable[[], Any]], Any]]:
+    """``step(name, act)`` adds to ``steps`` and returns what ``act`` did."""
     made: Counter[str] = Counter()
     call = s3fs.S3FileSystem._call_s3
 
@@ -100,8 +119,7 @@ def counted(latency_s: float) -> Iterator[Callable[[str, Callable[[], Any]], Any
         made.clear()
         began = time.perf_counter()
         result = act()
-        numbers = " | ".join(str(made[kind]) for kind in ("PUT", "GET", "HEAD", "LIST", "DELETE"))
-        print(f"| {name} | {numbers} | {time.perf_counter() - began:.1f} |", flush=True)
+        steps.append({"step": name, "requests": dict(made), "wall_s": time.perf_counter() - began})
         return result
 
     s3fs.S3FileSystem._call_s3, s3fs.S3FileSystem._iterdir = late, listed

@@ -1,6 +1,6 @@
 """How fast and how accurate each optical flow is, beside OpenCV's and torchvision's own in the same run.
 
-    python benchmarks/optical_flow.py                             all that this machine has: a table, optical_flow.json
+    python benchmarks/optical_flow.py                             all that this machine has
     python benchmarks/optical_flow.py --device cuda --methods tvl1 raft_large
 
 Frames of 256 × 341 px lie on the device before the clock starts; warming up (compilation, caches) is told apart; the
@@ -17,37 +17,28 @@ TV-L1 needs numba too. OpenCV's rows need cv2, and its TV-L1 opencv-contrib, in 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measured import ROOT, Found, measured_or_read, parser_for  # first: it finds arabesque where it is not installed
+from moving_texture import MovingTexture, moving_texture
+from optical_flow_floors import raft_floors, tvl1_floors
+from optical_flow_references import opencv_flow, pairwise_raft
 from torch import Tensor
 from torchvision.models import optical_flow
 
-ROOT = Path(__file__).resolve().parents[1]
-if importlib.util.find_spec("arabesque") is None:  # a machine where it is not installed
-    sys.path.insert(0, str(ROOT / "_namespace"))
-
-from moving_texture import MovingTexture, moving_texture  # noqa: E402
-from optical_flow_floors import raft_floors, tvl1_floors  # noqa: E402
-from optical_flow_references import opencv_flow, pairwise_raft  # noqa: E402
-
-from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, Weights, read_state_dict  # noqa: E402
-from arabesque.extractors.optical_flow import METHODS, make_flow  # noqa: E402
-from arabesque.extractors.optical_flow.opencv import Dis, Farneback  # noqa: E402
-from arabesque.extractors.optical_flow.raft import Raft  # noqa: E402
-from arabesque.extractors.optical_flow.tvl1 import TVL1, tvl1  # noqa: E402
+from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, Weights, read_state_dict
+from arabesque.extractors.optical_flow import METHODS, make_flow
+from arabesque.extractors.optical_flow.opencv import Dis, Farneback
+from arabesque.extractors.optical_flow.raft import Raft
+from arabesque.extractors.optical_flow.tvl1 import TVL1, tvl1
 
 SETTINGS: dict[str, Any] = {
     "dis": Dis(),
@@ -121,13 +112,22 @@ class Row:
     """From the drawn scene's flow; None where weights are random."""
 
 
-def main() -> None:
-    options = parse()
+def main(given: Sequence[str] | None = None) -> None:
+    options = parse(given)
     torch.set_num_threads(options.threads)
-    rows: list[Row] = []
-    floors: dict[str, Any] = {}
     titles = "".join(f"{title:>{width}}" for title, width, _ in COLUMNS.values())
     print(f"{'method':12}{'device':8}{'by':14}{titles}")
+    found = measured_or_read(options, lambda: measure(options), ["torch", "torchvision", "numpy"])
+    for row in found["rows"] if options.redraw else []:
+        show(row)
+    print(json.dumps({name: found[name] for name in ("difference_from_opencv_on_real_frames", "floors")}, indent=1))
+    if options.chart is not None:
+        draw(found, options.chart)
+
+
+def measure(options: argparse.Namespace) -> Found:
+    rows: list[Row] = []
+    floors: dict[str, Any] = {}
     for device in options.device:
         scene = moving_texture((options.gpu_pairs if device == "cuda" else options.pairs) + 1, *options.size)
         for method in options.methods:
@@ -135,21 +135,39 @@ def main() -> None:
                 rows += race(method, device, scene, options)
             if device == "cuda":
                 floors |= floors_of(method, scene, options)
-    report = {
-        "date": date.today().isoformat(),
-        "command": " ".join(["python", *sys.argv]),
-        "machine": machine(options.threads),
+    return {
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": options.threads,
         "frames_px": options.size,
         "rows": [asdict(row) for row in rows],
         "difference_from_opencv_on_real_frames": golden(options.golden, options.device),
         "floors": floors,
     }
-    print(json.dumps({name: report[name] for name in ("difference_from_opencv_on_real_frames", "floors")}, indent=1))
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def draw(found: Found, path: Path) -> None:
+    """How many times as fast as the other implementation, where there is one."""
+    from charts import BLUE, aim, bars, picture
+
+    raced = [row for row in found["rows"] if row["ratio"] is not None]
+    others = {(row["method"], row["device"]): row for row in found["rows"] if row["implementation"] != "arabesque"}
+    rows = {row["method"]: {"": row["ratio"]} for row in raced}
+    notes = {
+        (
+            row["method"],
+            "",
+        ): f"   {row['pairs_per_s']:.3g} pairs/s, {other['implementation']} {other['pairs_per_s']:.3g}"
+        for row in raced
+        for other in [others[row["method"], row["device"]]]
+    }
+    title = "Optical flow: how many times as fast as OpenCV's and torchvision's own"
+    with picture(path, title, found, 1.3 + 0.36 * len(rows)) as (axes,):
+        bars(axes, rows, "times as fast", colours={"": BLUE}, told="{:.2f} ×".format, notes=notes, room=1.5)
+        aim(axes, 1.0, "as fast as theirs")
+
+
+def parse(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = parser_for(__doc__)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     parser.add_argument("--device", nargs="+", choices=["cpu", "cuda"], default=devices)
     parser.add_argument("--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS))
@@ -162,8 +180,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--golden", nargs="*", type=Path, default=sorted((ROOT / "tests" / "golden").glob("tvl1_*.npz"))
     )
-    parser.add_argument("--out", type=Path, default=Path("optical_flow.json"))
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def race(method: str, device: str, scene: MovingTexture, options: argparse.Namespace) -> list[Row]:
@@ -196,7 +213,7 @@ def race(method: str, device: str, scene: MovingTexture, options: argparse.Names
                 p95_px,
             )
         )
-        show(rows[-1])
+        show(asdict(rows[-1]))
     return rows
 
 
@@ -261,29 +278,10 @@ def golden(paths: Sequence[Path], devices: Sequence[str]) -> list[dict[str, Any]
     return found
 
 
-def machine(threads: int) -> dict[str, Any]:
-    versions = {name: version(name) for name in ("torch", "torchvision", "numpy")}
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    load = os.getloadavg()[0]
-    return {
-        "cpu": cpu_name(),
-        "threads": threads,
-        "load": load,
-        "gpu": card,
-        "python": platform.python_version(),
-    } | versions
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def show(row: Row) -> None:
-    values = ((getattr(row, name), width, digits) for name, (_, width, digits) in COLUMNS.items())
+def show(row: Found) -> None:
+    values = ((row[name], width, digits) for name, (_, width, digits) in COLUMNS.items())
     cells = "".join(f"{'–' if value is None else f'{value:.{digits}f}':>{width}}" for value, width, digits in values)
-    print(f"{row.method:12}{row.device:8}{row.implementation:14}{cells}", flush=True)
+    print(f"{row['method']:12}{row['device']:8}{row['implementation']:14}{cells}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """What it costs to plan and to resume a large folder: time and memory until the first frame is decoded, step by step.
 
-python benchmarks/planning.py [--videos 100000] [--done 99000] [--shards usual|scattered] [--folder KEEP] [--out FILE]
+python benchmarks/planning.py [--videos 100000] [--done 99000] [--shards usual|scattered] [--folder KEEP] [--json FILE]
+       [--before JSON --chart FILE]
 
 Makes a folder of videos (those that are done are files of a few bytes, those that are left are hard links of one short
 clip) and a store with three streams of the done ones, in two ways. ``usual``: 128 rows to a shard and four to a row
 group, which is how 130 segments of 1,024 numbers are cut, though the features here are small: planning does not read
 them. ``scattered``: 10 rows to a shard, as runs leave them that were killed again and again. Every step runs in a
 process of its own; memory is its peak, imports included. ``--folder`` keeps what was made for the next time.
+
+To draw before and after, run it twice, ``before`` with ``PYTHONPATH`` at another commit's ``_namespace`` and a folder
+of its own, and give the second run the first one's figures (``--before``).
 """
 
 from __future__ import annotations
@@ -14,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -27,6 +30,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from charts import BLUE, PALE, bars, picture
+from measured import Found, measured_or_read, parser_for, read
 
 from arabesque.manifests.recipes import load_recipe
 from arabesque.pipeline.extraction import Extraction
@@ -72,36 +77,60 @@ ROWS = {"usual": 128, "scattered": 10}
 OUTCOMES = {"usual": 120_000, "scattered": 30}
 PER_FOLDER = 1_000
 TAKES = 1_000
+DRAWN = ("find the videos", "read the ledger", "plan (Extraction.pending)", "read_status", "compact")
 RUNNING: list[Iterator[Event]] = []
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(given: Sequence[str] | None = None) -> None:
+    parser = parser_for(__doc__)
     parser.add_argument("--videos", type=int, default=100_000)
     parser.add_argument("--done", type=int, default=99_000)
     parser.add_argument("--shards", choices=list(ROWS), default="usual")
     parser.add_argument("--folder", type=Path, help="keep videos and store here, and use them where they are there")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--before", type=Path, metavar="JSON", help="of an earlier run, for the chart")
     parser.add_argument(
         "--steps", nargs="+", choices=list(STEPS), default=list(STEPS), metavar="STEP", help="only these"
     )
     parser.add_argument("--here", choices=list(STEPS), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.here:
-        print(json.dumps(run_step(arguments.here, arguments.folder)), flush=True)
+    options = parser.parse_args(given)
+    if options.here:
+        print(json.dumps(run_step(options.here, options.folder)), flush=True)
         os._exit(0)  # a run that has begun is not waited for
-    with tempfile.TemporaryDirectory() as temporary:
-        root = arguments.folder or Path(temporary)
-        build(root, arguments.videos, arguments.done, arguments.shards)
-        results = [measured(step, root) for step in arguments.steps]
-    print(f"{arguments.videos:,} videos, {arguments.done:,} done, {arguments.shards} shards")
+    found = measured_or_read(options, lambda: measure_all(options), ["pyarrow"])
+    print(f"{found['videos']:,} videos, {found['done']:,} done, {found['shards']} shards")
     print(f"{'step':34}{'seconds':>9}{'CPU s':>9}{'peak MB':>9}  {'what came of it'}")
-    for result in results:
+    for result in found["results"]:
         figures = f"{result['wall_s']:9.2f}{result['cpu_s']:9.2f}{result['peak_mb']:9.0f}"
         print(f"{result['step']:34}{figures}  {result['told']}")
-    if arguments.out is not None:
-        facts = {"machine": platform.machine(), "cores": os.cpu_count(), "pyarrow": version_of("pyarrow")}
-        arguments.out.write_text(json.dumps({**facts, **vars(arguments), "results": results}, indent=1, default=str))
+    if options.chart is not None:
+        draw(found, None if options.before is None else read(options.before), options.chart)
+
+
+def measure_all(options: argparse.Namespace) -> Found:
+    with tempfile.TemporaryDirectory() as temporary:
+        root = options.folder or Path(temporary)
+        build(root, options.videos, options.done, options.shards)
+        results = [measured(step, root) for step in options.steps]
+    return {"videos": options.videos, "done": options.done, "shards": options.shards, "results": results}
+
+
+def draw(found: Found, before: Found | None, path: Path) -> None:
+    """Processor time, and memory beyond what the imports take."""
+    runs = {} if before is None else {f"before ({before['commit']})": before}
+    runs["now"] = found
+    seconds: dict[str, dict[str, float]] = {step: {} for step in DRAWN}
+    sizes: dict[str, dict[str, float]] = {step: {} for step in DRAWN}
+    for name, run in runs.items():
+        results = {result["step"]: result for result in run["results"]}
+        for step in [step for step in DRAWN if step in results]:
+            seconds[step][name] = results[step]["cpu_s"]
+            sizes[step][name] = results[step]["peak_mb"] - results["imports"]["peak_mb"]
+    colours = dict(zip(runs, (PALE, BLUE) if before else (BLUE,), strict=True))
+    title = f"Planning and resuming {found['videos']:,} videos, of which {found['done']:,} are done, takes seconds"
+    with picture(path, title, found, 1.6 + 0.5 * len(seconds), panels=2) as (left, right):
+        bars(left, seconds, "CPU seconds", colours=colours, told="{:.1f}".format, room=1.2)
+        bars(right, sizes, "MB beyond the imports", colours=colours, told="{:.0f}".format, room=1.2)
+        right.set_yticklabels([])
 
 
 def measured(step: str, root: Path) -> dict[str, object]:
@@ -310,12 +339,6 @@ def end(file: VideoFile, stream: str, settings: str) -> Outcome:
         decode_s=0.25,
         compute_s=0.5,
     )
-
-
-def version_of(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How well the queue of a run keeps its workers busy, in simulated time, and what it costs itself, in measured time.
 
-    python benchmarks/scheduling.py --chart benchmarks/scheduling.png
+    python benchmarks/scheduling.py --json scheduling.json --chart scheduling.png
 
 The queue is the real one (`pipeline/executors/video_queue.py`); videos of drawn costs take simulated seconds. A worker
 that is lost is back a minute later and its video is done again from the beginning. Efficiency: the seconds that all
@@ -9,9 +9,7 @@ videos take, over those of all workers until the last one has finished.
 
 from __future__ import annotations
 
-import argparse
 import heapq
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +17,9 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+from charts import BLUE, GREEN, ORANGE, SKY, SMALL, VERMILION, lines, picture
+from matplotlib.axes import Axes
+from measured import Found, measured_or_read, parser_for
 
 from arabesque.pipeline.executors.video_queue import VideoQueue
 from arabesque.pipeline.shard import Shard
@@ -148,47 +149,62 @@ def queue_us(videos: int) -> float:
     return 1e6 * (time.process_time() - began) / videos
 
 
-def draw(results: Sequence[Result], path: Path) -> None:
-    import matplotlib
+def draw(found: Found, path: Path) -> None:
+    runs, costs = found["runs"], found["queue_us"]
+    title = "A queue keeps 256 workers busy, and costs microseconds a video"
+    with picture(path, title, found, 3.8, panels=2) as (left, right):
+        draw_efficiency(left, runs)
+        points = [(float(videos), cost) for videos, cost in costs.items()]
+        lines(right, {"": points}, "videos in the queue", "its processor time, µs a video", colours=[BLUE])
+        for videos, cost in points:
+            right.annotate(
+                f"{cost:.1f}", (videos, cost), (0, 7), textcoords="offset points", ha="center", fontsize=SMALL
+            )
+        right.set(xscale="log", ylim=(0, 1.25 * max(costs.values())))
+        right.set_xticks([videos for videos, _ in points], [f"{videos:,.0f}" for videos, _ in points])
+        right.minorticks_off()
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 3.8), layout="constrained")
-    for order, videos in dict.fromkeys((each.order, each.videos) for each in results):
-        line = [each for each in results if (each.order, each.videos) == (order, videos)]
-        style = {"longest first": "-", "any order": "--", "parts": ":"}[order]
-        points = [each.workers for each in line], [100 * each.efficiency for each in line]
-        axes.plot(*points, style, marker=".", label=f"{videos:,} videos, {order}")
+def draw_efficiency(axes: Axes, runs: Sequence[Found]) -> None:
+    series = {
+        f"{videos:,}{'' if order == 'longest first' else f', {order}'}": [
+            (run["workers"], 100 * run["efficiency"])
+            for run in runs
+            if (run["order"], run["videos"]) == (order, videos)
+        ]
+        for order, videos in dict.fromkeys((run["order"], run["videos"]) for run in runs)
+    }
+    lines(axes, series, "workers", "efficiency, %", colours=(BLUE, ORANGE, VERMILION, SKY, GREEN), at_ends=False)
     axes.set_xscale("log", base=2)
     axes.set_xticks(WORKERS, [str(number) for number in WORKERS])
-    axes.set(xlabel="workers", ylabel="efficiency, %", ylim=(0, 103))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower left")
-    figure.savefig(path, dpi=110)
+    axes.set_ylim(0, 105)
+    axes.legend(title="videos, longest first if not said", title_fontsize=SMALL, fontsize=SMALL, frameon=False)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(given: Sequence[str] | None = None) -> None:
+    parser = parser_for(__doc__)
     parser.add_argument("--videos", type=int, default=1_000_000, help="of the largest run")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--chart", type=Path)
-    arguments = parser.parse_args()
-    plans = [("longest first", 1_000), ("any order", 1_000), ("parts", 1_000), ("longest first", 10_000)]
-    results: list[Result] = []
+    options = parser.parse_args(given)
+    found = measured_or_read(options, lambda: measure(options.videos))
     print(f"{'order':<15}{'videos':>10}{'workers':>9}{'efficiency':>12}{'losses':>8}{'redone':>8}{'µs a video':>12}")
-    for order, videos in [*plans, ("longest first", arguments.videos)]:
-        for workers in WORKERS if videos < arguments.videos else WORKERS[::2]:
-            each = simulate(order, videos, workers)
-            results.append(each)
-            row = f"{order:<15}{videos:>10,}{workers:>9}{each.efficiency:>11.1%}{each.losses:>9,}{each.redone:>8,}"
-            print(f"{row}{each.scheduling_us:>11.1f}", flush=True)
-    costs = {videos: queue_us(videos) for videos in (1_000, 10_000, 100_000, arguments.videos)}
-    print("the queue itself, µs a video:", ", ".join(f"{videos:,}: {cost:.1f}" for videos, cost in costs.items()))
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"runs": [asdict(each) for each in results], "queue_us": costs}, indent=1))
-    if arguments.chart:
-        draw(results, arguments.chart)
+    for run in found["runs"]:
+        row = f"{run['order']:<15}{run['videos']:>10,}{run['workers']:>9}{run['efficiency']:>11.1%}{run['losses']:>9,}"
+        print(f"{row}{run['redone']:>8,}{run['scheduling_us']:>11.1f}")
+    told = (f"{int(videos):,}: {cost:.1f}" for videos, cost in found["queue_us"].items())
+    print("the queue itself, µs a video:", ", ".join(told))
+    if options.chart is not None:
+        draw(found, options.chart)
+
+
+def measure(most: int) -> Found:
+    plans = [("longest first", 1_000), ("any order", 1_000), ("parts", 1_000), ("longest first", 10_000)]
+    runs = [
+        asdict(simulate(order, videos, workers))
+        for order, videos in [*plans, ("longest first", most)]
+        for workers in (WORKERS if videos < most else WORKERS[::2])
+    ]
+    costs = {str(videos): queue_us(videos) for videos in sorted({1_000, 10_000, 100_000, most})}
+    return {"runs": runs, "queue_us": costs}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast training reads features: one ``.npy`` file per video, and a store in its four ways.
 
-python benchmarks/training_readers.py [--videos 512] [--out results.json]
+python benchmarks/training_readers.py [--videos 512] [--json FILE] [--chart FILE]
 
 Draws features of 130 segments and 1,024 numbers, float32 of float16 precision (how published features come, and how a
 store packs them), writes them both ways below a temporary folder, and reads every video once, in random order, padded
@@ -10,16 +10,16 @@ into batches of 32. The disk's cache is warm for all: what is compared is the wo
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from charts import BLUE, GREY, aim, picture, stacks
+from measured import Found, measured_or_read, parser_for
 from torch.utils.data import DataLoader, Dataset
 
 from arabesque.pipeline.keys import row_key
@@ -34,28 +34,46 @@ SEGMENTS, DIM, BATCH = 130, 1024, 32
 SETTINGS = "0" * 32
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(given: Sequence[str] | None = None) -> None:
+    parser = parser_for(__doc__)
     parser.add_argument("--videos", type=int, default=512)
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    arguments = parser.parse_args()
+    options = parser.parse_args(given)
     torch.set_num_threads(1)
+    found = measured_or_read(options, lambda: measure_all(options), ["torch", "pyarrow"])
+    sizes, one_by_one = found["size_mb"], found["results"][0]["videos_per_s"]
+    print(f"{found['videos']} videos of [{SEGMENTS}, {DIM}]; .npy {sizes['npy']:.0f} MB, store {sizes['store']:.0f} MB")
+    print(f"{'reader':46}{'videos/s':>10}{'ratio':>8}{'set-up s':>10}")
+    for result in found["results"]:
+        ratio = result["videos_per_s"] / one_by_one
+        print(f"{result['reader']:46}{result['videos_per_s']:10,.0f}{ratio:8.2f}{result['set_up_s']:10.2f}")
+    if options.chart is not None:
+        draw(found, options.chart)
+
+
+def measure_all(options: argparse.Namespace) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_both(root, arguments.videos)
-        results = [measure(name, make, arguments.videos) for name, make in readers(root).items()]
+        write_both(root, options.videos)
+        results = [measure(name, make, options.videos) for name, make in readers(root).items()]
         sizes = {name: size_mb(root / name) for name in ("npy", "store")}
+    return {"videos": options.videos, "size_mb": sizes, "results": results}
+
+
+def draw(found: Found, path: Path) -> None:
+    """``.npy`` files are grey, and the line that the first of them draws is what others have to reach."""
+    results = found["results"]
+    by_files = [result["reader"].startswith(".npy") for result in results]
+    rows = {
+        result["reader"]: {"files" if files else "a store": result["videos_per_s"]}
+        for result, files in zip(results, by_files, strict=True)
+    }
     one_by_one = results[0]["videos_per_s"]
-    print(
-        f"{arguments.videos} videos of [{SEGMENTS}, {DIM}]; .npy {sizes['npy']:.0f} MB, store {sizes['store']:.0f} MB"
-    )
-    print(f"{'reader':46}{'videos/s':>10}{'ratio':>8}{'set-up s':>10}")
-    for result in results:
-        ratio = result["videos_per_s"] / one_by_one
-        print(f"{result['reader']:46}{result['videos_per_s']:10.0f}{ratio:8.2f}{result['set_up_s']:10.2f}")
-    if arguments.out is not None:
-        machine = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-        arguments.out.write_text(json.dumps({**machine, "size_mb": sizes, "results": results}, indent=1) + "\n")
+    notes = {name: f"   {sum(row.values()) / one_by_one:.2f} ×" for name, row in rows.items()}
+    title = "Training reads a store in memory faster than files, from the disk slower"
+    with picture(path, title, found, 1.2 + 0.36 * len(rows)) as (axes,):
+        colours, told = {"files": GREY, "a store": BLUE}, "{:,.0f}".format
+        stacks(axes, rows, "videos a second", colours=colours, told=told, notes=notes, room=1.2)
+        aim(axes, one_by_one, ".npy files one by one")
 
 
 def write_both(root: Path, count: int) -> None:
@@ -112,7 +130,7 @@ def readers(root: Path) -> dict[str, Callable[[], Iterable[Any]]]:
         "AlignedSamples, in memory": lambda: shuffled(samples(in_memory=True)),
         "StreamedSamples": streamed,
         "StreamedSamples, 2 workers": lambda: streamed(2),
-        "models.routines (a scoring model's own), in memory": lambda: routines(root / "store"),
+        "what `arabesque train` reads, in memory": lambda: routines(root / "store"),
     }
 
 

@@ -6,6 +6,7 @@ benchmark.py     every stage alone, then all of them together: a report
     bare_stages.py   one stage alone, on inputs that are ready
     end_to_end.py    the run itself, into a store that is thrown away
     resources.py     processor time and peak memory of a run's processes
+    circumstances.py when and where, and what else ran
 report.py        the ratios, and the report as JSON
 chart.py         the report as a picture
 one_by_one.py    streams each in a run of its own, against all in one

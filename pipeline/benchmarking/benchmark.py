@@ -20,6 +20,7 @@ from ..records import Probe, VideoFile
 from ..work import Stream
 from ..worker import made_with
 from .bare_stages import OF_FRAMES, Bare, Step, measure_bare
+from .circumstances import Circumstances
 from .end_to_end import Bench, EndToEnd, repeated, run_end_to_end
 from .heads import head_of, sample_head_s
 from .report import Report, StageCost, bounds, together
@@ -73,6 +74,7 @@ def benchmark(
     ``choose``: the videos to measure the streams on; by default some of the run's own. Streams that find nothing to
     extract in them are left out. Raises `ArabesqueError` where none is left, or a video does not go through.
     """
+    circumstances = Circumstances()
     on_step("loading the networks")
     began = time.perf_counter()
     streams, loaded_bytes = _load(run)
@@ -89,7 +91,7 @@ def benchmark(
     end_to_end = run_end_to_end(bench, take.files, take.head_s)
     report = _report(bench, videos, setup_s, stages, take, end_to_end)
     warm_up_s = sum(part.first_s for part in bare)
-    report = replace(report, warm_up_s=warm_up_s, loaded_bytes=loaded_bytes)
+    report = replace(report, warm_up_s=warm_up_s, loaded_bytes=loaded_bytes, circumstances=circumstances.told())
     return Benchmark(report, bench, whole, take, end_to_end)
 
 

@@ -100,6 +100,8 @@ class Report:
     """How much longer the first pass of every stage took, one after the other: compiling, loading what comes late."""
     loaded_bytes: Mapping[str, int] = field(default_factory=dict[str, int])
     """Stream → what loading its network took up; the first one's with the libraries that it shares."""
+    circumstances: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """When and where, and what else ran (`Circumstances`)."""
 
     @property
     def bounds(self) -> Bounds:

@@ -165,7 +165,7 @@ def test_planning_imports_nothing_for_each_shard(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_hundred_thousand_videos_are_planned_in_little_memory(tmp_path):
     steps = ["imports", "plan (Extraction.pending)", "read_status"]
-    command = [sys.executable, REPOSITORY / "benchmarks" / "planning.py", "--out", "out.json", "--steps", *steps]
+    command = [sys.executable, REPOSITORY / "benchmarks" / "planning.py", "--json", "out.json", "--steps", *steps]
     subprocess.run(command, check=True, cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)})
     idle, planned, status = json.loads((tmp_path / "out.json").read_text())["results"]
     assert planned["told"] == "1000 pending"

@@ -1,0 +1,167 @@
+"""What `arabesque extract` holds at most: by the length of a video, and against what `--memory` allows.
+
+    python benchmarks/memory.py --json memory.json --chart memory.png
+
+Draws a video (or takes ``--video``), repeats its packets to make longer ones, and extracts `starter` from each, with
+and without a bound; then `starter` and a network's recipe with several bounds, among them one that is too small. Peaks
+are proportional set sizes of the run and its decoders, so that shared memory counts once. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from charts import BLUE, ORANGE, PALE, aim, bars, lines, picture
+from matplotlib.axes import Axes
+from measured import ROOT, Found, measured_or_read, parser_for
+
+from arabesque.pipeline.memory import parse_bytes
+from arabesque.pipeline.synthetic.moving_texture import write_moving_texture
+
+sys.path.insert(0, str(ROOT / "tests"))
+from tree_memory import loop, peak_bytes
+
+DRAWN_S = 5.0
+AGAINST = {"peak_bytes": "held", "needs_bytes": "refused: it would take"}
+COLOURS = dict(zip(AGAINST.values(), (BLUE, ORANGE), strict=True))
+QUIETLY = {"COLUMNS": "500", "ARABESQUE_PROBES": ""}
+"""Lines that do not wrap; no cache of probes, which would spare the second run a part of its work."""
+BY_LENGTH = "starter"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_for(__doc__)
+    parser.add_argument("--video", type=Path, help="to repeat; by default one of 5 s is drawn, 640 × 360")
+    parser.add_argument("--times", type=int, nargs="+", default=[12, 36, 72], help="how often it is repeated")
+    parser.add_argument("--bound", default="1500MiB", help="of the runs by length that have one")
+    parser.add_argument(
+        "--allowances", nargs="*", default=["512MiB", "1500MiB", "2GiB"], help="of starter, on the shortest"
+    )
+    parser.add_argument("--recipe", default="gdlt", help="another one, on the video once, with random weights")
+    parser.add_argument("--recipe-allowances", nargs="*", default=["1GiB", "3GiB"])
+    options = parser.parse_args(arguments)
+    found = measured_or_read(options, lambda: measure(options), ["torch", "av"])
+    for run in found["runs"]:
+        print(told(run))
+    if options.chart is not None:
+        draw(found, options.chart)
+
+
+def measure(options: argparse.Namespace) -> Found:
+    with tempfile.TemporaryDirectory() as folder:
+        runs = list(all_runs(Path(folder), options))
+    return {"video": "drawn, 640 × 360" if options.video is None else options.video.name, "runs": runs}
+
+
+def all_runs(folder: Path, options: argparse.Namespace) -> Iterator[Found]:
+    source = options.video
+    if source is None:
+        source = folder / "drawn.mp4"
+        write_moving_texture(source, duration_s=DRAWN_S, width_px=640, height_px=360)
+    lengths = sorted(options.times)
+    for times in lengths:
+        video = loop(source, folder / f"{times}{source.suffix}", times)
+        for allowed in [None, options.bound]:
+            yield one_run(video, times, BY_LENGTH, allowed)
+    shortest = folder / f"{lengths[0]}{source.suffix}"
+    for allowed in options.allowances:
+        if allowed != options.bound:
+            yield one_run(shortest, lengths[0], BY_LENGTH, allowed)
+    for allowed in options.recipe_allowances:
+        yield one_run(source, 1, options.recipe, allowed)
+
+
+def one_run(video: Path, times: int, recipe: str, allowed: str | None) -> Found:
+    """In a process of its own. A bound that is too small is no error but a figure: what it would take."""
+    with tempfile.TemporaryDirectory() as out:
+        code = "from arabesque.cli.main import app; app()"
+        command = [sys.executable, "-c", code, "extract", str(video), "--recipe", recipe, "--out", f"{out}/features"]
+        command += ["--weights", "random:0"] if recipe != BY_LENGTH else []
+        command += ["--memory", allowed] if allowed is not None else []
+        began = time.perf_counter()
+        with (
+            open(f"{out}/said", "w+", encoding="utf-8") as said,
+            subprocess.Popen(command, stdout=said, stderr=said, text=True, env=os.environ | QUIETLY) as run,
+        ):
+            peak = peak_bytes(run)
+        words = Path(out, "said").read_text(encoding="utf-8")
+    facts: dict[str, Any] = {
+        "recipe": recipe,
+        "video_s": length_s(video),
+        "allowed_bytes": None if allowed is None else parse_bytes(allowed),
+        "wall_s": time.perf_counter() - began,
+    }
+    refused = re.search(r"it takes ([\d.]+ GiB) at least", words)
+    if run.returncode != 0 and refused is None:
+        sys.exit(f"{' '.join(command)} ended with status {run.returncode}:\n{words}")
+    found = facts | ({"peak_bytes": peak} if refused is None else {"needs_bytes": parse_bytes(refused[1])})
+    print(told(found), file=sys.stderr, flush=True)
+    return found
+
+
+def length_s(video: Path) -> float:
+    import av
+
+    with av.open(str(video)) as container:
+        return (container.duration or 0) / av.time_base
+
+
+def told(run: Found) -> str:
+    allowed = "no bound" if run["allowed_bytes"] is None else f"{gib(run['allowed_bytes']):.2f} GiB allowed"
+    held = f"refused, takes {gib(run['needs_bytes']):.2f}" if "needs_bytes" in run else f"{gib(run['peak_bytes']):.2f}"
+    return f"{run['recipe']:10}{run['video_s']:7.0f} s of video   {allowed:20}{held:>22} GiB{run['wall_s']:8.1f} s"
+
+
+def gib(size: float) -> float:
+    return size / 2**30
+
+
+def draw(found: Found, path: Path) -> None:
+    title = "Memory is flat in a video's length, and a flag bounds it"
+    with picture(path, title, found, 3.6, panels=2) as (left, right):
+        draw_lengths(left, found["runs"])
+        draw_bounds(right, found["runs"])
+
+
+def draw_lengths(axes: Axes, runs: Sequence[Found]) -> None:
+    by_length = [run for run in runs if run["recipe"] == BY_LENGTH and "peak_bytes" in run]
+    bound = by_length[1]["allowed_bytes"]
+    series = {
+        name: [(run["video_s"] / 60, gib(run["peak_bytes"])) for run in by_length if run["allowed_bytes"] == allowed]
+        for name, allowed in (("no bound", None), ("with a bound", bound))
+    }
+    lines(axes, series, f"minutes of video ({BY_LENGTH})", "GiB held at most", colours=(ORANGE, BLUE))
+    aim(axes, gib(bound), f"the bound: {gib(bound):.2f} GiB", upright=False)
+    axes.set_ylim(0, 1.3 * gib(max(bound, *(run["peak_bytes"] for run in by_length))))
+    axes.set_xlim(0, 1.45 * max(run["video_s"] for run in by_length) / 60)
+
+
+def draw_bounds(axes: Axes, runs: Sequence[Found]) -> None:
+    shortest = {recipe: min(run["video_s"] for run in runs if run["recipe"] == recipe) for recipe in recipes_of(runs)}
+    chosen = [run for run in runs if run["allowed_bytes"] and run["video_s"] == shortest[run["recipe"]]]
+    chosen.sort(key=lambda run: (run["recipe"] != BY_LENGTH, run["allowed_bytes"]))
+    rows = {
+        f"{run['recipe']}, {gib(run['allowed_bytes']):.2g} GiB": {
+            "allowed": gib(run["allowed_bytes"]),
+            **{name: gib(run[key]) for key, name in AGAINST.items() if key in run},
+        }
+        for run in chosen
+    }
+    bars(axes, rows, "GiB", colours={"allowed": PALE, **COLOURS}, told="{:.2f}".format)
+
+
+def recipes_of(runs: Sequence[Found]) -> list[str]:
+    return list(dict.fromkeys(run["recipe"] for run in runs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What an epoch of training takes on Fis-V's published features, by precision and by the number of threads.
+
+    python benchmarks/training.py --features ../shared/data/fisv_vst/features_fp16.npz --labels ../shared/data/fisv_vst
+
+400 routines to train on and 100 to judge after every epoch, by the protocol of `manifests/tables.toml`. The best of
+``--epochs`` after a first one; seconds of the clock, and of the processor, which other work changes least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from charts import BLUE, SKY, aim, bars, picture
+from measured import Found, measured_or_read, parser_for
+
+from arabesque.manifests.streams import Precision
+from arabesque.models.checkpoints import new_network
+from arabesque.models.dataset_runs import Task, make_task, seed_runs
+from arabesque.models.dataset_training import experiment_for
+from arabesque.models.fitting import Fitting, cpu_threads, judge
+from arabesque.models.named_labels import read_named_labels
+from arabesque.models.released_features import read_features
+
+MODELS = ("pamfn-branch", "gdlt")
+AIM_MIN = 10.0
+"""PAMFN's branch, all its epochs, on two cores"""
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = parser_for(__doc__)
+    parser.add_argument("--features", type=Path)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--epochs", type=int, default=2)
+    options = parser.parse_args(given)
+    if options.redraw is None and not (options.features and options.labels):
+        parser.error("--features and --labels, or --redraw")
+    found = measured_or_read(options, lambda: measure_all(options), ["torch"])
+    titles = f"{'training s':>12}{'CPU s':>8}{'judging s':>11}{'CPU s':>8}{'all, min':>10}"
+    print(f"{'model':14}{'precision':11}{'threads':>8}{titles}")
+    for row in found["results"]:
+        costs = f"{row['train_s']:12.2f}{row['train_cpu_s']:8.2f}{row['judge_s']:11.2f}{row['judge_cpu_s']:8.2f}"
+        print(f"{row['model']:14}{row['precision']:11}{row['threads']:8}{costs}{all_min(row):10.1f}")
+    if options.chart is not None:
+        draw(found, options.chart)
+
+
+def measure_all(options: argparse.Namespace) -> Found:
+    known, wanted = read_named_labels("fisv", options.labels, "TES")
+    task = make_task(read_features(options.features, ("vst",)), known, wanted)
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    return {
+        "results": [
+            measure(task, model, precision, threads, options.epochs)
+            for model in options.models
+            for precision in precisions
+            for threads in options.threads
+        ]
+    }
+
+
+def measure(task: Task, model: str, precision: Precision, threads: int, epochs: int) -> Found:
+    experiment = experiment_for("fisv", model, "TES", streams=("vst",), selection="best-test").in_precision(precision)
+    run = seed_runs(task, experiment, [0], Path("never-written"))[0]
+    low, high = run.card.score_range
+    fractions = torch.from_numpy((task.data.scores - low) / (high - low))
+    routines, split = task.data.routines, run.split
+    network = new_network(run.card)
+    fitting = Fitting(network, routines, fractions, split.train, experiment.protocol, seed=0)
+    trained: list[tuple[float, float]] = []
+    judged: list[tuple[float, float]] = []
+    with cpu_threads(threads):
+        for _ in range(1 + epochs):
+            trained.append(timed(fitting.run_epoch))
+            judged.append(timed(lambda: judge(network, routines, split.test)))
+    (train_s, train_cpu_s), (judge_s, judge_cpu_s) = (
+        map(min, zip(*rounds[1:], strict=True)) for rounds in (trained, judged)
+    )
+    costs = {"train_s": train_s, "train_cpu_s": train_cpu_s, "judge_s": judge_s, "judge_cpu_s": judge_cpu_s}
+    kind: Found = {"model": model, "precision": precision, "threads": threads}
+    return kind | {"epochs": experiment.protocol.epochs} | costs
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of the clock and of the processor."""
+    began, began_cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - began, time.process_time() - began_cpu
+
+
+def all_min(row: Found) -> float:
+    """Minutes of all the protocol's epochs."""
+    return row["epochs"] * (row["train_s"] + row["judge_s"]) / 60
+
+
+def draw(found: Found, path: Path) -> None:
+    results = found["results"]
+    rows: dict[str, dict[str, float]] = {}
+    for row in results:
+        threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+        rows.setdefault(f"{row['model']}, {row['epochs']} epochs, {row['precision']}", {})[threads] = all_min(row)
+    colours = dict(zip(next(iter(rows.values())), (SKY, BLUE), strict=False))
+    with picture(path, "A whole training on Fis-V takes minutes on a CPU", found, 1.4 + 0.45 * len(rows)) as (axes,):
+        bars(axes, rows, "minutes, judging after every epoch included", colours=colours, told="{:.1f}".format)
+        aim(axes, AIM_MIN, f"aim for PAMFN's branch on 2 cores: {AIM_MIN:.0f} min")
+
+
+if __name__ == "__main__":
+    main()

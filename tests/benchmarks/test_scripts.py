@@ -1,0 +1,96 @@
+"""Every script of benchmarks/ prints and draws what it wrote down; that it still measures, the slow tests show."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+RESULTS = BENCHMARKS / "results"
+README = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+REDRAWN = sorted({path.stem for path in RESULTS.glob("*.json")} & {path.stem for path in BENCHMARKS.glob("*.py")})
+SMALL = {
+    "decoding": ["--frames", "12", "--rounds", "1"],
+    "networks": ["--only", "resnet50", "--repeats", "1"],
+    "object_storage": ["--videos", "20", "--shards", "2", "--latency-ms", "0"],
+    "planning": ["--videos", "30", "--done", "20"],
+    "scheduling": ["--videos", "2000"],
+    "training_readers": ["--videos", "8"],
+    "optical_flow": ["--pairs", "2", "--size", "64", "96", "--methods", "dis", "tvl1", "--repeats", "1", "--golden"],
+    "memory": ["--times", "1", "--allowances", "512MiB", "--recipe-allowances"],
+}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Its module; what scripts import of each other is found as when they are run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def load(name: str):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    before = set(sys.modules)
+    yield load
+    for name in set(sys.modules) - before:
+        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def size_px(path: Path) -> tuple[int, int]:
+    start = path.read_bytes()[:24]
+    assert start.startswith(b"\x89PNG")
+    return struct.unpack(">II", start[16:])
+
+
+@pytest.mark.parametrize("name", REDRAWN)
+def test_what_a_script_wrote_down_it_prints_and_draws_again(script, name, tmp_path, capsys):
+    before = ["--before", str(RESULTS / "planning_before.json")] if name == "planning" else []
+    written = RESULTS / f"{name}.json"
+    script(name).main(["--redraw", str(written), *before, "--chart", str(tmp_path / "chart.png")])
+    assert len(capsys.readouterr().out.splitlines()) > 3
+    width_px, height_px = size_px(tmp_path / "chart.png")
+    shown = RESULTS / f"{name}.png"
+    assert (width_px, height_px) == (size_px(shown) if shown.exists() else (880, height_px))
+    assert (tmp_path / "chart.png").stat().st_size < 60_000
+
+
+def test_whole_runs_are_drawn_from_what_bench_wrote(script, tmp_path, capsys):
+    reports = [str(RESULTS / f"bench_{recipe}.json") for recipe in ("starter", "gdlt", "everything")]
+    charts = [tmp_path / "whole_runs.png", tmp_path / "one_pass.png"]
+    script("whole_runs").main([*reports, "--chart", str(charts[0]), "--one-pass", str(charts[1])])
+    told = capsys.readouterr().out
+    assert "`everything`" in told
+    assert "one pass" in told
+    assert all(size_px(chart) == size_px(RESULTS / chart.name) for chart in charts)
+
+
+def test_every_figure_says_where_it_comes_from():
+    for path in RESULTS.glob("*.json"):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = facts.get("circumstances", facts)
+        assert facts["date"], path
+        assert facts["processor"], path
+
+
+def test_the_readme_shows_every_chart_and_no_other():
+    shown = set(re.findall(r"\]\(([\w/]+\.png)\)", README))
+    assert shown == {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("*.png")}
+    assert all((BENCHMARKS / path).stat().st_size < 60_000 for path in shown)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_a_script_measures(name, tmp_path):
+    files = ["--json", str(tmp_path / "found.json"), "--chart", str(tmp_path / "chart.png")]
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *SMALL[name], *files]
+    subprocess.run(command, check=True, timeout=600, stdout=subprocess.DEVNULL)
+    assert json.loads((tmp_path / "found.json").read_text())["command"]
+    assert min(size_px(tmp_path / "chart.png")) > 200
