@@ -7,7 +7,7 @@ demo:
 	$(RUN) arabesque demo
 
 test:
-	$(RUN) pytest -q -m "not slow"
+	$(RUN) pytest -q -n 2 -m "not slow"
 
 test-slow:
 	$(RUN) pytest -q -m slow

@@ -10,6 +10,8 @@ import os
 import pytest
 from object_server import new_bucket, s3_server
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before PyTorch is imported: there are as many of us as cores already
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ARABESQUE_PROBES", "")  # tests find and leave nothing in the cache of whoever runs them
 
 

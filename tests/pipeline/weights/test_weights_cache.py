@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from arabesque.pipeline.weights.downloading import Patience
 
 SHA256 = hashlib.sha256(BODY).hexdigest()
 GIT_BLOB = hashlib.sha1(b"blob %d\0" % len(BODY) + BODY).hexdigest()
-OTHER = b"PK\x03\x04" + os.urandom(100_000)
+OTHER = b"PK\x03\x04" + random.Random(2).randbytes(100_000)
 OTHER_SHA256 = hashlib.sha256(OTHER).hexdigest()
 WEIGHTS_OF_PEOPLE = Path(__file__).parents[4] / "shared" / "weights"
 
