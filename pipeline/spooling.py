@@ -1,7 +1,7 @@
 """Videos at a URL come to a local folder just before they are decoded, for decoders seek, and go when they are read.
 
-The folder lies where temporary files do (``TMPDIR``), holds no more than it is allowed to, and is removed at the end;
-that of a run that was killed, by the next one.
+The folder lies where temporary files do (``TMPDIR``), holds no more than it is allowed to (but for videos that another
+run had in hand until their turn to be read), and is removed at the end; that of a run that was killed, by the next one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SpooledVideo:
         except CancelledError:
             raise StoreError(f"{self.origin.path}: {_ENDED}") from None
         if path is None:  # another run had it in hand when its turn to be fetched came
-            path = self._spool.copy(self.origin)
+            path = self._spool.copy(self.origin, at_once=True)
             self._copying = Future()
             self._copying.set_result(path)
         return replace(self.origin, path=path)
@@ -95,8 +95,8 @@ class Spool:
             else:
                 yield SpooledVideo(file, self, self._pool.submit(self._copy_if_free, file, shared))
 
-    def copy(self, file: VideoFile) -> Path:
-        """Waits for room."""
+    def copy(self, file: VideoFile, *, at_once: bool = False) -> Path:
+        """Waits for room, unless it is wanted ``at_once``: those that have it may be behind this one."""
         assert isinstance(file.path, RemotePath)
         assert file.state is not None
         url, size = file.path.url, file.state.size_bytes
@@ -104,7 +104,7 @@ class Spool:
             raise StoreError(
                 f"{url}: has {size / 2**30:.1f} GiB, the spool {self._max_bytes / 2**30:.1f}; give it more (--spool-gb)"
             )
-        path = self._room_for(size, url) / f"{next(self._numbers)}{PurePosixPath(url).suffix}"
+        path = self._room_for(size, url, at_once) / f"{next(self._numbers)}{PurePosixPath(url).suffix}"
         try:
             _download(url, path, file.state, self._check_open)
         except BaseException:
@@ -138,9 +138,9 @@ class Spool:
     def _copy_if_free(self, file: VideoFile, shared: SharedWork) -> Path | None:
         return self.copy(file) if shared.is_free(file) else None
 
-    def _room_for(self, size: int, url: str) -> Path:
+    def _room_for(self, size: int, url: str, at_once: bool) -> Path:
         with self._changed:
-            while self._used_bytes and self._used_bytes + size > self._max_bytes and not self._is_closed:
+            while not at_once and self._is_full_for(size) and not self._is_closed:
                 self._changed.wait()
             self._check_open(url)
             if self._folder is None:
@@ -148,6 +148,9 @@ class Spool:
                 self._folder, self._lock = _new_folder()
             self._used_bytes += size
             return self._folder
+
+    def _is_full_for(self, size: int) -> bool:
+        return self._used_bytes > 0 and self._used_bytes + size > self._max_bytes
 
     def _remove(self, path: Path, size: int) -> None:
         path.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from arabesque.manifests.recipes import parse_recipe
 from arabesque.pipeline import extraction, worker
 from arabesque.pipeline.decoding.slots import SlotSettings
 from arabesque.pipeline.extraction import Extraction, RunOptions
-from arabesque.pipeline.memory import resident_bytes
+from arabesque.pipeline.proc import resident_bytes
 from arabesque.pipeline.records import Outcome
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.writer import StoreWriter
@@ -291,7 +291,7 @@ def test_a_run_keeps_to_its_memory_or_is_refused(videos, tmp_path, monkeypatch):
     opened: list[int] = []
     pool = extraction.SlotPool
     monkeypatch.setattr(extraction, "SlotPool", lambda count, *rest: opened.append(count) or pool(count, *rest))
-    allowed = resident_bytes() + (2 << 30)
+    allowed = (resident_bytes() or 0) + (2 << 30)
     _, outcomes = run(videos, tmp_path / "out", options=RunOptions(memory_bytes=allowed, num_decoders=9))
     assert kinds(outcomes)["a", "numbers"] == "done"
     assert 1 <= opened[0] < 9

@@ -150,6 +150,18 @@ def test_a_video_that_another_run_has_in_hand_is_not_fetched_ahead(url, spools):
         assert video.wait().path.read_bytes() == b"1"
 
 
+def test_one_that_another_run_had_in_hand_waits_for_none_that_comes_after_it(url):
+    upload(url, **{"a.mp4": b"x" * 600, "b.mp4": b"x" * 600})
+    free_after = SimpleNamespace(is_free=lambda file: file.video_id == "b")
+    with Spool(max_bytes=1000) as spool:
+        first, second = spool.ahead(find_videos(url).videos, free_after)
+        assert second._copying.result(timeout=30) is not None
+        alarm = threading.Timer(10, spool.close)  # or it might wait for ever
+        alarm.start()
+        assert first.wait().path.read_bytes() == b"x" * 600
+        alarm.cancel()
+
+
 @pytest.mark.parametrize(
     ("happens", "complaint"),
     [
