@@ -207,8 +207,10 @@ class _Crew:
             actor = self._actors[name] = hand.remote()
             self._runs[actor.run.remote(name, self._job, self._desk, self._work)] = name
 
-    def check(self) -> None:
-        """Raises where a worker could not even begin, and where none is left."""
+    def has_ended(self) -> bool:
+        """Whether all workers that were hired have; raises where one could not even begin."""
+        if not self._runs:
+            return bool(self._actors)
         ended, _ = self._ray.wait(list(self._runs), num_returns=len(self._runs), timeout=0)
         for run in ended:
             name = self._runs.pop(run)
@@ -217,8 +219,7 @@ class _Crew:
             except self._ray.exceptions.RayError as error:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 raise ArabesqueError(f"{name} cannot work: {reason}; is this arabesque on every node?") from error
-        if not self._runs:
-            raise ArabesqueError("no worker is left: each was lost again and again; the same command goes on")
+        return not self._runs
 
     def restart(self, name: str) -> None:
         self._ray.kill(self._actors[name], no_restart=False)
@@ -251,6 +252,7 @@ def _watch(ray: Any, desk: Any, crew: _Crew) -> Iterator[RunEvent]:
     """The run, until no video is left."""
     hire_at_s, notice_at_s = 0.0, time.monotonic() + NOTICE_EVERY_S
     while True:
+        has_ended = crew.has_ended()  # before the office is asked, which then knows what the last one reported
         try:
             state = ray.get(desk.state.remote(), timeout=CALL_TIMEOUT_S)
         except ray.exceptions.RayError as error:
@@ -259,6 +261,8 @@ def _watch(ray: Any, desk: Any, crew: _Crew) -> Iterator[RunEvent]:
         if not state.num_left:
             crew.see_off()
             return
+        if has_ended:
+            raise ArabesqueError("no worker is left: each was lost again and again; the same command goes on")
         for name in state.overdue:
             crew.restart(name)
         now_s = time.monotonic()
@@ -269,7 +273,6 @@ def _watch(ray: Any, desk: Any, crew: _Crew) -> Iterator[RunEvent]:
             notice_at_s = now_s + NOTICE_EVERY_S
             if missing := crew.missing(state.num_workers):
                 yield Notice(missing)
-        crew.check()
         time.sleep(POLL_S)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, nullcontext
 from types import SimpleNamespace
 
 import known_work
@@ -17,9 +17,10 @@ from clips import Clip, write_clip
 from known_extractors import RECIPE, known_extractors
 from store_contents import stored_rows
 
-from arabesque.manifests.errors import ManifestError, StoreError
+from arabesque.manifests.errors import ArabesqueError, ManifestError, StoreError
 from arabesque.manifests.recipes import parse_recipe
 from arabesque.pipeline.executors import ray_cluster
+from arabesque.pipeline.executors.dispatching import Failure
 from arabesque.pipeline.executors.ray_cluster import RayWorkers
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.store.verifying import check_store
@@ -95,6 +96,46 @@ def test_ctrl_c_ends_a_run_on_a_cluster(cluster, tmp_path):
     assert "the same command goes on from there" in said
     assert "Traceback" not in said
     assert check_store(tmp_path / "out").findings == []
+
+
+class Crew:
+    """Workers that have all ended by the second look."""
+
+    def __init__(self):
+        self.looks = 0
+
+    def has_ended(self):
+        self.looks += 1
+        return self.looks > 1
+
+    def hire(self, num_left):
+        pass
+
+    def see_off(self):
+        pass
+
+
+def states(*found):
+    """An office's answers, one after the other, as Ray brings them."""
+    answers = iter(found)
+    desk = SimpleNamespace(state=SimpleNamespace(remote=lambda: next(answers)))
+    return SimpleNamespace(get=lambda answer, timeout: answer, exceptions=SimpleNamespace(RayError=OSError)), desk
+
+
+@pytest.mark.parametrize(
+    ("last", "complaint"),
+    [
+        (ray_cluster._State([], [], 0, 0), None),
+        (ray_cluster._State([Failure("StoreError", "the disk is full", "")], [], 1, 0), "the disk is full"),
+        (ray_cluster._State([], [], 1, 0), "no worker is left"),
+    ],
+    ids=["done", "failed", "lost"],
+)
+def test_what_the_last_worker_reported_before_it_ended_counts(monkeypatch, last, complaint):
+    monkeypatch.setattr(ray_cluster, "POLL_S", 0.0)
+    ray, desk = states(ray_cluster._State([], [], 1, 1), last)
+    with nullcontext() if complaint is None else pytest.raises(ArabesqueError, match=complaint):
+        assert list(ray_cluster._watch(ray, desk, Crew())) == []
 
 
 def test_a_cluster_that_cannot_be_reached_is_told_with_what_may_be_missing(monkeypatch):
