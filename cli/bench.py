@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -94,6 +95,8 @@ def _check(recipe: Recipe, streams: list[str] | None, weights: str, chart: Path 
         raise typer.BadParameter(f"{weights!r} is neither random:SEED nor cache", param_hint="--weights")
     if chart is not None and chart.suffix.lower() != ".png":
         raise typer.BadParameter(f"{chart} does not end in .png", param_hint="--chart")
+    if chart is not None and find_spec("matplotlib") is None:
+        raise typer.BadParameter("drawing needs matplotlib: pip install matplotlib", param_hint="--chart")
     for option, file in (("--chart", chart), ("--json", json_file)):
         if file is not None and not file.parent.is_dir():
             raise typer.BadParameter(f"{file}: there is no folder {file.parent}", param_hint=option)

@@ -28,6 +28,8 @@ from .working import Stopped, work
 
 POLL_S = 0.5
 CALL_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 300.0
+"""How long the office's process may take to start: it imports torch, on a machine that may be busy."""
 STOP_TIMEOUT_S = 10.0
 """How long workers that are told to stop may take to write what is finished; then they are killed."""
 HIRE_EVERY_S = 5.0
@@ -251,12 +253,14 @@ class _Crew:
 def _watch(ray: Any, desk: Any, crew: _Crew) -> Iterator[RunEvent]:
     """The run, until no video is left."""
     hire_at_s, notice_at_s = 0.0, time.monotonic() + NOTICE_EVERY_S
+    timeout_s = START_TIMEOUT_S
     while True:
         has_ended = crew.has_ended()  # before the office is asked, which then knows what the last one reported
         try:
-            state = ray.get(desk.state.remote(), timeout=CALL_TIMEOUT_S)
+            state = ray.get(desk.state.remote(), timeout=timeout_s)
         except ray.exceptions.RayError as error:
             raise ArabesqueError(f"Ray has lost the run's office ({error}); the same command goes on") from error
+        timeout_s = CALL_TIMEOUT_S
         yield from unless_failed(state.news)
         if not state.num_left:
             crew.see_off()
