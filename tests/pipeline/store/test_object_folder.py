@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -31,7 +32,7 @@ from arabesque.pipeline.store.object_folder import ObjectFolder
 from arabesque.pipeline.store.progress_journal import read_progress
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.repairing import repair_store
-from arabesque.pipeline.store.shard_reading import read_places
+from arabesque.pipeline.store.shard_reading import read_places, read_table
 from arabesque.pipeline.store.shards import shards_in
 from arabesque.pipeline.store.urls import UnreachableStore
 from arabesque.pipeline.store.verifying import check_store
@@ -463,3 +464,26 @@ def test_outcomes_of_others_are_looked_for_now_and_then_only(url, monkeypatch):
 )
 def test_an_objects_time_tells_its_content_where_seconds_would_not(entry, expected):
     assert urls.modified_ns(entry) == expected
+
+
+@pytest.mark.parametrize("request_name", ["sizes", "cat_ranges"])
+def test_a_shard_that_is_merged_between_two_requests_is_gone_and_not_damaged(url, monkeypatch, request_name):
+    written(new_store(url), row("a"))
+    folder, (shard,) = ObjectFolder(url), shards(url)
+    files, key = folder._at(shard)
+    real = getattr(files, request_name)
+
+    def merged_meanwhile(*arguments, **options):
+        try:
+            return real(*arguments, **options)
+        finally:
+            if files.exists(key):
+                files.rm_file(key)
+
+    monkeypatch.setattr(files, request_name, merged_meanwhile)
+    with suppress(FileNotFoundError):
+        read_table(folder, shard, ["video_id"])
+    monkeypatch.undo()
+    assert not files.exists(key)
+    with pytest.raises(FileNotFoundError):
+        read_table(folder, shard, ["video_id"])
