@@ -22,7 +22,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "pamfn": [{"ordering": how} for how in ("ranked", "unranked", "free")] + [{"frozen": ["vst"]}],
     "pamfn-highlights": [{}, {"ordering": "free"}],
     "pooled-svr": [{}, {"pooling": "max"}],
-    "ms-lstm": [{}, {"bounded": True}],
+    "ms-lstm": [{}, {"bounded": True, "hidden_dim": 16}],
     "msaf": [{}, {"lowest_attention": 0.1}],
 }
 CASES = [(name, settings) for name in sorted(MODELS) for settings in VARIANTS.get(name, [{}])]
