@@ -8,8 +8,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import pandas
 import pytest
@@ -34,9 +32,17 @@ def command(*arguments):
 
 
 @pytest.fixture(scope="module")
-def orders(s3):
-    with obeying("extraction_workload.py") as give:
-        yield lambda **wish: give(**wish)["runs"]
+def spooled(tmp_path_factory):
+    """Where the runs copy videos to, and nobody else."""
+    return tmp_path_factory.mktemp("spooled")
+
+
+@pytest.fixture(scope="module")
+def orders(s3, spooled):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(spooled))
+        with obeying("extraction_workload.py") as give:
+            yield lambda **wish: give(**wish)["runs"]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +80,7 @@ def whole(order, videos, uploaded, tmp_path_factory):
     return rows, there
 
 
-def test_a_run_leaves_what_it_would_on_a_disk_and_a_second_one_does_nothing(order, uploaded, whole, bucket, tmp_path):
+def test_a_run_leaves_what_it_would_on_a_disk_and_a_second_one_does_nothing(order, uploaded, whole, bucket, spooled):
     out = f"{bucket}/features"
     end = order(videos=uploaded, out=out)
     assert end["status"] == 3, end["said"]
@@ -85,7 +91,7 @@ def test_a_run_leaves_what_it_would_on_a_disk_and_a_second_one_does_nothing(orde
     assert "5 settled by earlier runs, 0 to do" in again["said"]
     assert stored_rows(out) == whole
     assert FeatureStore(out).manifest["inputs"] == {"folder": uploaded, "videos": 5}
-    assert not list(Path(tempfile.gettempdir()).glob("arabesque-spool-*/*.mp4"))
+    assert not list(spooled.glob("arabesque-spool-*"))
 
 
 def test_a_run_on_a_disk_takes_its_videos_from_a_url(order, uploaded, whole, tmp_path):
