@@ -203,7 +203,7 @@ def _set_aside(folder: Folder, shard: str, rows: Sequence[RowPlace], current: st
         return
     table = read_table(folder, shard)
     for digest in digests:
-        part = table.take([row.number for row in rows if row.settings_digest == digest])
+        part = table.take(pa.array([row.number for row in rows if row.settings_digest == digest], pa.int64()))
         folder.put(homes[digest] + new_name, shard_bytes(part), writer_of(new_name), new=True)
     folder.remove(shard)
 
@@ -291,7 +291,7 @@ def _merge(folder: Folder, group: Sequence[_Shard], writer: str, sequence: int) 
 
 def _kept_rows(folder: Folder, shard: _Shard) -> pa.Table:
     table = read_table(folder, shard.name)
-    return table.take(shard.keep) if shard.num_dropped else table
+    return table.take(pa.array(shard.keep, pa.int64())) if shard.num_dropped else table
 
 
 def _finished_keys(rows: Iterable[dict[tuple[str, str], RowPlace]], outcomes: NewestOutcomes) -> set[str]:
