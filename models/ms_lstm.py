@@ -31,7 +31,7 @@ class MsLstmSettings(Record):
 
 class MsLstm(nn.Module):
     """``bounded``: a sigmoid at the end. As published there is none, and raw scores are predicted: that is the
-    protocol's ``score_range`` at (0, 1), in which a fraction is a score, and takes many epochs to reach their mean.
+    protocol's ``score_range`` at (0, 1), in which a fraction is a score; the first epochs go by in reaching their mean.
 
     ``penalty_weight``: of ``‖AAᵀ - I‖² / routines``, which keeps the attended moments apart. Published is 1, beside
     a squared error in points. ``dropout`` is ours. The release starts its LSTMs from random states, even to judge, and
