@@ -98,7 +98,7 @@ def run_stages(
             with suppress(TimeoutError, PipelineFailure):  # a network in the middle of a batch cannot be stopped
                 pipeline.stop(timeout=STOP_TIMEOUT_S)
         if isinstance(error, PipelineFailure):
-            raise _root_cause(error) from error
+            raise root_cause(error) from error
         raise
     if collector.unsettled:
         raise ArabesqueError(f"the run lost track of {', '.join(collector.unsettled)}; run again to finish them")
@@ -203,11 +203,11 @@ def outputs_of(pipeline: Pipeline[Any], watch: FailureWatch) -> Iterator[Any]:
                 raise watch.error from None
 
 
-def _root_cause(failure: BaseException) -> BaseException:
+def root_cause(failure: BaseException) -> BaseException:
     """What a stage raised first, out of the engine's groups and chains; ours before what it explains."""
     while not isinstance(failure, ArabesqueError):
         if isinstance(failure, BaseExceptionGroup):
-            failure = max(failure.exceptions, key=lambda error: isinstance(_root_cause(error), ArabesqueError))
+            failure = max(failure.exceptions, key=lambda error: isinstance(root_cause(error), ArabesqueError))
         elif failure.__cause__ is not None:
             failure = failure.__cause__
         else:

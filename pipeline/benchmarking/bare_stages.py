@@ -18,6 +18,7 @@ from itertools import chain, cycle, islice
 from typing import Any
 
 import torch
+from spdl.pipeline import PipelineFailure
 
 from ...extractors.protocol import Shared
 from ...manifests.errors import ArabesqueError
@@ -30,7 +31,7 @@ from ..ledger import Ledger
 from ..networks import Batch
 from ..reading import VideoReader, preprocessed_bytes
 from ..records import Outcome
-from ..runner import FailureWatch, Recorder, Stage, connect, outputs_of, stages_of
+from ..runner import FailureWatch, Recorder, Stage, connect, outputs_of, root_cause, stages_of
 from ..stage_clock import StageClock
 from ..transfer import DecodedWindow
 from ..work import SegmentFailure, SegmentFeature, SegmentWork, Stream, VideoEnd
@@ -113,6 +114,8 @@ def run_alone(stage: Stage, items: Any) -> Iterator[Any]:
     try:
         with one_blas_thread():
             yield from outputs_of(pipeline, watch)
+    except PipelineFailure as failure:
+        raise root_cause(failure) from failure
     finally:
         with suppress(Exception):  # what the stage raised has been raised
             pipeline.stop()

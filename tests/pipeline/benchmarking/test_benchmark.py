@@ -14,7 +14,7 @@ from known_extractors import RECIPE, known_extractors
 from arabesque.extractors.protocol import SegmentInput, Shared
 from arabesque.manifests.errors import ArabesqueError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline.benchmarking.bare_stages import Bare, _long_enough, anew, shared_out
+from arabesque.pipeline.benchmarking.bare_stages import Bare, _long_enough, anew, run_alone, shared_out
 from arabesque.pipeline.benchmarking.benchmark import Effort, benchmark, choose_take, evenly
 from arabesque.pipeline.benchmarking.chart import draw_chart
 from arabesque.pipeline.benchmarking.one_by_one import OneByOne, run_one_by_one
@@ -95,6 +95,14 @@ def test_a_video_that_breaks_off_would_count_as_fast_and_is_refused(tmp_path):
     run = Extraction(tmp_path / "cut.avi", parse_recipe(RECIPE, "known.toml"), tmp_path / "out")
     with pytest.raises(ArabesqueError, match="cut"):
         benchmark(run, SHORT)
+
+
+def test_what_a_stage_raises_is_told_and_not_that_a_pipeline_failed():
+    def broken(_):
+        raise ModuleNotFoundError("No module named 'soxr'")
+
+    with pytest.raises(ModuleNotFoundError, match="soxr"):
+        list(run_alone(Stage("assemble", broken), [1]))
 
 
 def test_passes_are_repeated_until_they_last_and_only_the_last_round_counts():
