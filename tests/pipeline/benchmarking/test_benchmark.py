@@ -39,8 +39,8 @@ def known():
 def found(tmp_path_factory, known):
     folder = tmp_path_factory.mktemp("bench")
     (folder / "videos").mkdir()
-    for name in "ab":
-        write_clip(folder / "videos" / f"{name}.mp4", Clip(num_frames=48, beeps_s=(0.5,)))
+    for name, beep_s in (("a", 0.5), ("b", 0.8)):
+        write_clip(folder / "videos" / f"{name}.mp4", Clip(num_frames=48, beeps_s=(beep_s,)))
     run = Extraction(folder / "videos", parse_recipe(RECIPE, "known.toml"), folder / "out")
     steps: list[str] = []
     found = benchmark(run, SHORT, steps.append)
