@@ -11,6 +11,7 @@ import numpy as np
 from arabesque.pipeline.keys import row_key
 from arabesque.pipeline.records import FeatureRow, Outcome, OutcomeKind
 from arabesque.pipeline.store.manifest import write_manifest
+from arabesque.pipeline.store.writer import StoreWriter
 
 DIMS = {"vst": 4, "ast": 3}
 
@@ -81,3 +82,16 @@ def outcome_of(
         decode_s=0.25,
         compute_s=1.5,
     )
+
+
+def written(root: Any, *rows: FeatureRow, **options: Any) -> Any:
+    """By a writer of its own, with their outcomes, into a store that is there; returns its place."""
+    with StoreWriter(root, **options) as writer:
+        for made in rows:
+            writer.add(made)
+            writer.add_outcome(outcome_of(made))
+    return root
+
+
+def shards(root: Path, folder: str = "stream=vst") -> list[Path]:
+    return sorted((root / folder).glob("part-*.parquet"))

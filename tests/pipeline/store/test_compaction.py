@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from obeying import obeying
-from store_rows import DIMS, manifest, new_store, outcome_of, row, settings_of
+from store_rows import DIMS, manifest, new_store, outcome_of, row, settings_of, shards, written
 from store_workload import SILENT, VIDEOS, expected, filled
 
 from arabesque.manifests.errors import StoreError
-from arabesque.pipeline.records import FeatureRow
 from arabesque.pipeline.store import compaction, neighbours
 from arabesque.pipeline.store.compaction import compact, set_aside_stale
 from arabesque.pipeline.store.manifest import MANIFEST, write_manifest
@@ -26,18 +25,6 @@ from arabesque.pipeline.store.shard_writing import is_intact
 from arabesque.pipeline.store.writer import StoreWriter
 
 Order = Callable[..., dict[str, Any]]
-
-
-def written(root: Path, *rows: FeatureRow) -> Path:
-    with StoreWriter(root) as writer:
-        for made in rows:
-            writer.add(made)
-            writer.add_outcome(outcome_of(made))
-    return root
-
-
-def shards(root: Path, folder: str = "stream=vst") -> list[Path]:
-    return sorted((root / folder).glob("part-*.parquet"))
 
 
 def test_small_shards_become_one_and_rows_stay_as_they_were(tmp_path):

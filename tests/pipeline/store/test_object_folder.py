@@ -19,7 +19,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-from store_rows import manifest, new_store, outcome_of, row, settings_of
+from store_rows import manifest, new_store, outcome_of, row, settings_of, written
 
 from arabesque.manifests.errors import ManifestError, StoreError
 from arabesque.pipeline.store import compaction, neighbours, urls
@@ -52,13 +52,6 @@ def url(request, tmp_path):
     if request.param == "s3":
         return f"{request.getfixturevalue('bucket')}/features"
     return f"memory://{tmp_path.name}/features"
-
-
-def written(root, *rows, **options):
-    with StoreWriter(root, **options) as writer:
-        for one in rows:
-            writer.add(one)
-            writer.add_outcome(outcome_of(one))
 
 
 def shards(root, folder="stream=vst"):

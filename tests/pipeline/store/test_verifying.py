@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_rows import DIMS, manifest, new_store, outcome_of, row, settings_of
+from store_rows import DIMS, manifest, new_store, outcome_of, row, settings_of, written
 
 from arabesque.manifests.errors import StoreError
 from arabesque.pipeline.records import FeatureRow
@@ -25,14 +25,6 @@ from arabesque.pipeline.store.verifying import check_store
 from arabesque.pipeline.store.writer import StoreWriter
 
 VIDEOS = [f"Ball_{number:03d}" for number in range(4)]
-
-
-def written(root: Path, *rows: FeatureRow) -> Path:
-    with StoreWriter(root) as writer:
-        for made in rows:
-            writer.add(made)
-            writer.add_outcome(outcome_of(made))
-    return root
 
 
 @pytest.fixture(scope="module")

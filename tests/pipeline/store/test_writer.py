@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from store_rows import new_store, outcome_of, row
+from store_rows import new_store, outcome_of, row, shards
 from tripwire import TrippedOs
 
 from arabesque.manifests.errors import StoreError
@@ -25,10 +25,6 @@ from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.shard_writing import is_intact
 from arabesque.pipeline.store.verifying import check_store
 from arabesque.pipeline.store.writer import StoreWriter
-
-
-def shards(root: Path, folder: str = "stream=vst") -> list[Path]:
-    return sorted((root / folder).glob("part-*.parquet"))
 
 
 def within(seconds: float, condition) -> bool:
