@@ -21,7 +21,7 @@ import av
 import numpy as np
 import torch
 from charts import BLUE, PALE, aim, bars, picture
-from measured import Found, measured_or_read, parser_for
+from measured import Found, markdown, measured_or_read, parser_for
 from moving_texture import moving_texture
 
 from arabesque.extractors.geometry import apply_geometry
@@ -60,12 +60,16 @@ def main(given: Sequence[str] | None = None) -> None:
         lambda: {"videos": [of_video(name, options.frames, options.rounds, device) for name in options.video]},
         ["torch", "av"],
     )
-    for video in found["videos"]:
-        print(f"{video['video']}: {video['frames']} frames of {video['kind']}; CPU ms a frame")
-        for part, cost_ms in video["ms_a_frame"].items():
-            print(f"{part:62}{cost_ms:8.2f}")
+    print(*table(found), sep="\n")
     if options.chart is not None:
         draw(found, options.chart)
+
+
+def table(found: Found) -> list[str]:
+    videos = found["videos"]
+    titles = ["CPU ms a frame", *(f"{video['video'].partition('_')[0]}: {video['kind']}" for video in videos)]
+    costs = [video["ms_a_frame"] for video in videos]
+    return markdown(titles, ([part, *(f"{cost_ms[part]:.2f}" for cost_ms in costs)] for part in costs[0]))
 
 
 def of_video(name: str, num_frames: int, num_rounds: int, device: torch.device) -> Found:

@@ -12,7 +12,7 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,12 @@ def measured_or_read(options: argparse.Namespace, measure: Callable[[], Found], 
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
     return found
+
+
+def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table, as README.md has it."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (titles, *rows)]
+    return [lines[0], f"{'|---' * len(titles)}|", *lines[1:]]
 
 
 def read(path: Path) -> Found:

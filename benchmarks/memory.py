@@ -22,7 +22,7 @@ from typing import Any
 
 from charts import BLUE, ORANGE, PALE, aim, bars, lines, picture
 from matplotlib.axes import Axes
-from measured import ROOT, Found, measured_or_read, parser_for
+from measured import ROOT, Found, markdown, measured_or_read, parser_for
 
 from arabesque.pipeline.memory import parse_bytes
 from arabesque.pipeline.synthetic.moving_texture import write_moving_texture
@@ -50,10 +50,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe-allowances", nargs="*", default=["1GiB", "3GiB"])
     options = parser.parse_args(arguments)
     found = measured_or_read(options, lambda: measure(options), ["torch", "av"])
-    for run in found["runs"]:
-        print(told(run))
+    print(*table(found), sep="\n")
     if options.chart is not None:
         draw(found, options.chart)
+
+
+def table(found: Found) -> list[str]:
+    rows = [
+        (
+            f"`{run['recipe']}`",
+            f"{run['video_s']:.0f} s",
+            "no bound" if run["allowed_bytes"] is None else f"{gib(run['allowed_bytes']):.2f} GiB",
+            f"{gib(run['peak_bytes']):.2f} GiB" if "peak_bytes" in run else "",
+            f"refused: it takes {gib(run['needs_bytes']):.2f} GiB at least" if "needs_bytes" in run else "",
+        )
+        for run in found["runs"]
+    ]
+    return markdown(["recipe", "video", "allowed", "held at most", ""], rows)
 
 
 def measure(options: argparse.Namespace) -> Found:
@@ -117,8 +130,8 @@ def length_s(video: Path) -> float:
 
 def told(run: Found) -> str:
     allowed = "no bound" if run["allowed_bytes"] is None else f"{gib(run['allowed_bytes']):.2f} GiB allowed"
-    held = f"refused, takes {gib(run['needs_bytes']):.2f}" if "needs_bytes" in run else f"{gib(run['peak_bytes']):.2f}"
-    return f"{run['recipe']:10}{run['video_s']:7.0f} s of video   {allowed:20}{held:>22} GiB{run['wall_s']:8.1f} s"
+    end = "refused" if "needs_bytes" in run else f"held {gib(run['peak_bytes']):.2f} GiB"
+    return f"{run['recipe']}, {run['video_s']:.0f} s of video, {allowed}: {end}, {run['wall_s']:.0f} s"
 
 
 def gib(size: float) -> float:

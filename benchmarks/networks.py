@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from charts import BLUE, GREEN, SKY, aim, bars, picture
-from measured import Found, measured_or_read, parser_for
+from measured import Found, markdown, measured_or_read, parser_for
 from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
@@ -76,16 +76,17 @@ def main(given: Sequence[str] | None = None) -> None:
     on_cpu = options.device.type == "cpu"
     usual: list[Precision] = ["float32", "bfloat16"] if on_cpu else ["float32", "bfloat16", "float16"]
     precisions = options.precisions or usual
-    print(f"{'network':14}{'layers':11}{'precision':10}{'s an item':>11}{'ratio':>7}{'off by':>10}{'1 - cosine':>12}")
 
     def measure_all() -> Found:
+        print(
+            f"{'network':14}{'layers':11}{'precision':10}{'s an item':>11}{'ratio':>7}{'off by':>10}{'1 - cosine':>12}"
+        )
         device = "CPU" if on_cpu else torch.cuda.get_device_name(options.device)
         rows = [row for name in options.only for row in measure(name, options.device, precisions, options.repeats)]
         return {"device": device, "results": rows}
 
     found = measured_or_read(options, measure_all, ["torch", "torchvision"])
-    for row in found["results"] if options.redraw else []:
-        show(row)
+    print("", *table(found), sep="\n")
     if options.chart is not None:
         draw(found, options.chart)
 
@@ -128,6 +129,33 @@ def show(row: dict[str, Any]) -> None:
         f"{row['off_by']:10.1e}{row['one_minus_cosine']:12.1e}",
         flush=True,
     )
+
+
+def table(found: Found) -> list[str]:
+    """Seconds an item; each precision of ours with its ratio to PyTorch's layers in float32, and how far it is off."""
+    by_network: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in found["results"]:
+        by_network.setdefault(row["network"], {})["plain" if row["layers"] != "ours" else row["precision"]] = row
+    precisions = [
+        name for name in ("float32", "bfloat16", "float16") if any(name in rows for rows in by_network.values())
+    ]
+    titles = [
+        "network",
+        "plain, float32",
+        *(title for name in precisions for title in (f"ours, {name}", "ratio", "off by")),
+    ]
+    lines: list[list[str]] = []
+    for network, rows in by_network.items():
+        lines.append([network, f"{rows['plain']['s_an_item']:.3g}"])
+        for precision in precisions:
+            row = rows.get(precision)
+            told = (
+                ["", "", ""]
+                if row is None
+                else [f"{row['s_an_item']:.3g}", f"{row['ratio']:.1f}", f"{row['off_by']:.0e}"]
+            )
+            lines[-1] += told
+    return markdown(titles, lines)
 
 
 def draw(found: Found, path: Path) -> None:

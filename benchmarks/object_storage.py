@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import s3fs
 from charts import BLUE, GREEN, ORANGE, PALE, SKY, picture, stacks
-from measured import ROOT, Found, measured_or_read, parser_for
+from measured import ROOT, Found, markdown, measured_or_read, parser_for
 
 from arabesque.pipeline.keys import row_key
 from arabesque.pipeline.ledger import read_ledger
@@ -37,7 +37,7 @@ from object_server import new_bucket, s3_server
 
 SETTINGS, DIM, SEGMENTS = "5" * 32, 1024, 40
 KINDS = {"put_object": "PUT", "get_object": "GET", "head_object": "HEAD", "list_objects_v2": "LIST"}
-COLUMNS = dict(zip(("PUT", "GET", "HEAD", "LIST", "DELETE"), (ORANGE, BLUE, PALE, SKY, GREEN), strict=True))
+COLUMNS = {"PUT": ORANGE, "GET": BLUE, "HEAD": PALE, "LIST": SKY, "DELETE": GREEN}
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -47,12 +47,17 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--latency-ms", type=float, default=30.0)
     options = parser.parse_args(given)
     found = measured_or_read(options, lambda: measure(options), ["s3fs", "moto", "pyarrow"])
-    print(f"| step | {' | '.join(COLUMNS)} | s |\n{'|---' * (len(COLUMNS) + 2)}|")
-    for step in found["steps"]:
-        numbers = " | ".join(str(step["requests"].get(kind, 0)) for kind in COLUMNS)
-        print(f"| {step['step']} | {numbers} | {step['wall_s']:.1f} |")
+    print(*table(found), sep="\n")
     if options.chart is not None:
         draw(found, options.chart)
+
+
+def table(found: Found) -> list[str]:
+    rows = [
+        [step["step"], *(str(step["requests"].get(kind, 0)) for kind in COLUMNS), f"{step['wall_s']:.1f}"]
+        for step in found["steps"]
+    ]
+    return markdown(["step on S3", *COLUMNS, "s"], rows)
 
 
 def measure(options: argparse.Namespace) -> Found:
@@ -122,11 +127,12 @@ def counted(latency_s: float, steps: list[Found]) -> Iterator[Callable[[str, Cal
         steps.append({"step": name, "requests": dict(made), "wall_s": time.perf_counter() - began})
         return result
 
-    s3fs.S3FileSystem._call_s3, s3fs.S3FileSystem._iterdir = late, listed
+    patched: Any = s3fs.S3FileSystem
+    patched._call_s3, patched._iterdir = late, listed
     try:
         yield step
     finally:
-        s3fs.S3FileSystem._call_s3, s3fs.S3FileSystem._iterdir = call, pages
+        patched._call_s3, patched._iterdir = call, pages
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from charts import BLUE, PALE, bars, picture
-from measured import Found, measured_or_read, parser_for, read
+from measured import Found, markdown, measured_or_read, parser_for, read
 
 from arabesque.manifests.recipes import load_recipe
 from arabesque.pipeline.extraction import Extraction
@@ -97,13 +97,37 @@ def main(given: Sequence[str] | None = None) -> None:
         print(json.dumps(run_step(options.here, options.folder)), flush=True)
         os._exit(0)  # a run that has begun is not waited for
     found = measured_or_read(options, lambda: measure_all(options), ["pyarrow"])
-    print(f"{found['videos']:,} videos, {found['done']:,} done, {found['shards']} shards")
-    print(f"{'step':34}{'seconds':>9}{'CPU s':>9}{'peak MB':>9}  {'what came of it'}")
+    before = None if options.before is None else read(options.before)
+    print(
+        f"{found['videos']:,} videos, {found['done']:,} done, {found['shards']} shards", *table(found, before), sep="\n"
+    )
     for result in found["results"]:
-        figures = f"{result['wall_s']:9.2f}{result['cpu_s']:9.2f}{result['peak_mb']:9.0f}"
-        print(f"{result['step']:34}{figures}  {result['told']}")
+        print(f"{result['step']}: {result['wall_s']:.2f} s of the clock; {result['told']}")
     if options.chart is not None:
-        draw(found, None if options.before is None else read(options.before), options.chart)
+        draw(found, before, options.chart)
+
+
+def table(found: Found, before: Found | None) -> list[str]:
+    """MB: the peak beyond that of the imports, where those were measured."""
+    now = figures(found)
+    if before is None:
+        return markdown(
+            ["step of planning", "CPU s", "MB"], ([step, f"{cpu:.1f}", f"{mb:.0f}"] for step, (cpu, mb) in now.items())
+        )
+    then = figures(before)
+    rows = [
+        [step, f"{then[step][0]:.1f}", f"{cpu:.1f}", f"{cpu / then[step][0]:.2f}", f"{then[step][1]:.0f}", f"{mb:.0f}"]
+        for step, (cpu, mb) in now.items()
+        if step in then
+    ]
+    return markdown(["step of planning", "CPU s before", "after", "ratio", "MB before", "after"], rows)
+
+
+def figures(found: Found) -> dict[str, tuple[float, float]]:
+    """Step → CPU seconds, and MB beyond the imports."""
+    results = {result["step"]: result for result in found["results"]}
+    idle_mb = results.pop("imports", {"peak_mb": 0.0})["peak_mb"]
+    return {step: (result["cpu_s"], result["peak_mb"] - idle_mb) for step, result in results.items()}
 
 
 def measure_all(options: argparse.Namespace) -> Found:
@@ -121,10 +145,9 @@ def draw(found: Found, before: Found | None, path: Path) -> None:
     seconds: dict[str, dict[str, float]] = {step: {} for step in DRAWN}
     sizes: dict[str, dict[str, float]] = {step: {} for step in DRAWN}
     for name, run in runs.items():
-        results = {result["step"]: result for result in run["results"]}
-        for step in [step for step in DRAWN if step in results]:
-            seconds[step][name] = results[step]["cpu_s"]
-            sizes[step][name] = results[step]["peak_mb"] - results["imports"]["peak_mb"]
+        for step, (cpu, mb) in figures(run).items():
+            if step in DRAWN:
+                seconds[step][name], sizes[step][name] = cpu, mb
     colours = dict(zip(runs, (PALE, BLUE) if before else (BLUE,), strict=True))
     title = f"Planning and resuming {found['videos']:,} videos, of which {found['done']:,} are done, takes seconds"
     with picture(path, title, found, 1.6 + 0.5 * len(seconds), panels=2) as (left, right):
@@ -308,7 +331,7 @@ def parts(items: Sequence, size: int) -> Iterator[Sequence]:
 
 
 def content(file: VideoFile) -> str:
-    return f"{int(file.path.stem):064x}"
+    return f"{int(Path(str(file.path)).stem):064x}"
 
 
 def stored_row(file: VideoFile, stream: str, settings: str) -> StoredRow:
@@ -323,7 +346,7 @@ def stored_row(file: VideoFile, stream: str, settings: str) -> StoredRow:
 
 
 def end(file: VideoFile, stream: str, settings: str) -> Outcome:
-    found = os.stat(file.path)
+    found = os.stat(str(file.path))
     return Outcome(
         file.video_id,
         stream,

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from charts import BLUE, GREEN, ORANGE, SKY, SMALL, VERMILION, lines, picture
 from matplotlib.axes import Axes
-from measured import Found, measured_or_read, parser_for
+from measured import Found, markdown, measured_or_read, parser_for
 
 from arabesque.pipeline.executors.video_queue import VideoQueue
 from arabesque.pipeline.shard import Shard
@@ -186,14 +186,22 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--videos", type=int, default=1_000_000, help="of the largest run")
     options = parser.parse_args(given)
     found = measured_or_read(options, lambda: measure(options.videos))
-    print(f"{'order':<15}{'videos':>10}{'workers':>9}{'efficiency':>12}{'losses':>8}{'redone':>8}{'µs a video':>12}")
-    for run in found["runs"]:
-        row = f"{run['order']:<15}{run['videos']:>10,}{run['workers']:>9}{run['efficiency']:>11.1%}{run['losses']:>9,}"
-        print(f"{row}{run['redone']:>8,}{run['scheduling_us']:>11.1f}")
+    print(*table(found), sep="\n")
     told = (f"{int(videos):,}: {cost:.1f}" for videos, cost in found["queue_us"].items())
     print("the queue itself, µs a video:", ", ".join(told))
     if options.chart is not None:
         draw(found, options.chart)
+
+
+def table(found: Found) -> list[str]:
+    kinds = list(dict.fromkeys((run["videos"], run["order"]) for run in found["runs"]))
+    efficiency = {(run["videos"], run["order"], run["workers"]): run["efficiency"] for run in found["runs"]}
+    rows = [
+        [str(workers), *(f"{100 * efficiency[*kind, workers]:.1f} %" for kind in kinds)]
+        for workers in WORKERS
+        if all((*kind, workers) in efficiency for kind in kinds)
+    ]
+    return markdown(["workers", *(f"{videos:,} videos, {order}" for videos, order in kinds)], rows)
 
 
 def measure(most: int) -> Found:

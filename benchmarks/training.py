@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 from charts import BLUE, SKY, aim, bars, picture
-from measured import Found, measured_or_read, parser_for
+from measured import Found, markdown, measured_or_read, parser_for
 
-from arabesque.manifests.streams import Precision
 from arabesque.models.checkpoints import new_network
 from arabesque.models.dataset_runs import Task, make_task, seed_runs
 from arabesque.models.dataset_training import experiment_for
 from arabesque.models.fitting import Fitting, cpu_threads, judge
 from arabesque.models.named_labels import read_named_labels
+from arabesque.models.protocol import Precision
 from arabesque.models.released_features import read_features
 
 MODELS = ("pamfn-branch", "gdlt")
@@ -42,13 +42,24 @@ def main(given: Sequence[str] | None = None) -> None:
     if options.redraw is None and not (options.features and options.labels):
         parser.error("--features and --labels, or --redraw")
     found = measured_or_read(options, lambda: measure_all(options), ["torch"])
-    titles = f"{'training s':>12}{'CPU s':>8}{'judging s':>11}{'CPU s':>8}{'all, min':>10}"
-    print(f"{'model':14}{'precision':11}{'threads':>8}{titles}")
-    for row in found["results"]:
-        costs = f"{row['train_s']:12.2f}{row['train_cpu_s']:8.2f}{row['judge_s']:11.2f}{row['judge_cpu_s']:8.2f}"
-        print(f"{row['model']:14}{row['precision']:11}{row['threads']:8}{costs}{all_min(row):10.1f}")
+    print(*table(found), sep="\n")
     if options.chart is not None:
         draw(found, options.chart)
+
+
+def table(found: Found) -> list[str]:
+    rows = [
+        [
+            f"`{row['model']}`",
+            row["precision"],
+            str(row["threads"]),
+            *(f"{row[name]:.2f}" for name in ("train_s", "judge_s")),
+            f"{row['train_cpu_s'] + row['judge_cpu_s']:.2f}",
+            f"{row['epochs']} epochs: {all_min(row):.1f} min",
+        ]
+        for row in found["results"]
+    ]
+    return markdown(["model", "precision", "threads", "s an epoch", "judging", "CPU s of both", "all"], rows)
 
 
 def measure_all(options: argparse.Namespace) -> Found:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from charts import BLUE, GREY, aim, picture, stacks
-from measured import Found, measured_or_read, parser_for
+from measured import Found, markdown, measured_or_read, parser_for
 from torch.utils.data import DataLoader, Dataset
 
 from arabesque.pipeline.keys import row_key
@@ -40,14 +40,25 @@ def main(given: Sequence[str] | None = None) -> None:
     options = parser.parse_args(given)
     torch.set_num_threads(1)
     found = measured_or_read(options, lambda: measure_all(options), ["torch", "pyarrow"])
-    sizes, one_by_one = found["size_mb"], found["results"][0]["videos_per_s"]
+    sizes = found["size_mb"]
     print(f"{found['videos']} videos of [{SEGMENTS}, {DIM}]; .npy {sizes['npy']:.0f} MB, store {sizes['store']:.0f} MB")
-    print(f"{'reader':46}{'videos/s':>10}{'ratio':>8}{'set-up s':>10}")
-    for result in found["results"]:
-        ratio = result["videos_per_s"] / one_by_one
-        print(f"{result['reader']:46}{result['videos_per_s']:10,.0f}{ratio:8.2f}{result['set_up_s']:10.2f}")
+    print(*table(found), sep="\n")
     if options.chart is not None:
         draw(found, options.chart)
+
+
+def table(found: Found) -> list[str]:
+    one_by_one = found["results"][0]["videos_per_s"]
+    rows = [
+        [
+            result["reader"],
+            f"{result['videos_per_s']:,.0f}",
+            f"{result['videos_per_s'] / one_by_one:.2f}",
+            f"{result['set_up_s']:.2f} s",
+        ]
+        for result in found["results"]
+    ]
+    return markdown(["reader", "videos/s", "ratio", "set-up"], rows)
 
 
 def measure_all(options: argparse.Namespace) -> Found:
@@ -82,7 +93,7 @@ def write_both(root: Path, count: int) -> None:
     entry = {"settings_digest": SETTINGS, "dim": DIM, "extractor_version": 1, "weights": {}}
     write_manifest(store, {"format": 1, "recipe": {"name": "benchmark"}, "streams": {"vst": entry}, "made_with": {}})
     generator = np.random.default_rng(0)
-    starts = np.arange(SEGMENTS) * 1.28
+    starts = np.arange(SEGMENTS, dtype=np.float64) * 1.28
     with StoreWriter(store) as writer:
         for number in range(count):
             name = f"v{number:05d}"
@@ -96,7 +107,7 @@ def write_both(root: Path, count: int) -> None:
     compact(store, writer.writer_id)
 
 
-class OneFilePerVideo(Dataset[dict[str, Any]]):
+class OneFilePerVideo(Dataset[torch.Tensor]):
     """What everyone writes."""
 
     def __init__(self, folder: Path) -> None:
@@ -117,7 +128,7 @@ def readers(root: Path) -> dict[str, Callable[[], Iterable[Any]]]:
         files = OneFilePerVideo(root / "npy")
         return DataLoader(files, BATCH, shuffle=True, collate_fn=torch.stack, num_workers=workers)
 
-    def shuffled(source: AlignedSamples, workers: int = 0) -> Iterable[Any]:
+    def shuffled(source: Any, workers: int = 0) -> Iterable[Any]:
         return DataLoader(source, BATCH, shuffle=True, collate_fn=collate_padded, num_workers=workers)
 
     def streamed(workers: int = 0) -> Iterable[Any]:

@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from charts import BLUE, GREEN, ON_WHITE, SKY, aim, bars, picture, stacks
-from measured import Found, read
+from measured import Found, markdown, read
 
 AIM_ON_CPU, AIM_ON_GPU, AIM_ONE_PASS = 0.85, 0.9, 0.75
 COLUMNS = ("decode", "preprocess", "assemble", "prepare", "network")
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--one-pass", type=Path, help="draw all streams in one pass against one by one (.png)")
     options = parser.parse_args(arguments)
     reports = [read(path) for path in options.reports]
-    print_table(reports)
+    print(*table(reports), sep="\n")
     if options.chart is not None:
         draw_ratios(reports, options.chart)
     for report in [report for report in reports if "one_by_one" in report][:1]:
@@ -36,18 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             draw_one_pass(report, options.one_pass)
 
 
-def print_table(reports: Sequence[Found]) -> None:
-    print(f"| CPU s for a second of video | {' | '.join(COLUMNS)} | rest | end to end | slowest alone | ratios |")
-    print("|---" * (len(COLUMNS) + 5) + "|")
+def table(reports: Sequence[Found]) -> list[str]:
+    ends = ("from end to end", "slowest stage alone", "speed-of-light ratio", "shared-cores ratio")
+    rows: list[list[str]] = []
     for report in reports:
         costs = {cost["stage"]: cost["cpu_s"] for cost in report["stages"] if not cost["stream"]}
-        told = [f"{costs.pop(stage):.3f}" for stage in COLUMNS]
+        told = [f"{costs.pop(stage):.3g}" if costs[stage] >= 1 else f"{costs.pop(stage):.3f}" for stage in COLUMNS]
         rate, slowest = report["end_to_end_video_s_per_s"], report["slowest_bare_video_s_per_s"]
-        print(
-            f"| `{report['recipe']}` | {' | '.join(told)} | {sum(costs.values()):.3f} | {rate:.3g} video s/s | "
-            f"{report['slowest_stage']}, {slowest:.3g} | "
-            f"{report['speed_of_light_ratio']:.2f}, {report['shared_cores_ratio']:.2f} |"
-        )
+        ratios = [f"**{report['speed_of_light_ratio']:.2f}**", f"{report['shared_cores_ratio']:.2f}"]
+        rates = [f"{rate:.3g} video s/s", f"{report['slowest_stage']}, {slowest:.3g}"]
+        rows.append([f"`{report['recipe']}`", *told, f"{sum(costs.values()):.3f}", *rates, *ratios])
+    return markdown(["CPU s for a second of video", *COLUMNS, "rest", *ends], rows)
 
 
 def print_one_by_one(found: Found) -> None:

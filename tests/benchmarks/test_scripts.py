@@ -34,7 +34,6 @@ def script(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
     def load(name: str):
-        monkeypatch.delitem(sys.modules, name, raising=False)
         return importlib.import_module(name)
 
     before = set(sys.modules)
@@ -70,6 +69,15 @@ def test_whole_runs_are_drawn_from_what_bench_wrote(script, tmp_path, capsys):
     assert "`everything`" in told
     assert "one pass" in told
     assert all(size_px(chart) == size_px(RESULTS / chart.name) for chart in charts)
+
+
+def test_the_readmes_tables_are_those_of_the_figures(script):
+    assert script("readme_tables").written(README) == README
+
+
+def test_a_table_that_the_readme_does_not_have_is_an_error(script):
+    with pytest.raises(ValueError, match="has no table"):
+        script("readme_tables").with_table("| other |\n|---|\n", ["| speed | x |"])
 
 
 def test_every_figure_says_where_it_comes_from():
