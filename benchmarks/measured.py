@@ -55,6 +55,11 @@ def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [lines[0], f"{'|---' * len(titles)}|", *lines[1:]]
 
 
+def three(value: float) -> str:
+    """Three digits that count, and no powers of ten."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
 def read(path: Path) -> Found:
     return json.loads(path.read_text(encoding="utf-8"))
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from charts import BLUE, GREEN, SKY, aim, bars, picture
-from measured import Found, markdown, measured_or_read, parser_for
+from measured import Found, markdown, measured_or_read, parser_for, three
 from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
@@ -146,13 +146,13 @@ def table(found: Found) -> list[str]:
     ]
     lines: list[list[str]] = []
     for network, rows in by_network.items():
-        lines.append([network, f"{rows['plain']['s_an_item']:.3g}"])
+        lines.append([network, three(rows["plain"]["s_an_item"])])
         for precision in precisions:
             row = rows.get(precision)
             told = (
                 ["", "", ""]
                 if row is None
-                else [f"{row['s_an_item']:.3g}", f"{row['ratio']:.1f}", f"{row['off_by']:.0e}"]
+                else [three(row["s_an_item"]), f"{row['ratio']:.1f}", f"{row['off_by']:.0e}"]
             )
             lines[-1] += told
     return markdown(titles, lines)

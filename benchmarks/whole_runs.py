@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from charts import BLUE, GREEN, ON_WHITE, SKY, aim, bars, picture, stacks
-from measured import Found, markdown, read
+from measured import Found, markdown, read, three
 
 AIM_ON_CPU, AIM_ON_GPU, AIM_ONE_PASS = 0.85, 0.9, 0.75
 COLUMNS = ("decode", "preprocess", "assemble", "prepare", "network")
@@ -41,10 +41,10 @@ def table(reports: Sequence[Found]) -> list[str]:
     rows: list[list[str]] = []
     for report in reports:
         costs = {cost["stage"]: cost["cpu_s"] for cost in report["stages"] if not cost["stream"]}
-        told = [f"{costs.pop(stage):.3g}" if costs[stage] >= 1 else f"{costs.pop(stage):.3f}" for stage in COLUMNS]
+        told = [three(costs.pop(stage)) if costs[stage] >= 1 else f"{costs.pop(stage):.3f}" for stage in COLUMNS]
         rate, slowest = report["end_to_end_video_s_per_s"], report["slowest_bare_video_s_per_s"]
         ratios = [f"**{report['speed_of_light_ratio']:.2f}**", f"{report['shared_cores_ratio']:.2f}"]
-        rates = [f"{rate:.3g} video s/s", f"{report['slowest_stage']}, {slowest:.3g}"]
+        rates = [f"{three(rate)} video s/s", f"{report['slowest_stage']}, {three(slowest)}"]
         rows.append([f"`{report['recipe']}`", *told, f"{sum(costs.values()):.3f}", *rates, *ratios])
     return markdown(["CPU s for a second of video", *COLUMNS, "rest", *ends], rows)
 
@@ -70,7 +70,7 @@ def draw_ratios(reports: Sequence[Found], path: Path) -> None:
 
 def of_slowest(report: Found) -> str:
     rate, slowest = report["end_to_end_video_s_per_s"], report["slowest_bare_video_s_per_s"]
-    return f"{rate:.3g} of {slowest:.3g} video s/s ({report['slowest_stage']})"
+    return f"{three(rate)} of {three(slowest)} video s/s ({report['slowest_stage']})"
 
 
 def draw_one_pass(report: Found, path: Path) -> None:
