@@ -40,6 +40,7 @@ def chosen_executor(
 ) -> tuple[RunOptions, Executor | None]:
     """Options for each worker, and who starts them; None where this process is all that is needed."""
     if wish.executor == "local":
+        _refuse_wishes_for_ray(wish)
         return _local_workers(options, device, wish.workers, decode_workers, threads)
     from ..pipeline.executors.ray_cluster import RayWorkers
 
@@ -48,6 +49,14 @@ def chosen_executor(
     gpus = {"cpu": 0.0, "cuda": wish.gpus_per_worker or 1.0}.get(device, wish.gpus_per_worker)
     ray = RayWorkers(wish.ray_address, wish.workers, wish.cpus_per_worker, gpus, decode_workers, threads)
     return options, ray
+
+
+def _refuse_wishes_for_ray(wish: Wish) -> None:
+    """Whoever names a cluster must not get a run of one machine in silence."""
+    for name in ("ray_address", "cpus_per_worker", "gpus_per_worker"):
+        if getattr(wish, name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise typer.BadParameter("is about a Ray cluster; add --executor ray", param_hint=option)
 
 
 def _local_workers(

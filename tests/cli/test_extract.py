@@ -119,6 +119,8 @@ def test_broken_videos_give_status_3_and_a_reason_each(tmp_path):
         (["VIDEOS", "--recipe", "starter", "--out", "OUT", "--max-failures", "a few"], 2, "as in 20 or 5%"),
         (["VIDEOS", "--recipe", "starter", "--out", "OUT", "--shard", "4/3"], 2, "none of the parts 1/3 to 3/3"),
         (["VIDEOS", "--recipe", "starter", "--out", "OUT", "--memory", "lots"], 2, "no amount of memory"),
+        (["VIDEOS", "--recipe", "starter", "--out", "OUT", "--ray-address", "head:6379"], 2, "add --executor ray"),
+        (["VIDEOS", "--recipe", "starter", "--out", "OUT", "--cpus-per-worker", "2"], 2, "add --executor ray"),
         (["VIDEOS", "--recipe", "starter"], 2, "Missing option"),
     ],
 )
