@@ -42,11 +42,12 @@ def chosen_executor(
     if wish.executor == "local":
         _refuse_wishes_for_ray(wish)
         return _local_workers(options, device, wish.workers, decode_workers, threads)
-    from ..pipeline.executors.ray_cluster import RayWorkers
+    from ..pipeline.executors.ray_cluster import RayWorkers, refuse_unreachable
 
     if ":" in device:
         raise typer.BadParameter(f"{device!r}: Ray chooses among GPUs; give cuda, cpu or auto", param_hint="--device")
     gpus = {"cpu": 0.0, "cuda": wish.gpus_per_worker or 1.0}.get(device, wish.gpus_per_worker)
+    refuse_unreachable(wish.ray_address)  # before the store is begun
     ray = RayWorkers(wish.ray_address, wish.workers, wish.cpus_per_worker, gpus, decode_workers, threads)
     return options, ray
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from .dispatching import Dispatcher, Failure, Pulled, Report, RunEvent, Work, un
 from .working import Stopped, work
 
 POLL_S = 0.5
+CONNECT_TIMEOUT_S = 10.0
 CALL_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 300.0
 """How long the office's process may take to start: it imports torch, on a machine that may be busy."""
@@ -298,6 +300,7 @@ def _cluster(ray: Any, address: str | None) -> Iterator[bool]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    refuse_unreachable(address)
     with _signals_as_they_are():  # Ray takes SIGTERM over
         try:
             ray.init(**({"address": address} if address else own), log_to_driver=False, logging_level="ERROR")
@@ -308,6 +311,17 @@ def _cluster(ray: Any, address: str | None) -> Iterator[bool]:
         yield not address
     finally:
         ray.shutdown()
+
+
+def refuse_unreachable(address: str | None) -> None:
+    """`ManifestError` at once, where Ray itself would try for minutes. None: RAY_ADDRESS, if there is one."""
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        except OSError as error:
+            raise ManifestError(f"no Ray cluster at {address}: {error}") from error
 
 
 @contextmanager

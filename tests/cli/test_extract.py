@@ -27,6 +27,7 @@ from arabesque.manifests.recipes import load_recipe
 from arabesque.pipeline.store.reader import FeatureStore
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
+RAY_NOWHERE = ["--executor", "ray", "--ray-address", "127.0.0.1:9"]
 ARABESQUE = [sys.executable, "-c", "from arabesque.cli.main import app; app()"]
 
 
@@ -121,6 +122,7 @@ def test_broken_videos_give_status_3_and_a_reason_each(tmp_path):
         (["VIDEOS", "--recipe", "starter", "--out", "OUT", "--memory", "lots"], 2, "no amount of memory"),
         (["VIDEOS", "--recipe", "starter", "--out", "OUT", "--ray-address", "head:6379"], 2, "add --executor ray"),
         (["VIDEOS", "--recipe", "starter", "--out", "OUT", "--cpus-per-worker", "2"], 2, "add --executor ray"),
+        (["VIDEOS", "--recipe", "starter", "--out", "OUT", *RAY_NOWHERE], 2, "no Ray cluster at 127.0.0.1:9"),
         (["VIDEOS", "--recipe", "starter"], 2, "Missing option"),
     ],
 )

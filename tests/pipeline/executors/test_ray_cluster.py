@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -138,15 +139,24 @@ def test_what_the_last_worker_reported_before_it_ended_counts(monkeypatch, last,
         assert list(ray_cluster._watch(ray, desk, Crew())) == []
 
 
-def test_a_cluster_that_cannot_be_reached_is_told_with_what_may_be_missing(monkeypatch):
+def test_a_cluster_that_is_not_there_is_told_at_once():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        ray = SimpleNamespace(is_initialized=lambda: False)  # is not asked
+        with pytest.raises(ManifestError, match=f"no Ray cluster at {address}"), ray_cluster._cluster(ray, address):
+            pass
+
+
+def test_a_cluster_that_does_not_let_us_in_is_told_with_what_may_be_missing(monkeypatch):
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
 
     def refuse(**_):
         raise ConnectionError("nobody is there")
 
     ray = SimpleNamespace(is_initialized=lambda: False, init=refuse)
-    complaint = "no Ray cluster at head:6379: nobody is there; where it asks for a token, set RAY_AUTH_MODE=token"
-    with pytest.raises(ManifestError, match=complaint), ray_cluster._cluster(ray, "head:6379"):
+    complaint = "no Ray cluster at auto: nobody is there; where it asks for a token, set RAY_AUTH_MODE=token"
+    with pytest.raises(ManifestError, match=complaint), ray_cluster._cluster(ray, "auto"):
         pass
 
 
