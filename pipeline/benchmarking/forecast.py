@@ -22,6 +22,7 @@ from ...manifests.streams import Record
 from ..decoding.slots import SlotPool
 from ..extraction import Extraction
 from ..probe_cache import open_probe_cache
+from ..reading import cut_short
 from ..records import Probe, VideoFile
 from ..spooling import is_remote, local_copies
 from ..work import Stream
@@ -91,7 +92,8 @@ def forecast(run: Extraction, effort: Effort = EFFORT, on_step: Step = lambda _:
         if not found:
             more = "`arabesque extract` without --dry-run says why"
             raise DecodeError(f"none of {len(chosen)} videos can be read; {more}")
-        measured = benchmark(run, effort, on_step, lambda streams: typical(found, streams, MAX_MEASURED))
+        whole = [video for video in found if not cut_short(video[1])] or found
+        measured = benchmark(run, effort, on_step, lambda streams: typical(whole, streams, MAX_MEASURED))
         owed = {file.video_id: _owed(run, file, measured) for file, _ in found}
         work = workload(found, measured.bench.streams, owed)
     share = len(run.pending) / len(chosen)

@@ -171,6 +171,15 @@ def test_a_forecast_counts_what_is_left_and_touches_nothing(run, tmp_path):
         forecast(run(), SHORT)
 
 
+def test_nothing_is_measured_on_a_video_that_is_cut_short(run, tmp_path):
+    for name in "bc":
+        (tmp_path / "videos" / f"{name}.mp4").unlink()
+    cut = write_clip(tmp_path / "videos" / "cut.mp4", Clip(num_frames=96, beeps_s=(0.5,)), movflags="faststart")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    found = forecast(run(), Effort(stage_s=0.02, end_to_end_s=1.0))
+    assert (found.num_probed, found.num_unreadable) == (3, 1)
+
+
 def test_only_unreadable_videos_are_an_error(run, tmp_path):
     for name in "abc":
         (tmp_path / "videos" / f"{name}.mp4").unlink()
