@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 from known_extractors import FrameNumbers, known_extractors
@@ -34,6 +35,17 @@ def killed_once(job: Job, office: Office) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             except FileExistsError:
                 pass
+        return row_of(extractor, segment)
+
+    row_of, FrameNumbers._numbers = FrameNumbers._numbers, numbers
+    known_work(job, office)
+
+
+def works_slowly(job: Job, office: Office) -> None:
+    """A second for each segment."""
+
+    def numbers(extractor: FrameNumbers, segment: Any) -> Any:
+        time.sleep(1.0)
         return row_of(extractor, segment)
 
     row_of, FrameNumbers._numbers = FrameNumbers._numbers, numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import known_work
@@ -59,6 +61,17 @@ def test_workers_that_find_no_room_are_told_of(cluster, run, videos, whole, tmp_
 def test_what_makes_the_run_fail_in_an_actor_makes_the_run_fail(cluster, run, videos, tmp_path):
     with pytest.raises(StoreError, match="the disk is full"):
         run(videos, tmp_path / "out", workers(known_work.finds_the_disk_full))
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_costs_what_it_had_in_hand_and_one_that_joins_is_used(videos, whole, tmp_path):
+    script = [sys.executable, str(Path(known_work.__file__).with_name("lost_node.py")), videos, tmp_path / "out"]
+    done = subprocess.run(list(map(str, script)), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert any("worker 1 gave no sign of life" in text for text in told["notices"]), told
+    assert sorted(told["settled"]) == sorted(path.stem for path in videos.iterdir())
+    check_equal(tmp_path / "out", whole)
 
 
 def test_a_run_that_is_left_ends_its_actors_with_all_that_is_finished_on_disk(cluster, videos, tmp_path):
