@@ -4,7 +4,7 @@
 
 Draws a video (or takes ``--video``), repeats its packets to make longer ones, and extracts `starter` from each, with
 and without a bound; then `starter` and a network's recipe with several bounds, among them one that is too small. Peaks
-are proportional set sizes of the run and its decoders, so that shared memory counts once. Linux only.
+are those of the run and its decoders together; memory that they share counts once. Linux only.
 """
 
 from __future__ import annotations

@@ -10,15 +10,21 @@ import av
 
 
 class TreeMemory:
-    """The most that a process and its children held at once, in bytes, shared memory counted once."""
+    """The most that a process and its children held at once, in bytes.
+
+    What they share with each other counts once. Pages of libraries count in full, as often as the process has them that
+    has most: their proportional share would change with whatever else runs on the machine.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self.peak_bytes = 0
 
     def sample(self) -> None:
-        held_kib = sum(map(_pss_kib, [self._pid, *_children(self._pid)]))
-        self.peak_bytes = max(self.peak_bytes, held_kib << 10)
+        told = [_kib(pid) for pid in [self._pid, *_children(self._pid)]]
+        own_kib = sum(one.get("Pss_Anon", 0) + one.get("Pss_Shmem", 0) for one in told)
+        files_kib = max(one.get("RssFile", 0) for one in told)
+        self.peak_bytes = max(self.peak_bytes, (own_kib + files_kib) << 10)
 
 
 def _children(pid: int) -> list[int]:
@@ -26,10 +32,12 @@ def _children(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in _read(task).split()]
 
 
-def _pss_kib(pid: int) -> int:
-    """Each process's share: what two map counts half for either."""
-    lines = _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines()
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+def _kib(pid: int) -> dict[str, int]:
+    """By kind of memory; nothing of a process that has ended."""
+    lines = [
+        line.split() for name in ("smaps_rollup", "status") for line in _read(Path(f"/proc/{pid}/{name}")).splitlines()
+    ]
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if words[-1] == "kB"}
 
 
 def _read(path: Path) -> str:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RESULTS = BENCHMARKS / "results"
@@ -36,8 +37,9 @@ def script(monkeypatch):
     def load(name: str):
         return importlib.import_module(name)
 
-    before = set(sys.modules)
+    before, threads = set(sys.modules), torch.get_num_threads()
     yield load
+    torch.set_num_threads(threads)
     for name in set(sys.modules) - before:
         if str(BENCHMARKS) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
