@@ -42,8 +42,10 @@ def arabesque(*arguments, **environment):
 
 
 @pytest.fixture(autouse=True)
-def signal_handlers_as_they_were():
-    """`main.app` takes Ctrl-C and SIGTERM over for good, which a console script may and a test must not."""
+def process_as_it_was(monkeypatch):
+    """`main.app` takes Ctrl-C and SIGTERM over for good and ends the process, whatever threads other tests left in it,
+    which a console script may and a test must not."""
+    monkeypatch.setattr(main, "_leave", sys.exit)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
