@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import weakref
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -66,6 +67,7 @@ class SlotProcess:
     def __init__(self, backend: str, memory_bytes: int, timeout_s: float, planar: bool) -> None:
         ours, theirs = socket.socketpair()
         self._timeout_s = timeout_s
+        self._ending = threading.Lock()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
         self.is_ready = False
         self.buffers: SharedBuffers | None = None
@@ -118,14 +120,18 @@ class SlotProcess:
                 return message
 
     def end(self) -> None:
-        """Once is enough, and more does no harm."""
-        _running.discard(self)
-        if self._process.poll() is None:
-            so_far.largest_bytes = max(so_far.largest_bytes or 0, peak_bytes(self.pid) or 0) or None
-        self._pipe.close()
-        self._process.kill()
-        self._process.wait()
-        self._words.close()
+        """Once is enough, and more does no harm: a run that stops ends children under the threads that use them, and
+        these then do the same."""
+        with self._ending:
+            if self._pipe.closed:
+                return
+            _running.discard(self)
+            if self._process.poll() is None:
+                so_far.largest_bytes = max(so_far.largest_bytes or 0, peak_bytes(self.pid) or 0) or None
+            self._process.kill()
+            self._process.wait()
+            self._pipe.close()  # a thread that waited has its end by now
+            self._words.close()
 
     def _how_it_ended(self) -> str:
         try:
@@ -140,9 +146,10 @@ class SlotProcess:
 
     def _last_words(self) -> str:
         """The last line that the child wrote to its standard error."""
-        if self._words.closed:
-            return ""
-        size = os.fstat(self._words.fileno()).st_size
-        self._words.seek(max(0, size - 2000))
-        lines = self._words.read().decode(errors="replace").strip().splitlines()
+        with self._ending:
+            if self._words.closed:
+                return ""
+            size = os.fstat(self._words.fileno()).st_size
+            self._words.seek(max(0, size - 2000))
+            lines = self._words.read().decode(errors="replace").strip().splitlines()
         return lines[-1][:200] if lines else ""

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from clips import Clip, beep_times, number_of, write_clip, write_cut_transport_s
 from arabesque.manifests.errors import DecodeError, TransientDecodeError
 from arabesque.pipeline.decoding import slots
 from arabesque.pipeline.decoding.decoders import IndexMismatch, SoundBroken
+from arabesque.pipeline.decoding.slot_process import SlotProcess
 from arabesque.pipeline.decoding.slots import DecodeSlot, SlotPool, SlotSettings
 
 FRAME_BYTES = 128 * 96 * 3
@@ -269,6 +271,19 @@ def test_wrong_frames_are_noticed(clip):
         numbers, error = deliver(slot, clip)
     assert numbers == [0, 1, 2]
     assert "frame 4 instead of 3" in str(error)
+
+
+def test_several_threads_may_end_a_child_at_once():
+    def end(child, together):
+        together.wait()
+        child.end()
+
+    for _ in range(5):
+        child = SlotProcess("pyav", 1 << 30, 5.0, planar=False)
+        with ThreadPoolExecutor(8) as pool:
+            together = threading.Barrier(8)
+            ends = [pool.submit(end, child, together) for _ in range(8)]
+        assert [ended.exception() for ended in ends] == [None] * 8
 
 
 def test_a_backend_that_does_not_load_says_so():
