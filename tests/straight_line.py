@@ -27,7 +27,7 @@ from torchvision.models.video import swin3d_b
 
 from arabesque.extractors.checkpoints import CheckpointFile
 from arabesque.manifests.recipes import load_recipe
-from arabesque.pipeline import extraction
+from arabesque.pipeline import worker
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.store.reader import FeatureStore
 
@@ -112,7 +112,7 @@ def extract(
     """
     if checkpoints is not None:
         monkeypatch.setattr(
-            extraction, "resolve_weights", lambda roles, _: {role: checkpoints(name) for role, name in roles.items()}
+            worker, "resolve_weights", lambda roles, _: {role: checkpoints(name) for role, name in roles.items()}
         )
     whole = load_recipe(recipe)
     specs = {name: whole.streams[name] for name in streams}
