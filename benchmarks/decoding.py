@@ -21,7 +21,7 @@ import av
 import numpy as np
 import torch
 from charts import BLUE, PALE, aim, bars, picture
-from measured import Found, markdown, measured_or_read, parser_for
+from measured import Found, markdown, parser_for, present
 from moving_texture import moving_texture
 
 from arabesque.extractors.geometry import apply_geometry
@@ -55,14 +55,13 @@ def main(given: Sequence[str] | None = None) -> None:
     options = parser.parse_args(given)
     torch.set_num_threads(1)
     device = torch.device(options.device)
-    found = measured_or_read(
+    present(
+        table,
+        draw,
         options,
         lambda: {"videos": [of_video(name, options.frames, options.rounds, device) for name in options.video]},
         ["torch", "av"],
     )
-    print(*table(found), sep="\n")
-    if options.chart is not None:
-        draw(found, options.chart)
 
 
 def table(found: Found) -> list[str]:

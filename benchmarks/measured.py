@@ -49,6 +49,20 @@ def measured_or_read(options: argparse.Namespace, measure: Callable[[], Found], 
     return found
 
 
+def present(
+    table: Callable[[Found], list[str]],
+    draw: Callable[[Found, Path], None],
+    options: argparse.Namespace,
+    measure: Callable[[], Found],
+    packages: Sequence[str] = (),
+) -> None:
+    """What `measured_or_read` gives, printed as a table and drawn where ``--chart`` says."""
+    found = measured_or_read(options, measure, packages)
+    print("", *table(found), sep="\n")
+    if options.chart is not None:
+        draw(found, options.chart)
+
+
 def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table, as README.md has it."""
     lines = [f"| {' | '.join(cells)} |" for cells in (titles, *rows)]

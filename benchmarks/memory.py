@@ -22,7 +22,7 @@ from typing import Any
 
 from charts import BLUE, ORANGE, PALE, aim, bars, lines, picture
 from matplotlib.axes import Axes
-from measured import ROOT, Found, markdown, measured_or_read, parser_for
+from measured import ROOT, Found, markdown, parser_for, present
 
 from arabesque.pipeline.memory import parse_bytes
 from arabesque.pipeline.synthetic.moving_texture import write_moving_texture
@@ -49,10 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", default="gdlt", help="another one, on the video once, with random weights")
     parser.add_argument("--recipe-allowances", nargs="*", default=["1GiB", "3GiB"])
     options = parser.parse_args(arguments)
-    found = measured_or_read(options, lambda: measure(options), ["torch", "av"])
-    print(*table(found), sep="\n")
-    if options.chart is not None:
-        draw(found, options.chart)
+    present(table, draw, options, lambda: measure(options), ["torch", "av"])
 
 
 def table(found: Found) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from charts import BLUE, GREEN, SKY, aim, bars, picture
-from measured import Found, markdown, measured_or_read, parser_for, three
+from measured import Found, markdown, parser_for, present, three
 from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
@@ -85,10 +85,7 @@ def main(given: Sequence[str] | None = None) -> None:
         rows = [row for name in options.only for row in measure(name, options.device, precisions, options.repeats)]
         return {"device": device, "results": rows}
 
-    found = measured_or_read(options, measure_all, ["torch", "torchvision"])
-    print("", *table(found), sep="\n")
-    if options.chart is not None:
-        draw(found, options.chart)
+    present(table, draw, options, measure_all, ["torch", "torchvision"])
 
 
 def measure(name: str, device: torch.device, precisions: Sequence[Precision], repeats: int) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import s3fs
 from charts import BLUE, GREEN, ORANGE, PALE, SKY, picture, stacks
-from measured import ROOT, Found, markdown, measured_or_read, parser_for
+from measured import ROOT, Found, markdown, parser_for, present
 
 from arabesque.pipeline.keys import row_key
 from arabesque.pipeline.ledger import read_ledger
@@ -46,10 +46,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--shards", type=int, default=30)
     parser.add_argument("--latency-ms", type=float, default=30.0)
     options = parser.parse_args(given)
-    found = measured_or_read(options, lambda: measure(options), ["s3fs", "moto", "pyarrow"])
-    print(*table(found), sep="\n")
-    if options.chart is not None:
-        draw(found, options.chart)
+    present(table, draw, options, lambda: measure(options), ["s3fs", "moto", "pyarrow"])
 
 
 def table(found: Found) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from charts import BLUE, SKY, aim, bars, picture
-from measured import Found, markdown, measured_or_read, parser_for
+from measured import Found, markdown, parser_for, present
 
 from arabesque.models.checkpoints import new_network
 from arabesque.models.dataset_runs import Task, make_task, seed_runs
@@ -41,10 +41,7 @@ def main(given: Sequence[str] | None = None) -> None:
     options = parser.parse_args(given)
     if options.redraw is None and not (options.features and options.labels):
         parser.error("--features and --labels, or --redraw")
-    found = measured_or_read(options, lambda: measure_all(options), ["torch"])
-    print(*table(found), sep="\n")
-    if options.chart is not None:
-        draw(found, options.chart)
+    present(table, draw, options, lambda: measure_all(options), ["torch"])
 
 
 def table(found: Found) -> list[str]:
