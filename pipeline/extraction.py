@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -152,7 +152,7 @@ class Extraction:
         networks: there they are loaded one by one, so that one that cannot be is told before anything is written."""
         streams, dims = list[Stream](), dict[str, int]()
         for name in self.streams:
-            (stream,) = self.build_streams([name])
+            stream = self.build_stream(name)
             dims[name] = stream.extractor.dim
             if self.executor is None:
                 streams.append(stream)
@@ -174,11 +174,11 @@ class Extraction:
             self.out, self.recipe, tuple(self.streams), self._chosen_weights, self.settings_digests, self.options
         )
 
-    def build_streams(self, names: Iterable[str] | None = None) -> list[Stream]:
-        """The networks (all by default), loaded; on the CPU where workers have their own."""
+    def build_stream(self, name: str) -> Stream:
+        """With its network, loaded; on the CPU where workers have their own."""
         device = self.options.device if self.executor is None else torch.device("cpu")
-        specs = {name: self.streams[name] for name in names or self.streams}
-        return build_streams(specs, self.weights, self.settings_digests, device)
+        (stream,) = build_streams({name: self.streams[name]}, self.weights, self.settings_digests, device)
+        return stream
 
     def _delegate(self, writer: StoreWriter) -> Generator[Event, None, None]:
         """Has the executor's workers do it, who write to the store themselves."""

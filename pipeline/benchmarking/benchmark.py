@@ -101,7 +101,7 @@ def _load(run: Extraction) -> tuple[list[Stream], dict[str, int]]:
     loaded_bytes: dict[str, int] = {}
     for name in run.streams:
         before = memory_in_use(run.options.device)
-        streams += run.build_streams([name])
+        streams.append(run.build_stream(name))
         after = memory_in_use(run.options.device)
         if before is not None and after is not None:
             loaded_bytes[name] = max(0, after - before)
