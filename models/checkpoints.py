@@ -10,9 +10,10 @@ import pickle
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from ..manifests.errors import StoreError, WeightsError
@@ -29,7 +30,7 @@ DESCRIPTION = "model.json"
 class ModelCard(Record):
     """What a checkpoint is, and what features it may score."""
 
-    format: int = 1
+    format: Literal[2] = 2
     model: str
     settings: dict[str, Any]
     dims: dict[str, int]
@@ -40,8 +41,10 @@ class ModelCard(Record):
     """The scores that the fractions 0 and 1 stand for"""
     protocol: Protocol
     seed: int
-    num_videos: int
-    """That it was trained on"""
+    trained_on: tuple[str, ...]
+    """The videos that its weights were learnt from, those included by which ``validation`` chose the epoch"""
+    chosen_on: tuple[str, ...] = ()
+    """The test videos by which ``best-test`` chose the epoch"""
     made_with: dict[str, str]
     recipe: dict[str, Any] | None = None
     """What extracted the streams, with every setting; None where others did"""
@@ -67,6 +70,12 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, ModelCard]:
     try:
         card = ModelCard.model_validate_json((folder / DESCRIPTION).read_text(encoding="utf-8"))
         weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise WeightsError(
+            f"{folder / DESCRIPTION}: {'.'.join(map(str, first['loc']))}: {first['msg']}; it is of another version of "
+            "arabesque, train the model again"
+        ) from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0]
         raise WeightsError(f"{folder}: not a trained model ({first}); name a folder that train wrote") from error

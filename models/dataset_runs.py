@@ -34,12 +34,17 @@ class Task:
 
     @property
     def title(self) -> str:
-        return "-".join(part for part in (self.labels.dataset.name, self.subset, self.target) if part)
+        return title_of(self.labels.dataset.name, self.subset, self.target)
 
     def split(self, seed: int) -> Split:
         """The data set's own split, or where it has none, one drawn by the seed."""
         names = (scores_in(self.labels, self.target, part, self.subset, seed) for part in ("train", "test"))
         return split_of(self.data, *map(list, names))
+
+
+def title_of(dataset: str, subset: str | None, target: str) -> str:
+    """What a model is trained to predict, in one word: ``rg-Ball-total``."""
+    return "-".join(part for part in (dataset, subset, target) if part)
 
 
 def scores_in(labels: DatasetLabels, target: str, split: str, subset: str | None, seed: int) -> dict[str, float]:
@@ -94,6 +99,7 @@ def report(task: Task, results: Sequence[SeedResult], *, last: bool = False) -> 
 
 
 def _card(task: Task, experiment: Experiment, seed: int) -> ModelCard:
+    split = task.split(seed)
     return ModelCard(
         model=experiment.model,
         settings=resolve_settings(experiment.model, experiment.settings),
@@ -103,7 +109,8 @@ def _card(task: Task, experiment: Experiment, seed: int) -> ModelCard:
         score_range=experiment.protocol.score_range or task.score_range,
         protocol=experiment.protocol,
         seed=seed,
-        num_videos=len(task.split(seed).train),
+        trained_on=task.data.routines.names(split.train),
+        chosen_on=task.data.routines.names(split.test) if experiment.protocol.selection == "best-test" else (),
         made_with={package: version(package) for package in ("arabesque", "torch", "numpy")},
         recipe=None if task.data.recipe is None else dict(task.data.recipe),
     )

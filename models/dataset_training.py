@@ -1,4 +1,4 @@
-"""``arabesque train --dataset`` and ``evaluate``: a model on a data set's own split, over seeds, or judged again."""
+"""``arabesque train --dataset``: a model on a data set's own split, over seeds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from ..manifests.errors import ManifestError
 from ..pipeline.store.folders import Root
-from .checkpoints import check_streams, load_checkpoint, put_whole, to_json
-from .dataset_runs import make_task, report, scores_in, seed_runs
+from .checkpoints import put_whole, to_json
+from .dataset_runs import make_task, report, seed_runs
 from .experiment import Experiment
-from .features import label_routines
-from .fitting import judge
-from .labels import read_labels
-from .metrics import Estimate, bootstrap
 from .named_labels import read_named_labels
 from .protocol import Cosine, Protocol
 from .released_features import read_features
@@ -115,39 +110,6 @@ def train_on_dataset(
     summary = {"experiment": experiment.model_dump(mode="json"), "reports": [asdict(each) for each in reports]}
     put_whole(out / "report.json", to_json(summary))
     return reports
-
-
-def evaluate(
-    model: Path,
-    features: Root,
-    labels: Path,
-    *,
-    dataset: str | None = None,
-    target: str | None = None,
-    subset: str | None = None,
-    split: str = "test",
-    partial: bool = False,
-) -> tuple[dict[str, tuple[float, float]], Estimate]:
-    """``{video_id: (true, predicted)}`` of a trained model, and Spearman's correlation between the two.
-
-    Features made under other settings than those it was trained on raise `WeightsError`.
-    """
-    network, card = load_checkpoint(model)
-    one_grid = bool(model_class(card.model).one_grid)
-    found = read_features(features, tuple(card.dims), one_grid=one_grid, partial=partial)
-    check_streams(card, found.streams, features, found.recipe)
-    if dataset is None:
-        true = read_labels(labels, target).scores
-    else:
-        known, wanted = read_named_labels(dataset, labels, target)
-        true = scores_in(known, wanted, split, subset, card.seed)
-    data = label_routines(found, true)
-    if len(data.routines) < 2:
-        raise ManifestError(f"{features}: {len(data.routines)} of the labelled videos are there; a rank needs two")
-    low, high = card.score_range
-    predicted = low + (high - low) * judge(network, data.routines, torch.arange(len(data.routines))).numpy()
-    pairs = zip(data.routines.video_ids, data.scores.tolist(), predicted.tolist(), strict=True)
-    return {name: (score, guess) for name, score, guess in pairs}, bootstrap(predicted, data.scores)
 
 
 def _predictions(results: list[SeedResult], true: Mapping[str, float]) -> bytes:

@@ -11,13 +11,16 @@ from pathlib import Path
 
 from ..manifests.errors import ManifestError
 
+UNTITLED = "score"
+"""The name of a score whose file has no titles."""
+
 
 @dataclass(frozen=True)
 class Labels:
     """What the judges gave."""
 
     target: str
-    """Name of the score: a column's title, ``score`` where the file has none."""
+    """Name of the score: a column's title, or `UNTITLED`"""
     scores: dict[str, float]
     """video_id → score, in the file's order"""
 
@@ -74,7 +77,7 @@ def _column(
                 f"{path}: {len(first)} columns without titles, so a score cannot be chosen by name; "
                 "add a first line such as video_id,TES,PCS, or keep two columns"
             )
-        return 1, "score"
+        return 1, UNTITLED
     titles = header[1:]
     if target is None and len(titles) == 1:
         return 1, titles[0]

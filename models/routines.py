@@ -60,6 +60,10 @@ class Routines:
     def dims(self) -> dict[str, int]:
         return {stream: values.shape[-1] for stream, values in self.features.items()}
 
+    def names(self, rows: Tensor) -> tuple[str, ...]:
+        """The videos of these rows; `rows_of` is the way back."""
+        return tuple(self.video_ids[row] for row in rows.tolist())
+
     def only(self, streams: Sequence[str]) -> Routines:
         """The same videos with fewer streams; nothing is copied."""
         parts = ({stream: part[stream] for stream in streams} for part in (self.features, self.present, self.lengths))

@@ -74,8 +74,8 @@ class SeedRun:
             card.target,
             card.score_range,
             json.dumps(card.streams, sort_keys=True, default=str),
-            [data.routines.video_ids[row] for row in split.train.tolist()],
-            [data.routines.video_ids[row] for row in split.test.tolist()],
+            list(data.routines.names(split.train)),
+            list(data.routines.names(split.test)),
             data.scores.tolist(),
         )
         low, high = card.score_range
@@ -164,7 +164,7 @@ class SeedRun:
             return self.split.train, None
         if protocol.selection == "best-test":
             return self.split.train, self.split.test
-        names = [self.data.routines.video_ids[row] for row in self.split.train.tolist()]
+        names = self.data.routines.names(self.split.train)
         rest, held = hold_out(names, protocol.validation_fraction, self.card.seed)
         return rows_of(self.data.routines, rest), rows_of(self.data.routines, held)
 
@@ -175,7 +175,7 @@ class SeedRun:
     def _predict(self, network: nn.Module) -> dict[str, float]:
         low, high = self.card.score_range
         predicted = low + (high - low) * judge(network, self.data.routines, self.split.test).numpy()
-        names = [self.data.routines.video_ids[row] for row in self.split.test.tolist()]
+        names = self.data.routines.names(self.split.test)
         return dict(zip(names, predicted.tolist(), strict=True))
 
     def finished(self) -> SeedResult | None:

@@ -174,7 +174,7 @@ class _Trainings:
             score_range=widened_range(self._data.scores[rows.numpy()]),
             protocol=self._protocol,
             seed=self._seed,
-            num_videos=len(rows),
+            trained_on=self._data.routines.names(rows),
             made_with={package: version(package) for package in ("arabesque", "torch", "numpy")},
             recipe=None if self._data.recipe is None else dict(self._data.recipe),
         )

@@ -52,7 +52,7 @@ def make_run(folder: Path, **changes: Any) -> SeedRun:
         score_range=(0, 10),
         protocol=experiment.protocol,
         seed=changes.get("seed", 0),
-        num_videos=20,
+        trained_on=(),
         made_with={},
     )
     names = list(data.routines.video_ids)

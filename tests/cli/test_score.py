@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from arabesque.cli.main import commands
 from arabesque.manifests.errors import ArabesqueError, ManifestError, WeightsError
 from arabesque.manifests.recipes import Recipe, parse_recipe
-from arabesque.models.dataset_training import evaluate
+from arabesque.models.evaluation import evaluate
 from arabesque.models.training import train_and_evaluate
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.store.reader import FeatureStore
@@ -69,7 +69,7 @@ def test_raw_videos_are_extracted_and_scored(trained: Path, tmp_path: Path) -> N
     given = (*clips, "--model", trained / "model", "--store", tmp_path / "new", "--threads", 1)
     result = call(*given, "--json")
     assert result.exit_code == 0, result.output
-    known, _ = evaluate(trained / "model", trained / "features", trained / "videos" / "labels.csv")
+    known = evaluate(trained / "model", trained / "features", trained / "videos" / "labels.csv").scores
     found = scores_of(result)
     assert set(found) == {"routine_001", "routine_004"}
     for name, video in found.items():

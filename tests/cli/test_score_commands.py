@@ -49,7 +49,10 @@ def test_train_then_evaluate(fisv: tuple[str, str], tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model" / "seed-0" / "model.json").read_text())["score_range"] == [0, 40]
     told = call("evaluate", f"{out}/seed-0", features, *data, "--out", str(tmp_path / "scores.csv"))
     assert "videos 100 Spearman 0.9" in told
+    assert "caution" not in told
     assert (tmp_path / "scores.csv").read_text().startswith("video_id,true,predicted\n400,")
+    told = call("evaluate", f"{out}/seed-0", features, *data, "--split", "train")
+    assert "caution the model was trained on 399 of the 400 videos: no measure of how it does on others" in told
 
 
 def test_reproduce(fisv: tuple[str, str], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ CARD = ModelCard(
     score_range=(0, 25),
     protocol=Protocol(epochs=1, standardise=True),
     seed=0,
-    num_videos=12,
+    trained_on=("a", "b"),
     made_with={"torch": "2"},
 )
 
@@ -41,6 +41,10 @@ def test_what_does_not_belong_together_is_told(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, new_network(CARD), CARD.model_copy(update={"dims": {"vst": 5}}))
     with pytest.raises(WeightsError, match=r"model\.pt: does not fit model\.json"):
         load_checkpoint(tmp_path)
+    (tmp_path / "model.json").write_text(CARD.model_dump_json().replace('"format":2', '"format":1'))
+    with pytest.raises(WeightsError, match=r"model\.json: format: .*of another version of arabesque, train the model"):
+        load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, new_network(CARD), CARD)
     (tmp_path / "model.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(WeightsError, match="not a trained model"):
         load_checkpoint(tmp_path)

@@ -10,7 +10,8 @@ from store_rows import new_store, row
 
 from arabesque.manifests.datasets import load_dataset
 from arabesque.manifests.errors import ManifestError, WeightsError
-from arabesque.models.dataset_training import PLAIN_PROTOCOL, evaluate, experiment_for, train_on_dataset
+from arabesque.models.dataset_training import PLAIN_PROTOCOL, experiment_for, train_on_dataset
+from arabesque.models.evaluation import evaluate
 from arabesque.models.reports import SeedsReport, report_seeds
 from arabesque.models.reproduction import Cell, Line, Reproduction
 from arabesque.models.seed_run import SeedResult
@@ -175,17 +176,42 @@ def test_train_and_evaluate_on_a_data_set(fisv: tuple[Path, Path], tmp_path: Pat
         assert len(list(csv.DictReader(file))) == 200
     assert json.loads((tmp_path / "model" / "report.json").read_text())["experiment"]["model"] == "lstm"
 
-    scores, correlation = evaluate(tmp_path / "model" / "seed-1", features, labels, dataset="fisv", target="TES")
-    assert len(scores) == 100
-    assert correlation.value > 0.5
-    (tmp_path / "few.csv").write_text("".join(f"{n},{scores[str(n)][0]}\n" for n in range(400, 420)))
-    few, _ = evaluate(tmp_path / "model" / "seed-1", features, tmp_path / "few.csv")
-    assert few == {name: pytest.approx(scores[name], abs=1e-5) for name in few}
+    found = evaluate(tmp_path / "model" / "seed-1", features, labels, dataset="fisv", target="TES")
+    assert len(found.scores) == 100
+    assert found.spearman.value > 0.5
+    assert found.cautions == ()
+    (tmp_path / "few.csv").write_text("".join(f"{n},{found.scores[str(n)][0]}\n" for n in range(400, 420)))
+    few = evaluate(tmp_path / "model" / "seed-1", features, tmp_path / "few.csv")
+    assert few.scores == {name: pytest.approx(found.scores[name], abs=1e-5) for name in few.scores}
+    assert few.cautions == ()
     with pytest.raises(ManifestError, match="which score of fisv"):
         evaluate(tmp_path / "model" / "seed-1", features, labels, dataset="fisv")
     np.savez(tmp_path / "other.npz", **{str(n): np.ones((4, 6)) for n in range(500)})  # pyright: ignore[reportArgumentType]
     with pytest.raises(WeightsError, match="'vst' was made with settings"):
         evaluate(tmp_path / "model" / "seed-1", tmp_path / "other.npz", labels, dataset="fisv", target="TES")
+
+
+def test_evaluate_says_what_speaks_against_its_numbers(fisv: tuple[Path, Path], tmp_path: Path) -> None:
+    features, labels = fisv
+    folder = tmp_path / "model" / "seed-0"
+    chosen = experiment_for(
+        "fisv", "lstm", "TES", streams=("vst",), settings={"hidden_dim": 4}, epochs=1, selection="best-test"
+    )
+    train_on_dataset(features, labels, "fisv", "TES", chosen, (0,), tmp_path / "model")
+    given = (folder, features, labels)
+    upper_bound = "best on test: 100 of the 100 videos chose the epoch of its weights: an upper bound"
+    assert evaluate(*given, dataset="fisv", target="TES").cautions == (upper_bound,)
+    other_score = "the model was trained to predict fisv-TES, these are scores of fisv-PCS"
+    assert evaluate(*given, dataset="fisv", target="PCS").cautions == (upper_bound, other_score)
+    seen = "the model was trained on 400 of the 400 videos: no measure of how it does on others"
+    assert evaluate(*given, dataset="fisv", target="TES", split="train").cautions == (seen,)
+    both = tmp_path / "both.csv"
+    both.write_text("id,TES,art\n" + "".join(f"{number},{number},{number}\n" for number in range(390, 410)))
+    halves = ("the model was trained on 10 of the 20 videos: no measure of how it does on others",)
+    halves += ("best on test: 10 of the 20 videos chose the epoch of its weights: an upper bound",)
+    assert evaluate(folder, features, both, target="TES").cautions == halves
+    art = "the model was trained to predict fisv-TES, these are scores of art"
+    assert evaluate(folder, features, both, target="art").cautions == (*halves, art)
 
 
 def test_a_table_needs_all_videos_of_its_data_set(fisv: tuple[Path, Path], tmp_path: Path) -> None:
@@ -208,7 +234,7 @@ def test_a_published_model_on_a_csv(fisv: tuple[Path, Path], tmp_path: Path) -> 
     data = (tmp_path / "few.npz", labels)
     reports = train_on_dataset(*data, "csv", None, experiment, (0, 1), tmp_path / "model")
     assert [report.num_test for report in reports] == [8, 8]
-    judged = [set(evaluate(tmp_path / "model" / f"seed-{seed}", *data, dataset="csv")[0]) for seed in (0, 1)]
+    judged = [set(evaluate(tmp_path / "model" / f"seed-{seed}", *data, dataset="csv").scores) for seed in (0, 1)]
     with (tmp_path / "model" / "predictions.csv").open() as file:
         written = [(int(line["seed"]), line["video_id"]) for line in csv.DictReader(file)]
     assert [{name for seed, name in written if seed == number} for number in (0, 1)] == judged
@@ -235,11 +261,12 @@ def test_partial_videos_are_named_and_taken_when_asked(tmp_path: Path, monkeypat
 
     # the seed drew the split, and evaluate draws it again
     data = (store, tmp_path / "labels")
-    scores, _ = evaluate(tmp_path / "model" / "seed-0", *data, dataset="mit-skating", partial=True)
+    scores = evaluate(tmp_path / "model" / "seed-0", *data, dataset="mit-skating", partial=True).scores
     with (tmp_path / "model" / "predictions.csv").open() as file:
         judged = {line["video_id"]: float(line["predicted"]) for line in csv.DictReader(file)}
     assert {name: predicted for name, (_, predicted) in scores.items()} == pytest.approx(judged, abs=1e-3)
-    trained, _ = evaluate(tmp_path / "model" / "seed-0", *data, dataset="mit-skating", split="train", partial=True)
-    assert len({*scores, *trained}) == 12
+    trained = evaluate(tmp_path / "model" / "seed-0", *data, dataset="mit-skating", split="train", partial=True)
+    assert len({*scores, *trained.scores}) == 12
+    assert trained.cautions[0].startswith("the model was trained on 8 of the 8 videos")
     with pytest.raises(ManifestError, match="mit-skating has no split 'validation'; there are train, test"):
         evaluate(tmp_path / "model" / "seed-0", *data, dataset="mit-skating", split="validation", partial=True)

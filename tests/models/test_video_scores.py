@@ -35,7 +35,7 @@ def card_of(
         score_range=(0, 20),
         protocol=Protocol(epochs=1, standardise=standardise),
         seed=0,
-        num_videos=1,
+        trained_on=(),
         made_with={},
     )
 
