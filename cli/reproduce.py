@@ -59,6 +59,7 @@ def reproduce(
     )
     lines = reproduction.run(_tell)
     print_lines(lines)
+    print(reproduction.how)
     print(reproduction.out / "table.md")
 
 
@@ -68,16 +69,21 @@ def _tell(row: str, column: str, selection: str, seed: int, done: int, total: in
 
 
 def print_lines(lines: Sequence[Line]) -> None:
-    """Spearman, mean ± deviation over seeds; a line per column of each row, and its averages."""
+    """Spearman, mean ± deviation over seeds: below each method's name a line per column and its averages."""
     from rich.console import Console
     from rich.table import Table
 
     from ..models.reproduction import TITLES
 
-    table = Table("method", "", *TITLES)
+    console = Console()
+    table = Table("", *TITLES, box=None, padding=(0, 1, 0, 0))
+    for line in lines:
+        if not line.not_run:
+            table.add_row(line.name, style="bold")
+            for title, *numbers in line.rows():
+                table.add_row(f"  {title}", *numbers)
+    if table.row_count:
+        console.print(table)
     for line in lines:
         if line.not_run:
-            table.add_row(line.name, "", f"not run: {line.not_run}")
-        for number, row in enumerate(line.rows()):
-            table.add_row("" if number else line.name, *row)
-    Console().print(table)
+            console.print(f"not run: {line.name} {line.not_run}", highlight=False)

@@ -168,24 +168,21 @@ def show_seeds() -> Iterator[EpochsDone]:
 
 
 def print_seeds(reports: Sequence[SeedsReport]) -> None:
-    """One row per way of choosing the epoch."""
+    """One column per way of choosing the epoch."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("epoch", "Spearman", "95 % interval", "Pearson", "R-l2 ×100", "MSE")
-    for report in reports:
-        interval = f"{report.interval.low:.3f} … {report.interval.high:.3f}"
-        table.add_row(
-            report.words,
-            str(report.spearman),
-            interval,
-            str(report.pearson),
-            str(report.relative_l2),
-            str(report.mean_squared_error),
-        )
+    table = Table("", *(report.words for report in reports), box=None, padding=(0, 3, 0, 0))
+    table.add_row("Spearman", *(str(report.spearman) for report in reports))
+    table.add_row("95 % interval", *(f"{report.interval.low:.3f} … {report.interval.high:.3f}" for report in reports))
+    table.add_row("Pearson", *(str(report.pearson) for report in reports))
+    table.add_row("R-l2 ×100", *(str(report.relative_l2) for report in reports))
+    table.add_row("MSE", *(str(report.mean_squared_error) for report in reports))
     Console().print(table)
     first = reports[0]
-    print(f"{first.num_test} test videos, seeds {', '.join(map(str, first.seeds))}; mean ± deviation over seeds")
+    seeds = ", ".join(map(str, first.seeds))
+    over = f"seeds {seeds}; mean ± deviation over seeds" if len(first.seeds) > 1 else f"seed {seeds}"
+    print(f"{first.num_test} test videos, {over}")
 
 
 def print_report(report: Report) -> None:

@@ -23,11 +23,11 @@ class Spread:
     """Mean and standard deviation over seeds."""
 
     mean: float
-    deviation: float
-    """0 of a single seed"""
+    deviation: float | None
+    """None of a single seed"""
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.deviation:.3f}"
+        return f"{self.mean:.3f}" if self.deviation is None else f"{self.mean:.3f} ± {self.deviation:.3f}"
 
 
 @dataclass(frozen=True)
@@ -85,4 +85,4 @@ def _pair(predicted: Mapping[str, float], true: Mapping[str, float]) -> tuple[np
 
 def spread(values: Sequence[float]) -> Spread:
     """Over seeds."""
-    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -129,9 +130,20 @@ class Reproduction:
             else Line(row.name, _cells(row, [each for each in reports if each[0].row is row]), row.note)
             for row in self._chosen(table)
         ]
-        put_whole(self.out / "table.json", to_json({"source": table.source, "rows": [asdict(line) for line in lines]}))
-        put_whole(self.out / "table.md", markdown(table, lines).encode())
+        content = {"source": table.source, "ours": self.how, "rows": [asdict(line) for line in lines]}
+        put_whole(self.out / "table.json", to_json(content))
+        put_whole(self.out / "table.md", markdown(table, lines, self.how).encode())
         return lines
+
+    @property
+    def how(self) -> str:
+        """What was done for our numbers, beyond the rows' own settings."""
+        several = len(self.seeds) > 1
+        seeds = f"seed{'s' if several else ''} {', '.join(map(str, self.seeds))}"
+        seeds += ", mean ± standard deviation" if several else ""
+        made_with = ", ".join(f"{package} {version(package)}" for package in ("arabesque", "torch"))
+        words = f"Spearman of {seeds}; {self.features}; {self.precision} products; {made_with}"
+        return words if self.epochs is None else f"{words}; at most {self.epochs} epochs, FEWER THAN PUBLISHED"
 
     def _planned(self, table: Table) -> _Plan:
         """All trainings of the chosen rows. Rows that read the same streams share them in memory."""
@@ -207,9 +219,9 @@ def _cells(row: Row, reports: list[tuple[_PlannedCell, dict[str, SeedsReport]]])
     }
 
 
-def markdown(table: Table, lines: Sequence[Line]) -> str:
-    """The table as it goes into a README."""
-    text = [f"Source of the printed numbers: {table.source}. Spearman, mean ± standard deviation over seeds.", ""]
+def markdown(table: Table, lines: Sequence[Line], how: str) -> str:
+    """The table as it goes into a README; ``how``: what was done for our numbers."""
+    text = [f"Printed: {table.source}. Ours: {how}.", ""]
     text += [f"| Method | | {' | '.join(TITLES)} |", f"|---|---|{'---|' * len(TITLES)}"]
     for line in lines:
         text += [f"| {line.name} | | not run: {line.not_run} |{' |' * (len(TITLES) - 1)}"] if line.not_run else []

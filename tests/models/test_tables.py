@@ -89,6 +89,7 @@ def test_reports_over_seeds() -> None:
     assert report.epochs == (3, 1)
     last = report_seeds([right], true, (0, 10), last=True)
     assert (last.selection, last.spearman.mean, last.words) == ("last", pytest.approx(-1), "last epoch")
+    assert (str(report.spearman), str(last.spearman)) == ("0.000 ± 1.414", "-1.000")  # one seed has no deviation
 
 
 def test_averages_over_the_columns_of_a_line() -> None:
@@ -159,6 +160,8 @@ def test_a_table_is_run_as_far_as_the_features_go(
     assert ("GDLT", "PCS", "validation") in told
     written = (tmp_path / "out" / "table.md").read_text()
     assert "| GDLT | TES | 0.685 |" in written
+    assert f"Ours: Spearman of seed 0; {features}; float32 products; arabesque " in written
+    assert "; at most 2 epochs, FEWER THAN PUBLISHED." in written
     assert "| GDLT | average (Fisher-z) | 0.761 |" in written
     assert "not run: needs i3d_flow, ast" in written
     again: list[object] = []
