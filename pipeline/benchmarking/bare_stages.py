@@ -21,7 +21,6 @@ import torch
 from spdl.pipeline import PipelineFailure
 
 from ...extractors.protocol import Shared
-from ...manifests.errors import ArabesqueError
 from ..blas_threads import one_blas_thread
 from ..collecting import Collector
 from ..decoding.slots import SlotPool
@@ -38,7 +37,7 @@ from ..work import SegmentFailure, SegmentFeature, SegmentWork, Stream, VideoEnd
 from .end_to_end import Bench, ScratchStore, repeated, scratch_store, sharing
 from .heads import HeadPool, choose_sample, head_of, sample_head_s
 from .resources import Spent, Stopwatch, memory_in_use, peak_in_use, reset_peaks
-from .workload import Probed, plan_of
+from .workload import Probed, UnfitVideo, plan_of
 
 DECODE_HEAD_S = 10.0
 """Of each video, for decoding alone."""
@@ -224,11 +223,11 @@ def _refuse_failures(outputs: list[Any]) -> None:
     flat = (part for item in outputs for part in (item if isinstance(item, list) else [item]))
     for item in flat:
         if isinstance(item, SegmentFailure | WindowFailure):
-            raise ArabesqueError(item.reason)
+            raise UnfitVideo(item.reason)
         if isinstance(item, VideoEnd) and (reason := item.broke or item.sound_broke):
-            raise ArabesqueError(reason)
+            raise UnfitVideo(reason)
         if isinstance(item, Outcome) and item.kind in ("failed", "partial"):
-            raise ArabesqueError(f"{item.video_id} [{item.stream}]: {item.reason}")
+            raise UnfitVideo(f"{item.video_id} [{item.stream}]: {item.reason}")
 
 
 def _discard(outputs: Iterator[Any]) -> None:

@@ -72,7 +72,8 @@ def benchmark(
     """Measures a run that is set up and not carried out: nothing is written into its store.
 
     ``choose``: the videos to measure the streams on; by default some of the run's own. Streams that find nothing to
-    extract in them are left out. Raises `ArabesqueError` where none is left, or a video does not go through.
+    extract in them are left out. Raises `ArabesqueError` where none is left, `UnfitVideo` where one does not go
+    through.
     """
     circumstances = Circumstances()
     on_step("loading the networks")

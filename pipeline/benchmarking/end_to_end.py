@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ...manifests.errors import ArabesqueError
 from ..extraction import Extraction, RunOptions
 from ..ledger import Ledger
 from ..records import Outcome, VideoFile
@@ -23,6 +22,7 @@ from ..worker import Worker, made_with
 from .heads import HeadPool
 from .resources import PeakMemory, Spent, Stopwatch, peaks, reset_peaks
 from .stored_bytes import StoredBytes, stored_bytes
+from .workload import UnfitVideo
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class EndToEnd:
 def run_end_to_end(bench: Bench, files: Iterable[VideoFile], head_s: float) -> EndToEnd:
     """All stages together, up to the last byte on the disk. Decoders are started and networks loaded before.
 
-    Raises `ArabesqueError` for a video that comes to no good end: it would count as fast.
+    Raises `UnfitVideo` for one that comes to no good end.
     """
     options, clock = bench.options, StageClock()
     with HeadPool(head_s, options) as slots, scratch_store(bench) as store:
@@ -74,7 +74,7 @@ def run_end_to_end(bench: Bench, files: Iterable[VideoFile], head_s: float) -> E
         for event in worker.carry_out(list(files)):
             segments += isinstance(event, SegmentFeature)
             if isinstance(event, Outcome) and event.kind in ("failed", "partial"):
-                raise ArabesqueError(f"{event.video_id} [{event.stream}]: {event.reason}")
+                raise UnfitVideo(f"{event.video_id} [{event.stream}]: {event.reason}")
         store.writer.flush()
         spent, memory = watch.spent(), peaks(options.device, slots.pids)
         stored = {stream.name: stored_bytes(store.root, stream_folder(stream.name)) for stream in bench.streams}

@@ -29,12 +29,14 @@ from ..work import Stream
 from .bare_stages import OF_FRAMES, Step
 from .benchmark import Benchmark, Effort, benchmark
 from .report import StageCost
-from .workload import Probed, Workload, showing_all, streams_in, workload
+from .workload import Probed, UnfitVideo, Workload, showing_all, streams_in, workload
 
 MAX_PROBED = 200
 MAX_FETCHED = 8
 """Of videos at a URL."""
 MAX_MEASURED = 2
+MAX_TRIED = 10
+"""Where none of so many goes through, it is not they that are at fault."""
 EFFORT = Effort(stage_s=0.5, end_to_end_s=8.0)
 
 
@@ -93,11 +95,29 @@ def forecast(run: Extraction, effort: Effort = EFFORT, on_step: Step = lambda _:
             more = "`arabesque extract` without --dry-run says why"
             raise DecodeError(f"none of {len(chosen)} videos can be read; {more}")
         whole = [video for video in found if not cut_short(video[1])] or found
-        measured = benchmark(run, effort, on_step, lambda streams: typical(whole, streams, MAX_MEASURED))
+        measured = _measured(run, whole, effort, on_step)
         owed = {file.video_id: _owed(run, file, measured) for file, _ in found}
         work = workload(found, measured.bench.streams, owed)
     share = len(run.pending) / len(chosen)
     return _foreseen(run, measured, work.times(share), fetched_s * share, len(chosen), len(chosen) - len(found))
+
+
+def _measured(run: Extraction, videos: Probed, effort: Effort, on_step: Step) -> Benchmark:
+    """On typical ones; where such a video is damaged in a way that probing does not show, on others."""
+    tried: Probed = []
+
+    def choose(streams: Sequence[Stream]) -> Probed:
+        chosen = typical([video for video in videos if video not in tried], streams, MAX_MEASURED)
+        tried.extend(chosen)
+        return chosen
+
+    while True:
+        try:
+            return benchmark(run, effort, on_step, choose)
+        except UnfitVideo as unfit:
+            if len(tried) >= min(len(videos), MAX_TRIED):
+                raise
+            on_step(f"measuring on other videos, for {unfit}")
 
 
 def sample(files: Sequence[VideoFile], count: int) -> Sequence[VideoFile]:

@@ -6,11 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ...manifests.errors import ArabesqueError
 from ..planning import plan_video
 from ..records import Probe, VideoFile, VideoRecord
 from ..work import Stream, VideoPlan
 
 Probed = list[tuple[VideoFile, Probe]]
+
+
+class UnfitVideo(ArabesqueError):
+    """One that does not go through: a benchmark on it would take its failure for speed."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from bad_videos import flipped, spoilt
 from clips import Clip, write_clip
 from fakes import probe, stream
 from known_extractors import RECIPE, known_extractors
@@ -27,7 +28,7 @@ from arabesque.pipeline.benchmarking.forecast import (
 from arabesque.pipeline.benchmarking.forecast_file import keep_forecast, store_bytes, take_forecast
 from arabesque.pipeline.benchmarking.report import StageCost, together
 from arabesque.pipeline.benchmarking.stored_bytes import StoredBytes, stored_bytes
-from arabesque.pipeline.benchmarking.workload import Workload
+from arabesque.pipeline.benchmarking.workload import UnfitVideo, Workload
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.records import AudioTrack, Probe, VideoFile
 from arabesque.pipeline.store.writer import StoreWriter
@@ -178,6 +179,22 @@ def test_nothing_is_measured_on_a_video_that_is_cut_short(run, tmp_path):
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     found = forecast(run(), Effort(stage_s=0.02, end_to_end_s=1.0))
     assert (found.num_probed, found.num_unreadable) == (3, 1)
+
+
+def test_nothing_is_measured_on_a_video_whose_damage_does_not_show(run, tmp_path):
+    for name in "ac":
+        (tmp_path / "videos" / f"{name}.mp4").rename(tmp_path / "videos" / f"{name}2.mp4")
+    spoilt(flipped(0.5, 40))(tmp_path / "videos" / "b.mp4")  # in the middle of the three
+    told = []
+    found = forecast(run(), SHORT, told.append)
+    assert (found.num_probed, found.num_unreadable) == (4, 1)
+    (left_out,) = (step for step in told if step.startswith("measuring on other videos, for "))
+    assert "b.mp4" in left_out
+
+    for name in ("a2", "c2"):
+        spoilt(flipped(0.5, 40))(tmp_path / "videos" / f"{name}.mp4")
+    with pytest.raises(UnfitVideo):
+        forecast(run(), SHORT)
 
 
 def test_only_unreadable_videos_are_an_error(run, tmp_path):
