@@ -99,6 +99,7 @@ def _extraction(
 def _recipe(card: ModelCard, model: Path) -> Recipe:
     from pydantic import ValidationError
 
+    from ..manifests.complaints import first_complaint
     from ..manifests.errors import ManifestError
     from ..manifests.recipes import Recipe
 
@@ -110,10 +111,9 @@ def _recipe(card: ModelCard, model: Path) -> Recipe:
     try:
         return Recipe.model_validate(card.recipe)
     except ValidationError as error:
-        first = error.errors()[0]
         raise ManifestError(
-            f"{model}: the recipe of its training has {'.'.join(map(str, first['loc']))}: {first['msg']}; it is of "
-            f"arabesque {card.made_with.get('arabesque', '?')}, train it again with this one"
+            f"{model}: the recipe of its training: {first_complaint(error)}; it is of arabesque "
+            f"{card.made_with.get('arabesque', '?')}, train it again with this one"
         ) from None
 
 

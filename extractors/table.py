@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from pydantic import ValidationError
 
+from ..manifests.complaints import did_you_mean, first_complaint
 from ..manifests.errors import ManifestError
 from ..manifests.recipes import Recipe
 from ..manifests.streams import StreamSpec
@@ -37,7 +38,8 @@ def extractor_class(name: str) -> type[Extractor]:
     """The class behind a recipe's ``extractor = NAME``; raises `ManifestError` for a name that is not in the table."""
     family = name.partition(":")[0]
     if family not in EXTRACTORS:
-        raise ManifestError(f"extractor {name!r} is not known; there are {', '.join(sorted(EXTRACTORS))}")
+        hint = did_you_mean(family, EXTRACTORS)
+        raise ManifestError(f"extractor {name!r} is not known{hint}; there are {', '.join(sorted(EXTRACTORS))}")
     module_name, _, class_name = EXTRACTORS[family].partition(":")
     return cast(type[Extractor], getattr(import_module(f".{module_name}", __package__), class_name))
 
@@ -46,12 +48,12 @@ def resolve(spec: StreamSpec) -> StreamSpec:
     """The spec with every setting of its extractor filled in and checked; raises `ManifestError`."""
     extractor = extractor_class(spec.extractor)
     _check_variant(spec.extractor, getattr(extractor, "variants", ()))
+    record = extractor.Settings
     try:
-        settings = extractor.Settings.model_validate(spec.settings)
+        settings = record.model_validate(spec.settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in ("settings", *first["loc"]))
-        raise ManifestError(f"extractor {spec.extractor}: {where}: {first['msg']} (got {first['input']!r})") from None
+        complaint = first_complaint(error, "settings", record.model_fields)
+        raise ManifestError(f"extractor {spec.extractor}: {complaint}") from None
     roles = {*extractor.weight_roles, *getattr(settings, "weight_roles", ())}
     if set(spec.weights) != roles:
         raise ManifestError(

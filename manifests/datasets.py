@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from difflib import get_close_matches
 from importlib import resources
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
+from .complaints import did_you_mean, first_complaint
 from .errors import ManifestError
 from .streams import Record
 
@@ -99,8 +99,7 @@ def list_datasets() -> list[str]:
 def load_dataset(name: str) -> Dataset:
     """A data set by name; raises `ManifestError` for one that is not known."""
     if name not in list_datasets():
-        near = get_close_matches(name, list_datasets(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, list_datasets())
         raise ManifestError(f"data set {name!r} is not known{hint}; there are {', '.join(list_datasets())}")
     text = (resources.files("arabesque.manifests") / "datasets" / f"{name}.toml").read_text(encoding="utf-8")
     return parse_dataset(text, source=f"datasets/{name}.toml")
@@ -114,6 +113,4 @@ def parse_dataset(text: str, source: str) -> Dataset:
     except tomllib.TOMLDecodeError as error:
         raise ManifestError(f"{source}: not valid TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "data set"
-        raise ManifestError(f"{source}: {where}: {first['msg']}") from None
+        raise ManifestError(f"{source}: {first_complaint(error)}") from None

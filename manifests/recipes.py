@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import Field, ValidationError
 
+from .complaints import did_you_mean, first_complaint
 from .errors import ManifestError
 from .streams import Record, StreamSpec
 
@@ -39,8 +39,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"{name_or_path}: cannot read this recipe ({error})") from error
     if name_or_path not in list_recipes():
-        near = get_close_matches(name_or_path, list_recipes(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name_or_path, list_recipes())
         raise ManifestError(
             f"recipe {name_or_path!r} is not known{hint}; there are {', '.join(list_recipes())}; "
             "a recipe of your own is given as a path that ends in .toml"
@@ -63,7 +62,7 @@ def parse_recipe(text: str, source: str) -> Recipe:
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        raise ManifestError(f"{source}: {_first_complaint(error)}") from None
+        raise ManifestError(f"{source}: {first_complaint(error)}") from None
 
 
 def _on_grid(stream: Any, grid: Any) -> Any:
@@ -75,14 +74,3 @@ def _on_grid(stream: Any, grid: Any) -> Any:
     if not isinstance(own_sampling, dict):
         return own
     return {**own, "sampling": {**cast(dict[str, Any], grid), **cast(dict[str, Any], own_sampling)}}
-
-
-def _first_complaint(error: ValidationError) -> str:
-    """``streams.vst.sampling.fsp: Extra inputs are not permitted (got 5); …`` for the first of the complaints."""
-    complaints = error.errors()
-    first = complaints[0]
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return f"{where}: this key is not known; remove it or correct its spelling{more}"
-    return f"{where}: {first['msg']} (got {first['input']!r}){more}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
+from .complaints import did_you_mean, first_complaint
 from .errors import ManifestError
 from .streams import Record
 
@@ -92,9 +92,8 @@ class WeightsManifest(Record):
     def entry(self, name: str) -> WeightsEntry:
         """The entry of that name; raises `ManifestError` with the nearest names."""
         if name not in self.weights:
-            near = get_close_matches(name, self.weights, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise ManifestError(f"checkpoint {name!r} is not known; {hint}`arabesque weights list` names them all")
+            hint = did_you_mean(name, self.weights, most=3)
+            raise ManifestError(f"checkpoint {name!r} is not known{hint}; `arabesque weights list` names them all")
         return self.weights[name]
 
 
@@ -117,9 +116,7 @@ def parse_weights_manifest(text: str, source: str) -> WeightsManifest:
     try:
         return WeightsManifest.model_validate(table)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ManifestError(f"{source}: {where}: {first['msg']} (got {first['input']!r})") from None
+        raise ManifestError(f"{source}: {first_complaint(error)}") from None
 
 
 def _named(name: str, entry: Any) -> Any:

@@ -16,6 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from ..manifests.complaints import first_complaint
 from ..manifests.errors import StoreError, WeightsError
 from ..manifests.streams import Record
 from .protocol import Protocol
@@ -66,19 +67,24 @@ def save_checkpoint(folder: Path, network: nn.Module, card: ModelCard) -> list[P
 
 
 def load_checkpoint(folder: Path) -> tuple[nn.Module, ModelCard]:
-    """The trained network in eval mode and its card; raises `WeightsError` where they do not belong together."""
+    """The trained network in eval mode and its card; raises `WeightsError` where they do not belong together.
+
+    ``folder``: what `save_checkpoint` was given, or the file of weights in it.
+    """
+    folder = folder.parent if folder.name == WEIGHTS else folder
     try:
         card = ModelCard.model_validate_json((folder / DESCRIPTION).read_text(encoding="utf-8"))
         weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
     except ValidationError as error:
-        first = error.errors()[0]
         raise WeightsError(
-            f"{folder / DESCRIPTION}: {'.'.join(map(str, first['loc']))}: {first['msg']}; it is of another version of "
-            "arabesque, train the model again"
+            f"{folder / DESCRIPTION}: {first_complaint(error)}; it is of another version of arabesque, train the model "
+            "again"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0]
-        raise WeightsError(f"{folder}: not a trained model ({first}); name a folder that train wrote") from error
+        below = sorted(path.parent for path in folder.glob(f"*/{DESCRIPTION}"))
+        way_out = f"did you mean {below[0]}?" if below else "name a folder that train wrote"
+        raise WeightsError(f"{folder}: not a trained model ({first}); {way_out}") from error
     network = new_network(card)
     try:
         network.load_state_dict(weights)

@@ -11,12 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..manifests.complaints import first_complaint
+from ..manifests.datasets import load_dataset
 from ..manifests.errors import ManifestError
 from ..pipeline.store.folders import Root
 from .checkpoints import put_whole, to_json
 from .dataset_runs import make_task, report, seed_runs
 from .experiment import Experiment
-from .named_labels import read_named_labels
+from .named_labels import CSV, read_named_labels
 from .protocol import Cosine, Protocol
 from .released_features import read_features
 from .reports import SeedsReport
@@ -51,6 +53,8 @@ def experiment_for(
     be its own; ``settings``, ``protocol``: fields that shall be otherwise; ``one_stage``: no branches trained before.
     """
     model_class(model)
+    if dataset != CSV:
+        load_dataset(dataset)  # refuses a name that is not known
     row = row_of(dataset, model)
     if row is not None and (streams is None or set(streams) <= set(row.streams)):
         found = row.experiment(column, selection).only(streams or row.streams)
@@ -71,9 +75,7 @@ def _changed(protocol: Protocol, fields: Mapping[str, Any]) -> Protocol:
     try:
         return Protocol.model_validate({**protocol.model_dump(), **fields})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in ("protocol", *first["loc"]))
-        raise ManifestError(f"{where}: {first['msg']} (got {first['input']!r})") from None
+        raise ManifestError(first_complaint(error, "protocol", Protocol.model_fields)) from None
 
 
 def train_on_dataset(

@@ -6,9 +6,9 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
+from ..manifests.complaints import did_you_mean
 from ..manifests.errors import ManifestError
 
 UNTITLED = "score"
@@ -84,8 +84,7 @@ def _column(
     if target is None:
         raise ManifestError(f"{path}: which score? --target names one of {', '.join(titles)}")
     if target not in titles:
-        near = get_close_matches(target, titles, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(target, titles)
         raise ManifestError(f"{path}: there is no column {target!r}{hint}; there are {', '.join(titles)}")
     return 1 + titles.index(target), target
 

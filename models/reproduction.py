@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..manifests.datasets import load_dataset
+from ..manifests.errors import ManifestError
 from ..manifests.label_files import read_dataset_labels
 from .checkpoints import put_whole, to_json
 from .dataset_runs import Task, make_task, report, seed_runs
@@ -147,10 +148,11 @@ class Reproduction:
 
     def _planned(self, table: Table) -> _Plan:
         """All trainings of the chosen rows. Rows that read the same streams share them in memory."""
+        rows = self._chosen(table)
         labels = read_dataset_labels(load_dataset(table.dataset), self.labels)
         features: dict[tuple[tuple[str, ...], bool], FeatureSet] = {}
         plan = _Plan([], {})
-        for row in self._chosen(table):
+        for row in rows:
             missing = [stream for stream in row.streams if stream not in self._known_streams()]
             if missing:
                 plan.not_run[row.name] = f"needs {', '.join(missing)}"
@@ -174,7 +176,11 @@ class Reproduction:
 
     def _chosen(self, table: Table) -> list[Row]:
         wanted = [part.lower() for part in self.rows]
-        return [row for row in table.rows if not wanted or any(part in row.name.lower() for part in wanted)]
+        chosen = [row for row in table.rows if not wanted or any(part in row.name.lower() for part in wanted)]
+        if not chosen:
+            names = "; ".join(row.name for row in table.rows)
+            raise ManifestError(f"no row of {self.name} has {' or '.join(self.rows)} in its name; there are {names}")
+        return chosen
 
     def _known_streams(self) -> tuple[str, ...]:
         if self.streams is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from ..extractors.onednn_layers import with_onednn
+from ..manifests.complaints import did_you_mean, first_complaint
 from ..manifests.errors import ManifestError
 from .dropout import with_quick_dropout
 
@@ -36,8 +36,7 @@ MODELS: dict[str, str] = {
 def model_class(name: str) -> Any:
     """The class behind a name; raises `ManifestError` for one that is not in the table."""
     if name not in MODELS:
-        near = get_close_matches(name, MODELS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, MODELS)
         raise ManifestError(f"scoring model {name!r} is not known{hint}; there are {', '.join(sorted(MODELS))}")
     module_name, _, class_name = MODELS[name].partition(":")
     return getattr(import_module(f".{module_name}", __package__), class_name)
@@ -45,12 +44,12 @@ def model_class(name: str) -> Any:
 
 def resolve_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with every default filled in; raises `ManifestError` for one that the model does not have."""
+    record = model_class(name).Settings
     try:
-        return model_class(name).Settings.model_validate(dict(settings)).model_dump(mode="json")
+        return record.model_validate(dict(settings)).model_dump(mode="json")
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in ("settings", *first["loc"]))
-        raise ManifestError(f"scoring model {name}: {where}: {first['msg']} (got {first['input']!r})") from None
+        complaint = first_complaint(error, "settings", record.model_fields)
+        raise ManifestError(f"scoring model {name}: {complaint}") from None
 
 
 def build_model(name: str, dims: Mapping[str, int], settings: Mapping[str, Any], seed: int) -> nn.Module:

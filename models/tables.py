@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from ..manifests.complaints import first_complaint
 from ..manifests.errors import ManifestError
 from ..manifests.streams import Record
 from .experiment import BranchStage, Experiment
@@ -85,8 +86,7 @@ def _tables() -> Mapping[str, Table]:
     try:
         return {name: Table.model_validate(_resolved(table, protocols)) for name, table in content.items()}
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ManifestError(f"tables.toml: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ManifestError(f"tables.toml: {first_complaint(error)}") from None
 
 
 def _resolved(value: Any, protocols: Mapping[str, Any]) -> Any:

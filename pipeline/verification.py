@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from ..extractors.precision import TOLERANCES
 from ..extractors.table import resolve
+from ..manifests.complaints import first_complaint
 from ..manifests.errors import ManifestError
 from ..manifests.recipes import Recipe
 from ..manifests.streams import StreamSpec
@@ -103,7 +104,7 @@ def _recipe(root: Root, manifest: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(manifest["recipe"])
     except ValidationError as error:
         raise ManifestError(
-            f"{root}: its recipe cannot be run here ({error.errors()[0]['msg']}); features that were imported have none"
+            f"{root}: its recipe cannot be run here ({first_complaint(error)}); features that were imported have none"
         ) from None
 
 

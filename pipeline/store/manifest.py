@@ -13,6 +13,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ...manifests.complaints import first_complaint
 from ...manifests.errors import StoreError
 from .folders import Folder, Root, open_folder
 from .neighbours import neighbours
@@ -129,6 +130,5 @@ def _refuse_foreign(folder: Folder) -> None:
 
 def _first_problem(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        return first_complaint(error)
     return str(error)

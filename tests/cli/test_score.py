@@ -148,7 +148,7 @@ def test_a_namesake_does_not_take_a_videos_place(trained: Path, tmp_path: Path) 
         (None, "trained on features that others made"),
         (
             {"name": "tiny", "summary": "", "streams": {"motion": {"magic": 1}}},
-            "recipe of its training has streams.motion",
+            "recipe of its training: streams.motion",
         ),
     ],
 )

@@ -106,9 +106,9 @@ def test_missing_files(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_in_a_data_set_is_named() -> None:
-    with pytest.raises(ManifestError, match=r"small: targets\.total\.rnage: Extra inputs"):
+    with pytest.raises(ManifestError, match=r"small: targets\.total\.rnage: this key is not known"):
         parse_dataset(SMALL.replace("score_range", "rnage = 1\nscore_range"), "small")
-    with pytest.raises(ManifestError, match=r"small: data set: .*either files or random_splits"):
+    with pytest.raises(ManifestError, match=r"small: .*either files or random_splits"):
         parse_dataset(SMALL.replace("[counts]", "[random_splits]"), "small")
 
 

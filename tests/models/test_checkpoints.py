@@ -35,6 +35,13 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
         assert torch.equal(again.state_dict()[name], value)
 
 
+def test_the_file_of_weights_names_its_folder_and_the_folder_above_is_told_where_models_are(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "seed-0", new_network(CARD), CARD)
+    assert load_checkpoint(tmp_path / "seed-0" / "model.pt")[1] == CARD
+    with pytest.raises(WeightsError, match=r"not a trained model .*did you mean .*/seed-0\?"):
+        load_checkpoint(tmp_path)
+
+
 def test_what_does_not_belong_together_is_told(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"not a trained model .*name a folder that train wrote"):
         load_checkpoint(tmp_path)

@@ -69,6 +69,10 @@ def test_an_experiment_comes_from_its_table_or_is_plain() -> None:
     assert (other.protocol.score_range, other.protocol.batch_size, other.protocol.epochs) == ((0, 40), 8, 320)
     with pytest.raises(ManifestError, match=r"protocol\.score_range: .* \(got 'wide'\)"):
         experiment_for("fisv", "gdlt", "TES", streams=None, protocol={"score_range": "wide"})
+    with pytest.raises(ManifestError, match=r"protocol\.epoch: this key is not known; did you mean epochs\?"):
+        experiment_for("fisv", "gdlt", "TES", streams=None, protocol={"epoch": 3})
+    with pytest.raises(ManifestError, match="data set 'fis' is not known; did you mean fisv"):
+        experiment_for("fis", "gdlt", "TES", streams=None)
     with pytest.raises(ManifestError, match="no published table trains lstm on fisv"):
         experiment_for("fisv", "lstm", "TES", streams=None)
     with pytest.raises(ManifestError, match="'gdlr' is not known; did you mean gdlt"):
@@ -109,6 +113,13 @@ def test_averages_over_the_columns_of_a_line() -> None:
         ["average (plain)", "0.744", "–", "0.700 ± 0.141", "–"],
     ]
     assert len(Line("a", {"TES": Cell(None, None, None, tes)}).rows()) == 1
+
+
+def test_a_row_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    nothing = Reproduction("fisv", tmp_path, tmp_path, tmp_path / "out", streams=("vst",), rows=("nonsense",))
+    with pytest.raises(ManifestError, match=r"no row of fisv has nonsense in its name; there are Average pooling"):
+        nothing.run()
+    assert not (tmp_path / "out").exists()
 
 
 def shorten(labels: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_folder_that_is_no_store_is_named(tmp_path):
     [
         ("format = ", "Invalid value"),
         ("format = 2", "format: Input should be 1"),
-        ("format = 1", "recipe: Field required"),
+        ("format = 1", "recipe: is missing"),
     ],
 )
 def test_a_manifest_that_cannot_be_obeyed_is_named(tmp_path, text, problem):
