@@ -22,6 +22,9 @@ def reproduce(
     ),
     stream: Annotated[str | None, typer.Option(help="What released features are, for example vst.")] = None,
     row: Annotated[list[str] | None, typer.Option(help="Only rows whose name has this in it; may be repeated.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Only this column, for example TES; may be repeated.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per number.")] = 5,
     epochs: Annotated[int | None, typer.Option(min=1, help="Fewer than published, to try things out.")] = None,
     precision: Annotated[
@@ -50,6 +53,7 @@ def reproduce(
         out=out / table,
         streams=None if stream is None else (stream,),
         rows=tuple(row or ()),
+        columns=tuple(column or ()),
         seeds=tuple(range(seeds)),
         selections=SELECTIONS[:1] if best_test_only else SELECTIONS,
         epochs=epochs,

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from ..manifests.complaints import did_you_mean
 from ..manifests.datasets import load_dataset
 from ..manifests.errors import ManifestError
 from ..manifests.label_files import read_dataset_labels
@@ -23,7 +24,7 @@ from .reports import SeedsReport, spread
 from .seed_run import SeedResult, SeedRun
 from .side_by_side import plan_crew, run_all
 from .table import model_class
-from .tables import Row, Table, load_table
+from .tables import Column, Row, Table, load_table
 
 Selection = Literal["best-test", "validation"]
 TITLES = ("printed", "best on test", "validation", "last epoch")
@@ -100,6 +101,8 @@ class Reproduction:
     """The name of released features' stream"""
     rows: tuple[str, ...] = ()
     """Names of rows, or parts of them; all where there is none"""
+    columns: tuple[str, ...] = ()
+    """Names of columns; all where there is none"""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     selections: tuple[Selection, ...] = SELECTIONS
     epochs: int | None = None
@@ -148,7 +151,7 @@ class Reproduction:
 
     def _planned(self, table: Table) -> _Plan:
         """All trainings of the chosen rows. Rows that read the same streams share them in memory."""
-        rows = self._chosen(table)
+        rows, columns = self._chosen(table), self._chosen_columns(table)
         labels = read_dataset_labels(load_dataset(table.dataset), self.labels)
         features: dict[tuple[tuple[str, ...], bool], FeatureSet] = {}
         plan = _Plan([], {})
@@ -160,7 +163,7 @@ class Reproduction:
             one_grid = bool(model_class(row.model).one_grid) and len(row.streams) > 1
             if (row.streams, one_grid) not in features:
                 features[row.streams, one_grid] = read_features(self.features, row.streams, one_grid=one_grid)
-            for name, column in table.columns.items():
+            for name, column in columns.items():
                 task = make_task(features[row.streams, one_grid], labels, column.target, column.subset)
                 plan.cells.extend(self._cells_of(row, name, task))
         return plan
@@ -181,6 +184,13 @@ class Reproduction:
             names = "; ".join(row.name for row in table.rows)
             raise ManifestError(f"no row of {self.name} has {' or '.join(self.rows)} in its name; there are {names}")
         return chosen
+
+    def _chosen_columns(self, table: Table) -> Mapping[str, Column]:
+        for name in self.columns:
+            if name not in table.columns:
+                hint = did_you_mean(name, table.columns)
+                raise ManifestError(f"{self.name} has no column {name!r}{hint}; there are {', '.join(table.columns)}")
+        return {name: column for name, column in table.columns.items() if not self.columns or name in self.columns}
 
     def _known_streams(self) -> tuple[str, ...]:
         if self.streams is not None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,10 +116,12 @@ def test_averages_over_the_columns_of_a_line() -> None:
     assert len(Line("a", {"TES": Cell(None, None, None, tes)}).rows()) == 1
 
 
-def test_a_row_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_row_or_column_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     nothing = Reproduction("fisv", tmp_path, tmp_path, tmp_path / "out", streams=("vst",), rows=("nonsense",))
     with pytest.raises(ManifestError, match=r"no row of fisv has nonsense in its name; there are Average pooling"):
         nothing.run()
+    with pytest.raises(ManifestError, match=r"fisv has no column 'TSE'; did you mean TES\?; there are TES, PCS"):
+        replace(nothing, rows=(), columns=("TSE",)).run()
     assert not (tmp_path / "out").exists()
 
 
