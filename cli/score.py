@@ -166,9 +166,12 @@ def _print_scores(card: ModelCard, scores: Sequence[VideoScore], most: int) -> N
     table = Table("video", card.target, "segments that mattered most", measure)
     for each in scores:
         shown = each.foremost(most)
-        missing = "".join(f"\n(no {stream})" for stream in each.without)
+        remarks = [f"no {stream}" for stream in each.without]
+        if each.trained_on:
+            remarks.append("was trained on it")
+        told = "".join(f"\n({remark})" for remark in remarks)
         values = "\n".join(_importance(each, segment) for segment in shown)
-        table.add_row(each.video_id, f"{each.score:.2f}{missing}", "\n".join(map(_span, shown)), values)
+        table.add_row(each.video_id, f"{each.score:.2f}{told}", "\n".join(map(_span, shown)), values)
     Console().print(table)
 
 

@@ -49,6 +49,8 @@ class VideoScore:
     """By stream, in the order of time. None where a lone segment cannot be left out."""
     without: tuple[str, ...] = ()
     """Streams that the video does not have"""
+    trained_on: bool = False
+    """A video of this id was among those that the model was trained on"""
 
     def foremost(self, most: int) -> list[Segment]:
         """The segments that mattered most, of all streams together, the greatest first."""
@@ -81,6 +83,7 @@ def _score(network: nn.Module, card: ModelCard, features: FeatureSet, store: Fea
         measure="attention" if attention else "occlusion",
         segments=tuple(segments),
         without=tuple(stream for stream in card.dims if not store.holds(video_id, stream)),
+        trained_on=video_id in card.trained_on,
     )
 
 

@@ -84,6 +84,7 @@ def test_raw_videos_are_extracted_and_scored(trained: Path, tmp_path: Path) -> N
     assert sorted(path.name for path in (tmp_path / "new").rglob("*.parquet")) == before
     assert f"{found['routine_001']['score']:.2f}" in told.stdout
     assert "share of the model's attention" in told.stdout
+    assert "(was trained on it)" in told.stdout
     best = max(found["routine_001"]["segments"], key=lambda segment: segment["importance"])
     assert f"00:0{best['start_s']:.0f}–00:0{best['end_s']:.0f} {best['streams'][0]}" in told.stdout
 
@@ -106,6 +107,7 @@ def test_broken_and_partial_videos_are_told_and_the_others_scored(trained: Path,
     found = scores_of(result)
     assert set(found) == {"whole"}
     assert found["whole"]["without"] == ["rhythm"]
+    assert not found["whole"]["trained_on"]
     reasons = json.loads(result.stdout)["not_scored"]
     assert reasons["junk"].startswith("failed: ")
     assert reasons["cut"].startswith("partial: ")
