@@ -36,8 +36,8 @@ def train(
     streams: Annotated[str | None, typer.Option(help="With --dataset: names, by commas; as published.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="With --dataset: how many trainings, from --seed on.")] = 1,
     selection: Annotated[
-        str, typer.Option(help="With --dataset: whose weights are judged: validation, last, or best-test as papers do.")
-    ] = "validation",
+        str, typer.Option(help="With --dataset: whose weights are judged: last, validation, or best-test as papers do.")
+    ] = "last",
     workers: Annotated[
         int | None, typer.Option(min=1, help="With --dataset: trainings at once. Default: as many as cores and seeds.")
     ] = None,
@@ -78,8 +78,8 @@ def train(
 
     if target is None and dataset != "csv":
         raise typer.BadParameter("a data set has several scores; name one", param_hint="--target")
-    if selection not in ("validation", "last", "best-test"):
-        raise typer.BadParameter(f"{selection!r} is none of validation, last, best-test", param_hint="--selection")
+    if selection not in ("last", "validation", "best-test"):
+        raise typer.BadParameter(f"{selection!r} is none of last, validation, best-test", param_hint="--selection")
     experiment = experiment_for(
         dataset,
         model,

@@ -43,7 +43,7 @@ def experiment_for(
     streams: tuple[str, ...] | None,
     settings: Mapping[str, Any] | None = None,
     protocol: Mapping[str, Any] | None = None,
-    selection: str = "validation",
+    selection: str = "last",
     epochs: int | None = None,
     one_stage: bool = False,
 ) -> Experiment:

@@ -65,7 +65,8 @@ def test_an_experiment_comes_from_its_table_or_is_plain() -> None:
     static = experiment_for("rg", "context-attention", "Ball", streams=("resnet_crop",))
     assert static.protocol.crop == {"resnet_crop": 80}
     plain = experiment_for("fisv", "lstm", "TES", streams=("vst",))
-    assert plain.protocol == PLAIN_PROTOCOL.model_copy(update={"selection": "validation"})
+    assert plain.protocol == PLAIN_PROTOCOL
+    assert plain.protocol.selection == "last"
     other = experiment_for("fisv", "gdlt", "TES", streams=None, protocol={"score_range": [0, 40], "batch_size": 8})
     assert (other.protocol.score_range, other.protocol.batch_size, other.protocol.epochs) == ((0, 40), 8, 320)
     with pytest.raises(ManifestError, match=r"protocol\.score_range: .* \(got 'wide'\)"):
@@ -185,7 +186,9 @@ def test_a_table_is_run_as_far_as_the_features_go(
 
 def test_train_and_evaluate_on_a_data_set(fisv: tuple[Path, Path], tmp_path: Path) -> None:
     features, labels = fisv
-    experiment = experiment_for("fisv", "lstm", "TES", streams=("vst",), settings={"hidden_dim": 8}, epochs=20)
+    experiment = experiment_for(
+        "fisv", "lstm", "TES", streams=("vst",), settings={"hidden_dim": 8}, epochs=20, selection="validation"
+    )
     reports = train_on_dataset(features, labels, "fisv", "TES", experiment, (0, 1), tmp_path / "model")
     assert [report.selection for report in reports] == ["validation", "last"]
     assert reports[0].num_test == 100
@@ -250,7 +253,7 @@ def test_a_published_model_on_a_csv(fisv: tuple[Path, Path], tmp_path: Path) -> 
     experiment = experiment_for("csv", "lstm", "art", streams=("vst",), settings={"hidden_dim": 8}, epochs=15)
     data = (tmp_path / "few.npz", labels)
     reports = train_on_dataset(*data, "csv", None, experiment, (0, 1), tmp_path / "model")
-    assert [report.num_test for report in reports] == [8, 8]
+    assert [(report.selection, report.num_test) for report in reports] == [("last", 8)]
     judged = [set(evaluate(tmp_path / "model" / f"seed-{seed}", *data, dataset="csv").scores) for seed in (0, 1)]
     with (tmp_path / "model" / "predictions.csv").open() as file:
         written = [(int(line["seed"]), line["video_id"]) for line in csv.DictReader(file)]
