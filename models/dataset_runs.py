@@ -88,9 +88,10 @@ def _refuse_missing(features: FeatureSet, labels: DatasetLabels, data: LabelledR
 
 def seed_runs(task: Task, experiment: Experiment, seeds: Sequence[int], out: Path) -> list[SeedRun]:
     """One training per seed, each in its own folder below ``out``; none has begun."""
+    splits = {seed: task.split(seed) for seed in seeds}
     return [
-        SeedRun(task.data, task.split(seed), experiment, _card(task, experiment, seed), out / f"seed-{seed}")
-        for seed in seeds
+        SeedRun(task.data, split, experiment, _card(task, experiment, seed, split), out / f"seed-{seed}")
+        for seed, split in splits.items()
     ]
 
 
@@ -98,8 +99,7 @@ def report(task: Task, results: Sequence[SeedResult], *, last: bool = False) -> 
     return report_seeds(results, task.true, task.score_range, last=last)
 
 
-def _card(task: Task, experiment: Experiment, seed: int) -> ModelCard:
-    split = task.split(seed)
+def _card(task: Task, experiment: Experiment, seed: int, split: Split) -> ModelCard:
     return ModelCard(
         model=experiment.model,
         settings=resolve_settings(experiment.model, experiment.settings),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ...manifests.complaints import did_you_mean
 from ..records import FeatureRow, Outcome
 from .ends import Ends, read_ends
 from .folders import Root, as_root, open_folder
@@ -232,5 +232,4 @@ def _features_of(row: FeatureRow) -> StreamFeatures:
 
 
 def _near(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {', '.join(near)}?" if near else f"; there are {len(known)} others"
+    return did_you_mean(name, known, most=3) or f"; there are {len(known)} others"
