@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
     """``; did you mean gdlt?``, or nothing where no known name is near."""
-    near = get_close_matches(name, list(known), n=most, cutoff=0.5)
+    near = get_close_matches(name, list(known), n=most)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
