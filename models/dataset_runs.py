@@ -110,7 +110,7 @@ def _card(task: Task, experiment: Experiment, seed: int, split: Split) -> ModelC
         protocol=experiment.protocol,
         seed=seed,
         trained_on=task.data.routines.names(split.train),
-        chosen_on=task.data.routines.names(split.test) if experiment.protocol.selection == "best-test" else (),
+        chosen_on=task.data.routines.names(split.test) if experiment.chooses_on_test else (),
         made_with={package: version(package) for package in ("arabesque", "torch", "numpy")},
         recipe=None if task.data.recipe is None else dict(task.data.recipe),
     )

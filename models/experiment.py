@@ -37,6 +37,12 @@ class Experiment(Record):
                 raise ValueError("standardise must be off in both stages: the second reads what the first has learnt")
         return self
 
+    @property
+    def chooses_on_test(self) -> bool:
+        """The test videos choose an epoch, be it only of the first of two stages."""
+        stages = [self.protocol] if self.branches is None else [self.protocol, self.branches.protocol]
+        return any(stage.selection == "best-test" for stage in stages)
+
     def branch(self, stream: str) -> Experiment:
         """The experiment that trains one stream's branch."""
         if self.branches is None:

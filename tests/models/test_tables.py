@@ -64,6 +64,8 @@ def test_an_experiment_comes_from_its_table_or_is_plain() -> None:
     assert (at_once.branches, at_once.settings.get("frozen")) == (None, None)
     static = experiment_for("rg", "context-attention", "Ball", streams=("resnet_crop",))
     assert static.protocol.crop == {"resnet_crop": 80}
+    mixed = experiment_for("fisv", "pamfn", "TES", streams=None, selection="best-test", protocol={"selection": "last"})
+    assert [each.chooses_on_test for each in (mixed, at_once)] == [True, False]  # its branches still do
     plain = experiment_for("fisv", "lstm", "TES", streams=("vst",))
     assert plain.protocol == PLAIN_PROTOCOL
     assert plain.protocol.selection == "last"
