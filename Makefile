@@ -1,7 +1,7 @@
-# Shorthands; every one of them sets itself up (see bootstrap.py).
+# Shorthands. Each one first sets up the environment (see bootstrap.py).
 RUN := python3 bootstrap.py
 
-.PHONY: demo test test-slow lint types package lock
+.PHONY: demo test test-slow lint types docs package lock
 
 demo:
 	$(RUN) arabesque demo
@@ -19,11 +19,14 @@ lint:
 types:
 	$(RUN) pyright
 
+docs:
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
+
 package:
 	$(RUN) python tests/packaging/check_distribution.py
 
-# newest releases of everything, pinned by hash, without addresses; users get the versions that the tests run with
+# Pin the newest releases by hash, without download addresses. Users get the versions that the tests use.
 COMPILE := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 lock:
-	$(RUN) $(COMPILE) --upgrade --group dev --extra ray --extra s3 pyproject.toml -o requirements-dev.lock
+	$(RUN) $(COMPILE) --upgrade --group dev --group docs --extra ray --extra s3 --extra timm --extra tensorboard pyproject.toml -o requirements-dev.lock
 	$(RUN) $(COMPILE) --upgrade --all-extras -c requirements-dev.lock pyproject.toml -o requirements.lock

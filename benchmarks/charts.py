@@ -1,6 +1,6 @@
-"""The charts of README.md, in one style: a title that says what is shown, values at their bars, aims as dashed lines.
+"""The charts of docs/measurements.md, in one style: a title, values at their bars, aims as dashed lines.
 
-Colours are Okabe and Ito's, which most colour-blind people tell apart.
+Colors are Okabe and Ito's, which most color-blind people can distinguish.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-BLUE, ORANGE, GREEN, SKY, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#8C8C8C"
+BLUE, ORANGE, GREEN, SKY, VERMILION, GRAY = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#8C8C8C"
 PALE = "#B9CFE0"
 """What was before, or is only there to compare with."""
 WIDTH_IN, DPI = 8.0, 110
@@ -41,7 +41,7 @@ def picture(
     for axes in panes:
         if axes.get_legend() is None:
             _legend(axes)
-    figure.supxlabel(footer(found), x=0.988, ha="right", fontsize=7.5, color=GREY)
+    figure.supxlabel(footer(found), x=0.988, ha="right", fontsize=7.5, color=GRAY)
     drawn = BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
     Image.open(drawn).convert("RGB").quantize(64).save(path, format="png", optimize=True)
@@ -60,19 +60,19 @@ def bars(
     rows: Rows,
     unit: str,
     *,
-    colours: Mapping[str, str],
+    colors: Mapping[str, str],
     told: Callable[[float], str] = "{:.3g}".format,
     notes: Mapping[tuple[str, str], str] | None = None,
     room: float = 1.18,
 ) -> None:
     """Horizontal bars in groups, the first row on top. ``notes``: (row, series) → what stands behind the value."""
     thick = 0.8 / max(map(len, rows.values()))
-    for series, colour in colours.items():
+    for series, color in colors.items():
         named = [(place, name, list(row)) for place, (name, row) in enumerate(rows.items()) if series in row]
         places = [place + (kinds.index(series) - (len(kinds) - 1) / 2) * thick for place, _, kinds in named]
         values = [rows[name][series] for _, name, _ in named]
-        shown = series if len(colours) > 1 else "_"
-        drawn = axes.barh(places, values, 0.92 * thick, color=colour, label=shown)
+        shown = series if len(colors) > 1 else "_"
+        drawn = axes.barh(places, values, 0.92 * thick, color=color, label=shown)
         labels = [told(rows[name][series]) + (notes or {}).get((name, series), "") for _, name, _ in named]
         axes.bar_label(drawn, labels, padding=3, fontsize=SMALL, bbox=ON_WHITE)
     _frame(axes, list(rows), unit, room * max(value for row in rows.values() for value in row.values()))
@@ -83,7 +83,7 @@ def stacks(
     rows: Rows,
     unit: str,
     *,
-    colours: Mapping[str, str],
+    colors: Mapping[str, str],
     told: Callable[[float], str] = "{:.3g}".format,
     notes: Mapping[str, str] | None = None,
     named: bool = True,
@@ -93,7 +93,7 @@ def stacks(
     for place, (name, row) in enumerate(rows.items()):
         left = 0.0
         for series, value in row.items():
-            axes.barh(place, value, 0.62, left=left, color=colours[series], edgecolor="white", linewidth=0.8)
+            axes.barh(place, value, 0.62, left=left, color=colors[series], edgecolor="white", linewidth=0.8)
             left += value
         label = told(left) + (notes or {}).get(name, "")
         axes.annotate(
@@ -102,7 +102,7 @@ def stacks(
     _frame(axes, list(rows), unit, room * max(sum(row.values()) for row in rows.values()))
     if named:
         for series in dict.fromkeys(series for row in rows.values() for series in row):
-            axes.barh(0, 0, color=colours[series], label=series)
+            axes.barh(0, 0, color=colors[series], label=series)
 
 
 def lines(
@@ -111,16 +111,16 @@ def lines(
     across: str,
     up: str,
     *,
-    colours: Sequence[str],
+    colors: Sequence[str],
     at_ends: bool = True,
 ) -> None:
     """Each with its name at its right end, or in a legend."""
-    for (name, points), colour in zip(series.items(), colours, strict=True):
+    for (name, points), color in zip(series.items(), colors, strict=True):
         label = "_" if at_ends else name
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, color=colour, linewidth=1.8, label=label)
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, color=color, linewidth=1.8, label=label)
         if at_ends:
             end = {"textcoords": "offset points", "va": "center", "fontsize": SMALL}
-            axes.annotate(name, points[-1], (6, 0), color=colour, **end)
+            axes.annotate(name, points[-1], (6, 0), color=color, **end)
     axes.set_xlabel(across, fontsize=9)
     axes.set_ylabel(up, fontsize=9)
     axes.grid(axis="y", alpha=0.25)

@@ -1,4 +1,4 @@
-"""What a frame costs from file to network, in milliseconds of CPU: decoding, colour, hand-over, geometry.
+"""What a frame costs from file to network, in milliseconds of CPU: decoding, color, hand-over, geometry.
 
 python benchmarks/decoding.py [--video drawn FILE …] [--frames 240] [--rounds 3] [--device cuda] [--chart FILE]
 
@@ -26,11 +26,11 @@ from moving_texture import moving_texture
 
 from arabesque.extractors.geometry import apply_geometry
 from arabesque.manifests.streams import CenterCrop, Geometry, ShortSide, Size
-from arabesque.pipeline.colour import to_rgb
+from arabesque.pipeline.decoding.decoder_pool import DecoderProcess, DecoderSettings, Holes
 from arabesque.pipeline.decoding.decoders import build_decoder
-from arabesque.pipeline.decoding.planes import Colour, Planes
-from arabesque.pipeline.decoding.slots import DecodeSlot, SlotSettings
-from arabesque.pipeline.records import Probe
+from arabesque.pipeline.decoding.planes import ColorSpace, Planes
+from arabesque.pipeline.records import Hole, VideoMetadata
+from arabesque.pipeline.stages.color import to_rgb
 
 SWIN = Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 300)), Size(size_px=(224, 224))))
 """What GDLT and PAMFN show their network."""
@@ -92,10 +92,10 @@ def draw(found: Found, path: Path) -> None:
         }
         for video in found["videos"]
     }
-    colours = dict(zip(next(iter(rows.values())), (BLUE, PALE), strict=True))
+    colors = dict(zip(next(iter(rows.values())), (BLUE, PALE), strict=True))
     title = "What a frame of 720p costs the CPU, from the file to the network's input"
     with picture(path, title, found, 1.4 + 0.6 * len(rows)) as (axes,):
-        bars(axes, rows, "CPU milliseconds a frame", colours=colours, told="{:.2f}".format)
+        bars(axes, rows, "CPU milliseconds a frame", colors=colors, told="{:.2f}".format)
         aim(axes, AIM_MS, f"aim for a GPU: {AIM_MS} ms")
 
 
@@ -112,7 +112,7 @@ def draw_video(path: Path, num_frames: int) -> Path:
     return path
 
 
-def measure(video: Path, probe: Probe, wanted: np.ndarray, device: torch.device) -> Costs:
+def measure(video: Path, probe: VideoMetadata, wanted: np.ndarray, device: torch.device) -> Costs:
     costs = {
         "decoding alone": decode(video, probe, wanted[-1:], planar=False),
         "decoding, RGB by swscale": decode(video, probe, wanted, planar=False),
@@ -123,47 +123,52 @@ def measure(video: Path, probe: Probe, wanted: np.ndarray, device: torch.device)
     costs |= {f"RGB through a slot: {part}": cost_ms for part, cost_ms in rgb.items()}
     costs |= {f"planes through a slot: {part}": cost_ms for part, cost_ms in planes.items()}
     pictures, flat = some_pictures(video, probe, wanted)
-    colour = Colour("bt601", full_range=False)
-    costs["planes to RGB in torch, on the CPU"] = on_cpu(lambda: to_rgb(flat, colour), len(flat))
+    color = ColorSpace("bt601", full_range=False)
+    costs["planes to RGB in torch, on the CPU"] = on_cpu(lambda: to_rgb(flat, color), len(flat))
     costs[GEOMETRY] = on_cpu(lambda: apply_geometry(pictures, SWIN), len(pictures))
     costs[ON_CPU] = sum(rgb.values()) + costs[GEOMETRY]
     costs[ON_GPU] = sum(planes.values())
     if device.type == "cuda":
-        costs |= on_gpu(flat, colour, device)
+        costs |= on_gpu(flat, color, device)
     return costs
 
 
-def decode(video: Path, probe: Probe, wanted: np.ndarray, *, planar: bool) -> float:
+def decode(video: Path, probe: VideoMetadata, wanted: np.ndarray, *, planar: bool) -> float:
     """CPU seconds of decoding up to the last of ``wanted``, and of bringing those into memory as a slot does."""
     room = np.zeros((16, probe.height_px, probe.width_px, 3), np.uint8)
     decoder = build_decoder("pyav", lambda: None, planar=planar)
     began = time.process_time()
-    for number, (_, frame) in enumerate(decoder.frames(video, probe, wanted)):
+    for number, item in enumerate(decoder.frames(video, probe, wanted)):
+        if isinstance(item, Hole):
+            sys.exit(f"{video}: has damaged frames; give a whole video")
+        frame = item[1]
         if isinstance(frame, Planes):
             frame.write_to(room[number % 16].reshape(-1)[: frame.luma.size * 3 // 2])
         else:
             room[number % 16] = frame
-        del frame
+        del frame, item
     return time.process_time() - began
 
 
-def through_slot(video: Path, probe: Probe, wanted: np.ndarray, *, planar: bool) -> Costs:
+def through_slot(video: Path, probe: VideoMetadata, wanted: np.ndarray, *, planar: bool) -> Costs:
     """Of the child, which decodes, and of the parent, which takes windows and gives them back, in the second pass.
 
     The first one touches the shared memory, which a slot keeps.
     """
-    with DecodeSlot(settings=SlotSettings(planar=planar)) as slot:
+    with DecoderProcess(settings=DecoderSettings(planar=planar)) as slot:
         slot.probe(video)
-        assert slot._child is not None
+        assert slot.pid is not None
         before_s = began = 0.0
         for _ in range(2):
-            before_s, began = child_cpu_s(slot._child.pid), time.process_time()
-            for window in slot.decode(video, probe, wanted):
-                if planar and window.colour is None:
-                    sys.exit(f"{video}: is not 8-bit 4:2:0, which is what comes as planes")
-                window.release()
+            before_s, began = child_cpu_s(slot.pid), time.process_time()
+            for chunk in slot.decode(video, probe, wanted):
+                if isinstance(chunk, Holes):
+                    sys.exit(f"{video}: has damaged frames; give a whole video")
+                if planar and chunk.color is None:
+                    sys.exit(f"{video}: is not 8-bit 4:2:0; only such videos are decoded to planes")
+                chunk.release()
         parent_s = time.process_time() - began
-        child_s = child_cpu_s(slot._child.pid) - before_s
+        child_s = child_cpu_s(slot.pid) - before_s
     return {"child": 1000 * child_s / len(wanted), "parent": 1000 * parent_s / len(wanted)}
 
 
@@ -172,11 +177,13 @@ def child_cpu_s(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def some_pictures(video: Path, probe: Probe, wanted: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def some_pictures(video: Path, probe: VideoMetadata, wanted: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """A window's worth of pictures as a CPU gets them, and random planes of as many."""
-    with DecodeSlot() as slot:
-        for window in slot.decode(video, probe, wanted):
-            pictures = torch.from_numpy(window.frames.copy()).permute(0, 3, 1, 2)
+    with DecoderProcess() as slot:
+        for chunk in slot.decode(video, probe, wanted):
+            if isinstance(chunk, Holes):
+                sys.exit(f"{video}: has damaged frames; give a whole video")
+            pictures = torch.from_numpy(chunk.frames.copy()).permute(0, 3, 1, 2)
             num, rows, columns = len(pictures), probe.height_px * 3 // 2, probe.width_px
             return pictures, torch.randint(0, 256, (num, rows, columns), dtype=torch.uint8)
     sys.exit(f"{video}: has no frames")
@@ -189,14 +196,14 @@ def on_cpu(work: Callable[[], Any], num_frames: int) -> float:
     return 1000 * (time.process_time() - began) / num_frames
 
 
-def on_gpu(planes: torch.Tensor, colour: Colour, device: torch.device) -> Costs:
+def on_gpu(planes: torch.Tensor, color: ColorSpace, device: torch.device) -> Costs:
     """Milliseconds of the device's own time."""
     pinned = planes.pin_memory()
     on_device = pinned.to(device)
-    rgb = to_rgb(on_device, colour)
+    rgb = to_rgb(on_device, color)
     works: dict[str, Callable[[], Any]] = {
         "GPU: copy of planes from page-locked memory": lambda: pinned.to(device, non_blocking=True),
-        "GPU: planes to RGB": lambda: to_rgb(on_device, colour),
+        "GPU: planes to RGB": lambda: to_rgb(on_device, color),
         "GPU: geometry of Video Swin": lambda: apply_geometry(rgb, SWIN),
     }
     return {part: gpu_ms(work) / len(planes) for part, work in works.items()}

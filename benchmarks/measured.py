@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 if importlib.util.find_spec("arabesque") is None:  # a machine where it is not installed
-    sys.path.insert(0, str(ROOT / "_namespace"))
+    sys.path.insert(0, str(ROOT))
 
 Found = dict[str, Any]
 
@@ -38,7 +38,7 @@ def measured_or_read(options: argparse.Namespace, measure: Callable[[], Found], 
         return read(options.redraw)
     circumstances = _circumstances()
     figures = measure()
-    found = circumstances.told() | {
+    found = circumstances.as_dict() | {
         "command": " ".join(["python", *sys.argv]),
         "commit": commit(),
         "versions": {name: version(name) for name in packages},
@@ -64,7 +64,7 @@ def present(
 
 
 def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table, as README.md has it."""
+    """The lines of a table, as docs/measurements.md has it."""
     lines = [f"| {' | '.join(cells)} |" for cells in (titles, *rows)]
     return [lines[0], f"{'|---' * len(titles)}|", *lines[1:]]
 

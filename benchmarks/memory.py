@@ -24,17 +24,17 @@ from charts import BLUE, ORANGE, PALE, aim, bars, lines, picture
 from matplotlib.axes import Axes
 from measured import ROOT, Found, markdown, parser_for, present
 
-from arabesque.pipeline.memory import parse_bytes
-from arabesque.pipeline.synthetic.moving_texture import write_moving_texture
+from arabesque.cli.demo_videos.moving_texture import write_moving_texture
+from arabesque.pipeline.memory_sizes import parse_bytes
 
 sys.path.insert(0, str(ROOT / "tests"))
 from tree_memory import loop, peak_bytes
 
 DRAWN_S = 5.0
 AGAINST = {"peak_bytes": "held", "needs_bytes": "refused: it would take"}
-COLOURS = dict(zip(AGAINST.values(), (BLUE, ORANGE), strict=True))
-QUIETLY = {"COLUMNS": "500", "ARABESQUE_PROBES": ""}
-"""Lines that do not wrap; no cache of probes, which would spare the second run a part of its work."""
+COLORS = dict(zip(AGAINST.values(), (BLUE, ORANGE), strict=True))
+QUIETLY = {"COLUMNS": "500", "ARABESQUE_METADATA_CACHE": ""}
+"""Lines that do not wrap; no metadata cache, which would spare the second run a part of its work."""
 BY_LENGTH = "starter"
 
 
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for(__doc__)
     parser.add_argument("--video", type=Path, help="to repeat; by default one of 5 s is drawn, 640 × 360")
     parser.add_argument("--times", type=int, nargs="+", default=[12, 36, 72], help="how often it is repeated")
-    parser.add_argument("--bound", default="1500MiB", help="of the runs by length that have one")
+    parser.add_argument("--bound", default="1800MiB", help="of the runs by length that have one")
     parser.add_argument(
-        "--allowances", nargs="*", default=["512MiB", "1500MiB", "2GiB"], help="of starter, on the shortest"
+        "--allowances", nargs="*", default=["512MiB", "1800MiB", "2GiB"], help="of starter, on the shortest"
     )
     parser.add_argument("--recipe", default="gdlt", help="another one, on the video once, with random weights")
     parser.add_argument("--recipe-allowances", nargs="*", default=["1GiB", "3GiB"])
@@ -91,7 +91,7 @@ def all_runs(folder: Path, options: argparse.Namespace) -> Iterator[Found]:
 
 
 def one_run(video: Path, times: int, recipe: str, allowed: str | None) -> Found:
-    """In a process of its own. A bound that is too small is no error but a figure: what it would take."""
+    """In its own process. A bound that is too small gives a figure (the memory that the run needs), not an error."""
     with tempfile.TemporaryDirectory() as out:
         code = "from arabesque.cli.main import app; app()"
         command = [sys.executable, "-c", code, "extract", str(video), "--recipe", recipe, "--out", f"{out}/features"]
@@ -149,7 +149,7 @@ def draw_lengths(axes: Axes, runs: Sequence[Found]) -> None:
         name: [(run["video_s"] / 60, gib(run["peak_bytes"])) for run in by_length if run["allowed_bytes"] == allowed]
         for name, allowed in (("no bound", None), ("with a bound", bound))
     }
-    lines(axes, series, f"minutes of video ({BY_LENGTH})", "GiB held at most", colours=(ORANGE, BLUE))
+    lines(axes, series, f"minutes of video ({BY_LENGTH})", "GiB held at most", colors=(ORANGE, BLUE))
     aim(axes, gib(bound), f"the bound: {gib(bound):.2f} GiB", upright=False)
     axes.set_ylim(0, 1.3 * gib(max(bound, *(run["peak_bytes"] for run in by_length))))
     axes.set_xlim(0, 1.45 * max(run["video_s"] for run in by_length) / 60)
@@ -166,7 +166,7 @@ def draw_bounds(axes: Axes, runs: Sequence[Found]) -> None:
         }
         for run in chosen
     }
-    bars(axes, rows, "GiB", colours={"allowed": PALE, **COLOURS}, told="{:.2f}".format)
+    bars(axes, rows, "GiB", colors={"allowed": PALE, **COLORS}, told="{:.2f}".format)
 
 
 def recipes_of(runs: Sequence[Found]) -> list[str]:

@@ -60,10 +60,10 @@ def _pose(index: int, height: int, width: int) -> Tensor:
     shift_x, shift_y = 30 * math.sin(index / 9), 20 * math.sin(index / 7)
     angle, scale = 0.06 * math.sin(index / 5), 1 + 0.04 * math.sin(index / 6)
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
-    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
     rows = [
-        [cos, -sin, width - cos * centre_x + sin * centre_y + shift_x],
-        [sin, cos, height - sin * centre_x - cos * centre_y + shift_y],
+        [cos, -sin, width - cos * center_x + sin * center_y + shift_x],
+        [sin, cos, height - sin * center_x - cos * center_y + shift_y],
         [0.0, 0.0, 1.0],
     ]
     return torch.tensor(rows, dtype=torch.float64)

@@ -50,13 +50,11 @@ class Case:
 def yolo() -> nn.Module:
     from arabesque.extractors.person import ultralytics_tasks
 
-    return load_network(
-        lambda: ultralytics_tasks().DetectionModel("yolov8n.yaml", verbose=False), WEIGHTS, lambda state, _: state
-    )
+    return load_network(lambda: ultralytics_tasks().DetectionModel("yolov8n.yaml", verbose=False), WEIGHTS, {})
 
 
 CASES = {
-    "video_swin_b": Case(lambda: load_network(headless_swin3d_b, WEIGHTS, lambda s, _: s), (3, 32, 224, 224), (1, 8)),
+    "video_swin_b": Case(lambda: load_network(headless_swin3d_b, WEIGHTS, {}), (3, 32, 224, 224), (1, 8)),
     "i3d": Case(lambda: load_i3d(WEIGHTS, in_channels=3, batch_norm_eps=1e-3), (3, 32, 224, 224), (1, 16)),
     "resnet50": Case(lambda: load_resnet50(WEIGHTS), (3, 224, 224), (8, 64)),
     "x3d_m": Case(lambda: load_hub_network("x3d_m", WEIGHTS)[0], (3, 16, 224, 224), (1, 16)),
@@ -162,14 +160,14 @@ def draw(found: Found, path: Path) -> None:
         rows[row["network"]][row["precision"]] = row["ratio"]
     notes = {(row["network"], row["precision"]): f"   off by {row['off_by']:.0e}" for row in ours}
     precisions = dict.fromkeys(row["precision"] for row in ours)
-    colours = dict(zip(precisions, (BLUE, SKY, GREEN), strict=False))
+    colors = dict(zip(precisions, (BLUE, SKY, GREEN), strict=False))
     title = f"How many times as fast as in PyTorch's own layers in float32, on a {found['device']}"
     with picture(path, title, found, 1.4 + 0.24 * len(ours)) as (axes,):
         bars(
             axes,
             rows,
             "speed ÷ that of PyTorch's layers",
-            colours=colours,
+            colors=colors,
             told="{:.1f} ×".format,
             notes=notes,
             room=1.3,

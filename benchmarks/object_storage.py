@@ -23,13 +23,13 @@ import s3fs
 from charts import BLUE, GREEN, ORANGE, PALE, SKY, picture, stacks
 from measured import ROOT, Found, markdown, parser_for, present
 
-from arabesque.pipeline.keys import row_key
-from arabesque.pipeline.ledger import read_ledger
+from arabesque.pipeline.digests import row_key
+from arabesque.pipeline.planning.resume_index import read_resume_index
 from arabesque.pipeline.records import FeatureRow, Outcome
-from arabesque.pipeline.store.compaction import compact
+from arabesque.pipeline.store.maintenance.compaction import compact
+from arabesque.pipeline.store.maintenance.verify import check_store
 from arabesque.pipeline.store.manifest import write_manifest
 from arabesque.pipeline.store.reader import FeatureStore
-from arabesque.pipeline.store.verifying import check_store
 from arabesque.pipeline.store.writer import StoreWriter
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -63,13 +63,13 @@ def measure(options: argparse.Namespace) -> Found:
         root = f"{new_bucket()}/features"
         with counted(options.latency_ms / 1e3, steps) as step:
             written = step("write, merging on the way", lambda: write(root, options))
-            step("plan: read the ledger", lambda: read_ledger(root))
+            step("plan: read the ledger", lambda: read_resume_index(root))
             store = step("open", lambda: FeatureStore(root))
             step("read one row", lambda: store.read("v00000", "vst"))
             step("read all rows", lambda: sum(1 for _ in store.scan("vst")))
             step("verify", lambda: check_store(root))
             step("compact", lambda: compact(root, written))
-            step("plan again", lambda: read_ledger(root))
+            step("plan again", lambda: read_resume_index(root))
     return {"videos": options.videos, "shards": options.shards, "latency_ms": options.latency_ms, "steps": steps}
 
 
@@ -79,7 +79,7 @@ def draw(found: Found, path: Path) -> None:
     kind = f"{found['videos']} rows in {found['shards']} shards, {found['latency_ms']:.0f} ms a request"
     title = "What a store on object storage asks of it, and how long that takes"
     with picture(path, title, found, 1.2 + 0.34 * len(rows)) as (axes,):
-        stacks(axes, rows, f"requests ({kind})", colours=COLUMNS, told="{:.0f}".format, notes=notes)
+        stacks(axes, rows, f"requests ({kind})", colors=COLUMNS, told="{:.0f}".format, notes=notes)
 
 
 def write(root: str, options: argparse.Namespace) -> str:

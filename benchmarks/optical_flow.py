@@ -3,9 +3,9 @@
     python benchmarks/optical_flow.py                             all that this machine has
     python benchmarks/optical_flow.py --device cuda --methods tvl1 raft_large
 
-Frames of 256 × 341 px lie on the device before the clock starts; warming up (compilation, caches) is told apart; the
-implementations take turns, and each one's best turn counts. Accuracy is the end-point error against a drawn scene whose
-flow is known, and of TV-L1 the difference from OpenCV's on real frames.
+Frames of 256 × 341 px lie on the device before the clock starts; warm-up (compilation, caches) is reported separately.
+The implementations take turns, and each one's best turn counts. Accuracy is the end-point error against a drawn scene
+whose flow is known, and of TV-L1 the difference from OpenCV's on real frames.
 
 Needs torch, torchvision, numpy and pydantic (settings are its records), so that it runs on a bare GPU machine; on a CPU
 TV-L1 needs numba too. OpenCV's rows need cv2, and its TV-L1 opencv-contrib, in opencv-python's place for one run:
@@ -17,6 +17,7 @@ TV-L1 needs numba too. OpenCV's rows need cv2, and its TV-L1 opencv-contrib, in 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import time
@@ -34,11 +35,12 @@ from optical_flow_references import opencv_flow, pairwise_raft
 from torch import Tensor
 from torchvision.models import optical_flow
 
-from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, Weights, read_state_dict
+from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, read_state_dict
 from arabesque.extractors.optical_flow import METHODS, make_flow
 from arabesque.extractors.optical_flow.opencv import Dis, Farneback
 from arabesque.extractors.optical_flow.raft import Raft
-from arabesque.extractors.optical_flow.tvl1 import TVL1, tvl1
+from arabesque.extractors.optical_flow.tvl1 import tvl1
+from arabesque.extractors.optical_flow.tvl1_settings import TVL1
 
 SETTINGS: dict[str, Any] = {
     "dis": Dis(),
@@ -162,7 +164,7 @@ def draw(found: Found, path: Path) -> None:
     }
     title = "Optical flow: how many times as fast as OpenCV's and torchvision's own"
     with picture(path, title, found, 1.3 + 0.36 * len(rows)) as (axes,):
-        bars(axes, rows, "times as fast", colours={"": BLUE}, told="{:.2f} ×".format, notes=notes, room=1.5)
+        bars(axes, rows, "times as fast", colors={"": BLUE}, told="{:.2f} ×".format, notes=notes, room=1.5)
         aim(axes, 1.0, "as fast as theirs")
 
 
@@ -219,7 +221,7 @@ def race(method: str, device: str, scene: MovingTexture, options: argparse.Names
 
 def contenders_for(method: str, device: str, scene: MovingTexture, options: argparse.Namespace) -> list[Contender]:
     settings = SETTINGS[method]
-    frames = (scene.frames if METHODS[settings.method].colour else scene.gray[:, None]).to(device)
+    frames = (scene.frames if METHODS[settings.method].color else scene.gray[:, None]).to(device)
     weights = raft_weights(method, options)
     contenders = [Contender("arabesque", make_flow(settings, weights, torch.device(device)), frames)]
     if isinstance(settings, Raft):
@@ -237,12 +239,15 @@ def weights_given(options: argparse.Namespace) -> list[tuple[str, Path]]:
     return [(model, Path(path)) for model, _, path in pairs]
 
 
-def raft_weights(method: str, options: argparse.Namespace) -> dict[str, Weights]:
+def raft_weights(method: str, options: argparse.Namespace) -> dict[str, CheckpointFile | RandomWeights]:
     path = dict(weights_given(options)).get(method)
-    return {"flow": RandomWeights(0) if path is None else CheckpointFile(method, path, "", "raft-torchvision")}
+    if path is None:
+        return {"flow": RandomWeights(0)}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"flow": CheckpointFile(method, path, digest, "raft-torchvision")}
 
 
-def raft_state_dict(settings: Raft, weights: Weights) -> dict[str, Tensor]:
+def raft_state_dict(settings: Raft, weights: CheckpointFile | RandomWeights) -> dict[str, Tensor]:
     if isinstance(weights, CheckpointFile):
         return read_state_dict(weights)
     torch.manual_seed(weights.seed)

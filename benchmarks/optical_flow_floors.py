@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from arabesque.extractors.optical_flow.raft import Raft
-from arabesque.extractors.optical_flow.tvl1 import TVL1
 from arabesque.extractors.optical_flow.tvl1_pyramid import level_sizes
+from arabesque.extractors.optical_flow.tvl1_settings import TVL1
 
 READS = {"u": 2, "p": 4, "gradient of the warped image": 2, "its square": 1, "constant part of the residual": 1}
 WRITES = {"u": 2, "p": 4}
 BYTES_PER_PIXEL_ITERATION = 4 * (sum(READS.values()) + sum(WRITES.values()))
 """64: TV-L1's float32 numbers, each read and written once in every iteration; more iterations a pass need fewer."""
 BYTES_BLOCKED = 18
-"""What is left of them with four or five iterations blocked in each tile of 64 × 64 px (tool-notes)."""
+"""What is left of them with four or five iterations blocked in each tile of 64 × 64 px."""
 FLOPS_PER_PIXEL_ITERATION = 1.85e9 / 30e6
 """62: residual and threshold 14, both components' update and divergence 16, gradients, norms and dual step 32."""
 

@@ -22,7 +22,7 @@ Flow = Callable[[Tensor], Tensor]
 
 
 def opencv_flow(method: str, num_threads: int) -> Flow | None:
-    """From ``uint8 [time, 1, h, w]``; None where this machine's OpenCV has no such method, or there is no OpenCV.
+    """From ``uint8 [time, 1, h, w]``; None where this machine's OpenCV has no such method, or without OpenCV.
 
     DIS and Farnebäck one pair after another, with OpenCV's own threads; TV-L1, whose own threads gain little more, with
     a thread for each pair.

@@ -9,7 +9,7 @@ group, which is how 130 segments of 1,024 numbers are cut, though the features h
 them. ``scattered``: 10 rows to a shard, as runs leave them that were killed again and again. Every step runs in a
 process of its own; memory is its peak, imports included. ``--folder`` keeps what was made for the next time.
 
-To draw before and after, run it twice, ``before`` with ``PYTHONPATH`` at another commit's ``_namespace`` and a folder
+To draw before and after, run it twice, ``before`` with ``PYTHONPATH`` at another commit's tree and a folder
 of its own, and give the second run the first one's figures (``--before``).
 """
 
@@ -25,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -33,25 +32,24 @@ import pyarrow as pa
 from charts import BLUE, PALE, bars, picture
 from measured import Found, markdown, measured_or_read, parser_for, read
 
+from arabesque.cli.demo_videos.routines import write_routine
 from arabesque.manifests.recipes import load_recipe
+from arabesque.pipeline.digests import row_key
 from arabesque.pipeline.extraction import Extraction
-from arabesque.pipeline.inputs import find_videos
-from arabesque.pipeline.keys import row_key
-from arabesque.pipeline.ledger import read_ledger
+from arabesque.pipeline.items import Event, SegmentFeature
+from arabesque.pipeline.planning.discovery import find_videos
+from arabesque.pipeline.planning.resume_index import read_resume_index
 from arabesque.pipeline.records import FeatureRow, Outcome, VideoFile
-from arabesque.pipeline.runner import Event
 from arabesque.pipeline.status import read_status
 from arabesque.pipeline.store import shard_writing
-from arabesque.pipeline.store.claims import Claims
-from arabesque.pipeline.store.compaction import compact
+from arabesque.pipeline.store.concurrency.claims import Claims
+from arabesque.pipeline.store.concurrency.writer_locks import WriterLock
+from arabesque.pipeline.store.maintenance.compaction import compact
 from arabesque.pipeline.store.manifest import write_manifest
-from arabesque.pipeline.store.news import OutcomeNews
-from arabesque.pipeline.store.progress_journal import read_progress
+from arabesque.pipeline.store.outcomes import OutcomeWatcher
 from arabesque.pipeline.store.shard_writing import outcomes_table, rows_table, shard_bytes
-from arabesque.pipeline.store.shards import StoredOutcome, StoredRow, shard_name
-from arabesque.pipeline.store.writer_locks import WriterLock
-from arabesque.pipeline.synthetic.routines import write_routine
-from arabesque.pipeline.work import SegmentFeature
+from arabesque.pipeline.store.shards import StoredOutcome, StoredRow, outcome_values, shard_name
+from arabesque.pipeline.store.write_ahead_log import WriteAheadLog
 
 RECIPE = """
 name = "planning"
@@ -148,11 +146,11 @@ def draw(found: Found, before: Found | None, path: Path) -> None:
         for step, (cpu, mb) in figures(run).items():
             if step in DRAWN:
                 seconds[step][name], sizes[step][name] = cpu, mb
-    colours = dict(zip(runs, (PALE, BLUE) if before else (BLUE,), strict=True))
+    colors = dict(zip(runs, (PALE, BLUE) if before else (BLUE,), strict=True))
     title = f"Planning and resuming {found['videos']:,} videos, of which {found['done']:,} are done, takes seconds"
     with picture(path, title, found, 1.6 + 0.5 * len(seconds), panels=2) as (left, right):
-        bars(left, seconds, "CPU seconds", colours=colours, told="{:.1f}".format, room=1.2)
-        bars(right, sizes, "MB beyond the imports", colours=colours, told="{:.0f}".format, room=1.2)
+        bars(left, seconds, "CPU seconds", colors=colors, told="{:.1f}".format, room=1.2)
+        bars(right, sizes, "MB beyond the imports", colors=colors, told="{:.0f}".format, room=1.2)
         right.set_yticklabels([])
 
 
@@ -193,34 +191,35 @@ def find(root: Path) -> str:
     return f"{len(find_videos(root / 'videos').videos)} videos"
 
 
-def ledger(root: Path) -> str:
-    ends = read_ledger(root / "store")
+def resume_index(root: Path) -> str:
+    ends = read_resume_index(root / "store")
     return str(ends.outcome("000/000001", "motion") is not None)
 
 
 def plan(root: Path) -> str:
-    return f"{len(extraction(root).pending)} pending"
+    return f"{len(extraction(root).remaining)} pending"
 
 
 def status(root: Path) -> str:
     found = read_status(root / "store")
-    return ", ".join(f"{name} {dict(stream.counts)} {stream.left} left" for name, stream in found.streams.items())
+    left = found.inputs.left if found.inputs is not None else {}
+    return ", ".join(f"{name} {dict(stream.counts)} {left.get(name)} left" for name, stream in found.streams.items())
 
 
 def progress(root: Path) -> str:
-    return f"{len(read_progress(root / 'store'))} unfinished rows"
+    return f"{len(WriteAheadLog(root / 'store'))} unfinished rows"
 
 
 def takes(root: Path) -> str:
     """What the reading stage does before it opens a video, ``TAKES`` times."""
-    run, news = extraction(root), OutcomeNews(root / "store")
+    run, news = extraction(root), OutcomeWatcher(root / "store")
     began_s = time.process_time()
     with WriterLock(root / "store", "benchmark"):
         claims = Claims(root / "store", "benchmark")
-        for file in run.pending[:TAKES]:
+        for file in run.remaining[:TAKES]:
             claims.take(file.video_id)
             news.refresh("benchmark")
-        claims.give_back(file.video_id for file in run.pending[:TAKES])
+        claims.release(file.video_id for file in run.remaining[:TAKES])
     return f"planning, and {1e3 * (time.process_time() - began_s) / TAKES:.2f} CPU ms for each of {TAKES} claims"
 
 
@@ -245,10 +244,10 @@ def put_in_order(root: Path) -> str:
 STEPS: dict[str, Callable[[Path], str]] = {
     "imports": nothing,
     "find the videos": find,
-    "read the ledger": ledger,
+    "read the ledger": resume_index,
     "plan (Extraction.pending)": plan,
     "read_status": status,
-    "read_progress": progress,
+    "WriteAheadLog": progress,
     "claims of 1,000 videos": takes,
     "extract to the first segment": first_segment,
     "arabesque status": status_command,
@@ -311,7 +310,7 @@ def build_store(root: Path, done: int, shards: str) -> None:
     ends = [end(file, stream, settings) for file in files for stream, settings in run.settings_digests.items()]
     (root / "building" / "outcomes").mkdir()
     for sequence, part in enumerate(parts(ends, OUTCOMES[shards])):
-        stored = [StoredOutcome(astuple(one), 1, "earlier") for one in part]
+        stored = [StoredOutcome(outcome_values(one), 1, "earlier") for one in part]
         (root / "building" / shard_name("outcomes", "earlier", sequence)).write_bytes(
             shard_bytes(outcomes_table(stored))
         )
@@ -319,7 +318,7 @@ def build_store(root: Path, done: int, shards: str) -> None:
 
 
 def claiming(table: pa.Table, segments: int, dim: int) -> pa.Table:
-    """The table with columns that tell of larger features: compaction goes by what they say."""
+    """The table with columns that state larger features; compaction relies on them."""
     for name, value in (("segments", segments), ("dim", dim)):
         place = table.schema.get_field_index(name)
         table = table.set_column(place, table.schema.field(name), pa.array([value] * len(table), pa.int32()))

@@ -1,8 +1,8 @@
-"""Writes the tables of README.md anew from results/*.json, so that both say the same.
+"""Write the tables of docs/measurements.md again from results/*.json, so that both say the same.
 
     python benchmarks/readme_tables.py
 
-A table is known by its first cell; README.md has the prose, and what was measured otherwise.
+A table is known by its first cell; the page has the prose, and what was measured otherwise.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from measured import ROOT, read
 
-README = ROOT / "benchmarks" / "README.md"
+PAGE = ROOT / "docs" / "measurements.md"
 RESULTS = ROOT / "benchmarks" / "results"
 RECIPES = ("starter", "gdlt", "everything")
 SCRIPTS = ("networks", "decoding", "memory", "scheduling", "training_readers", "object_storage", "training")
 
 
 def main() -> None:
-    README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def written(text: str) -> str:
@@ -45,7 +45,7 @@ def with_table(text: str, table: list[str]) -> str:
     first_cell = "|".join(table[0].split("|")[:2]) + "|"
     begin = next((number for number, line in enumerate(lines) if line.startswith(first_cell)), None)
     if begin is None:
-        raise ValueError(f"README.md has no table that begins with {first_cell!r}")
+        raise ValueError(f"{PAGE.name} has no table that begins with {first_cell!r}")
     end = next(number for number in range(begin, len(lines)) if not lines[number].startswith("|"))
     return "\n".join([*lines[:begin], *table, *lines[end:]])
 

@@ -2,7 +2,7 @@
 
     python benchmarks/scheduling.py --json scheduling.json --chart scheduling.png
 
-The queue is the real one (`pipeline/executors/video_queue.py`); videos of drawn costs take simulated seconds. A worker
+The queue is the real one (`pipeline/workers/queue.py`); videos of drawn costs take simulated seconds. A worker
 that is lost is back a minute later and its video is done again from the beginning. Efficiency: the seconds that all
 videos take, over those of all workers until the last one has finished.
 """
@@ -21,8 +21,8 @@ from charts import BLUE, GREEN, ORANGE, SKY, SMALL, VERMILION, lines, picture
 from matplotlib.axes import Axes
 from measured import Found, markdown, measured_or_read, parser_for
 
-from arabesque.pipeline.executors.video_queue import VideoQueue
-from arabesque.pipeline.shard import Shard
+from arabesque.pipeline.planning.partition import Partition
+from arabesque.pipeline.workers.queue import VideoQueue
 
 MEDIAN_S, SPREAD = 60.0, 0.5
 """What a video costs a worker: log-normal. The longest of a million takes ten times the median."""
@@ -41,7 +41,7 @@ class Result:
     efficiency: float
     losses: int
     redone: int
-    """Videos that were in hand when a worker was lost."""
+    """Videos that a worker was processing when it died."""
     scheduling_us: float
     """Processor time of the whole simulation, a video: more than the queue's own."""
 
@@ -74,16 +74,16 @@ class Crew:
             if what == "done":
                 name = self._now[worker]
                 assert name is not None
-                self._queue.settle(worker, name)
+                self._queue.complete(worker, name)
                 self._begin(worker, now_s)
             elif what == "lost":
                 self.losses += 1
-                self.redone += len(self._queue.in_hand(worker))
+                self.redone += len(self._queue.assigned_to(worker))
                 self._lives[worker] += 1
                 self._idle.discard(worker)
                 self._at(now_s + RESTART_S, "back", worker)
             else:
-                self._queue.lose(worker)
+                self._queue.worker_died(worker)
                 for other in [*self._idle]:
                     self._begin(other, now_s)
                 self._enter(worker, now_s)
@@ -128,7 +128,7 @@ def simulate(order: str, videos: int, workers: int) -> Result:
 
 def longest_part_s(costs: Sequence[float], workers: int) -> float:
     """``--shard i/n``: as many runs that know nothing of each other, none of them ever lost."""
-    parts = [Shard(number, workers) for number in range(1, workers + 1)]
+    parts = [Partition(number, workers) for number in range(1, workers + 1)]
     sums = dict.fromkeys(parts, 0.0)
     for number, cost in enumerate(costs):
         sums[next(part for part in parts if part.holds(f"Ball_{number:07d}"))] += cost
@@ -136,16 +136,16 @@ def longest_part_s(costs: Sequence[float], workers: int) -> float:
 
 
 def queue_us(videos: int) -> float:
-    """Processor time of the queue for a video: a pull, a sign of life and the end, with 256 workers."""
+    """Processor time of the queue for a video: a pull, a heartbeat and the completion, with 256 workers."""
     queue = VideoQueue((str(number), cost) for number, cost in enumerate(drawn_costs(videos)))
     began = time.process_time()
     for number in range(videos):
         worker = str(number % 256)
         name = queue.pull(worker, float(number))
-        queue.extend(worker, float(number))
+        queue.renew_lease(worker, float(number))
         assert name is not None
-        queue.settle(worker, name)
-        queue.overdue(float(number))
+        queue.complete(worker, name)
+        queue.expired_workers(float(number))
     return 1e6 * (time.process_time() - began) / videos
 
 
@@ -155,7 +155,7 @@ def draw(found: Found, path: Path) -> None:
     with picture(path, title, found, 3.8, panels=2) as (left, right):
         draw_efficiency(left, runs)
         points = [(float(videos), cost) for videos, cost in costs.items()]
-        lines(right, {"": points}, "videos in the queue", "its processor time, µs a video", colours=[BLUE])
+        lines(right, {"": points}, "videos in the queue", "its processor time, µs a video", colors=[BLUE])
         for videos, cost in points:
             right.annotate(
                 f"{cost:.1f}", (videos, cost), (0, 7), textcoords="offset points", ha="center", fontsize=SMALL
@@ -174,7 +174,7 @@ def draw_efficiency(axes: Axes, runs: Sequence[Found]) -> None:
         ]
         for order, videos in dict.fromkeys((run["order"], run["videos"]) for run in runs)
     }
-    lines(axes, series, "workers", "efficiency, %", colours=(BLUE, ORANGE, VERMILION, SKY, GREEN), at_ends=False)
+    lines(axes, series, "workers", "efficiency, %", colors=(BLUE, ORANGE, VERMILION, SKY, GREEN), at_ends=False)
     axes.set_xscale("log", base=2)
     axes.set_xticks(WORKERS, [str(number) for number in WORKERS])
     axes.set_ylim(0, 105)

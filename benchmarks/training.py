@@ -2,7 +2,7 @@
 
     python benchmarks/training.py --features ../shared/data/fisv_vst/features_fp16.npz --labels ../shared/data/fisv_vst
 
-400 routines to train on and 100 to judge after every epoch, by the protocol of `manifests/tables.toml`. The best of
+400 routines to train on and 100 to judge after every epoch, by the protocol of `manifests/protocols.toml`. The best of
 ``--epochs`` after a first one; seconds of the clock, and of the processor, which other work changes least.
 """
 
@@ -14,15 +14,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from charts import BLUE, SKY, aim, bars, picture
 from measured import Found, markdown, parser_for, present
 
 from arabesque.models.checkpoints import new_network
-from arabesque.models.dataset_runs import Task, make_task, seed_runs
+from arabesque.models.dataset_runs import Task, make_task, trainers
 from arabesque.models.dataset_training import experiment_for
-from arabesque.models.fitting import Fitting, cpu_threads, judge
+from arabesque.models.fitting import Fitting, cpu_threads
 from arabesque.models.named_labels import read_named_labels
+from arabesque.models.objective import ScoreRegression
+from arabesque.models.prediction import predict
 from arabesque.models.protocol import Precision
 from arabesque.models.released_features import read_features
 
@@ -75,18 +76,17 @@ def measure_all(options: argparse.Namespace) -> Found:
 
 def measure(task: Task, model: str, precision: Precision, threads: int, epochs: int) -> Found:
     experiment = experiment_for("fisv", model, "TES", streams=("vst",), selection="best-test").in_precision(precision)
-    run = seed_runs(task, experiment, [0], Path("never-written"))[0]
-    low, high = run.card.score_range
-    fractions = torch.from_numpy((task.data.scores - low) / (high - low))
-    routines, split = task.data.routines, run.split
+    run = trainers(task, experiment, [0], Path("never-written"))[0]
+    routines, split = task.data.samples, run.split
     network = new_network(run.card)
-    fitting = Fitting(network, routines, fractions, split.train, experiment.protocol, seed=0)
+    objective = ScoreRegression(task.data.scores, run.card.score_range, routines.device)
+    fitting = Fitting(network, routines, objective, split.train, experiment.last_stage, seed=0)
     trained: list[tuple[float, float]] = []
     judged: list[tuple[float, float]] = []
     with cpu_threads(threads):
         for _ in range(1 + epochs):
             trained.append(timed(fitting.run_epoch))
-            judged.append(timed(lambda: judge(network, routines, split.test)))
+            judged.append(timed(lambda: predict(network, routines, split.test)))
     (train_s, train_cpu_s), (judge_s, judge_cpu_s) = (
         map(min, zip(*rounds[1:], strict=True)) for rounds in (trained, judged)
     )
@@ -113,9 +113,9 @@ def draw(found: Found, path: Path) -> None:
     for row in results:
         threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
         rows.setdefault(f"{row['model']}, {row['epochs']} epochs, {row['precision']}", {})[threads] = all_min(row)
-    colours = dict(zip(next(iter(rows.values())), (SKY, BLUE), strict=False))
+    colors = dict(zip(next(iter(rows.values())), (SKY, BLUE), strict=False))
     with picture(path, "A whole training on Fis-V takes minutes on a CPU", found, 1.4 + 0.45 * len(rows)) as (axes,):
-        bars(axes, rows, "minutes, judging after every epoch included", colours=colours, told="{:.1f}".format)
+        bars(axes, rows, "minutes, judging after every epoch included", colors=colors, told="{:.1f}".format)
         aim(axes, AIM_MIN, f"aim for PAMFN's branch on 2 cores: {AIM_MIN:.0f} min")
 
 

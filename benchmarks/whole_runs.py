@@ -64,7 +64,7 @@ def draw_ratios(reports: Sequence[Found], path: Path) -> None:
     least, machine = (AIM_ON_CPU, f"{reports[0]['cores']} CPU cores") if on_cpu else (AIM_ON_GPU, "a GPU")
     title = "A whole run goes at nearly the rate of its slowest stage alone"
     with picture(path, title, circumstances(reports), 2.6) as (axes,):
-        bars(axes, rows, "speed-of-light ratio", colours={"": BLUE}, told="{:.2f}".format, notes=notes, room=1.55)
+        bars(axes, rows, "speed-of-light ratio", colors={"": BLUE}, told="{:.2f}".format, notes=notes, room=1.55)
         aim(axes, least, f"aim: {least} on {machine}")
 
 
@@ -76,16 +76,16 @@ def of_slowest(report: Found) -> str:
 def draw_one_pass(report: Found, path: Path) -> None:
     found = report["one_by_one"]
     streams = dict(sorted(found["streams_s"].items(), key=lambda one: -one[1]))
-    colours = dict(zip(streams, [BLUE, SKY] * len(streams), strict=False))
+    colors = dict(zip(streams, [BLUE, SKY] * len(streams), strict=False))
     title = f"All {len(streams)} streams in one pass take {found['one_pass_over_sum']:.3f} of the time of one by one"
     unit = f"seconds for {report['video_s']:.0f} s of video"
     with picture(path, title, circumstances([report]), 2.5) as (axes,):
         rows = {"in one pass": {"": found["one_pass_s"]}, "one by one": streams}
-        stacks(axes, rows, unit, colours=colours | {"": GREEN}, named=False)
+        stacks(axes, rows, unit, colors=colors | {"": GREEN}, named=False)
         middles = dict(zip(streams, accumulate(streams.values()), strict=True))
         wide = [name for name, seconds in streams.items() if seconds > 0.07 * found["sum_s"]]
         for name in wide:
-            words = {"color": "black" if colours[name] == SKY else "white", "fontsize": 8}
+            words = {"color": "black" if colors[name] == SKY else "white", "fontsize": 8}
             axes.text(middles[name] - streams[name] / 2, 1, name, ha="center", va="center", **words)
         narrow = ", ".join(name for name in streams if name not in wide)
         axes.text(found["sum_s"], 1.36, f"the narrow ones: {narrow}", ha="right", va="top", fontsize=8, bbox=ON_WHITE)

@@ -1,1 +1,1 @@
-"""DOOR: one file per command. Parses, calls one function, shows progress and outcome."""
+"""Command line: one file per command. Each parses its arguments, calls one function and prints the result."""

@@ -1,98 +1,99 @@
-"""``arabesque compare``: are these the same features, and if not, why?"""
+"""``arabesque compare``: compare two sets of features and explain the differences."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .arguments import check_output_folder
+from .console import JSON, print_json
 from .import_features import FORMAT_HELP, NAME_HELP, TRUST_HELP, show_files, stream_labels
+from .report import OPEN, show_page
 
 if TYPE_CHECKING:
-    from ..pipeline.exchange.comparing import Comparison, Pairing, Verdict
-    from ..pipeline.exchange.stored_settings import SettingDifference
-
-    Settings = Mapping[str, Sequence[SettingDifference]]
-    """Stream → what its stores' manifests say otherwise, where both tell."""
+    from ..pipeline.interop.comparing import Comparison, Verdict
+    from ..pipeline.interop.feature_comparison import FeatureComparison
+    from ..pipeline.interop.stored_settings import SettingDifference
 
 MAX_LINES = 10
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A feature store, or a folder or file of features.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same; usually what somebody published.")],
-    stream: Annotated[str | None, typer.Option(help="Compare this stream; names it where files do not.")] = None,
+    a: Annotated[str, typer.Argument(metavar="A", help="Feature store, or folder or file of features.")],
+    b: Annotated[
+        str, typer.Argument(metavar="B", help="Feature store, or folder or file of features, e.g. published ones.")
+    ],
+    stream: Annotated[
+        str | None, typer.Option(help="Compare only this stream. Names the stream where the files do not.")
+    ] = None,
     name: Annotated[list[str] | None, typer.Option(help=NAME_HELP)] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Largest relative error of the same: difference over the largest number.")
+        float, typer.Option(min=0, help="Largest relative error (difference ÷ largest value) that counts as the same.")
     ] = 1e-4,
-    common: Annotated[bool, typer.Option("--common", help="Videos that only one side has make no difference.")] = False,
-    format_a: Annotated[str | None, typer.Option(help=FORMAT_HELP)] = None,
-    format_b: Annotated[str | None, typer.Option(help="The same of B.")] = None,
+    common: Annotated[bool, typer.Option("--common", help="Ignore videos that only one side has.")] = False,
+    format_a: Annotated[str | None, typer.Option(help=f"Format of A: {FORMAT_HELP}")] = None,
+    format_b: Annotated[str | None, typer.Option(help="Format of B. Default: detected.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help=TRUST_HELP)] = False,
-    all_pairs: Annotated[bool, typer.Option("--all", help="Show every video, not the first that differ.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Everything, cosines of all segments included, as JSON.")
+    all_pairs: Annotated[
+        bool, typer.Option("--all", help=f"Show every video. Default: the first {MAX_LINES} that differ.")
     ] = False,
+    as_json: JSON = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write HTML pages with the segments of every video to DIR.")
+    ] = None,
+    open_it: OPEN = False,
 ) -> None:
-    """Compare two sets of features, video by video and stream by stream, and say why they differ.
+    """Compare two sets of features, per video and stream, and explain the differences.
 
-    The last line is SAME or DIFFERENT. Each video is diagnosed by itself; those of a stream that differ are diagnosed
-    together as well, where a cause shows that one video cannot tell from chance.
+    The last line is SAME or DIFFERENT. Each video is diagnosed alone. The videos of a stream that differ are also
+    diagnosed together, because some causes are only significant over several videos.
 
-    Exit status: 0 the same, 3 different (videos on one side only included), 1 a file is damaged or not trusted, 2 wrong
-    usage.
+    Exit status: 0 the same, 3 different (this includes videos on one side only), 1 a file is damaged or not trusted,
+    2 wrong usage.
     """
-    from ..pipeline.exchange.comparing import compared, paired, verdicts
-    from ..pipeline.exchange.feature_files import of_stream, opened
-    from ..pipeline.exchange.stored_settings import setting_differences
+    if report is not None:
+        check_output_folder(report, "--report")
+    elif open_it:
+        raise typer.BadParameter("needs --report DIR", param_hint="--open")
+    from ..pipeline.interop.feature_comparison import compare_features
 
-    labels = stream_labels(name)
-    with (
-        opened(a, format_a, trust=trust, names=labels) as side_a,
-        opened(b, format_b, trust=trust, names=labels) as side_b,
-        show_files("comparing") as on_pair,
-    ):
-        pairing = paired(of_stream(side_a, stream), of_stream(side_b, stream))
-        found: list[Comparison] = []
-        for one in compared(pairing.pairs, tolerance):
-            found.append(one)
-            on_pair(len(found), len(pairing.pairs))
-        streams = verdicts(pairing.pairs, found, tolerance)
-    settings = {
-        one.stream: setting_differences(side_a.settings[one.stream], side_b.settings[one.stream])
-        for one in streams
-        if one.stream in side_a.settings and one.stream in side_b.settings
-    }
-    same = all(one.same for one in found) and (common or not (pairing.only_a or pairing.only_b))
+    with show_files("comparing") as on_pair:
+        result = compare_features(
+            a,
+            b,
+            stream=stream,
+            names=stream_labels(name),
+            tolerance=tolerance,
+            common=common,
+            format_a=format_a,
+            format_b=format_b,
+            trust=trust,
+            on_pair=on_pair,
+        )
     if as_json:
-        report = _report(pairing, found, streams, settings, tolerance, same=same)
-        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        print_json(_report(result))
     else:
-        _print(pairing, found, streams, settings, tolerance, None if all_pairs else MAX_LINES)
-        print("SAME" if same else "DIFFERENT")
-    raise typer.Exit(0 if same else 3)
+        _print(result, None if all_pairs else MAX_LINES)
+        print("SAME" if result.same else "DIFFERENT")
+    if report is not None:
+        from ..reports.comparison import write_comparison
+
+        show_page(write_comparison(result, a, b, report), open_it=open_it, quietly=as_json)
+    raise typer.Exit(0 if result.same else 3)
 
 
-def _report(
-    pairing: Pairing,
-    found: Sequence[Comparison],
-    streams: Sequence[Verdict],
-    settings: Settings,
-    tolerance: float,
-    *,
-    same: bool,
-) -> dict[str, Any]:
+def _report(result: FeatureComparison) -> dict[str, Any]:
     return {
-        "same": same,
-        "tolerance": tolerance,
-        "streams": [_stream(one) | {"settings": _settings(settings.get(one.stream))} for one in streams],
-        "only_in_a": [list(name) for name in pairing.only_a],
-        "only_in_b": [list(name) for name in pairing.only_b],
-        "pairs": [_pair(one) for one in found],
+        "same": result.same,
+        "tolerance": result.tolerance,
+        "streams": [_stream(one) | {"settings": _settings(result.settings.get(one.stream))} for one in result.streams],
+        "only_in_a": [list(name) for name in result.only_a],
+        "only_in_b": [list(name) for name in result.only_b],
+        "pairs": [_pair(one) for one in result.pairs],
     }
 
 
@@ -102,15 +103,15 @@ def _stream(one: Verdict) -> dict[str, Any]:
         "videos": one.num_videos,
         "different": one.num_different,
         "largest_relative_error": one.largest_error,
-        "diagnosis": one.finding.name if one.finding else None,
-        "explanation": one.finding.sentence if one.finding else None,
+        "diagnosis": one.explanation.cause if one.explanation else None,
+        "explanation": one.explanation.sentence if one.explanation else None,
         "videos_taken_together": one.num_together,
         "diagnoses_of_videos": dict(one.diagnoses),
     }
 
 
 def _settings(found: Sequence[SettingDifference] | None) -> dict[str, list[str]] | None:
-    """Setting → A's and B's; None where a side does not tell its settings."""
+    """Setting → values of A and B; None if the settings of a side are unknown."""
     return None if found is None else {each.name: [each.a, each.b] for each in found}
 
 
@@ -124,57 +125,51 @@ def _pair(one: Comparison) -> dict[str, Any]:
         "cosine_min": min(one.cosines, default=None),
         "cosine_mean": math.fsum(one.cosines) / len(one.cosines) if one.cosines else None,
         "cosines": list(one.cosines),
+        "offsets": list(one.offsets),
         "max_error": one.max_error,
         "relative_error": one.relative_error,
-        "diagnosis": one.finding.name if one.finding else None,
-        "explanation": one.finding.sentence if one.finding else None,
+        "diagnosis": one.explanation.cause if one.explanation else None,
+        "explanation": one.explanation.sentence if one.explanation else None,
     }
 
 
-def _print(
-    pairing: Pairing,
-    found: Sequence[Comparison],
-    streams: Sequence[Verdict],
-    settings: Settings,
-    tolerance: float,
-    most: int | None,
-) -> None:
-    different = [one for one in found if not one.same]
-    shown = found if most is None else different[:most]
+def _print(result: FeatureComparison, most: int | None) -> None:
+    different = [one for one in result.pairs if not one.same]
+    shown = result.pairs if most is None else different[:most]
     if shown:
-        _print_table(shown, tolerance)
+        _print_table(shown, result.tolerance)
     if most is not None and len(different) > most:
-        print(f"… the first {most} of {len(different)} that differ; --all shows every video, --json everything")
-    for one in streams:
-        _print_stream(one, different, tolerance)
-        for difference in settings.get(one.stream, ()):
+        print(f"… the first {most} of {len(different)} that differ; --all shows every video, --json all values")
+    for one in result.streams:
+        _print_stream(one, different, result.tolerance)
+        for difference in result.settings.get(one.stream, ()):
             print(f"  setting {difference}")
-    for side, names in (("A", pairing.only_a), ("B", pairing.only_b)):
-        _print_lone(side, names, most)
+    for side, names in (("A", result.only_a), ("B", result.only_b)):
+        _print_unmatched(side, names, most)
 
 
 def _print_stream(stream: Verdict, different: Sequence[Comparison], tolerance: float) -> None:
     name, error = stream.stream or "features", stream.largest_error
-    if stream.finding is None:
-        print(f"{name}: {stream.num_videos} same, to {error:.1e} of the largest number (allowed: {tolerance:g})")
+    if stream.explanation is None:
+        print(f"{name}: {stream.num_videos} same, relative error at most {error:.1e} (tolerance {tolerance:g})")
         return
-    told = ", ".join(f"{count} {diagnosis}" for diagnosis, count in stream.diagnoses.items())
-    print(f"{name}: {stream.num_different} of {stream.num_videos} differ: {told}")
+    diagnoses = ", ".join(f"{count} {diagnosis}" for diagnosis, count in stream.diagnoses.items())
+    print(f"{name}: {stream.num_different} of {stream.num_videos} differ: {diagnoses}")
     if stream.num_together > 1:
-        print(f"  together ({stream.num_together} of them): {stream.finding.name}. {stream.finding.sentence}")
+        print(f"  together ({stream.num_together} of them): {stream.explanation.cause}. {stream.explanation.sentence}")
     for diagnosis in stream.diagnoses:
-        if stream.num_together > 1 and diagnosis in (stream.finding.name, "unexplained"):
+        if stream.num_together > 1 and diagnosis in (stream.explanation.cause, "unexplained"):
             continue
         example = next(one for one in different if (one.stream, _diagnosis(one)) == (stream.stream, diagnosis))
-        if example.finding is not None:
-            print(f"  {diagnosis}, as in {example.video_id!r}: {example.finding.sentence}")
+        if example.explanation is not None:
+            print(f"  {diagnosis}, as in {example.video_id!r}: {example.explanation.sentence}")
 
 
 def _print_table(shown: Sequence[Comparison], tolerance: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"A against B, the same up to a relative error of {tolerance:g}", title_justify="left")
+    table = Table(title=f"A and B; same up to a relative error of {tolerance:g}", title_justify="left")
     table.add_column("video", overflow="fold")
     table.add_column("stream", overflow="fold")
     for title in ("A", "B", "min cos", "mean cos", "error"):
@@ -186,7 +181,7 @@ def _print_table(shown: Sequence[Comparison], tolerance: float) -> None:
 
 
 def _cells(one: Comparison) -> tuple[str, ...]:
-    """Lengths, or whole shapes where more than the length differs."""
+    """Format one row of the table: lengths only, or whole shapes if more than the length differs."""
     shapes = [one.shape_a, one.shape_b] if one.shape_a[1:] != one.shape_b[1:] else [one.shape_a[:1], one.shape_b[:1]]
     pair = _pair(one)
     numbers = (pair["cosine_min"], pair["cosine_mean"])
@@ -203,10 +198,10 @@ def _cells(one: Comparison) -> tuple[str, ...]:
 
 
 def _diagnosis(one: Comparison) -> str:
-    return one.finding.name if one.finding else "same"
+    return one.explanation.cause if one.explanation else "same"
 
 
-def _print_lone(side: str, names: Sequence[tuple[str, str]], most: int | None) -> None:
+def _print_unmatched(side: str, names: Sequence[tuple[str, str]], most: int | None) -> None:
     if names:
         listed = ", ".join(f"{video_id} {stream}".rstrip() for video_id, stream in names[:most])
         more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""

@@ -1,47 +1,58 @@
-"""``arabesque extract --dry-run``, and what the run after it says of how far off that was."""
+"""``arabesque extract --dry-run``: estimate a run, and compare the estimate with the run that follows."""
 
 from __future__ import annotations
 
-import sys
+import logging
 from typing import TYPE_CHECKING
 
+from .console import print_json
+
 if TYPE_CHECKING:
-    from ..pipeline.benchmarking.forecast import Forecast
-    from ..pipeline.benchmarking.forecast_file import Actual
+    from ..pipeline.benchmarking.estimate import Estimate
+    from ..pipeline.benchmarking.estimate_file import Actual
     from ..pipeline.extraction import Extraction
 
 
-def show_forecast(run: Extraction) -> None:
-    """Measures, says what the run will take, and keeps that for the run."""
-    from ..pipeline.benchmarking.forecast import forecast
-    from ..pipeline.benchmarking.forecast_file import keep_forecast
+_LOG = logging.getLogger(__name__)
 
-    if not run.pending:
-        print("nothing is left to do")
+
+def show_estimate(run: Extraction, *, as_json: bool = False) -> None:
+    """Measure, print the estimate of the run, and save it for the comparison after the run."""
+    from ..pipeline.benchmarking.estimate import estimate_run
+    from ..pipeline.benchmarking.estimate_file import save_estimate
+
+    if not run.remaining:
+        if as_json:
+            print_json(None)
+        else:
+            print("nothing remains to be done")
         return
-    found = forecast(run, on_step=lambda step: print(f"{step} …", file=sys.stderr, flush=True))
-    keep_forecast(run, found)
-    _print_forecast(found)
+    found = estimate_run(run, on_step=lambda step: _LOG.info(f"{step} …"))
+    save_estimate(run, found)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        _print_estimate(found)
 
 
-def how_far_off(forecast: Forecast, actual: Actual) -> str:
-    """One line: what was foreseen, what came, and the difference as a share of what was foreseen."""
+def estimate_error(estimate: Estimate, actual: Actual) -> str:
+    """Return one line with estimated and actual values, and the differences relative to the estimate."""
     pairs = [
-        ("time", forecast.time_s, actual.time_s, duration_text),
-        ("memory", forecast.memory_bytes, actual.memory.total_bytes, size_text),
-        ("GPU memory", forecast.device_bytes, actual.memory.device_bytes, size_text),
-        ("disk", forecast.disk_bytes, actual.disk_bytes, size_text),
+        ("time", estimate.time_s, actual.time_s, duration_text),
+        ("memory", estimate.memory_bytes, actual.memory.total_bytes, size_text),
+        ("GPU memory", estimate.device_bytes, actual.memory.device_bytes, size_text),
+        ("disk", estimate.disk_bytes, actual.disk_bytes, size_text),
     ]
-    told = [
-        f"{name} {text(foreseen)}, was {text(was)} ({was / foreseen - 1:+.0%})"
-        for name, foreseen, was, text in pairs
-        if foreseen and was is not None
+    errors = [
+        f"{name} {text(estimated)}, actual {text(measured)} ({measured / estimated - 1:+.0%})"
+        for name, estimated, measured, text in pairs
+        if estimated and measured is not None
     ]
-    return f"foreseen: {'; '.join(told)}"
+    return f"estimate: {'; '.join(errors)}"
 
 
 def duration_text(seconds: float) -> str:
-    """``2 h 05 min``, ``3 min 20 s`` or ``12.3 s``."""
+    """Format a duration: ``2 h 05 min``, ``3 min 20 s`` or ``12.3 s``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest_s = divmod(round(seconds), 60)
@@ -50,14 +61,14 @@ def duration_text(seconds: float) -> str:
 
 
 def size_text(num_bytes: float | None) -> str:
-    """``1.2 GB``, ``34.5 MB``, ``6.4 kB``; a question mark where it is not known."""
+    """Format a size: ``1.2 GB``, ``34.5 MB``, ``6.4 kB``; ``?`` if it is unknown."""
     if num_bytes is None:
         return "?"
     unit, name = (1e9, "GB") if num_bytes >= 1e9 else (1e6, "MB") if num_bytes >= 1e6 else (1e3, "kB")
     return f"{num_bytes / unit:,.1f} {name}"
 
 
-def _print_forecast(found: Forecast) -> None:
+def _print_estimate(found: Estimate) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -70,14 +81,14 @@ def _print_forecast(found: Forecast) -> None:
         table.add_row(name, f"{stream.videos:,}", f"{stream.segments:,}", duration_text(stream.compute_s), *sizes)
     table.add_row("reading the videos", "", "", duration_text(found.reading_s), "", "")
     if found.fetching_s:
-        table.add_row("fetching them, meanwhile", "", "", duration_text(found.fetching_s), "", "")
+        table.add_row("fetching, in parallel", "", "", duration_text(found.fetching_s), "", "")
     Console().print(table)
-    probed = "all of them probed" if found.num_probed == found.num_videos else f"by {found.num_probed} of them"
-    print(f"{found.num_videos:,} videos, {duration_text(found.video_s)} long together, {probed}")
+    basis = "all" if found.num_probed == found.num_videos else f"{found.num_probed} of them"
+    print(f"{found.num_videos:,} videos, {duration_text(found.video_s)} in total, estimated from {basis}")
     if found.num_unreadable:
-        print(f"{found.num_unreadable} of those probed cannot be read and are left out of account")
+        print(f"{found.num_unreadable} of these cannot be read and are excluded from the estimate")
     gpu = "" if found.device_bytes is None else f", {size_text(found.device_bytes)} on the GPU"
     print(
-        f"in all: {duration_text(found.time_s)}, of which {duration_text(found.setup_s)} to load and compile; "
+        f"total: {duration_text(found.time_s)}, of which {duration_text(found.setup_s)} to load and compile; "
         f"memory {size_text(found.memory_bytes)}{gpu}; disk {size_text(found.disk_bytes)}"
     )

@@ -1,32 +1,35 @@
-"""Who does the work of `arabesque extract`: this process, several of this machine, or a Ray cluster."""
+"""Executor options of `arabesque extract`: this process, several local processes, or a Ray cluster."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 if TYPE_CHECKING:
-    from ..pipeline.executors.dispatching import Executor
-    from ..pipeline.extraction import RunOptions
+    from ..pipeline.options import RunOptions
+    from ..pipeline.workers.coordinator import Executor
 
-EXECUTOR = Annotated[Literal["local", "ray"], typer.Option(help="Who works: this machine, or a Ray cluster.")]
+EXECUTOR = Annotated[
+    Literal["local", "ray"], typer.Option(help="Where the workers run: this machine (local) or a Ray cluster.")
+]
 WORKERS = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that work side by side. Default: one for each GPU; all that Ray has room for."),
+    typer.Option(min=1, help="Number of worker processes. Default: one per GPU; with Ray, as many as fit."),
 ]
 RAY_ADDRESS = Annotated[
-    str | None, typer.Option(help="A Ray cluster. Default: RAY_ADDRESS; without one, Ray is started on this machine.")
+    str | None, typer.Option(help="Address of a Ray cluster. Default: RAY_ADDRESS, else a local Ray is started.")
 ]
-CPUS = Annotated[float | None, typer.Option(min=0.1, help="CPUs of a Ray worker. Default: 2; with a GPU, its share.")]
+CPUS = Annotated[
+    float | None, typer.Option(min=0.1, help="CPUs per Ray worker. Default: 2; with a GPU, its share of the cores.")
+]
 GPUS = Annotated[
-    float | None, typer.Option(min=0.0, help="GPUs of a Ray worker. Default: 1 where the cluster has any, else 0.")
+    float | None, typer.Option(min=0.0, help="GPUs per Ray worker. Default: 1 if the cluster has GPUs, else 0.")
 ]
 
 
-class Wish(NamedTuple):
-    """What the options say of who is to work."""
+class ExecutorOptions(NamedTuple):
+    """Values of the executor options."""
 
     executor: Literal["local", "ray"]
     workers: int | None
@@ -35,49 +38,41 @@ class Wish(NamedTuple):
     gpus_per_worker: float | None
 
 
-def chosen_executor(
-    wish: Wish, options: RunOptions, device: str, decode_workers: int | None, threads: int | None
-) -> tuple[RunOptions, Executor | None]:
-    """Options for each worker, and who starts them; None where this process is all that is needed."""
-    if wish.executor == "local":
-        _refuse_wishes_for_ray(wish)
-        return _local_workers(options, device, wish.workers, decode_workers, threads)
-    from ..pipeline.executors.ray_cluster import RayWorkers, refuse_unreachable
+def check_executor_options(given: ExecutorOptions, device: str) -> None:
+    """Raise if the options contradict each other or Ray is not available. Imports nothing heavy."""
+    if given.executor == "local":
+        _check_no_ray_options(given)
+        return
+    from importlib.util import find_spec
+
+    from ..manifests.errors import InputError
+    from ..pipeline.workers.ray_address import refuse_unreachable
 
     if ":" in device:
-        raise typer.BadParameter(f"{device!r}: Ray chooses among GPUs; give cuda, cpu or auto", param_hint="--device")
-    gpus = {"cpu": 0.0, "cuda": wish.gpus_per_worker or 1.0}.get(device, wish.gpus_per_worker)
-    refuse_unreachable(wish.ray_address)  # before the store is begun
-    ray = RayWorkers(wish.ray_address, wish.workers, wish.cpus_per_worker, gpus, decode_workers, threads)
+        raise typer.BadParameter(f"{device!r}: Ray assigns the GPUs; give cuda, cpu or auto", param_hint="--device")
+    if find_spec("ray") is None:
+        raise InputError("--executor ray: Ray is not installed; pip install '.[ray]'")
+    refuse_unreachable(given.ray_address)
+
+
+def chosen_executor(
+    given: ExecutorOptions, options: RunOptions, device: str, decode_workers: int | None, threads: int | None
+) -> tuple[RunOptions, Executor | None]:
+    """Return the options of each worker and the executor; None if this process is the only worker."""
+    if given.executor == "local":
+        from ..pipeline.machine import local_workers
+
+        return local_workers(options, device, workers=given.workers, decode_workers=decode_workers, threads=threads)
+    from ..pipeline.workers.ray_workers import RayWorkers
+
+    gpus = {"cpu": 0.0, "cuda": given.gpus_per_worker or 1.0}.get(device, given.gpus_per_worker)
+    ray = RayWorkers(given.ray_address, given.workers, given.cpus_per_worker, gpus, decode_workers, threads)
     return options, ray
 
 
-def _refuse_wishes_for_ray(wish: Wish) -> None:
-    """Whoever names a cluster must not get a run of one machine in silence."""
+def _check_no_ray_options(given: ExecutorOptions) -> None:
+    """Raise if an option for Ray is given without --executor ray; it would be ignored otherwise."""
     for name in ("ray_address", "cpus_per_worker", "gpus_per_worker"):
-        if getattr(wish, name) is not None:
+        if getattr(given, name) is not None:
             option = "--" + name.replace("_", "-")
-            raise typer.BadParameter("is about a Ray cluster; add --executor ray", param_hint=option)
-
-
-def _local_workers(
-    options: RunOptions, device: str, workers: int | None, decode_workers: int | None, threads: int | None
-) -> tuple[RunOptions, Executor | None]:
-    """They share the machine's cores evenly where ``decode_workers`` and ``threads`` do not say what each may use."""
-    import torch
-
-    on_all = device in ("auto", "cuda") and options.device.type == "cuda"
-    places = [torch.device("cuda", index) for index in range(torch.cuda.device_count())] if on_all else [options.device]
-    devices = [places[number % len(places)] for number in range(workers or len(places))]
-    if len(devices) == 1:
-        return options, None
-    from ..pipeline.executors.local import LocalWorkers
-
-    cores = max(1, options.num_cpu_threads // len(devices))
-    shared = replace(
-        options,
-        num_cpu_threads=threads or cores,
-        num_decoders=decode_workers or max(1, min(8, cores // 2)),
-        memory_bytes=options.memory_bytes and options.memory_bytes // (len(devices) + 1),  # one is for the leader
-    )
-    return shared, LocalWorkers(devices)
+            raise typer.BadParameter("applies to a Ray cluster only; add --executor ray", param_hint=option)

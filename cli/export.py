@@ -1,4 +1,4 @@
-"""``arabesque export``: a feature store becomes the files that published code reads."""
+"""``arabesque export``: write a feature store in the file formats that published code reads."""
 
 from __future__ import annotations
 
@@ -7,47 +7,56 @@ from typing import Annotated, Literal
 
 import typer
 
+from .console import JSON, print_json
 from .import_features import stream_labels
 
 
 def export(
-    store: Annotated[str, typer.Argument(help="A feature store.")],
-    out: Annotated[Path, typer.Option(help="The folder to write into, or a file's name: .npz, .pkl, .h5.")],
+    store: Annotated[str, typer.Argument(help="Feature store.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder, or file: .npz, .pkl, .h5.")],
     format: Annotated[
         str,
         typer.Option(
-            help="npy-folder (ACTION-NET, GDLT), pamfn-folder, pamfn-dict, finefs-folder, logo-dict, npz, npz-folder, "
-            "hdf5 or webdataset."
+            help="Format: npy-folder (ACTION-NET, GDLT), pamfn-folder, pamfn-dict, finefs-folder, logo-dict, npz, "
+            "npz-folder, hdf5 or webdataset."
         ),
     ],
-    stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given several times.")] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(help="Export only this stream; may be repeated. Default: all.")
+    ] = None,
     name: Annotated[
         list[str] | None,
         typer.Option(
-            help="STREAM=LABEL: a stream's folder, suffix or dict file, as i3d_rgb=dynamic_feat; may be given several "
-            "times. One stream without a label goes into --out itself."
+            help="STREAM=LABEL: folder, suffix or dict file of a stream, e.g. i3d_rgb=dynamic_feat; may be repeated. A "
+            "single stream without a label is written to --out itself."
         ),
     ] = None,
     action: Annotated[
-        str | None, typer.Option(help="pamfn-dict: the action of videos whose id does not begin with one, as FISV.")
+        str | None, typer.Option(help="pamfn-dict: action of the videos whose id does not start with one, e.g. FISV.")
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="source (as it was imported; else float32), float32 or float16.")
+        str, typer.Option(help="Number type: source (that of the import, else float32), float32 or float16.")
     ] = "source",
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Also export the features of partial videos.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    as_json: JSON = False,
 ) -> None:
-    """Write a store's features in a format of the field. Ids with a slash make folders below the output.
+    """Write the features of a store in a common format, with a manifest from which `import` restores the rows.
 
-    Exit status: 0 all written, 1 the export failed, 2 wrong usage (files that are there already included).
+    Ids with a slash become subfolders of the output. The same command continues an interrupted export, and rewrites
+    what has changed in the store.
+
+    Exit status: 0 all written, 3 the format cannot hold some videos, 1 the export failed, 2 wrong usage (this includes
+    existing files without --force).
     """
-    from ..pipeline.exchange.exporting import export as write
+    from ..pipeline.interop.exporting import export as write
     from ..pipeline.store.reader import FeatureStore
     from .import_features import show_files
 
     number = _number(dtype)
     with show_files("exporting") as on_file:
         done = write(
-            FeatureStore(store),
+            FeatureStore(store, partial=partial),
             out,
             format,
             streams=stream or (),
@@ -57,11 +66,33 @@ def export(
             force=force,
             on_file=on_file,
         )
+    if as_json:
+        failed = [{"video_id": one.video_id, "stream": one.stream, "reason": one.reason} for one in done.failed]
+        print_json(
+            {
+                "num_arrays": done.num_arrays,
+                "files": [str(file) for file in done.files],
+                "num_kept": done.num_kept,
+                "removed": [str(file) for file in done.removed],
+                "num_partial": done.num_partial,
+                "failed": failed,
+            }
+        )
+        raise typer.Exit(3 if done.failed else 0)
     files = "1 file" if len(done.files) == 1 else f"{len(done.files)} files"
     print(f"{done.num_arrays} arrays in {files}: {done.files[0]}{' …' if len(done.files) > 1 else ''}")
+    if done.num_kept == len(done.files) and not done.removed:
+        print("already complete: nothing has changed in the store")
+    elif done.num_kept or done.removed:
+        print(f"{done.num_kept} files already existed, {len(done.removed)} files of former videos were removed")
+    if done.num_partial:
+        print(f"{done.num_partial} arrays of partial videos were not exported; --partial exports them")
+    for one in done.failed:
+        print(f"failed: {one.video_id!r} [{one.stream}]: {one.reason}")
+    raise typer.Exit(3 if done.failed else 0)
 
 
 def _number(name: str) -> Literal["source", "float32", "float16"]:
     if name == "source" or name == "float32" or name == "float16":
         return name
-    raise typer.BadParameter(f"{name!r} is none of source, float32, float16", param_hint="--dtype")
+    raise typer.BadParameter(f"{name!r} is not one of source, float32, float16", param_hint="--dtype")

@@ -1,138 +1,238 @@
-"""``arabesque extract``: the main job."""
+"""``arabesque extract``: extract the features of videos into a feature store."""
 
 from __future__ import annotations
 
-import re
-import sys
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .executors import CPUS, EXECUTOR, GPUS, RAY_ADDRESS, WORKERS, Wish, chosen_executor
+from .arguments import ID_PREFIX, REPLACE, WEIGHTS_MANIFEST, check_decoder, check_device, check_engine, check_streams
+from .console import JSON, print_json
+from .executors import (
+    CPUS,
+    EXECUTOR,
+    GPUS,
+    RAY_ADDRESS,
+    WORKERS,
+    ExecutorOptions,
+    check_executor_options,
+    chosen_executor,
+)
+from .inputs import CLIPS, EXCLUDE, FRAME_RATE, INCLUDE, LIMIT, LIST, VIDEOS
+from .label_check import DATASET, LABELS, TARGET, check_label_options, check_labels, label_options
+from .recipe_options import PRECISION, RECIPE_NAME, SET, WEIGHTS, chosen_recipe, random_roles
 
 if TYPE_CHECKING:
-    import torch
-
     from ..manifests.recipes import Recipe
-    from ..pipeline.extraction import Extraction, RunOptions
+    from ..pipeline.extraction import Extraction
     from ..pipeline.failure_budget import FailureBudget
-    from ..pipeline.shard import Shard
+    from ..pipeline.options import RunOptions
+    from ..pipeline.planning.discovery import Inputs
+    from ..pipeline.planning.partition import Partition
+    from ..pipeline.status import StoreStatus
+
+
+_LOG = logging.getLogger(__name__)
 
 
 def extract(
-    videos: Annotated[str, typer.Argument(help="A folder of videos (searched below, too), or one video; or a URL.")],
-    recipe: Annotated[str, typer.Option(help="A recipe's name (`arabesque recipes`), or a .toml file of your own.")],
-    out: Annotated[str, typer.Option(help="The feature store: a new folder or URL, or one to go on with.")],
+    recipe: Annotated[str, typer.Option(help=RECIPE_NAME)],
+    out: Annotated[str, typer.Option("--out", "-o", help="Feature store: a new or existing folder or URL.")],
+    videos: VIDEOS = None,
+    list_file: LIST = None,
+    clips: CLIPS = None,
+    frame_rate: FRAME_RATE = None,
+    include: INCLUDE = None,
+    exclude: EXCLUDE = None,
+    limit: LIMIT = None,
     stream: Annotated[
-        list[str] | None, typer.Option(help="Only this stream of the recipe; may be repeated. Default: all.")
+        list[str] | None, typer.Option(help="Extract only this stream of the recipe; may be repeated. Default: all.")
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="random:SEED runs every network on random weights, to try things out. Never for results."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    decoder: Annotated[str, typer.Option(help="pyav or decord.")] = "pyav",
+    setting: SET = None,
+    weights: WEIGHTS = None,
+    precision: PRECISION = None,
+    device: Annotated[str, typer.Option(help="Device for networks: auto, cpu, cuda or cuda:N.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="What runs networks on a CPU: torch, or openvino (pip install '.[openvino]').")
+    ] = "torch",
+    decoder: Annotated[str, typer.Option(help="Decoder backend: pyav or decord.")] = "pyav",
     decode_workers: Annotated[
-        int | None, typer.Option(min=1, help="Videos decoded at once, each in its own process. Default: by cores.")
+        int | None,
+        typer.Option(min=1, help="Number of decoder processes, one video each. Default: depends on the cores."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for networks. Default: all cores.")] = None,
     memory: Annotated[
         str | None,
-        typer.Option(help="What a machine may give to the run, e.g. 4GiB: less is decoded and batched at once."),
+        typer.Option(
+            help="Memory limit for all processes, e.g. 4GiB; reduces concurrency and batch size. Default: no limit."
+        ),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Also take up videos that failed for good, and partial ones.")
+        bool, typer.Option("--retry-failed", help="Also retry videos whose outcome is failed or partial.")
     ] = False,
     max_failures: Annotated[
-        str | None, typer.Option(help="Stop the run once more videos fail than this: 20, or 5% of those to do.")
+        str | None,
+        typer.Option(help="Stop the run if more videos fail: a number (20) or a share (5%). Default: no limit."),
     ] = None,
     spool_gb: Annotated[
         float,
-        typer.Option(min=0.001, help="Disk for copies of videos at a URL, in TMPDIR, for each worker."),
+        typer.Option(min=0.001, help="Disk space in GiB per worker, in TMPDIR, for copies of videos at a URL."),
     ] = 20.0,
-    float16: Annotated[bool, typer.Option("--float16", help="Store features as float16.")] = False,
+    float16: Annotated[bool, typer.Option("--float16", help="Store features as float16. Default: float32.")] = False,
+    id_prefix: ID_PREFIX = "",
+    replace_sources: REPLACE = False,
     executor: EXECUTOR = "local",
     workers: WORKERS = None,
     ray_address: RAY_ADDRESS = None,
     cpus_per_worker: CPUS = None,
     gpus_per_worker: GPUS = None,
-    shard: Annotated[
-        str | None, typer.Option(help="Only the videos of one part: 3/16 is the third of sixteen.")
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            "--partition", "--shard", help="Extract only this part of the videos: 3/16 is the third of sixteen."
+        ),
     ] = None,
+    weights_manifest: WEIGHTS_MANIFEST = None,
+    labels: LABELS = None,
+    dataset: DATASET = None,
+    target: TARGET = None,
+    as_json: JSON = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what the run would take: time, memory and disk.")
+        bool, typer.Option("--dry-run", help="Only estimate time, memory and disk space of the run.")
     ] = False,
 ) -> None:
-    """Turn a folder of raw videos into a feature store. Run it again to go on where it stopped.
+    """Extract the features of videos into a feature store. The same command resumes an interrupted run.
 
     Exit status: 0 all done or empty, 3 some videos failed or are partial, 1 the run itself failed, 2 wrong usage.
     """
-    from ..manifests.recipes import load_recipe
+    from ..pipeline.planning.selection import InputSelection, find_inputs
+    from ..pipeline.store.files.storage import as_store_path
+    from ..pipeline.store.manifest import refuse_other_recipe
+    from ..pipeline.store.store import Store
 
-    if weights is not None and not re.fullmatch(r"random:\d{1,18}", weights):
-        raise typer.BadParameter(f"{weights!r} is not random:SEED with a whole number", param_hint="--weights")
-    budget, part, memory_bytes = _budget(max_failures), _shard(shard), _memory_bytes(memory)
-    chosen = load_recipe(recipe)  # before the heavy imports: a misspelt recipe is told at once
-    refuse_unknown_streams(chosen, stream)
-    from ..pipeline.extraction import Extraction
-    from ..pipeline.status import read_status
-    from .dry_run import show_forecast
-    from .status import print_status
-
-    here = device if executor == "local" else "cpu"  # where Ray's workers compute, Ray knows
-    options = run_options(here, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
-    options = replace(options, max_failures=budget, memory_bytes=memory_bytes, spool_bytes=round(spool_gb * 2**30))
-    wish = Wish(executor, workers, ray_address, cpus_per_worker, gpus_per_worker)
-    options, crew = chosen_executor(wish, options, device, decode_workers, threads)
-    if dry_run and crew is not None:
-        way_out = "add --executor local --workers 1"
-        raise typer.BadParameter(f"it foresees what one worker here takes; {way_out}", param_hint="--dry-run")
-    run = Extraction(
-        videos, chosen, out, streams=stream or None, weights=weights, options=options, executor=crew, shard=part
+    check_label_options(labels, dataset, target)
+    budget, part, memory_bytes = _failure_budget(max_failures), _partition(partition), _memory_bytes(memory)
+    executor_options = ExecutorOptions(executor, workers, ray_address, cpus_per_worker, gpus_per_worker)
+    local_device = device if executor == "local" else "cpu"  # Ray chooses the devices of its workers
+    if executor == "ray" or (workers or 1) > 1:
+        _check_not_dry_run(dry_run)
+    check_executor_options(executor_options, device)
+    check_device(local_device)
+    check_decoder(decoder)
+    chosen_engine = check_engine(engine, device)
+    chosen, override = chosen_recipe(
+        recipe, settings=setting, weights=weights, precision=precision, weights_manifest=weights_manifest
     )
-    _announce(run, weights)
+    check_streams(chosen, stream, override)
+    _LOG.info(f"recipe {chosen.name}: {', '.join(stream or chosen.streams)}")
+    inputs = find_inputs(
+        InputSelection(
+            tuple(videos or ()),
+            list_file,
+            tuple(include or ()),
+            tuple(exclude or ()),
+            limit,
+            id_prefix,
+            frame_rate,
+            clips,
+        )
+    )
+    if labels is not None:
+        matched = check_labels(labels, {*(file.video_id for file in inputs.videos), *inputs.clashes}, dataset, target)
+        for line in matched.lines():
+            _LOG.info(line)
+    store = Store.open(out)
+    refuse_other_recipe(store, chosen.name, chosen.changes)
+    from ..pipeline.finished import is_finished
+    from ..pipeline.status import read_status
+
+    roots = [as_store_path(each) for each in videos or ()]
+    if part is None and is_finished(
+        store, chosen, stream, override, inputs, roots=roots, id_prefix=id_prefix, retry_failed=retry_failed
+    ):
+        _announce_finished(chosen, stream or [*chosen.streams], inputs, override)
+        if dry_run:
+            if as_json:
+                print_json(None)
+            else:
+                print("nothing remains to be done")
+            raise typer.Exit
+        raise typer.Exit(_print_result(read_status(store, inputs), as_json=as_json))
+    from ..pipeline.extraction import Extraction
+    from .dry_run import show_estimate
+
+    options = run_options(local_device, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
+    options = replace(options, max_failures=budget, memory_bytes=memory_bytes, prefetch_bytes=round(spool_gb * 2**30))
+    options = replace(options, replaces_sources=replace_sources, engine=chosen_engine)
+    options, workers_executor = chosen_executor(executor_options, options, device, decode_workers, threads)
+    if workers_executor is not None:
+        _check_not_dry_run(dry_run)
+    run = Extraction(
+        videos or [],
+        chosen,
+        store,
+        streams=stream or None,
+        weights=override,
+        options=options,
+        executor=workers_executor,
+        partition=part,
+        id_prefix=id_prefix,
+        inputs=inputs,
+    )
+    _announce(run, override)
     if executor == "local":
-        warn_of_float16(run)
+        warn_about_float16(run)
     if dry_run:
-        show_forecast(run)
+        show_estimate(run, as_json=as_json)
         raise typer.Exit
-    _carry_out(run)
-    raise typer.Exit(print_status(read_status(out, run.inputs)))
+    _execute(run, label_options(labels, dataset, target))
+    raise typer.Exit(_print_result(read_status(store, run.inputs), as_json=as_json))
 
 
-def _carry_out(run: Extraction) -> None:
-    """And says how far off an earlier ``--dry-run`` was."""
-    import time
+def _print_result(found: StoreStatus, *, as_json: bool) -> int:
+    """Print the status of the inputs, and return the exit status."""
+    from .status import print_status, status_facts
 
-    from ..pipeline.benchmarking.forecast_file import store_bytes, take_forecast, what_it_took
-    from .dry_run import how_far_off
-    from .progress import show_run
-
-    foreseen, began = take_forecast(run), time.perf_counter()
-    before_bytes = None if foreseen is None else store_bytes(run)
-    show_run(run)
-    if foreseen is not None:
-        actual = what_it_took(run, time.perf_counter() - began, before_bytes)
-        print(how_far_off(foreseen, actual), file=sys.stderr)
+    if not as_json:
+        return print_status(found, of_inputs=True)
+    print_json(status_facts(found))
+    return 3 if (found.inputs or found).troubles else 0
 
 
-def warn_of_float16(run: Extraction) -> None:
-    """One line, where a network would compute in float16 on a CPU."""
-    names = [name for name, spec in run.streams.items() if spec.precision == "float16"]
-    if names and run.options.device.type == "cpu":
-        print(
-            f"WARNING: {', '.join(names)}: float16 is for GPUs; on a CPU it can take a hundred times as long as "
-            'float32. A recipe of your own with precision = "float32" has other keys, and rows within 4e-3 of these.',
-            file=sys.stderr,
+def _check_not_dry_run(dry_run: bool) -> None:
+    if dry_run:
+        raise typer.BadParameter(
+            "estimates a single local worker; add --executor local --workers 1", param_hint="--dry-run"
         )
 
 
-def refuse_unknown_streams(recipe: Recipe, names: list[str] | None) -> None:
-    for name in names or ():
-        if name not in recipe.streams:
-            known = ", ".join(recipe.streams)
-            raise typer.BadParameter(f"{recipe.name} has no stream {name!r}, but {known}", param_hint="--stream")
+def _execute(run: Extraction, labels: str) -> None:
+    """Execute the run; after an earlier ``--dry-run``, print the error of its estimate."""
+    import time
+
+    from ..pipeline.benchmarking.estimate_file import measure_run, pop_estimate, store_bytes
+    from .dry_run import estimate_error
+    from .progress import show_run
+
+    estimate, began = pop_estimate(run), time.perf_counter()
+    before_bytes = None if estimate is None else store_bytes(run)
+    show_run(run, labels)
+    if estimate is not None:
+        actual = measure_run(run, time.perf_counter() - began, before_bytes)
+        _LOG.info(estimate_error(estimate, actual))
+
+
+def warn_about_float16(run: Extraction) -> None:
+    """Print a warning if a network would compute in float16 on a CPU."""
+    names = [name for name, spec in run.streams.items() if spec.precision == "float16"]
+    if names and run.options.device.type == "cpu":
+        _LOG.warning(
+            f"{', '.join(names)}: float16 is meant for GPUs; on a CPU it can be 100 times slower than "
+            'float32. With precision = "float32" in a recipe file, the keys differ and the rows agree to 4e-3.'
+        )
 
 
 def run_options(
@@ -144,29 +244,16 @@ def run_options(
     retry_failed: bool = False,
     float16: bool = False,
 ) -> RunOptions:
-    """Options with every default made definite for this machine; sets torch's number of threads."""
-    import os
+    """Return options with all defaults resolved for this machine. Sets the number of threads of torch."""
+    from ..pipeline.machine import options_for_machine
 
-    import torch
-
-    from ..pipeline.decoding.decoders import BACKENDS
-    from ..pipeline.extraction import RunOptions
-
-    if decoder not in BACKENDS:
-        raise typer.BadParameter(f"{decoder!r} is none of {', '.join(BACKENDS)}", param_hint="--decoder")
-    cores = threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(cores)
-    return RunOptions(
-        device=_device(device),
-        decoder=decoder,
-        num_decoders=decode_workers or max(1, min(8, cores // 2)),
-        num_cpu_threads=cores,
-        retry_failed=retry_failed,
-        float16=float16,
-    )
+    check_device(device)
+    check_decoder(decoder)
+    options = options_for_machine(device, decoder=decoder, decode_workers=decode_workers, threads=threads)
+    return replace(options, retry_failed=retry_failed, float16=float16)
 
 
-def _budget(text: str | None) -> FailureBudget | None:
+def _failure_budget(text: str | None) -> FailureBudget | None:
     if text is None:
         return None
     from ..pipeline.failure_budget import FailureBudget
@@ -177,21 +264,21 @@ def _budget(text: str | None) -> FailureBudget | None:
         raise typer.BadParameter(str(error), param_hint="--max-failures") from None
 
 
-def _shard(text: str | None) -> Shard | None:
+def _partition(text: str | None) -> Partition | None:
     if text is None:
         return None
-    from ..pipeline.shard import parse_shard
+    from ..pipeline.planning.partition import parse_partition
 
     try:
-        return parse_shard(text)
+        return parse_partition(text)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--shard") from None
+        raise typer.BadParameter(str(error), param_hint="--partition") from None
 
 
 def _memory_bytes(text: str | None) -> int | None:
     if text is None:
         return None
-    from ..pipeline.memory import parse_bytes
+    from ..pipeline.memory_sizes import parse_bytes
 
     try:
         return parse_bytes(text)
@@ -199,41 +286,41 @@ def _memory_bytes(text: str | None) -> int | None:
         raise typer.BadParameter(str(error), param_hint="--memory") from None
 
 
-def _device(name: str) -> torch.device:
-    """The device that was asked for; one that is not there is an error, never another device in silence."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise typer.BadParameter(
-            f"{name!r} is no device; try auto, cpu, cuda or cuda:1", param_hint="--device"
-        ) from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise typer.BadParameter(
-            f"{name!r} is not there: torch sees {torch.cuda.device_count()} GPUs; `arabesque doctor` may say why",
-            param_hint="--device",
-        )
-    return device
-
-
-def _announce(run: Extraction, weights: str | None) -> None:
-    """What is about to happen, on stderr: standard output stays free for what a script may want to read."""
-    settled = len(run.inputs.videos) - len(run.pending)
-    print(
-        f"recipe {run.recipe.name}: {', '.join(run.streams)}\n"
-        f"{len(run.inputs.videos)} videos, {settled} settled by earlier runs, {len(run.pending)} to do; "
-        f"{run.executor or f'device {run.options.device}, {run.options.num_decoders} decoding'}",
-        file=sys.stderr,
+def _announce(run: Extraction, override: str | None) -> None:
+    """Log a summary of the run."""
+    num_finished = len(run.inputs.videos) - len(run.remaining)
+    _LOG.info(
+        f"{len(run.inputs.videos)} videos, {num_finished} finished by earlier runs, {len(run.remaining)} remaining; "
+        f"{run.executor or f'device {run.options.device}, {run.options.num_decoders} decoding'}"
     )
-    if run.inputs.num_other_files:
-        print(f"{run.inputs.num_other_files} files without a video suffix are left out", file=sys.stderr)
-    if run.inputs.unlisted:
-        folders = ", ".join(run.inputs.unlisted)
-        print(f"WARNING: these folders cannot be listed, their videos are left out: {folders}", file=sys.stderr)
-    if weights is not None:
-        print(
-            f"WARNING: {weights.upper()} WEIGHTS. These features mean nothing and say so in the store.", file=sys.stderr
+    _announce_inputs(run.inputs)
+    _announce_random(random_roles(run.recipe, [*run.streams], override))
+
+
+def _announce_finished(recipe: Recipe, streams: Sequence[str], inputs: Inputs, override: str | None) -> None:
+    """Log the summary of a run that has nothing to do."""
+    num_videos = len(inputs.videos)
+    _LOG.info(f"{num_videos} videos, {num_videos} finished by earlier runs, 0 remaining")
+    _announce_inputs(inputs)
+    _announce_random(random_roles(recipe, [*streams], override))
+
+
+def _announce_inputs(inputs: Inputs) -> None:
+    """Log what a run leaves out."""
+    if inputs.num_other_files:
+        _LOG.info(f"{inputs.num_other_files} files without a video suffix are ignored")
+    if inputs.missing:
+        names = ", ".join(inputs.missing[:3])
+        more = f" and {len(inputs.missing) - 3:,} more" if len(inputs.missing) > 3 else ""
+        _LOG.warning(f"{len(inputs.missing):,} files of the list do not exist and will fail: {names}{more}")
+    if inputs.unlisted:
+        folders = ", ".join(inputs.unlisted)
+        _LOG.warning(f"these folders cannot be listed, their videos are ignored: {folders}")
+
+
+def _announce_random(roles: Sequence[str]) -> None:
+    """Log the checkpoints that random weights replace."""
+    if roles:
+        _LOG.warning(
+            f"RANDOM WEIGHTS in {', '.join(roles)}. Features of these streams are meaningless; the store records it."
         )

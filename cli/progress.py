@@ -1,84 +1,147 @@
-"""What a person sees while a run goes on: a live line in a terminal, a plain one now and then elsewhere."""
+"""Progress of a run: a live display in a terminal, otherwise a plain line every minute; and a summary at the end."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
+from collections import Counter, defaultdict
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from ..manifests.urls import public_url
 from ..pipeline.extraction import Extraction
-from ..pipeline.records import Outcome
-from ..pipeline.runner import Event
-from ..pipeline.work import Awaiting, Notice, SegmentFeature, VideoSettled, WorkDone
+from ..pipeline.items import Awaiting, Event, Notice, PhaseStarted
+from ..pipeline.progress import RunProgress
+from ..pipeline.records import KINDS, Outcome
+from .dry_run import duration_text
+from .messages import progress_is_shown, verbose_is_shown
 
-PLAIN_EVERY_S = 15.0
+_LOG = logging.getLogger(__name__)
+
+PLAIN_INTERVAL_S = 60.0
+MAX_CURRENT = 2
 
 
-def show_run(run: Extraction) -> None:
-    """Carries the run out and shows how it goes, on stderr."""
-    console = Console(stderr=True)
-    tally = RunTally(run)
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4, transient=True, get_renderable=tally.render):
+def show_run(run: Extraction, labels: str = "") -> None:
+    """Execute the run, log its problems, show its progress on standard error, and summarize it.
+
+    Args:
+        run: The run.
+        labels: Options for the labels of the videos, for the command that is suggested at the end.
+    """
+    display = RunDisplay(run)
+    if progress_is_shown():
+        console = Console(stderr=True)
+        with Live(console=console, refresh_per_second=4, transient=True, get_renderable=display.renderable):
             for event in run:
-                if trouble := tally.count(event):
-                    console.print(Text(trouble, style="red"))
-        return
-    last = time.monotonic()
-    for event in run:
-        if trouble := tally.count(event):
-            print(trouble, file=sys.stderr, flush=True)
-        if time.monotonic() - last > PLAIN_EVERY_S:
-            last = time.monotonic()
-            print(tally.render(), file=sys.stderr, flush=True)
-    print(tally.render(), file=sys.stderr, flush=True)
+                display.add(event)
+    else:
+        shown_s = time.monotonic()
+        for event in run:
+            display.add(event)
+            if isinstance(event, PhaseStarted) and event.phase == "loading networks" and run.remaining:
+                _LOG.info(display.line())
+            if time.monotonic() - shown_s > PLAIN_INTERVAL_S:
+                shown_s = time.monotonic()
+                _LOG.info(display.line())
+    for line in display.summary(labels):
+        _LOG.info(line)
 
 
-class RunTally:
-    """Counts what a run tells of."""
+class RunDisplay:
+    """Counts the events of a run and renders them."""
 
     def __init__(self, run: Extraction) -> None:
         self._run = run
-        self._began = time.monotonic()
-        self._num_videos = 0
-        self._num_segments = 0
+        self._tracker = run.tracker()
         self._num_awaited = 0
+        self._outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._notices = 0
 
-    def count(self, event: Event) -> str:
-        """Takes note of an event; a line to show where it is bad news, else nothing."""
+    def add(self, event: Event) -> None:
+        """Count an event, and log it if it reports a problem."""
+        self._tracker.add(event)
         self._num_awaited = event.num_videos if isinstance(event, Awaiting) else 0
         match event:
-            case SegmentFeature():
-                self._num_segments += 1
-            case VideoSettled():
-                self._num_videos += 1
-            case WorkDone(num_segments=number):
-                self._num_segments += number
             case Notice(text=text):
-                return text
-            case Outcome(kind="failed" | "partial"):
-                return f"{event.kind}: {event.video_id!r} [{event.stream}]: {event.reason}"
-        return ""
+                self._notices += 1
+                _LOG.warning(text)
+            case Outcome(kind=kind, stream=stream):
+                self._outcomes[stream][kind] += 1
+                if kind in ("failed", "partial"):
+                    _LOG.warning(f"{kind}: {event.video_id!r} [{stream}]: {event.reason}")
+            case _:
+                pass
 
-    def render(self) -> Text:
-        """``12/60 videos · 3.4 segments/s · network 71 % decode 20 % … · 4:10 left``"""
-        elapsed_s = time.monotonic() - self._began
-        shares = [f"{name} {share:.0%}" for name, share in self._run.clock.shares().items() if share >= 0.01]
-        parts = [
-            f"{self._num_videos}/{len(self._run.pending)} videos",
-            f"{self._num_segments} segments, {self._num_segments / max(elapsed_s, 1e-9):.1f}/s",
-            " ".join(shares),
-            _left(elapsed_s, self._num_videos, len(self._run.pending)),
-            f"waiting for {self._num_awaited} that other runs have in hand" if self._num_awaited else "",
-        ]
-        return Text(" · ".join(part for part in parts if part))
+    def line(self) -> str:
+        """Return the state as ``12/60 videos · 0:31:04 of 2:10:00 of video · 4.1 × real time · 24:10 left``."""
+        now = self._tracker.now
+        parts = [f"{now.num_videos}/{now.total_videos} videos", *_amounts(now)]
+        if now.phase != "extracting":
+            parts = [f"{now.phase} …"]
+        if self._num_awaited:
+            parts.append(f"waiting for {self._num_awaited} videos claimed by other runs")
+        if stages := self._stage_shares():
+            parts.append(stages)
+        return " · ".join(parts)
+
+    def renderable(self) -> Group:
+        """Return the display of a terminal: a bar, the line, and the current files."""
+        now = self._tracker.now
+        current = [repr(name) for name in now.current[:MAX_CURRENT]]
+        more = f" and {len(now.current) - MAX_CURRENT} more" if len(now.current) > MAX_CURRENT else ""
+        lines = [Text(self.line(), overflow="ellipsis", no_wrap=not self._stage_shares())]
+        if current:
+            lines.append(Text(f"{', '.join(current)}{more}", style="dim", overflow="ellipsis", no_wrap=True))
+        pulse = now.phase != "extracting" or not now.total_video_s
+        return Group(ProgressBar(total=1.0, completed=now.share, pulse=pulse, width=60), *lines)
+
+    def summary(self, labels: str = "") -> list[str]:
+        """Return the result of the run and the next command."""
+        now = self._tracker.now
+        if not now.total_videos and not self._outcomes:
+            return ["nothing remained to be done", *self._next_command(labels)]
+        speed = f", {now.video_s / now.elapsed_s:.1f} × real time" if now.video_s and now.elapsed_s else ""
+        amount = f", {duration_text(now.video_s)} of video" if now.video_s else ""
+        lines = [f"{now.num_videos} videos{amount} in {duration_text(now.elapsed_s)}{speed}"]
+        totals = sum((counts for counts in self._outcomes.values()), Counter[str]())
+        outcomes = ", ".join(f"{kind} {totals[kind]}" for kind in KINDS if totals[kind])
+        lines.append(f"outcomes of {len(self._run.streams)} streams: {outcomes or 'none'}")
+        if self._notices:
+            lines.append(f"{self._notices} warning{'s' if self._notices > 1 else ''}, see above")
+        if stages := self._stage_shares():
+            lines.append(f"busy time: {stages}")
+        return [*lines, *self._next_command(labels)]
+
+    def _next_command(self, labels: str) -> list[str]:
+        out = public_url(self._run.out)
+        if any(counts["failed"] or counts["partial"] for counts in self._outcomes.values()):
+            return [f"next: `arabesque status {out} --all` lists all reasons; the same command retries some"]
+        return [f"next: `arabesque train {out} {labels or '--labels SCORES.csv'}`"]
+
+    def _stage_shares(self) -> str:
+        """Return the share of each stage in the busy time, with ``-v``."""
+        if not verbose_is_shown():
+            return ""
+        shares = self._run.clock.shares().items()
+        return " ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.01)
 
 
-def _left(elapsed_s: float, done: int, total: int) -> str:
-    if not done or done >= total:
-        return ""
-    minutes, seconds = divmod(round(elapsed_s / done * (total - done)), 60)
-    return f"{minutes}:{seconds:02d} left"
+def _amounts(now: RunProgress) -> list[str]:
+    """Return the parts of a line that are known."""
+    parts = [f"{clock_text(now.video_s)} of {clock_text(now.total_video_s)} of video"] if now.total_video_s else []
+    if now.speed:
+        parts.append(f"{now.speed:.1f} × real time")
+    if now.left_s is not None:
+        parts.append(f"{clock_text(now.left_s)} left")
+    return parts
+
+
+def clock_text(seconds: float) -> str:
+    """Format a duration as ``4:10`` or ``2:04:10``."""
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest_s:02d}" if hours else f"{minutes}:{rest_s:02d}"

@@ -1,182 +1,143 @@
-"""``arabesque score``: raw videos to scores, with the segments that mattered most."""
+"""``arabesque score``: score raw videos and list the segments without which the scores change most."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .arguments import ID_PREFIX, REPLACE, check_device, check_store_or_new, model_folder
+from .console import JSON, print_json
+
 if TYPE_CHECKING:
-    from ..manifests.recipes import Recipe
-    from ..models.checkpoints import ModelCard
-    from ..models.video_scores import Segment, VideoScore
-    from ..pipeline.extraction import Extraction
-    from ..pipeline.store.reader import FeatureStore
+    from ..models.video_scores import ScoreReport, Segment, VideoScore
+
+
+_LOG = logging.getLogger(__name__)
 
 
 def score(
-    videos: Annotated[list[str], typer.Argument(help="Videos, and folders of them; paths or URLs.")],
-    model: Annotated[Path, typer.Option(help="A folder that train wrote (with model.pt in it).")],
+    videos: Annotated[
+        list[str], typer.Argument(help="Videos, folders of videos, patterns such as 'new/*.mp4' and URLs.")
+    ],
+    model: Annotated[Path, typer.Option(help="Folder of a model that `arabesque train` wrote.")],
     store: Annotated[
-        str | None, typer.Option(help="The feature store to use and to go on with. Default: features/ in the model's.")
+        str | None, typer.Option(help="Feature store to read and extend. Default: features/ in the model's folder.")
     ] = None,
-    segments: Annotated[int, typer.Option(min=1, help="How many of a video's segments to show.")] = 3,
+    segments: Annotated[int, typer.Option(min=1, help="Number of segments shown per video.")] = 3,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Also score what there is of a file that breaks off.")
+        bool, typer.Option("--partial", help="Also score videos of which only a part can be decoded.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON on standard output.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: JSON = False,
+    id_prefix: ID_PREFIX = "",
+    replace_sources: REPLACE = False,
+    device: Annotated[str, typer.Option(help="Device for networks: auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for networks. Default: all cores.")] = None,
 ) -> None:
-    """Score raw videos with a trained model, extracting the features that are missing under its training's recipe.
+    """Score raw videos with a trained model. Missing features are extracted with the recipe of its training.
 
-    Features of another recipe are refused. Exit status: 0 all scored, 3 some videos could not be, 1 the run itself
-    failed, 2 wrong usage.
+    Features of another recipe are an error.
+
+    Exit status: 0 all scored, 3 some videos have no score, 1 the run itself failed, 2 wrong usage.
     """
-    from ..models.checkpoints import load_checkpoint
-    from ..models.features import read_store
-    from ..models.table import model_class
-    from ..models.video_scores import score_videos
-    from ..pipeline.store.reader import FeatureStore
-    from .progress import show_run
+    from ..pipeline.planning.selection import InputSelection, find_inputs
 
-    network, card = load_checkpoint(model)
-    run = _extraction(videos, card, model, store, device, threads)
-    if run.pending or run.inputs.clashes:
-        show_run(run)
-    opened = FeatureStore(run.out, partial=partial)
-    paths = {file.video_id: str(file.path) for file in run.inputs.videos}
-    one_grid = bool(model_class(card.model).one_grid)
-    found = read_store(opened, tuple(card.dims), one_grid=one_grid, only=paths)
-    scores = score_videos(network, card, found, opened, [name for name in paths if name in found.videos])
-    unscored = _reasons(run, opened, {each.video_id for each in scores})
-    if as_json:
-        print(json.dumps(_as_json(card, paths, scores, unscored), indent=2, ensure_ascii=False, allow_nan=False))
-    else:
-        _print_scores(card, scores, segments)
-    for name, reason in unscored.items():
-        print(f"not scored: {name!r}: {reason}", file=sys.stderr)
-    raise typer.Exit(3 if unscored else 0)
-
-
-def _extraction(
-    videos: Sequence[str], card: ModelCard, model: Path, store: str | None, device: str, threads: int | None
-) -> Extraction:
-    """The run that brings the store all that the model needs; refuses a store, or checkpoints, of another recipe."""
-    from ..models.checkpoints import check_streams
-    from ..pipeline.extraction import Extraction
-    from ..pipeline.store.manifest import is_store, read_manifest
-    from .extract import run_options
-
-    recipe = _recipe(card, model)
-    out = store or model / "features"
-    if is_store(out):
-        manifest = read_manifest(out)
-        known = {name: manifest["streams"].get(name, entry) for name, entry in card.streams.items()}
-        check_streams(card, known, out, manifest["recipe"])
-    random = {digest for entry in card.streams.values() for digest in entry["weights"].values() if "random:" in digest}
-    if random:
-        print(f"WARNING: {', '.join(random)} weights, as in training. These scores mean nothing.", file=sys.stderr)
-    run = Extraction(
-        videos,
-        recipe,
-        out,
-        streams=tuple(card.dims),
-        weights=next(iter(random), None),
-        options=run_options(device, threads=threads),
-    )
-    check_streams(card, run.stream_entries, "extraction on this machine", run.recipe.model_dump(mode="json"))
+    check_device(device)
+    model = model_folder(model)
+    inputs = find_inputs(InputSelection(tuple(videos), id_prefix=id_prefix))
     if store is not None:
-        _refuse_namesakes(run)
-    return run
+        check_store_or_new(store)
+    from .progress import show_run
+    from .scoring import score_raw_videos
+
+    report = score_raw_videos(
+        inputs,
+        videos,
+        model,
+        store=store,
+        partial=partial,
+        id_prefix=id_prefix,
+        replace_sources=replace_sources,
+        device=device,
+        threads=threads,
+        execute=show_run,
+        on_warning=_LOG.warning,
+    )
+    if as_json:
+        print_json(_as_json(report), allow_nan=False)
+    else:
+        _print_scores(report, segments)
+    for name, reason in report.not_scored.items():
+        _LOG.warning(f"not scored: {name!r}: {reason}")
+    raise typer.Exit(3 if report.not_scored else 0)
 
 
-def _recipe(card: ModelCard, model: Path) -> Recipe:
-    from pydantic import ValidationError
-
-    from ..manifests.complaints import first_complaint
-    from ..manifests.errors import ManifestError
-    from ..manifests.recipes import Recipe
-
-    if card.recipe is None:
-        raise ManifestError(
-            f"{model}: was trained on features that others made, by no recipe that is known here; score their features "
-            "with `arabesque evaluate`, or train on a store that `arabesque extract` wrote"
-        )
-    try:
-        return Recipe.model_validate(card.recipe)
-    except ValidationError as error:
-        raise ManifestError(
-            f"{model}: the recipe of its training: {first_complaint(error)}; it is of arabesque "
-            f"{card.made_with.get('arabesque', '?')}, train it again with this one"
-        ) from None
-
-
-def _refuse_namesakes(run: Extraction) -> None:
-    """Another video of the same id would take the place of the store's own."""
-    from ..manifests.errors import ManifestError
-
-    for file in run.pending:
-        if run.ledger.has_other_bytes(file):
-            raise ManifestError(
-                f"{run.out}: holds another video {file.video_id!r} than {file.path}, whose features would be replaced; "
-                "rename the file, or give --store another folder"
-            )
-
-
-def _reasons(run: Extraction, store: FeatureStore, scored: set[str]) -> dict[str, str]:
-    """Video → why it has no score."""
-    wanted = {file.video_id for file in run.inputs.videos} | set(run.inputs.clashes)
-    reasons = dict.fromkeys(sorted(wanted - scored), "no features came of it")
-    ends = [end for end in store.outcomes() if end.video_id in reasons and end.stream in run.streams]
-    for end in sorted(ends, key=lambda end: ("done", "empty", "partial", "failed").index(end.kind)):
-        hint = "; --partial scores what there is" if end.kind == "partial" else ""
-        reasons[end.video_id] = f"{end.kind}: {end.reason or 'the file breaks off'}{hint}"
-    return reasons
-
-
-def _as_json(
-    card: ModelCard, paths: Mapping[str, str], scores: Sequence[VideoScore], unscored: Mapping[str, str]
-) -> dict[str, object]:
+def _as_json(report: ScoreReport) -> dict[str, object]:
     from ..models.video_scores import MEASURES
 
     return {
-        "model": card.model,
-        "target": card.target,
+        "model": report.model,
+        "target": report.target,
         "measures": dict(MEASURES),
-        "videos": [{"video": paths[each.video_id], **asdict(each)} for each in scores],
-        "not_scored": dict(unscored),
+        "videos": [
+            {
+                "video": report.paths[each.video_id],
+                **asdict(each),
+                "foremost": [each.segments.index(segment) for segment in each.foremost(len(each.segments))],
+                "outstanding": [index for index, one in enumerate(each.segments) if one in each.outstanding],
+                "attention_agreement": each.attention_agreement,
+            }
+            for each in report.videos
+        ],
+        "not_scored": dict(report.not_scored),
     }
 
 
-def _print_scores(card: ModelCard, scores: Sequence[VideoScore], most: int) -> None:
+def _print_scores(report: ScoreReport, most: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from ..models.video_scores import MEASURES
 
-    if not scores:
+    if not report.videos:
         return
-    measure = MEASURES[scores[0].measure]
-    table = Table("video", card.target, "segments that mattered most", measure)
-    for each in scores:
+    has_attention = any(segment.attention is not None for each in report.videos for segment in each.segments)
+    titles = ["segments that matter most", MEASURES["effect"]]
+    table = Table(
+        "video", report.target, *titles, *([f"{MEASURES['attention']} (if uniform)"] if has_attention else [])
+    )
+    for each in report.videos:
         shown = each.foremost(most)
-        remarks = [f"no {stream}" for stream in each.without]
+        remarks = [f"90 %: {each.interval[0]:.2f} … {each.interval[1]:.2f}"] if each.interval else []
+        remarks += [f"without {stream}: {-effect:+.2f}" for stream, effect in each.stream_effects.items()]
+        remarks += [f"no {stream}" for stream in each.without]
         if each.trained_on:
-            remarks.append("was trained on it")
-        told = "".join(f"\n({remark})" for remark in remarks)
-        values = "\n".join(_importance(each, segment) for segment in shown)
-        table.add_row(each.video_id, f"{each.score:.2f}{told}", "\n".join(map(_span, shown)), values)
-    Console().print(table)
+            remarks.append("in the training set")
+        remark_lines = "".join(f"\n({remark})" for remark in remarks)
+        spans = [_span(segment) for segment in shown]
+        if not each.outstanding:
+            spans.append("(no segment stands out)")
+        columns = ["\n".join("–" if one.effect is None else f"{one.effect:+.2f}" for one in shown)]
+        if has_attention:
+            columns.append("\n".join(_attention(each, segment) for segment in shown))
+        table.add_row(each.video_id, f"{each.score:.2f}{remark_lines}", "\n".join(spans), *columns)
+    console = Console()
+    console.print(table)
+    agreements = [each.attention_agreement for each in report.videos]
+    known = [value for value in agreements if value is not None]
+    if known:
+        console.print(
+            f"attention and effect of the segments: rank correlation {sum(known) / len(known):+.2f} (mean of "
+            f"{len(known)} video{'s' * (len(known) != 1)})",
+            highlight=False,
+        )
 
 
 def _span(segment: Segment) -> str:
-    """``01:05–01:08 vst``"""
+    """Format the interval and the streams of a segment: ``01:05–01:08 vst``."""
     return f"{_clock(segment.start_s)}–{_clock(segment.end_s)} {', '.join(segment.streams)}"
 
 
@@ -185,5 +146,5 @@ def _clock(time_s: float) -> str:
     return f"{minutes:02d}:{seconds:02d}"
 
 
-def _importance(score: VideoScore, segment: Segment) -> str:
-    return f"{segment.importance:.0%}" if score.measure == "attention" else f"{segment.importance:+.2f}"
+def _attention(score: VideoScore, segment: Segment) -> str:
+    return "–" if segment.attention is None else f"{segment.attention:.1%} ({score.uniform_share(segment):.1%})"

@@ -1,83 +1,98 @@
-"""``arabesque verify`` and ``arabesque repair``: whether a store is what was written, and mending one that is not."""
+"""``arabesque verify`` and ``arabesque repair``: check a store for damage, and repair it."""
 
 from __future__ import annotations
 
-import json
-import sys
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..manifests.urls import public_url
+from .arguments import ID_PREFIX, check_device, check_store_path
+from .console import JSON, print_json
 from .import_features import show_files
+from .inputs import CLIPS
 
 if TYPE_CHECKING:
-    from ..pipeline.store.verifying import StoreCheck
+    from ..pipeline.store.maintenance.verify import StoreCheck
     from ..pipeline.verification import Recomputed
+
+_LOG = logging.getLogger(__name__)
+
 
 MAX_LINES = 20
 
 
 def verify(
-    store: Annotated[str, typer.Argument(help="A feature store.")],
+    store: Annotated[str, typer.Argument(help="Feature store.")],
     videos: Annotated[
-        str | None, typer.Option(help="The folder of its videos: also compute --sample of them again and compare.")
+        str | None, typer.Option(help="Folder of the videos; recompute --sample of them and compare.")
     ] = None,
-    sample: Annotated[int, typer.Option(min=1, help="How many videos to compute again.")] = 3,
-    seed: Annotated[int, typer.Option(help="Chooses them.")] = 0,
-    device: Annotated[str, typer.Option(help="To compute on: auto, cpu, cuda or cuda:N.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+    clips: CLIPS = None,
+    id_prefix: ID_PREFIX = "",
+    sample: Annotated[int, typer.Option(min=1, help="Number of videos to recompute.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed that selects these videos.")] = 0,
+    device: Annotated[str, typer.Option(help="Device for networks: auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: JSON = False,
 ) -> None:
-    """Read every byte and row of a store and say what is not as it was written.
+    """Read every byte and row of a store and report damage.
 
-    Exit status: 0 all is well, 3 something is damaged, missing or different, 1 it cannot be read, 2 wrong usage.
+    Exit status: 0 no problem, 3 something is damaged, missing or different, 1 the store cannot be read, 2 wrong usage.
     """
-    from ..pipeline.store.verifying import check_store
+    from ..pipeline.planning.selection import InputSelection, find_inputs
+    from ..pipeline.store.maintenance.verify import check_store
 
+    check_device(device)
+    check_store_path(store)
+    places, has_inputs = () if videos is None else (videos,), videos is not None or clips is not None
+    if has_inputs:
+        find_inputs(InputSelection(places, id_prefix=id_prefix, clips=clips))
     with show_files("checking") as on_file:
         check = check_store(store, on_file)
-    settings, again = _settings(check), []
-    if videos is not None and not check.damaged_files:
-        again = _recompute(store, videos, sample, seed, device)
+    settings, recomputed = _settings(check), []
+    if has_inputs and not check.damaged_files:
+        recomputed = _recompute(store, videos, clips, id_prefix, sample, seed, device)
     problems = [*_lines(check), *(f"{name}: {problem}" for name, problem in settings.items())]
-    problems += [f"{one.video_id!r} [{one.stream}]: {one.problem}" for one in again if one.problem]
+    problems += [f"{one.video_id!r} [{one.stream}]: {one.problem}" for one in recomputed if one.problem]
     if as_json:
-        found = {"sound": not problems, "settings": settings, "recomputed": [asdict(one) for one in again]}
-        typer.echo(json.dumps(found | _facts(check), indent=2, ensure_ascii=False))
+        found = {"sound": not problems, "settings": settings, "recomputed": [asdict(one) for one in recomputed]}
+        print_json(found | _facts(check))
     else:
-        _print_check(check, again, problems)
-    if videos is not None and check.damaged_files:
-        print("no video was computed again: repair the store first", file=sys.stderr)
+        _print_check(check, recomputed, problems)
+    if has_inputs and check.damaged_files:
+        _LOG.warning("no video was recomputed: repair the store first")
     raise typer.Exit(3 if problems else 0)
 
 
 def repair(
-    store: Annotated[str, typer.Argument(help="A feature store; runs may go on writing to it.")],
-    as_json: Annotated[bool, typer.Option("--json", help="What was done, as JSON.")] = False,
+    store: Annotated[str, typer.Argument(help="Feature store. Runs may write to it at the same time.")],
+    as_json: JSON = False,
 ) -> None:
-    """Set aside what is damaged in a store, keep every row that is good, and say what the next run computes again.
+    """Move damaged files of a store to .damaged, keep every intact row, and list the rows to recompute.
 
-    Exit status: 0 the store is whole, 3 rows are missing now: run `arabesque extract` again, 1 it cannot be mended.
+    Exit status: 0 the store is complete, 3 rows are missing (run `arabesque extract` again), 1 it cannot be repaired.
     """
-    from ..pipeline.store.repairing import repair_store
+    from ..pipeline.store.maintenance.repair import repair_store
 
+    check_store_path(store)
     with show_files("checking") as on_file:
         done = repair_store(store, on_file)
     if as_json:
-        typer.echo(json.dumps(asdict(done), indent=2, ensure_ascii=False))
+        print_json(asdict(done))
         raise typer.Exit(3 if done.missing else 0)
     for name in done.set_aside:
-        print(f"set aside: {name} is in {store.rstrip('/')}/.damaged now")
+        print(f"moved: {name} is now in {public_url(store).rstrip('/')}/.damaged")
     if done.set_aside:
-        print(f"{done.rows_kept} rows of damaged files are good, and kept")
+        print(f"{done.rows_kept} intact rows of damaged files were kept")
     if done.manifest_restored:
-        print("arabesque.toml stands as it was, from its copy")
+        print("arabesque.toml was restored from its copy")
     if done.leftovers:
-        print(f"{done.leftovers} unfinished files of killed runs are removed")
-    _print_problems([f"{video_id!r} [{stream}]: to be computed again" for video_id, stream in done.missing])
+        print(f"{done.leftovers} unfinished files of killed runs were removed")
+    _print_problems([f"{video_id!r} [{stream}]: has to be recomputed" for video_id, stream in done.missing])
     if done.missing:
-        print(f"`arabesque extract` with --out {store} computes these {len(done.missing)} rows anew")
+        print(f"`arabesque extract` with --out {public_url(store)} recomputes these {len(done.missing)} rows")
     elif not done.set_aside:
         print("nothing is damaged")
     raise typer.Exit(3 if done.missing else 0)
@@ -90,14 +105,18 @@ def _settings(check: StoreCheck) -> dict[str, str]:
     return {} if MANIFEST in check.damaged_files else settings_problems(check.root)
 
 
-def _recompute(store: str, videos: str, sample: int, seed: int, device: str) -> list[Recomputed]:
+def _recompute(
+    store: str, videos: str | None, clips: str | None, id_prefix: str, sample: int, seed: int, device: str
+) -> list[Recomputed]:
     from ..pipeline.store.manifest import read_manifest
     from ..pipeline.verification import recompute
     from .extract import run_options
 
     options = run_options(device, decoder=read_manifest(store)["made_with"].get("decoder", "pyav"))
-    with show_files("computing again") as on_video:
-        return recompute(store, videos, sample, seed=seed, options=options, on_video=on_video)
+    with show_files("recomputing") as on_video:
+        return recompute(
+            store, videos, sample, clips=clips, id_prefix=id_prefix, seed=seed, options=options, on_video=on_video
+        )
 
 
 def _facts(check: StoreCheck) -> dict[str, Any]:
@@ -105,20 +124,22 @@ def _facts(check: StoreCheck) -> dict[str, Any]:
     return counts | {"findings": [asdict(one) for one in check.findings]}
 
 
-def _print_check(check: StoreCheck, again: Sequence[Recomputed], problems: Sequence[str]) -> None:
+def _print_check(check: StoreCheck, recomputed: Sequence[Recomputed], problems: Sequence[str]) -> None:
     size = f"{check.num_bytes / 1e6:,.1f} MB"
     print(f"{check.num_files} files, {size}, {check.num_rows} rows, {check.num_outcomes} outcomes")
-    for one in again:
+    for one in recomputed:
         if not one.problem:
-            off = f"off by {one.relative_error:.1e} of {one.allowed:.0e}"
-            print(f"computed again: {one.video_id!r} [{one.stream}]: {off}")
+            error = f"relative error {one.relative_error:.1e} (tolerance {one.allowed:.0e})"
+            print(f"recomputed: {one.video_id!r} [{one.stream}]: {error}")
     _print_problems(problems)
     if check.damaged_files:
-        print(f"`arabesque repair {check.root}` sets aside what is damaged and keeps what is good of it")
+        print(
+            f"`arabesque repair {public_url(check.root)}` moves damaged files to .damaged and keeps their intact rows"
+        )
     elif check.missing:
-        print("`arabesque extract` with this --out computes what is missing")
+        print("`arabesque extract` with this --out computes the missing rows")
     elif not problems:
-        print("all is as it was written")
+        print("no damage found")
 
 
 def _lines(check: StoreCheck) -> Iterator[str]:

@@ -1,144 +1,213 @@
-"""``arabesque weights``: which checkpoints there are, fetch them, verify them, add your own."""
+"""``arabesque weights``: list, fetch, verify and add checkpoints."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from ..manifests.errors import WeightsError
+from ..manifests.errors import InputError, WeightsError
+from .arguments import WEIGHTS_MANIFEST
+from .console import JSON, print_columns, print_json
+from .messages import verbose_is_shown, with_messages
 
 if TYPE_CHECKING:
     from ..manifests.weights import WeightsEntry
+    from ..pipeline.weights.cache import WeightsCache
     from ..pipeline.weights.downloading import Progress
     from ..pipeline.weights.receipts import Receipt
 
-app = typer.Typer(no_args_is_help=True, help="List, fetch, verify and add the networks' checkpoints.")
+app = typer.Typer(no_args_is_help=True, help="List, fetch, verify and add the checkpoints of networks.")
 
-STATE_STYLES = {"ready": "green", "unchecked": "yellow", "unfinished": "yellow", "missing": "dim"}
+Names = Annotated[list[str] | None, typer.Argument(help="Names of checkpoints, as in `arabesque weights list`.")]
 
-Names = Annotated[list[str] | None, typer.Argument(help="Checkpoints, as `arabesque weights list` names them.")]
+
+RECIPE = Annotated[str | None, typer.Option(help="A recipe, which may have checkpoints of its own.")]
 
 
 @app.command("list")
+@with_messages
 def list_weights(
-    as_json: Annotated[bool, typer.Option("--json", help="Everything known of each, as JSON.")] = False,
+    as_json: JSON = False,
+    weights_manifest: WEIGHTS_MANIFEST = None,
+    recipe: RECIPE = None,
+    commercial_only: Annotated[
+        bool, typer.Option("--commercial-only", help="Leave out checkpoints whose license is for research only.")
+    ] = False,
 ) -> None:
-    """Show every known checkpoint and whether it is on this machine."""
-    from ..pipeline.weights.cache import open_cache
-
-    cache = open_cache()
+    """List the known checkpoints, their licenses, and whether each is on this machine."""
+    cache = _cache(weights_manifest, recipe)
+    entries = {
+        name: entry for name, entry in cache.manifest.weights.items() if not (commercial_only and entry.research_only)
+    }
+    users = recipes_by_checkpoint()
     if as_json:
         known = [
-            {**entry.model_dump(mode="json"), "state": cache.state(name), "path": str(cache.path(name))}
-            for name, entry in cache.manifest.weights.items()
+            {
+                **entry.model_dump(mode="json"),
+                "state": cache.state(name),
+                "path": str(cache.path(name)),
+                "recipes": users.get(name, []),
+            }
+            for name, entry in entries.items()
         ]
-        typer.echo(json.dumps(known, indent=2, ensure_ascii=False))
+        print_json(known)
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("size", no_wrap=True, justify="right")
-    table.add_column("trained on", overflow="fold")
-    table.add_column("licence", overflow="fold")
-    for name, entry in cache.manifest.weights.items():
-        state = cache.state(name)
-        size = "" if entry.size_bytes is None else f"{entry.size_bytes / 1e6:.0f} MB"
-        table.add_row(name, Text(state, STATE_STYLES[state]), size, entry.trained_on, entry.licence)
-    console = Console()
-    console.print(Text(f"in {cache.folder}"), soft_wrap=True)
-    console.print(table)
+    rows = list[list[str]]()
+    for name, entry in entries.items():
+        path = cache.path(name)
+        size_bytes = path.stat().st_size if path.exists() else entry.size_bytes
+        size = "?" if size_bytes is None else f"{size_bytes / 1e6:.0f} MB"
+        row = [name, cache.state(name), size, ", ".join(users.get(name, [])) or "-"]
+        rows.append([*row[:3], entry.license, entry.trained_on, row[3]] if verbose_is_shown() else row)
+    print(f"in {cache.folder}")
+    details = ("license", "trained on") if verbose_is_shown() else ()
+    print_columns(("name", "state", "size", *details, "recipes"), rows, right=("size",))
+    if not verbose_is_shown():
+        print("-v adds license and training data")
+
+
+def recipes_by_checkpoint() -> dict[str, list[str]]:
+    """Return checkpoint → recipes of the package that use it; variants of a method count as the method."""
+    from ..manifests.recipes import list_recipes, load_recipe
+
+    users: dict[str, list[str]] = {}
+    for recipe in list_recipes():
+        method = re.sub(r"-(paper|released)$", "", recipe)
+        for spec in load_recipe(recipe).streams.values():
+            for name in spec.weights.values():
+                found = users.setdefault(name, [])
+                found += [method] if method not in found else []
+    return users
 
 
 @app.command()
+@with_messages
 def fetch(
     names: Names = None,
-    recipe: Annotated[str | None, typer.Option(help="Fetch all that the streams of this recipe need.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Download even what is there already.")] = False,
+    recipe: Annotated[str | None, typer.Option(help="Fetch all checkpoints of this recipe.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Download again even if the file exists.")] = False,
+    weights_manifest: WEIGHTS_MANIFEST = None,
+    as_json: JSON = False,
 ) -> None:
-    """Download checkpoints from their official addresses and verify them; a broken-off download is continued."""
-    from ..pipeline.weights.cache import open_cache
-
-    wanted = [*(names or []), *(_needed_by(recipe) if recipe else [])]
+    """Download checkpoints from their official addresses and verify them. An interrupted download is resumed."""
+    wanted = [*(names or []), *(_required_by(recipe) if recipe else [])]
     if not wanted:
-        raise typer.BadParameter("name checkpoints to fetch, or a recipe with --recipe", param_hint="NAMES")
-    cache = open_cache()
-    entries = [cache.manifest.entry(name) for name in dict.fromkeys(wanted)]
+        raise typer.BadParameter("no checkpoint is named; give names, or a recipe with --recipe", param_hint="NAMES")
+    cache = _cache(weights_manifest, recipe)
+    folders = [name for name in dict.fromkeys(wanted) if name.startswith("transformers:")]
+    entries = [cache.entry(name) for name in dict.fromkeys(wanted) if name not in folders]
+    for name in folders:
+        from ..extractors.hub_snapshot import find_checkpoint
+
+        found = find_checkpoint(name.removeprefix("transformers:"), tensors=True).with_digest()
+        Console().print(Text(f"transformers:{found.name}: in {found.path}, sha256 {found.digest}"), soft_wrap=True)
 
     def fetch_one(entry: WeightsEntry) -> Receipt:
         with _progress(entry.name) as progress:
             return cache.fetch(entry.name, progress, force=force)
 
-    _each(entries, fetch_one)
+    _each(entries, fetch_one, as_json=as_json)
 
 
 @app.command()
-def verify(names: Names = None) -> None:
-    """Read checkpoints byte by byte and compare their digests; all that are on this machine unless named."""
-    from ..pipeline.weights.cache import open_cache
-
-    cache = open_cache()
-    present = [name for name in cache.manifest.weights if cache.path(name).exists()]
-    entries = [cache.manifest.entry(name) for name in dict.fromkeys(names or present)]
-    if not entries:
-        Console().print(Text(f"no checkpoint is in {cache.folder}, so there is none to verify"))
-    _each(entries, lambda entry: cache.verify(entry.name))
-
-
-@app.command()
-def add(
-    name: Annotated[str, typer.Argument(help="Which checkpoint the file is, as `arabesque weights list` names it.")],
-    file: Annotated[Path, typer.Argument(help="The file; it is linked or copied into the cache.")],
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Take it even if it is not the published file. A pickle can run any code.")
-    ] = False,
+@with_messages
+def verify(
+    names: Names = None, weights_manifest: WEIGHTS_MANIFEST = None, recipe: RECIPE = None, as_json: JSON = False
 ) -> None:
-    """Take a file that you have already."""
+    """Read checkpoints and compare their digests. Default: all checkpoints on this machine."""
+    cache = _cache(weights_manifest, recipe)
+    present = [name for name in cache.manifest.weights if cache.path(name).exists()]
+    entries = [cache.entry(name) for name in dict.fromkeys(names or present)]
+    if not entries and not as_json:
+        Console().print(Text(f"{cache.folder} contains no checkpoint to verify"))
+    _each(entries, lambda entry: cache.verify(entry.name), as_json=as_json)
+
+
+@app.command()
+@with_messages
+def add(
+    name: Annotated[str, typer.Argument(help="Name of the checkpoint, as in `arabesque weights list`.")],
+    file: Annotated[Path, typer.Argument(help="File of the checkpoint. It is linked or copied into the cache.")],
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Accept a file that differs from the published one. A pickle can run any code."),
+    ] = False,
+    weights_manifest: WEIGHTS_MANIFEST = None,
+    recipe: RECIPE = None,
+    as_json: JSON = False,
+) -> None:
+    """Add the file of a checkpoint that you already have."""
+    cache = _cache(weights_manifest, recipe)
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise InputError(f"{file}: {what}; give the file of {name}")
+    _each([cache.entry(name)], lambda entry: cache.add(entry.name, file, trust=trust), as_json=as_json)
+
+
+def _cache(weights_manifest: Path | None, recipe: str | None) -> WeightsCache:
+    """Open the cache of the package's checkpoints, those of ``--weights-manifest``, and those of the recipe."""
+    from ..manifests.recipes import load_recipe
+    from ..manifests.weights import read_weights_manifest
     from ..pipeline.weights.cache import open_cache
 
-    cache = open_cache()
-    _each([cache.manifest.entry(name)], lambda entry: cache.add(entry.name, file, trust=trust))
+    own = read_weights_manifest(weights_manifest).weights if weights_manifest is not None else {}
+    of_recipe = load_recipe(recipe).weights if recipe is not None else None
+    return open_cache({**(of_recipe or {}), **own})
 
 
-def _needed_by(recipe: str) -> list[str]:
+def _required_by(recipe: str) -> list[str]:
     from ..manifests.recipes import load_recipe
 
-    return [name for stream in load_recipe(recipe).streams.values() for name in stream.weights.values()]
+    loaded = load_recipe(recipe)
+    if any(":" in stream.extractor for stream in loaded.streams.values()):  # their cards name the checkpoints
+        from ..extractors.table import resolved_recipe
+
+        loaded = resolved_recipe(loaded)
+    return [name for stream in loaded.streams.values() for name in stream.weights.values()]
 
 
-def _each(entries: list[WeightsEntry], step: Callable[[WeightsEntry], Receipt]) -> None:
-    """One line for each entry; a failure does not keep the others from their turn, but shows in the exit status."""
-    failed = False
+def _each(entries: list[WeightsEntry], step: Callable[[WeightsEntry], Receipt], *, as_json: bool) -> None:
+    """Process each entry and print one line, or all results as JSON.
+
+    A failure does not stop the others, and gives exit status 1.
+    """
+    failed, results = False, list[dict[str, Any]]()
     for entry in entries:
         try:
             receipt = step(entry)
         except WeightsError as error:
             failed = True
+            results.append({"name": entry.name, "ok": False, "detail": str(error)})
             Console(stderr=True).print(Text(f"arabesque: {error}", "red"), soft_wrap=True)
         else:
-            Console().print(Text(f"{entry.name}: {_how_known(entry, receipt)}"), soft_wrap=True)
+            text = _verification_text(entry, receipt)
+            results.append({"name": entry.name, "ok": True, "detail": text})
+            if not as_json:
+                Console().print(Text(f"{entry.name}: {text}"), soft_wrap=True)
+    if as_json:
+        print_json(results)
     if failed:
         raise typer.Exit(1)
 
 
-def _how_known(entry: WeightsEntry, receipt: Receipt) -> str:
+def _verification_text(entry: WeightsEntry, receipt: Receipt) -> str:
     if receipt.trusted:
-        return f"taken on your word, not the published file: sha256 {receipt.digests.sha256}"
+        return f"accepted with --trust, not the published file: sha256 {receipt.digests.sha256}"
     if entry.published_digest is None:
-        return f"no published digest: recorded what came (trust on first use): sha256 {receipt.digests.sha256}"
+        return f"no published digest; recorded on first use: sha256 {receipt.digests.sha256}"
     return f"verified: {entry.published_digest}"
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Progress | None]:
-    """A bar on the terminal's error stream; nothing where there is no terminal."""
+def _progress(name: str) -> Generator[Progress | None, None, None]:
+    """Show a progress bar on standard error, if it is a terminal."""
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 

@@ -1,12 +1,12 @@
 #!/bin/bash
-# A folder of videos over the tasks of a Slurm array, one GPU each:
+# Extract a folder of videos with a Slurm array job, one GPU per task:
 #
 #     sbatch --array=1-16 docker/slurm_array.sh VIDEOS/ features/ --recipe pamfn
 #
-# Task 3 of 16 extracts part 3/16 of the videos, by their ids. All write to one store, which must lie where locks hold
-# across machines (NFSv4, GPFS, Lustre with flock). A task that is killed or requeued goes on where it stopped; so does
-# the same command. Where there is no such file system: STORE_EACH=1 gives every task a store of its own,
-# features/part-3; the README says how to put them together.
+# Task 3 of 16 extracts part 3/16 of the videos, selected by their ids. All tasks write to one store, on a file system
+# whose locks work across machines (NFSv4, GPFS, Lustre with flock). A task that is killed or requeued resumes where it
+# stopped; the same command resumes all. Without such a file system, STORE_EACH=1 gives every task a store of its own,
+# e.g. features/part-3; docs/scale.md explains how to merge them.
 #
 #SBATCH --job-name=arabesque
 #SBATCH --gres=gpu:1
@@ -24,8 +24,8 @@ if [[ $# -lt 2 || -z ${SLURM_ARRAY_TASK_ID:-} ]]; then
     exit 2
 fi
 if [[ ${SLURM_ARRAY_TASK_MIN:-1} -ne 1 || ${SLURM_ARRAY_TASK_MAX:-0} -ne ${SLURM_ARRAY_TASK_COUNT:-0} ]]; then
-    # a later array of the tasks that failed: say how many parts the first one had, as in PARTS=16 sbatch --array=3,7
-    : "${PARTS:?the array does not count 1-N: set PARTS to how many parts there are in all}"
+    # an array of failed tasks only needs the number of parts of the first array: PARTS=16 sbatch --array=3,7
+    : "${PARTS:?the array is not 1-N: set PARTS to the total number of parts}"
 fi
 
 videos=$1
@@ -35,7 +35,7 @@ if [[ ${STORE_EACH:-0} == 1 ]]; then
     store=$store/part-$SLURM_ARRAY_TASK_ID
 fi
 
-export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}  # since Slurm 22.05 srun does not take it over by itself
-# exec: the signal before the time limit reaches arabesque, which then writes what is finished and ends
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}  # since Slurm 22.05, srun does not inherit it
+# exec: the signal before the time limit reaches arabesque, which writes its finished work and exits
 exec srun arabesque extract "$videos" --out "$store" \
-    --shard "$SLURM_ARRAY_TASK_ID/${PARTS:-$SLURM_ARRAY_TASK_COUNT}" "$@"
+    --partition "$SLURM_ARRAY_TASK_ID/${PARTS:-$SLURM_ARRAY_TASK_COUNT}" "$@"

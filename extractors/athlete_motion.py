@@ -24,17 +24,17 @@ CELL_PX = 3
 _STILL_PX = 0.3
 """Pixels between two frames at which flow speaks for and against motion alike; noise and compression reach half."""
 _STILL_LEVELS = 2.5
-"""The same in grey levels between two frames."""
+"""The same in gray levels between two frames."""
 _TEXTURE_LEVELS = 4.0
-"""Grey levels per pixel of gradient at which a cell's flow is half trusted."""
+"""Gray levels per pixel of gradient at which a cell's flow is half trusted."""
 
 
 @dataclass(frozen=True, eq=False)
 class AthleteMotion:
-    """What moved between the frames of one segment. A *pair* is two neighbouring frames, the second one later."""
+    """What moved between the frames of one segment. A *pair* is two neighboring frames, the second one later."""
 
     cells: tuple[Array, Array]
-    """``x, y [rows, columns]``: the cells' centres, measured from the middle of the frame as all places are."""
+    """``x, y [rows, columns]``: the cells' centers, measured from the middle of the frame as all places are."""
     times_s: NDArray[np.float64]
     """``[pairs]``: halfway between the two frames."""
     flow: Array
@@ -46,9 +46,9 @@ class AthleteMotion:
     camera: Array
     """``[pairs, 4]``: the background's shift x, shift y, growth and turn (radians, clockwise), per second."""
     boxes: Array
-    """``[pairs, 4]``: centre x, centre y, width, height, smoothed over time; the whole frame where `found` is empty."""
+    """``[pairs, 4]``: center x, center y, width, height, smoothed over time; the whole frame where `found` is empty."""
     found: NDArray[np.bool_]
-    """``[pairs]``: whether something moved by itself; where not, the box is its neighbours'."""
+    """``[pairs]``: whether something moved by itself; where not, the box is its neighbors'."""
 
     @property
     def energy(self) -> NDArray[np.float64]:
@@ -85,7 +85,7 @@ def follow_athlete(gray: NDArray[np.uint8], times_s: tuple[float, ...]) -> Athle
     pairs = np.flatnonzero(np.diff(shown_s) > 1e-6)
     steps_s = shown_s[pairs + 1] - shown_s[pairs]
     height_px, width_px = gray.shape[1:]
-    x, y = _cell_centres(height_px, width_px)
+    x, y = _cell_centers(height_px, width_px)
 
     flow_px, texture = _flow(gray, pairs)
     x_px, y_px = x * height_px, y * height_px
@@ -107,7 +107,39 @@ def follow_athlete(gray: NDArray[np.uint8], times_s: tuple[float, ...]) -> Athle
     )
 
 
-def _cell_centres(height_px: int, width_px: int) -> tuple[Array, Array]:
+def camera_between(gray: NDArray[np.uint8]) -> Array:
+    """Return the motion of the scene between neighboring frames, for frames that are some time apart.
+
+    A motion that does not explain the second frame better than a still camera does (a cut, a pan that is too fast to
+    follow) is replaced by zeros.
+
+    Args:
+        gray: ``[time, height, width]``, about 144 pixels high.
+
+    Returns:
+        ``float32 [time - 1, 4]``: shift x and shift y in frame heights, growth, and turn in radians.
+    """
+    import cv2
+
+    height_px, width_px = gray.shape[1:]
+    pairs = np.arange(len(gray) - 1)
+    flow_px, texture = _flow(gray, pairs)
+    x, y = _cell_centers(height_px, width_px)
+    camera_px = fit_similarity(flow_px, texture, x * height_px, y * height_px)
+    for index in pairs:
+        matrix = to_matrix(camera_px[index], height_px, width_px)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        undone = cv2.warpAffine(
+            gray[index + 1], matrix, (width_px, height_px), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
+        moved = np.median(cv2.absdiff(undone, gray[index]))
+        still = np.median(cv2.absdiff(gray[index + 1], gray[index]))
+        if moved > 0.9 * still:
+            camera_px[index] = 0
+    return camera_px / np.array([height_px, height_px, 1, 1], np.float32)
+
+
+def _cell_centers(height_px: int, width_px: int) -> tuple[Array, Array]:
     rows, columns = _grid(height_px, width_px)
     y = (np.arange(rows, dtype=np.float32) + 0.5) / rows - 0.5
     x = ((np.arange(columns, dtype=np.float32) + 0.5) / columns - 0.5) * width_px / height_px
@@ -157,10 +189,10 @@ def _flow(gray: NDArray[np.uint8], pairs: NDArray[np.int64]) -> tuple[Array, Arr
 
 
 def _change(gray: NDArray[np.uint8], pairs: NDArray[np.int64], camera_px: Array) -> Array:
-    """``[pairs, rows, columns]`` grey levels by which a cell changed, on the screen and against the scene alike.
+    """``[pairs, rows, columns]`` gray levels by which a cell changed, on the screen and against the scene alike.
 
     The lesser of the two: what only the camera moves is the same again once its motion is undone, and what stands
-    still on the screen while the camera moves (a score board) is no athlete.
+    still on the screen while the camera moves (a score board) is not an athlete.
     """
     import cv2
 
@@ -183,13 +215,13 @@ def _change(gray: NDArray[np.uint8], pairs: NDArray[np.int64], camera_px: Array)
             cv2.resize(against_scene, size, interpolation=cv2.INTER_AREA),
             cv2.resize(on_screen, size, interpolation=cv2.INTER_AREA),
         )
-        # with its neighbours: what moves changes at its edges and in its folds, not in every cell
+        # with its neighbors: what moves changes at its edges and in its folds, not in every cell
         change[index] = cv2.blur(lesser.astype(np.float32), (3, 3))
     return change
 
 
 def _evidence(own_px: Array, change: Array) -> Array:
-    """Flow and grey levels must both speak for motion: flow alone drifts where there is no texture."""
+    """Motion needs evidence from both flow and gray levels: flow alone drifts on areas without texture."""
     flow_speaks = _length(own_px) ** 2 / (_length(own_px) ** 2 + _STILL_PX**2)
     levels_speak = change**2 / (change**2 + _STILL_LEVELS**2)
     return flow_speaks * levels_speak

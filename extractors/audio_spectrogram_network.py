@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..manifests.errors import WeightsError
-from .checkpoints import StateDict, Weights, load_network
+from .checkpoints import Layouts, StateDict, Weights, load_network, renamed
 
 DIM = 768
 WHOLE_INPUT_FRAMES = 1024
@@ -19,7 +19,6 @@ PATCH_FRAMES, PATCH_HOP_FRAMES = 16, 10
 GRID = (12, 101)
 """Patches along frequency and time whose positions were trained."""
 
-LAYOUTS = ("ast-original", "ast-transformers4", "ast-transformers5")
 TRANSFORMERS4_PREFIX = "audio_spectrogram_transformer."
 """Present in files of the classifier, absent in files of the bare network."""
 TRANSFORMERS4_NAMES = (
@@ -51,7 +50,7 @@ def load_spectrogram_transformer(weights: Weights, layer_norm_eps: float) -> nn.
     from transformers import ASTConfig, ASTModel
 
     config = ASTConfig(max_length=WHOLE_INPUT_FRAMES, layer_norm_eps=layer_norm_eps)
-    network: Any = load_network(lambda: ASTModel(config), weights, to_our_keys)
+    network: Any = load_network(lambda: ASTModel(config), weights, LAYOUTS)
     network.embeddings = FittedEmbeddings(network.embeddings)
     return network
 
@@ -90,15 +89,12 @@ class FittedEmbeddings(nn.Module):
         return torch.cat([special, grid.flatten(2).transpose(1, 2)], dim=1)
 
 
-def to_our_keys(state_dict: StateDict, layout: str) -> StateDict:
-    """Any published layout in the names of transformers 5, without its classifiers."""
-    if layout == "ast-original":
-        return _from_original(state_dict)
-    if layout == "ast-transformers4":
-        return _renamed(state_dict, TRANSFORMERS4_PREFIX, TRANSFORMERS4_NAMES, dropped=("classifier.",))
-    if layout == "ast-transformers5":
-        return _renamed(state_dict, TRANSFORMERS4_PREFIX, (), dropped=("classifier.",))
-    raise WeightsError(f"AST has no key layout {layout!r}; weights.toml must say {', '.join(LAYOUTS)}")
+def _renamed(
+    state_dict: StateDict, prefix: str, names: Sequence[tuple[str, str]], dropped: tuple[str, ...]
+) -> StateDict:
+    """Rename everything but the classifiers, whose prefixes are in ``dropped``."""
+    kept = {name: value for name, value in state_dict.items() if not name.startswith(dropped)}
+    return renamed(kept, [(f"^{re.escape(prefix)}", ""), *names])
 
 
 def _from_original(state_dict: StateDict) -> StateDict:
@@ -112,15 +108,11 @@ def _from_original(state_dict: StateDict) -> StateDict:
     return ours
 
 
-def _renamed(
-    state_dict: StateDict, prefix: str, names: Sequence[tuple[str, str]], dropped: tuple[str, ...]
-) -> StateDict:
-    ours: StateDict = {}
-    for name, value in state_dict.items():
-        if name.startswith(dropped):
-            continue
-        new = name.removeprefix(prefix)
-        for pattern, replacement in names:
-            new = re.sub(pattern, replacement, new)
-        ours[new] = value
-    return ours
+LAYOUTS: Layouts = {
+    "ast-original": _from_original,
+    "ast-transformers4": partial(
+        _renamed, prefix=TRANSFORMERS4_PREFIX, names=TRANSFORMERS4_NAMES, dropped=("classifier.",)
+    ),
+    "ast-transformers5": partial(_renamed, prefix=TRANSFORMERS4_PREFIX, names=(), dropped=("classifier.",)),
+}
+"""Any published layout in the names of transformers 5."""

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import io
+import pickle
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..manifests.errors import WeightsError
+from .hub_snapshot import CheckpointFolder
 from .onednn_layers import with_onednn
+from .weight_sources import CheckpointFile, RandomWeights, Weights
+
+__all__ = [
+    "CheckpointFile",
+    "Layouts",
+    "Network",
+    "RandomWeights",
+    "StateDict",
+    "Weights",
+    "fill",
+    "load_network",
+    "read_state_dict",
+    "renamed",
+    "unchanged",
+]
 
 StateDict = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class CheckpointFile:
-    """A verified file on disk that stands for one entry of ``weights.toml``."""
-
-    name: str
-    path: Path
-    digest: str
-    """SHA-256 of the file, hexadecimal: part of every key of a feature made with it."""
-    layout: str
-    """Which published key layout it has, e.g. ``i3d-hassony2``; see `arabesque.manifests.weights`."""
-    trusted_pickle: bool = False
-    """The file is a whole pickle (YOLO's are), and its digest is on the list of those we open."""
-
-
-@dataclass(frozen=True)
-class RandomWeights:
-    """Default initialisation under a seed: for smoke runs and benchmarks, recorded in every key."""
-
-    seed: int
-
-    @property
-    def digest(self) -> str:
-        return f"random:{self.seed}"
-
-
-Weights = CheckpointFile | RandomWeights
+Layouts = Mapping[str, Callable[[StateDict], StateDict]]
+"""Published key layout → function that renames its tensors to those of the network."""
 
 
 def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
@@ -50,10 +42,14 @@ def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
 
     Raises `WeightsError` for a file that is not a state dict or that would run code to be read.
     """
+    file = checkpoint.read()
     try:
-        content = _read(checkpoint.path)
-    except Exception as error:  # torch tells of a forged pickle by whatever its own code stumbles over
+        content = _parsed(file, checkpoint.path.suffix)
+    except Exception as error:  # torch reports a forged pickle by whatever error its own code raises
         reason = str(error).partition("\n")[0] or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error):
+            # torch's own message advises to open the file anyway
+            reason = "it pickles other objects than tensors, which may run any code"
         raise WeightsError(
             f"{checkpoint.path}: checkpoint {checkpoint.name} is not a plain state dict "
             f"({reason}); fetch it again or add another file for {checkpoint.name}"
@@ -66,15 +62,15 @@ def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
     return {name: value.float() if value.is_floating_point() else value for name, value in content.items()}
 
 
-def _read(path: Path) -> object:
-    """safetensors by their suffix, everything else as PyTorch writes it."""
-    if path.suffix != ".safetensors":
-        return torch.load(path, map_location="cpu", weights_only=True)
+def _parsed(content: bytes, suffix: str) -> object:
+    """Parse safetensors by their suffix, everything else as PyTorch writes it."""
+    if suffix != ".safetensors":
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        return load_file(path)
+        return load(content)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
 
@@ -82,11 +78,17 @@ def _read(path: Path) -> object:
 def load_network(
     factory: Callable[[], Network],
     weights: Weights,
-    to_our_keys: Callable[[StateDict, str], StateDict],
+    layouts: Layouts,
 ) -> Network:
-    """A network in eval mode, without gradients, filled with the checkpoint's numbers or seeded at random.
+    """Return a network in eval mode, without gradients, with the numbers of a checkpoint or seeded at random.
 
-    ``to_our_keys(state_dict, layout)`` renames a published layout to the network's own keys.
+    Args:
+        factory: Builds the network.
+        weights: A checkpoint, or a seed.
+        layouts: The key layouts that the network reads.
+
+    Raises:
+        WeightsError: The checkpoint has another layout, or its tensors do not fit.
     """
     if isinstance(weights, RandomWeights):
         with torch.random.fork_rng(devices=[]):
@@ -94,8 +96,27 @@ def load_network(
             network = factory()
     else:
         network = factory()
-        fill(network, to_our_keys(read_state_dict(weights), weights.layout), weights)
+        if isinstance(weights, CheckpointFolder):
+            raise WeightsError(
+                f"checkpoint {weights.name} is a folder of transformers; {type(network).__name__} reads files"
+            )
+        if weights.layout not in layouts:
+            raise WeightsError(
+                f"checkpoint {weights.name} has the key layout {weights.layout!r}; {type(network).__name__} reads "
+                f"{', '.join(sorted(layouts))}; name another checkpoint, or correct its layout in the manifest"
+            )
+        fill(network, layouts[weights.layout](read_state_dict(weights)), weights)
     return with_onednn(network.eval().requires_grad_(False))
+
+
+def unchanged(state_dict: StateDict) -> StateDict:
+    """The layout of a file that has the network's own keys."""
+    return state_dict
+
+
+def renamed(state_dict: StateDict, patterns: Sequence[tuple[str, str]]) -> StateDict:
+    """Replace regular expressions in all keys, in order."""
+    return {reduce(lambda name, pair: re.sub(*pair, name), patterns, key): value for key, value in state_dict.items()}
 
 
 def fill(network: nn.Module, state_dict: StateDict, source: CheckpointFile) -> None:

@@ -22,7 +22,7 @@ def flow_histograms(
     ``edges[2]`` fast; it counts as far as its ``weight [points]``, 0 … 1, and is still for the rest.
     """
     speed = np.hypot(velocity[:, 0], velocity[:, 1])
-    # halves go to the even neighbour, so that a mirrored velocity falls into the mirrored bin
+    # halves go to the even neighbor, so that a mirrored velocity falls into the mirrored bin
     direction = np.rint(np.arctan2(velocity[:, 1], velocity[:, 0]) * np.float32(4 / np.pi)).astype(np.int64)
     swiftness = np.digitize(speed, edges)
     bins = np.where(swiftness == 0, 0, 1 + (swiftness - 1) * len(DIRECTIONS) + direction % len(DIRECTIONS))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..manifests.errors import WeightsError
-from .checkpoints import StateDict, Weights, load_network
+from ..manifests.streams import CenterCrop, Geometry, Normalization, Record, ShortSide
+from .checkpoints import Layouts, StateDict, Weights, load_network, renamed
+from .network import ClipLengths, NetworkCard
 
 FEATURE_DIM = 1024
+NUM_CLASSES = 400
+"""Kinetics-400, of all published files."""
 MIN_FRAMES = 9
 """Fewer leave the final pool, two time steps long, less than two: time is halved three times, rounding up."""
 MIN_SIDE_PX = 193
@@ -30,7 +35,7 @@ class InceptionI3D(nn.Module):
     the copies in PAMFN, ACTION-NET and video_features run with.
     """
 
-    def __init__(self, in_channels: int, batch_norm_eps: float, num_classes: int = 400) -> None:
+    def __init__(self, in_channels: int, batch_norm_eps: float, num_classes: int = NUM_CLASSES) -> None:
         super().__init__()
 
         def unit(given: int, made: int, kernel: int = 1, stride: int = 1) -> Unit3D:
@@ -62,7 +67,7 @@ class InceptionI3D(nn.Module):
         self.classifier = nn.Conv3d(FEATURE_DIM, num_classes, 1)
 
     def pooled(self, clips: Tensor) -> Tensor:
-        """``[n, 1024, time / 8 - 1, …]``: the mean over 7 × 7 and over two neighbouring time steps."""
+        """``[n, 1024, time / 8 - 1, …]``: the mean over 7 × 7 and over two neighboring time steps."""
         time, height, width = clips.shape[-3:]
         if time < MIN_FRAMES or min(height, width) < MIN_SIDE_PX:
             raise ValueError(
@@ -82,7 +87,7 @@ class InceptionI3D(nn.Module):
 
 
 class Unit3D(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU; TensorFlow's SAME padding."""
+    """Convolution without bias, batch normalization, ReLU; TensorFlow's SAME padding."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, eps: float) -> None:
         super().__init__()
@@ -107,7 +112,7 @@ class StridedMaxPool(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.max_pool3d(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
+        return max_pool(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
 
 
 class Mixed(nn.Module):
@@ -119,10 +124,33 @@ class Mixed(nn.Module):
         self.branch_0 = unit(in_channels, direct)
         self.branch_1 = nn.Sequential(unit(in_channels, reduced_1), unit(reduced_1, made_1, kernel=3))
         self.branch_2 = nn.Sequential(unit(in_channels, reduced_2), unit(reduced_2, made_2, kernel=3))
-        self.branch_3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), unit(in_channels, pooled))
+        self.branch_3 = nn.Sequential(StridedMaxPool((3, 3, 3), (1, 1, 1)), unit(in_channels, pooled))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.branch_0(x), self.branch_1(x), self.branch_2(x), self.branch_3(x)], dim=1)
+
+
+def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """`functional.max_pool3d` without padding, exactly.
+
+    PyTorch's kernel on CPUs also finds the index of each maximum and compares one number at a time. Without gradients,
+    the maximum along one axis after the other takes half to nine tenths of its time.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32 or (torch.is_grad_enabled() and x.requires_grad):
+        return functional.max_pool3d(x, tuple(kernel), tuple(stride))
+    axes = sorted(zip((-3, -2, -1), kernel, stride, strict=True), key=lambda axis: -axis[2])  # the smaller result first
+    for axis, length, step in axes:
+        last = (x.shape[axis] - length) // step * step + 1
+        parts = [x.narrow(axis, first, last)[_every(step, axis)] for first in range(length)]
+        x = parts[0] if length == 1 else torch.maximum(parts[0], parts[1])
+        for part in parts[2:]:
+            torch.maximum(x, part, out=x)
+    return x
+
+
+def _every(step: int, axis: int) -> tuple[Any, ...]:
+    """Index every ``step``-th place of an axis that is counted from the end."""
+    return (..., slice(None, None, step), *[slice(None)] * (-axis - 1))
 
 
 def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
@@ -136,15 +164,8 @@ def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
 
 def load_i3d(weights: Weights, *, in_channels: int, batch_norm_eps: float) -> InceptionI3D:
     """The network filled, classifier included: strictness covers every tensor of a published file."""
-    network = load_network(lambda: InceptionI3D(in_channels, batch_norm_eps), weights, to_our_keys)
+    network = load_network(lambda: InceptionI3D(in_channels, batch_norm_eps), weights, LAYOUTS)
     return network.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
-
-
-def to_our_keys(state_dict: StateDict, layout: str) -> StateDict:
-    """Renames either published layout; a key of neither stays as it is, for the strict loader to report."""
-    if layout not in _RENAMINGS:
-        raise WeightsError(f"I3D has no key layout {layout!r}; it reads {', '.join(sorted(_RENAMINGS))}")
-    return {_renamed(name, _RENAMINGS[layout]): value for name, value in state_dict.items()}
 
 
 _OUTSIDE = (
@@ -166,7 +187,46 @@ _RENAMINGS = {
 }
 
 
-def _renamed(name: str, renaming: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in renaming:
-        name = re.sub(pattern, replacement, name)
-    return name
+def _renaming(layout: str) -> Callable[[StateDict], StateDict]:
+    """A key of neither layout stays as it is, for the strict loader to report."""
+    return partial(renamed, patterns=_RENAMINGS[layout])
+
+
+LAYOUTS: Layouts = {layout: _renaming(layout) for layout in _RENAMINGS}
+
+
+class I3DClassifier(nn.Module):
+    """Clips ``[n, channels, time, height, width]`` to ``[n, classes]``."""
+
+    def __init__(self, network: InceptionI3D) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.network.logits(clips)
+
+
+class I3DOptions(Record):
+    batch_norm_eps: PositiveFloat = 1e-3
+    """TensorFlow's, with which the weights were trained; see `InceptionI3D`."""
+
+
+I3D_RGB = NetworkCard(
+    input="clip",
+    load=lambda settings, weights: load_i3d(weights, in_channels=3, batch_norm_eps=settings.batch_norm_eps),
+    dim=FEATURE_DIM,
+    layouts=tuple(LAYOUTS),
+    batch_size=(4, 16),
+    # what the weights were trained with, and ACTION-NET as printed
+    geometry=Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 224)))),
+    normalization=Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    options=I3DOptions,
+    clip_lengths=ClipLengths(at_least=MIN_FRAMES),
+    classify=lambda settings, weights: I3DClassifier(
+        load_i3d(weights, in_channels=3, batch_norm_eps=settings.batch_norm_eps)
+    ),
+    num_classes=NUM_CLASSES,
+    license="Apache-2.0",
+    source="Carreira & Zisserman, CVPR 2017; deepmind/kinetics-i3d",
+)
+"""I3D on color frames: 1024-d, one row for each clip."""

@@ -50,8 +50,8 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "body_flow": _names(_BODY_CELLS, BINS),
     # the picture as it is, the camera's motion included
     "scene_flow": BINS,
-    # frame heights; y is down, so that `low` of centre_y is the highest point
-    "box": (*_names(("centre_x", "centre_y", "width", "height", "foot_y"), _SPREAD), "lowest_height", "found"),
+    # frame heights; y is down, so that `low` of center_y is the highest point
+    "box": (*_names(("center_x", "center_y", "width", "height", "foot_y"), _SPREAD), "lowest_height", "found"),
     # of the box against the scene, in body heights per second
     "travel": (*_names(("across", "down", "speed"), _SPREAD), "fastest_down"),
     # mean over the frame of the speed against the scene, in frame heights per second
@@ -68,6 +68,7 @@ class Motion:
 
     class Settings(Record):
         short_side_px: Annotated[int, Field(ge=48)] = 144
+        """Frames are resized so that their shorter side has this length, in pixels."""
 
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ()
@@ -75,9 +76,9 @@ class Motion:
     batch_size = 64
 
     def __init__(
-        self, *, weights: Mapping[str, Weights], device: torch.device, precision: Precision, short_side_px: int
+        self, *, settings: Settings, weights: Mapping[str, Weights], device: torch.device, precision: Precision
     ) -> None:
-        steps = (ShortSide(short_side_px=short_side_px),)
+        steps = (ShortSide(short_side_px=settings.short_side_px),)
         self.frames = FrameNeed(Geometry(steps=steps, gray=True), next_frame=True)
         self.dim = len(self.feature_names())
 
@@ -118,9 +119,9 @@ def _body_height(motion: AthleteMotion) -> float:
 
 def _body_flow(motion: AthleteMotion) -> Values:
     x, y = motion.cells
-    centre_x, centre_y, width, height = (motion.boxes[:, k, None, None] for k in range(4))
-    inside = (np.abs(x - centre_x) <= width / 2) & (np.abs(y - centre_y) <= height / 2)
-    quarter = (x > centre_x) + 2 * (y > centre_y)
+    center_x, center_y, width, height = (motion.boxes[:, k, None, None] for k in range(4))
+    inside = (np.abs(x - center_x) <= width / 2) & (np.abs(y - center_y) <= height / 2)
+    quarter = (x > center_x) + 2 * (y > center_y)
     quarters = flow_histograms(
         motion.own[inside] / np.float32(_body_height(motion)), motion.evidence[inside], quarter[inside], 4, BODY_SPEEDS
     )
@@ -147,9 +148,9 @@ def _travel(motion: AthleteMotion) -> list[float]:
     """The box's way over the scene: its way over the screen less the camera's motion where it is."""
     if len(motion.boxes) < 2 or not motion.found.any():
         return [0.0] * len(BLOCKS["travel"])
-    centre = motion.boxes[:, :2]
-    on_screen = np.diff(centre, axis=0) / np.diff(motion.times_s)[:, None]
-    camera = apply_similarity(motion.camera, centre[:, :1, None], centre[:, 1:, None])[:, 0, 0]
+    center = motion.boxes[:, :2]
+    on_screen = np.diff(center, axis=0) / np.diff(motion.times_s)[:, None]
+    camera = apply_similarity(motion.camera, center[:, :1, None], center[:, 1:, None])[:, 0, 0]
     velocity = (on_screen - (camera[1:] + camera[:-1]) / 2) / _body_height(motion)
     speed = np.hypot(velocity[:, 0], velocity[:, 1])
     curves = (np.abs(velocity[:, 0]), velocity[:, 1], speed)

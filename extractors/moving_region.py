@@ -10,16 +10,17 @@ Array = NDArray[np.floating]
 _LEAST_CELLS_PX = 4.0
 """A region moves where its cells' motions sum up to this, e.g. 16 cells of a quarter pixel each."""
 _LULL = 0.05
-"""... and to this share of the segment's strongest: in a lull the athlete stays in place, and noise is no athlete."""
+"""... and to this share of the segment's strongest motion: in a lull the athlete stays in place, and noise must not
+count as the athlete."""
 _BOX_SHARE = 0.3
 """A cell belongs to a moving region where its motion exceeds this share of the frame's strongest."""
 
 
 def moving_boxes(motion_px: Array, aspect: float) -> tuple[Array, NDArray[np.bool_]]:
-    """``[pairs, 4]`` centre x, centre y, width, height of the region that moves most, and where there was one.
+    """``[pairs, 4]`` center x, center y, width, height of the region that moves most, and where there was one.
 
     ``motion_px [pairs, rows, columns]``: how far each cell moved by itself. Places are measured from the middle of the
-    frame in frame heights, ``aspect`` is its width. A pair without a region takes its neighbours'; without any region
+    frame in frame heights, ``aspect`` is its width. A pair without a region takes its neighbors'; without any region
     at all every box is the whole frame.
     """
     motion_px = _blurred_over_time(motion_px)
@@ -38,7 +39,7 @@ def moving_boxes(motion_px: Array, aspect: float) -> tuple[Array, NDArray[np.boo
 
 
 def _strongest_region(motion: Array) -> tuple[Array, float]:
-    """Centre x, centre y, width, height of the connected region whose motion sums up to most, and that sum."""
+    """Center x, center y, width, height of the connected region whose motion sums up to most, and that sum."""
     import cv2
 
     rows, columns = motion.shape
@@ -49,20 +50,20 @@ def _strongest_region(motion: Array) -> tuple[Array, float]:
     sums[0] = 0.0
     strongest = int(sums.argmax())
     left, top, width, height = stats[strongest, :4]
-    centre = (left + width / 2 - columns / 2, top + height / 2 - rows / 2)
+    center = (left + width / 2 - columns / 2, top + height / 2 - rows / 2)
     # the dilation reached one cell further on each side
-    box = np.array([*centre, max(width - 2, 1), max(height - 2, 1)], np.float32) / rows
+    box = np.array([*center, max(width - 2, 1), max(height - 2, 1)], np.float32) / rows
     return box, float(sums[strongest])
 
 
 def _median_over_time(values: Array, reach: int = 2) -> Array:
-    """Median with ``reach`` neighbours on either side: a box that jumps to someone else for a moment jumps back."""
+    """Median with ``reach`` neighbors on either side: a box that jumps to someone else for a moment jumps back."""
     padded = np.concatenate([values[:1]] * reach + [values] + [values[-1:]] * reach)
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0), axis=-1)
 
 
 def _blurred_over_time(values: Array) -> Array:
-    """Binomial mean with the neighbouring pairs."""
+    """Binomial mean with the neighboring pairs."""
     if len(values) < 2:
         return values
     padded = np.concatenate([values[:1], values, values[-1:]])

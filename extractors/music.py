@@ -57,7 +57,7 @@ def listen(waveform: NDArray[np.float32]) -> Music:
         - _ONSET_DELAY_S,
         loudness_db=20 * np.log10(np.maximum(rms.astype(np.float64), 1e-5)),
         mfcc=librosa.feature.mfcc(S=mel_db, sr=RATE_HZ, n_mfcc=13).astype(np.float64),
-        # librosa would estimate the tuning anew for each segment, at ten times the cost of the chroma itself
+        # librosa would estimate the tuning again for each segment, at ten times the cost of the chroma itself
         chroma=librosa.feature.chroma_stft(S=power, sr=RATE_HZ, tuning=0.0).astype(np.float64),
         tempo_bpm=tempo_bpm,
         regularity=regularity,
@@ -72,8 +72,8 @@ def _beat(onset: NDArray[np.float32]) -> tuple[float, float, Curve]:
     if len(onset) * _HOP < 2 * RATE_HZ or float(onset.max()) < 1e-3:
         return 0.0, 0.0, np.zeros(0)
     tempo = float(librosa.feature.tempo(onset_envelope=onset, sr=RATE_HZ, hop_length=_HOP, ac_size=4.0)[0])
-    centred = onset - onset.mean()
-    alike = librosa.autocorrelate(centred)
+    centered = onset - onset.mean()
+    alike = librosa.autocorrelate(centered)
     hops = 60.0 * RATE_HZ / (tempo * _HOP)
     regularity = float(np.interp(hops, np.arange(len(alike)), alike) / alike[0])
     _, beats = librosa.beat.beat_track(onset_envelope=onset, sr=RATE_HZ, hop_length=_HOP, bpm=tempo, trim=False)

@@ -1,36 +1,29 @@
-"""float32 matrix products and convolutions in oneDNN where MKL holds back.
+"""float32 matrix products and convolutions in oneDNN where it is faster than PyTorch's default (`kernel_choice`).
 
-PyTorch gives products to MKL, and so it does with most convolutions of few items on one thread. MKL uses no AVX-512 on
-processors that are not Intel's: 95 GFLOP/s on one core of a Zen 5, where oneDNN's reach 215. The sums run in another
-order, so that a number moves by a few units of the last place.
+The sums run in another order, so that a number moves by a few units of the last place.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .kernel_choice import Kind, is_available, speed_ratios
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
-@cache
-def onednn_pays(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this processor has AVX-512 and is not Intel's; never by measurement, so that a machine stays with one."""
-    if not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available() and cpuinfo.is_file()):
-        return False
-    fields = dict(line.split(":", 1) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line)
-    about = {name.strip(): value.split() for name, value in fields.items()}
-    return about.get("vendor_id") != ["GenuineIntel"] and "avx512f" in about.get("flags", [])
+def onednn_pays(kind: Kind) -> bool:
+    """Whether oneDNN is at least as fast as PyTorch's default for a kind of layer, as measured on this machine."""
+    return is_available() and speed_ratios()[kind] <= 1.0
 
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`nn.functional.linear`, differentiable once where oneDNN computes it."""
-    if values.dim() < 2 or not _computes(values, weight):
+    if values.dim() < 2 or not _computes("linear", values, weight):
         return nn.functional.linear(values, weight, bias)
     if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (values, weight, bias)):
         return _Linear.apply(values, weight, bias)
@@ -66,15 +59,24 @@ def with_onednn(network: Network) -> Network:
     return network
 
 
+def without_onednn(network: Network) -> Network:
+    """The same network with PyTorch's own layers in place of those above."""
+    own = {turned: original for original, turned in TURNED.items()}
+    for module in network.modules():
+        module.__class__ = own.get(type(module), type(module))
+    return network
+
+
 def to_device(network: Network, device: torch.device) -> Network:
     """On a CPU convolutions get the layout that oneDNN is fastest in, channels last: X3D-M takes half the time."""
     network.to(device)
-    if device.type != "cpu" or not onednn_pays():
+    if device.type != "cpu":
         return network
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d):
-            layout = torch.channels_last if isinstance(module, nn.Conv2d) else torch.channels_last_3d
-            module.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        if isinstance(module, nn.Conv2d) and onednn_pays("conv2d"):
+            module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        elif isinstance(module, nn.Conv3d) and onednn_pays("conv3d"):
+            module.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
     return network
 
 
@@ -105,7 +107,7 @@ def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _convolves(layer: nn.Conv2d | nn.Conv3d, input: Tensor) -> bool:
     plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str) and input.dim() == layer.weight.dim()
-    return plain and _computes(input, layer.weight)
+    return plain and _computes("conv2d" if isinstance(layer, nn.Conv2d) else "conv3d", input, layer.weight)
 
 
 def _convolution(layer: nn.Conv2d | nn.Conv3d, input: Tensor) -> Tensor:
@@ -113,7 +115,7 @@ def _convolution(layer: nn.Conv2d | nn.Conv3d, input: Tensor) -> Tensor:
     return torch.mkldnn_convolution(input, layer.weight, layer.bias, *shape)
 
 
-def _computes(*tensors: Tensor) -> bool:
+def _computes(kind: Kind, *tensors: Tensor) -> bool:
     """Whether oneDNN is to compute with these."""
     fit = all(each.device.type == "cpu" and each.dtype == torch.float32 and each.numel() > 0 for each in tensors)
-    return fit and onednn_pays() and not torch.is_autocast_enabled("cpu")
+    return fit and onednn_pays(kind) and not torch.is_autocast_enabled("cpu")

@@ -1,8 +1,9 @@
-"""The largest person in a frame, by any YOLO detector in ultralytics' file format."""
+"""The people in a frame, by any YOLO detector in ultralytics' file format."""
 
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import tempfile
 from collections import defaultdict
@@ -21,6 +22,7 @@ from ..manifests.errors import WeightsError
 from ..manifests.streams import Geometry, Size
 from .checkpoints import CheckpointFile, RandomWeights, Weights, load_network
 from .geometry import apply_geometry
+from .hub_snapshot import CheckpointFolder
 from .onednn_layers import to_device, with_onednn
 from .precision import inference
 
@@ -47,6 +49,8 @@ class Box:
     top: float
     right: float
     bottom: float
+    confidence: float = 1.0
+    """Of the detector, 0 to 1."""
 
     @property
     def area_px(self) -> float:
@@ -57,50 +61,50 @@ class PersonDetector:
     """Always computes in float32: a box decides by a threshold and by whole pixels, where half precision shows."""
 
     def __init__(self, weights: Weights, device: torch.device, threshold: float = 0.25) -> None:
-        network, self._person = _load(weights)
+        network, self._person = load_detector(weights)
         self._stride = int(network.stride.max())
         self._network = to_device(network, device)
         self._threshold = threshold
 
-    def largest_person(self, frames: Sequence[Tensor]) -> list[Box | None]:
-        """For each ``uint8 [3, h, w]`` frame, RGB, its largest box by area; frames of one size share a batch."""
+    def people(self, frames: Sequence[Tensor]) -> list[list[Box]]:
+        """For each ``uint8 [3, h, w]`` frame, RGB, its people, most certain first; frames of one size share a batch."""
         positions: defaultdict[torch.Size, list[int]] = defaultdict(list)
         for position, frame in enumerate(frames):
             positions[frame.shape].append(position)
-        boxes: dict[int, Box | None] = {}
+        boxes: dict[int, list[Box]] = {}
         for together in positions.values():
             batch = torch.stack([frames[position] for position in together])
             boxes.update(zip(together, self._detect(batch), strict=True))
         return [boxes[position] for position in range(len(frames))]
 
-    def _detect(self, frames: Tensor) -> list[Box | None]:
+    def _detect(self, frames: Tensor) -> list[list[Box]]:
         letterbox = Letterbox.fit(frames.shape[-2], frames.shape[-1], self._stride)
         with inference(frames.device, "float32"):
             output = self._network(letterbox.apply(frames).float() / 255)
             raw = output[0] if isinstance(output, tuple) else output
-            return [self._largest(letterbox, *self._people(image)) for image in raw]
+            return [_boxes(letterbox, *self._people(image)) for image in raw]
 
     def _people(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Edges ``[n, 4]`` on the letterboxed image and scores ``[n]`` of one image's people above the threshold.
 
-        ``raw`` is ``[4 + classes, anchors]``, centre and size first, or from networks that need no
+        ``raw`` is ``[4 + classes, anchors]``, center and size first, or from networks that need no
         suppression (YOLOv10, YOLO26) ``[detections, 6]``: edges, score, class.
         """
         if raw.shape[-1] == 6:
             edges, scores, classes = raw[:, :4], raw[:, 4], raw[:, 5]
         else:
-            centre, size = raw[:2].T, raw[2:4].T
-            edges = torch.cat([centre - size / 2, centre + size / 2], dim=1)
+            center, size = raw[:2].T, raw[2:4].T
+            edges = torch.cat([center - size / 2, center + size / 2], dim=1)
             scores, classes = raw[4:].max(dim=0)
         wanted = (classes == self._person) & (scores > self._threshold)
         return edges[wanted], scores[wanted]
 
-    @staticmethod
-    def _largest(letterbox: Letterbox, edges: Tensor, scores: Tensor) -> Box | None:
-        kept = letterbox.undo(edges[nms(edges, scores, OVERLAP_IOU)])
-        boxes = [Box(*map(float, row)) for row in kept.tolist()]
-        largest = max(boxes, key=lambda box: box.area_px, default=None)
-        return largest if largest is not None and largest.area_px > 0 else None
+
+def _boxes(letterbox: Letterbox, edges: Tensor, scores: Tensor) -> list[Box]:
+    kept = nms(edges, scores, OVERLAP_IOU)
+    numbers = torch.cat([letterbox.undo(edges[kept]), scores[kept, None]], dim=1).tolist()
+    found = [Box(left, top, right, bottom, confidence) for left, top, right, bottom, confidence in numbers]
+    return [box for box in found if box.right > box.left and box.bottom > box.top]
 
 
 @dataclass(frozen=True)
@@ -138,11 +142,13 @@ class Letterbox:
         return self.padding_px[0] // 2, self.padding_px[1] // 2
 
 
-def _load(weights: Weights) -> tuple[Any, int]:
+def load_detector(weights: Weights) -> tuple[Any, int]:
     """The network, in eval mode and without gradients, and the number of its class ``person``."""
     if isinstance(weights, RandomWeights):
         build = lambda: ultralytics_tasks().DetectionModel("yolov8n.yaml", verbose=False)  # noqa: E731
-        return load_network(build, weights, lambda state_dict, _: state_dict), 0
+        return load_network(build, weights, {}), 0
+    if isinstance(weights, CheckpointFolder):
+        raise WeightsError(f"checkpoint {weights.name} is a folder of transformers; the detector reads files")
     network: Any = with_onednn(_unpickle(weights).float().fuse(verbose=False).eval().requires_grad_(False))
     people = [number for number, name in network.names.items() if name == "person"]
     if not people:
@@ -156,10 +162,11 @@ def _unpickle(checkpoint: CheckpointFile) -> Any:
             f"{checkpoint.path}: checkpoint {checkpoint.name} is a whole pickle, which can run any code when opened, "
             f"and its SHA-256 {checkpoint.digest} is not in weights.toml; give --trust if you know where it comes from"
         )
+    file = io.BytesIO(checkpoint.read())  # the bytes that are executed are those that were hashed
     tasks = ultralytics_tasks()
     try:
         with tasks.temporary_modules(attributes=RENAMED_CLASSES):
-            content = torch.load(checkpoint.path, map_location="cpu", weights_only=False)  # trusted above
+            content = torch.load(file, map_location="cpu", weights_only=False)  # trusted above
         network = content.get("ema") or content["model"]
     except Exception as error:  # a pickle may raise anything
         raise WeightsError(

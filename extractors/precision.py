@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -25,12 +26,33 @@ Rows are as near to float32's: bfloat16 was off by 8e-3 with seeded weights and 
 
 @contextmanager
 def inference(device: torch.device, precision: Precision) -> Iterator[None]:
-    """No gradients; matrix products and convolutions in ``precision``, the rest where autocast finds it safe.
+    """Run networks without gradients and in the given precision.
 
-    ``float32`` means it: cuDNN would otherwise run convolutions in TF32, with 10 bits of mantissa. The switch is the
-    process's, not the thread's, so it is thrown once and never back.
+    Matrix products and convolutions use ``precision``; other operations use it where autocast considers it safe.
+    ``float32`` means IEEE float32; see `forbid_reduced_float32`.
     """
-    if torch.backends.cudnn.allow_tf32:
-        torch.backends.cudnn.allow_tf32 = False
+    forbid_reduced_float32()
     with torch.inference_mode(), torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32"):
         yield
+
+
+def forbid_reduced_float32() -> None:
+    """Make float32 matrix products and convolutions of this process compute in float32.
+
+    By default, cuDNN convolves in TF32, which has 10 bits of mantissa. ``TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1``, which
+    NVIDIA's container images set, does the same for matrix products, and ``torch.set_float32_matmul_precision`` can
+    select TF32 or bfloat16, on CPUs as well. The switches belong to the process, not to the thread, so they are set
+    and never reset.
+    """
+    cudnn: Any = torch.backends.cudnn  # torch annotates some of their attributes only
+    mkldnn: Any = torch.backends.mkldnn
+    for backend in (torch.backends.cuda.matmul, mkldnn.matmul, mkldnn.conv):
+        if backend.fp32_precision not in _IEEE:
+            backend.fp32_precision = "ieee"
+    if any(kind.fp32_precision not in _IEEE for kind in (cudnn.conv, cudnn.rnn)):
+        cudnn.allow_tf32 = False  # the older switch, which reports an error if only the new ones are set
+        cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "ieee"
+
+
+_IEEE = ("ieee", "none")
+"""Values of torch's switches that mean float32."""

@@ -1,4 +1,4 @@
-"""What every extractor promises, as data that the pipeline obeys.
+"""The contract of every extractor, as data that the pipeline follows.
 
 An extractor is a frozen computation from segments to feature rows. It says which frames and which sound it needs
 (`FrameNeed`, `AudioNeed`); the pipeline decodes once, applies each distinct geometry once, cuts segments, and calls
@@ -6,20 +6,28 @@ An extractor is a frozen computation from segments to feature rows. It says whic
     prepare(segment)        one segment, on a CPU thread, several at a time: flow, filterbanks, classical features
     forward(prepared)       a batch of what `prepare` returned, of any videos, one call at a time: the network
 
-It knows tensors, not videos, files or runs. To add one: a file with a class that satisfies `Extractor` and a
-`Settings` record, a line in `table.py`, its checkpoint in `manifests/weights.toml`; the contract test finds it.
+It processes tensors, not videos, files or runs. To add one: a file with a class that satisfies `Extractor` and a
+`Settings` record, a line in `table.py`, its checkpoint in `manifests/weights.toml`; the contract test finds it. A class
+of another package needs no line: a recipe names it by its import path, ``extractor = "mypackage.mine:MyExtractor"``.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from ..manifests.streams import AudioWindows, Geometry, Record, Resampler
+from ..manifests.streams import AudioWindows, Geometry, Precision, Record, Resampler
+
+if TYPE_CHECKING:  # importing torch takes seconds, and much is checked without it
+    import pandas  # pyright: ignore[reportMissingTypeStubs]
+    import torch
+
+    from .checkpoints import Weights
 
 Made = TypeVar("Made")
 
@@ -53,14 +61,14 @@ class AudioNeed:
 
 
 class Shared:
-    """What streams that see the same frames of the same segment compute once; nobody may change what is in it."""
+    """Results computed once for all streams that use the same frames of a segment; read only."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[str, Any] = {}
 
     def once(self, name: str, make: Callable[[], Made]) -> Made:
-        """What ``make`` returns, called by the first that asks; who asks meanwhile waits."""
+        """The result of ``make``, computed once; concurrent callers block."""
         with self._lock:
             if name not in self._made:
                 self._made[name] = make()
@@ -83,23 +91,145 @@ class SegmentInput:
     has_next_frame: bool = False
     """The last of ``frames`` is the one after the segment, which `FrameNeed.next_frame` asked for."""
     blank_frames: tuple[int, ...] = ()
-    """Positions in ``frames``, black there, that stand for no picture and are zero after normalisation: see
-    `Sampling.zero_last_frame`, which only the extractors of `table.TAKE_BLANK_FRAMES` accept."""
+    """Positions in ``frames``, black there, that stand for no picture and are zero after normalization: see
+    `Sampling.zero_last_frame`, which only extractors with ``takes_blank_frames`` accept."""
     shared: Shared = field(default_factory=Shared)
     """The same for all streams whose ``frames`` are these."""
 
 
-class Extractor(Protocol):
-    """One stream's computation; instances are built by `arabesque.extractors.table.build`."""
+@dataclass(frozen=True, eq=False)
+class PersonBoxes:
+    """The people that a detector found in the frames of one video, in the order of time.
 
-    Settings: ClassVar[type[Record]]
-    """What a recipe may set; its fields are the constructor's keyword arguments. A property ``weight_roles`` names the
-    checkpoints that only some settings ask for."""
-    version: ClassVar[int]
-    """Raised whenever the numbers change; part of every row's key."""
-    weight_roles: ClassVar[tuple[str, ...]]
-    """Which checkpoints it needs whatever its settings, e.g. ``("network",)``; the recipe's ``weights`` names one for
-    each."""
+    Every frame that the detector saw has at least one row: a frame without a person has one row whose edges and
+    confidence are NaN.
+
+    Example:
+        >>> boxes = PersonBoxes.without_people([0.0, 1.0], height_px=480, width_px=640)
+        >>> len(boxes), boxes.num_frames, boxes.num_frames_with_person
+        (2, 2, 0)
+    """
+
+    time_s: NDArray[np.float64]
+    """``[boxes]``: time of the frame."""
+    edges_px: NDArray[np.float32]
+    """``[boxes, 4]``: left, top, right, bottom in pixels of the frame; right and bottom are exclusive."""
+    confidence: NDArray[np.float32]
+    """``[boxes]``: the detector's confidence, 0 to 1."""
+    track: NDArray[np.int32]
+    """``[boxes]``: equal for the boxes of one person; −1 for a box that is not linked to others."""
+    chosen: NDArray[np.bool_]
+    """``[boxes]``: whether the stream used the box as that of an athlete."""
+    height_px: int
+    """Size of the frames, upright and as the detector saw them; see `StreamSpec.pixel_aspect`."""
+    width_px: int
+
+    @classmethod
+    def without_people(cls, times_s: Sequence[float], height_px: int, width_px: int) -> PersonBoxes:
+        """Return the record of frames in which no person was found."""
+        count = len(times_s)
+        return cls(
+            np.array(times_s, np.float64),
+            np.full((count, 4), np.nan, np.float32),
+            np.full(count, np.nan, np.float32),
+            np.full(count, -1, np.int32),
+            np.zeros(count, bool),
+            height_px,
+            width_px,
+        )
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a table with one row for each box; the columns are those of `FeatureStore.boxes_to_pandas`."""
+        import pandas  # pyright: ignore[reportMissingTypeStubs]
+
+        edges = {name: self.edges_px[:, place] for place, name in enumerate(("left", "top", "right", "bottom"))}
+        size = {"frame_width": self.width_px, "frame_height": self.height_px}
+        return pandas.DataFrame(
+            {"time_s": self.time_s, **edges, "confidence": self.confidence, "track": self.track, "chosen": self.chosen}
+            | size
+        )
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames that the detector saw."""
+        return len(np.unique(self.time_s))
+
+    @property
+    def num_frames_with_person(self) -> int:
+        """Number of frames in which the stream used the box of a person."""
+        return len(np.unique(self.time_s[self.chosen]))
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedVideo:
+    """What `VideoParts` makes of a whole video."""
+
+    features: Mapping[int, NDArray[np.float32]]
+    """Segment index → ``[dim]``; segments without a row are absent."""
+    boxes: PersonBoxes | None
+    """None if no frame was searched for people."""
+
+
+class VideoParts(Protocol):
+    """Combines the parts of one video, for extractors whose rows depend on more than one segment.
+
+    An extractor that has the method ``start_video() -> VideoParts`` returns from `Extractor.forward` a *part* for each
+    segment: a vector of float32 numbers of any length, which also goes to the write-ahead log. The pipeline passes
+    the parts of each video on in the order of their segments. Its method ``is_part(values)`` returns whether an array
+    of the log is a part that it can use.
+    """
+
+    def add(self, index: int, part: NDArray[np.float32], frame_times_s: Sequence[float]) -> None:
+        """Add the part of one segment."""
+        ...
+
+    def finish(self) -> FinishedVideo:
+        """Return the rows; called once, after the last part."""
+        ...
+
+
+class ExtractorKind(Protocol):
+    """What `arabesque.extractors.table` names: a class, or the `NetworkCard` of a network.
+
+    A class or a card may also have these attributes:
+
+    - ``takes_blank_frames = True``: frames in `SegmentInput.blank_frames` are zero after normalization.
+    - ``feature_names()``, a static method: the names of the numbers of a row, in order.
+    - ``default_weights``: the checkpoint of a stream that names none, and the name of the extractor with it.
+    - ``check(spec)``: raises `ConfigError` for a resolved stream that the extractor cannot compute.
+    - ``variants``, a tuple of names: a recipe chooses one by ``module:class:variant``; the constructor has the keyword
+      ``variant``.
+    """
+
+    @property
+    def Settings(self) -> type[Record]:
+        """What a recipe may set. A property ``weight_roles`` of it names the checkpoints that only some settings ask
+        for."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Raised whenever the numbers change; part of every row's key, as is the extractor's name in the recipe."""
+        ...
+
+    @property
+    def weight_roles(self) -> tuple[str, ...]:
+        """Which checkpoints it needs with any settings, e.g. ``("network",)``; the recipe's ``weights`` names one for
+        each."""
+        ...
+
+    def __call__(
+        self, *, settings: Any, weights: Mapping[str, Weights], device: torch.device, precision: Precision
+    ) -> Extractor:
+        """Make an extractor; ``settings`` is an instance of `Settings`."""
+        ...
+
+
+class Extractor(Protocol):
+    """The computation of one stream; `arabesque.extractors.table.build` makes it from an `ExtractorKind`."""
 
     dim: int
     """Length of a feature row."""
@@ -113,7 +243,7 @@ class Extractor(Protocol):
         ...
 
     def forward(self, prepared: Sequence[Any]) -> list[torch.Tensor | None]:
-        """One ``float32 [dim]`` row for each item, whatever the company it travels in.
+        """One ``float32 [dim]`` row for each item, whatever else is in the batch; or one part, see `VideoParts`.
 
         None where the stream has nothing to say of a segment (no person in it): it then has no row.
         """

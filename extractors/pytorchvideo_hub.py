@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..manifests.errors import ManifestError, WeightsError
-from ..manifests.streams import CenterCrop, Geometry, Normalisation, Precision, Record, ShortSide
-from .checkpoints import StateDict, Weights, load_network
-from .clip_network import ClipNetwork
+from ..manifests.errors import ConfigError
+from ..manifests.streams import CenterCrop, Geometry, Normalization, ShortSide
+from .checkpoints import Weights, load_network, unchanged
+from .network import ClipLengths, NetworkCard
 
 NAMES = (
     "c2d_r50",
@@ -38,55 +37,56 @@ NAMES = (
 SLOW_STRIDE = 4
 """SlowFast's slow pathway sees every fourth frame (α of the paper, and of every published checkpoint)."""
 
+LENGTHS = {"slowfast": ClipLengths(at_least=SLOW_STRIDE, multiple_of=SLOW_STRIDE)}
 
-class PytorchVideoHub(ClipNetwork):
-    """Features are the mean over time and space before the projection (MViT: the class token after the last norm).
 
-    For the clips that a network was trained on this is its own pooling; other lengths and sizes work too, except for
-    MViT, whose positions are fixed. The defaults fit networks that were trained at 224²: X3D-XS and -S take a short
+MVIT_FRAMES = {"mvit_base_16": 1, "mvit_base_16x4": 16, "mvit_base_32x3": 32}
+
+
+def pytorchvideo_card(name: str) -> NetworkCard:
+    """Return the card of ``pytorchvideo:NAME``.
+
+    Features are the mean over time and space before the projection (MViT: the class token after the last norm). For
+    the clips that a network was trained on this is its own pooling; other lengths and sizes work too, except for MViT,
+    whose positions are fixed. The default geometry fits networks that were trained at 224²: X3D-XS and -S take a short
     side of 182 and a crop of 160², X3D-L 356 and 312².
     """
-
-    class Settings(Record):
-        geometry: Geometry = Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 224))))
-        normalisation: Normalisation = Normalisation(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
-        """Of the model zoo's Kinetics training."""
-
-    version: ClassVar[int] = 1
-    variants: ClassVar[tuple[str, ...]] = tuple(NAMES)
-    """What may follow the colon in a recipe's ``pytorchvideo:NAME``."""
-
-    def __init__(
-        self,
-        *,
-        weights: Mapping[str, Weights],
-        device: torch.device,
-        precision: Precision,
-        geometry: Geometry,
-        normalisation: Normalisation,
-        variant: str = "",
-    ) -> None:
-        network, dim = load_hub_network(variant, weights["network"])
-        super().__init__(
-            network,
-            dim=dim,
-            batch_size=4 if device.type == "cpu" else 16,
-            device=device,
-            precision=precision,
-            geometry=geometry,
-            normalisation=normalisation,
-        )
+    require_name(name)
+    frames = MVIT_FRAMES.get(name)
+    return NetworkCard(
+        input="clip",
+        load=lambda settings, weights: load_hub_network(name, weights)[0],
+        dim=768 if frames else 2304 if name.startswith("slowfast") else 2048,
+        layouts=("pytorchvideo-hub",),
+        batch_size=(4, 16),
+        geometry=Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 224)))),
+        # of the model zoo's Kinetics training
+        normalization=Normalization(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225)),
+        clip_lengths=ClipLengths(frames, frames) if frames else LENGTHS.get(name.partition("_")[0], ClipLengths()),
+        classify=lambda settings, weights: load_hub_network(name, weights, classifier=True)[0],
+        num_classes=400,
+        license="Apache-2.0",
+        source="pytorchvideo 0.1.5, models/hub",
+    )
 
 
-def load_hub_network(name: str, weights: Weights) -> tuple[nn.Module, int]:
-    """``float [n, 3, time, height, width] → float [n, dim]`` and dim; raises `ManifestError` for an unknown name."""
+def require_name(name: str) -> None:
+    """Raise `ConfigError` for a network that the hub does not have."""
     if name not in NAMES:
-        raise ManifestError(f"extractor pytorchvideo:{name or '?'} is not known; NAME is one of {', '.join(NAMES)}")
+        raise ConfigError(f"extractor pytorchvideo:{name or '?'} is not known; NAME is one of {', '.join(NAMES)}")
+
+
+def load_hub_network(name: str, weights: Weights, *, classifier: bool = False) -> tuple[nn.Module, int]:
+    """``float [n, 3, time, height, width]`` to ``[n, dim]``, or ``[n, classes]``, and dim.
+
+    Raises `ConfigError` for an unknown name.
+    """
+    require_name(name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore, on import
         from pytorchvideo.models import hub
-    network = load_network(getattr(hub, name), weights, _our_keys)
-    dim = _cut_off_classifier(network)
+    network = load_network(getattr(hub, name), weights, {"pytorchvideo-hub": unchanged})
+    dim = _cut_off_classifier(network, keep=classifier)
     if name.startswith("slowfast"):
         return SlowAndFast(network), dim
     if name.startswith("mvit"):
@@ -94,21 +94,21 @@ def load_hub_network(name: str, weights: Weights) -> tuple[nn.Module, int]:
     return network, dim
 
 
-def _our_keys(state_dict: StateDict, layout: str) -> StateDict:
-    if layout != "pytorchvideo-hub":
-        raise WeightsError(f"pytorchvideo has no key layout {layout!r}; weights.toml must say 'pytorchvideo-hub'")
-    return state_dict
+def _cut_off_classifier(network: Any, *, keep: bool = False) -> int:
+    """Remove softmax and projection, or with ``keep`` the softmax only; average over time and space.
 
-
-def _cut_off_classifier(network: Any) -> int:
-    """Takes projection and softmax away, averages over all there is, and returns how many numbers are left."""
+    Returns the number of inputs of the projection.
+    """
     if hasattr(network, "projection"):  # efficient X3D
         dim = network.projection.model.in_features
-        network.projection = nn.Identity()
+        if not keep:
+            network.projection = nn.Identity()
         return dim
     head = network.head if hasattr(network, "head") else network.blocks[-1]
     dim = head.proj.in_features
-    head.proj, head.activation = nn.Identity(), None
+    head.activation = None
+    if not keep:
+        head.proj = nn.Identity()
     for part in [module for block in network.blocks[-2:] for module in block.modules()]:
         for child_name, child in part.named_children():
             if isinstance(child, nn.AvgPool3d):  # windows of the size that the training clips end up with

@@ -9,27 +9,33 @@ from pydantic import NonNegativeInt
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from ..manifests.errors import WeightsError
-from ..manifests.streams import Normalisation
-from .checkpoints import StateDict, Weights, load_network
+from ..manifests.streams import CenterCrop, Geometry, Normalization, Record, ShortSide
+from .checkpoints import Weights, load_network, unchanged
+from .network import NetworkCard
 
 DIM = 2048
+NUM_CLASSES = 1000
+"""ImageNet-1k."""
 
-IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What the published weights were trained with; ACTION-NET's code uses ½ and ½ instead."""
 
 
 FcBias = NonNegativeInt | Literal["none"]
-"""ACTION-NET's script puts Linear(2048, 2048) with an identity weight in the classifier's place and leaves PyTorch's
-random bias in it: a constant within ±1/√2048 on every row (field-notes A1). The original drew it without a seed, so
-that any seed reproduces its size and none its numbers."""
+"""Seed of the bias in ACTION-NET's last layer, Linear(2048, 2048) with an identity weight and PyTorch's random bias: a
+constant within ±1/√2048 on every row (docs/provenance.md). The original has no seed, so its values are unknown."""
 
 
 def load_resnet50(weights: Weights, fc_bias_seed: FcBias = "none") -> nn.Module:
     """``float [n, 3, h, w] → float [n, 2048]``. The classifier must be in the file, and is dropped after loading."""
-    network: Any = load_network(resnet50, weights, _our_keys)
+    network: Any = load_network(resnet50, weights, {"resnet-torchvision": unchanged})
     network.fc = nn.Identity() if fc_bias_seed == "none" else Shift(fc_bias(fc_bias_seed))
     return network
+
+
+def load_resnet50_classifier(weights: Weights) -> nn.Module:
+    """``float [n, 3, h, w] → float [n, 1000]``."""
+    return load_network(resnet50, weights, {"resnet-torchvision": unchanged})
 
 
 def fc_bias(seed: int) -> Tensor:
@@ -51,7 +57,24 @@ class Shift(nn.Module):
         return rows + self.row
 
 
-def _our_keys(state_dict: StateDict, layout: str) -> StateDict:
-    if layout != "resnet-torchvision":
-        raise WeightsError(f"ResNet-50 has no key layout {layout!r}; weights.toml must say 'resnet-torchvision'")
-    return state_dict
+class ResNetOptions(Record):
+    fc_bias_seed: FcBias = "none"
+    """Seed of a random bias that is added to the row, as in ACTION-NET's code; none: no bias."""
+
+
+RESNET_FRAME = NetworkCard(
+    input="image",
+    load=lambda settings, weights: load_resnet50(weights, settings.fc_bias_seed),
+    dim=DIM,
+    layouts=("resnet-torchvision",),
+    batch_size=(8, 64),
+    # as torchvision evaluates these weights
+    geometry=Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 224)))),
+    normalization=IMAGENET,
+    options=ResNetOptions,
+    classify=lambda settings, weights: load_resnet50_classifier(weights),
+    num_classes=NUM_CLASSES,
+    license="BSD-3-Clause",
+    source="torchvision, ResNet50_Weights; whole frames are the ablation of ACTION-NET's person crop",
+)
+"""ResNet-50 on whole frames, 2048-d; recipes ask for one frame a second and one frame a segment."""

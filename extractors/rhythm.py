@@ -46,6 +46,7 @@ class Rhythm:
 
     class Settings(Record):
         short_side_px: Annotated[int, Field(ge=48)] = 144
+        """Frames are resized so that their shorter side has this length, in pixels."""
 
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ()
@@ -53,9 +54,10 @@ class Rhythm:
     batch_size = 64
 
     def __init__(
-        self, *, weights: Mapping[str, Weights], device: torch.device, precision: Precision, short_side_px: int
+        self, *, settings: Settings, weights: Mapping[str, Weights], device: torch.device, precision: Precision
     ) -> None:
-        self.frames = FrameNeed(Geometry(steps=(ShortSide(short_side_px=short_side_px),), gray=True), next_frame=True)
+        steps = (ShortSide(short_side_px=settings.short_side_px),)
+        self.frames = FrameNeed(Geometry(steps=steps, gray=True), next_frame=True)
         self.dim = len(self.feature_names())
 
     @staticmethod
@@ -106,7 +108,7 @@ def _harmonic_change(music: Music) -> float:
 
 
 def _synchrony(music: Music, energy: Curve, times_s: Curve) -> tuple[float, ...]:
-    """Zeros where there is no motion, no onset, or less than a second of both."""
+    """Zeros without motion, without onsets, or with less than a second of both."""
     if len(energy) < 8 or times_s[-1] - times_s[0] < 1.0 or energy.std() < 1e-5 or music.onset.std() < 1e-3:
         return (0.0,) * len(BLOCKS["synchrony"])
     lags_s, correlations = lagged_correlation(music, energy, times_s)
@@ -163,7 +165,7 @@ def _at_beat_rate(music: Music, energy: Curve, times_s: Curve) -> tuple[float, f
 
 
 def _log_on_beat(music: Music, energy: Curve, times_s: Curve) -> float:
-    """Log of the energy within a quarter of a beat of the beats, over that between them; 0 where there are no beats."""
+    """Log of the energy within a quarter of a beat of the beats, over that between them; 0 without beats."""
     if len(music.beats_s) == 0:
         return 0.0
     distance_s = np.abs(times_s[:, None] - music.beats_s).min(axis=1)

@@ -1,91 +1,246 @@
-"""The one table of extractors. Nothing is scanned or decorated into it, and nothing is imported before it is needed."""
+"""The table of extractors. A recipe may also name the class of another package by its import path.
+
+Nothing is scanned or decorated into the table, and nothing is imported before it is needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from importlib import import_module
-from typing import Any, cast
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from pydantic import ValidationError
 
-from ..manifests.complaints import did_you_mean, first_complaint
-from ..manifests.errors import ManifestError
+from ..manifests.errors import ConfigError
+from ..manifests.import_paths import import_class
 from ..manifests.recipes import Recipe
-from ..manifests.streams import StreamSpec
-from .checkpoints import Weights
-from .protocol import Extractor
+from ..manifests.streams import Record, StreamSpec
+from ..manifests.validation import keys_of, suggestion, validation_message
+from .protocol import Extractor, ExtractorKind
+
+if TYPE_CHECKING:  # importing torch takes seconds, and names are checked without it
+    import torch
+
+    from .checkpoints import Weights
+    from .network import NetworkCard
 
 EXTRACTORS: dict[str, str] = {
-    "i3d_rgb": "i3d_rgb:I3DRgb",
+    "i3d_rgb": "i3d:I3D_RGB",
     "i3d_flow": "i3d_flow:I3DFlow",
-    "video_swin_b": "video_swin:VideoSwinB",
-    "resnet_frame": "resnet_frame:ResNetFrame",
+    "optical_flow": "flow_field:FlowField",
+    "video_swin_b": "video_swin:VIDEO_SWIN_B",
+    "resnet_frame": "resnet:RESNET_FRAME",
     "resnet_crop": "resnet_crop:ResNetCrop",
-    "ast": "audio_spectrogram:AudioSpectrogramTransformer",
-    "pytorchvideo": "pytorchvideo_hub:PytorchVideoHub",
+    "ast": "audio_spectrogram:AST",
+    "c3d": "c3d:C3D_SPORTS1M",
+    "vggish": "vggish:VGGISH",
+    "panns_cnn14": "panns:PANNS_CNN14",
+    "signatures": "frame_signatures:FrameSignatures",
+    "loudness": "loudness:Loudness",
+    "transnet": "transnet:ShotBoundaries",
     "motion": "motion:Motion",
     "rhythm": "rhythm:Rhythm",
 }
-"""Name in a recipe → ``module:class`` in this package. A name may carry a variant: ``pytorchvideo:x3d_m``."""
+"""Name in a recipe → ``module:kind`` in this package."""
+
+FAMILIES: dict[str, str] = {
+    "pytorchvideo": "pytorchvideo_hub:pytorchvideo_card",
+    "timm": "timm_family:timm_card",
+    "logits": "class_scores:logits_kind",
+    "torchvision": "torchvision_family:torchvision_card",
+    "transformers": "transformers_family:transformers_card",
+}
+"""Family of networks → ``module:function``, which makes the card of a network from its name: ``pytorchvideo:x3d_m``."""
 
 
-TAKE_BLANK_FRAMES = ("i3d_rgb", "video_swin_b")
-"""Those that make the blank frames of `Sampling.zero_last_frame` zero; to the others they would be black pictures."""
+def extractor_kind(name: str) -> ExtractorKind:
+    """Return the class or the network's card behind a recipe's ``extractor = NAME``.
+
+    Args:
+        name: A name of `EXTRACTORS`; a family and a network, such as ``pytorchvideo:x3d_m``; or the import path of a
+            class of another package, such as ``mypackage.mine:MyExtractor``, which a colon and a variant may follow.
+
+    Raises:
+        ConfigError: The name is not known, the class cannot be imported, or it is not an extractor.
+
+    Example:
+        >>> extractor_kind("motion").version >= 1
+        True
+    """
+    if is_from_another_package(name):
+        return _checked_class(_path_and_variant(name)[0])
+    family, _, network = name.partition(":")
+    module_name, _, member = (FAMILIES | EXTRACTORS)[family].partition(":")
+    found = getattr(import_module(f".{module_name}", __package__), member)
+    return _card(found, network) if family in FAMILIES else found
 
 
-def extractor_class(name: str) -> type[Extractor]:
-    """The class behind a recipe's ``extractor = NAME``; raises `ManifestError` for a name that is not in the table."""
-    family = name.partition(":")[0]
-    if family not in EXTRACTORS:
-        hint = did_you_mean(family, EXTRACTORS)
-        raise ManifestError(f"extractor {name!r} is not known{hint}; there are {', '.join(sorted(EXTRACTORS))}")
-    module_name, _, class_name = EXTRACTORS[family].partition(":")
-    return cast(type[Extractor], getattr(import_module(f".{module_name}", __package__), class_name))
+@cache
+def _card(make: Callable[[str], NetworkCard], network: str) -> NetworkCard:
+    return make(network)
+
+
+def require_known(name: str) -> None:
+    """Raise `ConfigError` for an extractor that does not exist. Only extractors of other packages are imported."""
+    if is_from_another_package(name):
+        _checked_class(_path_and_variant(name)[0])
+
+
+def is_from_another_package(name: str) -> bool:
+    """Return whether an extractor is named by its import path.
+
+    Raises:
+        ConfigError: The name is neither known nor an import path.
+    """
+    family, colon, _ = name.partition(":")
+    if family in EXTRACTORS and colon:
+        raise ConfigError(f"extractor {name!r}: {family} has no variants; write {family!r}")
+    known = EXTRACTORS | FAMILIES
+    if family in known:
+        return False
+    hint = suggestion(family, known)
+    if colon and ("." in family or not hint or find_spec(family) is not None):
+        return True
+    raise ConfigError(
+        f"extractor {name!r} is not known{hint}; there are {', '.join(sorted(known))}; the class of another "
+        "package is given by its import path, module:class"
+    )
+
+
+def _path_and_variant(name: str) -> tuple[str, str]:
+    """Return import path and variant of another package's class; the variant is empty where the name has none."""
+    module_name, _, rest = name.partition(":")
+    class_name, _, variant = rest.partition(":")
+    return f"{module_name}:{class_name}", variant
+
+
+@cache
+def _checked_class(path: str) -> ExtractorKind:
+    """Import an extractor; raise `ConfigError` if the class lacks a part of the `Extractor` protocol."""
+    found = import_class(path, "extractor")
+    if missing := list(_missing_parts(found)):
+        raise ConfigError(
+            f"extractor {path!r}: {'; '.join(missing)}; `arabesque.testing.check_extractor` checks a class against "
+            "arabesque.extractors.protocol.Extractor"
+        )
+    return cast("ExtractorKind", found)
+
+
+def _missing_parts(found: type) -> Iterator[str]:
+    record = getattr(found, "Settings", None)
+    if not (isinstance(record, type) and issubclass(record, Record)):
+        yield "Settings is not a subclass of arabesque.manifests.streams.Record"
+        return
+    version = getattr(found, "version", None)
+    if not isinstance(version, int) or version < 1:
+        yield "version is not a positive integer"
+    roles = getattr(found, "weight_roles", None)
+    if not isinstance(roles, tuple) or not all(isinstance(role, str) for role in cast("tuple[Any, ...]", roles)):
+        yield "weight_roles is not a tuple of names"
+    for method in ("prepare", "forward"):
+        if not callable(getattr(found, method, None)):
+            yield f"has no method {method}"
+    parameters = inspect.signature(found).parameters
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return
+    variant = ("variant",) if getattr(found, "variants", ()) else ()
+    for keyword in ("settings", "weights", "device", "precision", *variant):
+        if keyword not in parameters:
+            yield f"the constructor has no keyword {keyword!r}"
+
+
+@cache
+def feature_names(name: str) -> tuple[str, ...] | None:
+    """Return the names of an extractor's features, in the order of its rows.
+
+    Args:
+        name: The extractor's name in a recipe.
+
+    Returns:
+        None for an extractor whose features have no names, such as a network's, or that is not known here.
+    """
+    try:
+        names = getattr(extractor_kind(name), "feature_names", None)
+    except ConfigError:
+        return None
+    return None if names is None else names()
 
 
 def resolve(spec: StreamSpec) -> StreamSpec:
-    """The spec with every setting of its extractor filled in and checked; raises `ManifestError`."""
-    extractor = extractor_class(spec.extractor)
-    _check_variant(spec.extractor, getattr(extractor, "variants", ()))
-    record = extractor.Settings
+    """Return the spec with every setting of its extractor filled in and checked.
+
+    Raises:
+        ConfigError: The extractor is not known, or cannot compute this stream.
+    """
+    kind = extractor_kind(spec.extractor)
+    _check_variant(spec.extractor, kind)
     try:
-        settings = record.model_validate(spec.settings)
+        settings = kind.Settings.model_validate(spec.settings)
     except ValidationError as error:
-        complaint = first_complaint(error, "settings", record.model_fields)
-        raise ManifestError(f"extractor {spec.extractor}: {complaint}") from None
-    roles = {*extractor.weight_roles, *getattr(settings, "weight_roles", ())}
-    if set(spec.weights) != roles:
-        raise ManifestError(
+        complaint = validation_message(error, "settings", keys_of(kind.Settings))
+        raise ConfigError(f"extractor {spec.extractor}: {complaint}") from None
+    roles = {*kind.weight_roles, *getattr(settings, "weight_roles", ())}
+    default = getattr(kind, "default_weights", None)
+    if default and not spec.weights:
+        spec = spec.model_copy(update={"extractor": default, "weights": dict.fromkeys(roles, default)})
+    weights = spec.weights
+    if set(weights) != roles:
+        wrong = ", ".join(f"weights.{role}{suggestion(role, roles)}" for role in weights if role not in roles)
+        raise ConfigError(
             f"extractor {spec.extractor}: weights must name {sorted(roles) or 'nothing'}, "
-            f"not {sorted(spec.weights) or 'nothing'}"
+            f"not {sorted(weights) or 'nothing'}{f' ({wrong})' if wrong else ''}"
         )
-    if spec.sampling.zero_last_frame and spec.extractor not in TAKE_BLANK_FRAMES:
-        raise ManifestError(
-            f"extractor {spec.extractor} knows no blank frames; set sampling.zero_last_frame only for "
-            f"{', '.join(TAKE_BLANK_FRAMES)}"
+    if spec.sampling.zero_last_frame and not getattr(kind, "takes_blank_frames", False):
+        raise ConfigError(
+            f"extractor {spec.extractor} takes no blank frames; remove sampling.zero_last_frame from its stream"
         )
-    return spec.model_copy(update={"settings": settings.model_dump(mode="json")})
+    resolved = spec.model_copy(update={"settings": settings.model_dump(mode="json"), "weights": weights})
+    if (check := getattr(kind, "check", None)) is not None:
+        check(resolved)
+    return resolved
 
 
-def _check_variant(name: str, variants: Sequence[str]) -> None:
-    family, _, variant = name.partition(":")
+def _check_variant(name: str, kind: ExtractorKind) -> str:
+    """Return the variant of another package's class in the name; raise `ConfigError` if the class does not have it."""
+    if not is_from_another_package(name):
+        return ""
+    path, variant = _path_and_variant(name)
+    variants: tuple[str, ...] = getattr(kind, "variants", ())
     if variant and not variants:
-        raise ManifestError(f"extractor {name!r}: {family} has no variants; write {family!r}")
+        raise ConfigError(f"extractor {name!r}: {path} has no variants; write {path!r}")
     if variants and variant not in variants:
-        raise ManifestError(f"extractor {name!r}: write {family}:NAME with one of {', '.join(variants)}")
+        raise ConfigError(f"extractor {name!r}: write {path}:NAME with one of {', '.join(variants)}")
+    return variant
 
 
 def resolved_recipe(recipe: Recipe) -> Recipe:
-    """The recipe with every stream resolved."""
-    return recipe.model_copy(update={"streams": {name: resolve(spec) for name, spec in recipe.streams.items()}})
+    """Return the recipe with every stream resolved.
+
+    Raises:
+        ConfigError: As `resolve`; the message names the file of the recipe and the stream.
+    """
+    streams: dict[str, StreamSpec] = {}
+    for name, spec in recipe.streams.items():
+        try:
+            streams[name] = resolve(spec)
+        except ConfigError as error:
+            raise ConfigError(f"{recipe.source}, streams.{name}: {error}") from error
+    return recipe.model_copy(update={"streams": streams})
 
 
 def build(spec: StreamSpec, weights: Mapping[str, Weights], device: torch.device) -> Extractor:
     """An extractor ready to run. ``spec`` must come from `resolve`; ``weights`` holds one entry for each role."""
-    extractor: Any = extractor_class(spec.extractor)
-    settings = extractor.Settings.model_validate(spec.settings)
-    keywords = {name: getattr(settings, name) for name in type(settings).model_fields}
-    if variant := spec.extractor.partition(":")[2]:
-        keywords["variant"] = variant
-    return extractor(weights=weights, device=device, precision=spec.precision, **keywords)
+    kind: Any = extractor_kind(spec.extractor)
+    settings = kind.Settings.model_validate(spec.settings)
+    variant = _check_variant(spec.extractor, kind)
+    keywords = {"variant": variant} if variant else {}
+    made = kind(settings=settings, weights=weights, device=device, precision=spec.precision, **keywords)
+    if missing := [name for name in ("dim", "frames", "audio", "batch_size") if not hasattr(made, name)]:
+        raise ConfigError(
+            f"extractor {spec.extractor}: its objects have no attribute {', '.join(missing)}; set each as "
+            "arabesque.extractors.protocol.Extractor says"
+        )
+    return made

@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import ClassVar
-
-import torch
 from torch import nn
 from torchvision.models.video import SwinTransformer3d, swin3d_b
 
-from ..manifests.errors import WeightsError
-from ..manifests.streams import CenterCrop, Geometry, Normalisation, Precision, Record, ShortSide, Size
-from .checkpoints import StateDict, Weights, load_network
-from .clip_network import ClipNetwork
+from ..manifests.streams import CenterCrop, Geometry, Normalization, ShortSide, Size
+from .checkpoints import Layouts, StateDict, Weights, load_network, renamed
+from .network import NetworkCard
 from .window_attention import with_window_attention
 
-
-class VideoSwinB(ClipNetwork):
-    class Settings(Record):
-        """Defaults: GDLT's and PAMFN's, which squeeze 300 × 224 into a square to see more of the rink."""
-
-        geometry: Geometry = Geometry(
-            steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 300)), Size(size_px=(224, 224)))
-        )
-        normalisation: Normalisation = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-
-    version: ClassVar[int] = 1
-
-    def __init__(
-        self,
-        *,
-        weights: Mapping[str, Weights],
-        device: torch.device,
-        precision: Precision,
-        geometry: Geometry,
-        normalisation: Normalisation,
-    ) -> None:
-        super().__init__(
-            load_network(headless_swin3d_b, weights["network"], to_our_keys),
-            dim=1024,
-            batch_size=8 if device.type == "cuda" else 2,
-            device=device,
-            precision=precision,
-            geometry=geometry,
-            normalisation=normalisation,
-        )
+NUM_CLASSES = 400
+"""Kinetics-400: the names of other files' classes are not known."""
 
 
 def headless_swin3d_b() -> SwinTransformer3d:
@@ -62,36 +28,58 @@ def headless_swin3d_b() -> SwinTransformer3d:
     return with_window_attention(network)
 
 
-def to_our_keys(state_dict: StateDict, layout: str) -> StateDict:
-    """Renames a published layout to torchvision's, leaving out the classifier, of whatever number of classes.
-
-    A key that is not known stays as it is, for the strict loader to report.
-    """
-    if layout not in _LAYOUTS:
-        raise WeightsError(f"Video Swin has no key layout {layout!r}; it reads {', '.join(sorted(_LAYOUTS))}")
-    classifier, rename = _LAYOUTS[layout]
+def _without_classifier(state_dict: StateDict, classifier: str) -> StateDict:
+    """Leave out the classifier, of any number of classes; an unknown key stays, for the strict loader to report."""
     left_out = {f"{classifier}.weight", f"{classifier}.bias"}
     return {
-        rename(name): value
+        name: value
         for name, value in state_dict.items()
         if name not in left_out and not name.endswith(".attn.relative_position_index")
     }
 
 
-def _from_mmaction(name: str) -> str:
-    """Blocks and the mergings between them stand in one sequence at torchvision's."""
-    name = name.removeprefix("backbone.")
-    name = re.sub(r"^layers\.(\d)\.blocks\.", lambda stage: f"features.{2 * int(stage[1])}.", name)
-    name = re.sub(r"^layers\.(\d)\.downsample\.", lambda stage: f"features.{2 * int(stage[1]) + 1}.", name)
-    return name.replace(".mlp.fc1.", ".mlp.0.").replace(".mlp.fc2.", ".mlp.3.")
+def _from_mmaction(state_dict: StateDict) -> StateDict:
+    """In torchvision's network, blocks and the mergings between them are one sequence."""
+    stages = [(rf"^layers\.{stage}\.blocks\.", f"features.{2 * stage}.") for stage in range(4)]
+    mergings = [(rf"^layers\.{stage}\.downsample\.", f"features.{2 * stage + 1}.") for stage in range(3)]
+    layers = [(r"\.mlp\.fc1\.", ".mlp.0."), (r"\.mlp\.fc2\.", ".mlp.3.")]
+    kept = _without_classifier(state_dict, "cls_head.fc_cls")
+    return renamed(kept, [(r"^backbone\.", ""), *stages, *mergings, *layers])
 
 
-def _unchanged(name: str) -> str:
-    return name
+def _load_classifier(weights: Weights) -> nn.Module:
+    """Load a file with a classifier of 400 classes, in torchvision's layout."""
+    return load_network(_swin3d_b_with_head, weights, {"video-swin-torchvision": _with_head})
 
 
-_LAYOUTS: dict[str, tuple[str, Callable[[str], str]]] = {
-    "video-swin-mmaction": ("cls_head.fc_cls", _from_mmaction),
-    "video-swin-torchvision": ("head", _unchanged),
+def _swin3d_b_with_head() -> SwinTransformer3d:
+    network = headless_swin3d_b()
+    network.add_module("head", nn.Linear(network.num_features, NUM_CLASSES))
+    return network
+
+
+def _with_head(state_dict: StateDict) -> StateDict:
+    return {name: value for name, value in state_dict.items() if not name.endswith(".attn.relative_position_index")}
+
+
+LAYOUTS: Layouts = {
+    "video-swin-mmaction": _from_mmaction,
+    "video-swin-torchvision": lambda state_dict: _without_classifier(state_dict, "head"),
 }
-"""What the classifier is called, and how the other keys are renamed."""
+
+VIDEO_SWIN_B = NetworkCard(
+    input="clip",
+    load=lambda settings, weights: load_network(headless_swin3d_b, weights, LAYOUTS),
+    dim=1024,
+    layouts=tuple(LAYOUTS),
+    batch_size=(2, 8),
+    # GDLT's and PAMFN's: 300 × 224 pixels are squeezed into a square to show more of the rink
+    geometry=Geometry(
+        steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 300)), Size(size_px=(224, 224)))
+    ),
+    normalization=Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    classify=lambda settings, weights: _load_classifier(weights),
+    num_classes=NUM_CLASSES,
+    license="Apache-2.0",
+    source="Liu et al., CVPR 2022; SwinTransformer/Video-Swin-Transformer",
+)

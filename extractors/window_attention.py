@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,7 +18,7 @@ Network = TypeVar("Network", bound=nn.Module)
 Extent = tuple[int, int, int]
 """``(time, height, width)``"""
 APART = -100.0
-"""Added to the score of two tokens that are neighbours by the shift alone, as published."""
+"""Added to the score of two tokens that are neighbors by the shift alone, as published."""
 
 
 class WindowAttention(ShiftedWindowAttention3d):
@@ -44,9 +45,8 @@ class WindowAttention(ShiftedWindowAttention3d):
         if not any(shift):
             return self.proj(_heads_joined(query, key, value, bias))
         found = torch.empty_like(windows)
-        for places, apart in window_kinds(size, window, shift):
-            chosen = places.to(windows.device)
-            mask = bias if apart is None else bias + apart.to(bias.device) * APART
+        for chosen, apart in window_kinds(size, window, shift, windows.device):
+            mask = bias if apart is None else bias + apart
             found[:, chosen] = _heads_joined(query[:, chosen], key[:, chosen], value[:, chosen], mask).to(found.dtype)
         return self.proj(found)
 
@@ -59,22 +59,46 @@ def with_window_attention(network: Network) -> Network:
     return network
 
 
-@lru_cache(maxsize=64)
-def window_kinds(size: Extent, window: Extent, shift: Extent) -> tuple[tuple[Tensor, Tensor | None], ...]:
-    """Which windows of a shifted volume are alike, and which of their tokens are apart (None: none).
+@torch.compiler.assume_constant_result
+def window_kinds(
+    size: Extent, window: Extent, shift: Extent, device: torch.device
+) -> tuple[tuple[Tensor, Tensor | None], ...]:
+    """Group the windows of a shifted volume by the pairs of tokens that may not attend to each other.
 
-    At most eight kinds: the last window along each axis is where the shift joins the volume's ends.
+    There are at most eight groups: the last window along each axis is where the shift joins the ends of the volume.
+    The tables are kept on the device, because a copy in each forward pass would make the host wait for it (168 copies
+    for Video Swin-B on 32 frames).
+
+    Args:
+        size: Extent of the padded volume in tokens.
+        window: Extent of a window.
+        shift: By how many tokens the volume was shifted along each axis.
+        device: Where the tables are needed.
+
+    Returns:
+        For each group the indices of its windows, and what is added to the scores ``[tokens, tokens]`` of their token
+        pairs: 0, or `APART` for tokens that are neighbors only by the shift. None if all tokens are neighbors.
     """
-    volume = torch.zeros(1, *size, 1, dtype=torch.int64)
+    return _window_kinds(size, window, shift, device)  # a cached function itself cannot be a constant of torch.compile
+
+
+@lru_cache(maxsize=64)
+def _window_kinds(
+    size: Extent, window: Extent, shift: Extent, device: torch.device
+) -> tuple[tuple[Tensor, Tensor | None], ...]:
+    volume = np.zeros(size, np.int64)
     for axis, step in enumerate(shift):
         if step:
-            volume.movedim(axis + 1, 0)[-step:] += 1 << axis
-    kinds, kind_of = torch.unique(_cut(volume, window).flatten(0, 1).squeeze(-1), dim=0, return_inverse=True)
-    parts = [row[:, None] != row[None, :] for row in kinds]
-    return tuple(
-        ((kind_of == number).nonzero()[:, 0], apart if bool(apart.any()) else None)
-        for number, apart in enumerate(parts)
-    )
+            np.moveaxis(volume, axis, 0)[-step:] += 1 << axis
+    (t, h, w), (windows_t, windows_h, windows_w) = window, (n // side for n, side in zip(size, window, strict=True))
+    blocks = volume.reshape(windows_t, t, windows_h, h, windows_w, w).transpose(0, 2, 4, 1, 3, 5)
+    parts, group_of = np.unique(blocks.reshape(-1, t * h * w), axis=0, return_inverse=True)
+    groups: list[tuple[Tensor, Tensor | None]] = []
+    for number, part in enumerate(parts):
+        chosen = torch.from_numpy(np.flatnonzero(group_of.ravel() == number)).to(device)
+        apart = part[:, None] != part[None, :]
+        groups.append((chosen, torch.from_numpy(apart * np.float32(APART)).to(device) if apart.any() else None))
+    return tuple(groups)
 
 
 def _fitted(size: Extent, window: list[int], shift: list[int]) -> tuple[Extent, Extent]:

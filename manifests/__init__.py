@@ -1,10 +1,14 @@
-"""WHAT: declarative TOML, and the frozen records that read it.
+"""Declarative TOML files and the frozen records that read them.
 
-    streams.py    what one stream asks for and gives: sampling, geometry, normalisation, settings
-    recipes.py    recipes/*.toml: which streams a method needs
-    weights.py    weights.toml: every checkpoint, its address, digest, licence and key layout
+    streams.py    settings of one stream: sampling, geometry, normalization, extractor
+    recipes.py    recipes/*.toml: the streams of a method
+    weights.py    weights.toml: every checkpoint with its address, digest, license and key layout
     datasets.py   datasets/*.toml: label files, score ranges and splits
-    errors.py     what can go wrong in the world, as one small tree
+    label_files.py    label files of data sets
+    untrusted_*.py    readers of .npy, pickle and torch files that run no code
+    validation.py     one-line validation messages
+    errors.py     the exceptions
+    urls.py       parts of URLs, and URLs without credentials
 
-Imports nothing of ours, and of others only pydantic.
+The only dependency outside the standard library is pydantic; NumPy is imported when arrays are read.
 """

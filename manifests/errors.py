@@ -1,37 +1,131 @@
-"""What can go wrong in the world, as one small tree.
+"""The errors that the package raises for inputs, files and machines.
 
-    ArabesqueError            anything below; the command line prints it as one line
-    ├── ManifestError         a recipe, weights or label file that cannot be read or obeyed
-    ├── WeightsError          a checkpoint that is missing, altered, or does not fit its network
-    ├── DecodeError           a video that cannot be read to its end
-    │   └── TransientDecodeError   ... this time: a decoder ran out of time, memory or life
-    └── StoreError            a feature store that is damaged, foreign, or cannot be written
+    ArabesqueError                 base class; the command line prints the message as one line, exit status 1
+    ├── UsageError                 what the user asked for is wrong; exit status 2
+    │   ├── ConfigError            a recipe, a TOML file or a setting is wrong
+    │   └── InputError             a path, an option or a label file is wrong
+    ├── WeightsError               a checkpoint is missing, altered, or does not fit its network
+    ├── DecodeError                a video cannot be decoded to its end
+    │   └── TransientDecodeError   the same, but another attempt may succeed: a time or memory limit, a crash
+    ├── ExtractionError            a stream of a video has no features; only where single videos are extracted
+    └── StoreError                 a feature store is damaged, was made with other settings, or cannot be written
+        └── NotAStoreError         the path is not a feature store; also an InputError
 
-A caller's mistake is a ``ValueError``. Every message names the thing, the value and the way out.
+Wrong arguments of an internal function raise ``ValueError``. A message names the object, what is wrong with it, and
+what to do.
 """
 
 from __future__ import annotations
 
+from .short_help import own_names
+from .urls import public_text
 
-class ArabesqueError(Exception):
-    """Base of everything that the outside world does to us."""
+
+class _ErrorType(type):
+    def __dir__(cls) -> list[str]:
+        return own_names(cls)
 
 
-class ManifestError(ArabesqueError):
-    """A recipe, weights or label file that cannot be read or obeyed."""
+class ArabesqueError(Exception, metaclass=_ErrorType):
+    """Base class of all errors that inputs, files and machines cause. Its message shows no credentials of a URL.
+
+    Example:
+        >>> import arabesque
+        >>> try:
+        ...     arabesque.extract("missing.mp4")
+        ... except arabesque.ArabesqueError as error:
+        ...     print(error)
+        missing.mp4...
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(public_text(message))
+
+
+class UsageError(ArabesqueError):
+    """What the user asked for is wrong: a setting or an input. The command line exits with status 2."""
+
+
+class ConfigError(UsageError):
+    """A recipe, a TOML file or a setting is wrong: unknown or missing keys, wrong values, settings that conflict.
+
+    Example:
+        >>> import arabesque
+        >>> try:
+        ...     arabesque.load_recipe("startr")
+        ... except arabesque.ConfigError as error:
+        ...     print(str(error).partition(";")[0])
+        recipe 'startr' is not known...
+    """
+
+
+class InputError(UsageError):
+    """A path, an option or a label file is wrong: it does not exist, cannot be read, or does not fit the rest.
+
+    Example:
+        >>> import arabesque
+        >>> try:
+        ...     arabesque.extract("missing.mp4")
+        ... except arabesque.InputError as error:
+        ...     print(error)
+        missing.mp4...
+    """
 
 
 class WeightsError(ArabesqueError):
-    """A checkpoint that is missing, altered, or does not fit its network."""
+    """A checkpoint that is missing, altered, or does not fit its network.
+
+    Example:
+        >>> import arabesque
+        >>> try:
+        ...     arabesque.score("routine.mp4", model="features")
+        ... except arabesque.WeightsError as error:
+        ...     print(str(error).partition(" (")[0])
+        features: not a trained model
+    """
 
 
 class DecodeError(ArabesqueError):
-    """A video that cannot be read to its end; the bytes are to blame, another try changes nothing."""
+    """A video that cannot be decoded to its end, because of its bytes: another attempt changes nothing.
+
+    In a run it becomes the outcome of the video, whose reason is the message.
+
+    Example:
+        >>> import arabesque
+        >>> issubclass(arabesque.DecodeError, arabesque.ArabesqueError)
+        True
+    """
 
 
 class TransientDecodeError(DecodeError):
-    """A decoder that crashed, hung or outgrew its memory; another try may go better."""
+    """A decoder crashed or exceeded its time or memory limit; another attempt may succeed."""
+
+
+class ExtractionError(ArabesqueError):
+    """A stream of a single video could not be extracted; the message has the outcome's reason.
+
+    Example:
+        >>> import arabesque
+        >>> try:
+        ...     arabesque.extract("damaged.mp4", recipe="starter")
+        ... except arabesque.ExtractionError as error:
+        ...     print(str(error).partition(":")[0])
+        damaged, stream motion
+    """
 
 
 class StoreError(ArabesqueError):
-    """A feature store that is damaged, belongs to other settings, or cannot be written."""
+    """A feature store that is damaged, belongs to other settings, or cannot be written.
+
+    Example:
+        >>> import arabesque
+        >>> try:
+        ...     arabesque.open_store("videos")
+        ... except arabesque.StoreError as error:
+        ...     print(str(error).partition(";")[0])
+        videos: is not a feature store: it has no arabesque.toml
+    """
+
+
+class NotAStoreError(StoreError, InputError):
+    """A path that should be a feature store is not one."""

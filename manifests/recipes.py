@@ -1,72 +1,191 @@
-"""Recipes: which streams a method needs, read from TOML into frozen records."""
+"""Recipes: the streams of a method, read from TOML into frozen records."""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import Field, ValidationError
 
-from .complaints import did_you_mean, first_complaint
-from .errors import ManifestError
-from .streams import Record, StreamSpec
+from .errors import ConfigError
+from .recipe_changes import changed_name, changed_table, precision_changes
+from .streams import Precision, Record, Sampling, StreamSpec
+from .validation import read_config, suggestion, validation_message
+from .weights import Checkpoints, read_weights_manifest, weights_manifest_with
 
 RECIPES = resources.files("arabesque.manifests") / "recipes"
+
+SHARED_FIELDS = ("audio_track", "deinterlace", "pixel_aspect")
+"""Fields of `StreamSpec` that may be set at the top of a recipe for all streams."""
 
 StreamName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class Recipe(Record):
-    """The streams of one method. A stream's sampling is complete: the recipe's grid with the stream's own changes."""
+    """The streams of a method. The sampling of each stream is complete: the recipe's values with its own overrides.
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    Attributes:
+        name: The recipe's name; a feature store belongs to one recipe.
+        summary: One line about the method.
+        streams: Stream → what it extracts: sampling, extractor, its settings and checkpoints.
+        weights: Name → checkpoint that the package's ``weights.toml`` does not have: the tables ``[weights.NAME]`` of
+            the recipe, and those of ``--weights-manifest`` that its streams name.
+        changes: Dotted key → value of the settings that were changed when the recipe was loaded (``--set``,
+            ``--weights STREAM.ROLE=NAME``, ``--precision``). The streams already have these values.
+
+    Example:
+        >>> import arabesque
+        >>> recipe = arabesque.load_recipe("starter")
+        >>> list(recipe.streams)
+        ['motion', 'rhythm']
+        >>> recipe.streams["motion"].extractor
+        'motion'
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(\+[0-9a-f]+)?$")]
+    """A store belongs to one recipe. With changes, the digits after ``+`` are a digest of them."""
     summary: str
+    """One line about the method."""
     streams: Annotated[dict[StreamName, StreamSpec], Field(min_length=1)]
+    weights: Checkpoints | None = None
+    changes: dict[str, Any] | None = None
+    """What was changed in the recipe that the name begins with. For information; the settings above include it."""
+
+    @cached_property
+    def source(self) -> str:
+        """The file that the recipe was read from, for error messages. It is not compared or stored."""
+        return f"recipe {self.name}"
+
+
+_KEYS = (*Recipe.model_fields, *StreamSpec.model_fields, *Sampling.model_fields)
+"""Keys of a recipe's tables, for suggestions in error messages."""
 
 
 def list_recipes() -> list[str]:
-    """Names of the recipes that come with the package, sorted."""
+    """Return the names of the recipes in the package, sorted."""
     return sorted(entry.name.removesuffix(".toml") for entry in RECIPES.iterdir() if entry.name.endswith(".toml"))
 
 
-def load_recipe(name_or_path: str) -> Recipe:
-    """A recipe of the package by name, or of the user by the path of its ``.toml`` file; raises `ManifestError`."""
+def load_recipe(
+    name_or_path: str,
+    *,
+    weights_manifest: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    precision: Precision | None = None,
+) -> Recipe:
+    """Load a recipe.
+
+    Args:
+        name_or_path: The name of a recipe in the package, or the path of a ``.toml`` file.
+        weights_manifest: A file of checkpoints of your own, in the form of ``manifests/weights.toml``. The recipe gets
+            those that its streams name.
+        changes: Dotted key → value of settings to change, such as ``streams.vst.sampling.frames_per_segment``,
+            ``sampling.fps`` (all streams) or ``streams.vst.weights.network`` (a checkpoint, or ``random:SEED``).
+        precision: Precision of all streams with a network.
+
+    Returns:
+        The recipe. If a setting differs, its name ends with a digest of the differences: ``pamfn+3f2a``.
+
+    Raises:
+        ConfigError: The recipe is not known, a file cannot be read, or it has a wrong key or value.
+
+    Example:
+        >>> import arabesque
+        >>> arabesque.load_recipe("pamfn").streams["vst"].extractor
+        'video_swin_b'
+        >>> changed = arabesque.load_recipe("pamfn", changes={"streams.vst.sampling.frames_per_segment": 16})
+        >>> changed.name, changed.streams["vst"].sampling.frames_per_segment
+        ('pamfn+0068', 16)
+    """
+    text, source = _text_of(name_or_path)
+    table = _toml(text, source)
+    recipe = _recipe_of(table, source)
+    if changes or precision is not None:
+        by_precision = {} if precision is None else precision_changes(table, precision, source)
+        recipe = _changed(recipe, table, {**by_precision, **(changes or {})}, source)
+    if weights_manifest is not None:
+        used = {name for spec in recipe.streams.values() for name in spec.weights.values()}
+        given = read_weights_manifest(Path(weights_manifest)).weights
+        more = {name: entry for name, entry in given.items() if name in used}
+        recipe = recipe.model_copy(update={"weights": {**(recipe.weights or {}), **more}})
+    weights_manifest_with(recipe.weights or {})  # refuses another checkpoint under a name of the package
+    return recipe
+
+
+def _text_of(name_or_path: str) -> tuple[str, str]:
+    """Return the TOML text of a recipe, and the name of its file."""
     if name_or_path.endswith(".toml"):
-        try:
-            return parse_recipe(Path(name_or_path).read_text(encoding="utf-8"), source=name_or_path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ManifestError(f"{name_or_path}: cannot read this recipe ({error})") from error
+        return read_config(Path(name_or_path)), name_or_path
     if name_or_path not in list_recipes():
-        hint = did_you_mean(name_or_path, list_recipes())
-        raise ManifestError(
+        base = name_or_path.partition("+")[0]
+        if base in list_recipes():
+            raise ConfigError(
+                f"recipe {name_or_path!r}: the digits stand for changed settings; give --recipe {base} and the same "
+                "--set, --weights and --precision"
+            )
+        hint = suggestion(name_or_path, list_recipes())
+        raise ConfigError(
             f"recipe {name_or_path!r} is not known{hint}; there are {', '.join(list_recipes())}; "
             "a recipe of your own is given as a path that ends in .toml"
         )
-    text = (RECIPES / f"{name_or_path}.toml").read_text(encoding="utf-8")
-    return parse_recipe(text, source=f"recipes/{name_or_path}.toml")
+    return (RECIPES / f"{name_or_path}.toml").read_text(encoding="utf-8"), f"recipes/{name_or_path}.toml"
 
 
 def parse_recipe(text: str, source: str) -> Recipe:
-    """The recipe in a TOML text. Unknown keys, missing keys and wrong values raise `ManifestError` with their place."""
+    """Parse the TOML text of a recipe.
+
+    Args:
+        text: TOML.
+        source: Name of the file for error messages.
+
+    Raises:
+        ConfigError: The text is not valid TOML, or a key is unknown, missing or has a wrong value.
+    """
+    return _recipe_of(_toml(text, source), source)
+
+
+def _toml(text: str, source: str) -> dict[str, Any]:
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ManifestError(f"{source}: not valid TOML: {error}") from error
+        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+
+
+def _changed(recipe: Recipe, table: Mapping[str, Any], changes: Mapping[str, Any], source: str) -> Recipe:
+    """Return the recipe with changed settings, under a name that depends on them."""
+    found = _recipe_of(changed_table(table, changes, source), f"{source} with changes")
+    name = changed_name(recipe.name, recipe.model_dump(mode="json"), found.model_dump(mode="json"))
+    return found.model_copy(update={"name": name, "changes": {**(recipe.changes or {}), **changes}})
+
+
+def _recipe_of(given: Mapping[str, Any], source: str) -> Recipe:
+    """Return the recipe of a TOML table; the shared values of the recipe are copied into its streams."""
+    table = dict(given)
     grid = table.pop("sampling", {})
+    shared = {name: table.pop(name) for name in SHARED_FIELDS if name in table}
     streams = table.get("streams")
     if isinstance(streams, dict):
         named = cast(dict[str, Any], streams)
-        table["streams"] = {name: _on_grid(stream, grid) for name, stream in named.items()}
+        table["streams"] = {name: _with_shared(_on_grid(stream, grid), shared) for name, stream in named.items()}
     try:
-        return Recipe.model_validate(table)
+        recipe = Recipe.model_validate(table)
     except ValidationError as error:
-        raise ManifestError(f"{source}: {first_complaint(error)}") from None
+        raise ConfigError(f"{source}: {validation_message(error, known=_KEYS)}") from None
+    vars(recipe)["source"] = source
+    return recipe
+
+
+def _with_shared(stream: Any, shared: Mapping[str, Any]) -> Any:
+    """Return the stream's table, with the recipe's `SHARED_FIELDS` as defaults. Other types are validated later."""
+    return {**shared, **cast(dict[str, Any], stream)} if isinstance(stream, dict) else stream
 
 
 def _on_grid(stream: Any, grid: Any) -> Any:
-    """The stream's table with the recipe's ``[sampling]`` under its own; other types are left for validation."""
+    """Return the stream's table, with the recipe's ``[sampling]`` as defaults. Other types are validated later."""
     if not isinstance(stream, dict) or not isinstance(grid, dict):
         return cast(Any, stream)
     own = cast(dict[str, Any], stream)

@@ -1,54 +1,71 @@
-"""What one stream of features asks for and gives: the frozen records behind a recipe's ``[streams.NAME]``."""
+"""Settings of one feature stream: the frozen records of a recipe's ``[streams.NAME]`` table."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from functools import reduce
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from .short_help import own_names
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Remainder = Literal["drop-tail", "drop-both", "pad-last"]
 FrameChoice = Literal["nearest-time", "integer-stride", "integer-stride-of-whole-rate"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Resampler = Literal["soxr", "sinc-hann"]
-"""``soxr``: its high quality. ``sinc-hann``: torchaudio's default, a short windowed sinc that lets aliases through."""
+"""``soxr``: libsoxr at high quality. ``sinc-hann``: torchaudio's default, a short windowed sinc with some aliasing."""
 AudioWindows = Literal["interval", "equal-split"]
-"""``interval``: what sounds while a segment's frames are shown. ``equal-split``: the track from its first sample to its
-last, cut into as many equal parts as there are segments, wherever its sound starts and ends (PAMFN)."""
+"""``interval``: the audio of the segment's time interval. ``equal-split``: the track is divided into as many equal
+parts as there are segments, regardless of its start time (PAMFN)."""
+
+
+Deinterlace = Literal["none", "bwdif"]
+AudioTrackChoice = NonNegativeInt | Annotated[str, Field(pattern=r"^(best|[A-Za-z]{2,3})$")]
 
 
 class Record(BaseModel):
-    """Base of everything that is read from a file: frozen, and unknown keys are errors."""
+    """Base class of records that are read from files. Records are frozen; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class _RecordType(type(BaseModel)):
+    def __dir__(cls) -> list[str]:
+        return own_names(cls)
+
+
+Record.__class__ = _RecordType  # type: ignore[assignment] - not `metaclass=`, which type checkers would not recognize as pydantic's
+
+
 class Sampling(Record):
-    """Which frames make a segment. A segment's interval runs from its first frame to the frame after its last.
+    """The frames of each segment. The interval of a segment is from its first frame to the frame after its last one.
 
-    ``fps``: frames per second to sample, or ``"native"`` for every frame as it was recorded.
-    ``remainder``: what happens to the frames that do not fill a last segment. ``drop-tail`` leaves them out,
-    ``drop-both`` leaves out half of them at the head and the rest at the tail (GDLT), ``pad-last`` fills the
-    segment by repeating the last frame.
-
-    The other fields are quirks of published extractors; field-notes A1 and A7 are their sources.
+    The fields after ``remainder`` reproduce details of published extractors; docs/provenance.md lists their sources.
     """
 
     fps: Literal["native"] | PositiveFloat
+    """Sampling rate in frames per second, or ``"native"`` for every recorded frame."""
     frames_per_segment: PositiveInt
+    """Sampled frames of one segment, which becomes one row."""
     frames_per_step: PositiveInt
+    """Sampled frames from the start of a segment to that of the next. Fewer than in a segment: segments overlap."""
     remainder: Remainder
+    """How frames that do not fill the last segment are handled. ``drop-tail`` drops them, ``drop-both`` drops half of
+    them at the start and the rest at the end of the video (GDLT), ``pad-last`` repeats the last frame until the segment
+    is full."""
     frame_choice: FrameChoice = "nearest-time"
-    """How ``fps`` picks frames. ``nearest-time``: the frame nearest to each tick, whatever the recorded rate.
+    """How frames are chosen for ``fps``. ``nearest-time``: the frame nearest to each tick, at any recorded rate.
     ``integer-stride``: every stride-th frame, the last of each stride, with stride = int(N / int(N · fps / recorded
-    fps)) of N frames (ACTION-NET's dynamic stream): 12 fps out of 25 become 12.5, and the first frame is never seen.
-    ``integer-stride-of-whole-rate``: the same with the recorded rate cut to a whole number (its static stream)."""
+    fps)) of N frames (ACTION-NET's dynamic stream): 12 fps from 25 fps become 12.5, and the first frame is never used.
+    ``integer-stride-of-whole-rate``: the same with the recorded rate truncated to an integer (its static stream)."""
     zero_last_frame: bool = False
-    """Where the stride does not divide the number of frames, one more frame follows that is zero after normalisation:
-    ACTION-NET's dynamic stream allocates a row for the left-over frames and never fills it."""
+    """Append a frame that is zero after normalization if the stride does not divide the number of frames: ACTION-NET's
+    dynamic stream allocates a row for the remaining frames and never fills it."""
     frames_after: NonNegativeInt = 0
-    """A segment counts only if so many sampled frames follow it: video_features reads 65 frames for a stack of 64,
-    of colour too, so that a video of 128 frames has one stack."""
+    """Number of sampled frames that must follow a segment for it to be used. video_features reads 65 frames for a stack
+    of 64, also for color, so that a video of 128 frames has one stack."""
 
     @model_validator(mode="after")
     def _quirks_fit(self) -> Self:
@@ -56,81 +73,134 @@ class Sampling(Record):
         if strided and self.fps == "native":
             raise ValueError(f'frame_choice = "{self.frame_choice}" takes frames at a rate; set fps to a number')
         if self.zero_last_frame and not strided:
-            raise ValueError('zero_last_frame is what a stride leaves over; set frame_choice = "integer-stride"')
+            raise ValueError('zero_last_frame requires an integer stride; set frame_choice = "integer-stride"')
         if self.zero_last_frame and (self.frames_per_segment == 1 or self.remainder == "pad-last"):
             raise ValueError("zero_last_frame would leave a segment without a picture; drop the tail of longer ones")
         return self
 
 
 class Resize(Record):
-    """What the resizing steps share."""
+    """Common settings of the resizing steps."""
 
     antialias: bool | Literal["as-geometry"] = "as-geometry"
-    """A step's own in place of the geometry's, for pipelines that mix libraries (ACTION-NET: OpenCV, then PIL)."""
+    """Overrides the antialiasing of the geometry for this step, for pipelines with two libraries (ACTION-NET)."""
 
 
 class ShortSide(Resize):
-    """Resize so that the shorter side has this length; the longer one is truncated to a whole pixel."""
+    """Resize so that the shorter side has this length. The longer side is truncated to a whole pixel."""
 
     short_side_px: PositiveInt
+    """Length of the shorter side in pixels."""
 
 
 class Height(Resize):
-    """Resize to this height, keeping the aspect ratio; the width is rounded, halves up, as ACTION-NET's code does."""
+    """Resize to this height and keep the aspect ratio. The width is rounded, halves up, as in ACTION-NET's code."""
 
     height_px: PositiveInt
+    """Height in pixels."""
 
 
 class Size(Resize):
-    """Resize to exactly ``(height, width)``, whatever that does to the aspect ratio."""
+    """Resize to exactly ``(height, width)``; the aspect ratio may change."""
 
     size_px: tuple[PositiveInt, PositiveInt]
+    """``(height, width)`` in pixels."""
 
 
 class CenterCrop(Record):
-    """Cut ``(height, width)`` out of the centre; a frame that is smaller is padded with zeros, as torchvision does."""
+    """Crop ``(height, width)`` at the center. Smaller frames are padded with zeros, as in torchvision."""
 
     center_crop_px: tuple[PositiveInt, PositiveInt]
+    """``(height, width)`` in pixels."""
     odd_margin: Literal["half-even", "down"] = "half-even"
-    """Half of an odd margin: torchvision's ``round``, or video_features' ``// 2``, one pixel off for a 455 px width."""
+    """Rounding of half an odd margin: torchvision's ``round``, or video_features' ``// 2`` (differs at 455 px)."""
 
 
 GeometryStep = ShortSide | Height | Size | CenterCrop
 
 
 class Geometry(Record):
-    """From decoded frames to what a network sees: steps in their order, results rounded to uint8 after each resize.
+    """Steps from decoded frames to network input, in order. Results are rounded to uint8 after each resize.
 
-    Published pipelines resize 8-bit images (PIL, OpenCV), so we round where they round. Two streams with an equal
-    geometry share its result.
+    Published pipelines resize 8-bit images (PIL, OpenCV) and round at the same points. Streams with equal geometry
+    share the result.
     """
 
     steps: tuple[GeometryStep, ...]
+    """``short_side_px``, ``height_px`` and ``size_px`` resize, ``center_crop_px`` crops. Empty: as decoded."""
     interpolation: Interpolation = "bilinear"
+    """Interpolation of all resizing steps: nearest, bilinear or bicubic."""
     antialias: bool = True
-    """True: PIL's resize, torchvision's on PIL images. False: OpenCV's ``cv2.resize``."""
+    """True: the resize of PIL and torch. False: OpenCV's ``cv2.resize``."""
+    resize_arithmetic: Literal["torch", "pil"] = "torch"
+    """Integer weights of an antialiased resize: those of torch's uint8 kernel (16 bits), or Pillow's (22 bits), which
+    published code used on PIL images. They differ by one level in .05 to .5 % of the pixels of real videos."""
     gray: bool = False
     """Convert to one channel (ITU-R 601 luma, as OpenCV's ``COLOR_RGB2GRAY``) before the first step."""
 
 
-class Normalisation(Record):
+class Normalization(Record):
     """``(x / 255 - mean) / std``, per channel."""
 
     mean: tuple[float, ...]
+    """Mean of each channel, on the scale 0 to 1."""
     std: tuple[Annotated[float, Field(gt=0)], ...]
+    """Standard deviation of each channel, on the same scale."""
+
+
+RENAMED = {"normalisation": "normalization", "quantisation": "quantization"}
+"""Spelling in recipes of earlier stores → current spelling, for keys and values of a stream's settings."""
+
+
+def respelled(value: Any, spelling: Mapping[str, str]) -> Any:
+    """Return a copy of the value in which each name of ``spelling`` is replaced in keys and strings, recursively."""
+    if isinstance(value, str):
+        return reduce(lambda text, pair: text.replace(*pair), spelling.items(), value)
+    if isinstance(value, Mapping):
+        table = cast("Mapping[Any, Any]", value)
+        return {respelled(name, spelling): respelled(item, spelling) for name, item in table.items()}
+    if isinstance(value, list | tuple):
+        return [respelled(item, spelling) for item in cast("list[Any]", value)]
+    return value
 
 
 class StreamSpec(Record):
     """One stream of a recipe.
 
-    ``extractor`` names a row of ``arabesque.extractors.table``; ``settings`` are that extractor's own and are
-    checked by its ``Settings`` record, which also fills every default, so that a resolved spec leaves nothing
-    implicit. ``weights`` maps the extractor's weight roles (``network``, ``detector``) to checkpoints of
-    ``weights.toml``.
+    ``extractor`` is a name in ``arabesque.extractors.table``. ``settings`` are validated by the ``Settings`` record of
+    the extractor, which also fills the defaults, so that a resolved spec is complete. ``weights`` maps the weight roles
+    of the extractor (``network``, ``detector``) to checkpoints of ``weights.toml``.
     """
 
     extractor: str
+    """What computes the rows of the stream; README.md lists the extractors."""
     sampling: Sampling
+    """The frames of each segment."""
     weights: dict[str, str] = Field(default_factory=dict)
+    """Role → checkpoint, a name of `arabesque weights list`; or random:SEED for random weights, for tests."""
     precision: Precision = "float32"
+    """Number format of the network: float32, bfloat16 or float16. Rows then agree with those of float32 to 3e-2
+    (bfloat16) or 4e-3 (float16) of the largest value of the row."""
+    deinterlace: Deinterlace = "none"
+    """Deinterlacing of frames whose odd and even rows were recorded at different times. ``"none"``: frames are used as
+    decoded, with comb artifacts where something moves. ``"bwdif"``: FFmpeg's filter computes one progressive frame per
+    frame, at the same time; frames that are not marked as interlaced are unchanged."""
+    pixel_aspect: Literal["ignore", "display"] = "ignore"
+    """Handling of non-square pixels (DVDs, DV, some broadcasts). ``"ignore"``: pixels are treated as square, as in
+    OpenCV, decord and the published extractors, which distorts proportions. ``"display"``: the width is resized to the
+    display aspect ratio before the first step of the geometry."""
+    audio_track: AudioTrackChoice = "best"
+    """The audio stream of a file with several. ``"best"``: FFmpeg's choice, which prefers the default flag and avoids
+    audio descriptions; a number: that audio stream, counted from 0 as in ``ffmpeg -map 0:a:N``; a language code such as
+    ``"eng"``: the best stream in that language. A file without such a stream has no audio."""
     settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the extractor."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_spelling(cls, given: Any) -> Any:
+        """Accept the settings of recipes in stores of earlier versions."""
+        if not isinstance(given, Mapping):
+            return given
+        fields = dict(cast("Mapping[str, Any]", given))
+        return fields | ({"settings": respelled(fields["settings"], RENAMED)} if "settings" in fields else {})

@@ -1,1 +1,1 @@
-"""SCORE: from feature stores to scores: the published models, their training protocols and their metrics."""
+"""Scoring models, their training protocols and metrics, on features from a store."""

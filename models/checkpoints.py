@@ -1,27 +1,33 @@
-"""Trained models on disk: ``model.pt`` holds the weights, ``model.json`` everything that is needed to use them."""
+"""Save and load trained models: ``model.pt`` holds the weights, ``model.json`` their description.
+
+``model.json`` is written last and ends with two digests: ``weights_sha256`` of the bytes of ``model.pt``, and
+``sha256`` of its own content. Both are verified on load. Damaged files and files of two different trainings are
+rejected.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
 import os
-import pickle
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ..manifests.complaints import first_complaint
-from ..manifests.errors import StoreError, WeightsError
+from ..manifests.errors import ConfigError, StoreError, UsageError, WeightsError
 from ..manifests.streams import Record
+from ..manifests.validation import validation_message
 from .protocol import Protocol
-from .recipe_differences import tell_differences
-from .standardising import Standardised
+from .recipe_differences import describe_differences
+from .standardization import Standardized
 from .table import build_model
 
 WEIGHTS = "model.pt"
@@ -29,9 +35,10 @@ DESCRIPTION = "model.json"
 
 
 class ModelCard(Record):
-    """What a checkpoint is, and what features it may score."""
+    """Description of a checkpoint and of the features that it can score."""
 
-    format: Literal[2] = 2
+    format: Literal[2, 3] = 3
+    """Format 2 has no digests: such a model loads, but damage cannot be detected (see `unverified`)"""
     model: str
     settings: dict[str, Any]
     dims: dict[str, int]
@@ -39,58 +46,138 @@ class ModelCard(Record):
     """The feature store's manifest entry per stream, its settings digest included"""
     target: str
     score_range: tuple[float, float]
-    """The scores that the fractions 0 and 1 stand for"""
+    """The scores of the fractions 0 and 1"""
     protocol: Protocol
     seed: int
     trained_on: tuple[str, ...]
-    """The videos that its weights were learnt from, those included by which ``validation`` chose the epoch"""
+    """Ids of the training videos, including those by which ``validation`` selected the epoch"""
+    trained_contents: tuple[str, ...] = ()
+    """Content digests of the training videos in the same order; empty for models of older versions"""
     chosen_on: tuple[str, ...] = ()
-    """The test videos by which ``best-test`` chose the epoch"""
+    """Ids of the test videos by which ``best-test`` selected the epoch"""
     made_with: dict[str, str]
     recipe: dict[str, Any] | None = None
-    """What extracted the streams, with every setting; None where others did"""
+    """Resolved recipe of the streams; None for imported features"""
+
+    def trained_duplicate(self, content: str) -> str | None:
+        """Return the training video of this content, or None."""
+        ids = dict(zip(self.trained_contents, self.trained_on, strict=False))
+        return ids.get(content) if content else None
+
+    @property
+    def unverified(self) -> str:
+        """Warning for a model without digests; empty for other models."""
+        if self.format >= 3:
+            return ""
+        return f"{DESCRIPTION} has no digests (an older version wrote it): damage cannot be detected; train it again"
 
 
 def new_network(card: ModelCard) -> nn.Module:
-    """The card's network before training."""
+    """Build the network of the card, untrained."""
     network = build_model(card.model, card.dims, card.settings, card.seed)
-    return Standardised(network, card.dims) if card.protocol.standardise else network
+    return Standardized(network, card.dims) if card.protocol.standardize else network
 
 
 def save_checkpoint(folder: Path, network: nn.Module, card: ModelCard) -> list[Path]:
-    """Writes both files, each whole or not at all, weights first."""
+    """Write both files atomically, first the weights, then the description with the digests. Return their paths."""
     content = io.BytesIO()
-    torch.save(network.state_dict(), content)
-    put_whole(folder / WEIGHTS, content.getvalue())
-    put_whole(folder / DESCRIPTION, card.model_dump_json(indent=2).encode())
+    state = network.state_dict()
+    for name, value in state.items():
+        state[name] = value.cpu()  # the file does not depend on the device of the training
+    torch.save(state, content)
+    weights = content.getvalue()
+    description = card.model_dump(mode="json") | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    write_atomically(folder / WEIGHTS, weights)
+    write_atomically(folder / DESCRIPTION, to_json_with_digest(description))
     return [folder / WEIGHTS, folder / DESCRIPTION]
 
 
 def load_checkpoint(folder: Path) -> tuple[nn.Module, ModelCard]:
-    """The trained network in eval mode and its card; raises `WeightsError` where they do not belong together.
+    """Return the trained network in eval mode and its card.
 
-    ``folder``: what `save_checkpoint` was given, or the file of weights in it.
+    Args:
+        folder: The folder of `save_checkpoint`, or the file ``model.pt`` in it.
+
+    Raises:
+        WeightsError: A file is missing, damaged, of another training or of another version.
+        ConfigError: The class of the model is of another package and cannot be imported.
     """
     folder = folder.parent if folder.name == WEIGHTS else folder
     try:
-        card = ModelCard.model_validate_json((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+        card, digest = _read_card((folder / DESCRIPTION).read_bytes())
+        content = (folder / WEIGHTS).read_bytes()
+        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError(f"{WEIGHTS} is damaged or of another training: it is not the file {DESCRIPTION} names")
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except ValidationError as error:
         raise WeightsError(
-            f"{folder / DESCRIPTION}: {first_complaint(error)}; it is of another version of arabesque, train the model "
-            "again"
+            f"{folder / DESCRIPTION}: {validation_message(error)}; it is of another version of arabesque; "
+            "train the model again"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        first = str(error).splitlines()[0]
+    except FileNotFoundError as error:
         below = sorted(path.parent for path in folder.glob(f"*/{DESCRIPTION}"))
-        way_out = f"did you mean {below[0]}?" if below else "name a folder that train wrote"
-        raise WeightsError(f"{folder}: not a trained model ({first}); {way_out}") from error
-    network = new_network(card)
+        advice = f"did you mean {below[0]}?" if below else "name a folder that train wrote"
+        raise WeightsError(f"{folder}: not a trained model ({error}); {advice}") from error
+    except Exception as error:  # torch raises almost any error for a forged file
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise WeightsError(
+            f"{folder}: not a trained model ({reason}); train it again, or copy {WEIGHTS} and {DESCRIPTION} together"
+        ) from error
+    try:
+        network = new_network(card)
+    except UsageError as error:
+        raise ConfigError(f"{folder / DESCRIPTION}: {error}") from error
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise WeightsError(f"{folder / WEIGHTS}: does not fit {DESCRIPTION} beside it; train again") from error
     return network.eval(), card
+
+
+def _read_card(content: bytes) -> tuple[ModelCard, str | None]:
+    """Return the card and the SHA-256 of its weights, or None for a card that was written without digests."""
+    description = _json_object(content, DESCRIPTION)
+    digest = None
+    if description.get("format") == 3:
+        description = from_json_with_digest(content, DESCRIPTION)
+        digest = description.pop("weights_sha256", None)
+        if not isinstance(digest, str):
+            raise ValueError(f"{DESCRIPTION} does not name the digest of {WEIGHTS}")
+    card = ModelCard.model_validate(description)
+    # frozen branches were a setting of the network; they belong to the stages of the training
+    settings = {name: value for name, value in card.settings.items() if name != "frozen"}
+    return card.model_copy(update={"settings": settings}), digest
+
+
+def to_json_with_digest(content: Mapping[str, Any]) -> bytes:
+    """Return indented JSON that ends with the ``sha256`` of its content."""
+    plain = json.loads(to_json(content))  # as it is read: tuples become lists, NaN becomes null
+    return to_json(plain | {"sha256": _digest_of(plain)})
+
+
+def from_json_with_digest(content: bytes, name: str) -> dict[str, Any]:
+    """Return the content of `to_json_with_digest`.
+
+    Raises:
+        ValueError: The content does not have its digest.
+    """
+    found = _json_object(content, name)
+    digest = found.pop("sha256", None)
+    if digest != _digest_of(found):
+        raise ValueError(f"{name} is damaged or was edited: its content does not have the digest at its end")
+    return found
+
+
+def _json_object(content: bytes, name: str) -> dict[str, Any]:
+    found: object = json.loads(content.decode("utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} holds a {type(found).__name__}, not an object")
+    return cast("dict[str, Any]", found)
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def check_streams(
@@ -99,28 +186,42 @@ def check_streams(
     where: Path | str,
     recipe: Mapping[str, Any] | None = None,
 ) -> None:
-    """Features made under other settings must not be scored: raises `WeightsError` that names stream and settings.
+    """Check that features were made with the settings of the model's training features.
 
-    ``streams``: the features' manifest entries; ``recipe``: what made them, where that is known.
+    Args:
+        card: Description of the model.
+        streams: Stream → entry in the manifest of the store.
+        where: Path of the store, for the error message.
+        recipe: Recipe of the features, if known.
+
+    Raises:
+        WeightsError: A stream is missing or was made with other settings.
     """
     for stream, entry in card.streams.items():
         if stream not in streams:
             raise WeightsError(f"{where}: no stream {stream!r}, which this model was trained on; extract it first")
         wanted, found = entry["settings_digest"], streams[stream]["settings_digest"]
         if wanted != found:
-            told = tell_differences(stream, entry, streams[stream], card.recipe, recipe)
+            differences = describe_differences(stream, entry, streams[stream], card.recipe, recipe)
             raise WeightsError(
                 f"{where}: stream {stream!r} was made with settings {found[:12]}, the model was trained on "
-                f"{wanted[:12]}{f' ({told})' if told else ''}; extract with the recipe of its training, or train on "
-                "this store"
+                f"{wanted[:12]}{f' ({differences})' if differences else ''}; extract with the recipe of its training, "
+                "or train on this store"
             )
 
 
-def put_whole(path: Path, content: bytes) -> None:
-    """Written under a temporary name, flushed to disk and renamed: there is never half a file."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, flush it to disk and rename it, so that it is never incomplete.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*"):
+            if _belongs_to_dead_process(left):
+                left.unlink(missing_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
@@ -132,14 +233,27 @@ def put_whole(path: Path, content: bytes) -> None:
         raise StoreError(f"{path}: cannot be written ({error.strerror}); choose another --out or make room") from error
 
 
+def _belongs_to_dead_process(temporary: Path) -> bool:
+    pid = temporary.name.rpartition(".")[2]
+    if not (pid.isascii() and pid.isdigit()) or sys.platform == "win32":  # os.kill would end the process there
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
 def to_json(value: Any) -> bytes:
-    """Readable JSON, keys in their order; a number that is undefined (NaN) becomes null, which JSON has a word for."""
+    """Return indented JSON with keys in their order; NaN becomes null."""
     return (json.dumps(_defined(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _defined(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): _defined(part) for name, part in value.items()}
+        return {str(name): _defined(part) for name, part in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [_defined(part) for part in value]
+        return [_defined(part) for part in cast("Sequence[Any]", value)]
     return None if isinstance(value, float) and math.isnan(value) else value

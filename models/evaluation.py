@@ -1,41 +1,68 @@
-"""``arabesque evaluate``: a trained model's scores beside the judges', and what must be known to believe them."""
+"""``arabesque evaluate``: compare the scores of a trained model with those of the judges, and list caveats."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import nn
 
-from ..manifests.errors import ManifestError
-from ..pipeline.store.folders import Root
+from ..manifests.errors import InputError, WeightsError
+from ..pipeline.store.files.storage import StorePath
 from .checkpoints import ModelCard, check_streams, load_checkpoint
-from .dataset_runs import scores_in, title_of
-from .features import label_routines
-from .fitting import judge
+from .dataset_runs import label_contents, scores_in, title_of
+from .features import FeatureSet, LabeledSamples, label_samples
+from .highlights import cut_to_labels, predict_highlights
+from .label_matching import match_labels
 from .labels import UNTITLED, read_labels
-from .metrics import Estimate, bootstrap
+from .metrics import Estimate, average_precision, bootstrap, spearman
 from .named_labels import CSV, read_named_labels
+from .prediction import predict, predict_intervals
+from .published_checkpoints import load_published
 from .released_features import read_features
+from .splits import abbreviate, duplicate_notes
+from .stream_subsets import subsets, with_only
 from .table import model_class
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How well a model ranks labelled videos."""
+    """How well a model ranks labeled videos."""
 
     scores: Mapping[str, tuple[float, float]]
-    """video_id → what the judges gave, what the model predicts"""
+    """video_id → score by the judges, predicted score"""
     spearman: Estimate
     """With a 95 % bootstrap interval"""
     cautions: tuple[str, ...]
-    """What keeps these numbers from telling how the model does on videos that it has not seen"""
+    """Reasons why the numbers do not measure the quality on unseen videos"""
+    notes: tuple[str, ...] = ()
+    """How labels were read and matched to videos"""
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    """video_id → lowest and highest score, for models that state intervals"""
+    by_streams: Mapping[tuple[str, ...], float] = field(default_factory=dict[tuple[str, ...], float])
+    """Streams → Spearman's correlation if all others are missing, for every subset of the streams"""
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the videos whose score by the judges is within the interval; None without intervals."""
+        if not self.intervals:
+            return None
+        within = [low <= self.scores[name][0] <= high for name, (low, high) in self.intervals.items()]
+        return sum(within) / len(within)
+
+    @property
+    def mean_over_streams(self) -> float | None:
+        """Mean correlation over the subsets of the streams, as MCMoE and LIMSSR report it; None without subsets."""
+        return sum(self.by_streams.values()) / len(self.by_streams) if self.by_streams else None
 
 
 def evaluate(
     model: Path,
-    features: Root,
+    features: StorePath,
     labels: Path,
     *,
     dataset: str | None = None,
@@ -43,48 +70,247 @@ def evaluate(
     subset: str | None = None,
     split: str = "test",
     partial: bool = False,
+    max_lost: float | None = None,
+    device: torch.device | str = "cpu",
+    stream_subsets: bool = False,
 ) -> Evaluation:
-    """A trained model on the labelled ones among the videos, of a CSV or of a data set's split.
+    """Evaluate a trained model on labeled videos.
 
-    Features made under other settings than those it was trained on raise `WeightsError`.
+    Args:
+        model: Folder of the trained model.
+        features: A feature store, or a file or folder of released features.
+        labels: CSV of scores, or with ``dataset`` the folder of its label files.
+        dataset: Name of the data set or path of its ``.toml`` file; None for a CSV.
+        target: Name of the score, where there are several.
+        subset: Subset of the data set, e.g. ``Ball`` of RG.
+        split: Split of the data set.
+        partial: Include partial videos.
+        max_lost: Include partial videos that lost at most this share (0 to 1) of their duration.
+        device: Device that features are moved to and the network runs on, e.g. ``cuda:0``.
+        stream_subsets: Also evaluate every subset of the streams, with the other streams missing.
+
+    Raises:
+        WeightsError: The model cannot be loaded, or its training features were made with other settings.
+        InputError: The labels cannot be read, or fewer than two labeled videos have features.
     """
     network, card = load_checkpoint(model)
     one_grid = bool(model_class(card.model).one_grid)
-    found = read_features(features, tuple(card.dims), one_grid=one_grid, partial=partial)
+    found = read_features(features, tuple(card.dims), one_grid=one_grid, partial=partial, max_lost=max_lost)
     check_streams(card, found.streams, features, found.recipe)
-    true, title = _labels(card, labels, dataset, target, subset, split)
-    data = label_routines(found, true)
-    if len(data.routines) < 2:
-        raise ManifestError(f"{features}: {len(data.routines)} of the labelled videos are there; a rank needs two")
-    low, high = card.score_range
-    predicted = low + (high - low) * judge(network, data.routines, torch.arange(len(data.routines))).numpy()
-    video_ids = data.routines.video_ids
+    network.to(device)
+    data, title, notes = _labeled(card.seed, found.on(device), labels, dataset, target, subset, split)
+    cautions = tuple(_cautions(card, data, title))
+    left = tuple(subsets(tuple(card.dims))) if stream_subsets else ()
+    return _compared(network, data, card.score_range, features, cautions, notes, left)
+
+
+@dataclass(frozen=True, eq=False)
+class HighlightEvaluation:
+    """How well a model ranks the segments of labeled videos."""
+
+    precisions: Mapping[str, float]
+    """video_id → average precision"""
+    mean_average_precision: Estimate
+    """With a 95 % bootstrap interval over the videos"""
+    cautions: tuple[str, ...]
+    """Reasons why the numbers do not measure the quality on unseen videos"""
+    notes: tuple[str, ...] = ()
+    """How labels were read and matched to videos"""
+
+
+def evaluate_highlights(
+    model: Path,
+    features: StorePath,
+    labels: Path,
+    *,
+    dataset: str,
+    subset: str | None = None,
+    split: str = "test",
+    partial: bool = False,
+    max_lost: float | None = None,
+    device: torch.device | str = "cpu",
+) -> HighlightEvaluation:
+    """Evaluate a trained highlight detector on videos whose segments have labels.
+
+    Args:
+        model: Folder of the trained model.
+        features: A feature store, or a file or folder of released features.
+        labels: Folder of the label files of the data set.
+        dataset: Name of a data set with labels of segments.
+        subset: Subset of the data set, e.g. ``Skating`` of YouTube Highlights.
+        split: Split of the data set.
+        partial: Include partial videos.
+        max_lost: Include partial videos that lost at most this share (0 to 1) of their duration.
+        device: Device that features are moved to and the network runs on, e.g. ``cuda:0``.
+
+    Raises:
+        WeightsError: The model cannot be loaded, or its training features were made with other settings.
+        InputError: The data set has no labels of segments, or no labeled video has features.
+        ArabesqueError: The model does not detect highlights.
+    """
+    network, card = load_checkpoint(model)
+    one_grid = bool(model_class(card.model).one_grid)
+    found = read_features(features, tuple(card.dims), one_grid=one_grid, partial=partial, max_lost=max_lost)
+    check_streams(card, found.streams, features, found.recipe)
+    known, wanted = read_named_labels(dataset, labels, None)
+    if not known.highlights:
+        raise InputError(f"{dataset} has scores of videos, not labels of segments; leave --metric out")
+    data, title, notes = _labeled(card.seed, found.on(device), labels, dataset, wanted, subset, split)
+    if not len(data.samples):
+        raise InputError(f"{features}: none of the labeled videos has features")
+    videos = match_labels(known.video_ids, found.known, labels, known.titles_of).videos
+    used = set(data.samples.video_ids)
+    marks = {videos[label]: each for label, each in known.highlights.items() if videos.get(label) in used}
+    data, marks = cut_to_labels(data, marks)
+    predictions = predict_highlights(network.to(device), data.samples, torch.arange(len(data.samples)))
+    precisions = {name: average_precision(values, marks[name]) for name, values in predictions.items()}
+    values = list(precisions.values())
+    estimate = Estimate(values[0], float("nan"), float("nan"))
+    if len(values) > 1:
+        contents = [data.contents.get(name, name) for name in precisions]
+        estimate = bootstrap(values, [0.0] * len(values), _mean_of_first, contents=contents)
+    return HighlightEvaluation(precisions, estimate, tuple(_cautions(card, data, title)), (*notes, *data.notes))
+
+
+def _mean_of_first(values: ArrayLike, _: ArrayLike) -> float:
+    return float(np.asarray(values, np.float64).mean())
+
+
+def evaluate_published(
+    checkpoint: Path,
+    features: StorePath,
+    labels: Path,
+    *,
+    dataset: str,
+    target: str | None = None,
+    subset: str | None = None,
+    split: str = "test",
+    streams: Sequence[str] | None = None,
+    partial: bool = False,
+    max_lost: float | None = None,
+    device: torch.device | str = "cpu",
+) -> Evaluation:
+    """Evaluate a checkpoint of ACTION-NET, GDLT or PAMFN as its authors published it.
+
+    Args:
+        checkpoint: File of the authors.
+        features: A feature store, or a file or folder of released features.
+        labels: Folder of the label files of the data set.
+        dataset: Name of the data set; the range of its target is the range of the scores.
+        target: Name of the score, where there are several.
+        subset: Subset of the data set, e.g. ``Ball`` of RG.
+        split: Split of the data set.
+        streams: Our names of the streams in the order of the authors; None for the usual ones.
+        partial: Include partial videos.
+        max_lost: Include partial videos that lost at most this share (0 to 1) of their duration.
+        device: Device that features are moved to and the network runs on, e.g. ``cuda:0``.
+
+    Raises:
+        WeightsError: The checkpoint cannot be read, or the features have other dims.
+        InputError: The labels cannot be read, or fewer than two labeled videos have features.
+    """
+    published = load_published(checkpoint, streams)
+    one_grid = bool(model_class(published.model).one_grid)
+    found = read_features(features, published.streams, one_grid=one_grid, partial=partial, max_lost=max_lost)
+    for stream, dim in published.dims.items():
+        if found.dims[stream] != dim:
+            raise WeightsError(
+                f"{features}: stream {stream!r} has {found.dims[stream]} values per segment, {checkpoint} reads {dim}; "
+                "give the features that its authors used"
+            )
+    data, _, notes = _labeled(0, found.on(device), labels, dataset, target, subset, split)
+    known, wanted = read_named_labels(dataset, labels, target)
+    cautions = [f"{published.model} of its authors: which videos trained it is not recorded in the file"]
+    if split == "train":
+        cautions.append("the authors trained on this split; the result does not apply to unseen videos")
+    else:
+        cautions.append("the authors chose their epochs on the test videos: an upper bound")
+    score_range = known.dataset.targets[wanted].score_range
+    return _compared(published.network.to(device), data, score_range, features, tuple(cautions), notes)
+
+
+def _compared(
+    network: nn.Module,
+    data: LabeledSamples,
+    score_range: tuple[float, float],
+    features: StorePath,
+    cautions: tuple[str, ...],
+    notes: tuple[str, ...],
+    stream_subsets: Sequence[tuple[str, ...]] = (),
+) -> Evaluation:
+    if len(data.samples) < 2:
+        raise InputError(
+            f"{features}: {len(data.samples)} of the labeled videos have features; a rank correlation needs two"
+        )
+    lowest, highest = score_range
+    rows = torch.arange(len(data.samples))
+    bounds = predict_intervals(network, data.samples, rows)
+    fractions = predict(network, data.samples, rows) if bounds is None else bounds[0]
+    predicted = (lowest + (highest - lowest) * fractions).numpy()
+    video_ids = data.samples.video_ids
+    intervals: dict[str, tuple[float, float]] = {}
+    if bounds is not None:
+        low, high = (list(map(float, lowest + (highest - lowest) * each)) for each in bounds[1:])
+        intervals = dict(zip(video_ids, zip(low, high, strict=True), strict=True))
     pairs = zip(data.scores.tolist(), predicted.tolist(), strict=True)
     return Evaluation(
         scores=dict(zip(video_ids, pairs, strict=True)),
-        spearman=bootstrap(predicted, data.scores),
-        cautions=tuple(_cautions(card, set(video_ids), title)),
+        spearman=bootstrap(predicted, data.scores, contents=[data.contents.get(name, name) for name in video_ids]),
+        cautions=cautions,
+        notes=(*notes, *data.notes),
+        intervals=intervals,
+        by_streams={
+            streams: spearman(predict(network, with_only(data.samples, streams), rows).numpy(), data.scores)
+            for streams in stream_subsets
+        },
     )
 
 
-def _labels(
-    card: ModelCard, labels: Path, dataset: str | None, target: str | None, subset: str | None, split: str
-) -> tuple[Mapping[str, float], str]:
-    """The judges' scores, and what they are scores of as a card's ``target`` says it."""
+def _labeled(
+    seed: int,
+    features: FeatureSet,
+    labels: Path,
+    dataset: str | None,
+    target: str | None,
+    subset: str | None,
+    split: str,
+) -> tuple[LabeledSamples, str, tuple[str, ...]]:
+    """Return the labeled videos, the title of their score as in `ModelCard.target`, and notes on the labels."""
     if dataset is None:
-        found = read_labels(labels, target)
-        return found.scores, found.target
+        plain = read_labels(labels, target)
+        matching = match_labels(plain.scores, features.known, labels, plain.titles_of)
+        return label_samples(features, plain.scores, matching), plain.target, plain.notes
     known, wanted = read_named_labels(dataset, labels, target)
-    return scores_in(known, wanted, split, subset, card.seed), title_of(known.dataset.name, subset, wanted)
+    matching = match_labels(known.video_ids, features.known, labels, known.titles_of)
+    contents = label_contents(matching, features.contents)
+    scores = scores_in(known, wanted, split, subset, seed, contents)
+    title = title_of(known.dataset.name, subset, wanted)
+    return label_samples(features, scores, matching), title, known.notes
 
 
-def _cautions(card: ModelCard, judged: set[str], title: str) -> Iterator[str]:
-    trained = len(judged.intersection(card.trained_on))
-    chosen = len(judged.intersection(card.chosen_on))
+def _cautions(card: ModelCard, data: LabeledSamples, title: str) -> Iterator[str]:
+    if card.unverified:
+        yield card.unverified
+    video_ids = set(data.samples.video_ids)
+    trained = len(video_ids.intersection(card.trained_on))
+    chosen = len(video_ids.intersection(card.chosen_on))
     if trained:
-        yield f"the model was trained on {trained} of the {len(judged)} videos: no measure of how it does on others"
+        yield (
+            f"the model was trained on {trained} of the {len(video_ids)} videos; "
+            "the result does not apply to unseen videos"
+        )
+    twins = {
+        name: card.trained_duplicate(content) for name, content in data.contents.items() if name not in card.trained_on
+    }
+    pairs = [f"{name} = {twin}" for name, twin in twins.items() if twin is not None]
+    if pairs:
+        yield (
+            f"{len(pairs)} of the {len(video_ids)} videos have the same content as videos that the model was trained "
+            f"on, under other ids: {abbreviate(pairs)}"
+        )
+    yield from duplicate_notes(dict(zip(data.samples.video_ids, data.scores.tolist(), strict=True)), data.contents)
     if chosen:
-        yield f"best on test: {chosen} of the {len(judged)} videos chose the epoch of its weights: an upper bound"
+        yield f"best on test: {chosen} of the {len(video_ids)} videos chose the epoch of its weights: an upper bound"
     wanted, given = card.target.removeprefix(f"{CSV}-"), title.removeprefix(f"{CSV}-")
     same = wanted == given or wanted.endswith(f"-{given}") or given.endswith(f"-{wanted}")
     if not same and UNTITLED not in (wanted, given):

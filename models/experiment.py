@@ -1,10 +1,10 @@
-"""One row of a table: a model, its settings, its streams and the protocol that trains and judges it."""
+"""An experiment: a model, its settings, its streams, and the stages of its training."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,99 +12,142 @@ from ..manifests.streams import Record
 from .protocol import Precision, Protocol
 
 
-class BranchStage(Record):
-    """The first of two stages: each stream's branch on its own, before they are fused (PAMFN)."""
+class Stage(Record):
+    """A stage that trains the network of the experiment. It starts from the weights that the stage before selected."""
 
+    protocol: Protocol
+    frozen: tuple[str, ...] = ()
+    """Modules of the network that are not trained, e.g. ``branches.vst``"""
+    frozen_mode: Literal["evaluation", "training"] = "evaluation"
+    """Mode of the frozen modules. In ``training`` mode they use dropout and update the statistics of their BatchNorms,
+    as in PAMFN's released code."""
+
+
+class PartStage(Record):
+    """A stage that trains another model alone on each stream, and copies its weights into the network."""
+
+    model: str
+    """Name of the other model; it reads one stream"""
     settings: dict[str, Any] = Field(default_factory=dict)
     protocol: Protocol
+    copy_from: str = ""
+    """Module of the other model whose weights are copied; empty for the whole model"""
+    copy_to: str
+    """Module of the network that receives them; ``branches.{stream}`` is ``branches.vst`` for the stream vst"""
+
+    def module_for(self, stream: str) -> str:
+        """Return the name of the module that receives the weights of this stream."""
+        return self.copy_to.replace("{stream}", stream)
 
 
 class Experiment(Record):
-    """What is trained. The seed, the data and where results go are the run's."""
+    """Settings of a training. The seed, the data and the output folder belong to the `Trainer`."""
 
     model: str
     settings: dict[str, Any] = Field(default_factory=dict)
     streams: tuple[str, ...]
-    protocol: Protocol
-    branches: BranchStage | None = None
+    stages: tuple[PartStage | Stage, ...] = Field(min_length=1)
+    """Run in this order; the last one trains the network of the experiment."""
+    source: str = ""
+    """Where model settings and protocols come from, in words"""
 
     @model_validator(mode="after")
-    def _branches_belong_to_pamfn(self) -> Experiment:
-        if self.branches is not None:
-            if self.model != "pamfn":
-                raise ValueError(f"branches are PAMFN's; {self.model} has none")
-            if self.protocol.standardise or self.branches.protocol.standardise:
-                raise ValueError("standardise must be off in both stages: the second reads what the first has learnt")
+    def _stages_fit_each_other(self) -> Experiment:
+        if not isinstance(self.stages[-1], Stage):
+            raise ValueError(f"the last stage trains {self.stages[-1].model}; it must train {self.model}")
+        for stage in self.stages:
+            crop = stage.protocol.crop
+            if isinstance(crop, dict) and (unknown := crop.keys() - set(self.streams)):
+                raise ValueError(
+                    f"crop names {', '.join(sorted(unknown))}, which is not among the streams {', '.join(self.streams)}"
+                )
+        if len({stage.protocol.standardize for stage in self.stages}) > 1:
+            raise ValueError("standardize must be the same in all stages: one stage continues with another's weights")
         return self
 
     @property
-    def chooses_on_test(self) -> bool:
-        """The test videos choose an epoch, be it only of the first of two stages."""
-        stages = [self.protocol] if self.branches is None else [self.protocol, self.branches.protocol]
-        return any(stage.selection == "best-test" for stage in stages)
+    def last_stage(self) -> Stage:
+        """The stage whose network is evaluated."""
+        stage = self.stages[-1]
+        assert isinstance(stage, Stage)
+        return stage
 
-    def branch(self, stream: str) -> Experiment:
-        """The experiment that trains one stream's branch."""
-        if self.branches is None:
-            raise ValueError("this experiment has one stage")
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol of the last stage."""
+        return self.last_stage.protocol
+
+    @property
+    def chooses_on_test(self) -> bool:
+        """Whether the test videos select an epoch in any stage."""
+        return any(stage.protocol.selection == "best-test" for stage in self.stages)
+
+    def part(self, stage: PartStage, stream: str) -> Experiment:
+        """Return the experiment that trains the other model of a stage on one stream."""
+        crop = stage.protocol.crop_of(stream)
+        protocol = stage.protocol.model_copy(update={"crop": crop})
         return Experiment(
-            model="pamfn-branch",
-            settings=self.branches.settings,
-            streams=(stream,),
-            protocol=self.branches.protocol,
+            model=stage.model, settings=stage.settings, streams=(stream,), stages=(Stage(protocol=protocol),)
         )
 
     def only(self, streams: tuple[str, ...]) -> Experiment:
-        """The same on some of its streams, in this order."""
-        crop = self.protocol.crop
-        settings = dict(self.settings)
-        if isinstance(crop, dict):
-            crop = {stream: crop[stream] for stream in streams if stream in crop}
-        if "frozen" in settings:
-            settings["frozen"] = [stream for stream in settings["frozen"] if stream in streams]
-        protocol = self.protocol.model_copy(update={"crop": crop})
-        return self.model_copy(update={"streams": streams, "settings": settings, "protocol": protocol})
+        """Return the experiment on these of its streams, in this order."""
+        dropped = set(self.streams) - set(streams)
 
-    def in_one_stage(self) -> Experiment:
-        """Without branches trained before, and so without frozen ones."""
-        settings = {name: value for name, value in self.settings.items() if name != "frozen"}
-        return self.model_copy(update={"branches": None, "settings": settings})
+        def kept(stage: PartStage | Stage) -> PartStage | Stage:
+            crop = stage.protocol.crop
+            if isinstance(crop, dict):
+                crop = {stream: crop[stream] for stream in streams if stream in crop}
+            found = with_protocol(stage, crop=crop)
+            if isinstance(found, PartStage):
+                return found
+            return found.model_copy(
+                update={"frozen": tuple(name for name in found.frozen if not dropped.intersection(name.split(".")))}
+            )
+
+        return self.model_copy(update={"streams": streams, "stages": tuple(map(kept, self.stages))})
 
     def renamed(self, names: Mapping[str, str]) -> Experiment:
-        """The same on streams of other names."""
-        crop = self.protocol.crop
-        settings = dict(self.settings)
-        if isinstance(crop, dict):
-            crop = {names[stream]: size for stream, size in crop.items()}
-        if "frozen" in settings:
-            settings["frozen"] = [names[stream] for stream in settings["frozen"]]
-        return self.model_copy(
-            update={
-                "streams": tuple(names[stream] for stream in self.streams),
-                "settings": settings,
-                "protocol": self.protocol.model_copy(update={"crop": crop}),
-            }
-        )
+        """Return the experiment with its streams renamed: old name → new name."""
+
+        def changed(stage: PartStage | Stage) -> PartStage | Stage:
+            crop = stage.protocol.crop
+            if isinstance(crop, dict):
+                crop = {names[stream]: size for stream, size in crop.items()}
+            found = with_protocol(stage, crop=crop)
+            if isinstance(found, PartStage):
+                return found
+            frozen = (".".join(names.get(part, part) for part in name.split(".")) for name in found.frozen)
+            return found.model_copy(update={"frozen": tuple(frozen)})
+
+        streams = tuple(names[stream] for stream in self.streams)
+        return self.model_copy(update={"streams": streams, "stages": tuple(map(changed, self.stages))})
+
+    def in_one_stage(self) -> Experiment:
+        """Return the experiment with its last stage only, which then trains the whole network."""
+        return self.model_copy(update={"stages": (self.last_stage.model_copy(update={"frozen": ()}),)})
 
     def shortened(self, epochs: int) -> Experiment:
-        """The same with fewer epochs in each stage; a step that would come too late is left out."""
-        branches = self.branches
-        if branches is not None:
-            branches = branches.model_copy(update={"protocol": branches.protocol.shortened(epochs)})
-        return self.model_copy(update={"protocol": self.protocol.shortened(epochs), "branches": branches})
+        """Return the experiment with this number of epochs in each stage, without schedule steps at later epochs."""
+        stages = (stage.model_copy(update={"protocol": stage.protocol.shortened(epochs)}) for stage in self.stages)
+        return self.model_copy(update={"stages": tuple(stages)})
 
     def in_precision(self, precision: Precision) -> Experiment:
-        """The same with other matrix products in each stage of its training."""
-        branches = self.branches
-        if branches is not None:
-            branches = branches.model_copy(update={"protocol": _in_precision(branches.protocol, precision)})
-        return self.model_copy(update={"protocol": _in_precision(self.protocol, precision), "branches": branches})
+        """Return the experiment with this precision of matrix products in each stage."""
+        return self.model_copy(
+            update={"stages": tuple(with_protocol(stage, precision=precision) for stage in self.stages)}
+        )
+
+    def with_last_stage(self, **changes: Any) -> Experiment:
+        """Return the experiment with other values in its last stage."""
+        return self.model_copy(update={"stages": (*self.stages[:-1], self.last_stage.model_copy(update=changes))})
 
     def digest(self, *rest: object) -> str:
-        """Of everything that decides the result; ``rest`` is what the run adds."""
-        text = "\n".join([self.model_dump_json(), *map(str, rest)])
+        """Return the SHA-256 over the settings and the values in ``rest``."""
+        text = "\n".join([self.model_dump_json(exclude={"source"}), *map(str, rest)])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _in_precision(protocol: Protocol, precision: Precision) -> Protocol:
-    return protocol.model_copy(update={"precision": precision})
+def with_protocol(stage: PartStage | Stage, **changes: Any) -> PartStage | Stage:
+    """Return the stage with other values in its protocol."""
+    return stage.model_copy(update={"protocol": stage.protocol.model_copy(update=changes)})

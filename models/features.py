@@ -1,69 +1,111 @@
-"""Features in memory, from a feature store or from files that authors released, and what they share with labels."""
+"""Features in memory, and their combination with labels."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
-from ..manifests.errors import ManifestError
-from ..pipeline.store.aligned_samples import on_grid
-from ..pipeline.store.folders import Root
-from ..pipeline.store.reader import FeatureStore, StreamFeatures
-from .routines import Placed, Routines, stack_routines
+from ..manifests.errors import InputError
+from ..pipeline.store.aligned_dataset import on_grid
+from ..pipeline.store.files.storage import StorePath
+from ..pipeline.store.reader import FeatureStore
+from ..pipeline.store.stream_features import StreamFeatures
+from .label_matching import Matching, match_labels
+from .samples import Samples, StreamSegments, stack_samples
+from .splits import abbreviate
 
-VideoStreams = Mapping[str, Placed]
-"""stream → what a video has of it"""
+VideoStreams = Mapping[str, StreamSegments]
+"""stream → its segments of a video"""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Every video of a source that has all of the chosen streams, or lacks some because they are empty."""
+    """The videos of a source for which every chosen stream is complete or known to be empty."""
 
     videos: Mapping[str, VideoStreams]
     dims: Mapping[str, int]
     streams: Mapping[str, Mapping[str, Any]]
-    """Under which settings each stream was made: a store's manifest entries"""
+    """Settings of each stream: its entry in the manifest of the store"""
     known: frozenset[str]
-    """All videos of the source, the incomplete ones included"""
-    source: Root
+    """All videos of the source, including incomplete ones"""
+    source: StorePath
     partial: frozenset[str] = frozenset()
-    """Videos left out because their file breaks off"""
+    """Excluded videos: a part of their file cannot be decoded"""
+    admitted: frozenset[str] = frozenset()
+    """Partial videos that are included in ``videos``"""
+    max_lost: float | None = None
+    """Maximum lost share of included partial videos; None if all or no partial videos are included"""
     recipe: Mapping[str, Any] | None = None
-    """What extracted the streams, resolved; None where others did"""
-    _stacked: dict[tuple[str, ...], Routines] = field(default_factory=dict[tuple[str, ...], Routines], init=False)
+    """Resolved recipe of the streams; None for imported features"""
+    contents: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Video → digest of its content: of the file's bytes, or of imported features"""
+    device: torch.device | str = "cpu"
+    """Device of the stacked tensors"""
+    _stacked: dict[tuple[str, ...], Samples] = field(default_factory=dict[tuple[str, ...], Samples], init=False)
 
-    def stacked(self, names: tuple[str, ...]) -> Routines:
-        """These videos in one tensor per stream; the same one for all who ask for the same videos."""
+    def on(self, device: torch.device | str) -> FeatureSet:
+        """Return the same videos, stacked on this device."""
+        return replace(self, device=device)
+
+    def stacked(self, names: tuple[str, ...]) -> Samples:
+        """Return these videos in one tensor per stream, on the device. They are moved once: the result is cached."""
         if names not in self._stacked:
-            self._stacked[names] = stack_routines({name: self.videos[name] for name in names}, self.dims)
+            videos = {name: self.videos[name] for name in names}
+            self._stacked[names] = stack_samples(videos, self.dims).to(self.device)
         return self._stacked[names]
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledRoutines:
-    """What features and labels have in common, and what they have not."""
+class LabeledSamples:
+    """Videos with both features and labels, and lists of those missing either."""
 
-    routines: Routines
+    samples: Samples
     scores: np.ndarray
-    """``float64 [videos]``, in the routines' order"""
+    """``float64 [videos]``, in the order of ``samples``"""
     streams: Mapping[str, Mapping[str, Any]]
     recipe: Mapping[str, Any] | None = None
     without_label: tuple[str, ...] = field(default=())
     without_video: tuple[str, ...] = field(default=())
     partial: tuple[str, ...] = field(default=())
-    """Labelled videos left out because their file breaks off"""
+    """Excluded labeled videos: a part of their file cannot be decoded"""
     unfinished: tuple[str, ...] = field(default=())
-    """Labelled videos that lack a stream which is not known to be empty: failed, or not extracted yet"""
+    """Labeled videos with a stream that failed or has not been extracted"""
+    contents: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Video → digest of its content"""
+    notes: tuple[str, ...] = ()
+    """Notes for the user on matched labels and on included partial videos"""
+    others: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    """Other scores of a data set → ``float64 [videos]``, for models that learn several scores together"""
 
 
-def label_routines(features: FeatureSet, scores: Mapping[str, float]) -> LabelledRoutines:
-    """The videos that have both, in the order of their ids."""
+def label_samples(
+    features: FeatureSet, scores: Mapping[str, float], matching: Matching | None = None
+) -> LabeledSamples:
+    """Return the videos with both features and labels, ordered by id.
+
+    Args:
+        features: Features of the videos.
+        scores: Id in the label file → score.
+        matching: Video of each label; computed unless given.
+    """
+    matching = match_labels(scores, features.known) if matching is None else matching
+    scores = {matching.videos.get(label, label): score for label, score in scores.items()}
     used = tuple(sorted(features.videos.keys() & scores.keys()))
-    return LabelledRoutines(
-        routines=features.stacked(used),
+    notes = [matching.note] if matching.note else []
+    if features.max_lost is not None:
+        admitted = sorted(features.admitted.intersection(used))
+        left_out = sorted(features.partial & scores.keys())
+        notes.append(
+            f"partial videos: {len(admitted)} that lost at most {100 * features.max_lost:g}% of their duration were "
+            f"used{f' ({abbreviate(admitted)})' if admitted else ''}, {len(left_out)} that lost more were left out"
+            f"{f' ({abbreviate(left_out)})' if left_out else ''}"
+        )
+    return LabeledSamples(
+        samples=features.stacked(used),
         scores=np.array([scores[name] for name in used], dtype=np.float64),
         streams=features.streams,
         recipe=features.recipe,
@@ -71,7 +113,14 @@ def label_routines(features: FeatureSet, scores: Mapping[str, float]) -> Labelle
         without_video=tuple(name for name in scores if name not in features.known),
         partial=tuple(sorted(features.partial & scores.keys())),
         unfinished=tuple(sorted((features.known & scores.keys()) - features.partial - set(used))),
+        contents={name: features.contents[name] for name in used if name in features.contents},
+        notes=tuple(notes),
     )
+
+
+def contents_of(data: LabeledSamples, video_ids: Sequence[str]) -> tuple[str, ...]:
+    """Return the content digests of these videos; an empty string for an unknown one."""
+    return tuple(data.contents.get(name, "") for name in video_ids)
 
 
 def read_store(
@@ -80,28 +129,42 @@ def read_store(
     *,
     one_grid: bool = False,
     only: Collection[str] | None = None,
+    max_lost: float | None = None,
 ) -> FeatureSet:
-    """The store's videos, or ``only`` these. ``one_grid``: bring all streams to the segments of the first, by overlap
-    in time.
+    """Read the videos of a store for which every stream is complete or known to be empty.
 
-    A video without sound is complete without its audio streams; one whose extraction failed is not.
+    A video without an audio track is complete without its audio streams. A video with a failed stream is not.
+
+    Args:
+        store: The store. If it was opened with ``partial``, partial videos are included.
+        streams: Streams to read; all by default.
+        one_grid: Bring all streams to the segments of the first one by overlap in time.
+        only: Ids of the videos to read; all by default.
+        max_lost: Include only those partial videos that lost at most this share (0 to 1) of their duration.
+
+    Raises:
+        InputError: The store does not have one of the streams.
     """
     chosen = tuple(streams or store.streams)
     for stream in chosen:
         if stream not in store.streams:
-            raise ManifestError(f"{store.path}: no stream {stream!r} in this store; it has {', '.join(store.streams)}")
-    ends = {(end.video_id, end.stream): end.kind for end in store.outcomes() if end.stream in chosen}
-    empty = {place for place, kind in ends.items() if kind == "empty"}
-    broken = set() if store.partial else {name for (name, _), kind in ends.items() if kind == "partial"}
+            raise InputError(f"{store.path}: no stream {stream!r} in this store; it has {', '.join(store.streams)}")
+    empty = {(outcome.video_id, outcome.stream) for outcome in store.outcomes() if outcome.kind == "empty"}
+    lost = _lost_shares(store, chosen)
+    admitted = {name for name, share in lost.items() if store.partial and (max_lost is None or share <= max_lost)}
+    broken = lost.keys() - admitted
     complete = {
         name: _streams_of(store, name, chosen)
         for name in store.video_ids
         if (only is None or name in only)
+        and name not in broken
         and all(store.holds(name, stream) or (name, stream) in empty for stream in chosen)
     }
-    found = _read_all(store, complete)
+    read = _read_all(store, complete)
+    contents = {name: _content_of(video) for name, video in read.items() if video}
+    found: Mapping[str, Mapping[str, _Part]] = read
     if one_grid:
-        found = {name: _aligned(video, chosen) for name, video in found.items() if chosen[0] in video}
+        found = {name: _aligned(video, chosen) for name, video in read.items() if chosen[0] in video}
     placed = {name: {stream: _placed(part) for stream, part in video.items()} for name, video in found.items()}
     entries = store.manifest["streams"]
     return FeatureSet(
@@ -111,32 +174,52 @@ def read_store(
         known=frozenset(store.video_ids) | broken,
         source=store.path,
         partial=frozenset(broken),
+        admitted=frozenset(admitted),
+        max_lost=max_lost,
         recipe=_recipe(store, chosen),
+        contents=contents,
     )
 
 
+def _lost_shares(store: FeatureStore, streams: Collection[str]) -> dict[str, float]:
+    """Return the undecodable share of each partial video: the maximum over its streams.
+
+    Outcomes of older versions have no share. For those it is the share of frames that were not delivered; a video
+    without missing frames, whose audio is damaged, has share 1.
+    """
+    lost: dict[str, float] = {}
+    for outcome in store.outcomes():
+        if outcome.kind != "partial" or outcome.stream not in streams:
+            continue
+        share = outcome.lost_share
+        if not share and not outcome.holes:
+            known = 0 < outcome.frames_delivered < outcome.frames_expected
+            share = 1 - outcome.frames_delivered / outcome.frames_expected if known else 1.0
+        lost[outcome.video_id] = max(share, lost.get(outcome.video_id, 0.0))
+    return lost
+
+
+def _content_of(video: Mapping[str, StreamFeatures]) -> str:
+    """Return the digest of a video's bytes; imported streams have one digest each, which are joined."""
+    return "+".join(sorted({features.content_digest for features in video.values()}))
+
+
 def _recipe(store: FeatureStore, chosen: Sequence[str]) -> Mapping[str, Any] | None:
-    """The store's recipe, if it is the one that made these streams; imported features have none."""
+    """Return the recipe of the store if it contains these streams, which imported ones are not."""
     recipe = store.manifest["recipe"]
     return recipe if recipe.get("streams", {}).keys() >= set(chosen) else None
 
 
-def some(names: Sequence[str], most: int = 3) -> str:
-    """``a, b, c and 4 more``."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-_Part = StreamFeatures | Placed
+_Part = StreamFeatures | StreamSegments
 
 
 def _streams_of(store: FeatureStore, name: str, chosen: Sequence[str]) -> list[str]:
     return [stream for stream in chosen if store.holds(name, stream)]
 
 
-def _read_all(store: FeatureStore, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, _Part]]:
-    """Stream by stream in the order of storage, which is the fast way."""
-    videos: dict[str, dict[str, _Part]] = {name: {} for name in wanted}
+def _read_all(store: FeatureStore, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, StreamFeatures]]:
+    """Read stream by stream in the order of storage, which is the fastest."""
+    videos: dict[str, dict[str, StreamFeatures]] = {name: {} for name in wanted}
     for stream in {stream: None for names in wanted.values() for stream in names}:
         for features in store.scan(stream):
             if features.video_id in videos and len(features):
@@ -144,19 +227,18 @@ def _read_all(store: FeatureStore, wanted: Mapping[str, Sequence[str]]) -> dict[
     return videos
 
 
-def _aligned(video: Mapping[str, _Part], streams: Sequence[str]) -> dict[str, _Part]:
-    """Every stream on the first one's segments; a stream that the video lacks is nowhere present on them."""
+def _aligned(video: Mapping[str, StreamFeatures], streams: Sequence[str]) -> dict[str, _Part]:
+    """Return all streams on the segments of the first one. A missing stream has no present segment."""
     grid = video[streams[0]]
-    assert isinstance(grid, StreamFeatures)
     aligned: dict[str, _Part] = {}
     for stream in streams:
         part = video.get(stream)
-        if isinstance(part, StreamFeatures):
-            aligned[stream] = Placed(*on_grid(part, grid.start_s, grid.end_s))
+        if part is not None:
+            aligned[stream] = StreamSegments(*on_grid(part, grid.start_s, grid.end_s))
         else:
-            aligned[stream] = Placed.absent(len(grid))
+            aligned[stream] = StreamSegments.absent(len(grid))
     return aligned
 
 
-def _placed(part: _Part) -> Placed:
-    return part if isinstance(part, Placed) else Placed(part.values)
+def _placed(part: _Part) -> StreamSegments:
+    return part if isinstance(part, StreamSegments) else StreamSegments(part.values)

@@ -1,9 +1,9 @@
-"""Training one network by one protocol, an epoch at a time, so that a killed training goes on where it stopped."""
+"""Train one network in one stage, epoch by epoch, with a state from which a killed training resumes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,87 +12,132 @@ import torch
 from torch import Tensor, nn
 
 from ..manifests.errors import ArabesqueError
+from .experiment import Stage
+from .objective import Objective
+from .prediction import seeded
 from .protocol import Constant, Cosine, Protocol
-from .routines import Routines
-from .scoring import Judgement
+from .samples import Samples
+from .standardization import without_standardization
+from .stream_subsets import drop_streams
 
 
 class Fitting:
-    """A training in progress. `run_epoch` until `epoch` reaches the protocol's epochs.
+    """A stage in progress. Call `run_epoch` until `epoch` reaches the epochs of the protocol.
 
-    All that is random in an epoch follows from ``(seed, epoch)``; so weights, optimiser state and the epoch's number
-    are the whole state, and a resumed training ends in the same weights as an uninterrupted one.
+    Random numbers of an epoch depend only on ``(seed, epoch)``. The state is therefore complete with weights, optimizer
+    state and epoch, and a resumed training gives the same weights as an uninterrupted one on the same device.
     """
 
     def __init__(
-        self, network: nn.Module, routines: Routines, fractions: Tensor, rows: Tensor, protocol: Protocol, seed: int
+        self, network: nn.Module, samples: Samples, objective: Objective, rows: Tensor, stage: Stage, seed: int
     ) -> None:
-        """``fractions``: the score of every video of ``routines`` as a fraction of the range; trains on ``rows``."""
+        """Prepare a stage.
+
+        Args:
+            network: The network to train, on the device of the samples.
+            samples: Features of all videos.
+            objective: Loss of a batch.
+            rows: Indices of the training videos.
+            stage: Protocol and frozen modules.
+            seed: Seed of batches, crops and dropout.
+        """
         self.network = network
         self.epoch = 0
         self.losses: list[float] = []
         """Mean loss of each epoch."""
-        self._routines = routines
-        self._fractions = fractions.float()
+        self._samples = samples
+        self._objective = objective
         self._rows = rows
-        self._protocol = protocol
+        self._stage = stage
+        self._protocol = stage.protocol
         self._seed = seed
-        self._optimiser = _optimiser(network, protocol)
+        self._frozen = [without_standardization(network).get_submodule(name) for name in stage.frozen]
+        self._learning = _learning_parameters(network, self._frozen)
+        self._optimizer = _optimizer(self._learning, stage.protocol)
 
     def run_epoch(self) -> float:
-        """One pass over the training videos; returns the mean loss."""
+        """Train one epoch and return the mean loss."""
         protocol = self._protocol
-        for group in self._optimiser.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = group["base_rate"] * rate_factor(protocol, self.epoch)
-        total = 0.0
+        device = self._samples.device
+        losses: list[Tensor] = []
+        sizes: list[int] = []
         generator = torch.Generator().manual_seed(epoch_seed(self._seed, self.epoch))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(epoch_seed(self._seed, self.epoch))
+        with seeded(epoch_seed(self._seed, self.epoch), device), self._gradients_of_learning_parameters():
             self.network.train()
+            if self._stage.frozen_mode == "evaluation":
+                for module in self._frozen:
+                    module.eval()
             for rows in _batches(self._rows, protocol.batch_size, generator):
-                batch = self._routines.crop(rows, protocol, generator)
-                with torch.autocast("cpu", torch.bfloat16, enabled=protocol.precision == "bfloat16"):
-                    judgement = self.network(batch)
-                total += self._step(judgement, self._fractions[rows]) * len(rows)
+                batch = self._samples.crop(rows, protocol, generator)
+                if protocol.stream_dropout:
+                    batch = drop_streams(batch, protocol.stream_dropout, generator)
+                with torch.autocast(device.type, torch.bfloat16, enabled=protocol.precision == "bfloat16"):
+                    prediction = self.network(batch)
+                loss = self._objective.loss(prediction, batch, rows) + prediction.penalty.float()
+                self._optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                if protocol.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(self._learning.values(), protocol.clip_norm)
+                self._optimizer.step()
+                losses.append(loss.detach())
+                sizes.append(len(rows))
+        return self._finish_epoch(losses, sizes)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last epoch, for parameters without a factor of their own."""
+        return self._protocol.learning_rate * rate_factor(self._protocol, max(0, self.epoch - 1))
+
+    def _finish_epoch(self, losses: list[Tensor], sizes: list[int]) -> float:
+        """Record the mean loss. The device is waited for once in an epoch."""
         self.epoch += 1
+        values = torch.stack(losses).cpu().numpy().tolist()
+        for value in values:
+            if not math.isfinite(value):
+                raise ArabesqueError(
+                    f"the loss is {value} in epoch {self.epoch}; lower the learning rate, or standardize the features"
+                )
+        total = sum(value * size for value, size in zip(values, sizes, strict=True))
         self.losses.append(total / len(self._rows))
         return self.losses[-1]
 
-    def _step(self, judgement: Judgement, wanted: Tensor) -> float:
-        loss = nn.functional.mse_loss(judgement.score.float(), wanted) + judgement.penalty.float()
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if self._protocol.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self._protocol.clip_norm)
-        self._optimiser.step()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise ArabesqueError(
-                f"the loss is {value} in epoch {self.epoch + 1}; lower the learning rate, or standardise the features"
-            )
-        return value
+    @contextmanager
+    def _gradients_of_learning_parameters(self) -> Generator[None, None, None]:
+        """Compute no gradients of frozen parameters within the block."""
+        frozen = [each for module in self._frozen for each in module.parameters() if each.requires_grad]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state that `load_state_dict` resumes from."""
         return {
             "epoch": self.epoch,
             "losses": list(self.losses),
             "network": self.network.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from a state of `state_dict`."""
         self.epoch = int(state["epoch"])
         self.losses = [float(loss) for loss in state["losses"]]
         self.network.load_state_dict(state["network"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._optimizer.load_state_dict(state["optimizer"])
 
 
 @contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """PyTorch computes on so many threads within the block.
+def cpu_threads(count: int) -> Generator[None, None, None]:
+    """Set the number of PyTorch's CPU threads within the block.
 
-    One is best for small networks, whose operations end before a second thread is awake: on a busy machine two threads
-    that wait for each other were 20 times slower.
+    One thread is fastest for small networks, whose operations are shorter than the synchronization of threads: with two
+    threads on a busy machine, training was 20 times slower.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -102,63 +147,55 @@ def cpu_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def judge(network: nn.Module, routines: Routines, rows: Tensor) -> Tensor:
-    """``float64 [rows]``: fractions of the range, each routine seen whole.
-
-    Without padding, too, but for a network with ``masks_padding``, which would take long for many small batches.
-    A model that samples in evaluation (PAMFN's ``stochastic``) draws the same numbers every time.
-    """
-    network.eval()
-    scores = torch.empty(len(routines), dtype=torch.float64)
-    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        grouped = routines.like_lengths if getattr(network, "masks_padding", False) else routines.equal_lengths
-        for group in grouped(rows):
-            scores[group] = network(routines.whole(group)).score.double()
-    return scores[rows]
-
-
 def rate_factor(protocol: Protocol, epoch: int) -> float:
-    """What the learning rate is multiplied by in this epoch, the first being 0."""
+    """Return the factor on the learning rate in this epoch, counted from 0."""
     schedule = protocol.schedule
     if isinstance(schedule, Constant):
         return 1.0
     if isinstance(schedule, Cosine):
         falling = (1 + math.cos(math.pi * epoch / protocol.epochs)) / 2
         return schedule.final_factor + (1 - schedule.final_factor) * falling
-    return schedule.factor ** sum(epoch >= step for step in schedule.at_epochs)
+    return schedule.factor ** schedule.count(epoch, protocol.epochs)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """A 64-bit seed for one epoch, unlike those of neighbouring seeds and epochs."""
+    """Return a 64-bit seed for one epoch that is independent of those of other seeds and epochs."""
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
 
 
 def _batches(rows: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """All rows in random order; a single one left over joins the batch before, for BatchNorm's sake."""
+    """Yield all rows in random order. A last batch of one row joins the previous one: BatchNorm needs two.
+
+    With a batch size of 1, BatchNorm has the segments of one video.
+    """
     shuffled = rows[torch.randperm(len(rows), generator=generator)]
-    parts = list(shuffled.split(size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
+    parts = list(torch.split(shuffled, size))
+    if size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     yield from parts
 
 
-def _optimiser(network: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
+def _learning_parameters(network: nn.Module, frozen: list[nn.Module]) -> dict[str, nn.Parameter]:
+    """Return the parameters outside of the frozen modules by their names in the unwrapped network."""
+    excluded = {id(parameter) for module in frozen for parameter in module.parameters()}
+    return {
+        name: parameter
+        for name, parameter in without_standardization(network).named_parameters()
+        if parameter.requires_grad and id(parameter) not in excluded
+    }
+
+
+def _optimizer(parameters: dict[str, nn.Parameter], protocol: Protocol) -> torch.optim.Optimizer:
     groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault(_factor_of(name, protocol), []).append(parameter)
-    parameters = [
+    for name, parameter in parameters.items():
+        factors = (factor for prefix, factor in protocol.rate_factors.items() if name.startswith(prefix))
+        groups.setdefault(next(factors, 1.0), []).append(parameter)
+    by_rate = [
         {"params": members, "lr": protocol.learning_rate * factor, "base_rate": protocol.learning_rate * factor}
         for factor, members in groups.items()
     ]
     decay = protocol.weight_decay
-    if protocol.optimiser == "sgd":
-        return torch.optim.SGD(parameters, lr=protocol.learning_rate, momentum=protocol.momentum, weight_decay=decay)
-    kind = torch.optim.Adam if protocol.optimiser == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=protocol.learning_rate, weight_decay=decay)
-
-
-def _factor_of(name: str, protocol: Protocol) -> float:
-    name = name.removeprefix("network.")  # the wrapper that standardises is no part of a parameter's published name
-    return next((factor for prefix, factor in protocol.rate_factors.items() if name.startswith(prefix)), 1.0)
+    if protocol.optimizer == "sgd":
+        return torch.optim.SGD(by_rate, lr=protocol.learning_rate, momentum=protocol.momentum, weight_decay=decay)
+    kind = torch.optim.Adam if protocol.optimizer == "adam" else torch.optim.AdamW
+    return kind(by_rate, lr=protocol.learning_rate, weight_decay=decay)

@@ -1,10 +1,8 @@
-"""Which FusionNets are asked at each time: PAMFN's policy and two freer ones.
+"""Policies that select the active FusionNets at each time step (PAMFN, section IV-F3 and Table VII).
 
-    ranked    one draw of K: choice k enables nets 0 … k (the published policy)
-    unranked  one draw of K: net k alone
-    free      K draws: each net is enabled or not
-
-The paper's ablation names the last two without their code; they are our reading of it.
+ranked    one draw of K: decision k enables nets 0 … k (the published model)
+unranked  one draw of K: net k alone ("the decision is a one-hot vector")
+free      all nets, without a PolicyNet ("enable all FusionNets … and remove the PolicyNet")
 """
 
 from __future__ import annotations
@@ -16,16 +14,14 @@ from torch import Tensor, nn
 
 Ordering = Literal["ranked", "unranked", "free"]
 
-NEVER = -1e9  # added to an attention score; the released code's own number
+NEVER = -1e9  # added to an attention score; value of the released code
 
 
-def choose(logits: Tensor, tau: Tensor | None, ordering: Ordering) -> Tensor:
-    """``[routines, K, T]`` → choices of 0 and 1, of the same shape; one per time unless ``free``.
+def choose(logits: Tensor, tau: Tensor | None) -> Tensor:
+    """Return the one-hot decision at each time step: ``[samples, K, T]`` → the same shape, 0 and 1.
 
-    ``tau``: temperature of a Gumbel sample, whose gradient is that of its soft version; None takes the likeliest.
+    ``tau``: temperature of a straight-through Gumbel sample; None selects the most probable net.
     """
-    if ordering == "free":
-        return _choose_each(logits, tau)
     if tau is None:
         return nn.functional.one_hot(logits.argmax(1), logits.shape[1]).transpose(1, 2).to(logits.dtype)
     soft = torch.softmax((logits + _gumbel(logits)) / tau, dim=1)
@@ -34,35 +30,25 @@ def choose(logits: Tensor, tau: Tensor | None, ordering: Ordering) -> Tensor:
 
 
 def enabled(choice: Tensor, ordering: Ordering) -> Tensor:
-    """``bool [routines, K, T]``: the nets that a choice asks; the first one where it asks none."""
+    """Return the nets that a decision enables, ``bool [samples, K, T]``."""
     if ordering == "ranked":
         ranks = torch.arange(choice.shape[1], device=choice.device).view(1, -1, 1)
         return ranks <= choice.argmax(1, keepdim=True)
-    asked = choice > 0.5
-    nobody = torch.zeros_like(asked)
-    nobody[:, 0] = ~asked.any(1)
-    return asked | nobody
+    return choice > 0.5
 
 
 def last_enabled(choice: Tensor, ordering: Ordering) -> Tensor:
-    """``[routines, T]``: the highest index among the enabled nets."""
+    """Return the highest index of the enabled nets, ``[samples, T]``."""
     ranks = torch.arange(choice.shape[1], device=choice.device).view(1, -1, 1)
     return (enabled(choice, ordering) * ranks).amax(1)
 
 
 def attention_bias(choice: Tensor, ordering: Ordering) -> Tensor:
-    """What is added to the nets' attention scores ``[routines, K, T]``: 0 for those that are enabled.
+    """Return the bias on the attention scores of the nets, ``[samples, K, T]``: 0 for enabled nets.
 
-    The choice's own gradient passes through (its value is cancelled), so that the policy learns.
+    The value of the choice cancels out, but its gradient passes through, so that the policy is trained.
     """
     return ~enabled(choice, ordering) * NEVER + (choice - choice.detach())
-
-
-def _choose_each(logits: Tensor, tau: Tensor | None) -> Tensor:
-    if tau is None:
-        return (logits > 0).to(logits.dtype)
-    soft = torch.sigmoid((logits + _gumbel(logits) - _gumbel(logits)) / tau)
-    return (soft > 0.5).to(soft.dtype) - soft.detach() + soft
 
 
 def _gumbel(like: Tensor) -> Tensor:

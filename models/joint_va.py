@@ -1,7 +1,7 @@
-"""Joint-VA (Badamdorj et al., ICCV 2021) for scoring: streams attend to each other, and may decline to.
+"""Joint-VA (Badamdorj et al., ICCV 2021) for scoring: attention between streams with a noise sentinel.
 
-Written from the paper's description; no code of it is public, nor of the 1.97 M variant in PAMFN's tables, so that
-numbers need not agree with theirs.
+Implemented from the paper's description: its code is not public. The 1.97 M variant in PAMFN's tables is not published
+either, so results may differ from the printed ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..manifests.streams import Record
 from .masking import masked_mean, masked_softmax
-from .scoring import Judgement, SegmentBatch
+from .scoring import ScorePrediction, SegmentBatch
 
 
 class JointVaSettings(Record):
@@ -25,14 +25,16 @@ class JointVaSettings(Record):
 
 
 class JointVa(nn.Module):
-    """Per stream: what its segments find in itself and in each other stream, averaged over time."""
+    """Each stream attends to itself and to every other stream; the results are averaged over time."""
 
     Settings: ClassVar[type[Record]] = JointVaSettings
     one_stream: ClassVar[bool] = False
     one_grid: ClassVar[bool] = False
+    order_invariant: ClassVar[bool] = True
 
-    def __init__(self, dims: Mapping[str, int], *, hidden_dim: int = 256, dropout: float = 0.5) -> None:
+    def __init__(self, dims: Mapping[str, int], settings: JointVaSettings) -> None:
         super().__init__()
+        hidden_dim, dropout = settings.hidden_dim, settings.dropout
         self.embedding = nn.ModuleDict(
             {
                 stream: nn.Sequential(nn.Linear(dim, hidden_dim), nn.ReLU(), nn.Dropout(dropout))
@@ -51,29 +53,29 @@ class JointVa(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, batch: SegmentBatch) -> Judgement:
+    def forward(self, batch: SegmentBatch) -> ScorePrediction:
         embedded = {stream: layer(batch.features[stream]) for stream, layer in self.embedding.items()}
         summaries: list[Tensor] = []
         for stream, values in embedded.items():
             found = values
-            for other, asked in embedded.items():
-                found = found + self.attention[f"{stream}-{other}"](values, asked, batch.masks[other])
+            for other, keys in embedded.items():
+                found = found + self.attention[f"{stream}-{other}"](values, keys, batch.masks[other])
             summaries.append(masked_mean(self.norm[stream](found), batch.masks[stream]))
-        return Judgement(self.head(torch.cat(summaries, dim=-1)).squeeze(-1))
+        return ScorePrediction(self.head(torch.cat(summaries, dim=-1)).squeeze(-1))
 
 
 class SentinelAttention(nn.Module):
-    """Attention with one more key, the noise sentinel, whose value is nothing: weight on it is weight on no segment."""
+    """Attention with one more key, the noise sentinel, whose value is zero: its weight is taken from all segments."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.to_query, self.to_key, self.to_value = (nn.Linear(dim, dim) for _ in range(3))
         self.sentinel = nn.Parameter(torch.randn(dim) / math.sqrt(dim))
 
-    def forward(self, asking: Tensor, asked: Tensor, mask: Tensor) -> Tensor:
-        """``asking [routines, T, dim]``, ``asked [routines, T', dim]`` and its mask → ``[routines, T, dim]``."""
-        query = self.to_query(asking) / math.sqrt(asking.shape[-1])
-        scores = torch.cat([query @ self.to_key(asked).transpose(1, 2), (query @ self.sentinel).unsqueeze(-1)], dim=-1)
-        known = nn.functional.pad(mask, (0, 1), value=True).unsqueeze(1)
-        weights = masked_softmax(scores, known.expand_as(scores))
-        return weights[..., :-1] @ self.to_value(asked)
+    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """``queries [samples, T, dim]``, ``keys [samples, T', dim]`` and their mask → ``[samples, T, dim]``."""
+        query = self.to_query(queries) / math.sqrt(queries.shape[-1])
+        scores = torch.cat([query @ self.to_key(keys).transpose(1, 2), (query @ self.sentinel).unsqueeze(-1)], dim=-1)
+        allowed = nn.functional.pad(mask, (0, 1), value=True).unsqueeze(1)
+        weights = masked_softmax(scores, allowed.expand_as(scores))
+        return weights[..., :-1] @ self.to_value(keys)

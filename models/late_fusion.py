@@ -1,4 +1,4 @@
-"""Late fusions: each stream goes through a branch of its own, and only what they conclude is combined."""
+"""Late fusion: one PAMFN branch per stream, whose last features are fused and regressed (PAMFN, Tables IV and V)."""
 
 from __future__ import annotations
 
@@ -12,56 +12,79 @@ from torch import Tensor, nn
 from ..manifests.streams import Record
 from .masking import masked_softmax
 from .pamfn_branch import WIDTH, ModalityBranch
-from .scoring import Judgement, SegmentBatch
+from .scoring import ScorePrediction, SegmentBatch
 
 Combination = Literal["average", "concatenation", "weighted", "attention"]
 
 
 class LateFusionSettings(Record):
     combination: Combination = "average"
+    """How the features of the streams are fused, see `LateFusion`"""
     dropout: NonNegativeFloat = 0.5
+    """In the branches and before each layer of the regressor"""
 
 
 class LateFusion(nn.Module):
-    """PAMFN's branches, one per stream, trained together.
+    """Fuse the outputs of the branches' last convolution blocks; two fully connected layers regress the score.
 
-    ``average`` and ``weighted`` combine the branches' scores, the latter with one learned weight per stream;
-    ``concatenation`` and ``attention`` combine their summaries, the latter with weights that depend on the routine.
-    A stream that a routine lacks has no part in it.
+    The paper (section IV-F1) describes four combinations of the features f_m of M modalities:
+
+        average        mean of the f_m
+        concatenation  [f_1, …, f_M], reduced to one feature's width by a fully connected layer
+        weighted       sum of w_m f_m, w a softmax over M learnable numbers
+        attention      sum of w_m f_m, w a softmax over the M outputs of a fully connected layer on [f_1, …, f_M]
+
+    A stream that a video lacks takes no part: it has weight 0, and zeros in a concatenation.
+
+    Args:
+        dims: Stream name → feature dim.
+        settings: Combination and dropout.
     """
 
     Settings: ClassVar[type[Record]] = LateFusionSettings
     one_stream: ClassVar[bool] = False
     one_grid: ClassVar[bool] = False
+    order_invariant: ClassVar[bool] = False
 
-    def __init__(self, dims: Mapping[str, int], *, combination: Combination = "average", dropout: float = 0.5) -> None:
+    def __init__(self, dims: Mapping[str, int], settings: LateFusionSettings) -> None:
         super().__init__()
+        combination, dropout = settings.combination, settings.dropout
         self.combination: Combination = combination
         self.branches = nn.ModuleDict({stream: ModalityBranch(dim, dropout) for stream, dim in dims.items()})
+        for branch in self.branches.values():
+            branch.fc.requires_grad_(False)  # a branch's own score is not used
+        if combination == "concatenation":
+            self.reduce = nn.Linear(WIDTH * len(dims), WIDTH)
         if combination == "weighted":
             self.weights = nn.Parameter(torch.zeros(len(dims)))
         if combination == "attention":
-            self.attention = nn.Sequential(nn.Linear(WIDTH, 64), nn.Tanh(), nn.Linear(64, 1, bias=False))
-        if combination in ("concatenation", "attention"):
-            width = WIDTH * (len(dims) if combination == "concatenation" else 1)
-            self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 1), nn.Sigmoid())
-            for branch in self.branches.values():
-                branch.fc.requires_grad_(False)  # summaries alone are used
+            self.attention = nn.Linear(WIDTH * len(dims), len(dims))
+        self.head = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(WIDTH, WIDTH),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(WIDTH, 1),
+            nn.Sigmoid(),
+        )
 
-    def forward(self, batch: SegmentBatch) -> Judgement:
-        found = [branch(batch.features[stream], batch.masks[stream]) for stream, branch in self.branches.items()]
+    def forward(self, batch: SegmentBatch) -> ScorePrediction:
+        features = torch.stack([self._feature(stream, batch) for stream in self.branches], dim=1)
         present = torch.stack([batch.masks[stream].any(1) for stream in self.branches], dim=1)
-        scores = torch.stack([score for score, _ in found], dim=1)
-        summaries = torch.stack([levels.features[3].squeeze(-1) for _, levels in found], dim=1)
-        return Judgement(self._combined(scores, summaries, present))
+        return ScorePrediction(self.head(self.fuse(features, present)).squeeze(-1))
 
-    def _combined(self, scores: Tensor, summaries: Tensor, present: Tensor) -> Tensor:
-        """``scores, present [routines, streams]``, ``summaries [routines, streams, 256]`` → ``[routines]``."""
+    def fuse(self, features: Tensor, present: Tensor) -> Tensor:
+        """``features [videos, streams, 256]``, ``present bool [videos, streams]`` → ``[videos, 256]``."""
+        features = features * present.unsqueeze(-1)
         if self.combination == "average":
-            return (scores * present).sum(1) / present.sum(1).clamp(min=1)
-        if self.combination == "weighted":
-            return (scores * masked_softmax(self.weights.expand_as(scores), present)).sum(1)
-        if self.combination == "attention":
-            weights = masked_softmax(self.attention(summaries).squeeze(-1), present)
-            return self.head((weights.unsqueeze(1) @ summaries).squeeze(1)).squeeze(-1)
-        return self.head((summaries * present.unsqueeze(-1)).flatten(1)).squeeze(-1)
+            return features.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
+        if self.combination == "concatenation":
+            return self.reduce(features.flatten(1))
+        logits = self.attention(features.flatten(1)) if self.combination == "attention" else self.weights
+        weights = masked_softmax(logits.expand(present.shape), present)
+        return (weights.unsqueeze(-1) * features).sum(1)
+
+    def _feature(self, stream: str, batch: SegmentBatch) -> Tensor:
+        """Last feature of one stream's branch, averaged over time: ``[videos, 256]``."""
+        _, levels = self.branches[stream](batch.features[stream], batch.masks[stream])
+        return levels.features[3].squeeze(-1)

@@ -1,8 +1,8 @@
-"""Convolutions over time that do not see padding.
+"""Convolutions over time that ignore padding.
 
-Sequences are ``float32 [routines, channels, segments]``, in memory with the channels last, as features are stored: on a
-CPU an epoch of PAMFN's branch takes a seventh less so. A mask of ``bool [routines, segments]`` says which segments
-are there; None stands for what most released codes do, which is to take padding for segments.
+Sequences are ``float32 [samples, channels, segments]``, with the channels last in memory, as in the store: an epoch of
+PAMFN's branch is a seventh faster on a CPU. A mask ``bool [samples, segments]`` is True for segments and False for
+padding; with None, padding counts as segments, as in most released code.
 """
 
 from __future__ import annotations
@@ -13,31 +13,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..extractors.onednn_layers import linear
-
 
 class ConvOverTime(nn.Conv1d):
-    """As an image of height 1 the input keeps its layout, which `nn.Conv1d` would change. Stride 1, odd kernels.
+    """Convolution of stride 1 with an odd kernel that keeps the memory layout of its input.
 
-    A kernel of 1 is a matrix product: for one thread and few routines PyTorch's convolution takes four times as long.
+    The input is treated as an image of height 1, since `nn.Conv1d` changes the layout. A kernel of 1 is computed as a
+    matrix product: with one thread and few samples, PyTorch's convolution takes four times as long.
     """
 
     def __init__(self, dim_in: int, dim_out: int, kernel: int) -> None:
-        super().__init__(dim_in, dim_out, kernel, padding=kernel // 2)
+        super().__init__(dim_in, dim_out, kernel, padding=kernel // 2)  # pyright: ignore[reportUnknownMemberType]
 
     def forward(self, input: Tensor) -> Tensor:
         if self.kernel_size[0] == 1:
-            return linear(input.transpose(1, 2), self.weight.squeeze(2), self.bias).transpose(1, 2)
+            return nn.functional.linear(input.transpose(1, 2), self.weight.squeeze(2), self.bias).transpose(1, 2)
         padding = (0, self.kernel_size[0] // 2)
         wide = nn.functional.conv2d(input.unsqueeze(2), self.weight.unsqueeze(2), self.bias, padding=padding)
         return wide.squeeze(2)
 
 
 class MaskedBatchNorm1d(nn.BatchNorm1d):
-    """BatchNorm whose training statistics come from real segments alone; the same parameters and buffers."""
+    """BatchNorm with training statistics over unpadded segments. Parameters and buffers are those of BatchNorm1d."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Anything: what comes is an image of height 1."""
+        """Accept any shape: the input is an image of height 1."""
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None or not self.training or bool(mask.all()):
@@ -49,7 +48,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
 
 
 class MaskedSequential(nn.Sequential):
-    """`nn.Sequential` that hands the mask to its BatchNorms and keeps padding at zero before wider kernels."""
+    """`nn.Sequential` that passes the mask to BatchNorms and sets padding to zero before kernels wider than 1."""
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
         values = input
@@ -64,11 +63,12 @@ class MaskedSequential(nn.Sequential):
 
 
 def zero_padding(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Set padding to zero."""
     return values if mask is None else values * mask.unsqueeze(1)
 
 
 def halve(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of each two neighbours that are there; an odd last segment is dropped, as `nn.AvgPool1d` drops it."""
+    """Average pairs of neighboring segments, without padding. An odd last segment is dropped, as in `nn.AvgPool1d`."""
     if mask is None:
         return _mean_of_pairs(values)
     weights = mask.unsqueeze(1).to(values.dtype)
@@ -80,17 +80,17 @@ def _mean_of_pairs(values: Tensor) -> Tensor:
 
 
 def halve_mask(mask: Tensor | None) -> Tensor | None:
-    """Where `halve` averaged a whole pair; a routine of a single segment keeps its half pair."""
+    """Return the mask after `halve`: True for complete pairs, and for the half pair of a sample with one segment."""
     if mask is None:
         return None
     count = mask.shape[1] // 2
-    pairs = mask[:, : 2 * count].unflatten(1, (count, 2))
+    pairs = mask[:, : 2 * count].reshape(len(mask), count, 2)
     whole = pairs.all(-1)
     return whole | (pairs.any(-1) & ~whole.any(-1, keepdim=True))
 
 
 def mean_over_time(values: Tensor, mask: Tensor | None) -> Tensor:
-    """``[routines, channels, 1]``; zeros where a routine has no segment."""
+    """Average over time: ``[samples, channels, 1]``, zeros for samples without segments."""
     if mask is None:
         return values.mean(-1, keepdim=True)
     weights = mask.unsqueeze(1).to(values.dtype)
@@ -98,17 +98,18 @@ def mean_over_time(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def any_over_time(mask: Tensor | None) -> Tensor | None:
-    """Where `mean_over_time` had anything to average: ``[routines, 1]``."""
+    """Return the mask after `mean_over_time`, ``[samples, 1]``: True for samples with segments."""
     return None if mask is None else mask.any(-1, keepdim=True)
 
 
 def same_mask(mask: Tensor | None) -> Tensor | None:
+    """Return the mask unchanged, for stages without pooling."""
     return mask
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """How values and their mask get to the next time scale."""
+    """Functions that map values and mask to the next time scale."""
 
     values: Callable[[Tensor, Tensor | None], Tensor]
     mask: Callable[[Tensor | None], Tensor | None]

@@ -1,4 +1,4 @@
-"""Arithmetic over segments that leaves padding out. Masks are ``bool [..., segments]``, True where there is one."""
+"""Softmax, mean and maximum over segments without padding. Masks ``bool [..., segments]`` are False for padding."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from torch import Tensor
 
 
 def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
-    """Softmax over what the mask leaves; all zeros, not NaN, where it leaves nothing."""
+    """Softmax over the unmasked values; zeros instead of NaN if all are masked."""
     lowest = torch.finfo(logits.dtype).min
     return torch.softmax(logits.masked_fill(~mask, lowest), dim=dim) * mask
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """``[..., segments, dim] → [..., dim]``; zeros where there is no segment."""
+    """Mean over segments, ``[..., segments, dim] → [..., dim]``; zeros without segments."""
     weights = mask.unsqueeze(-1).to(values.dtype)
     return (values * weights).sum(-2) / weights.sum(-2).clamp(min=1)
 
 
 def masked_max(values: Tensor, mask: Tensor) -> Tensor:
-    """``[..., segments, dim] → [..., dim]``; zeros where there is no segment."""
+    """Maximum over segments, ``[..., segments, dim] → [..., dim]``; zeros without segments."""
     lowest = torch.finfo(values.dtype).min
     peak = values.masked_fill(~mask.unsqueeze(-1), lowest).amax(-2)
     return torch.where(mask.any(-1, keepdim=True), peak, torch.zeros_like(peak))

@@ -1,4 +1,4 @@
-"""How well predicted scores follow the judges': the field's metrics, and how sure one can be of them."""
+"""Metrics between predicted scores and scores by judges, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
+from scipy.stats import rankdata  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 Metric = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
-"""Rows of predictions and of truths ``[..., videos]`` → ``[...]``."""
+"""Predicted and true scores ``[..., videos]`` → ``[...]``."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number from a sample, with a 95 % interval."""
+    """An estimated value with its 95 % interval."""
 
     value: float
     low: float
@@ -27,31 +27,60 @@ class Estimate:
 
 
 def pearson(predicted: ArrayLike, true: ArrayLike) -> float:
-    """Linear correlation; NaN where one side is constant."""
+    """Return the linear correlation; NaN if either side is constant."""
     return float(_pearson(*_pair(predicted, true)))
 
 
 def spearman(predicted: ArrayLike, true: ArrayLike) -> float:
-    """Rank correlation, ties at their mean rank; NaN where one side is constant."""
-    return float(_spearman(*_pair(predicted, true)))
+    """Return the rank correlation with mean ranks for ties; NaN if either side is constant."""
+    return float(spearman_rows(*_pair(predicted, true)))
 
 
 def mean_squared_error(predicted: ArrayLike, true: ArrayLike) -> float:
-    """In squared score units."""
+    """Return the mean squared error in squared score units."""
     predictions, truths = _pair(predicted, true)
     return float(np.mean((predictions - truths) ** 2))
 
 
 def relative_l2(predicted: ArrayLike, true: ArrayLike, score_range: tuple[float, float]) -> float:
-    """R-l2 ×100: mean squared error in fractions of a range. Papers differ in whose range, so it is given."""
+    """Return R-l2 ×100, the mean squared error relative to ``score_range``. Papers use different ranges."""
     low, high = score_range
     if not high > low:
         raise ValueError(f"score range {low} … {high} is empty; give it as (lowest, highest)")
     return 100 * mean_squared_error(predicted, true) / (high - low) ** 2
 
 
+def average_precision(scores: ArrayLike, is_highlight: ArrayLike) -> float:
+    """Return the average precision of one video's segments, as UMT's code defines it for YouTube Highlights.
+
+    Segments are ranked by their scores. The area under precision over recall is a sum of trapezoids, which begins at
+    precision 1. A video without highlights has 0.
+
+    Args:
+        scores: One number for each segment; higher for highlights.
+        is_highlight: Whether each segment is a highlight.
+
+    Raises:
+        ValueError: There are no segments, or the lengths differ.
+
+    Example:
+        >>> average_precision([0.9, 0.1, 0.4], [True, False, True])
+        1.0
+    """
+    ranked = np.asarray(scores, dtype=np.float64)
+    labels = np.asarray(is_highlight, dtype=bool)
+    if ranked.shape != labels.shape or ranked.ndim != 1 or not len(ranked):
+        raise ValueError(f"{ranked.shape} scores and {labels.shape} labels; give two rows of one length")
+    if not labels.any():
+        return 0.0
+    hits = np.cumsum(labels[np.argsort(-ranked, kind="stable")])
+    precision = np.concatenate([[1.0], hits / np.arange(1, len(hits) + 1)])
+    recall = np.concatenate([[0.0], hits / hits[-1]])
+    return float(np.sum(np.diff(recall) * (precision[:-1] + precision[1:]) / 2))
+
+
 def fisher_mean(correlations: Sequence[float]) -> float:
-    """``tanh(mean(atanh ρ))``, the average across actions that the papers print."""
+    """Return ``tanh(mean(atanh ρ))``, the average over actions that is usual in the papers."""
     return float(np.tanh(np.mean(np.arctanh(correlations))))
 
 
@@ -60,17 +89,33 @@ def bootstrap(
     true: ArrayLike,
     metric: Callable[[ArrayLike, ArrayLike], float] = spearman,
     *,
+    contents: Sequence[str] | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """The metric with its 95 % percentile interval over resampled videos.
+    """Return the metric with its 95 % percentile interval over resampled videos.
 
-    Resamples on which the metric is undefined (all one video) are left out; NaN limits where none is left.
+    Resamples without a defined metric (e.g. copies of one video) are ignored. The limits are NaN if all are undefined.
+
+    Args:
+        predicted: Predicted scores, one per video.
+        true: True scores.
+        metric: Function of predicted and true scores.
+        contents: The content of each video. Videos of the same content are one observation and are resampled together.
+        num_resamples: Number of resamples.
+        seed: Seed of the resampling.
     """
     predictions, truths = _pair(predicted, true)
-    drawn = np.random.default_rng(seed).integers(len(truths), size=(num_resamples, len(truths)))
+    members = [np.array([row]) for row in range(len(truths))]
+    if contents is not None:
+        labels = np.unique(np.array(contents), return_inverse=True)[1]
+        members = [np.flatnonzero(labels == label) for label in dict.fromkeys(labels.tolist())]
+    drawn = np.random.default_rng(seed).integers(len(members), size=(num_resamples, len(members)))
     over_rows = _ROW_WISE.get(metric)
-    if over_rows is not None:
+    if len(members) < len(truths):
+        resamples = [np.concatenate([members[int(group)] for group in groups]) for groups in drawn]
+        values = np.array([metric(predictions[rows], truths[rows]) for rows in resamples])
+    elif over_rows is not None:
         values = over_rows(predictions[drawn], truths[drawn])
     else:
         values = np.array([metric(predictions[rows], truths[rows]) for rows in drawn])
@@ -82,16 +127,21 @@ def bootstrap(
 def bootstrap_mean(
     pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], *, num_resamples: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Mean Spearman of several models, each ``(predictions, truths)``, its interval over resampled videos.
+    """Return the mean Spearman correlation of several models with its interval over resampled videos.
 
-    Models that were judged on the same videos are resampled together.
+    Models with the same true scores are resampled together.
+
+    Args:
+        pairs: Predicted and true scores of each model.
+        num_resamples: Number of resamples.
+        seed: Seed of the resampling.
     """
     values: list[NDArray[np.float64]] = []
     for predictions, truths in pairs:
-        # equal truths, equal draws: the generator begins anew for each model
+        # one generator per model: equal true scores give equal resamples
         rng = np.random.default_rng((seed, zlib.crc32(truths.tobytes())))
         drawn = rng.integers(len(truths), size=(num_resamples, len(truths)))
-        values.append(_spearman(predictions[drawn], truths[drawn]))
+        values.append(spearman_rows(predictions[drawn], truths[drawn]))
     means = np.mean(values, axis=0)
     defined = means[np.isfinite(means)]
     low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
@@ -111,13 +161,14 @@ def _pearson(predictions: NDArray[np.float64], truths: NDArray[np.float64]) -> N
     x = predictions - predictions.mean(-1, keepdims=True)
     y = truths - truths.mean(-1, keepdims=True)
     scale = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
-    # a constant side leaves rounding errors in place of zero: compare with the size of what was subtracted
+    # the variance of constant values may be a rounding error instead of zero, so their range is checked
     constant = (np.ptp(predictions, axis=-1) == 0) | (np.ptp(truths, axis=-1) == 0) | (scale == 0)
     return np.where(constant, np.nan, (x * y).sum(-1) / np.where(constant, 1, scale))
 
 
-def _spearman(predictions: NDArray[np.float64], truths: NDArray[np.float64]) -> NDArray[np.float64]:
+def spearman_rows(predictions: NDArray[np.float64], truths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rank correlation of each row, ``[..., videos] → [...]``; NaN if either side is constant."""
     return _pearson(rankdata(predictions, axis=-1), rankdata(truths, axis=-1))
 
 
-_ROW_WISE: dict[Callable[[ArrayLike, ArrayLike], float], Metric] = {pearson: _pearson, spearman: _spearman}
+_ROW_WISE: dict[Callable[[ArrayLike, ArrayLike], float], Metric] = {pearson: _pearson, spearman: spearman_rows}

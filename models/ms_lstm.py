@@ -1,4 +1,4 @@
-"""MS-LSTM (Xu et al., TCSVT 2019): attention picks moments for one LSTM, skip-LSTMs read three time scales."""
+"""MS-LSTM (Xu et al., TCSVT 2019): an LSTM on attended moments and skip-LSTMs at three time scales."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..manifests.streams import Record
 from .masked_layers import ConvOverTime, MaskedBatchNorm1d, MaskedSequential, zero_padding
 from .masking import masked_softmax
 from .pamfn_branch import at_least
-from .scoring import Judgement, SegmentBatch, only_stream
+from .scoring import ScorePrediction, SegmentBatch, only_stream
 from .skip_lstm import SkipLstm
 
 NARROW = 128
@@ -25,47 +25,44 @@ SCALES = ((2, 1), (4, 2), (8, 4))
 class MsLstmSettings(Record):
     hidden_dim: PositiveInt = 256
     dropout: NonNegativeFloat = 0.0
+    """Before the regressor; not in the published model"""
     penalty_weight: NonNegativeFloat = 1.0
+    """Weight of ``‖AAᵀ - I‖² / samples``, which separates the attended moments. The published weight is 1, with a
+    squared error in points."""
     bounded: bool = False
+    """Apply a sigmoid to the score. The published model does not and predicts raw scores, which is the protocol's
+    ``score_range`` (0, 1); its first epochs only learn the mean score."""
 
 
 class MsLstm(nn.Module):
-    """``bounded``: a sigmoid at the end. As published there is none, and raw scores are predicted: that is the
-    protocol's ``score_range`` at (0, 1), in which a fraction is a score; the first epochs go by in reaching their mean.
+    """Multi-scale LSTM.
 
-    ``penalty_weight``: of ``‖AAᵀ - I‖² / routines``, which keeps the attended moments apart. Published is 1, beside
-    a squared error in points. ``dropout`` is ours. The release starts its LSTMs from random states, even to judge, and
-    reads padding as segments; here they start from zeros and end with the last segment.
+    The released code starts its LSTMs from random states, also in evaluation, and treats padding as segments; here they
+    start from zeros and end with the last segment.
     """
 
     Settings: ClassVar[type[Record]] = MsLstmSettings
     one_stream: ClassVar[bool] = True
     one_grid: ClassVar[bool] = False
+    order_invariant: ClassVar[bool] = False
     masks_padding: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        *,
-        hidden_dim: int = 256,
-        dropout: float = 0.0,
-        penalty_weight: float = 1.0,
-        bounded: bool = False,
-    ) -> None:
+    def __init__(self, dims: Mapping[str, int], settings: MsLstmSettings) -> None:
         super().__init__()
+        hidden_dim = settings.hidden_dim
         self.stream = only_stream(dims, "ms-lstm")
-        self.penalty_weight = penalty_weight
-        self.bounded = bounded
+        self.penalty_weight = settings.penalty_weight
+        self.bounded = settings.bounded
         self.conv = MaskedSequential(ConvOverTime(dims[self.stream], NARROW, 1), nn.ReLU(), MaskedBatchNorm1d(NARROW))
         self.moments = MomentAttention()
         self.lstm = nn.LSTM(NARROW, hidden_dim, batch_first=True)
         self.scales = nn.ModuleList([Scale(hidden_dim, kernel, stride) for kernel, stride in SCALES])
         self.narrowing = nn.ModuleList([nn.Linear(hidden_dim, 64) for _ in range(1 + len(SCALES))])
         self.head = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(64 * (1 + len(SCALES)), 64), nn.ReLU(), nn.Linear(64, 1)
+            nn.Dropout(settings.dropout), nn.Linear(64 * (1 + len(SCALES)), 64), nn.ReLU(), nn.Linear(64, 1)
         )
 
-    def forward(self, batch: SegmentBatch) -> Judgement:
+    def forward(self, batch: SegmentBatch) -> ScorePrediction:
         features, mask = at_least(batch.features[self.stream], batch.masks[self.stream], max(k for k, _ in SCALES))
         assert mask is not None
         segments = zero_padding(self.conv(features.transpose(1, 2), mask), mask)
@@ -74,7 +71,7 @@ class MsLstm(nn.Module):
         narrow = [torch.relu(layer(state)) for layer, state in zip(self.narrowing, states, strict=True)]
         score = self.head(torch.cat(narrow, dim=1)).squeeze(-1)
         importance = weights.mean(1)[:, : batch.features[self.stream].shape[1]]
-        return Judgement(
+        return ScorePrediction(
             torch.sigmoid(score) if self.bounded else score,
             penalty=self.penalty_weight * overlap,
             importance={self.stream: importance},
@@ -82,7 +79,7 @@ class MsLstm(nn.Module):
 
 
 class MomentAttention(nn.Module):
-    """Fifty weighted means over the routine, the S-LSTM's input."""
+    """Fifty attention-weighted means over the segments, the input of the S-LSTM."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +87,7 @@ class MomentAttention(nn.Module):
         self.norm = nn.BatchNorm1d(NARROW)
 
     def forward(self, segments: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``[routines, T, 128]`` → moments ``[routines, 50, 128]``, their overlap, weights ``[routines, 50, T]``."""
+        """``[samples, T, 128]`` → moments ``[samples, 50, 128]``, their overlap, weights ``[samples, 50, T]``."""
         weights = masked_softmax(self.logits(segments).transpose(1, 2), mask.unsqueeze(1))
         moments = self.norm((weights @ segments).transpose(1, 2)).transpose(1, 2)
         surplus = weights @ weights.transpose(1, 2) - torch.eye(MOMENTS, device=weights.device)
@@ -107,7 +104,7 @@ class Scale(nn.Module):
         self.lstm = SkipLstm(hidden_dim, hidden_dim)
 
     def forward(self, segments: Tensor, mask: Tensor) -> Tensor:
-        """``[routines, 128, T]`` → ``[routines, hidden]``; windows that reach into padding do not count."""
+        """``[samples, 128, T]`` → ``[samples, hidden]``; windows that include padding are ignored."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         lengths = mask.sum(1)
         windows = torch.where(lengths > 0, ((lengths - kernel).clamp(min=0) // stride) + 1, 0)

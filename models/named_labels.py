@@ -1,4 +1,4 @@
-"""Labels by the name of their data set; ``csv`` stands for any CSV of scores."""
+"""Read labels by the name of their data set; the name ``csv`` is for any CSV of scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..manifests.datasets import Columns, Dataset, Target, load_dataset
-from ..manifests.errors import ManifestError
+from ..manifests.errors import InputError
 from ..manifests.label_files import WHOLE, DatasetLabels, Entry, read_dataset_labels
 from .labels import Labels, read_labels
 
@@ -19,9 +19,16 @@ FEWEST_VIDEOS = 10
 def read_named_labels(
     dataset: str, path: Path, target: str | None, *, drop_first: bool = False
 ) -> tuple[DatasetLabels, str]:
-    """The labels and the target's name, which may be left out where there is only one.
+    """Return the labels and the name of the target.
 
-    ``path``: the folder of the data set's files, or the CSV file.
+    Args:
+        dataset: Name of the data set, path of its ``.toml`` file, or ``csv``.
+        path: Folder of the label files, or the CSV.
+        target: Name of the score; None if there is only one.
+        drop_first: Ignore the first line of each label file of a data set.
+
+    Raises:
+        InputError: The labels cannot be read, or the target is not given.
     """
     if dataset == CSV:
         labels = read_labels(path, target)
@@ -29,16 +36,19 @@ def read_named_labels(
     known = read_dataset_labels(load_dataset(dataset), path, drop_first=drop_first)
     targets = known.dataset.targets
     if target is None and len(targets) > 1:
-        raise ManifestError(f"which score of {dataset}? --target names one of {', '.join(targets)}")
+        raise InputError(f"which score of {dataset}? --target names one of {', '.join(targets)}")
     return known, target or next(iter(targets))
 
 
 def csv_dataset(labels: Labels, path: Path) -> DatasetLabels:
-    """A fifth of the videos is held out, drawn by the seed; the score range is that of all scores, a tenth wider on
-    either side."""
+    """Return a CSV as a data set with a random split: a fifth of the videos is held out.
+
+    Metrics are relative to the range of all scores, widened by a tenth on either side. Models are trained on fractions
+    of the same range of their training scores.
+    """
     scores = np.array(list(labels.scores.values()))
     if len(scores) < FEWEST_VIDEOS or np.ptp(scores) == 0:
-        raise ManifestError(
+        raise InputError(
             f"{path}: {len(scores)} videos with {len(set(scores.tolist()))} different scores; a model needs at least "
             f"{FEWEST_VIDEOS} videos, and scores that differ"
         )
@@ -56,11 +66,11 @@ def csv_dataset(labels: Labels, path: Path) -> DatasetLabels:
         targets={labels.target: column},
     )
     entries = {name: Entry(name, {labels.target: score}, str(path)) for name, score in labels.scores.items()}
-    return DatasetLabels(dataset, {WHOLE: entries})
+    return DatasetLabels(dataset, {WHOLE: entries}, labels.notes, labels.titles_of)
 
 
 def widened_range(scores: np.ndarray) -> tuple[float, float]:
-    """The scores' range and a tenth of it on either side: a sigmoid reaches its ends only at infinity."""
+    """Return the range of the scores, widened by a tenth on either side: a sigmoid never reaches 0 or 1."""
     low, high = float(scores.min()), float(scores.max())
     margin = 0.1 * (high - low)
     return low - margin, high + margin

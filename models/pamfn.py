@@ -1,4 +1,4 @@
-"""PAMFN (Zeng & Zheng, TIP 2024): modality branches, and a mixed branch that fuses them stage by stage."""
+"""PAMFN (Zeng & Zheng, TIP 2024): one branch per modality and a mixed branch that fuses them in three stages."""
 
 from __future__ import annotations
 
@@ -6,34 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from ..manifests.streams import Record
 from .fusion_policy import Ordering, last_enabled
 from .masked_layers import ConvOverTime, MaskedBatchNorm1d, MaskedSequential
 from .pamfn_branch import SCORE, WIDTH, Levels, ModalityBranch, Poolings
-from .pamfn_fusion import FusionStage, Level, stack_masks
-from .scoring import Judgement, SegmentBatch
+from .pamfn_fusion import FusionSettings, FusionStage, Level, StageOutput, stack_masks
+from .scoring import ScorePrediction, SegmentBatch
 
-
-class FusionSettings(Record):
-    """The released configurations are in `PUBLISHED`; these defaults are its ``rg-feats2``, the paper's 18.06 M."""
-
-    num_nets: PositiveInt = 6
-    ms_heads: PositiveInt = 4
-    cm_heads: PositiveInt = 2
-    fc_ratio: PositiveInt = 1
-    fc_dropout: NonNegativeFloat = 0.3
-    feature_dropout: NonNegativeFloat = 0.3
-    branch_dropout: NonNegativeFloat = 0.3
-    ordering: Ordering = "ranked"
-    frozen: tuple[str, ...] = ()
-    stochastic: bool = False
+START_WIDTH = 3 * WIDTH
+"""Width of the initial state of the mixed branch, which is zero"""
 
 
 class PamfnSettings(FusionSettings):
     released: bool = False
+    """Padding counts as segments, as in the released code."""
 
 
 PUBLISHED: Mapping[str, PamfnSettings] = {
@@ -46,106 +34,120 @@ PUBLISHED: Mapping[str, PamfnSettings] = {
     "rg-feats2": PamfnSettings(),
     "fisv-feats2": PamfnSettings(num_nets=8, ms_heads=2, cm_heads=4),
 }
-"""The four configurations of the released code; streams, and which of them are frozen, are the user's."""
+"""The four configurations of the released code. They do not include the streams."""
 
 
 class Pamfn(nn.Module):
-    """Any subset of modalities, on one time grid.
+    """PAMFN with any number of modalities on one time grid.
 
-    ``frozen``: streams whose branch the fusion does not train (stage two of the paper's training freezes RGB and flow).
-    ``stochastic``: sample the policy in evaluation, too, as the released code does; the arg max otherwise.
-    ``released``: padding counts as segments, and frozen branches keep their dropout and moving statistics.
+    Args:
+        dims: Stream name → feature dim.
+        settings: Sizes of the fusion and options of its policy.
     """
 
     Settings: ClassVar[type[Record]] = PamfnSettings
     one_stream: ClassVar[bool] = False
     one_grid: ClassVar[bool] = True
+    order_invariant: ClassVar[bool] = False
     poolings: ClassVar[Poolings] = SCORE
     c: Tensor
+    stage1: FusionStage
+    stage2: FusionStage
+    stage3: FusionStage
 
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        *,
-        num_nets: int = 6,
-        ms_heads: int = 4,
-        cm_heads: int = 2,
-        fc_ratio: int = 1,
-        fc_dropout: float = 0.3,
-        feature_dropout: float = 0.3,
-        branch_dropout: float = 0.3,
-        ordering: Ordering = "ranked",
-        frozen: Sequence[str] = (),
-        stochastic: bool = False,
-        released: bool = False,
-    ) -> None:
+    def __init__(self, dims: Mapping[str, int], settings: FusionSettings) -> None:
         super().__init__()
-        if strangers := set(frozen) - dims.keys():
-            raise ValueError(f"frozen names {sorted(strangers)}, which are not among the streams {sorted(dims)}")
-        self.frozen = tuple(frozen)
-        self.ordering: Ordering = ordering
-        self.stochastic = stochastic
-        self.released = released
+        self.ordering: Ordering = settings.ordering
+        self.stochastic = settings.stochastic
+        self.released = isinstance(settings, PamfnSettings) and settings.released
         self.branches = nn.ModuleDict(
-            {stream: ModalityBranch(dim, branch_dropout, self.poolings) for stream, dim in dims.items()}
+            {stream: ModalityBranch(dim, settings.branch_dropout, self.poolings) for stream, dim in dims.items()}
         )
-        stage = (len(dims), num_nets, ms_heads, cm_heads, ordering)
-        self.stage1, self.stage2, self.stage3 = (FusionStage(*stage, pooling) for pooling in self.poolings)
-        self.drop = nn.Dropout(feature_dropout)
-        narrow = WIDTH // fc_ratio
+        width = START_WIDTH
+        for number, pooling in enumerate(self.poolings, start=1):
+            fuses = number <= settings.fusion_stages
+            stage = FusionStage(len(dims), width, settings, pooling, fuses=fuses)
+            self.add_module(f"stage{number}", stage)
+            width = stage.width_out
+        self.drop = nn.Dropout(settings.feature_dropout)
+        narrow = WIDTH // settings.fc_ratio
         self.fc = MaskedSequential(
-            nn.Dropout(fc_dropout),
-            ConvOverTime(3 * WIDTH, narrow, 1),
+            nn.Dropout(settings.fc_dropout),
+            ConvOverTime(width, narrow, 1),
             MaskedBatchNorm1d(narrow),
             nn.ReLU(),
             nn.Dropout(0.5),
             ConvOverTime(narrow, 1, 1),
             nn.Sigmoid(),
         )
-        self.register_buffer("c", torch.zeros(3 * WIDTH))
-        self.tau = nn.Parameter(torch.tensor(10.0))
+        self.register_buffer("c", torch.zeros(START_WIDTH))
+        self.num_used_blocks = settings.fusion_stages - (settings.msfd == "none")
+        self.has_policy = settings.ordering != "free" and settings.cmfd != "none"
+        if self.has_policy:
+            self.tau = nn.Parameter(torch.tensor(10.0))
 
-    def train(self, mode: bool = True) -> Pamfn:
-        super().train(mode)
-        if not self.released:
-            for stream in self.frozen:
-                self.branches[stream].eval()
-        return self
+    def is_idle(self, parameter: str) -> bool:
+        """Return whether a parameter receives no gradient by design.
 
-    def forward(self, batch: SegmentBatch) -> Judgement:
-        return Judgement(self.fuse(batch)[0])
+        The mixed branch starts from zeros, which no weight can change; the scores of the branches are not used; with a
+        single network the attention over networks has no choice. Blocks of the branches behind the last fusion have no
+        effect: the MSFD of a stage reads the branches' blocks of that stage, the CMFD the blocks before.
+        """
+        if parameter.startswith("branches.") and int(parameter.partition(".stage")[2][:1] or 0) > self.num_used_blocks:
+            return True
+        choosing = (".proj2.", "fusion_f.linear_layers", "f_fusion.weights")
+        single = self.ordering == "unranked" and any(part in parameter for part in choosing)
+        start = parameter in ("stage1.conv.0.weight", "stage1.short_cut.0.weight")
+        return single or start or ".fc." in parameter
+
+    def forward(self, batch: SegmentBatch) -> ScorePrediction:
+        stages, _ = self._mixed(batch)
+        return ScorePrediction(self.fc(stages[-1].state).flatten(), traces=self._traces(stages))
 
     def fuse(self, batch: SegmentBatch) -> tuple[Tensor, list[Tensor]]:
-        """Score ``[routines]``, and the index of the last FusionNet asked, ``[routines, T_i]`` for each stage."""
-        state, _, choices = self._mixed(batch)
-        return self.fc(state).flatten(), choices
+        """Return the score ``[samples]`` and, per stage, the index of the last active FusionNet ``[samples, T_i]``."""
+        stages, _ = self._mixed(batch)
+        return self.fc(stages[-1].state).flatten(), list(self._decisions(stages).values())
 
-    def _mixed(self, batch: SegmentBatch) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-        """The mixed branch's last state ``[routines, 768, T_3]``, its mask, and the stages' choices."""
+    def _mixed(self, batch: SegmentBatch) -> tuple[list[StageOutput], Tensor | None]:
+        """Return the outputs of the three stages and the mask of the last state."""
         levels = self._levels(batch)
-        tau = self.tau if self.training or self.stochastic else None
+        tau = self.tau if self.has_policy and (self.training or self.stochastic) else None
         state = self.c.view(1, -1, 1).expand(len(batch), -1, levels[1].features[0].shape[-1])
-        choices: list[Tensor] = []
+        stages: list[StageOutput] = []
         for number, stage in enumerate((self.stage1, self.stage2, self.stage3)):
             if number:
                 state = self.poolings[number].values(state, levels[number].mask)
-            state, choice = stage(state, levels[number], levels[number + 1], tau)
-            choices.append(last_enabled(choice, self.ordering))
-        return state, levels[3].mask, choices
+            stages.append(stage(state, levels[number], levels[number + 1], tau))
+            state = stages[-1].state
+        return stages, levels[3].mask
+
+    def _decisions(self, stages: Sequence[StageOutput]) -> dict[str, Tensor]:
+        """Index of the last active FusionNet at each step of the stages that have FusionNets."""
+        return {
+            f"decision_{number}": last_enabled(stage.choice, self.ordering)
+            for number, stage in enumerate(stages, start=1)
+            if stage.choice is not None
+        }
+
+    def _traces(self, stages: Sequence[StageOutput]) -> dict[str, Tensor]:
+        """Decisions, and the weights of the modalities in the MSFD, in the order of the streams."""
+        weights = {f"modalities_{number}": stage.modality_weights for number, stage in enumerate(stages, start=1)}
+        return {
+            **self._decisions(stages),
+            **{name: values.detach() for name, values in weights.items() if values is not None},
+        }
 
     def _levels(self, batch: SegmentBatch) -> list[Level]:
         lengths = {values.shape[1] for values in batch.features.values()}
         if len(lengths) > 1:
-            raise ValueError(f"streams of {sorted(lengths)} segments; PAMFN needs them on one time grid")
-        found = [self._branch(stream, batch) for stream in self.branches]
+            raise ValueError(f"the streams have {sorted(lengths)} segments; PAMFN needs one time grid for all streams")
+        found: list[Levels] = []
+        for stream, branch in self.branches.items():
+            _, levels = branch(batch.features[stream], None if self.released else batch.masks[stream])
+            found.append(levels)
         return [self._level(found, scale) for scale in range(4)]
 
     def _level(self, branches: Sequence[Levels], scale: int) -> Level:
         features = [self.drop(levels.features[scale]) for levels in branches]
         return Level(features, stack_masks([levels.masks[scale] for levels in branches]))
-
-    def _branch(self, stream: str, batch: SegmentBatch) -> Levels:
-        _, levels = self.branches[stream](batch.features[stream], None if self.released else batch.masks[stream])
-        if stream not in self.frozen:
-            return levels
-        return Levels(tuple(values.detach() for values in levels.features), levels.masks)

@@ -1,4 +1,4 @@
-"""PAMFN's branch of one modality (Zeng & Zheng, TIP 2024): a scoring model, and in PAMFN a source of features."""
+"""PAMFN's branch of one modality (Zeng & Zheng, TIP 2024), as a scoring model and as a part of PAMFN."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from torch import Tensor, nn
 
 from ..manifests.streams import Record
 from .masked_layers import HALF, WHOLE, ConvOverTime, MaskedBatchNorm1d, MaskedSequential, Pooling, zero_padding
-from .scoring import Judgement, SegmentBatch, only_stream
+from .scoring import ScorePrediction, SegmentBatch, only_stream
 
 WIDTH = 256
 FEWEST_SEGMENTS = 4
-"""Two halvings must leave one."""
+"""One segment must remain after two halvings."""
 Poolings = tuple[Pooling, Pooling, Pooling]
-"""After each of the three stages"""
+"""Pooling after each of the three stages"""
 SCORE: Poolings = (HALF, HALF, WHOLE)
 
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """One modality at four time scales: all segments, halves, quarters, the whole; with other poolings, others."""
+    """Features of one modality at four time scales. The lengths below are those of the poolings `SCORE`."""
 
     features: tuple[Tensor, ...]
-    """``[routines, 256, T]``, ``T // 2``, ``T // 4``, 1"""
+    """``[samples, 256, T]``, ``T // 2``, ``T // 4``, 1"""
     masks: tuple[Tensor | None, ...]
-    """``bool [routines, T]`` and so on; None where padding counts as segments"""
+    """``bool [samples, T]`` and so on; None if padding counts as segments"""
 
 
 class ModalityBranch(nn.Module):
-    """Embedding, three residual convolution blocks at falling time resolution, a sigmoid head."""
+    """Embedding, three residual convolution blocks at decreasing time resolution, and a sigmoid head."""
 
     def __init__(self, dim: int, dropout: float, poolings: Poolings = SCORE) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ModalityBranch(nn.Module):
         self.fc = nn.Sequential(nn.Dropout(dropout), ConvOverTime(WIDTH, 1, 1), nn.Sigmoid())
 
     def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Levels]:
-        """``[routines, segments, dim]`` → score ``[routines]`` in 0 … 1, and the features that PAMFN fuses."""
+        """``[samples, segments, dim]`` → score ``[samples]`` in 0 … 1, and the features that PAMFN fuses."""
         if HALF in self.poolings:
             features, mask = at_least(features, mask, FEWEST_SEGMENTS)
         values, masks = [zero_padding(self.embedding(features.transpose(1, 2), mask), mask)], [mask]
@@ -61,7 +61,7 @@ class ModalityBranch(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """``x + f(x)``, f being two convolutions with BatchNorm and GELU."""
+    """``x + f(x)``, where f is two convolutions with BatchNorm and GELU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,33 +75,33 @@ class ResidualBlock(nn.Module):
 
 class BranchSettings(Record):
     dropout: NonNegativeFloat = 0.5
+    """Dropout before the regressor"""
     released: bool = False
+    """Padding counts as segments, as in the released code."""
 
 
 class PamfnBranch(nn.Module):
-    """One branch as a scoring model: the rows ``RGB / flow / audio branch only`` of PAMFN's tables.
-
-    ``released``: zero padding counts as segments, as in the released code.
-    """
+    """One branch as a scoring model: the rows ``RGB / flow / audio branch only`` of PAMFN's tables."""
 
     Settings: ClassVar[type[Record]] = BranchSettings
     one_stream: ClassVar[bool] = True
     one_grid: ClassVar[bool] = False
+    order_invariant: ClassVar[bool] = False
 
-    def __init__(self, dims: Mapping[str, int], *, dropout: float = 0.5, released: bool = False) -> None:
+    def __init__(self, dims: Mapping[str, int], settings: BranchSettings) -> None:
         super().__init__()
         self.stream = only_stream(dims, "pamfn-branch")
-        self.released = released
-        self.branch = ModalityBranch(dims[self.stream], dropout)
+        self.released = settings.released
+        self.branch = ModalityBranch(dims[self.stream], settings.dropout)
 
-    def forward(self, batch: SegmentBatch) -> Judgement:
+    def forward(self, batch: SegmentBatch) -> ScorePrediction:
         mask = None if self.released else batch.masks[self.stream]
         score, _ = self.branch(batch.features[self.stream], mask)
-        return Judgement(score)
+        return ScorePrediction(score)
 
 
 def at_least(features: Tensor, mask: Tensor | None, segments: int) -> tuple[Tensor, Tensor | None]:
-    """Padded at the end where there are fewer; the mask says so, if there is one."""
+    """Pad features and mask at the end to this number of segments."""
     missing = segments - features.shape[1]
     if missing <= 0:
         return features, mask

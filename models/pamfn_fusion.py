@@ -1,38 +1,73 @@
-"""How PAMFN's mixed branch draws on the modalities: the base path, MSFD and CMFD of one stage."""
+"""One stage of PAMFN's mixed branch: base path, modality-specific (MSFD) and cross-modal (CMFD) decoders."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
+from ..manifests.streams import Record
 from .fusion_policy import NEVER, Ordering, attention_bias, choose
 from .masked_layers import ConvOverTime, MaskedBatchNorm1d, MaskedSequential, Pooling
 from .masking import masked_softmax
 from .pamfn_branch import WIDTH
 
+Decoder = Literal["attention", "weighted", "none"]
+"""A feature decoder: the published cross-attention, learnable weights in its place, or no decoder (Table VI)"""
+
+
+class FusionSettings(Record):
+    """Settings of the fusion. The defaults are ``rg-feats2`` of `pamfn.PUBLISHED` (18.06 M parameters in the paper)."""
+
+    num_nets: PositiveInt = 6
+    """Number of FusionNets, K"""
+    ms_heads: PositiveInt = 4
+    """Attention heads of the modality-specific decoder"""
+    cm_heads: PositiveInt = 2
+    """Attention heads of the cross-modal decoder"""
+    fc_ratio: PositiveInt = 1
+    """The regressor has ``256 // fc_ratio`` channels."""
+    fc_dropout: NonNegativeFloat = 0.3
+    """Dropout before the regressor"""
+    feature_dropout: NonNegativeFloat = 0.3
+    """Dropout on the features of the branches"""
+    branch_dropout: NonNegativeFloat = 0.3
+    """Dropout before the branches' own regressors"""
+    ordering: Ordering = "ranked"
+    """Policy of the FusionNets, see `fusion_policy`"""
+    msfd: Decoder = "attention"
+    """The modality-specific feature decoder"""
+    cmfd: Decoder = "attention"
+    """The cross-modal feature decoder; without it there are no FusionNets either"""
+    fusion_stages: Literal[1, 2, 3] = 3
+    """Number of stages that fuse modalities (Table VIII); later stages have the base path only"""
+    stochastic: bool = False
+    """Sample the policy also in evaluation, as the released code does, instead of using the arg max."""
+
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """The modalities at one time scale."""
+    """Features of all modalities at one time scale."""
 
     features: list[Tensor]
-    """One ``[routines, 256, T]`` per modality"""
+    """One ``[samples, 256, T]`` per modality"""
     present: Tensor | None
-    """``bool [routines, modalities, T]``; None where padding counts as segments"""
+    """``bool [samples, modalities, T]``; None if padding counts as segments"""
 
     @property
     def mask(self) -> Tensor | None:
-        """``bool [routines, T]``: where there is any modality."""
+        """``bool [samples, T]``: True where any modality is present."""
         return None if self.present is None else self.present.any(1)
 
 
 class Attention(nn.Module):
-    """Multi-head attention that favours what is unlike the query: scores are negated.
+    """Multi-head attention with negated scores: values unlike the query have high weights.
 
-    ``norm`` is never used; released checkpoints hold it.
+    ``norm`` is not used, but released checkpoints contain it.
     """
 
     def __init__(self, num_heads: int, dropout: float = 0.1) -> None:
@@ -42,8 +77,17 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(WIDTH).requires_grad_(False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, query: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``query [n, 256]``, ``values [n, choices, 256]``, ``bias [n, choices]`` on the scores → ``[n, 256]``."""
+    def forward(self, query: Tensor, values: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Attend to the choices at each step.
+
+        Args:
+            query: ``[n, 256]``.
+            values: ``[n, choices, 256]``.
+            bias: ``[n, choices]``, added to the scores.
+
+        Returns:
+            ``[n, 256]``, and the weights without dropout, averaged over the heads: ``[n, choices]``.
+        """
         heads = (self.num_heads, WIDTH // self.num_heads)
         to_query, to_key, to_value = self.linear_layers
         asked = to_query(query).unflatten(-1, heads)
@@ -52,35 +96,63 @@ class Attention(nn.Module):
         scores = -torch.einsum("nhd,nchd->nhc", asked, keys) / math.sqrt(heads[1])
         if bias is not None:
             scores = scores + bias.unsqueeze(1)
-        weights = self.dropout(torch.softmax(scores, dim=-1))
-        return torch.einsum("nhc,nchd->nhd", weights, offered).flatten(1)
+        weights = torch.softmax(scores, dim=-1)
+        return torch.einsum("nhc,nchd->nhd", self.dropout(weights), offered).flatten(1), weights.mean(1)
 
 
 class ModalitySpecificDecoder(nn.Module):
-    """MSFD: at each time, the modalities' own features, weighed by how much they differ from the mixed ones."""
+    """MSFD: features of the modalities, weighed at each time step by their difference from the mixed features.
 
-    def __init__(self, num_heads: int) -> None:
+    ``weighted`` replaces the attention by one learnable weight per modality, with a softmax over the modalities.
+    """
+
+    def __init__(self, num_modalities: int, num_heads: int, decoder: Decoder) -> None:
         super().__init__()
-        self.fusion_s = Attention(num_heads)
-        self.proj = nn.Sequential(ConvOverTime(WIDTH, WIDTH, 1))
+        self.decoder: Decoder = decoder
+        if decoder == "weighted":
+            self.weights = nn.Parameter(torch.zeros(num_modalities))
+        else:
+            self.fusion_s = Attention(num_heads)
+            self.proj = nn.Sequential(ConvOverTime(WIDTH, WIDTH, 1))
 
-    def forward(self, mixed: Tensor, upper: Level) -> Tensor:
-        """``[routines, 256, T]``, and the modalities of that length → the same shape."""
-        query = _per_step(self.proj(mixed))
+    def forward(self, mixed: Tensor, upper: Level) -> tuple[Tensor, Tensor]:
+        """Mixed features ``[samples, 256, T]`` → the same shape, and weights ``[samples, T, modalities]``."""
         choices = torch.stack(upper.features, dim=1).permute(0, 3, 1, 2).flatten(0, 1)
         present = upper.present
         bias = None if present is None else (~present.transpose(1, 2).flatten(0, 1)) * NEVER
-        return _per_routine(self.fusion_s(query, choices, bias), len(mixed))
+        if self.decoder == "weighted":
+            found, weights = weighted_sum(self.weights, choices, bias)
+        else:
+            found, weights = self.fusion_s(_per_step(self.proj(mixed)), choices, bias)
+        return _per_sample(found, len(mixed)), torch.unflatten(weights, 0, (len(mixed), -1))
+
+
+def weighted_sum(logits: Tensor, values: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Weigh choices by a softmax of learnable numbers, the same at every step.
+
+    Args:
+        logits: ``[choices]``.
+        values: ``[n, choices, 256]``.
+        bias: ``[n, choices]``, added to the logits.
+
+    Returns:
+        ``[n, 256]`` and the weights ``[n, choices]``.
+    """
+    weights = torch.softmax(logits.expand(values.shape[:2]) + (0.0 if bias is None else bias), dim=-1)
+    return torch.einsum("nc,ncd->nd", weights, values), weights
 
 
 class FusionNets(nn.Module):
-    """CMFD: K ways to fuse the modalities, and a policy that says for each time which of them are asked."""
+    """CMFD: K networks that fuse the modalities, and a policy that selects networks at each time step.
 
-    def __init__(
-        self, num_modalities: int, num_nets: int, num_heads: int, ordering: Ordering, pooling: Pooling
-    ) -> None:
+    ``weighted`` replaces the attention by one learnable weight per network, with a softmax over the enabled ones.
+    """
+
+    def __init__(self, num_modalities: int, settings: FusionSettings, pooling: Pooling) -> None:
         super().__init__()
-        self.ordering: Ordering = ordering
+        num_nets = settings.num_nets
+        self.ordering: Ordering = settings.ordering
+        self.decoder: Decoder = settings.cmfd
         self.pooling = pooling
         self.proj1 = nn.ModuleList(
             [
@@ -91,28 +163,44 @@ class FusionNets(nn.Module):
             ]
         )
         self.ffn = nn.ModuleList([two_convolutions(WIDTH) for _ in range(num_nets)])
-        self.fusion_f = Attention(num_heads)
-        self.proj2 = nn.Sequential(ConvOverTime(2 * WIDTH, WIDTH, 1))
-        self.policy = nn.Sequential(ConvOverTime(num_modalities * WIDTH, num_nets, 1))
+        if settings.cmfd == "weighted":
+            self.weights = nn.Parameter(torch.zeros(num_nets))
+        else:
+            self.fusion_f = Attention(settings.cm_heads)
+            self.proj2 = nn.Sequential(ConvOverTime(2 * WIDTH, WIDTH, 1))
+        if settings.ordering != "free":
+            self.policy = nn.Sequential(ConvOverTime(num_modalities * WIDTH, num_nets, 1))
 
-    def forward(self, mixed: Tensor, specific: Tensor, lower: Level, tau: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``lower``: the modalities before the stage's pooling; ``tau``: of the sampled policy, None takes the arg max.
+    def forward(
+        self, mixed: Tensor, specific: Tensor | None, lower: Level, tau: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``[samples, 256, T]`` and the decision, ``[samples, K, T]`` of 0 and 1.
 
-        Returns ``[routines, 256, T]`` and the choice, ``[routines, K, T]`` of 0 and 1.
+        ``specific``: output of the MSFD, zeros if there is none; ``lower``: modalities before the pooling of the stage;
+        ``tau``: temperature of the sampled policy, None for the arg max.
         """
         fused = torch.stack([self.pooling.values(net, lower.mask) for net in self._fuse(lower)], dim=2)
-        logits = self.pooling.values(self.policy(torch.cat(lower.features, dim=1)), lower.mask)
-        choice = choose(logits, tau, self.ordering)
-        query = -_per_step(self.proj2(torch.cat([mixed, specific], dim=1)))
         nets = fused.permute(0, 3, 2, 1)
-        if self.ordering == "unranked":  # a softmax over one net has no gradient: the choice's own must pass by the net
-            nets = nets * choice.transpose(1, 2).unsqueeze(-1)
-        bias = attention_bias(choice, self.ordering)
-        found = self.fusion_f(query, nets.flatten(0, 1), bias.transpose(1, 2).flatten(0, 1))
-        return _per_routine(found, len(mixed)), choice
+        if self.ordering == "free":
+            choice = torch.ones_like(fused[:, 0])
+            bias = None
+        else:
+            logits = self.pooling.values(self.policy(torch.cat(lower.features, dim=1)), lower.mask)
+            choice = choose(logits, tau)
+            if self.ordering == "unranked":
+                # a softmax over one net has no gradient: the gradient of the decision passes through the product
+                nets = nets * choice.transpose(1, 2).unsqueeze(-1)
+            bias = attention_bias(choice, self.ordering).transpose(1, 2).flatten(0, 1)
+        if self.decoder == "weighted":
+            found, _ = weighted_sum(self.weights, nets.flatten(0, 1), bias)
+        else:
+            other = torch.zeros_like(mixed) if specific is None else specific
+            query = -_per_step(self.proj2(torch.cat([mixed, other], dim=1)))
+            found, _ = self.fusion_f(query, nets.flatten(0, 1), bias)
+        return _per_sample(found, len(mixed)), choice
 
     def _fuse(self, lower: Level) -> list[Tensor]:
-        """Each net's weighted sum of the modalities, refined: K of ``[routines, 256, 2T]``."""
+        """Return the output of each FusionNet on its weighted sum of the modalities: K of ``[samples, 256, 2T]``."""
         present = lower.present
         masks = [None] * len(self.proj1) if present is None else present.unbind(1)
         logits = [layer(values, mask) for layer, values, mask in zip(self.proj1, lower.features, masks, strict=True)]
@@ -125,24 +213,49 @@ class FusionNets(nn.Module):
         return [layer(total, lower.mask) + total for layer, total in zip(self.ffn, sums, strict=True)]
 
 
+@dataclass(frozen=True, eq=False)
+class StageOutput:
+    """Output of one stage of the mixed branch."""
+
+    state: Tensor
+    """``[samples, width_out, T]``"""
+    choice: Tensor | None
+    """Decision of the policy, ``[samples, K, T]`` of 0 and 1; None without a CMFD"""
+    modality_weights: Tensor | None
+    """Weights of the modalities in the MSFD, ``[samples, T, modalities]``; None without an MSFD"""
+
+
 class FusionStage(nn.Module):
-    """One stage of the mixed branch: base path, MSFD, CMFD, side by side."""
+    """One stage of the mixed branch: the concatenated outputs of base path, MSFD and CMFD.
+
+    The width of the output is 256 for each of them that the stage has.
+    """
 
     def __init__(
-        self, num_modalities: int, num_nets: int, ms_heads: int, cm_heads: int, ordering: Ordering, pooling: Pooling
+        self, num_modalities: int, width_in: int, settings: FusionSettings, pooling: Pooling, *, fuses: bool = True
     ) -> None:
         super().__init__()
-        self.conv = two_convolutions(3 * WIDTH)
-        self.short_cut = MaskedSequential(ConvOverTime(3 * WIDTH, WIDTH, 1), MaskedBatchNorm1d(WIDTH), nn.ReLU())
-        self.s_fusion = ModalitySpecificDecoder(ms_heads)
-        self.f_fusion = FusionNets(num_modalities, num_nets, cm_heads, ordering, pooling)
+        self.conv = two_convolutions(width_in)
+        self.short_cut = MaskedSequential(ConvOverTime(width_in, WIDTH, 1), MaskedBatchNorm1d(WIDTH), nn.ReLU())
+        self.s_fusion = self.f_fusion = None
+        if fuses and settings.msfd != "none":
+            self.s_fusion = ModalitySpecificDecoder(num_modalities, settings.ms_heads, settings.msfd)
+        if fuses and settings.cmfd != "none":
+            self.f_fusion = FusionNets(num_modalities, settings, pooling)
+        self.width_out = WIDTH * (1 + (self.s_fusion is not None) + (self.f_fusion is not None))
 
-    def forward(self, state: Tensor, lower: Level, upper: Level, tau: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``state [routines, 768, T]``, T being ``upper``'s → the next state, as large, and the policy's choice."""
+    def forward(self, state: Tensor, lower: Level, upper: Level, tau: Tensor | None) -> StageOutput:
+        """``state [samples, width_in, T]``, T of ``upper`` → next state of the same length, choice and weights."""
         mixed = self.conv(state, upper.mask) + self.short_cut(state, upper.mask)
-        specific = self.s_fusion(mixed, upper)
-        fused, choice = self.f_fusion(mixed, specific, lower, tau)
-        return torch.cat([mixed, specific, fused], dim=1), choice
+        specific = weights = choice = None
+        parts = [mixed]
+        if self.s_fusion is not None:
+            specific, weights = self.s_fusion(mixed, upper)
+            parts.append(specific)
+        if self.f_fusion is not None:
+            fused, choice = self.f_fusion(mixed, specific, lower, tau)
+            parts.append(fused)
+        return StageOutput(torch.cat(parts, dim=1), choice, weights)
 
 
 def two_convolutions(width_in: int) -> MaskedSequential:
@@ -157,15 +270,15 @@ def two_convolutions(width_in: int) -> MaskedSequential:
 
 
 def stack_masks(masks: list[Tensor | None]) -> Tensor | None:
-    """``[routines, modalities, segments]`` of ``[routines, segments]`` each; None where padding counts as segments."""
+    """Stack masks ``[samples, segments]`` to ``[samples, modalities, segments]``; None without masks."""
     known = [mask for mask in masks if mask is not None]
     return torch.stack(known, dim=1) if known else None
 
 
 def _per_step(values: Tensor) -> Tensor:
-    """``[routines, channels, T]`` → ``[routines · T, channels]``."""
+    """``[samples, channels, T]`` → ``[samples · T, channels]``."""
     return values.transpose(1, 2).flatten(0, 1)
 
 
-def _per_routine(values: Tensor, num_routines: int) -> Tensor:
-    return values.unflatten(0, (num_routines, -1)).transpose(1, 2)
+def _per_sample(values: Tensor, num_samples: int) -> Tensor:
+    return values.reshape(num_samples, -1, values.shape[1]).transpose(1, 2)

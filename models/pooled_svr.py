@@ -1,9 +1,9 @@
-"""The oldest baseline: features averaged (or their maxima) over time, and a linear support vector regression."""
+"""Baseline: average or maximum pooling over time and linear support vector regression."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..manifests.streams import Record
 from .masking import masked_max, masked_mean
 from .metrics import spearman
-from .scoring import Judgement, SegmentBatch
+from .scoring import ScorePrediction, SegmentBatch
 
 Pooling = Literal["average", "max"]
 COSTS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
@@ -22,49 +22,44 @@ COSTS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 class PooledSvrSettings(Record):
     pooling: Pooling = "average"
     cost: PositiveFloat | None = None
+    """Parameter C of the SVR for features and scores of standard deviation 1; None selects one of `COSTS` by five-fold
+    cross-validation on the training videos."""
     epsilon: NonNegativeFloat = 0.1
 
 
 class PooledSvr(nn.Module):
-    """Solved in one go by scikit-learn (`solve`), then a linear layer like any other.
-
-    ``cost``: the SVR's C for features and scores of deviation 1; None chooses it among `COSTS` by five-fold
-    cross-validation within the training videos.
-    """
+    """Linear regression on pooled features, fitted by scikit-learn (`solve`)."""
 
     Settings: ClassVar[type[Record]] = PooledSvrSettings
     one_stream: ClassVar[bool] = False
     one_grid: ClassVar[bool] = False
+    order_invariant: ClassVar[bool] = True
     weight: Tensor
     bias: Tensor
 
-    def __init__(
-        self, dims: Mapping[str, int], *, pooling: Pooling = "average", cost: float | None = None, epsilon: float = 0.1
-    ) -> None:
+    def __init__(self, dims: Mapping[str, int], settings: PooledSvrSettings) -> None:
         super().__init__()
         self.dims = dict(dims)
-        self.pooling: Pooling = pooling
-        self.cost = cost
-        self.epsilon = epsilon
+        self.settings = settings
         self.register_buffer("weight", torch.zeros(sum(dims.values()), dtype=torch.float64))
         self.register_buffer("bias", torch.zeros((), dtype=torch.float64))
 
-    def forward(self, batch: SegmentBatch) -> Judgement:
-        return Judgement((self._pooled(batch).double() @ self.weight + self.bias).float())
+    def forward(self, batch: SegmentBatch) -> ScorePrediction:
+        return ScorePrediction((self._pooled(batch).double() @ self.weight + self.bias).float())
 
     def solve(self, batch: SegmentBatch, fractions: Tensor) -> None:
-        """Fit to all training videos at once; ``fractions [routines]``."""
-        pooled, wanted = self._pooled(batch).double().numpy(), fractions.double().numpy()
-        centre, spread = pooled.mean(0), pooled.std(0)
+        """Fit to all training videos; ``fractions [samples]`` are their scores."""
+        pooled, wanted = self._pooled(batch).cpu().double().numpy(), fractions.cpu().double().numpy()
+        center, spread = pooled.mean(0), pooled.std(0)
         spread[spread < 1e-9] = 1
-        scaled = (pooled - centre) / spread
+        scaled = (pooled - center) / spread
         middle, deviation = wanted.mean(), wanted.std() or 1.0
         targets = (wanted - middle) / deviation
-        cost = self.cost if self.cost is not None else self._best_cost(scaled, targets)
+        cost = self.settings.cost if self.settings.cost is not None else self._best_cost(scaled, targets)
         slope, intercept = self._fit(scaled, targets, cost)
         weight = deviation * slope / spread
-        self.weight.copy_(torch.from_numpy(weight))
-        self.bias.copy_(torch.tensor(middle + deviation * intercept - weight @ centre))
+        self.weight.copy_(torch.as_tensor(weight))
+        self.bias.copy_(torch.tensor(middle + deviation * intercept - weight @ center))
 
     def _best_cost(self, features: np.ndarray, targets: np.ndarray) -> float:
         parts = np.arange(len(targets)) % 5
@@ -78,11 +73,12 @@ class PooledSvr(nn.Module):
         return COSTS[int(np.argmax(quality))]
 
     def _fit(self, features: np.ndarray, targets: np.ndarray, cost: float) -> tuple[np.ndarray, float]:
-        from sklearn.svm import SVR
+        from sklearn.svm import SVR  # pyright: ignore[reportMissingTypeStubs]
 
-        regression = SVR(kernel="linear", C=cost, epsilon=self.epsilon).fit(features, targets)
+        regression: Any = SVR(kernel="linear", C=cost, epsilon=self.settings.epsilon)
+        regression.fit(features, targets)
         return np.asarray(regression.coef_)[0], float(np.asarray(regression.intercept_)[0])
 
     def _pooled(self, batch: SegmentBatch) -> Tensor:
-        pool = masked_mean if self.pooling == "average" else masked_max
+        pool = masked_mean if self.settings.pooling == "average" else masked_max
         return torch.cat([pool(batch.features[stream], batch.masks[stream]) for stream in self.dims], dim=-1)

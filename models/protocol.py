@@ -1,4 +1,4 @@
-"""How a model is trained and judged, as one frozen record that a checkpoint carries and a report prints."""
+"""Training and evaluation settings of a model, as one frozen record that is stored in its checkpoint."""
 
 from __future__ import annotations
 
@@ -9,75 +9,93 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from ..manifests.streams import Record
 
 Precision = Literal["float32", "bfloat16"]
+Selection = Literal["last", "validation", "best-test"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Constant(Record):
-    """The learning rate stays."""
+    """Constant learning rate."""
 
     kind: Literal["constant"] = "constant"
 
 
 class Cosine(Record):
-    """Half a cosine from the learning rate down to ``final_factor`` of it, over all epochs."""
+    """Cosine decay from the learning rate to ``final_factor`` times the learning rate over all epochs."""
 
     kind: Literal["cosine"] = "cosine"
     final_factor: NonNegativeFloat = 0.0
 
 
 class Steps(Record):
-    """The learning rate is multiplied by ``factor`` when each of these epochs begins."""
+    """Step decay: the learning rate is multiplied by ``factor`` at the start of each of these epochs."""
 
     kind: Literal["steps"] = "steps"
-    at_epochs: tuple[PositiveInt, ...]
+    at_epochs: tuple[PositiveInt, ...] = ()
+    """Epochs counted from 0"""
+    before_end: tuple[PositiveInt, ...] = ()
+    """Numbers of epochs before the end: 100 is the start of the last 100 epochs"""
     factor: PositiveFloat = 0.1
+
+    def count(self, epoch: int, epochs: int) -> int:
+        """Return the number of steps up to this epoch, of a training of ``epochs`` epochs."""
+        starts = (*self.at_epochs, *(epochs - last for last in self.before_end))
+        return sum(epoch >= start for start in starts)
 
 
 class Protocol(Record):
-    """Everything about training and judging that is not the network's own.
+    """All settings of training and evaluation that do not belong to the network.
 
-    ``selection``: which epoch's weights are judged. ``last``: the last one's. ``validation``: the best on a part of
-    the training videos set aside for that. ``best-test``: the best on the test videos themselves, as the papers do;
-    such a number is an upper bound and reports call it ``best on test``.
+    ``selection`` determines the epoch whose weights are evaluated. ``last``: the last epoch. ``validation``: the best
+    epoch on a held-out part of the training videos. ``best-test``: the best epoch on the test videos, as in the papers;
+    the result is an upper bound, and reports call it ``best on test``.
     """
 
     epochs: PositiveInt
     batch_size: PositiveInt = 32
     crop: PositiveInt | dict[str, PositiveInt] | None = None
-    """Segments that training sees of a routine, per stream: a random run of them, shorter ones padded with zeros. None:
-    whole routines, padded to the longest of their batch. Evaluation always sees whole routines."""
+    """Length in segments of the random crops for training, per stream; shorter samples are padded with zeros. None:
+    whole samples, padded to the longest of their batch. Evaluation always uses whole samples."""
     score_range: tuple[float, float] | None = None
-    """The scores that the fractions 0 and 1 stand for; (0, 1) trains on raw scores. None: the target's own."""
-    standardise: bool = False
+    """The scores of the fractions 0 and 1; (0, 1) trains on raw scores. None: the range of the target."""
+    standardize: bool = False
     """Shift and scale features by the training videos' statistics."""
-    optimiser: Literal["sgd", "adam", "adamw"] = "adamw"
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     momentum: NonNegativeFloat = 0.9
-    """Of ``sgd``."""
+    """Momentum of ``sgd``."""
     weight_decay: NonNegativeFloat = 0.0
     rate_factors: dict[str, PositiveFloat] = Field(default_factory=dict)
-    """Parameters whose name starts so → factor on their learning rate."""
+    """Prefix of parameter names → factor on their learning rate."""
     schedule: Annotated[Constant | Cosine | Steps, Field(discriminator="kind")] = Constant()
     clip_norm: PositiveFloat | None = None
-    """Gradients are scaled down to this norm."""
-    selection: Literal["last", "validation", "best-test"] = "last"
+    """Maximum norm of the gradients."""
+    selection: Selection = "last"
     validation_fraction: Fraction = 0.15
+    stream_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that a training video loses a stream, for models that score videos with missing streams."""
     precision: Precision = "float32"
-    """Of training's matrix products; evaluation is always in float32."""
+    """Precision of matrix products in training; evaluation always uses float32."""
 
     @model_validator(mode="after")
     def _values_fit_each_other(self) -> Protocol:
         if self.score_range is not None and not self.score_range[0] < self.score_range[1]:
             raise ValueError(f"score_range {list(self.score_range)} must be (lowest, highest)")
-        if isinstance(self.schedule, Steps) and any(epoch >= self.epochs for epoch in self.schedule.at_epochs):
-            raise ValueError(f"schedule.at_epochs {list(self.schedule.at_epochs)} must lie below epochs {self.epochs}")
+        if isinstance(self.schedule, Steps):
+            for name in ("at_epochs", "before_end"):
+                steps = getattr(self.schedule, name)
+                if any(epoch >= self.epochs for epoch in steps):
+                    raise ValueError(f"schedule.{name} {list(steps)} must lie below epochs {self.epochs}")
         return self
 
     def shortened(self, epochs: int) -> Protocol:
-        """With other epochs; steps of the schedule that would come after them are left out."""
+        """Return the protocol with another number of epochs, without schedule steps at later epochs."""
         schedule = self.schedule
         if isinstance(schedule, Steps):
-            schedule = Steps(at_epochs=tuple(at for at in schedule.at_epochs if at < epochs), factor=schedule.factor)
+            kept = {
+                name: tuple(step for step in getattr(schedule, name) if step < epochs)
+                for name in ("at_epochs", "before_end")
+            }
+            schedule = schedule.model_copy(update=kept)
         return self.model_copy(update={"epochs": epochs, "schedule": schedule})
 
     def crop_of(self, stream: str) -> int | None:

@@ -1,36 +1,41 @@
-"""What sets a stream's features apart from those that a model was trained on, setting by setting."""
+"""Describe the differences between the settings of a stream and those of a model's training features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 MOST = 4
-"""Differences that a message tells."""
+"""Number of differences in a message."""
 
 
-def tell_differences(
+def describe_differences(
     stream: str,
     trained: Mapping[str, Any],
     found: Mapping[str, Any],
     trained_recipe: Mapping[str, Any] | None = None,
     found_recipe: Mapping[str, Any] | None = None,
 ) -> str:
-    """``sampling.fps is 25, was 12; weights.network is …, was …``; empty where the records show no difference.
+    """Return e.g. ``sampling.fps is 25, was 12; weights.network is …, was …``; empty without a known difference.
 
-    ``trained``, ``found``: the stream's entries in the stores' manifests; the recipes are those that made them.
+    Args:
+        stream: Name of the stream.
+        trained: Entry of the stream in the manifest of the training store.
+        found: Entry of the stream in the manifest of the other store.
+        trained_recipe: Recipe of the training features, if known.
+        found_recipe: Recipe of the other features, if known.
     """
     before = dict(_leaves(_record(stream, trained, trained_recipe)))
     now = dict(_leaves(_record(stream, found, found_recipe)))
-    if trained_recipe is None or found_recipe is None:  # what one of them does not record is no difference
+    if trained_recipe is None or found_recipe is None:  # compare only what both record
         before, now = ({name: part[name] for name in before.keys() & now.keys()} for part in (before, now))
     different = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
-    told = [f"{name} is {_short(now.get(name))}, was {_short(before.get(name))}" for name in different[:MOST]]
-    return "; ".join(told) + (f"; and {len(different) - MOST} more" if len(different) > MOST else "")
+    texts = [f"{name} is {_short(now.get(name))}, was {_short(before.get(name))}" for name in different[:MOST]]
+    return "; ".join(texts) + (f"; and {len(different) - MOST} more" if len(different) > MOST else "")
 
 
 def _record(stream: str, entry: Mapping[str, Any], recipe: Mapping[str, Any] | None) -> dict[str, Any]:
-    """All that is known of how the stream was made. A checkpoint's digest says more than its name."""
+    """Return the known settings of a stream; the checkpoint is given by its digest instead of its name."""
     spec = {} if recipe is None else dict(recipe.get("streams", {}).get(stream, {}))
     facts = {name: entry[name] for name in ("extractor_version", "weights") if name in entry}
     return spec | facts
@@ -38,13 +43,15 @@ def _record(stream: str, entry: Mapping[str, Any], recipe: Mapping[str, Any] | N
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        for key, part in value.items():
+        for key, part in cast("Mapping[Any, Any]", value).items():
             yield from _leaves(part, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):
-        for index, part in enumerate(value):
+        return
+    parts = list(cast("Sequence[Any]", value)) if isinstance(value, list | tuple) else None
+    if parts is not None and any(isinstance(part, Mapping) for part in parts):
+        for index, part in enumerate(parts):
             yield from _leaves(part, f"{name}[{index}]")
     else:
-        yield name, list(value) if isinstance(value, tuple) else value
+        yield name, value if parts is None else parts
 
 
 def _short(value: Any, most: int = 40) -> str:

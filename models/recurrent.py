@@ -1,4 +1,4 @@
-"""The plain recurrent baselines: one LSTM per stream, forwards or both ways; its last states decide the score."""
+"""Recurrent baselines: one LSTM or bidirectional LSTM per stream with a linear layer on the last states."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from ..manifests.streams import Record
-from .scoring import Judgement, SegmentBatch
+from .scoring import ScorePrediction, SegmentBatch
 
 
 class RecurrentSettings(Record):
@@ -21,41 +21,45 @@ class RecurrentSettings(Record):
 
 
 class Lstm(nn.Module):
-    """After Parmar & Morris (CVPRW 2017), who put C3D features through one LSTM and a linear layer."""
+    """After Parmar & Morris (CVPRW 2017): C3D features, one LSTM and a linear layer."""
 
     Settings: ClassVar[type[Record]] = RecurrentSettings
     one_stream: ClassVar[bool] = False
     one_grid: ClassVar[bool] = False
-    both_ways: ClassVar[bool] = False
+    order_invariant: ClassVar[bool] = False
+    is_bidirectional: ClassVar[bool] = False
 
-    def __init__(
-        self, dims: Mapping[str, int], *, hidden_dim: int = 256, num_layers: int = 1, dropout: float = 0.5
-    ) -> None:
+    def __init__(self, dims: Mapping[str, int], settings: RecurrentSettings) -> None:
         super().__init__()
+        hidden_dim = settings.hidden_dim
         self.streams = nn.ModuleDict(
             {
-                stream: nn.LSTM(dim, hidden_dim, num_layers, batch_first=True, bidirectional=self.both_ways)
+                stream: nn.LSTM(
+                    dim, hidden_dim, settings.num_layers, batch_first=True, bidirectional=self.is_bidirectional
+                )
                 for stream, dim in dims.items()
             }
         )
-        width = hidden_dim * (2 if self.both_ways else 1) * len(dims)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 1), nn.Sigmoid())
+        width = hidden_dim * (2 if self.is_bidirectional else 1) * len(dims)
+        self.head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width, 1), nn.Sigmoid())
 
-    def forward(self, batch: SegmentBatch) -> Judgement:
+    def forward(self, batch: SegmentBatch) -> ScorePrediction:
         states = [
             self._last_state(lstm, batch.features[stream], batch.masks[stream]) for stream, lstm in self.streams.items()
         ]
-        return Judgement(self.head(torch.cat(states, dim=1)).squeeze(-1))
+        return ScorePrediction(self.head(torch.cat(states, dim=1)).squeeze(-1))
 
     def _last_state(self, lstm: nn.Module, features: Tensor, mask: Tensor) -> Tensor:
-        """``[routines, hidden]``, twice as wide both ways; zeros for a routine without the stream."""
+        """Return ``[samples, hidden]``, or ``2·hidden`` if bidirectional; zeros for a sample without the stream."""
         lengths = mask.sum(1)
-        # a packed sequence needs a step; one that is not there is taken back afterwards
+        # a packed sequence needs one step at least; its effect on samples without steps is removed below
         packed = pack_padded_sequence(features, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         _, (hidden, _) = lstm(packed)
-        last = torch.cat(tuple(hidden[-2:]), dim=1) if self.both_ways else hidden[-1]
+        last = torch.cat(tuple(hidden[-2:]), dim=1) if self.is_bidirectional else hidden[-1]
         return last * (lengths > 0).unsqueeze(1)
 
 
 class BiLstm(Lstm):
-    both_ways: ClassVar[bool] = True
+    """`Lstm` in both directions."""
+
+    is_bidirectional: ClassVar[bool] = True

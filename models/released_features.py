@@ -1,43 +1,87 @@
-"""Features as authors release them: one array per video, in one ``.npz`` or in a folder of ``.npy`` files."""
+"""Read features that authors have released: one array per video, in one ``.npz`` or in a folder of ``.npy`` files."""
 
 from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
-from ..manifests.errors import ManifestError
-from ..pipeline.store.folders import Root, as_root
+from ..manifests.errors import InputError
+from ..manifests.untrusted_npy import read_data, read_header
+from ..pipeline.store.files.storage import StorePath, as_store_path
 from ..pipeline.store.reader import FeatureStore
 from .features import FeatureSet, read_store
-from .routines import Placed
+from .samples import StreamSegments
 
 
 def read_features(
-    source: Root, streams: Sequence[str] | None = None, *, one_grid: bool = False, partial: bool = False
+    source: StorePath,
+    streams: Sequence[str] | None = None,
+    *,
+    one_grid: bool = False,
+    partial: bool = False,
+    max_lost: float | None = None,
 ) -> FeatureSet:
-    """A feature store, or released features of the one stream that ``streams`` names."""
-    place = as_root(source)
-    if isinstance(place, Path) and _is_released(place):
+    """Read a feature store or released features.
+
+    Args:
+        source: Feature store, ``.npz`` file, or folder of ``.npy`` files.
+        streams: Streams of the store, or the name of the stream of released features.
+        one_grid: Bring all streams to the segments of the first one.
+        partial: Include partial videos of a store.
+        max_lost: Include partial videos of a store that lost at most this share (0 to 1) of their duration.
+
+    Raises:
+        InputError: The source cannot be read, or a stream is missing.
+    """
+    place = as_store_path(source)
+    if isinstance(place, Path) and is_released(place):
         if streams is None or len(streams) != 1:
-            raise ManifestError(f"{place}: released features are of one stream; name it, as in --streams vst")
+            raise InputError(f"{place}: released features have one stream; name it, as in --streams vst")
         return read_released(place, streams[0])
-    return read_store(FeatureStore(place, partial=partial), streams, one_grid=one_grid)
+    store = FeatureStore(place, partial=partial or max_lost is not None)
+    return read_store(store, streams, one_grid=one_grid, max_lost=max_lost)
 
 
-def _is_released(source: Path) -> bool:
-    return source.suffix == ".npz" or (source.is_dir() and next(source.glob("*.npy"), None) is not None)
+def is_released(source: StorePath) -> bool:
+    """Return whether the path is one of released features, not a feature store."""
+    place = as_store_path(source)
+    if not isinstance(place, Path):
+        return False
+    return place.suffix == ".npz" or (place.is_dir() and next(place.glob("*.npy"), None) is not None)
+
+
+def released_names(source: StorePath) -> list[str]:
+    """Return the ids of the videos in released features, without reading the arrays.
+
+    Raises:
+        InputError: The file is not an archive.
+    """
+    place = Path(source)
+    if place.is_dir():
+        return sorted(path.stem for path in place.glob("*.npy"))
+    try:
+        with zipfile.ZipFile(place) as archive:
+            return sorted(name.removesuffix(".npy") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{source}: cannot be read as NumPy arrays ({error})") from error
 
 
 def read_released(source: Path, stream: str) -> FeatureSet:
-    """``[segments, dim]`` per video, or ``[segments, halves, dim]``, whose halves are averaged as PAMFN averages them.
+    """Read arrays ``[segments, dim]`` or ``[segments, halves, dim]``; halves are averaged, as in PAMFN.
 
-    Nothing is unpickled. Raises `ManifestError` where an array has another shape or is not finite.
+    Nothing is unpickled.
+
+    Raises:
+        InputError: A file cannot be read, or an array has another shape or is not finite.
     """
-    videos: dict[str, dict[str, Placed]] = {}
+    videos: dict[str, dict[str, StreamSegments]] = {}
+    contents: dict[str, str] = {}
     dims: dict[int, str] = {}
     digest = hashlib.sha256()
     try:
@@ -45,12 +89,13 @@ def read_released(source: Path, stream: str) -> FeatureSet:
             values = _checked(array, f"{source}, {name}")
             dims.setdefault(values.shape[1], name)
             digest.update(name.encode() + values.tobytes())
-            videos[name] = {stream: Placed(values)}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ManifestError(f"{source}: cannot be read as NumPy arrays ({error})") from error
+            videos[name] = {stream: StreamSegments(values)}
+            contents[name] = hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
+    except (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{source}: cannot be read as NumPy arrays ({error})") from error
     if len(dims) != 1:
-        which = ", ".join(f"{dim} ({name})" for dim, name in dims.items()) or "nothing at all"
-        raise ManifestError(f"{source}: rows should all have one length; there is {which}")
+        which = ", ".join(f"{dim} ({name})" for dim, name in dims.items()) or "no array"
+        raise InputError(f"{source}: all rows must have the same length; found {which}")
     entry = {"settings_digest": digest.hexdigest()[:32], "dim": next(iter(dims)), "released": source.name}
     return FeatureSet(
         videos=videos,
@@ -58,24 +103,31 @@ def read_released(source: Path, stream: str) -> FeatureSet:
         streams={stream: entry},
         known=frozenset(videos),
         source=source,
+        contents=contents,
     )
 
 
 def _arrays(source: Path) -> Iterator[tuple[str, np.ndarray]]:
     if source.is_dir():
         for path in source.glob("*.npy"):
-            yield path.stem, np.load(path, allow_pickle=False)
+            with path.open("rb") as handle:
+                yield path.stem, read_data(handle, read_header(handle), path.stat().st_size)
         return
-    with np.load(source, allow_pickle=False) as archive:
-        for name in archive.files:
-            yield name, archive[name]
+    with zipfile.ZipFile(source) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as content:
+                handle = cast(BinaryIO, content)
+                array = read_data(handle, read_header(handle), member.compress_size)
+                if content.read(1):  # the checksum is compared at the end
+                    raise ValueError(f"{member.filename}: bytes behind the array")
+            yield member.filename.removesuffix(".npy"), array
 
 
 def _checked(array: np.ndarray, place: str) -> np.ndarray:
     values = array.mean(axis=1, dtype=np.float32) if array.ndim == 3 else array
     if values.ndim != 2 or not len(values):
-        raise ManifestError(f"{place}: an array of shape {array.shape} where [segments, dim] is expected")
+        raise InputError(f"{place}: an array of shape {array.shape} where [segments, dim] is expected")
     values = np.ascontiguousarray(values, dtype=np.float32)
     if not np.isfinite(values).all():
-        raise ManifestError(f"{place}: holds values that are no finite numbers")
+        raise InputError(f"{place}: some values are not finite; correct or remove the array")
     return values

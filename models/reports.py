@@ -1,4 +1,4 @@
-"""What several seeds came to: metrics, averages, intervals, and the words for how the epoch was chosen."""
+"""Report over several seeds: metrics, averages, intervals, and how the epoch was selected."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .metrics import Estimate, bootstrap_mean, mean_squared_error, pearson, relative_l2, spearman
-from .seed_run import SeedResult
+from .trainer import SeedResult
 
-WORDS = {
+SELECTION_TEXTS = {
     "best-test": "best on test (the epoch was chosen on the test videos: an upper bound)",
     "validation": "chosen on validation videos",
     "last": "last epoch",
@@ -24,7 +24,7 @@ class Spread:
 
     mean: float
     deviation: float | None
-    """None of a single seed"""
+    """None for a single seed"""
 
     def __str__(self) -> str:
         return f"{self.mean:.3f}" if self.deviation is None else f"{self.mean:.3f} ± {self.deviation:.3f}"
@@ -32,7 +32,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class SeedsReport:
-    """One experiment on one target."""
+    """Results of one experiment on one target over several seeds."""
 
     selection: str
     seeds: tuple[int, ...]
@@ -44,24 +44,44 @@ class SeedsReport:
     relative_l2: Spread
     """R-l2 ×100 with the target's full range"""
     relative_l2_test: Spread
-    """R-l2 ×100 with the test videos' own range"""
+    """R-l2 ×100 with the range of the test videos"""
     mean_squared_error: Spread
     """In squared score units"""
     epochs: tuple[int, ...]
-    """The chosen ones"""
+    """Selected epoch of each seed"""
     by_seed: tuple[float, ...]
     """Spearman's correlation of each seed"""
+    notes: tuple[str, ...] = ()
+    """Notes on labels and videos: how they were matched, which have the same content"""
 
     @property
-    def words(self) -> str:
-        return WORDS[self.selection]
+    def selection_text(self) -> str:
+        """How the epoch was selected."""
+        return SELECTION_TEXTS[self.selection]
+
+    def figures(self) -> dict[str, str]:
+        """Return name → text of each figure, in the order of a table."""
+        return {
+            "Spearman": str(self.spearman),
+            "95 % interval": f"{self.interval.low:.3f} … {self.interval.high:.3f}",
+            "Pearson": str(self.pearson),
+            "R-l2 ×100": str(self.relative_l2),
+            "MSE": str(self.mean_squared_error),
+        }
 
 
 def report_seeds(
     results: Sequence[SeedResult], true: Mapping[str, float], score_range: tuple[float, float], *, last: bool = False
 ) -> SeedsReport:
-    """``last``: judge the last epoch's weights instead of the chosen ones."""
-    pairs = [_pair(each.last if last else each.test, true) for each in results]
+    """Compute the report of several seeds.
+
+    Args:
+        results: One result per seed.
+        true: video_id → score by the judges.
+        score_range: Range of the target, for R-l2.
+        last: Evaluate the weights of the last epoch instead of the selected ones.
+    """
+    pairs = [pair_of(each.last if last else each.test, true) for each in results]
     correlations = [spearman(*pair) for pair in pairs]
     return SeedsReport(
         selection="last" if last else results[0].selection,
@@ -78,11 +98,11 @@ def report_seeds(
     )
 
 
-def _pair(predicted: Mapping[str, float], true: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and truths in one order."""
+def pair_of(predicted: Mapping[str, float], true: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return predicted and true scores as arrays in the same order."""
     return np.array(list(predicted.values())), np.array([true[name] for name in predicted])
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Over seeds."""
+    """Return mean and standard deviation of one value per seed."""
     return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)

@@ -1,203 +1,295 @@
-"""A published table run again: which rows the features at hand allow, what they reach, beside what was printed."""
+"""``arabesque reproduce``: run the rows of a published table for which there are features, and compare the results."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from ..manifests.complaints import did_you_mean
-from ..manifests.datasets import load_dataset
-from ..manifests.errors import ManifestError
-from ..manifests.label_files import read_dataset_labels
-from .checkpoints import put_whole, to_json
-from .dataset_runs import Task, make_task, report, seed_runs
-from .features import FeatureSet
+import torch
+
+from ..manifests.cores import available_cores
+from ..manifests.errors import InputError
+from .checkpoints import to_json, write_atomically
+from .data_at_hand import DataAtHand
+from .dataset_runs import Task, fold_mean, fold_trainers, make_task, report, trainers
+from .figure_data import NetworkSize, network_size, save_figure_data
+from .highlights import AnyReport
+from .metric_log import LogFormat
 from .metrics import fisher_mean
-from .protocol import Precision
-from .released_features import read_features
-from .reports import SeedsReport, spread
-from .seed_run import SeedResult, SeedRun
-from .side_by_side import plan_crew, run_all
+from .opening_record import RECORD, Opening, openings, record_opening
+from .parallel_training import plan_pool_size, run_all
+from .protocol import Precision, Selection
+from .published_tables import Column, Metric, Row, Table, load_table
+from .reports import pair_of, spread
+from .selection_gain import Pair, SelectionGain, paired_difference, selection_gain, verdict
 from .table import model_class
-from .tables import Column, Row, Table, load_table
+from .trainer import SeedResult, Trainer, cross_validated_spearman, epoch_predictions
 
-Selection = Literal["best-test", "validation"]
-TITLES = ("printed", "best on test", "validation", "last epoch")
+TITLES = (
+    "printed",
+    "best on test",
+    "validation",
+    "last epoch",
+    "cross-validated",
+    "gain by choice on test",
+    "same on permuted labels",
+)
 SELECTIONS: tuple[Selection, ...] = ("best-test", "validation")
 
 CellProgress = Callable[[str, str, str, int, int, int], None]
-"""Called with row, column, selection, seed, epochs done and to do."""
+"""Called with row, column, selection, seed, number of finished epochs and total number of epochs."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the table, ours beside theirs."""
+    """Printed and reproduced results of one cell of the table."""
 
     published: float | None
-    best_test: SeedsReport | None
-    """As the papers choose the epoch"""
-    last: SeedsReport | None
-    """The same trainings' last epochs; of a model that is solved, its only result"""
-    validation: SeedsReport | None
-    """The epoch chosen on training videos set aside"""
+    best_test: AnyReport | None
+    """With the epoch that is best on the test videos, as in the papers"""
+    last: AnyReport | None
+    """The last epochs of the same trainings; for a model with a closed solver, its only result"""
+    validation: AnyReport | None
+    """With the epoch that is best on held-out training videos"""
+    cross_validated: tuple[float, ...] | None = None
+    """Spearman of each seed on held-out folds of the training videos, at the last epoch; the mean over the folds"""
+    gains: tuple[SelectionGain, ...] = ()
+    """Gain of each seed by the choice of the epoch on the test videos"""
+    pairs: tuple[Pair, ...] = field(default=(), compare=False)
+    """Predicted and true scores of the test videos by each seed, at the last epoch"""
 
     @property
-    def reports(self) -> tuple[SeedsReport | None, SeedsReport | None, SeedsReport | None]:
-        """In the order of `TITLES`."""
+    def values(self) -> list[Sequence[float] | None]:
+        """One value per seed for each of `TITLES` but the first; None for what was not computed."""
+        gains = [each.gain for each in self.gains], [each.permuted for each in self.gains]
+        return [
+            *(each and each.by_seed for each in self.reports),
+            self.cross_validated,
+            *(each or None for each in gains),
+        ]
+
+    @property
+    def reports(self) -> tuple[AnyReport | None, AnyReport | None, AnyReport | None]:
+        """The reports on test videos in the order of `TITLES`."""
         return self.best_test, self.validation, self.last
 
 
 @dataclass(frozen=True)
-class Line:
-    """One row of the table."""
+class RowResult:
+    """Results of one row of the table."""
 
     name: str
     cells: Mapping[str, Cell]
     note: str = ""
     not_run: str = ""
-    """Why there are no cells"""
+    """Reason for missing cells, or empty"""
+    datasets: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Column → data set; averages are over the columns of a data set"""
+    printed_averages: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Data set → printed average"""
+    metric: Metric = "spearman"
+    size: NetworkSize | None = None
+    """Measured size of the network; None if no column was run"""
+    printed_parameters_m: float | None = None
+    printed_inference_ms: float | None = None
 
     def rows(self) -> list[list[str]]:
-        """A title and what stands under `TITLES`, per column: Spearman, mean ± deviation over the seeds.
+        """Return a title and one text for each of `TITLES`, per column: the metric, mean ± deviation over the seeds.
 
-        The averages over the columns follow: of Fisher's z, which is what the papers print, and plain.
+        The averages over the columns follow: of Fisher's z, as in the papers, and arithmetic.
         """
-        found = [
-            _texts(column, cell.published, [each and each.by_seed for each in cell.reports])
-            for column, cell in self.cells.items()
-        ]
-        if len(self.cells) > 1:
-            found += [self._average("average (Fisher-z)", fisher_mean), self._average("average (plain)", _mean)]
+        found = [_texts(column, cell.published, cell.values) for column, cell in self.cells.items()]
+        groups: dict[str, list[Cell]] = {}
+        for column, cell in self.cells.items():
+            groups.setdefault(self.datasets.get(column, ""), []).append(cell)
+        for dataset, cells in groups.items():
+            if len(cells) > 1:
+                where = f" of {dataset}" if len(groups) > 1 else ""
+                if self.metric == "map":
+                    average = _average(f"average{where}", cells, _mean)
+                    average[1] = f"{self.printed_averages[dataset]:.3f}" if dataset in self.printed_averages else "–"
+                    found.append(average)
+                    continue
+                fisher = _average(f"average{where} (Fisher-z)", cells, fisher_mean)
+                if dataset in self.printed_averages and len(cells) == list(self.datasets.values()).count(dataset):
+                    fisher[1] = f"{self.printed_averages[dataset]:.3f}"
+                found += [fisher, _average(f"average{where} (plain)", cells, _mean)]
         return found
 
-    def _average(self, title: str, mean: Callable[[Sequence[float]], float]) -> list[str]:
-        """Seed by seed over the columns, where every column has the number."""
-        cells = self.cells.values()
-        printed = [cell.published for cell in cells if cell.published is not None]
-        by_column = zip(*(cell.reports for cell in cells), strict=True)
-        ours = [
-            tuple(mean(values) for values in zip(*(each.by_seed for each in column if each), strict=True))
-            if all(column)
-            else None
-            for column in by_column
-        ]
-        return _texts(title, mean(printed) if len(printed) == len(self.cells) else None, ours)
+    def size_text(self) -> str:
+        """Return parameters and inference time, printed and measured; empty if neither is known."""
+        parts: list[str] = []
+        if self.printed_parameters_m is not None or self.size is not None:
+            measured = "–" if self.size is None else f"{self.size.num_parameters / 1e6:.2f} M"
+            parts.append(f"parameters {_printed(self.printed_parameters_m, ' M')} printed, {measured} here")
+        if self.printed_inference_ms is not None or self.size is not None:
+            measured = "–" if self.size is None else f"{self.size.inference_ms:.1f} ms on {self.size.device}"
+            parts.append(f"inference {_printed(self.printed_inference_ms, ' ms')} printed, {measured}")
+        return "; ".join(parts)
+
+
+def _average(title: str, cells: Sequence[Cell], mean: Callable[[Sequence[float]], float]) -> list[str]:
+    """Average each seed over the columns, if every column has a result."""
+    printed = [cell.published for cell in cells if cell.published is not None]
+    by_column = zip(*(cell.reports for cell in cells), strict=True)
+    ours: list[Sequence[float] | None] = [
+        tuple(mean(values) for values in zip(*(each.by_seed for each in column if each), strict=True))
+        if all(column)
+        else None
+        for column in by_column
+    ]
+    crossed = [cell.cross_validated for cell in cells]
+    ours.append(tuple(mean(each) for each in zip(*filter(None, crossed), strict=True)) if all(crossed) else None)
+    ours += [None, None]  # a gain has no average by Fisher's z
+    return _texts(title, mean(printed) if len(printed) == len(cells) else None, ours)
+
+
+def _printed(value: float | None, unit: str) -> str:
+    return "–" if value is None else f"{value:g}{unit}"
 
 
 @dataclass(frozen=True, eq=False)
 class Reproduction:
-    """What to run: a table, the features and labels at hand."""
+    """Settings of a reproduction: table, features, labels and output folder."""
 
     name: str
-    features: Path
-    labels: Path
+    data: DataAtHand
     out: Path
-    streams: tuple[str, ...] | None = None
-    """The name of released features' stream"""
     rows: tuple[str, ...] = ()
-    """Names of rows, or parts of them; all where there is none"""
+    """Names of rows, or parts of names; empty for all"""
     columns: tuple[str, ...] = ()
-    """Names of columns; all where there is none"""
+    """Names of columns; empty for all"""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     selections: tuple[Selection, ...] = SELECTIONS
+    folds: int = 5
+    """Number of folds of the training videos for the cross-validated figure of the first seed; 0 for none"""
     epochs: int | None = None
-    """Fewer than published, to try things out"""
+    """Maximum number of epochs, for quick tests; None for the published number"""
     precision: Precision = "float32"
-    """Of training's matrix products: ``bfloat16`` takes half the time where a processor has it"""
+    """Precision of matrix products in training: ``bfloat16`` halves the time on processors that support it"""
     workers: int | None = None
-    """Trainings at once; None: as many as cores"""
+    """Parallel trainings; None for one per core"""
     threads: int | None = None
-    """CPU threads of each; None: the cores' share"""
+    """CPU threads of each training; None for an equal share of the cores"""
+    device: torch.device | str = "cpu"
+    """Device that features are moved to and networks are trained on"""
+    log: LogFormat | None = None
+    """Format of the curves that each training writes to its folder"""
 
-    def run(self, on_epoch: CellProgress | None = None) -> list[Line]:
-        """Every row that can be run; finished trainings below ``out`` are not repeated. Writes ``table.json`` there."""
+    def run(self, on_epoch: CellProgress | None = None) -> list[RowResult]:
+        """Run every row for which there are features, and write ``table.json`` and ``table.md`` to ``out``.
+
+        Finished trainings in ``out`` are not repeated.
+
+        Args:
+            on_epoch: Progress callback.
+
+        Raises:
+            InputError: The table, a row or a column is not known, or features or labels cannot be read.
+        """
         table = load_table(self.name)
         plan = self._planned(table)
         runs = [(cell, run) for cell in plan.cells for run in cell.runs]
 
-        def tell(number: int, done: int, total: int) -> None:
+        def report_epoch(number: int, done: int, total: int) -> None:
             cell, run = runs[number]
             if on_epoch is not None:
                 on_epoch(cell.row.name, cell.column, cell.selection, run.card.seed, done, total)
 
-        crew = plan_crew(len(runs), self.workers, self.threads, len(os.sched_getaffinity(0)))
-        results = iter(run_all([run for _, run in runs], crew, tell))
-        reports = [(cell, cell.reports(list(islice(results, len(cell.runs))))) for cell in plan.cells]
+        pool_size = plan_pool_size(len(runs), self.workers, self.threads, available_cores(), self.device)
+        results = iter(run_all([run for _, run in runs], pool_size, report_epoch))
+        finished = [(cell, list(islice(results, len(cell.runs)))) for cell in plan.cells]
         lines = [
-            Line(row.name, {}, row.note, not_run=plan.not_run[row.name])
-            if row.name in plan.not_run
-            else Line(row.name, _cells(row, [each for each in reports if each[0].row is row]), row.note)
+            _row_result(table, row, [each for each in finished if each[0].row is row], plan.not_run.get(row.name, ""))
             for row in self._chosen(table)
         ]
-        content = {"source": table.source, "ours": self.how, "rows": [asdict(line) for line in lines]}
-        put_whole(self.out / "table.json", to_json(content))
-        put_whole(self.out / "table.md", markdown(table, lines, self.how).encode())
+        opened = dict.fromkeys((cell.task.labels.dataset.name, cell.task.title) for cell in plan.cells)
+        for dataset, target in opened:
+            record_opening(self.out, dataset, target, f"reproduce {self.name}: {self.description}")
+        rows: list[dict[str, Any]] = [asdict(line) for line in lines]
+        for row in rows:
+            for values in row["cells"].values():
+                del values["pairs"]
+        content = {
+            "source": f"{table.source}, {table.number}",
+            "ours": self.description,
+            "rows": rows,
+        }
+        for cell in plan.cells:
+            for run in cell.runs:
+                if cell.selection != "cross-validation":
+                    save_figure_data(run, cell.task)
+        write_atomically(self.out / "table.json", to_json(content))
+        text = markdown(table, lines, self.description, openings(self.out))
+        write_atomically(self.out / "table.md", text.encode())
         return lines
 
     @property
-    def how(self) -> str:
-        """What was done for our numbers, beyond the rows' own settings."""
+    def description(self) -> str:
+        """Seeds, features, precision and versions of the reproduced results."""
         several = len(self.seeds) > 1
         seeds = f"seed{'s' if several else ''} {', '.join(map(str, self.seeds))}"
         seeds += ", mean ± standard deviation" if several else ""
         made_with = ", ".join(f"{package} {version(package)}" for package in ("arabesque", "torch"))
-        words = f"Spearman of {seeds}; {self.features}; {self.precision} products; {made_with}"
+        table = load_table(self.name)
+        features = self.data.describe(table.datasets)
+        metric = "Spearman" if table.metric == "spearman" else "Mean average precision"
+        words = f"{metric} of {seeds}; {features}; {self.precision} products; {made_with}"
         return words if self.epochs is None else f"{words}; at most {self.epochs} epochs, FEWER THAN PUBLISHED"
 
     def _planned(self, table: Table) -> _Plan:
-        """All trainings of the chosen rows. Rows that read the same streams share them in memory."""
-        rows, columns = self._chosen(table), self._chosen_columns(table)
-        labels = read_dataset_labels(load_dataset(table.dataset), self.labels)
-        features: dict[tuple[tuple[str, ...], bool], FeatureSet] = {}
+        """Return all trainings of the chosen rows, and for the other rows and data sets what is missing."""
+        columns = table.chosen_columns(self.columns)
+        datasets = list(dict.fromkeys(column.dataset for column in columns.values()))
         plan = _Plan([], {})
-        for row in rows:
-            missing = [stream for stream in row.streams if stream not in self._known_streams()]
-            if missing:
-                plan.not_run[row.name] = f"needs {', '.join(missing)}"
-                continue
-            one_grid = bool(model_class(row.model).one_grid) and len(row.streams) > 1
-            if (row.streams, one_grid) not in features:
-                features[row.streams, one_grid] = read_features(self.features, row.streams, one_grid=one_grid)
+        for row in self._chosen(table):
+            missing = {dataset: self.data.missing(row, dataset) for dataset in datasets}
+            found = list(dict.fromkeys(filter(None, missing.values())))
+            if len(found) == 1 and all(missing.values()):
+                plan.not_run[row.name] = found[0]
+            elif found:
+                plan.not_run[row.name] = "; ".join(f"{dataset}: {text}" for dataset, text in missing.items() if text)
             for name, column in columns.items():
-                task = make_task(features[row.streams, one_grid], labels, column.target, column.subset)
-                plan.cells.extend(self._cells_of(row, name, task))
+                if not missing[column.dataset]:
+                    plan.cells.extend(self._cells_of(row, name, column))
         return plan
 
-    def _cells_of(self, row: Row, column: str, task: Task) -> Iterator[_PlannedCell]:
-        solved = hasattr(model_class(row.model), "solve")
-        for selection in ("last",) if solved else self.selections:
+    def _cells_of(self, row: Row, name: str, column: Column) -> Iterator[_PlannedCell]:
+        model = row.experiment(column, "last").model
+        features = self.data.read(row, column.dataset, model, self.device)
+        task = make_task(features, self.data.labels_of(column.dataset), column.target, column.subset)
+        solved = hasattr(model_class(model), "solve")
+        selections: tuple[Selection, ...] = ("last",) if solved else self.selections
+        for selection in selections:
             experiment = row.experiment(column, selection).in_precision(self.precision)
             if self.epochs is not None:
                 experiment = experiment.shortened(self.epochs)
-            folder = self.out / _slug(row.name) / column / selection
-            yield _PlannedCell(row, column, selection, task, seed_runs(task, experiment, self.seeds, folder))
+            folder = cell_folder(self.out, row, name, selection)
+            runs = trainers(task, experiment, self.seeds, folder, log=self.log)
+            yield _PlannedCell(row, name, selection, task, runs)
+        if self.folds and not task.highlights and not hasattr(model_class(model), "cross_validation"):
+            experiment = row.experiment(column, "last").in_precision(self.precision)
+            experiment = experiment if self.epochs is None else experiment.shortened(self.epochs)
+            folder = cell_folder(self.out, row, name, "cross-validation")
+            if runs := fold_trainers(task, experiment, self.seeds[0], self.folds, folder):
+                yield _PlannedCell(row, name, "cross-validation", task, runs)
 
     def _chosen(self, table: Table) -> list[Row]:
         wanted = [part.lower() for part in self.rows]
         chosen = [row for row in table.rows if not wanted or any(part in row.name.lower() for part in wanted)]
         if not chosen:
             names = "; ".join(row.name for row in table.rows)
-            raise ManifestError(f"no row of {self.name} has {' or '.join(self.rows)} in its name; there are {names}")
+            raise InputError(f"no row of {self.name} has {' or '.join(self.rows)} in its name; there are {names}")
         return chosen
 
-    def _chosen_columns(self, table: Table) -> Mapping[str, Column]:
-        for name in self.columns:
-            if name not in table.columns:
-                hint = did_you_mean(name, table.columns)
-                raise ManifestError(f"{self.name} has no column {name!r}{hint}; there are {', '.join(table.columns)}")
-        return {name: column for name, column in table.columns.items() if not self.columns or name in self.columns}
 
-    def _known_streams(self) -> tuple[str, ...]:
-        if self.streams is not None:
-            return self.streams
-        from ..pipeline.store.reader import FeatureStore
-
-        return FeatureStore(self.features).streams
+def cell_folder(out: Path, row: Row, column: str, selection: str) -> Path:
+    """Return the folder of the trainings of one cell; they are in its sub-folders ``seed-N``."""
+    return out / _slug(row.name) / _slug(column) / selection
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,41 +300,96 @@ class _PlannedCell:
     column: str
     selection: str
     task: Task
-    runs: list[SeedRun]
+    runs: list[Trainer]
 
-    def reports(self, results: list[SeedResult]) -> dict[str, SeedsReport]:
-        found = {self.selection: report(self.task, results)}
-        if self.selection == "best-test":
-            found["last"] = report(self.task, results, last=True)
-        return found
+    def added_to(self, cell: Cell, results: Sequence[SeedResult]) -> Cell:
+        """Return the cell with the results of these trainings."""
+        if self.selection == "cross-validation":
+            return replace(cell, cross_validated=(fold_mean(self.task, results),))
+        if self.selection == "validation":
+            return replace(cell, validation=report(self.task, results))
+        if self.task.highlights:
+            last = report(self.task, results, last=True)
+            return replace(cell, best_test=report(self.task, results), last=last)
+        pairs = tuple(pair_of(each.last, self.task.true) for each in results)
+        if self.selection == "last":  # a closed solver
+            found = [cross_validated_spearman(run.folder) for run in self.runs if run.folder is not None]
+            known = tuple(each for each in found if each is not None)
+            last = report(self.task, results)
+            return replace(cell, last=last, pairs=pairs, cross_validated=known or cell.cross_validated)
+        epochs = [epoch_predictions(run.folder) for run in self.runs if run.folder is not None]
+        gains = tuple(
+            selection_gain(predictions, true, len(predictions) - 1)
+            for predictions, (_, true) in zip(epochs, pairs, strict=True)
+        )
+        best, last = report(self.task, results), report(self.task, results, last=True)
+        return replace(cell, best_test=best, last=last, pairs=pairs, gains=gains)
 
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
     cells: list[_PlannedCell]
     not_run: dict[str, str]
-    """Row → why it cannot be run"""
+    """Row → reason why it cannot be run"""
 
 
-def _cells(row: Row, reports: list[tuple[_PlannedCell, dict[str, SeedsReport]]]) -> dict[str, Cell]:
-    """The row's cells by column."""
-    found: dict[str, dict[str, SeedsReport]] = {}
-    for cell, mine in reports:
-        found.setdefault(cell.column, {}).update(mine)
-    return {
-        column: Cell(row.published.get(column), each.get("best-test"), each.get("last"), each.get("validation"))
-        for column, each in found.items()
-    }
+def _row_result(
+    table: Table, row: Row, finished: Sequence[tuple[_PlannedCell, Sequence[SeedResult]]], not_run: str
+) -> RowResult:
+    cells: dict[str, Cell] = {}
+    for planned, results in finished:
+        cell = cells.get(planned.column) or Cell(row.printed.get(planned.column), None, None, None)
+        cells[planned.column] = planned.added_to(cell, results)
+    return RowResult(
+        row.name,
+        cells,
+        "; ".join(filter(None, [row.note, row.method.source if row.method else ""])),
+        not_run,
+        {name: column.dataset for name, column in table.columns.items()},
+        row.printed_averages,
+        table.metric,
+        network_size(finished[0][0].runs[0]) if finished else None,
+        row.printed_parameters_m,
+        row.printed_inference_ms,
+    )
 
 
-def markdown(table: Table, lines: Sequence[Line], how: str) -> str:
-    """The table as it goes into a README; ``how``: what was done for our numbers."""
-    text = [f"Printed: {table.source}. Ours: {how}.", ""]
+def differences(lines: Sequence[RowResult]) -> list[str]:
+    """Compare each pair of rows in each column at the last epoch, by a paired bootstrap over the test videos."""
+    found: list[str] = []
+    for first, second in combinations(lines, 2):
+        for column in [name for name in first.cells if name in second.cells]:
+            pairs = first.cells[column].pairs, second.cells[column].pairs
+            if all(pairs):
+                difference = paired_difference(*pairs)
+                found.append(f"{column}: {first.name} − {second.name}: {difference}: {verdict(difference)}")
+    return found
+
+
+def markdown(table: Table, lines: Sequence[RowResult], description: str, opened: Sequence[Opening] = ()) -> str:
+    """Return the results as a Markdown table, with paired differences of the rows.
+
+    Args:
+        table: The published table.
+        lines: The results.
+        description: That of the `Reproduction`.
+        opened: How often the test videos were scored in this folder.
+    """
+    text = [f"{table.title}. Printed: {table.source}, {table.number}. Ours: {description}.", ""]
     text += [f"| Method | | {' | '.join(TITLES)} |", f"|---|---|{'---|' * len(TITLES)}"]
     for line in lines:
         text += [f"| {line.name} | | not run: {line.not_run} |{' |' * (len(TITLES) - 1)}"] if line.not_run else []
         text += [f"| {line.name} | {' | '.join(row)} |" for row in line.rows()]
     notes = [f"- {line.name}: {line.note}" for line in lines if line.note]
+    notes += [f"- {line.name}: {size}" for line in lines if (size := line.size_text())]
+    reports = [each for line in lines for cell in line.cells.values() for each in cell.reports if each]
+    notes += dict.fromkeys(f"- {note}" for each in reports for note in each.notes)
+    compared = differences(lines)
+    if compared:
+        notes += ["", "Differences at the last epoch, 95 % interval of a paired bootstrap over the test videos:", ""]
+        notes += [f"- {each}" for each in compared]
+    if opened:
+        notes += ["", f"The test videos were scored by {len(opened)} commands with this output folder ({RECORD})."]
     return "\n".join([*text, "", *notes]) + "\n"
 
 

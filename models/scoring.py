@@ -1,72 +1,133 @@
-"""What every scoring model promises: a batch of segment features goes in, a judgement comes out.
+"""Interface of scoring models: a batch of segment features is the input, a `ScorePrediction` the output.
 
-A scoring model is a `torch.nn.Module`. It is built from keyword arguments, the first of which are the streams and
-their dims, and it works in fractions of the score range, so that it knows no dataset. Whatever it wants to add to the
-loss (a triplet term, an orthogonality penalty) it returns as a number: a trainer needs to know no model.
+A scoring model is a `torch.nn.Module`. Its constructor takes the mapping from streams to their dims and its settings, a
+record of the class attribute ``Settings``. It predicts fractions of the score range and is therefore independent of the
+data set. Terms that it adds to the loss (a triplet loss, an orthogonality penalty) are returned as a number, so that
+the training loop is independent of the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ..manifests.errors import ManifestError
+from ..manifests.errors import InputError
 from ..manifests.streams import Record
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentBatch:
-    """Routines side by side; each stream has its own number of segments."""
+    """A batch of videos. Each stream has its own number of segments."""
 
     features: Mapping[str, Tensor]
-    """stream → ``float32 [routines, segments, dim]``, zeros where a routine has ended or has no such stream"""
+    """stream → ``float32 [samples, segments, dim]``, zeros in the padding and for missing streams"""
     masks: Mapping[str, Tensor]
-    """stream → ``bool [routines, segments]``, True where there is a segment"""
+    """stream → ``bool [samples, segments]``, True where there is a segment"""
 
     def __len__(self) -> int:
         return len(next(iter(self.features.values())))
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
-    """What a model makes of a batch."""
+class ScorePrediction:
+    """Output of a scoring model for a batch."""
 
     score: Tensor
-    """``float32 [routines]``, in fractions of the score range"""
+    """``float32 [samples]``, in fractions of the score range"""
     penalty: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """A number that training adds to the loss."""
+    """A scalar that training adds to the loss."""
     importance: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """stream → ``float32 [routines, segments]``: the weight each segment had, where the model has such a thing"""
+    """stream → ``float32 [samples, segments]``: the weight of each segment, for models that compute weights"""
+    highlights: Tensor | None = None
+    """``float32 [samples, segments]``: probability that a segment is a highlight, of highlight detectors only"""
+    traces: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """name → ``[samples, time, …]``: other inner values for figures, e.g. PAMFN's decisions"""
+    interval: tuple[Tensor, Tensor] | None = None
+    """Lowest and highest score, ``float32 [samples]`` each, of models that state how far off they may be. The scores of
+    `CrossValidation.coverage` of all new videos lie within."""
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What a solved model knows about its quality, from its training videos only. Scores are fractions of the range."""
+
+    spearman: float
+    """Of predictions by models that were chosen and fitted without the video: mean over the folds"""
+    held_out: tuple[float, ...]
+    """These predictions, one per training video"""
+    chosen: tuple[str, ...]
+    """The configurations that are averaged, best first"""
+    tried: tuple[tuple[str, float], ...]
+    """All configurations that were tried with their cross-validated Spearman correlation, best first"""
+    coverage: float
+    """Intended share of new videos within the intervals"""
+    held_out_coverage: float
+    """Share of the training videos within intervals that were computed without their fold"""
 
 
 def only_stream(dims: Mapping[str, int], model: str) -> str:
-    """The stream of a model that reads one; ManifestError where there are more."""
+    """Return the stream of a model that reads one stream.
+
+    Raises:
+        InputError: There are several streams.
+    """
     if len(dims) != 1:
-        raise ManifestError(f"{model} reads one stream, not {', '.join(dims)}; choose it with --streams")
+        raise InputError(f"{model} reads one stream, not {', '.join(dims)}; choose it with --streams")
     return next(iter(dims))
 
 
 class ScoringModel(Protocol):
-    """What the classes of `arabesque.models.table` have beside being a `torch.nn.Module`."""
+    """Attributes of a scoring model, in addition to those of `torch.nn.Module`.
+
+    A class may also have ``is_idle(parameter)``, a method: whether the parameter of this name receives no gradient by
+    design.
+    """
 
     Settings: ClassVar[type[Record]]
-    """What a user may set; its fields are the constructor's keyword arguments after the streams' dims."""
+    """Record of the user's settings, the constructor's second argument."""
     one_stream: ClassVar[bool]
-    """It reads a single stream."""
+    """The model reads a single stream."""
     one_grid: ClassVar[bool]
-    """Its streams must have the same segments."""
+    """All streams must have the same segments."""
+    order_invariant: bool
+    """The score does not depend on the order of segments. It may be set in the constructor where settings decide."""
 
-    def __call__(self, batch: SegmentBatch) -> Judgement: ...
+    def __call__(self, batch: SegmentBatch) -> ScorePrediction: ...
 
 
 @runtime_checkable
 class Solvable(Protocol):
-    """A model that is fitted in one go instead of by gradients."""
+    """A model with a closed solver instead of gradient descent."""
 
     def solve(self, batch: SegmentBatch, fractions: Tensor) -> None:
-        """``fractions float32 [routines]``: the scores as fractions of the range."""
+        """Fit to the batch; ``fractions float32 [samples]`` are the scores as fractions of the range."""
+        ...
+
+
+@runtime_checkable
+class CrossValidating(Protocol):
+    """A solvable model that chooses its configurations by cross-validation on the training videos."""
+
+    cross_validation: CrossValidation | None
+    """The result of the last `solve`"""
+
+    def solve(
+        self,
+        batch: SegmentBatch,
+        fractions: Tensor,
+        groups: Sequence[int] | None = None,
+        others: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Fit to the batch.
+
+        Args:
+            batch: The training videos.
+            fractions: ``float32 [samples]``, the scores as fractions of the range.
+            groups: Group of each video; copies of a video are one group and are in the same fold. None: no copies.
+            others: Other scores of the same videos, ``[samples]`` each, in any unit.
+        """
         ...

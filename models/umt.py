@@ -1,21 +1,21 @@
-"""UMT (Liu et al., CVPR 2022) for scoring: streams meet through a few bottleneck tokens only.
+"""UMT (Liu et al., CVPR 2022) for scoring: streams exchange information through a few bottleneck tokens.
 
-Not to be confused with the features that PAMFN's files call UMT (Unmasked Teacher). Written from the public
-description, without the losses that belong to moment retrieval; PAMFN's 3.78 M variant is unpublished.
+PAMFN's files also use the name UMT for features (Unmasked Teacher), which are unrelated. Implemented from the public
+description, without the losses for moment retrieval. PAMFN's 3.78 M variant is unpublished.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from ..manifests.streams import Record
-from .scoring import Judgement, SegmentBatch
+from .scoring import ScorePrediction, SegmentBatch
 
 
 class UmtSettings(Record):
@@ -28,38 +28,35 @@ class UmtSettings(Record):
 
 
 class Umt(nn.Module):
-    """Uni-modal encoders, a bottleneck encoder, their sum on the first stream's segments, a query decoder."""
+    """Encoders per stream, a bottleneck encoder and a query decoder over the segments of all streams."""
 
     Settings: ClassVar[type[Record]] = UmtSettings
     one_stream: ClassVar[bool] = False
     one_grid: ClassVar[bool] = False
+    order_invariant: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        *,
-        hidden_dim: int = 256,
-        num_heads: int = 8,
-        num_tokens: int = 4,
-        num_queries: int = 10,
-        num_decoders: int = 1,
-        dropout: float = 0.5,
-    ) -> None:
+    def __init__(self, dims: Mapping[str, int], settings: UmtSettings) -> None:
         super().__init__()
+        hidden_dim, num_heads, dropout = settings.hidden_dim, settings.num_heads, settings.dropout
         self.embedding = nn.ModuleDict(
             {stream: nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, hidden_dim)) for stream, dim in dims.items()}
         )
-        shape = {"d_model": hidden_dim, "nhead": num_heads, "dim_feedforward": 4 * hidden_dim, "batch_first": True}
+        shape: dict[str, Any] = {
+            "d_model": hidden_dim,
+            "nhead": num_heads,
+            "dim_feedforward": 4 * hidden_dim,
+            "batch_first": True,
+        }
         self.encoders = nn.ModuleDict({stream: nn.TransformerEncoderLayer(**shape) for stream in dims})
-        self.tokens = nn.Parameter(torch.randn(num_tokens, hidden_dim) / math.sqrt(hidden_dim))
+        self.tokens = nn.Parameter(torch.randn(settings.num_tokens, hidden_dim) / math.sqrt(hidden_dim))
         self.gather = nn.ModuleDict({stream: Exchange(hidden_dim, num_heads) for stream in dims})
         self.spread = nn.ModuleDict({stream: Exchange(hidden_dim, num_heads) for stream in dims})
         self.norm = nn.LayerNorm(hidden_dim)
-        self.queries = nn.Parameter(torch.zeros(num_queries, hidden_dim))
-        self.decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(**shape), num_decoders)
+        self.queries = nn.Parameter(torch.zeros(settings.num_queries, hidden_dim))
+        self.decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(**shape), settings.num_decoders)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden_dim, 1), nn.Sigmoid())
 
-    def forward(self, batch: SegmentBatch) -> Judgement:
+    def forward(self, batch: SegmentBatch) -> ScorePrediction:
         encoded: dict[str, Tensor] = {}
         paddings: dict[str, Tensor] = {}
         for stream, embedding in self.embedding.items():
@@ -67,40 +64,42 @@ class Umt(nn.Module):
             paddings[stream] = attendable(batch.masks[stream])
             place = sinusoids(values.shape[1], values.shape[2]).to(values)
             encoded[stream] = self.encoders[stream](values + place, src_key_padding_mask=paddings[stream])
-        tokens = self._meet(encoded, paddings, batch)
+        tokens = self._gather_tokens(encoded, paddings, batch)
         spread = [self.spread[stream](values, tokens, None) for stream, values in encoded.items()]
         memory = torch.cat([self.norm(values) for values in spread], dim=1)
         missing = torch.cat([~batch.masks[stream] for stream in encoded], dim=1)
         found = self.decoder(
             self.queries.expand(len(batch), -1, -1), memory, memory_key_padding_mask=attendable(~missing)
         )
-        return Judgement(self.head(found.mean(1)).squeeze(-1))
+        return ScorePrediction(self.head(found.mean(1)).squeeze(-1))
 
-    def _meet(self, encoded: Mapping[str, Tensor], paddings: Mapping[str, Tensor], batch: SegmentBatch) -> Tensor:
-        """What the tokens gather from the streams that each routine has: ``[routines, tokens, hidden]``."""
+    def _gather_tokens(
+        self, encoded: Mapping[str, Tensor], paddings: Mapping[str, Tensor], batch: SegmentBatch
+    ) -> Tensor:
+        """Return the tokens after attention to the streams of each sample: ``[samples, tokens, hidden]``."""
         start = self.tokens.expand(len(batch), -1, -1)
         gathered = torch.zeros_like(start)
         for stream, values in encoded.items():
-            news = self.gather[stream](start, values, paddings[stream])
-            gathered = gathered + news * batch.masks[stream].any(1)[:, None, None]
+            update = self.gather[stream](start, values, paddings[stream])
+            gathered = gathered + update * batch.masks[stream].any(1)[:, None, None]
         return start + gathered
 
 
 class Exchange(nn.Module):
-    """Cross-attention with a residual, normalised."""
+    """Cross-attention with a residual, normalized."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, asking: Tensor, asked: Tensor, padding: Tensor | None) -> Tensor:
-        found, _ = self.attention(asking, asked, asked, key_padding_mask=padding, need_weights=False)
-        return self.norm(asking + found)
+    def forward(self, queries: Tensor, keys: Tensor, padding: Tensor | None) -> Tensor:
+        found, _ = self.attention(queries, keys, keys, key_padding_mask=padding, need_weights=False)
+        return self.norm(queries + found)
 
 
 def attendable(mask: Tensor) -> Tensor:
-    """PyTorch's padding mask (True is left out); a routine without segments keeps one, since all left out is NaN."""
+    """Return PyTorch's padding mask (True is ignored). A sample without segments keeps one to avoid NaN."""
     padding = ~mask
     first = torch.zeros_like(padding)
     first[:, 0] = padding.all(1)
@@ -108,7 +107,7 @@ def attendable(mask: Tensor) -> Tensor:
 
 
 def sinusoids(length: int, dim: int) -> Tensor:
-    """``[length, dim]``: sines in even places, cosines in odd ones."""
+    """Return the position encoding ``[length, dim]``: sines at even indices, cosines at odd ones."""
     rates = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
     angles = torch.arange(length)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :dim]

@@ -1,14 +1,17 @@
-"""MOVE: probe, plan, decode, stage, batch, store, resume. Knows no network by name.
+"""Pipeline: from video files to a feature store.
 
-extraction.py   the main job: a folder, a recipe and an output folder become a feature store
-runner.py       a run, stage by stage: read this first
+extraction.py   `Extraction`: plan a run, execute it, yield its events
+runner.py       the stages of a run, in order; read this first
 
-    reading ▸ geometries ▸ assembling ▸ networks ▸ collecting ▸ store
+    fetch > decode > transfer > preprocess > assemble > prepare > batch > network > collect > write
 
-decoding/    files to frames and sound, in processes of their own
-store/       the feature store: reading, writing, keeping it in order
-weights/     checkpoints: fetch, verify, add
-executors/   several workers on one run: processes of one machine, a Ray cluster
-exchange/    import, export and compare features in the field's other formats
-synthetic/   routines for the demo and the tests
+stages/         one file per stage
+planning/       inputs, sampling, plan, remaining work, claims
+decoding/       video files to frames and audio, in isolated processes
+store/          the feature store: reader, writer, maintenance
+workers/        several workers on one run: processes of one machine, or Ray
+weights/        checkpoints: cache, download, verification
+interop/        import, export and compare features in other formats
+benchmarking/   benchmark of the stages and estimate of a run
+system/         interfaces to the operating system
 """

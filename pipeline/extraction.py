@@ -1,11 +1,10 @@
-"""The main job: a folder of videos, a recipe and an output folder become a feature store. The page behind the door."""
+"""Extraction of features from videos into a feature store: plan a run, execute it and yield its events."""
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -13,261 +12,313 @@ from typing import Any
 
 import torch
 
-from ..extractors.table import extractor_class, resolved_recipe
-from ..manifests.errors import ManifestError
+from ..extractors.table import extractor_kind, resolved_recipe
 from ..manifests.recipes import Recipe
-from .decoding.slots import SlotPool, SlotSettings
-from .executors.dispatching import Executor
-from .failure_budget import FailureBudget, within
-from .inputs import Inputs, find_videos
-from .ledger import Ledger, read_ledger
-from .memory import within_memory
-from .probe_cache import by_length, open_probe_cache
-from .records import Outcome, VideoFile, one_line
-from .runner import Concurrency, Event
-from .shard import Shard
-from .sharing import SharedWork
-from .spooling import SPOOL_BYTES
-from .stage_clock import StageClock
-from .store.compaction import compact, set_aside_stale
-from .store.folders import Root, as_root
-from .store.manifest import is_free, is_store, read_manifest, write_manifest
-from .store.news import OutcomeNews
+from ..manifests.urls import public_url
+from .failure_budget import within
+from .finished import inputs_entry
+from .items import Event, Notice, PhaseStarted, PoisonedVideo, Stream, VideoSettled, WorkerProgress, common_setting
+from .memory_budget import within_memory
+from .options import RunOptions
+from .planning.discovery import Inputs, checked_id_prefix, file_sizes, required_videos
+from .planning.metadata_cache import by_length, open_metadata_cache
+from .planning.partition import Partition
+from .planning.resume_index import ResumeIndex, read_resume_index
+from .planning.sources import refuse_other_sources
+from .planning.traits import summarized
+from .progress import ProgressTracker
+from .records import Outcome, VideoFile, grouped, one_line
+from .resolved_streams import remember as remember_streams
+from .run_context import open_context
+from .runner import process_videos
+from .stages.fetch import local_copy
+from .store.clip_columns import keep_clip_columns
+from .store.concurrency.held_settings import HeldSettings, refuse_other_settings
+from .store.concurrency.writer_locks import BusyStore
+from .store.files.storage import StorePath, as_store_path, is_url
+from .store.maintenance.compaction import archive_stale_rows, compact
+from .store.manifest import is_store, read_manifest, refuse_other_recipe, write_manifest
+from .store.outcomes import OutcomeWatcher
+from .store.store import Store
 from .store.writer import StoreWriter
-from .work import GivenUp, Stream, VideoSettled, WorkDone
-from .worker import Job, Worker, build_streams, chosen_weights, digests_of_settings, made_with, weight_digests
+from .streams import build_streams, chosen_weights, code_of, digests_of_settings, made_with, weight_digests
+from .system.stage_timer import StageTimer
+from .workers.coordinator import Executor, WorkerConfig
 
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is carried out; none of it changes a feature beyond the stated tolerance."""
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    decoder: str = "pyav"
-    num_decoders: int = 1
-    num_cpu_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    retry_failed: bool = False
-    float16: bool = False
-    memory_bytes: int | None = None
-    """What a worker and its decoders may take; None: as much as it happens to."""
-    decoding: SlotSettings | None = None
-    """How videos are decoded; None: as suits the device."""
-    spool_bytes: int = SPOOL_BYTES
-    """The disk that each worker's copies of videos at a URL may take."""
-    remembers_files: bool = True
-    """Whether digests and probes of files that have not changed may come from an earlier run (`probe_cache`)."""
-    max_failures: FailureBudget | None = None
-    """Ends the run once more videos fail than this; None: never."""
-
-    @property
-    def concurrency(self) -> Concurrency:
-        return Concurrency(self.num_decoders, preprocess=1, prepare=self.num_cpu_threads)
-
-    @property
-    def slot_settings(self) -> SlotSettings:
-        """A GPU takes planes and converts them itself; on a CPU swscale is faster (benchmarks/decoding.py)."""
-        return self.decoding or SlotSettings(planar=self.device.type == "cuda")
+CLOCKS_DIFFER_S = 300.0
+"""Entries of a store that are further in the future are reported."""
 
 
 class Extraction:
-    """One run. Construct it (everything that can be refused is refused here), then iterate over it to carry it out.
+    """One run: construct it to check its arguments, then iterate over it to execute it.
 
-    Iterating yields an `Event` for each segment, outcome and video; an interruption keeps what they told of. Raises
-    `ManifestError` for a recipe, an input or an output folder that cannot be obeyed, `WeightsError` for a checkpoint
-    that is not there.
+    Iterating yields an `Event` for each segment, outcome and video. An interrupted run keeps all rows whose outcome it
+    has yielded; the next run with the same arguments continues.
+
+    Args:
+        videos: A folder, file or URL, or several.
+        recipe: The recipe.
+        out: The feature store, or its folder or URL; it is created if it does not exist.
+        streams: Streams of the recipe to extract; by default all.
+        weights: ``random:SEED`` for random weights in place of all checkpoints.
+        options: How the run is executed.
+        executor: Runs several workers; by default this process does the work.
+        partition: Part of the videos that this run processes.
+        id_prefix: Precedes every video id as ``id_prefix/…``.
+        inputs: Result of `find_inputs` for ``videos`` and further options, or of `required_videos`, or a part of it.
+
+    Raises:
+        ConfigError: The recipe is invalid.
+        InputError: ``videos`` or ``out`` is invalid, or rows of other source files would be replaced.
+        WeightsError: A checkpoint is missing.
     """
 
     def __init__(
         self,
-        videos: Root | Sequence[Root],
+        videos: StorePath | Sequence[StorePath],
         recipe: Recipe,
-        out: Root,
+        out: Store | StorePath,
         *,
         streams: Sequence[str] | None = None,
         weights: str | None = None,
         options: RunOptions | None = None,
         executor: Executor | None = None,
-        shard: Shard | None = None,
+        partition: Partition | None = None,
+        id_prefix: str = "",
+        inputs: Inputs | None = None,
     ) -> None:
-        """``videos``: a folder or file, or several. ``streams``: those of the recipe to extract; all by default.
-
-        ``executor``: has several workers do the work; by default this process does it. ``shard``: the part of the
-        videos that is this run's.
-        """
         self.options = options or RunOptions()
-        self.out = as_root(out)
-        self._roots = [as_root(each) for each in ([videos] if isinstance(videos, Path | str) else videos)]
-        inputs = _inputs(self._roots)
+        self.store = Store.open(out)
+        self.out = self.store.path
+        self._roots = [as_store_path(each) for each in ([videos] if isinstance(videos, Path | str) else videos)]
+        self._id_prefix = checked_id_prefix(id_prefix) if id_prefix else ""
+        if inputs is None:
+            inputs = required_videos(self._roots, self._id_prefix)
         self._num_videos = len(inputs.videos)
-        self.inputs = inputs if shard is None else shard.of(inputs)
+        self.inputs = inputs if partition is None else partition.of(inputs)
         self.recipe = resolved_recipe(recipe)
         self.streams = {name: self.recipe.streams[name] for name in streams or self.recipe.streams}
+        remember_streams(recipe, self.recipe.streams)
         self.executor = executor
         self._chosen_weights = weights
-        self.weights = chosen_weights(recipe.name, self.streams, weights)
+        self.weights = chosen_weights(recipe, self.streams, weights)
         self.settings_digests = digests_of_settings(self.streams, self.weights)
-        _refuse_other_recipe(out, self.recipe)
-        self._news = OutcomeNews(out)
-        self.ledger: Ledger = read_ledger(out, retry_failed=self.options.retry_failed)
-        self.clock = StageClock()
+        refuse_other_recipe(self.store, self.recipe.name, self.recipe.changes)
+        self._outcome_watcher = OutcomeWatcher(self.store)
+        self.resume_index: ResumeIndex = read_resume_index(self.store, retry_failed=self.options.retry_failed)
+        self.clock = StageTimer()
+        candidates = self.resume_index.sources_to_compare(self.inputs.videos)
+        if candidates and not self.options.replaces_sources:
+            folder = str(read_manifest(self.store).get("inputs", {}).get("folder", ""))
+            with open_metadata_cache(self.options.decoder, enabled=self.options.remembers_files) as cache:
+                refuse_other_sources(self.out, candidates, self.resume_index, cache, folder, local_copy)
 
     @cached_property
-    def pending(self) -> list[VideoFile]:
-        """Videos that still owe something; the settled ones are not opened."""
-        settled = self.ledger.settled(self.inputs.videos, self.settings_digests)
-        return [file for file, is_settled in zip(self.inputs.videos, settled, strict=True) if not is_settled]
+    def remaining(self) -> list[VideoFile]:
+        """Videos with remaining streams. Completed videos are recognized without being opened."""
+        are_done = self.resume_index.are_done(self.inputs.videos, self.settings_digests)
+        return [file for file, is_done in zip(self.inputs.videos, are_done, strict=True) if not is_done]
+
+    def tracker(self) -> ProgressTracker:
+        """Return a new tracker of this run's progress."""
+        with open_metadata_cache(self.options.decoder, enabled=self.options.remembers_files) as cache:
+            durations_s = cache.durations_s(self.remaining)
+        return ProgressTracker(self.remaining, durations_s, file_sizes(self.remaining))
 
     @property
     def stream_entries(self) -> dict[str, dict[str, Any]]:
-        """Stream → what a manifest says of its settings."""
+        """Stream → its entry in the store's manifest."""
         return {
             name: {
                 "settings_digest": self.settings_digests[name],
-                "extractor_version": extractor_class(spec.extractor).version,
+                "extractor_version": extractor_kind(spec.extractor).version,
                 "weights": weight_digests(self.weights[name]),
+                **code_of(spec.extractor),
             }
             for name, spec in self.streams.items()
         }
 
     def __iter__(self) -> Iterator[Event]:
-        streams, dims = self._load() if self.pending or self.inputs.clashes else ([], {})
+        if not is_url(self.out):  # before networks are loaded; object storage checks it with a lease, below
+            held = self.store.coordination.held()
+            refuse_other_settings(self.out, self._held_settings, held, self._differences)
+        if self.remaining:
+            yield PhaseStarted("loading networks")
+        streams, dims = self._load() if self.remaining or self.inputs.clashes else ([], {})
         options = within_memory(self.options, streams) if streams else self.options
-        self._write_manifest(dims)
         with ExitStack() as stack:
-            writer = stack.enter_context(StoreWriter(self.out, float16=self.options.float16))
-            for outcome in self._clashes():
-                writer.add_outcome(outcome)
-                yield outcome
-            if self.pending:
+            with self.store.starting(self._held_settings, self._differences):
+                refuse_other_recipe(self.store, self.recipe.name, self.recipe.changes)
+                changed_code = self._write_manifest(dims)
+                settings = self.settings_digests if dims else {}
+                writer = StoreWriter(self.store, settings=settings, float16=self.options.float16)
+                if self.inputs.columns is not None:
+                    keep_clip_columns(self.store, self.inputs.columns, writer.writer_id)
+            stack.enter_context(writer)
+            ahead_s = writer.store_stamps.written_us / 1e6 - time.time()
+            if ahead_s > CLOCKS_DIFFER_S:
+                newest = datetime.fromtimestamp(time.time() + ahead_s, UTC).isoformat(timespec="seconds")
+                yield Notice(
+                    f"{public_url(self.out)}: holds entries written at {newest}, {ahead_s / 60:.0f} minutes in the "
+                    "future of this machine's clock; set the clocks of the machines that write to it. Results do not "
+                    "depend on them"
+                )
+            yield from changed_code
+            for video_id, paths in self.inputs.clashes.items():
+                same_name = len({path.name for path in paths}) < len(paths)
+                names = ", ".join(str(path) if same_name else path.name for path in paths)
+                reason = one_line(f"{names} would all have the id {video_id!r}; rename or move all but one")
+                for stream in self.streams:
+                    outcome = Outcome(video_id, stream, "failed", reason, transient=True)
+                    writer.add_outcome(outcome)
+                    yield outcome
+            if self.remaining:
+                yield PhaseStarted("extracting")
                 if self.executor is None:
-                    events = self._work(stack, streams, writer, options)
+                    context = stack.enter_context(
+                        open_context(
+                            streams,
+                            options,
+                            writer,
+                            self.resume_index,
+                            self._outcome_watcher,
+                            self.clock,
+                        )
+                    )
+                    events = process_videos(context, grouped(self.remaining))
                 else:
                     events = self._delegate(writer)
                 budget = self.options.max_failures
-                yield from events if budget is None else within(budget, len(self.pending), events)
-        compact(self.out, writer.writer_id)
+                events = summarized(events, self.streams)
+                yield from events if budget is None else within(budget, len(self.remaining), events)
+        if self.remaining:
+            yield PhaseStarted("merging shards")
+        try:
+            compact(self.store, writer.writer_id)
+        except BusyStore as error:  # all rows are stored; the next run merges the shards
+            yield Notice(f"small shards are not merged: {error}")
+
+    @property
+    def _held_settings(self) -> HeldSettings:
+        number = "float16" if self.options.float16 else "float32"
+        return HeldSettings(number=number, streams=self.settings_digests)
+
+    def _differences(self, stream: str) -> str:
+        """Return how a stream's settings in the store differ from those of this run."""
+        from .interop.stored_settings import setting_differences, stored_settings
+
+        entries = {name: entry | {"dim": 0} for name, entry in self.stream_entries.items()}
+        mine = {"format": 1, "recipe": self.recipe.model_dump(mode="json", exclude_none=True), "made_with": {}}
+        there, here = stored_settings(read_manifest(self.store)), stored_settings(mine | {"streams": entries})
+        found = setting_differences(there.get(stream, {}), here.get(stream, {}))
+        return ", ".join(f"{each.name} is {each.a} there, {each.b} here" for each in found[:3])
 
     def _load(self) -> tuple[list[Stream], dict[str, int]]:
-        """The networks, and how wide each stream's features are; of an executor, whose workers load their own, no
-        networks: there they are loaded one by one, so that one that cannot be is told before anything is written."""
+        """Load the networks and return the streams and the width of each stream's features.
+
+        With an executor, whose workers load their own networks, the list is empty: each network is loaded once, so
+        that an error is raised before anything is written.
+        """
         streams, dims = list[Stream](), dict[str, int]()
+        tracks, fields = dict[str, int | str](), dict[str, str]()
         for name in self.streams:
             stream = self.build_stream(name)
             dims[name] = stream.extractor.dim
+            if stream.extractor.audio is not None:
+                tracks[name] = stream.spec.audio_track
+            if stream.extractor.frames is not None:
+                fields[name] = stream.spec.deinterlace
             if self.executor is None:
                 streams.append(stream)
+        common_setting("audio_track", tracks, "best")
+        common_setting("deinterlace", fields, "none")
         return streams, dims
 
-    def _work(
-        self, stack: ExitStack, streams: list[Stream], writer: StoreWriter, options: RunOptions
-    ) -> Generator[Event, None, None]:
-        shared = SharedWork(self.out, writer, self.ledger, self._news, self.settings_digests)
-        probes = stack.enter_context(open_probe_cache(options.decoder, self.pending, enabled=options.remembers_files))
-        slots = stack.enter_context(SlotPool(options.num_decoders, options.decoder, options.slot_settings, probes))
-        job = replace(self.job, options=options)
-        worker = Worker(job, streams, slots=slots, writer=writer, ledger=self.ledger, shared=shared, clock=self.clock)
-        return worker.carry_out(self.pending)
-
     @property
-    def job(self) -> Job:
-        return Job(
+    def worker_config(self) -> WorkerConfig:
+        """Configuration of the workers that an executor starts."""
+        return WorkerConfig(
             self.out, self.recipe, tuple(self.streams), self._chosen_weights, self.settings_digests, self.options
         )
 
     def build_stream(self, name: str) -> Stream:
-        """With its network, loaded; on the CPU where workers have their own."""
+        """Load the network of a stream; on the CPU if an executor's workers do the work."""
         device = self.options.device if self.executor is None else torch.device("cpu")
-        (stream,) = build_streams({name: self.streams[name]}, self.weights, self.settings_digests, device)
+        spec, engine = {name: self.streams[name]}, self.options.engine
+        (stream,) = build_streams(spec, self.weights, self.settings_digests, device, engine)
         return stream
 
     def _delegate(self, writer: StoreWriter) -> Generator[Event, None, None]:
-        """Has the executor's workers do it, who write to the store themselves."""
+        """Run the executor; its workers write to the store themselves."""
         assert self.executor is not None
-        with open_probe_cache(self.options.decoder, self.pending) as probes:
-            lengths = by_length(self.pending, probes)
-        with closing(self.executor.run(self.job, self.pending, lengths)) as events:
+        with open_metadata_cache(self.options.decoder) as cache:
+            lengths = by_length(self.remaining, cache)
+        with closing(self.executor.run(self.worker_config, grouped(self.remaining), lengths)) as events:
             for event in events:
-                if isinstance(event, GivenUp):
-                    yield from self._give_up(event, writer)
+                if isinstance(event, PoisonedVideo):
+                    yield from self._fail_poisoned(event, writer)
                     continue
-                if isinstance(event, WorkDone):
+                if isinstance(event, WorkerProgress):
                     self.clock.merge(event.busy_s, event.tasks)
                 yield event
 
-    def _give_up(self, event: GivenUp, writer: StoreWriter) -> Iterator[Event]:
-        """The end of a video that costs every worker its life: of the streams that have not ended before."""
-        self._news.refresh(writer.writer_id)
-        file = next(file for file in self.pending if file.video_id == event.video_id)
-        for stream in self.ledger.open_streams(file, self.settings_digests):
-            if self._news.get(event.video_id, stream) is None:
-                outcome = Outcome(event.video_id, stream, "failed", one_line(event.reason), transient=True)
+    def _fail_poisoned(self, event: PoisonedVideo, writer: StoreWriter) -> Iterator[Event]:
+        """Mark the remaining streams of a video as failed after too many workers died while processing it."""
+        self._outcome_watcher.refresh(writer.writer_id)
+        writer.next_counter(self._outcome_watcher.greatest_counter)
+        file = next(file for file in self.remaining if file.video_id == event.video_id)
+        for stream in self.resume_index.remaining_streams(file, self.settings_digests):
+            if self._outcome_watcher.get(event.video_id, stream) is None:
+                outcome = Outcome(
+                    event.video_id,
+                    stream,
+                    "failed",
+                    one_line(event.reason),
+                    transient=True,
+                    source=file.source,
+                    input_root=file.input_root,
+                )
                 writer.add_outcome(outcome)
                 yield outcome
         yield VideoSettled(event.video_id)
 
-    def _clashes(self) -> Iterator[Outcome]:
-        for video_id, paths in self.inputs.clashes.items():
-            names = ", ".join(path.name for path in paths)
-            reason = f"{names} would all be video {video_id!r}; rename or move all but one"
-            for stream in self.streams:
-                yield Outcome(video_id, stream, "failed", one_line(reason), transient=True)
+    def _write_manifest(self, dims: Mapping[str, int]) -> list[Notice]:
+        """Write the store's manifest, after archiving rows with other settings.
 
-    def _write_manifest(self, dims: Mapping[str, int]) -> None:
-        """Says what the store holds, after setting aside what was made with other settings.
+        Args:
+            dims: Stream → width of its features; empty if the run has no work.
 
-        ``dims``: stream → how wide its features are; none where nothing is to be done.
+        Returns:
+            A notice for each extractor whose code has changed although its version has not.
         """
-        earlier = read_manifest(self.out) if is_store(self.out) else {}
+        earlier = read_manifest(self.store) if is_store(self.store) else {}
         known: dict[str, Any] = earlier.get("streams", {})
         for name, digest in self.settings_digests.items():
             if name in known and known[name]["settings_digest"] != digest:
-                set_aside_stale(self.out, name, digest)
+                archive_stale_rows(self.store, name, digest)
         entries = self.stream_entries
         described = {name: entries[name] | {"dim": dim} for name, dim in dims.items()}
         write_manifest(
-            self.out,
+            self.store,
             {
                 "format": 1,
                 "created": earlier.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
                 "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
                 "streams": known | described,
-                "inputs": {"folder": self._folder(), "videos": self._num_videos},
+                "inputs": inputs_entry(self.inputs, self._roots, self._id_prefix, self._num_videos),
                 "made_with": made_with(self.options.decoder),
             },
         )
-        if not earlier:  # new, or it lost its manifest and nobody knows what its rows are of
+        if not earlier:  # new, or its manifest is lost and the settings of its rows are unknown
             for name, digest in self.settings_digests.items():
-                set_aside_stale(self.out, name, digest)
-
-    def _folder(self) -> str:
-        """Where the videos come from; nothing where that is several places."""
-        if len(self._roots) > 1:
-            return ""
-        root = self._roots[0]
-        return str(root.resolve()) if isinstance(root, Path) else root
-
-
-def _inputs(roots: Sequence[Root]) -> Inputs:
-    try:
-        inputs = find_videos(*roots)
-    except FileNotFoundError as error:
-        raise ManifestError(f"{error}: there is no such folder or file; check the path") from None
-    if not inputs.videos and not inputs.clashes:
-        others = f" among its {inputs.num_other_files} files" if inputs.num_other_files else ""
-        others += f", and {inputs.unlisted[0]} cannot be listed" if inputs.unlisted else ""
-        where = ", ".join(map(str, roots))
-        raise ManifestError(f"{where}: no videos in it{others}; give a folder that holds .mp4, .avi, .webm, … files")
-    return inputs
-
-
-def _refuse_other_recipe(out: Root, recipe: Recipe) -> None:
-    """A store belongs to one recipe by name; changed settings of its streams are set aside, another method is not."""
-    if not is_store(out):
-        if not is_free(out):
-            raise ManifestError(f"{out}: is not empty and no feature store; give --out a new or empty folder")
-        return
-    made_by = read_manifest(out)["recipe"]["name"]
-    if made_by != recipe.name:
-        raise ManifestError(
-            f"{out}: holds features of recipe {made_by!r}, not {recipe.name!r}; give --out another folder"
-        )
+                archive_stale_rows(self.store, name, digest)
+        return [
+            Notice(
+                f"stream {name}: the file that defines {self.streams[name].extractor} has changed since the last run "
+                f"on this store, and its version is still {entry['extractor_version']}: stored rows are kept; raise "
+                "version if the change affects features"
+            )
+            for name, entry in described.items()
+            if known.get(name, {}).get("settings_digest") == entry["settings_digest"]
+            and known[name].get("code_sha256", entry.get("code_sha256")) != entry.get("code_sha256")
+        ]

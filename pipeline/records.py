@@ -1,36 +1,51 @@
-"""The records that travel through the pipeline. Times are seconds since a video's first presented frame."""
+"""Records of the pipeline. Times are seconds since a video's first presented frame."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..manifests.errors import ManifestError
+from ..manifests.errors import InputError
+from ..manifests.urls import public_text, public_url
 
+if TYPE_CHECKING:  # decoder processes import this module, but neither torch nor pydantic
+    from ..extractors.protocol import PersonBoxes
+
+FieldOrder = Literal["progressive", "top-first", "bottom-first", "interlaced"]
+Deinterlace = Literal["none", "bwdif"]
+"""As in `StreamSpec`; decoder processes do not import pydantic."""
 OutcomeKind = Literal["done", "empty", "partial", "failed"]
+KINDS: tuple[OutcomeKind, ...] = ("done", "empty", "partial", "failed")
+PROTECTED_KINDS: tuple[OutcomeKind, ...] = ("done", "empty", "partial")
+"""Outcomes of one source file that are not replaced by those of another (`planning.sources`)."""
 
 
 def one_line(text: str) -> str:
-    """With what no terminal and no Parquet file should get written out: control characters, bytes that are no UTF-8."""
-    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
+    """Escape control characters and bytes that are not UTF-8, and remove credentials from URLs.
+
+    Terminals and Parquet files accept the result.
+    """
+    shown = "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
+    return public_text(shown)
 
 
 class FileState(NamedTuple):
-    """What tells a file from what it was before, without opening it."""
+    """Size and times of a file, which show that it has changed without opening it."""
 
     size_bytes: int
     modified_ns: int
     changed_ns: int
-    """Unlike the time of modification, nobody can set this one back."""
+    """Time of the last change of the inode; unlike the modification time, programs cannot set it."""
 
 
 def state_of(path: Path) -> FileState | None:
-    """As it is now, links followed; None where it cannot be looked at."""
+    """Return the current state of a file, with links followed; None if it cannot be read."""
     try:
         found = os.stat(path)
     except OSError:
@@ -39,61 +54,173 @@ def state_of(path: Path) -> FileState | None:
 
 
 COPIES_PREFIX = "arabesque-spool-"
-"""Begins the names of folders with copies of remote files, which are gone soon."""
+"""Prefix of the names of temporary folders with copies of remote files."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemotePath:
-    """Where a file lies that has to be fetched before it can be read."""
+    """URL of a file that has to be fetched before it can be read. Its text has no credentials."""
 
     url: str
+    """With the credentials and the query that are needed to fetch it."""
 
     @property
     def name(self) -> str:
-        return self.url.rpartition("/")[2]
+        """Last part of the URL's path."""
+        return str(self).rpartition("/")[2]
 
     def __str__(self) -> str:
-        return self.url
+        return public_url(self.url)
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFile:
-    """A file of the input folder, before anyone opened it."""
+    """A video file of the inputs, or a clip of one, before it is opened."""
 
     video_id: str
-    """Path below the input folder without suffix, POSIX separators; unique in a run."""
+    """Path below the input folder without suffix, POSIX separators, or the id of a clip; unique in a run."""
     path: Path | RemotePath
     state: FileState | None = field(default=None, compare=False)
-    """As it was when the folder was listed; None where it was not looked at, which no remote file is."""
+    """State when the folder was listed; None if unknown. Remote files always have one."""
+    source: str = field(default="", compare=False)
+    """Path below ``input_root``, with suffix."""
+    input_root: str = field(default="", compare=False)
+    """The input folder's absolute path, or its URL without credentials and query."""
+    start_s: float | None = None
+    """Start of a clip in its file; None: that of the file."""
+    end_s: float | None = None
+    """End of a clip in its file; None: that of the file."""
+    frame_rate: float | None = None
+    """Frames per second of a folder of frames; None for a file."""
+
+    @property
+    def videos(self) -> tuple[VideoFile, ...]:
+        """The videos in the file: this one; see `ClippedFile`."""
+        return (self,)
+
+    @property
+    def is_clip(self) -> bool:
+        return self.start_s is not None or self.end_s is not None
+
+    @property
+    def fragment(self) -> str:
+        """Part of the file as a media fragment, such as ``#t=12.5,20``; empty for a whole file.
+
+        The content digest of a clip is that of its file, followed by the fragment.
+        """
+        parts = [] if self.frame_rate is None else [f"fps={_seconds(self.frame_rate)}"]
+        if self.is_clip:
+            end = "" if self.end_s is None else f",{_seconds(self.end_s)}"
+            parts.append(f"t={_seconds(self.start_s or 0.0)}{end}")
+        return f"#{'&'.join(parts)}" if parts else ""
+
+    def at(self, path: Path) -> VideoFile:
+        """Return the video with its file at another path."""
+        return replace(self, path=path)
 
     @property
     def local_path(self) -> Path:
-        """ManifestError for a remote file: only runs fetch those (`spooling`)."""
+        """Path of a local file; raise `InputError` for a remote file, which only runs fetch."""
         if isinstance(self.path, RemotePath):
-            raise ManifestError(f"{self.path}: only runs read videos at a URL; copy a few to a disk for this")
+            raise InputError(f"{self.path}: only runs read videos at a URL; copy a few to a disk for this")
         return self.path
 
     @property
     def current_state(self) -> FileState | None:
-        """As it is now; of a remote file, as it was when it was listed."""
+        """Current state of a local file; state of a remote file when it was listed."""
         return state_of(self.path) if isinstance(self.path, Path) else self.state
+
+
+@dataclass(frozen=True, slots=True)
+class ClippedFile:
+    """A file with several clips, which are decoded in one pass."""
+
+    videos: tuple[VideoFile, ...]
+    """Clips of one file, at least one."""
+
+    @property
+    def video_id(self) -> str:
+        """Id of the first clip, which names the file in a queue."""
+        return self.videos[0].video_id
+
+    @property
+    def path(self) -> Path | RemotePath:
+        return self.videos[0].path
+
+    @property
+    def state(self) -> FileState | None:
+        return self.videos[0].state
+
+    def at(self, path: Path) -> ClippedFile:
+        """Return the clips with their file at another path."""
+        return ClippedFile(tuple(clip.at(path) for clip in self.videos))
+
+
+Source = VideoFile | ClippedFile
+"""A file that is read once: a video, or all clips of a file."""
+
+
+def grouped(files: Iterable[VideoFile]) -> list[Source]:
+    """Group the clips of each file, in the order in which the files come first."""
+    clips: dict[Path | RemotePath, list[VideoFile]] = {}
+    found: list[VideoFile | list[VideoFile]] = []
+    for file in files:
+        if not file.is_clip:
+            found.append(file)
+        elif file.path in clips:
+            clips[file.path].append(file)
+        else:
+            found.append(clips.setdefault(file.path, [file]))
+    return [_one_or_several(each) if isinstance(each, list) else each for each in found]
+
+
+def _one_or_several(clips: list[VideoFile]) -> Source:
+    return clips[0] if len(clips) == 1 else ClippedFile(tuple(clips))
+
+
+def fragment_of(content_digest: str) -> str:
+    """Return the fragment in the content digest of a clip; see `VideoFile.fragment`."""
+    _, mark, fragment = content_digest.partition("#")
+    return mark + fragment
+
+
+def _seconds(time_s: float) -> str:
+    return f"{time_s:.6f}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True)
 class AudioTrack:
-    """The first audio stream of a file."""
+    """The audio stream of a file that is decoded."""
 
     rate_hz: int
     channels: int
     start_s: float
-    """When its first sample sounds, relative to the first presented frame; may be negative."""
+    """Time of the first sample, relative to the first presented frame; may be negative."""
     duration_s: float | None
-    """As the container states it; None where it says nothing."""
+    """Duration that the container states; None if it states none."""
+    stream_index: int = 1
+    """Index among all streams of the file, as FFmpeg counts them."""
+    lost_at: tuple[int, ...] = ()
+    clock: tuple[tuple[int, int], ...] = ()
+    """Both as in `VideoMetadata`, for the packets of this stream."""
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A stretch of a video whose frames or audio cannot be decoded."""
+
+    start_s: float
+    end_s: float
+    reason: str
+    """Cause, as one phrase."""
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
-    """What a look at the container tells, and at a few frames: size, rotation, and when each frame is shown."""
+class VideoMetadata:
+    """Metadata of a video: frame size, rotation and the time of each frame, from the container and a few frames."""
 
     container: str
     codec: str
@@ -103,21 +230,61 @@ class Probe:
     rotation_deg: int
     """Counter-clockwise rotation that brings stored frames upright: 0, 90, 180 or 270."""
     fps: float
-    """Average rate; nominal only, `frame_times_s` is the truth."""
+    """Average rate; nominal, `frame_times_s` is exact."""
     frame_times_s: NDArray[np.float64]
-    """One per frame that a decoder will present, ascending, the first 0."""
+    """Time of each frame that a decoder presents, ascending from 0."""
     end_s: float
-    """When the last frame stops being shown."""
+    """End of the last frame."""
     declared_end_s: float | None
-    """The same as the container's header states it; None where it says nothing."""
+    """End that the container's header states; None if it states none."""
     audio: AudioTrack | None
     start_s: float = 0.0
-    """The first presented frame's time as the container tells it; every other time here is relative to it."""
+    """Time of the first presented frame in the container; all other times are relative to it."""
     timed_by: Literal["packets", "frames", "counting"] = "packets"
-    """Where `frame_times_s` comes from: the packets' own stamps; those of the decoded frames, where packets and frames
-    are not the same; or the count of decoded frames, where stamps are missing or shuffled (AVI)."""
+    """Source of `frame_times_s`: time stamps of packets; of decoded frames, if packets and frames do not correspond; or
+    the count of decoded frames, if time stamps are missing or not in order (AVI)."""
     lost_at: tuple[int, ...] = ()
-    """Positions in the file where bytes are damaged beyond belonging to any packet."""
+    """Positions in the file of lost bytes, ascending. A position within a packet of the video stream means that the
+    packet is damaged; one between two packets, that others are lost between them."""
+    clock: tuple[tuple[int, int], ...] = ()
+    """Corrections of the stream's time stamps, ascending: ``(position in the file, ticks)``; packets from there on, up
+    to the next correction, are presented so many ticks later than they say. Recordings that were joined restart their
+    clock, and AVI files count frames without those that were lost."""
+
+    can_resume: bool = True
+    """Whether frames and audio behind damage have certain times: not in AVI files without an index, nor in containers
+    that do not give every packet its own time."""
+
+    mirrored: bool = False
+    """Whether the stored frames, once rotated, are also flipped from left to right."""
+    field_order: FieldOrder = "progressive"
+    """Whether pictures are interlaced, and which of their two fields is shown first (``"interlaced"``: not stated)."""
+    pixel_aspect: float = 1.0
+    """Width ÷ height of a pixel of the upright picture: the sample aspect ratio, 1 where the file states none."""
+    video_index: int = 0
+    """The chosen video stream's place among all streams of the file, as FFmpeg counts them."""
+    num_video_tracks: int = 1
+    """Video streams of the file, cover art aside."""
+    num_audio_tracks: int = 1
+    tick_s: tuple[int, int] = (0, 1)
+    """Unit of the time stamps, as a fraction; 0 if unknown. Times of a clip are whole ticks, as those of a cut file."""
+
+    def tracks(self, *, with_audio: bool) -> str:
+        """The chosen streams as ``video=0 audio=2``, each only where the file has several of its kind.
+
+        Empty for a file with one video stream and at most one audio stream. Part of the key of a row.
+        """
+        chosen: list[str] = []
+        if self.num_video_tracks > 1:
+            chosen.append(f"video={self.video_index}")
+        if with_audio and self.num_audio_tracks > 1 and self.audio is not None:
+            chosen.append(f"audio={self.audio.stream_index}")
+        return " ".join(chosen)
+
+    @property
+    def display_px(self) -> tuple[int, int]:
+        """(height, width) as the picture is meant to be seen, on square pixels; its height is the stored one."""
+        return self.height_px, max(1, round(self.width_px * self.pixel_aspect))
 
     @property
     def num_frames(self) -> int:
@@ -126,20 +293,23 @@ class Probe:
 
 @dataclass(frozen=True, eq=False)
 class VideoRecord:
-    """One video of a run: the file, its bytes, and what probing found."""
+    """One video of a run: its file, digest and metadata."""
 
     video_id: str
     path: Path
     size_bytes: int
     modified_ns: int
     content_digest: str
-    """SHA-256 of the bytes, hexadecimal."""
-    probe: Probe
+    """SHA-256 of the bytes, hexadecimal, and `VideoFile.fragment`."""
+    metadata: VideoMetadata
+    source: str = ""
+    """See `VideoFile`."""
+    input_root: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureRow:
-    """One video's features of one stream, as it stands in the store."""
+    """One video's features of one stream, as stored."""
 
     video_id: str
     stream: str
@@ -147,40 +317,74 @@ class FeatureRow:
     """Digest of (content digest, resolved stream spec, checkpoint digests, extractor version)."""
     content_digest: str
     settings_digest: str
-    """Digest of everything in the key but the content: equal for all rows of a stream in a clean store."""
+    """Digest of everything in the key except the content; equal for all rows of a stream in a consistent store."""
     outcome: Literal["done", "partial"]
     features: NDArray[np.float32]
     """``[segments, dim]``"""
     start_s: NDArray[np.float64]
     end_s: NDArray[np.float64]
     provenance: dict[str, str] = field(default_factory=dict[str, str])
-    """Device, decoder and library versions that the key does not cover."""
+    """Device, decoder and library versions, which the key does not depend on."""
+
+
+@dataclass(frozen=True, eq=False)
+class VideoBoxes:
+    """The boxes of people that one stream found in one video; stored in the side table ``boxes/``."""
+
+    video_id: str
+    stream: str
+    key: str
+    """Key of the feature row that was made from these boxes."""
+    settings_digest: str
+    boxes: PersonBoxes
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How (video, stream) ended."""
+    """Result of one (video, stream)."""
 
     video_id: str
     stream: str
     kind: OutcomeKind
     reason: str = ""
-    """Empty for done; otherwise one sentence that a person can act on."""
+    """Empty for done; otherwise what is wrong and what to do."""
     transient: bool = False
-    """Only for failed: the next run tries again by itself."""
+    """Only for failed: the next run retries it."""
     key: str = ""
-    """Empty where the file could not even be read."""
+    """Empty if the file could not be read."""
     content_digest: str = ""
     settings_digest: str = ""
     size_bytes: int = 0
     modified_ns: int = 0
-    """With ``size_bytes``: lets a later run trust ``content_digest`` without reading the file again."""
+    """With ``size_bytes``: a later run uses ``content_digest`` without reading a file with these values."""
     frames_expected: int = 0
-    """By the container's packets."""
+    """Number of frames according to the container's packets."""
     frames_delivered: int = 0
-    """How far decoding came; frames behind the last one that any stream needs are not decoded."""
+    """Decoded frames outside of holes; frames after the last one that a stream needs are not decoded."""
     segments: int = 0
     decode_s: float = 0.0
     """Wall time from the first request to the last frame."""
     compute_s: float = 0.0
     """This stream's share of preparation and network time."""
+    source: str = ""
+    """Path of the file below its input root, with suffix; empty where unknown, as in stores of earlier versions."""
+    input_root: str = ""
+    """Folder (absolute path) or URL that was given as input, without credentials and query."""
+    holes: tuple[tuple[float, float], ...] = ()
+    """``(start_s, end_s)`` of the stretches that could not be decoded, ascending."""
+    lost_share: float = 0.0
+    """Duration of the holes ÷ duration of the video, 0 to 1."""
+    frames_seen: int = 0
+    """Frames in which a stream with a person detector looked for people; 0 for other streams."""
+    frames_with_person: int = 0
+    """Frames in which it found an athlete. `VideoBoxes` lists the boxes."""
+
+    @property
+    def person_share(self) -> float | None:
+        """Share of the frames in which an athlete was found, 0 to 1; None for streams that look for none."""
+        return self.frames_with_person / self.frames_seen if self.frames_seen else None
+
+
+def source_path(of: Outcome | VideoFile) -> str:
+    """Return input root and source, joined; ``/`` if they are unknown."""
+    return f"{of.input_root}/{of.source}"

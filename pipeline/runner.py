@@ -1,174 +1,213 @@
-"""A run, stage by stage. Read this page first: every other file of the room is one line of `stages_of`."""
+"""The stages of a run, in order. This is the only module that uses SPDL.
+
+Read `stages_of` first: each line of it is a file in `stages/` (``batch`` and ``network`` are in `stages.compute`).
+"""
 
 from __future__ import annotations
 
+import inspect
+import platform
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Generic, TypeVar
 
 import torch
 from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure, StageInfo, TaskHook
 from spdl.pipeline.defs import Aggregator
 
 from ..manifests.errors import ArabesqueError
-from .assembling import Assembler
-from .blas_threads import one_blas_thread
-from .collecting import Collector
-from .decoding.slots import SlotPool
-from .geometries import preprocess
-from .heap import share_arenas
-from .ledger import Ledger
-from .networks import Batcher, forward, prepare
-from .planning import Progress
-from .reading import VideoReader
-from .records import FeatureRow, Outcome, VideoFile, one_line
-from .sharing import SharedWork
-from .spooling import Spool
-from .stage_clock import StageClock
-from .store.writer import StoreWriter
-from .transfer import Transfer
-from .work import Awaiting, Notice, SegmentFeature, Stream, VideoSettled, WorkDone
+from .items import (
+    EVENTS,
+    Batch,
+    BatchResult,
+    ChunkFailure,
+    DecodedChunk,
+    Event,
+    PreprocessedChunk,
+    SegmentFailure,
+    SegmentTask,
+    VideoEnd,
+    VideoSettled,
+)
+from .planning.plan import Progress
+from .records import ClippedFile, FeatureRow, Source, VideoBoxes, VideoFile, grouped
+from .run_context import RunContext
+from .stages.assemble import SegmentBuilder
+from .stages.collect import RowCollector
+from .stages.compute import Batcher, Forward, prepare
+from .stages.decode import VideoReader
+from .stages.fetch import LocalCopy, Prefetcher
+from .stages.preprocess import preprocess
+from .stages.transfer import Transfer
+from .stages.write import StoreSink
+from .store.write_ahead_log import WriteAheadLog
+from .streams import made_with
+from .system.own_process import one_blas_thread, share_arenas
 
-Event = Outcome | SegmentFeature | VideoSettled | Awaiting | WorkDone | Notice
-"""What a run tells of: each once it is in the writer's hands."""
+T = TypeVar("T")
 
 FAILURE_PATIENCE_S = 1.0
-"""How long a run whose stage has failed goes on without a sign of life."""
+"""Seconds to wait for further output after a stage has failed."""
 STOP_TIMEOUT_S = 5.0
-"""How long an interrupted run waits for a stage in the middle of its work before it leaves without it."""
+"""Seconds that an interrupted run waits for its stages to stop."""
 
 
 @dataclass(frozen=True)
-class Concurrency:
-    """How many threads each stage may use; networks always run one batch at a time."""
+class Stage(Generic[T]):
+    """One stage: the items it takes, and the callable that processes each of them. All other items pass it unchanged.
 
-    decode: int
-    preprocess: int
-    prepare: int
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A line of `stages_of`: what is called with each item, and by how many threads at once."""
+    The callable returns an item, or yields several.
+    """
 
     name: str
-    call: Callable[[Any], Any] | Aggregator
+    takes: type[T] | tuple[type[T], ...]
+    call: Callable[[T], object] | Batcher
     concurrency: int = 1
+    """Number of threads."""
     keeps_order: bool = False
+    """Whether items leave in the order in which they came in."""
 
 
-def run_stages(
-    videos: Iterable[VideoFile],
-    streams: Sequence[Stream],
-    *,
-    spool: Spool,
-    slots: SlotPool,
-    writer: StoreWriter,
-    ledger: Ledger,
-    progress: Progress,
-    shared: SharedWork,
-    provenance: dict[str, str],
-    device: torch.device,
-    concurrency: Concurrency,
-    clock: StageClock,
-) -> Generator[Event, None, None]:
-    """Brings every (video, stream) that no other run has in hand to an outcome and tells of it as it goes.
-
-    Raises `ArabesqueError` where the run itself fails; what is finished by then is in the writer's hands.
-    """
-    share_arenas()
-    reader = VideoReader(slots, streams, ledger, progress, shared, clock)
-    collector = Collector(provenance)
-    recorder = Recorder(writer)
-    watch = FailureWatch(slots.close)
-    stages = stages_of(reader, collector, recorder, device, concurrency)
-    pipeline = connect(spool.ahead(videos, shared), stages, lambda info: [*clock.hooks(info), watch])
-    try:
-        with one_blas_thread():
-            yield from outputs_of(pipeline, watch)
-        pipeline.stop()
-    except BaseException as error:
-        recorder.stop()
-        slots.close()  # a thread that waits for its decoder would wait for ever
-        spool.close()
-        try:
-            writer.flush()  # before the stages end: what is finished must not wait for what is not
-        finally:
-            with suppress(TimeoutError, PipelineFailure):  # a network in the middle of a batch cannot be stopped
-                pipeline.stop(timeout=STOP_TIMEOUT_S)
-        if isinstance(error, PipelineFailure):
-            raise root_cause(error) from error
-        raise
-    if collector.unsettled:
-        raise ArabesqueError(f"the run lost track of {', '.join(collector.unsettled)}; run again to finish them")
-
-
-def stages_of(
-    reader: VideoReader, collector: Collector, recorder: Recorder, device: torch.device, concurrency: Concurrency
-) -> list[Stage]:
-    """All stages of a run, in their order. Some keep what is on its way: make them anew for every run."""
+def stages_of(context: RunContext, progress: Progress, collector: RowCollector, sink: StoreSink) -> list[Stage[Any]]:
+    """Return the stages of a run, in order. Some hold items between calls: create new ones for every run."""
+    threads = context.options.concurrency
     return [
-        Stage("decode", reader, concurrency.decode),
-        Stage("transfer", Transfer(device)),
-        Stage("preprocess", preprocess, concurrency.preprocess, keeps_order=True),
-        Stage("assemble", Assembler()),
-        Stage("prepare", prepare, concurrency.prepare),
-        Stage("batch", Batcher()),
-        Stage("network", forward),
-        Stage("collect", collector),
-        Stage("write", recorder),
+        Stage("decode", (VideoFile, ClippedFile, LocalCopy), VideoReader(context, progress), threads.decode),
+        Stage("transfer", DecodedChunk, Transfer(context.options.device)),
+        Stage("preprocess", DecodedChunk, preprocess, threads.preprocess, keeps_order=True),
+        Stage("assemble", (PreprocessedChunk, ChunkFailure, VideoEnd), SegmentBuilder()),
+        Stage("prepare", SegmentTask, prepare, threads.prepare),
+        Stage("batch", SegmentTask, Batcher()),
+        Stage("network", Batch, Forward(context.options.device)),
+        Stage("collect", (BatchResult, SegmentFailure, VideoEnd), collector),
+        Stage("write", (FeatureRow, VideoBoxes, *EVENTS), sink),
     ]
 
 
-def connect(
-    source: Iterable[Any], stages: Sequence[Stage], hooks: Callable[[StageInfo], list[TaskHook]]
+def process_videos(context: RunContext, videos: Iterable[Source]) -> Generator[Event, None, None]:
+    """Bring every (video, stream) to an outcome: unclaimed videos first, then those whose run has died.
+
+    Args:
+        context: The worker's resources.
+        videos: Videos with at least one remaining stream, clips of one file together (`grouped`). The next one is
+            requested when the pipeline can accept it.
+
+    Yields:
+        Events, each after the writer has accepted it.
+
+    Raises:
+        ArabesqueError: The run itself fails. The writer has all rows that are finished by then.
+    """
+    while videos:
+        with closing(_run_stages(context, videos)) as events:
+            for event in events:
+                if isinstance(event, VideoSettled):
+                    context.claims.release_when_written(event.video_id)
+                yield event
+        remaining = list[VideoFile]()
+        for item in context.claims.remaining():
+            if isinstance(item, VideoFile):
+                remaining.append(item)
+            else:
+                yield item
+        videos = grouped(remaining)
+
+
+def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Event, None, None]:
+    share_arenas()
+    device, decoder_pool, writer = context.options.device, context.decoder_pool, context.writer
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+    made = made_with(context.options.decoder, [stream.spec.extractor for stream in context.streams])
+    if context.options.engine != "torch" and device.type == "cpu":
+        made["engine"] = f"{context.options.engine} {version(context.options.engine)}"
+    collector = RowCollector(made | {"device": device_name})
+    sink = StoreSink(writer)
+    watch = FailureWatch(decoder_pool.close)
+    with Prefetcher(context.options.prefetch_bytes) as prefetcher:
+        stages = stages_of(context, WriteAheadLog(writer.store), collector, sink)
+        source = prefetcher.ahead(videos, context.claims.is_free)
+        pipeline = build_pipeline(source, stages, lambda info: [*context.timer.hooks(info), watch])
+        try:
+            with one_blas_thread():
+                yield from outputs_of(pipeline, watch)
+            pipeline.stop()
+        except BaseException as error:
+            sink.stop()
+            decoder_pool.close()  # unblocks threads that wait for a decoder
+            prefetcher.close()
+            try:
+                writer.flush()  # before waiting for the stages to stop
+            finally:
+                with suppress(TimeoutError, PipelineFailure):  # a network that processes a batch cannot be interrupted
+                    pipeline.stop(timeout=STOP_TIMEOUT_S)
+            if isinstance(error, PipelineFailure):
+                raise root_cause(error) from error
+            raise
+    if collector.unfinished:
+        unfinished = ", ".join(collector.unfinished)
+        raise ArabesqueError(f"the run ended without outcomes of {unfinished}; run the same command again")
+
+
+def build_pipeline(
+    source: Iterable[Any], stages: Sequence[Stage[Any]], hooks: Callable[[StageInfo], list[TaskHook]]
 ) -> Pipeline[Any]:
-    """The engine's pipeline of these stages; what the last one gives comes out of it, in bounded queues all the way."""
+    """Connect stages by bounded queues; the pipeline yields the output of the last stage."""
     builder = PipelineBuilder().add_source(source)
     for stage in stages:
-        if isinstance(stage.call, Aggregator):
-            builder.aggregate(stage.call)
+        if isinstance(stage.call, Batcher):
+            builder.aggregate(_Batches(stage.takes, stage.call)).disaggregate()
         else:
             order = "input" if stage.keeps_order else "completion"
-            builder.pipe(stage.call, name=stage.name, concurrency=stage.concurrency, output_order=order)
+            task = _task_of(stage.takes, stage.call)
+            builder.pipe(task, name=stage.name, concurrency=stage.concurrency, output_order=order)
     return builder.add_sink(buffer_size=64).build(
         num_threads=sum(stage.concurrency for stage in stages) + 2,
-        max_failures=0,  # a stage turns what a video does to it into outcomes; anything else must stop the run
+        max_failures=0,  # stages turn errors of videos into outcomes; any other error must stop the run
         task_hook_factory=hooks,
     )
 
 
-class Recorder:
-    """The writing stage: hands what is finished to the store, and tells the caller of it."""
+def _task_of(takes: type[T] | tuple[type[T], ...], call: Callable[[T], Any]) -> Callable[[Any], Any]:
+    """Return a callable for SPDL that passes on the items that a stage does not take."""
 
-    def __init__(self, writer: StoreWriter) -> None:
-        self._writer = writer
-        self._is_stopped = False
+    def task(item: Any) -> Any:
+        return call(item) if isinstance(item, takes) else item
 
-    def stop(self) -> None:
-        """Takes note of nothing any more: what the stages say of a run that is being torn down is not about videos."""
-        self._is_stopped = True
+    def task_of_several(item: Any) -> Iterator[Any]:
+        if isinstance(item, takes):
+            yield from call(item)
+        else:
+            yield item
 
-    def __call__(self, item: FeatureRow | Event) -> Event | None:
-        if self._is_stopped:
-            return None
-        if isinstance(item, FeatureRow):
-            self._writer.add(item)
-            return None
-        if isinstance(item, Outcome):
-            item = replace(item, reason=one_line(item.reason))  # files may have any name
-            self._writer.add_outcome(item)
-        elif isinstance(item, SegmentFeature):
-            key = item.plan.streams[item.stream.name].key
-            self._writer.add_progress(key, item.index, item.start_s, item.end_s, item.feature)
-        return item
+    function = call if inspect.isfunction(call) else type(call).__call__
+    return task_of_several if inspect.isgeneratorfunction(function) else task
+
+
+class _Batches(Aggregator):
+    """Batches for SPDL; also an item that passes may be followed by batches that have waited too long."""
+
+    def __init__(self, takes: type[Any] | tuple[type[Any], ...], batcher: Batcher) -> None:
+        self._takes = takes
+        self._batcher = batcher
+
+    def accumulate(self, item: Any) -> list[Any] | None:
+        passed = list[Any]()
+        if isinstance(item, self._takes):
+            self._batcher.add(item)
+        else:
+            passed.append(item)
+        return [*passed, *self._batcher.take()] or None
+
+    def flush(self) -> list[Batch] | None:
+        return self._batcher.take(is_last=True) or None
 
 
 class FailureWatch(TaskHook):
-    """Calls ``on_failure`` when a stage raises: one that waits for a window to be given back would wait for ever.
+    """Calls ``on_failure`` when a stage raises, to unblock stages that wait for a decoder buffer.
 
-    One for all stages; `error` is what was raised first.
+    One object observes all stages; `error` is the first exception.
     """
 
     def __init__(self, on_failure: Callable[[], None]) -> None:
@@ -179,7 +218,7 @@ class FailureWatch(TaskHook):
     async def task_hook(self, input_item: Any = None) -> AsyncIterator[None]:
         try:
             yield
-        except StopAsyncIteration:  # how a stage that yields several items says that it has no more
+        except StopAsyncIteration:  # a stage that yields several items has no more
             raise
         except Exception as error:
             self.error = self.error or error
@@ -188,9 +227,10 @@ class FailureWatch(TaskHook):
 
 
 def outputs_of(pipeline: Pipeline[Any], watch: FailureWatch) -> Iterator[Any]:
-    """What the stages give; what one of them raised, once nothing more comes.
+    """Yield the output of a pipeline; after a stage has failed and output has stopped, raise its exception.
 
-    The engine raises it, too, but not always: two stages that end at once may wait for each other (spdl-core 0.8.0).
+    SPDL raises it as well, but not always: two stages that end at the same time may block each other
+    (spdl-core 0.8.0).
     """
     items = pipeline.get_iterator(timeout=FAILURE_PATIENCE_S)
     while True:
@@ -204,7 +244,7 @@ def outputs_of(pipeline: Pipeline[Any], watch: FailureWatch) -> Iterator[Any]:
 
 
 def root_cause(failure: BaseException) -> BaseException:
-    """What a stage raised first, out of the engine's groups and chains; ours before what it explains."""
+    """Return the original exception of a stage from SPDL's groups and chains; an `ArabesqueError` takes precedence."""
     while not isinstance(failure, ArabesqueError):
         if isinstance(failure, BaseExceptionGroup):
             failure = max(failure.exceptions, key=lambda error: isinstance(root_cause(error), ArabesqueError))

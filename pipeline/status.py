@@ -1,8 +1,8 @@
-"""What a store's videos came to, stream by stream."""
+"""Status of a store: outcomes of each stream, and inputs without an outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import get_args
@@ -10,66 +10,132 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..manifests.errors import StoreError
-from .inputs import Inputs, find_videos
-from .records import Outcome, OutcomeKind
-from .store.ends import Ends
-from .store.folders import Root, as_root
+from ..manifests.errors import InputError, StoreError
+from .planning.discovery import Inputs, find_videos
+from .planning.resume_index import ResumeIndex
+from .planning.sources import of_other_size
+from .records import Outcome, OutcomeKind, VideoFile
+from .store.files.storage import StorePath, as_store_path
+from .store.outcomes import OutcomeTable
 from .store.reader import FeatureStore
+from .store.store import Store
+
+LEAST_PERSON_SHARE = 0.8
+"""Share of the frames with an athlete below which a video is reported."""
 
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """How many videos of a stream ended how; ``left`` have no outcome yet."""
+    """Number of outcomes of a stream by kind, and number of its segments."""
 
     counts: Mapping[OutcomeKind, int]
-    left: int
     segments: int
 
 
 @dataclass(frozen=True)
+class InputStatus:
+    """Status of inputs in a store."""
+
+    folder: str
+    """Folder of the inputs; empty for several folders."""
+    num_videos: int
+    streams: Mapping[str, StreamStatus]
+    left: Mapping[str, int]
+    """Stream → inputs without an outcome, ``namesakes`` included."""
+    namesakes: tuple[VideoFile, ...]
+    """Inputs whose id belongs to another source file in the store."""
+    troubles: tuple[Outcome, ...]
+    """Failed and partial, by video and stream."""
+    empties: tuple[Outcome, ...]
+    unseen: tuple[Outcome, ...]
+    """As in `StoreStatus`, for the inputs."""
+
+
+@dataclass(frozen=True)
 class StoreStatus:
-    """Counts for each stream, and every outcome that is no success."""
+    """Outcome counts of each stream of a store, and all outcomes that are not done."""
 
     recipe: str
-    folder: str
-    """Where the latest run took its videos from."""
+    num_videos: int
     streams: Mapping[str, StreamStatus]
     troubles: tuple[Outcome, ...]
     """Failed and partial, by video and stream."""
     empties: tuple[Outcome, ...]
+    unseen: tuple[Outcome, ...]
+    """Outcomes of streams that crop people, with an athlete in less than `LEAST_PERSON_SHARE` of the frames; the worst
+    first."""
+    inputs: InputStatus | None
+    """Status of the given inputs, or of those of the latest run; None if it had several inputs."""
 
 
-def read_status(root: Root, inputs: Inputs | None = None) -> StoreStatus:
-    """The state of a store with respect to some videos; by default those that the latest run was given.
+def read_status(place: Store | StorePath, inputs: Inputs | None = None) -> StoreStatus:
+    """Read the status of a store and of inputs.
 
-    Where that folder is gone, what is left is counted by the number of videos that it had.
+    Args:
+        place: The store, or its folder or URL.
+        inputs: The inputs; by default those of the latest run. If their folder does not exist any longer, the number
+            of videos that the latest run recorded is used.
     """
-    store = FeatureStore(root, partial=True)
+    store = FeatureStore(place, partial=True)
     facts = store.manifest.get("inputs", {})
     folder, num_videos = str(facts.get("folder", "")), int(facts.get("videos", 0))
+    given = inputs is not None
     if inputs is None and folder:
-        with suppress(FileNotFoundError, StoreError):
-            inputs = find_videos(as_root(folder))
-    ends = store.ends
-    counted = np.ones(len(ends), bool)
+        with suppress(FileNotFoundError, StoreError, InputError):
+            inputs = find_videos(as_store_path(folder), id_prefix=str(facts.get("id_prefix", "")))
+    outcomes = store.outcome_table
+    every = np.ones(len(outcomes), bool)
     if inputs is not None:
         ids = {video.video_id for video in inputs.videos} | set(inputs.clashes)
-        num_videos = len(ids)
-        counted = ends.are("video_id", *ids)
+        namesakes = of_other_size(inputs.videos, ResumeIndex(outcomes), folder)
+        others = {file.video_id for file in namesakes}
+        mine = outcomes.are("video_id", *(ids - others))
+        input_status = _input_status(store, mine, len(ids), _folder_of(inputs) if given else folder, namesakes)
+    else:
+        from_there = outcomes.are("input_root", folder)
+        input_status = _input_status(store, from_there if from_there.any() else every, num_videos, folder, ())
     return StoreStatus(
         recipe=str(store.manifest["recipe"]["name"]),
-        folder=folder,
-        streams={name: _stream_status(ends, counted & ends.are("stream", name), num_videos) for name in store.streams},
-        troubles=tuple(ends.outcomes(counted & ends.are("kind", "failed", "partial"))),
-        empties=tuple(ends.outcomes(counted & ends.are("kind", "empty"))),
+        num_videos=len(np.unique(outcomes.codes("video_id"))),
+        streams={name: _stream_status(outcomes, outcomes.are("stream", name)) for name in store.streams},
+        troubles=tuple(outcomes.outcomes(outcomes.are("kind", "failed", "partial"))),
+        empties=tuple(outcomes.outcomes(outcomes.are("kind", "empty"))),
+        unseen=_unseen(outcomes, every),
+        inputs=input_status if given or folder else None,
     )
 
 
-def _stream_status(ends: Ends, mine: NDArray[np.bool_], num_videos: int) -> StreamStatus:
-    counts = {kind: int(np.sum(mine & ends.are("kind", kind))) for kind in get_args(OutcomeKind)}
+def _input_status(
+    store: FeatureStore, mine: NDArray[np.bool_], num_videos: int, folder: str, namesakes: Sequence[VideoFile]
+) -> InputStatus:
+    outcomes = store.outcome_table
+    of_streams = {name: mine & outcomes.are("stream", name) for name in store.streams}
+    return InputStatus(
+        folder=folder,
+        num_videos=num_videos,
+        streams={name: _stream_status(outcomes, chosen) for name, chosen in of_streams.items()},
+        left={name: max(0, num_videos - int(np.sum(chosen))) for name, chosen in of_streams.items()},
+        namesakes=tuple(namesakes),
+        troubles=tuple(outcomes.outcomes(mine & outcomes.are("kind", "failed", "partial"))),
+        empties=tuple(outcomes.outcomes(mine & outcomes.are("kind", "empty"))),
+        unseen=_unseen(outcomes, mine),
+    )
+
+
+def _unseen(outcomes: OutcomeTable, mine: NDArray[np.bool_]) -> tuple[Outcome, ...]:
+    seen, found = outcomes.numbers("frames_seen"), outcomes.numbers("frames_with_person")
+    few = outcomes.outcomes(mine & (seen > 0) & (found < LEAST_PERSON_SHARE * seen))
+    return tuple(sorted(few, key=lambda one: (one.person_share or 0.0, one.video_id, one.stream)))
+
+
+def _stream_status(outcomes: OutcomeTable, mine: NDArray[np.bool_]) -> StreamStatus:
+    counts = {kind: int(np.sum(mine & outcomes.are("kind", kind))) for kind in get_args(OutcomeKind)}
     return StreamStatus(
         counts={kind: count for kind, count in counts.items() if count},
-        left=max(0, num_videos - int(np.sum(mine))),
-        segments=int(np.sum(ends.numbers("segments")[mine])),
+        segments=int(np.sum(outcomes.numbers("segments")[mine])),
     )
+
+
+def _folder_of(inputs: Inputs) -> str:
+    roots = {video.input_root for video in inputs.videos}
+    return roots.pop() if len(roots) == 1 else ""

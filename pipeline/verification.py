@@ -1,4 +1,4 @@
-"""Whether a store holds what its recipe gives: settings against their digests, and some videos computed once more."""
+"""Verification of a store: compare settings with their digests, and extract some videos again."""
 
 from __future__ import annotations
 
@@ -14,36 +14,40 @@ from pydantic import ValidationError
 
 from ..extractors.precision import TOLERANCES
 from ..extractors.table import resolve
-from ..manifests.complaints import first_complaint
-from ..manifests.errors import ManifestError
+from ..manifests.errors import ConfigError, InputError
 from ..manifests.recipes import Recipe
 from ..manifests.streams import StreamSpec
-from .extraction import Extraction, RunOptions
-from .keys import settings_digest
-from .store.folders import Root
+from ..manifests.validation import validation_message
+from .digests import settings_digest
+from .extraction import Extraction
+from .items import VideoSettled
+from .options import RunOptions
+from .planning.selection import InputSelection, find_inputs
+from .store.files.storage import StorePath
 from .store.manifest import StreamEntry, read_manifest, stream_entries
-from .store.reader import FeatureStore, StreamFeatures
-from .work import VideoSettled
+from .store.reader import FeatureStore
+from .store.stream_features import StreamFeatures
+from .streams import random_override
 
 FLOAT16_STEP = 2.0**-10
-"""Between two neighbours of float16, as a share of them: what a store of float16 adds to a difference."""
+"""Relative spacing of float16 numbers, added to the tolerance for stores of float16."""
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """One (video, stream) computed once more."""
+    """Comparison of one (video, stream) with its stored features."""
 
     video_id: str
     stream: str
     relative_error: float | None
-    """Largest difference of a row over its largest number; None where there is nothing to compare."""
+    """Largest difference in a segment relative to its largest value; None if there is nothing to compare."""
     allowed: float
     problem: str
-    """Empty where both are the same within ``allowed``."""
+    """Empty if both are equal within ``allowed``."""
 
 
-def settings_problems(root: Root) -> dict[str, str]:
-    """Stream → why its settings are not those of its digest; streams without a recipe (imports) are passed over."""
+def settings_problems(root: StorePath) -> dict[str, str]:
+    """Return stream → why its settings do not match its digest. Imported streams, without a recipe, are skipped."""
     manifest = read_manifest(root)
     specs: Mapping[str, Any] = manifest["recipe"].get("streams", {})
     problems: dict[str, str] = {}
@@ -56,62 +60,82 @@ def settings_problems(root: Root) -> dict[str, str]:
 def _settings_problem(spec: Mapping[str, Any], entry: StreamEntry) -> str:
     try:
         digest = settings_digest(resolve(StreamSpec.model_validate(spec)), entry.weights, entry.extractor_version)
-    except (ValidationError, ManifestError, ValueError) as error:
-        return f"this version of arabesque does not know its settings ({str(error).splitlines()[0]})"
+    except (ValidationError, ConfigError, ValueError) as error:
+        return f"this version of arabesque does not support its settings ({str(error).splitlines()[0]})"
     if digest != entry.settings_digest:
         return f"its settings have digest {digest}, its rows {entry.settings_digest}: another version made them"
     return ""
 
 
 def recompute(
-    root: Root,
-    videos: Root,
+    root: StorePath,
+    videos: StorePath | None,
     num_videos: int,
     *,
+    clips: str | Path | None = None,
+    id_prefix: str = "",
     seed: int = 0,
     options: RunOptions | None = None,
     on_video: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Recomputed]:
-    """Extract ``num_videos`` of the store's videos again, elsewhere, and compare row by row.
+    """Extract some of the store's videos again, into a temporary store, and compare row by row.
 
-    Which ones follows from ``seed``. ManifestError where none of the videos is in the store, WeightsError where a
-    checkpoint is not at hand.
+    Args:
+        root: The store.
+        videos: Folder that was extracted; with ``clips``, that of the paths in the table, or None.
+        clips: Table of clips that was extracted.
+        num_videos: Number of videos, chosen at random.
+        id_prefix: Prefix of the extraction.
+        seed: Seed of the choice.
+        options: How the run is executed.
+        on_video: Called with the number of finished videos and of all videos.
+
+    Raises:
+        InputError: No video of the folder is in the store.
+        WeightsError: A checkpoint is missing.
     """
     manifest = read_manifest(root)
-    options = replace(options or RunOptions(), remembers_files=False)  # every byte is read again
+    options = replace(options or RunOptions(), remembers_files=False)  # digests are computed again
     store = FeatureStore(root, partial=True)
     held = {video_id for stream in store.streams for video_id in store.keys(stream)}
     with tempfile.TemporaryDirectory(prefix="arabesque-verify-") as folder:
         again = Path(folder) / "features"
-        recipe, weights = _recipe(root, manifest), _override(manifest)
+        recipe = _recipe(root, manifest)
+        digests = {name: entry.weights for name, entry in stream_entries(manifest).items()}
         streams = [name for name in recipe.streams if name in store.streams]
-        run = Extraction(videos, recipe, again, streams=streams, weights=weights, options=options)
-        known = [file for file in run.inputs.videos if file.video_id in held]
+        places = () if videos is None else (videos,)
+        inputs = find_inputs(InputSelection(places, id_prefix=id_prefix, clips=clips))
+        known = [file for file in inputs.videos if file.video_id in held]
         if not known:
-            raise ManifestError(f"{videos}: none of its videos is in {root}; give the folder that was extracted")
+            raise InputError(
+                f"{clips or videos}: the store {root} has no features of its videos; give the folder that was extracted"
+            )
         chosen = random.Random(seed).sample(known, min(num_videos, len(known)))
-        run.inputs = replace(run.inputs, videos=tuple(chosen), clashes={})
-        settled = 0
+        run = Extraction(
+            places,
+            recipe,
+            again,
+            streams=streams,
+            weights=random_override(recipe, digests),
+            options=options,
+            id_prefix=id_prefix,
+            inputs=replace(inputs, videos=tuple(chosen), clashes={}, columns=None),
+        )
+        num_done = 0
         for event in run:
-            settled += isinstance(event, VideoSettled)
-            on_video(settled, len(chosen))
+            num_done += isinstance(event, VideoSettled)
+            on_video(num_done, len(chosen))
         ids = sorted(file.video_id for file in chosen)
         return list(_compared(store, FeatureStore(again, partial=True), run.streams, ids))
 
 
-def _recipe(root: Root, manifest: Mapping[str, Any]) -> Recipe:
+def _recipe(root: StorePath, manifest: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(manifest["recipe"])
     except ValidationError as error:
-        raise ManifestError(
-            f"{root}: its recipe cannot be run here ({first_complaint(error)}); features that were imported have none"
+        raise ConfigError(
+            f"{root}: its recipe cannot be run here ({validation_message(error)}); imported features have no recipe"
         ) from None
-
-
-def _override(manifest: Mapping[str, Any]) -> str | None:
-    """The ``random:SEED`` of a store that was made on random weights."""
-    digests = (digest for entry in stream_entries(manifest).values() for digest in entry.weights.values())
-    return next((digest for digest in digests if digest.startswith("random:")), None)
 
 
 def _compared(
@@ -129,18 +153,18 @@ def _comparison(stored: StreamFeatures, made: StreamFeatures | None, spec: Strea
     allowed = TOLERANCES[spec.precision] + (FLOAT16_STEP if is_half else 0)
     problem, error = "", None
     if made is None:
-        problem = "nothing comes of this video any more"
+        problem = "the video has no features any longer"
     elif made.content_digest != stored.content_digest:
-        problem = "the video has other bytes than the one that was extracted"
+        problem = "the content of the video has changed since it was extracted"
     elif made.key != stored.key:
-        problem = "the settings or checkpoints here are others than the store's"
+        problem = "the settings or checkpoints differ from those of the store"
     elif not (np.array_equal(made.start_s, stored.start_s) and np.array_equal(made.end_s, stored.end_s)):
-        problem = "its segments lie elsewhere in time"
+        problem = "the times of its segments differ"
     else:
         largest = np.maximum(np.abs(stored.values).max(axis=1), np.finfo(np.float32).tiny)
         values = made.values.astype(np.float16) if is_half else made.values
         error = float((np.abs(values - stored.values).max(axis=1) / largest).max())
         if not error <= allowed:
             where = f"made on {stored.provenance.get('device', '?')}, computed again on {made.provenance['device']}"
-            problem = f"its numbers are others ({where})"
+            problem = f"its values differ ({where})"
     return Recomputed(stored.video_id, stored.stream, error, allowed, problem)

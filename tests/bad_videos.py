@@ -1,4 +1,4 @@
-"""Files that are videos, nearly videos, or pretend to be: how to make each, and how it must end."""
+"""Intact, damaged and fake video files: how to create each, and its expected outcomes."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ LOSS = {"partial", "failed"}
 
 @dataclass(frozen=True)
 class Case:
-    """A file's name, how it is made, and the outcomes that its pictures and its sound may come to."""
+    """A file name, a function that creates the file, and the accepted outcomes of its pictures and its audio."""
 
     name: str
     make: Callable[[Path], object]
     pictures: set[str]
     sound: set[str]
     reason: str = ""
-    """What the reason of its pictures says, where they are not done."""
+    """Text in the reason of the pictures, if their outcome is not `done`."""
     first: int = 0
-    """The number that the first frame carries."""
+    """Number in the picture of the first frame."""
 
 
 def clip(**changes: Any) -> Callable[[Path], object]:
@@ -43,7 +43,7 @@ def noise(path: Path) -> None:
 
 
 def spoilt(spoil: Callable[[bytearray], bytes | bytearray], **changes: Any) -> Callable[[Path], object]:
-    """A good file, with its bytes changed; its index stands before its media."""
+    """Create an intact file with the index before the media, then change its bytes."""
 
     def make(path: Path) -> None:
         options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
@@ -58,7 +58,7 @@ def kept(share: float) -> Callable[[bytearray], bytearray]:
 
 
 def flipped(share: float, how_many: int) -> Callable[[bytearray], bytearray]:
-    """Bits of the 600 bytes that begin at ``share`` of the file."""
+    """Flip bits in the 600 bytes after ``share`` of the file."""
 
     def spoil(content: bytearray) -> bytearray:
         chance, place = random.Random(0), int(share * len(content))
@@ -79,7 +79,7 @@ def without(box: bytes) -> Callable[[bytearray], bytearray]:
 
 
 def zero_duration(content: bytearray) -> bytearray:
-    """In the headers of the movie, its tracks and their media."""
+    """Set the duration to zero in the headers of the movie, its tracks and their media."""
     for box, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):
         place = content.find(box)
         while place >= 0:
@@ -89,7 +89,7 @@ def zero_duration(content: bytearray) -> bytearray:
 
 
 def frame_count(count: int) -> Callable[[bytearray], bytearray]:
-    """In an AVI's header, and in that of its first stream."""
+    """Set the number of frames in the header of an AVI file and of its first stream."""
 
     def spoil(content: bytearray) -> bytearray:
         for box, offset in ((b"avih", 24), (b"strh", 40)):
@@ -101,7 +101,7 @@ def frame_count(count: int) -> Callable[[bytearray], bytearray]:
 
 
 def reserved(size_bytes: int) -> Callable[[Path], object]:
-    """What a downloader leaves that was interrupted: its whole length, and the beginning of its contents."""
+    """Create the file of an interrupted download: full length, with only the beginning written."""
 
     def make(path: Path) -> None:
         write_clip(path, Clip(num_frames=NUM_FRAMES, **BEEPS))
@@ -111,7 +111,7 @@ def reserved(size_bytes: int) -> Callable[[Path], object]:
 
 
 def large(width_px: int, height_px: int) -> Callable[[Path], object]:
-    """Gray pictures: a grid of numbers would take long to draw."""
+    """Write gray pictures; frame numbers would take long to draw."""
 
     def make(path: Path) -> None:
         with av.open(path, "w") as container:
@@ -132,7 +132,7 @@ def playlist(target: str) -> Callable[[Path], object]:
 
 
 def cases(address: str) -> list[Case]:
-    """``address``: of a server to which nothing may connect."""
+    """Return all cases. ``address`` is a server that must not receive a connection."""
     done, empty, failed = {"done"}, {"empty"}, {"failed"}
     tall: dict[str, Any] = {"rotation_deg": 90}
     fields = X264 | {"x264-params": "b-adapt=0:scenecut=0:log-level=none:tff=1"}
@@ -140,21 +140,21 @@ def cases(address: str) -> list[Case]:
     return [
         Case("good.mp4", clip(), done, done),
         Case("empty.mp4", Path.touch, failed, failed, "is empty"),
-        Case("noise.mp4", noise, failed, failed, "no video"),
+        Case("noise.mp4", noise, failed, failed, "cannot be opened as a video"),
         *(Case(f"cut_{tenth}0.mp4", spoilt(kept(tenth / 10)), LOSS, LOSS) for tenth in range(1, 10)),
         Case("flipped_header.mp4", spoilt(flipped(0.0, 40)), LOSS, LOSS),
-        # the track of sound is no longer to be recognised as one here
+        # the audio track is not recognized here
         Case("flipped_index.mp4", spoilt(flipped(0.02, 40)), LOSS, LOSS | empty),
         Case("flipped_stream.mp4", spoilt(flipped(0.5, 40)), LOSS, LOSS | done),
         Case("flipped_cluster.mkv", spoilt(flipped(0.5, 40)), LOSS, LOSS | done),
-        Case("headless.mp4", spoilt(without(b"moov")), failed, failed, "no video file that can be opened"),
+        Case("headless.mp4", spoilt(without(b"moov")), failed, failed, "cannot be opened as a video"),
         Case("silent.mp4", clip(beeps_s=None), done, empty),
         Case("sound_alone.mp4", clip(num_frames=0, audio_until_s=2.0), failed, failed, "no video stream"),
         Case("short_sound.mp4", clip(audio_until_s=0.7), done, done),
         Case("long_sound.mp4", clip(audio_until_s=6.0), done, done),
         Case("one_frame.mp4", clip(num_frames=1), empty, empty, "shorter than one segment"),
         Case("zero_duration.mp4", spoilt(zero_duration), done, done),
-        Case("too_many.avi", spoilt(frame_count(4000), **MPEG4), LOSS, LOSS, "its header promises"),
+        Case("too_many.avi", spoilt(frame_count(4000), **MPEG4), LOSS, LOSS, "its header states"),
         Case("too_few.avi", spoilt(frame_count(3), **MPEG4), done, done),
         Case("variable.mkv", clip(times=slow_start), done, done),
         Case("negative.mkv", clip(times=range(-10, 30)), done, done),
@@ -166,8 +166,8 @@ def cases(address: str) -> list[Case]:
         Case("ten_bit.mp4", clip(pix_fmt="yuv420p10le"), done, done),
         Case("interlaced.mp4", clip(options=fields), done, done),
         Case("size_change.mkv", _size_change, LOSS, empty, "the picture changes from 128×96 to 64×48"),
-        Case("playlist.mp4", playlist("good.mp4"), failed, failed, "no video file"),
-        Case("remote.mp4", playlist(f"http://{address}/a.mp4"), failed, failed, "no video file"),
+        Case("playlist.mp4", playlist("good.mp4"), failed, failed, "cannot be opened as a video"),
+        Case("remote.mp4", playlist(f"http://{address}/a.mp4"), failed, failed, "cannot be opened as a video"),
         Case("concat.mp4", lambda path: path.write_text("ffconcat version 1.0\nfile good.mp4\n"), failed, failed),
         Case("pipe.mp4", os.mkfifo, failed, failed, "not a regular file"),
         Case("loop.mp4", lambda path: path.symlink_to(path), failed, failed, "symbolic link"),

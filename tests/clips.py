@@ -1,8 +1,8 @@
-"""Clips whose every frame and beep is known, written with PyAV for the tests.
+"""Clips with known frames and beeps, written with PyAV for the tests.
 
-A frame carries its number as a grid of 3 × 4 black and white blocks, which survive compression: the first is always
-white and the last always black (so that a frame that lies on its side or its head is noticed), the ten between them are
-the number's bits, highest first. A strip along the bottom is red, green and blue, so that swapped channels are noticed.
+A frame encodes its number in a grid of 3 × 4 black and white blocks, which are robust to compression. The first block
+is always white and the last always black (to detect rotated frames); the ten blocks between them are the bits of the
+number, highest first. A strip at the bottom is red, green and blue (to detect swapped channels).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from numpy.typing import NDArray
 ROWS, COLUMNS = 3, 4
 STRIP = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 GRAIN = 24
-"""Levels of noise on every frame: without it a frame of so simple a picture takes a few bytes, and hides damage."""
+"""Levels of noise on every frame. Without noise, a frame takes only a few bytes, and damage rarely hits it."""
 BEEP_S = 0.05
 TS_PACKET_BYTES = 188
 X264 = {"bf": "2", "g": "12", "x264-params": "b-adapt=0:scenecut=0:log-level=none"}
-"""Two B-frames after each P-frame, whatever the picture, a keyframe every twelve frames, and no chatter."""
+"""Always two B-frames after each P-frame, a keyframe every twelve frames, and no log output."""
 
 
 class Unreadable(AssertionError):
-    """A picture that does not carry a frame number: garbage, or turned the wrong way."""
+    """The picture does not contain a frame number: it is damaged or wrongly rotated."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What to write. ``times``: one presentation time per frame in units of ``time_base``, ascending."""
+    """Contents of a clip. ``times``: ascending presentation time of each frame in units of ``time_base``."""
 
     num_frames: int = 50
     width_px: int = 128
@@ -50,19 +50,22 @@ class Clip:
     times: Sequence[int] | None = None
     rotation_deg: int = 0
     beeps_s: Sequence[float] | None = None
-    """When beeps of ``BEEP_S`` sound, relative to the first frame; None for no audio track at all."""
+    """Times of beeps of ``BEEP_S``, relative to the first frame; None for a clip without audio track."""
     audio_codec: str = "aac"
     audio_rate_hz: int = 44100
+    audio_options: Mapping[str, str] = field(default_factory=dict[str, str])
+    audio_layout: str = "mono"
+    """All channels have the same samples."""
     audio_from_s: float = 0.0
     audio_until_s: float | None = None
     holes_s: Sequence[tuple[float, float]] = ()
-    """Stretches of sound that are left out."""
+    """Intervals of audio that are not written."""
     repeats_s: Sequence[tuple[float, float]] = ()
-    """Stretches of sound whose packets come twice."""
+    """Intervals of audio whose packets are written twice."""
 
 
 def picture(number: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
-    """``uint8 [height, width, 3]`` that `number_of` reads back."""
+    """``uint8 [height, width, 3]`` that `number_of` decodes."""
     bits = [1, *(number >> shift & 1 for shift in range(9, -1, -1)), 0]
     grid = np.array(bits, np.uint8).reshape(ROWS, COLUMNS) * 255
     strip_px = height_px // 6
@@ -76,16 +79,16 @@ def picture(number: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
 
 
 def number_of(frame: NDArray[np.uint8]) -> int:
-    """The number that a decoded frame carries; raises `Unreadable` where there is none."""
+    """Return the number in a decoded frame; raise `Unreadable` if there is none."""
     height_px, width_px, _ = frame.shape
     strip_px = height_px // 6
     middles = [(2 * row + 1) * (height_px - strip_px) // (2 * ROWS) for row in range(ROWS)]
-    centres = [(2 * column + 1) * width_px // (2 * COLUMNS) for column in range(COLUMNS)]
-    values = [_mean(frame, y, x).mean() for y in middles for x in centres]
-    for position, colour in enumerate(STRIP):
+    centers = [(2 * column + 1) * width_px // (2 * COLUMNS) for column in range(COLUMNS)]
+    values = [_mean(frame, y, x).mean() for y in middles for x in centers]
+    for position, color in enumerate(STRIP):
         seen = _mean(frame, height_px - strip_px // 2 - 1, (2 * position + 1) * width_px // 6)
-        if np.abs(seen - colour).max() > 90:
-            raise Unreadable(f"strip {position} is {seen}, not {colour}")
+        if np.abs(seen - color).max() > 90:
+            raise Unreadable(f"strip {position} is {seen}, not {color}")
     if any(60 < value < 195 for value in values) or values[0] < 128 or values[-1] > 128:
         raise Unreadable(f"blocks are {[round(float(value)) for value in values]}")
     return sum(int(value > 128) << shift for value, shift in zip(values[1:-1], range(9, -1, -1), strict=True))
@@ -96,7 +99,7 @@ def _mean(frame: NDArray[np.uint8], y: int, x: int) -> NDArray[np.float64]:
 
 
 def write_clip(path: Path, clip: Clip, numbers: Sequence[int] | None = None, **muxer_options: str) -> Path:
-    """Encode ``clip``; ``numbers`` are the frames' own numbers where they do not count from 0."""
+    """Encode ``clip``; ``numbers`` are the numbers of the frames, by default from 0."""
     with av.open(path, "w", options=muxer_options) as container:
         video = _add_video(container, clip) if clip.num_frames else None
         audio = _add_audio(container, clip) if clip.beeps_s is not None else None
@@ -113,7 +116,7 @@ def write_clip(path: Path, clip: Clip, numbers: Sequence[int] | None = None, **m
 
 
 def write_size_change(path: Path, clip: Clip, width_px: int, height_px: int) -> Path:
-    """``clip``'s frames, the second half of them of another size, in one stream."""
+    """Write the frames of ``clip`` in one stream, the second half in another size."""
     with av.open(path, "w") as container:
         stream = _add_video(container, clip)
         encoder: Any = av.CodecContext.create(clip.codec, "w")  # pyright: ignore
@@ -132,7 +135,7 @@ def write_size_change(path: Path, clip: Clip, width_px: int, height_px: int) -> 
 
 
 def write_cut_transport_stream(path: Path, clip: Clip, missing: float) -> Path:
-    """A recording that was joined midway: its tables, and its packets without the first part of them."""
+    """Write a recording that starts in the middle of a stream: the tables, then the packets without the first part."""
     content = write_clip(path, clip).read_bytes()
     num_packets = len(content) // TS_PACKET_BYTES
     tables = content[: 3 * TS_PACKET_BYTES]
@@ -141,7 +144,7 @@ def write_cut_transport_stream(path: Path, clip: Clip, missing: float) -> Path:
 
 
 def set_edit_list(path: Path, skipped_frames: int, shown_frames: int, clip: Clip) -> Path:
-    """Rewrites the one entry of an MP4's edit list: leave out the first frames, show so many."""
+    """Rewrite the edit list of an MP4 file: skip the first frames, show this number of frames."""
     content = bytearray(path.read_bytes())
     entry = content.index(b"elst") + 12
     _, media_time = struct.unpack(">Ii", content[entry : entry + 8])
@@ -168,7 +171,8 @@ def _add_video(container: OutputContainer, clip: Clip) -> VideoStream:
 
 def _add_audio(container: OutputContainer, clip: Clip) -> AudioStream:
     stream: AudioStream = container.add_stream(clip.audio_codec, rate=clip.audio_rate_hz)  # pyright: ignore
-    stream.layout = "mono"  # pyright: ignore
+    stream.layout = clip.audio_layout  # pyright: ignore
+    stream.codec_context.options = dict(clip.audio_options)
     return stream
 
 
@@ -190,7 +194,9 @@ def _sound(clip: Clip, stream: AudioStream) -> Iterator[av.AudioFrame]:
     size = stream.codec_context.frame_size or 1024
     for start in range(0, len(wave), size):
         samples = (wave[None, start : start + size] * 32767).astype(np.int16)
-        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        channels = np.repeat(samples, len(av.AudioLayout(clip.audio_layout).channels), axis=0)
+        packed = np.ascontiguousarray(channels.T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=clip.audio_layout)
         frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), first + start
         time_s = (first + start) / rate
         if not any(begin <= time_s < end for begin, end in clip.holes_s):
@@ -211,7 +217,7 @@ def beeps(times_s: Sequence[float], num_samples: int, rate_hz: int) -> NDArray[n
 
 
 def beep_times(wave: NDArray[np.float32], rate_hz: int) -> list[float]:
-    """When the loud stretches of ``float32 [samples]`` begin, in seconds."""
+    """Return the start of each loud interval of ``float32 [samples]``, in seconds."""
     loud = np.flatnonzero(np.abs(wave) > 0.1)
     starts = loud[np.diff(loud, prepend=-rate_hz) > BEEP_S * rate_hz]
     return [float(start) / rate_hz for start in starts]

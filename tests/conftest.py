@@ -1,6 +1,6 @@
-"""GPU tests are skipped on a machine without one, and required where ``REQUIRE_GPU=1`` says that there is one.
+"""Shared fixtures. GPU tests are skipped on a machine without a GPU, and required under ``REQUIRE_GPU=1``.
 
-Tests of object storage share one server.
+All tests of object storage share one server.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import pytest
 from object_server import new_bucket, s3_server
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # before PyTorch is imported: there are as many of us as cores already
+if "PYTEST_XDIST_WORKER" in os.environ:  # set before PyTorch is imported: the test processes already use all cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("ARABESQUE_PROBES", "")  # tests find and leave nothing in the cache of whoever runs them
+os.environ.setdefault("ARABESQUE_METADATA_CACHE", "")  # tests do not use the metadata cache of the user
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def s3():
-    """A running S3 server's address."""
+    """Address of a running S3 server."""
     with s3_server() as url:
         yield url
 

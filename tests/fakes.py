@@ -11,8 +11,8 @@ import torch
 
 from arabesque.extractors.protocol import AudioNeed, FrameNeed, SegmentInput
 from arabesque.manifests.streams import Geometry, Record, Sampling, StreamSpec
-from arabesque.pipeline.records import AudioTrack, Probe, VideoRecord
-from arabesque.pipeline.work import Stream
+from arabesque.pipeline.items import Stream
+from arabesque.pipeline.records import AudioTrack, VideoMetadata, VideoRecord
 
 PLAIN = Geometry(steps=())
 PLAIN_FRAMES = FrameNeed(PLAIN)
@@ -57,7 +57,7 @@ def stream(name: str = "fake", *, length: int = 4, fps: Any = "native", **extrac
     return Stream(name, spec, FakeExtractor(**extractor), settings_digest=f"settings-of-{name}", weight_digests={})
 
 
-def probe(num_frames: int = 10, fps: float = 10.0, audio: AudioTrack | None = None, **facts: Any) -> Probe:
+def probe(num_frames: int = 10, fps: float = 10.0, audio: AudioTrack | None = None, **facts: Any) -> VideoMetadata:
     known: dict[str, Any] = {
         "container": "mp4",
         "codec": "h264",
@@ -70,7 +70,7 @@ def probe(num_frames: int = 10, fps: float = 10.0, audio: AudioTrack | None = No
         "declared_end_s": num_frames / fps,
         "audio": audio,
     }
-    return Probe(**(known | facts))
+    return VideoMetadata(**(known | facts))
 
 
 def video(video_id: str = "a", **facts: Any) -> VideoRecord:

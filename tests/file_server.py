@@ -1,4 +1,4 @@
-"""A web server on this machine that serves one file, and misbehaves as a test tells it to."""
+"""A local web server that serves one file, with faults that a test chooses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BODY = b"PK\x03\x04" + random.Random(1).randbytes(300_000)
-"""Begins as PyTorch's files do."""
+"""Begins like a PyTorch file."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -22,8 +22,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.close_connection = True
         self.files.requests.append(self.headers)
-        with suppress(BrokenPipeError, ConnectionResetError):  # the client may have had enough
-            (self.files.script.pop(0) if self.files.script else behave)(self)
+        with suppress(BrokenPipeError, ConnectionResetError):  # the client may close the connection
+            (self.files.script.pop(0) if self.files.script else serve)(self)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -40,7 +40,15 @@ Step = Callable[[Handler], None]
 
 @dataclass
 class FileServer:
-    """``script``: what to do with each request in turn; when it is used up, the server behaves."""
+    """The served file and what the server does.
+
+    Args:
+        body: The file.
+        etag: Its ETag.
+        script: How to answer the first requests; all later ones are served normally.
+        requests: Headers of the requests so far.
+        url: Address of the file.
+    """
 
     body: bytes
     etag: str | None = '"first"'
@@ -49,8 +57,8 @@ class FileServer:
     url: str = ""
 
 
-def behave(handler: Handler, upto: int | None = None, stated: int | None = None) -> None:
-    """A whole answer, or a range of it where that is asked for; ``upto``: closes after that many bytes of the file."""
+def serve(handler: Handler, upto: int | None = None, stated: int | None = None) -> None:
+    """Send the file, or the requested range of it. ``upto``: close the connection at this offset of the file."""
     files, start = handler.files, _start(handler)
     tag = {} if files.etag is None else {"ETag": files.etag}
     size = len(files.body)
@@ -65,23 +73,23 @@ def behave(handler: Handler, upto: int | None = None, stated: int | None = None)
 
 
 def _start(handler: Handler) -> int | None:
-    """Where the range begins; None for a request of the whole, or of a range of bytes that are no longer served."""
-    asked, condition = handler.headers.get("Range"), handler.headers.get("If-Range")
-    if asked is None or (condition is not None and condition != handler.files.etag):
+    """First byte of the requested range; None if the whole file must be sent."""
+    byte_range, condition = handler.headers.get("Range"), handler.headers.get("If-Range")
+    if byte_range is None or (condition is not None and condition != handler.files.etag):
         return None
-    return int(asked.removeprefix("bytes=").removesuffix("-"))
+    return int(byte_range.removeprefix("bytes=").removesuffix("-"))
 
 
-def break_off(after: int) -> Step:
-    return lambda handler: behave(handler, upto=after)
+def close_after(after: int) -> Step:
+    return lambda handler: serve(handler, upto=after)
 
 
 def state_length(stated: int) -> Step:
-    """Whatever the file's length is; and ranges are not known."""
+    """State this length instead of the true one, and ignore ranges."""
 
     def step(handler: Handler) -> None:
         del handler.headers["Range"]
-        behave(handler, stated=stated)
+        serve(handler, stated=stated)
 
     return step
 
@@ -92,26 +100,26 @@ def answer(status: int, **headers: str | int) -> Step:
 
 def ignore_range(handler: Handler) -> None:
     del handler.headers["Range"]
-    behave(handler)
+    serve(handler)
 
 
 def ignore_if_range(handler: Handler) -> None:
-    """Ranges of whatever is there now, under its ETag, whatever the client had before."""
+    """Serve ranges of the current file even if the client has a part of another version."""
     del handler.headers["If-Range"]
-    behave(handler)
+    serve(handler)
 
 
 def wait_first(seconds: float) -> Step:
     def step(handler: Handler) -> None:
         time.sleep(seconds)
-        behave(handler)
+        serve(handler)
 
     return step
 
 
-def fall_silent(after: int, seconds: float) -> Step:
+def stall(after: int, seconds: float) -> Step:
     def step(handler: Handler) -> None:
-        behave(handler, upto=after)
+        serve(handler, upto=after)
         handler.wfile.flush()
         time.sleep(seconds)
 
@@ -119,7 +127,7 @@ def fall_silent(after: int, seconds: float) -> Step:
 
 
 def trickle(handler: Handler) -> None:
-    """A byte every hundredth of a second."""
+    """Send one byte every 10 ms."""
     handler.head(200, Content_Length=len(handler.files.body), ETag=handler.files.etag or "")
     for offset in range(len(handler.files.body)):
         handler.wfile.write(handler.files.body[offset : offset + 1])
@@ -127,7 +135,7 @@ def trickle(handler: Handler) -> None:
 
 
 def without_length(upto: int | None = None) -> Step:
-    """As HTTP/1.0 did: the end of the connection is the end of the file."""
+    """Do not state the length, as in HTTP/1.0: the file ends with the connection."""
 
     def step(handler: Handler) -> None:
         handler.head(200)

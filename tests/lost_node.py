@@ -1,6 +1,6 @@
-"""A run on a Ray cluster of two nodes on this machine: the one that works is lost in the middle, another one joins.
+"""Run on a Ray cluster on this machine: the node with the worker is removed during the run, and another node joins.
 
-python lost_node.py VIDEOS OUT prints ``{"notices": [text, …], "settled": [video, …]}`` as its last line.
+``python lost_node.py VIDEOS OUT`` prints ``{"notices": [text, …], "settled": [video, …]}`` as its last line.
 """
 
 from __future__ import annotations
@@ -11,33 +11,34 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import known_work
-from known_extractors import RECIPE, known_extractors
+import known_workers
+from known_extractors import RECIPE
 
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline.executors.ray_cluster import RayWorkers
-from arabesque.pipeline.extraction import Extraction, RunOptions
-from arabesque.pipeline.work import Notice, VideoSettled
+from arabesque.pipeline.extraction import Extraction
+from arabesque.pipeline.items import Notice, VideoSettled
+from arabesque.pipeline.options import RunOptions
+from arabesque.pipeline.workers.ray_workers import RayWorkers
 
-ALIKE = {"object_store_memory": 128 << 20}
+NODE_OPTIONS = {"object_store_memory": 128 << 20}
 
 
-def carry_out(cluster: Any, videos: Path, out: Path) -> tuple[list[str], list[str]]:
-    """What was noticed, and which videos were settled. The head has no room for workers."""
-    working = cluster.add_node(num_cpus=1, **ALIKE)
+def run(cluster: Any, videos: Path, out: Path) -> tuple[list[str], list[str]]:
+    """Return the texts of the notices and the ids of the settled videos. The head node has no CPUs for workers."""
+    worker_node: Any = cluster.add_node(num_cpus=1, **NODE_OPTIONS)
     notices, settled = list[str](), list[str]()
-    workers = RayWorkers(cpus_per_worker=1, work=known_work.works_slowly)
+    workers = RayWorkers(cpus_per_worker=1, main=known_workers.process_slowly)
     options = RunOptions(num_decoders=1, num_cpu_threads=1)
     for event in Extraction(videos, parse_recipe(RECIPE, "known.toml"), out, options=options, executor=workers):
         if isinstance(event, VideoSettled):
             settled.append(event.video_id)
-            if working is not None and event.video_id == "long":
-                cluster.remove_node(working, allow_graceful=False)
-                working = None
+            if worker_node is not None and event.video_id == "long":
+                cluster.remove_node(worker_node, allow_graceful=False)
+                worker_node = None
         if isinstance(event, Notice):
             notices.append(event.text)
-            if "gave no sign of life" in event.text:
-                cluster.add_node(num_cpus=2, **ALIKE)
+            if "sent no heartbeat" in event.text:
+                cluster.add_node(num_cpus=2, **NODE_OPTIONS)
     return notices, settled
 
 
@@ -47,10 +48,9 @@ def main(videos: str, out: str) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **ALIKE})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **NODE_OPTIONS})
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    with known_extractors():
-        notices, settled = carry_out(cluster, Path(videos), Path(out))
+    notices, settled = run(cluster, Path(videos), Path(out))
     print(json.dumps({"notices": notices, "settled": settled}), flush=True)
     ray.shutdown()
     cluster.shutdown()

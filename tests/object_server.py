@@ -1,4 +1,4 @@
-"""A real S3 server on this machine, a process of its own, with whatever credentials."""
+"""A local S3 server (moto) in a separate process. It accepts any credentials."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Its address; the environment says so to all that speak S3 meanwhile, to child processes as well."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """Run a server; yields its URL. The environment points S3 clients to it, also in child processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
@@ -30,7 +30,7 @@ def s3_server() -> Iterator[str]:
             patch.setenv(name, value)
         patch.delenv("AWS_PROFILE", raising=False)
         try:
-            _await(port, server)
+            _wait_for(port, server)
             yield url
         finally:
             server.kill()
@@ -38,7 +38,7 @@ def s3_server() -> Iterator[str]:
 
 
 def new_bucket() -> str:
-    """The URL of an empty one."""
+    """Create an empty bucket and return its URL."""
     import s3fs
 
     name = f"test-{secrets.token_hex(6)}"
@@ -46,7 +46,7 @@ def new_bucket() -> str:
     return f"s3://{name}"
 
 
-def _await(port: int, server: subprocess.Popen[bytes]) -> None:
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
         if server.poll() is not None:
             raise RuntimeError(f"the S3 server ended with status {server.returncode}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zlib
@@ -42,3 +43,9 @@ def seeded_array(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.flo
     if len(shape) <= 1:
         return (float(name.endswith("weight")) + 0.1 * draws).astype(np.float32)
     return (draws / math.sqrt(max(1, math.prod(shape[1:])))).astype(np.float32)
+
+
+def sha256_of(path: Path) -> str:
+    """The digest that a `CheckpointFile` is checked against when it is read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

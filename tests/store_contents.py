@@ -1,4 +1,4 @@
-"""What a store holds, in a form that two stores can be compared by."""
+"""The contents of a store in a form that can be compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from arabesque.pipeline.store.reader import FeatureStore
 
 
 def stored_rows(out: Path) -> tuple[dict[tuple[str, str], Any], dict[tuple[str, str], Any]]:
-    """Rows and outcomes by (video, stream): all of them that does not say when or by whom it was written."""
+    """Return rows and outcomes by (video, stream), without writer and time."""
     store = FeatureStore(out, partial=True)
     rows = {
         (video, stream): (
@@ -22,8 +22,8 @@ def stored_rows(out: Path) -> tuple[dict[tuple[str, str], Any], dict[tuple[str, 
         for video in store
         for stream, features in store[video].items()
     }
-    ends = {
+    outcomes = {
         (end.video_id, end.stream): (end.kind, end.reason, end.key, end.segments, end.frames_expected)
         for end in store.outcomes()
     }
-    return rows, ends
+    return rows, outcomes

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from arabesque.pipeline.keys import row_key
+from arabesque.pipeline.digests import row_key
 from arabesque.pipeline.records import FeatureRow, Outcome, OutcomeKind
 from arabesque.pipeline.store.manifest import write_manifest
 from arabesque.pipeline.store.writer import StoreWriter
@@ -20,16 +21,16 @@ def settings_of(stream: str, version: int = 1) -> str:
     return hashlib.sha256(f"{stream} {version}".encode()).hexdigest()[:32]
 
 
-def manifest(version: int = 1) -> dict[str, Any]:
+def manifest(version: int = 1, dims: Mapping[str, int] = DIMS) -> dict[str, Any]:
     streams = {
         stream: {"settings_digest": settings_of(stream, version), "dim": dim, "extractor_version": 1, "weights": {}}
-        for stream, dim in DIMS.items()
+        for stream, dim in dims.items()
     }
     return {"format": 1, "recipe": {"name": "test"}, "streams": streams, "made_with": {"arabesque": "0"}}
 
 
-def new_store(root: Path) -> Path:
-    write_manifest(root, manifest())
+def new_store(root: Path, dims: Mapping[str, int] = DIMS) -> Path:
+    write_manifest(root, manifest(dims=dims))
     return root
 
 
@@ -38,16 +39,19 @@ def row(
     stream: str = "vst",
     *,
     segments: int = 3,
+    features: np.ndarray | None = None,
     content: str | None = None,
     version: int = 1,
     outcome: Literal["done", "partial"] = "done",
 ) -> FeatureRow:
-    """Its numbers follow from its key: equal keys, equal rows."""
+    """Make a row. Features that are not given derive from its key: equal keys give equal rows."""
     settings = settings_of(stream, version)
     digest = hashlib.sha256((content or video_id).encode()).hexdigest()
     key = row_key(digest, settings)
     rng = np.random.default_rng(int(key, 16))
-    start_s = np.arange(segments) * 1.28
+    if features is None:
+        features = rng.standard_normal((segments, DIMS[stream]), dtype=np.float32)
+    start_s = np.arange(len(features)) * 1.28
     return FeatureRow(
         video_id=video_id,
         stream=stream,
@@ -55,7 +59,7 @@ def row(
         content_digest=digest,
         settings_digest=settings,
         outcome=outcome,
-        features=rng.standard_normal((segments, DIMS[stream]), dtype=np.float32),
+        features=features.astype(np.float32),
         start_s=start_s,
         end_s=start_s + 1.28,
         provenance={"decoder": "pyav 18", "device": "cpu"},
@@ -85,7 +89,7 @@ def outcome_of(
 
 
 def written(root: Any, *rows: FeatureRow, **options: Any) -> Any:
-    """By a writer of its own, with their outcomes, into a store that is there; returns its place."""
+    """Write rows and their outcomes with a new writer into an existing store; return its root."""
     with StoreWriter(root, **options) as writer:
         for made in rows:
             writer.add(made)

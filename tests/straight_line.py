@@ -1,6 +1,6 @@
-"""What the straight-line computations of published recipes share: videos, seeded checkpoints, and how near is near.
+"""Independent reference computations of published recipes: videos, seeded checkpoints and tolerances.
 
-Written from the facts with PyAV, PIL and torchvision, and nothing of the package but the pipeline that is under test.
+Written with PyAV, PIL and torchvision only, without code of the package except the pipeline under test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 import torch
 from clips import Clip, write_clip
 from numpy.typing import NDArray
-from seeded_networks import golden_state_dict
+from seeded_networks import golden_state_dict, sha256_of
 from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.models import resnet50
@@ -27,7 +27,7 @@ from torchvision.models.video import swin3d_b
 
 from arabesque.extractors.checkpoints import CheckpointFile
 from arabesque.manifests.recipes import load_recipe
-from arabesque.pipeline import worker
+from arabesque.pipeline import streams as pipeline_streams
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.store.reader import FeatureStore
 
@@ -39,11 +39,11 @@ Image8 = NDArray[np.uint8]
 squeeze = transforms.Compose(
     [transforms.Resize(256), transforms.CenterCrop((224, 300)), transforms.Resize((224, 224)), transforms.ToTensor()]
 )
-"""GDLT's and PAMFN's pictures (field-notes A0)."""
+"""Geometry of GDLT and PAMFN (docs/provenance.md)."""
 
 
 class Checkpoints:
-    """Seeded checkpoints by the recipes' names, written when first asked for."""
+    """Seeded checkpoints by their names in recipes, created on first use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,8 @@ class Checkpoints:
 
     def _make(self, name: str) -> CheckpointFile:
         if name == "yolov8n":
-            return CheckpointFile(name, SHARED / "weights" / "yolov8n.pt", "0" * 64, "ultralytics-yolo", True)
+            path = SHARED / "weights" / "yolov8n.pt"
+            return CheckpointFile(name, path, sha256_of(path), "ultralytics-yolo", True)
         if name == "resnet50_imagenet":
             torch.manual_seed(0)
             return self._save(name, resnet50().state_dict(), "resnet-torchvision")
@@ -71,12 +72,13 @@ class Checkpoints:
 
     def _save(self, name: str, content: object, layout: str) -> CheckpointFile:
         self.folder.mkdir(exist_ok=True)
-        torch.save(content, self.folder / f"{name}.pth")
-        return CheckpointFile(name, self.folder / f"{name}.pth", "0" * 64, layout)
+        path = self.folder / f"{name}.pth"
+        torch.save(content, path)
+        return CheckpointFile(name, path, sha256_of(path), layout)
 
 
 def write_video(folder: Path, source: str, num_frames: int) -> Path:
-    """A drawn clip with a mono track, or the beginning of a real skater's with a stereo one."""
+    """Write a synthetic clip with a mono track, or an excerpt of a real video with a stereo track."""
     folder.mkdir()
     if source == "made":
         clip = Clip(num_frames=num_frames, width_px=176, height_px=120, beeps_s=[0.2, 0.9, 1.3, 1.9])
@@ -106,13 +108,16 @@ def extract(
     settings: Mapping[str, Any] | None = None,
     weights: Mapping[str, str] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """What the pipeline makes of it, by stream; without checkpoints for networks that a test has replaced.
+    """Return the features of the pipeline by stream. Without checkpoints, networks are those that a test replaced.
 
-    ``settings`` take the place of the recipe's own of the same names, ``weights`` that of all of its own.
+    ``settings`` override settings of the recipe; ``weights`` replace all its weights.
     """
-    if checkpoints is not None:
+    if checkpoints is not None:  # seeded ones instead of the published files
+        monkeypatch.setattr(pipeline_streams, "require_checkpoints", lambda *_: None)
         monkeypatch.setattr(
-            worker, "resolve_weights", lambda roles, _: {role: checkpoints(name) for role, name in roles.items()}
+            pipeline_streams,
+            "resolve_weights",
+            lambda roles, *_, **__: {role: checkpoints(name) for role, name in roles.items()},
         )
     whole = load_recipe(recipe)
     specs = {name: whole.streams[name] for name in streams}
@@ -132,10 +137,10 @@ def decode(video: Path) -> list[Image8]:
 
 
 def agree(found: NDArray[np.float32], expected: Tensor, within: float = 2e-4) -> None:
-    """Cosine of 0.9999 for each segment, and an error ``within`` a share of how much the features of a row differ.
+    """Assert a cosine of at least 0.9999 per segment, and an error of at most ``within`` × the variation of the row.
 
-    Seeded networks see little: to them, a frame too early is a cosine of .99997 and an error of 7e-3, a zero frame that
-    is black .999995 and 3e-3, another BatchNorm epsilon .999999 and 1.3e-3. The second bound finds all of these.
+    Seeded networks are not sensitive: a frame too early gives a cosine of 0.99997 and an error of 7e-3, a black instead
+    of a zero frame 0.999995 and 3e-3, another BatchNorm epsilon 0.999999 and 1.3e-3. The second bound detects all.
     """
     assert found.shape == expected.shape
     one, other = found.astype(np.float64), expected.numpy().astype(np.float64)
@@ -146,7 +151,7 @@ def agree(found: NDArray[np.float32], expected: Tensor, within: float = 2e-4) ->
 
 
 def published_swin(checkpoint: CheckpointFile) -> nn.Module:
-    """field-notes B2's mapping, written down once more."""
+    """The mapping in docs/provenance.md, section Video Swin, implemented independently."""
     renamed = {}
     for name, value in torch.load(checkpoint.path)["state_dict"].items():
         name = name.removeprefix("backbone.").replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")
@@ -162,8 +167,8 @@ def published_swin(checkpoint: CheckpointFile) -> nn.Module:
 
 
 class Glance(nn.Module):
-    """Stands in for a clip's network where only its input is in question: 1024 fixed mixtures of what every frame shows
-    in each of 8 × 8 fields. One pixel aside, one frame early or another normalisation changes all of them.
+    """Replaces a network to test its input: 1024 fixed mixtures of every frame, averaged over 8 × 8 fields. A shift of
+    one pixel or one frame, or another normalization, changes all of them.
     """
 
     def forward(self, clips: Tensor) -> Tensor:

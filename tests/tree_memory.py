@@ -1,4 +1,4 @@
-"""What a process and its children hold at most, and videos of any length to find out with."""
+"""Peak memory of a process and its children, and videos of any length to measure it with."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import av
 
 
 class TreeMemory:
-    """The most that a process and its children held at once, in bytes.
+    """Peak memory of a process and its children together, in bytes.
 
-    What they share with each other counts once. Pages of libraries count in full, as often as the process has them that
-    has most: their proportional share would change with whatever else runs on the machine.
+    Memory that they share counts once. Of mapped files only the process with the most counts, in full: their
+    proportional share would depend on other processes of the machine.
     """
 
     def __init__(self, pid: int) -> None:
@@ -21,9 +21,9 @@ class TreeMemory:
         self.peak_bytes = 0
 
     def sample(self) -> None:
-        told = [_kib(pid) for pid in [self._pid, *_children(self._pid)]]
-        own_kib = sum(one.get("Pss_Anon", 0) + one.get("Pss_Shmem", 0) for one in told)
-        files_kib = max(one.get("RssFile", 0) for one in told)
+        processes = [_kib(pid) for pid in [self._pid, *_children(self._pid)]]
+        own_kib = sum(one.get("Pss_Anon", 0) + one.get("Pss_Shmem", 0) for one in processes)
+        files_kib = max(one.get("RssFile", 0) for one in processes)
         self.peak_bytes = max(self.peak_bytes, (own_kib + files_kib) << 10)
 
 
@@ -33,7 +33,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _kib(pid: int) -> dict[str, int]:
-    """By kind of memory; nothing of a process that has ended."""
+    """Kind of memory → KiB; empty if the process has ended."""
     lines = [
         line.split() for name in ("smaps_rollup", "status") for line in _read(Path(f"/proc/{pid}/{name}")).splitlines()
     ]
@@ -41,7 +41,7 @@ def _kib(pid: int) -> dict[str, int]:
 
 
 def _read(path: Path) -> str:
-    """Empty where the process has ended."""
+    """Return the text of a file; empty if the process has ended."""
     try:
         return path.read_text()
     except OSError:
@@ -49,9 +49,9 @@ def _read(path: Path) -> str:
 
 
 def peak_bytes(process: subprocess.Popen[str]) -> int:
-    """Of a process that has just been started, and of its children, until it ends.
+    """Return the peak memory of a process and its children until it ends.
 
-    Twenty times a second, or less often where the kernel takes long to count: looking takes a fifth of a core at most.
+    Samples twenty times a second, or less often if sampling is slow: it uses a fifth of a core at most.
     """
     memory = TreeMemory(process.pid)
     while process.poll() is None:
@@ -62,9 +62,9 @@ def peak_bytes(process: subprocess.Popen[str]) -> int:
 
 
 def loop(source: Path, target: Path, times: int) -> Path:
-    """The source's packets again and again, one after the other, not encoded anew.
+    """Write the source's packets repeatedly, without encoding them again.
 
-    What a sound codec writes ahead of the first sample is left out where it would overlap the round before.
+    Priming packets of an audio codec are left out where they would overlap the repetition before.
     """
     with av.open(source) as container, av.open(target, "w") as output:
         copies = {stream.index: output.add_stream_from_template(stream) for stream in container.streams}

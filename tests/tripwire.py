@@ -36,15 +36,15 @@ class TrippedOs:
             number, self.calls = self.calls, self.calls + 1
             if number == self._at or (self._onwards and number > self._at >= 0):
                 self._trip(name, arguments)
-            if name == "fsync":  # guards against power cuts, which no test can make; and it is slow
+            if name == "fsync":  # protects against power cuts, which a test cannot cause; slow
                 return None
             return real(*arguments, **keywords)
 
         return counted
 
 
-def pull_the_plug(name: str, arguments: tuple[Any, ...]) -> None:
-    """kill -9, in the middle of the call where it is a write."""
+def kill_process(name: str, arguments: tuple[Any, ...]) -> None:
+    """Kill this process; a write is done by half first."""
     if name == "write":
         descriptor, data = arguments
         os.write(descriptor, bytes(data)[: len(data) // 2])

@@ -8,7 +8,7 @@ raft.py          RAFT, every frame encoded once; raft_iterations.py is its recur
 conventions.py   how published extractors clip, round and store flow
 """
 
-from .conventions import Quantisation, as_network_input, as_stored
+from .conventions import Quantization, as_network_input, as_stored
 from .methods import METHODS, Flow, FlowSettings, make_flow
 
-__all__ = ["METHODS", "Flow", "FlowSettings", "Quantisation", "as_network_input", "as_stored", "make_flow"]
+__all__ = ["METHODS", "Flow", "FlowSettings", "Quantization", "as_network_input", "as_stored", "make_flow"]

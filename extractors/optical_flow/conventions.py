@@ -22,24 +22,27 @@ from ...manifests.streams import Record
 JpegQuality = Annotated[int, Field(ge=1, le=100)]
 
 
-class NoQuantisation(Record):
+class NoQuantization(Record):
     """Pixels as they are."""
 
     form: Literal["none"] = "none"
+    """none, clamp20, denseflow8 or video-features."""
 
 
 class Clamp20(Record):
     """Clipped to ±20 px, divided by 20: what the published I3D weights were trained on."""
 
     form: Literal["clamp20"] = "clamp20"
+    """none, clamp20, denseflow8 or video-features."""
 
 
 class Denseflow8(Record):
     """denseflow's 8-bit images, one for each axis, which PAMFN's code read."""
 
     form: Literal["denseflow8"] = "denseflow8"
+    """none, clamp20, denseflow8 or video-features."""
     bound_px: PositiveFloat = 20.0
-    """Where the levels saturate; denseflow's own default is 32, and PAMFN does not tell which it used."""
+    """Where the levels saturate; denseflow's default is 32; PAMFN does not state its value."""
     jpeg_quality: JpegQuality | Literal["none"] = "none"
     """Through a JPEG file and back, as between denseflow and its readers; denseflow leaves OpenCV's default, 95."""
 
@@ -48,9 +51,10 @@ class VideoFeatures(Record):
     """v-iashin/video_features' levels, rounded but not stored."""
 
     form: Literal["video-features"] = "video-features"
+    """none, clamp20, denseflow8 or video-features."""
 
 
-Quantisation = Annotated[NoQuantisation | Clamp20 | Denseflow8 | VideoFeatures, Field(discriminator="form")]
+Quantization = Annotated[NoQuantization | Clamp20 | Denseflow8 | VideoFeatures, Field(discriminator="form")]
 
 
 def clamp20(flow: Tensor) -> Tensor:
@@ -87,18 +91,18 @@ def from_images(images: Tensor) -> Tensor:
     return (images.float() / 255 - 0.5) / 0.5
 
 
-def as_stored(flow: Tensor, quantisation: Quantisation) -> Tensor:
+def as_stored(flow: Tensor, quantization: Quantization) -> Tensor:
     """What an extractor of that convention keeps of ``float32 [..., height, width]``: pixels, or uint8 images."""
-    if not isinstance(quantisation, Denseflow8):
+    if not isinstance(quantization, Denseflow8):
         return flow
-    images = denseflow_images(flow, quantisation.bound_px)
-    return images if quantisation.jpeg_quality == "none" else through_jpeg(images, quantisation.jpeg_quality)
+    images = denseflow_images(flow, quantization.bound_px)
+    return images if quantization.jpeg_quality == "none" else through_jpeg(images, quantization.jpeg_quality)
 
 
-def as_network_input(stored: Tensor, quantisation: Quantisation) -> Tensor:
+def as_network_input(stored: Tensor, quantization: Quantization) -> Tensor:
     """float32, in -1 … 1 but for ``none``, of what `as_stored` gave."""
-    match quantisation:
-        case NoQuantisation():
+    match quantization:
+        case NoQuantization():
             return stored
         case Clamp20():
             return clamp20(stored)

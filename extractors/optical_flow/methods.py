@@ -13,7 +13,8 @@ from torch import Tensor
 from ..checkpoints import Weights
 from .opencv import Dis, Farneback, dis, farneback
 from .raft import ROLE, Raft, RaftFlow
-from .tvl1 import TVL1, tvl1
+from .tvl1 import tvl1
+from .tvl1_settings import TVL1
 
 FlowSettings = Annotated[Dis | Farneback | TVL1 | Raft, Field(discriminator="method")]
 """A recipe's ``flow = { method = …, … }``: each method has its own options."""
@@ -32,7 +33,7 @@ class FlowMethod:
     runs_in: Literal["prepare", "forward"]
     """``prepare``: one segment on a CPU thread. ``forward``: one segment after another, on the device or on all CPU
     threads, before the network."""
-    colour: bool = False
+    color: bool = False
     """Whether it looks at three channels or at one."""
     weight_roles: tuple[str, ...] = ()
 
@@ -45,7 +46,7 @@ METHODS: Mapping[str, FlowMethod] = {
     "dis": FlowMethod(_of_gray(dis), "prepare"),
     "farneback": FlowMethod(_of_gray(farneback), "prepare"),
     "tvl1": FlowMethod(_of_gray(tvl1), "forward"),
-    "raft": FlowMethod(RaftFlow, "forward", colour=True, weight_roles=(ROLE,)),
+    "raft": FlowMethod(RaftFlow, "forward", color=True, weight_roles=(ROLE,)),
 }
 
 

@@ -19,9 +19,10 @@ Preset = Literal["ultrafast", "fast", "medium"]
 
 
 class Dis(Record):
-    """Dense inverse search (Kroeger et al., ECCV 2016): some 6 ms a pair of 256 × 341 px."""
+    """Dense inverse search (Kroeger et al., ECCV 2016): about 6 ms per pair of 256 × 341 px."""
 
     method: Literal["dis"] = "dis"
+    """Method of optical flow: dis, farneback, tvl1 or raft."""
     preset: Preset = "medium"
     """Speed against accuracy."""
 
@@ -30,6 +31,7 @@ class Farneback(Record):
     """Farnebäck's polynomial expansion (SCIA 2003), with the parameters of OpenCV's documentation."""
 
     method: Literal["farneback"] = "farneback"
+    """Method of optical flow: dis, farneback, tvl1 or raft."""
 
 
 def dis(gray: Tensor, settings: Dis) -> Tensor:

@@ -18,12 +18,38 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models import optical_flow
 
-from ...manifests.errors import WeightsError
 from ...manifests.streams import Record
-from ..checkpoints import StateDict, Weights, load_network
+from ..checkpoints import Layouts, StateDict, Weights, load_network, renamed, unchanged
 from ..precision import inference
 from .raft_iterations import RaftIterations
 
+_RESIDUAL_BLOCK = (
+    (r"(\.layer\d\.\d\.)conv([12])\.", r"\1convnormrelu\2.0."),
+    (r"(\.layer\d\.\d\.)norm([12])\.", r"\1convnormrelu\2.1."),
+)
+_ORIGINAL_NAMES = (
+    (r"^module\.", ""),
+    (r"^fnet\.", "feature_encoder."),
+    (r"^cnet\.", "context_encoder."),
+    *_RESIDUAL_BLOCK,
+    (r"^(\w+_encoder\.)conv1\.", r"\1convnormrelu.0."),
+    (r"^(\w+_encoder\.)norm1\.", r"\1convnormrelu.1."),
+    (r"^(\w+_encoder\.)conv2\.", r"\1conv."),
+    (r"\.encoder\.convc([12])\.", r".motion_encoder.convcorr\1.0."),
+    (r"\.encoder\.convf([12])\.", r".motion_encoder.convflow\1.0."),
+    (r"\.encoder\.conv\.", ".motion_encoder.conv.0."),
+    (r"\.gru\.conv([zrq])([12])\.", r".recurrent_block.convgru\2.conv\1."),
+    (r"^update_block\.mask\.0\.", "mask_predictor.convrelu.0."),
+    (r"^update_block\.mask\.2\.", "mask_predictor.conv."),
+)
+
+
+def _from_original(state_dict: StateDict) -> StateDict:
+    """princeton-vl/RAFT's names; a block that halves its input has its last normalization twice there."""
+    return renamed({name: value for name, value in state_dict.items() if ".norm3." not in name}, _ORIGINAL_NAMES)
+
+
+LAYOUTS: Layouts = {"raft-original": _from_original, "raft-torchvision": unchanged}
 Model = Literal["raft_large", "raft_small"]
 
 ROLE = "flow"
@@ -39,7 +65,9 @@ class Raft(Record):
     """torchvision's RAFT, in float32. ``weights`` names its checkpoint under the role ``flow``."""
 
     method: Literal["raft"] = "raft"
+    """Method of optical flow: dis, farneback, tvl1 or raft."""
     model: Model = "raft_large"
+    """Network of torchvision."""
     iterations: PositiveInt = 12
     """torchvision's default; video_features runs 20."""
 
@@ -53,7 +81,7 @@ class RaftFlow:
 
     def __init__(self, settings: Raft, weights: Mapping[str, Weights], device: torch.device) -> None:
         build = getattr(optical_flow, settings.model)
-        network: Any = load_network(lambda: build(weights=None), weights[ROLE], _our_keys).to(device)
+        network: Any = load_network(lambda: build(weights=None), weights[ROLE], LAYOUTS).to(device)
         self._device = device
         self._features = network.feature_encoder
         self._context = network.context_encoder
@@ -87,7 +115,7 @@ class RaftFlow:
 def pairs_per_batch(height: int, width: int, budget_bytes: float) -> int:
     """How many pairs of that size fit, at least one.
 
-    A pair takes the correlation of every feature with every other, at four levels, and beside it some 6,000 numbers
+    A pair takes the correlation of every feature with every other, at four levels, and beside it about 6,000 numbers
     a feature: the encoders' maps of 64 channels at half resolution, the looked-up correlations, the upsampling's mask.
     """
     num_features = (height // 8) * (width // 8)
@@ -115,9 +143,3 @@ def _check(frames: Tensor) -> None:
     if min(frames.shape[-2:]) < MIN_SIDE_PX:
         height, width = frames.shape[-2:]
         raise ValueError(f"RAFT needs frames of {MIN_SIDE_PX} px a side or more, not {height} × {width}; set geometry")
-
-
-def _our_keys(state_dict: StateDict, layout: str) -> StateDict:
-    if layout != "raft-torchvision":
-        raise WeightsError(f"RAFT has no key layout {layout!r}; weights.toml must say 'raft-torchvision'")
-    return state_dict

@@ -86,15 +86,15 @@ class Correlations:
         self._offsets = [offsets * scale for scale in self._scales]
 
     def around(self, position: Tensor) -> Tensor:
-        """Bilinear, at ``position [pairs, 2, h, w]`` and its neighbours: ``[pairs, levels · (2 · radius + 1)², h, w]``.
+        """Bilinear, at ``position [pairs, 2, h, w]`` and its neighbors: ``[pairs, levels · (2 · radius + 1)², h, w]``.
 
         The offset to the right varies slowest, as in the published weights.
         """
         pairs, _, height, width = position.shape
-        centres = position.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
+        centers = position.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
         found: list[Tensor] = []
         for level, (volume, scale, offsets) in enumerate(zip(self._volumes, self._scales, self._offsets, strict=True)):
-            grid = (centres * (scale / 2**level) - 1) + offsets  # in grid_sample's -1 … 1
+            grid = (centers * (scale / 2**level) - 1) + offsets  # in grid_sample's -1 … 1
             found.append(functional.grid_sample(volume, grid, align_corners=True).view(pairs, height, width, -1))
         return torch.cat(found, dim=-1).permute(0, 3, 1, 2)
 
@@ -106,8 +106,8 @@ def upsample(flow: Tensor, mask: Tensor | None) -> Tensor:
         size = (8 * height, 8 * width)
         return 8 * functional.interpolate(flow, size, mode="bilinear", align_corners=True)
     weights = mask.view(pairs, 1, 9, 8, 8, height, width).softmax(dim=2)
-    neighbours = functional.unfold(8 * flow, 3, padding=1).view(pairs, 2, 9, 1, 1, height, width)
-    return (weights * neighbours).sum(dim=2).permute(0, 1, 4, 2, 5, 3).reshape(pairs, 2, 8 * height, 8 * width)
+    neighbors = functional.unfold(8 * flow, 3, padding=1).view(pairs, 2, 9, 1, 1, height, width)
+    return (weights * neighbors).sum(dim=2).permute(0, 1, 4, 2, 5, 3).reshape(pairs, 2, 8 * height, 8 * width)
 
 
 def _pixel_grid(features: Tensor) -> Tensor:

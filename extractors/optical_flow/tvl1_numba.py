@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .tvl1 import ARITHMETIC, SCALE_STEP, TVL1
 from .tvl1_numba_kernels import Image, resize, solve_level, surround
 from .tvl1_pyramid import growing_taps, level_sizes, shrinking_taps
+from .tvl1_settings import ARITHMETIC, SCALE_STEP, TVL1
 
 
 def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
@@ -24,7 +24,7 @@ def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
         flows[index] = _flow_of_pair(before.result(), after.result(), settings)
 
     with ThreadPoolExecutor(min(torch.get_num_threads(), len(flows))) as threads:
-        # first in, first out: whoever waits for a frame waits for a thread that is at work on it
+        # first in, first out: a caller waits only for a frame that a thread is already computing
         frame = threads.submit(_prepare, frames[0], settings)
         pairs: list[Future[None]] = []
         for index in range(len(flows)):
@@ -54,7 +54,7 @@ def _prepare(frame: NDArray[np.uint8], settings: TVL1) -> list[Level]:
     for size in level_sizes(frame.shape, settings.scales):
         if size != image.shape:
             rows, columns = (
-                shrinking_taps(side, out_side, arithmetic.pixel_centres)
+                shrinking_taps(side, out_side, arithmetic.pixel_centers)
                 for side, out_side in zip(image.shape, size, strict=True)
             )
             image = resize(image, *rows, *columns)
@@ -67,7 +67,7 @@ def _flow_of_pair(before: list[Level], after: list[Level], settings: TVL1) -> Im
     arithmetic = ARITHMETIC[settings.variant]
     flow = np.zeros((2, *before[-1].image.shape), dtype=np.float32)
     for first, second in zip(reversed(before), reversed(after), strict=True):
-        flow = _grow(flow, first.image.shape, arithmetic.pixel_centres)
+        flow = _grow(flow, first.image.shape, arithmetic.pixel_centers)
         flow = solve_level(
             first.image,
             second.surrounded,
@@ -84,11 +84,11 @@ def _flow_of_pair(before: list[Level], after: list[Level], settings: TVL1) -> Im
     return flow
 
 
-def _grow(flow: Image, size: tuple[int, ...], pixel_centres: bool) -> Image:
+def _grow(flow: Image, size: tuple[int, ...], pixel_centers: bool) -> Image:
     """On the next finer level, in its pixels; the same on the same."""
     if flow.shape[1:] == size:
         return flow
     rows, columns = (
-        growing_taps(side, out_side, pixel_centres) for side, out_side in zip(flow.shape[1:], size, strict=True)
+        growing_taps(side, out_side, pixel_centers) for side, out_side in zip(flow.shape[1:], size, strict=True)
     )
     return np.stack([resize(component, *rows, *columns) / np.float32(SCALE_STEP) for component in flow])

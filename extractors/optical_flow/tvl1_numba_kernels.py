@@ -1,7 +1,7 @@
 """The arithmetic of TV-L1 in Numba: compiled for the machine at hand on first use, then read from its cache.
 
 Rows are the unit of work. The fields of a pair stand in one array ``[field, 1 + h, 16 + w + …]``: above a row of zeros,
-on the left 16 columns of margin, so that a neighbour is there to be read; on the right zeros up to whole vectors of 16,
+on the left 16 columns of margin, so that a neighbor is there to be read; on the right zeros up to whole vectors of 16,
 and 16 more. What stands beyond the image stays zero.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numpy.typing import NDArray
 
-from .tvl1 import LAMBDA, TAU, THETA
+from .tvl1_settings import LAMBDA, TAU, THETA
 
 Image = NDArray[np.float32]
 Row = NDArray[np.float32]
@@ -32,7 +32,7 @@ ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 
 
 class DisjointArrays(CompilerBase):
-    """Promises LLVM that the arrays of one call do not overlap; it would not vectorise a dozen of them otherwise."""
+    """Promises LLVM that the arrays of one call do not overlap; it would not vectorize a dozen of them otherwise."""
 
     def define_pipelines(self) -> list[Any]:
         self.state.flags.noalias = True
@@ -108,7 +108,7 @@ def solve_level(
     inside = np.zeros(fields.shape[2], np.float32)
     inside[LANES : LANES + width - 1] = ONE
     for _ in range(warps):
-        linearise(image, surrounded, fields, cubic, per_px)
+        linearize(image, surrounded, fields, cubic, per_px)
         iteration, bound, done = 0, 0.0, False
         while not done and iteration < outer_iterations * inner_iterations:
             if median_px > 1 and iteration % inner_iterations == 0:
@@ -125,7 +125,7 @@ def solve_level(
 
 
 @compiled
-def linearise(image: Image, surrounded: Image, fields: Image, cubic: Scalar, per_px: Scalar) -> None:
+def linearize(image: Image, surrounded: Image, fields: Image, cubic: Scalar, per_px: Scalar) -> None:
     """Fields 0, 1, 2: the constant of the data term about fields 3, 4, and its gradient."""
     height, width = image.shape
     pitch = width + 2 * MARGIN_PX
@@ -173,7 +173,7 @@ def locate(
 
 @compiled
 def join(left: Indices, top: Indices, across: Image, down: Image, pitch: int, windows: Indices) -> None:
-    """Where 16 neighbours move alike, within a pixel, has them share a window of 5 × 5 taps that moves with them: whole
+    """Where 16 neighbors move alike, within a pixel, has them share a window of 5 × 5 taps that moves with them: whole
     vectors are read then, not one number at a time. ``windows``: the first tap of the first of them, or -1."""
     for block in range(len(windows)):
         start = block * LANES
@@ -323,7 +323,7 @@ def dual_step(flow: Row, below: Row, dual_x: Row, dual_y: Row, inside: Row, fill
 
 @compiled
 def filter_median(field: Image, spare: Image, width: int, side_px: int) -> None:
-    """In place, of 3 × 3 or 5 × 5 neighbours; the edge repeats. Columns are sorted once for all windows they are in."""
+    """In place, of 3 × 3 or 5 × 5 neighbors; the edge repeats. Columns are sorted once for all windows they are in."""
     last = len(field) - 1
     ranks = np.empty((5, LANES + width + LANES), np.float32)
     for y in range(1, last + 1):

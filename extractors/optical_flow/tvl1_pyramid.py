@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .tvl1 import MIN_SIDE_PX, SCALE_STEP
+from .tvl1_settings import MIN_SIDE_PX, SCALE_STEP
 
 Taps = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""Of each sample the index of its left neighbour ``[out]`` and the weight of the right one ``[out]``."""
+"""Of each sample the index of its left neighbor ``[out]`` and the weight of the right one ``[out]``."""
 
 
 def level_sizes(size: Sequence[int], scales: int) -> list[tuple[int, ...]]:
@@ -26,22 +26,22 @@ def level_sizes(size: Sequence[int], scales: int) -> list[tuple[int, ...]]:
     return sizes
 
 
-def linear_taps(side: int, out_side: int, step: float, pixel_centres: bool) -> Taps:
+def linear_taps(side: int, out_side: int, step: float, pixel_centers: bool) -> Taps:
     """Where ``out_side`` samples, ``step`` input pixels apart, lie on ``side`` pixels; outside is the edge."""
-    offset = 0.5 if pixel_centres else 0.0
+    offset = 0.5 if pixel_centers else 0.0
     positions = ((np.arange(out_side) + offset) * step - offset).astype(np.float32).clip(0, side - 1)
     left = np.minimum(np.floor(positions), max(side - 2, 0))
     return left.astype(np.int64), (positions - left).astype(np.float32)
 
 
-def shrinking_taps(side: int, out_side: int, pixel_centres: bool) -> Taps:
+def shrinking_taps(side: int, out_side: int, pixel_centers: bool) -> Taps:
     """To the next level: exactly ``1 / SCALE_STEP`` apart, whatever the sizes were rounded to."""
-    return linear_taps(side, out_side, 1 / SCALE_STEP, pixel_centres)
+    return linear_taps(side, out_side, 1 / SCALE_STEP, pixel_centers)
 
 
-def growing_taps(side: int, out_side: int, pixel_centres: bool) -> Taps:
+def growing_taps(side: int, out_side: int, pixel_centers: bool) -> Taps:
     """Back to a finer level: ``side / out_side`` apart."""
-    return linear_taps(side, out_side, side / out_side, pixel_centres)
+    return linear_taps(side, out_side, side / out_side, pixel_centers)
 
 
 def resize(images: Tensor, rows: Taps, columns: Taps) -> Tensor:
@@ -55,38 +55,38 @@ def resize(images: Tensor, rows: Taps, columns: Taps) -> Tensor:
     return images
 
 
-def pyramid(images: Tensor, scales: int, pixel_centres: bool) -> list[Tensor]:
+def pyramid(images: Tensor, scales: int, pixel_centers: bool) -> list[Tensor]:
     """``[time, h, w]`` on each level, the finest first; each made of the one before, without blur."""
     levels = [images]
     for out_height, out_width in level_sizes(images.shape[-2:], scales)[1:]:
         height, width = levels[-1].shape[-2:]
         rows, columns = (
-            shrinking_taps(height, out_height, pixel_centres),
-            shrinking_taps(width, out_width, pixel_centres),
+            shrinking_taps(height, out_height, pixel_centers),
+            shrinking_taps(width, out_width, pixel_centers),
         )
         levels.append(resize(levels[-1], rows, columns))
     return levels
 
 
-def grow(flow: Tensor, height: int, width: int, pixel_centres: bool) -> Tensor:
+def grow(flow: Tensor, height: int, width: int, pixel_centers: bool) -> Tensor:
     """A flow ``[..., h, w]`` on the next finer level, in its pixels."""
     rows, columns = (
-        growing_taps(*sides, pixel_centres) for sides in zip(flow.shape[-2:], (height, width), strict=True)
+        growing_taps(*sides, pixel_centers) for sides in zip(flow.shape[-2:], (height, width), strict=True)
     )
     return resize(flow, rows, columns) / SCALE_STEP
 
 
-def coarse_to_fine(gray: Tensor, scales: int, pixel_centres: bool, solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def coarse_to_fine(gray: Tensor, scales: int, pixel_centers: bool, solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Flow of consecutive frames ``uint8 [time, h, w]``, from zero on the coarsest level up to ``[time - 1, 2, h, w]``.
 
     ``solve(images, flow)`` improves the flow ``[time - 1, 2, h, w]`` on one level's images ``[time, h, w]``.
     """
-    levels = pyramid(gray.float(), scales, pixel_centres)
+    levels = pyramid(gray.float(), scales, pixel_centers)
     flow = gray.new_zeros((len(gray) - 1, 2, *levels[-1].shape[-2:]), dtype=torch.float32)
     for images in reversed(levels):
         height, width = images.shape[-2:]
         if flow.shape[-2:] != (height, width):
-            flow = grow(flow, height, width, pixel_centres)
+            flow = grow(flow, height, width, pixel_centers)
         flow = solve(images, flow)
     return flow
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .tvl1 import ARITHMETIC, LAMBDA, TAU, THETA, TVL1, Arithmetic
 from .tvl1_pyramid import coarse_to_fine, with_gradients
+from .tvl1_settings import ARITHMETIC, LAMBDA, TAU, THETA, TVL1, Arithmetic
 
 MARGIN_PX = 4
 """A cubic kernel clamped to this margin sees nothing of the image, as one beyond it would."""
@@ -24,7 +24,7 @@ def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
     def solve(images: Tensor, flow: Tensor) -> Tensor:
         return _solve_level(images, flow, settings, arithmetic)
 
-    return coarse_to_fine(gray, settings.scales, arithmetic.pixel_centres, solve)
+    return coarse_to_fine(gray, settings.scales, arithmetic.pixel_centers, solve)
 
 
 def _solve_level(images: Tensor, flow: Tensor, settings: TVL1, arithmetic: Arithmetic) -> Tensor:
@@ -33,7 +33,7 @@ def _solve_level(images: Tensor, flow: Tensor, settings: TVL1, arithmetic: Arith
     following = pad(with_gradients(images[1:]), margin, mode=mode)
     dual = flow.new_zeros((len(flow), 2, 2, *flow.shape[-2:]))  # [pair, component of the flow, derivative, h, w]
     for _ in range(settings.warps):
-        data = linearise(images[:-1], following, flow, arithmetic)
+        data = linearize(images[:-1], following, flow, arithmetic)
         flow, dual = _solve_warp(data, flow, dual, settings, arithmetic)
     return flow
 
@@ -48,7 +48,7 @@ class DataTerm:
     """``[pair, 2, h, w]``"""
 
 
-def linearise(images: Tensor, following: Tensor, flow: Tensor, arithmetic: Arithmetic) -> DataTerm:
+def linearize(images: Tensor, following: Tensor, flow: Tensor, arithmetic: Arithmetic) -> DataTerm:
     """About ``flow``. ``following``: the second images and their gradients, with a margin, ``[pair, 3, h, w]``."""
     warped = _bicubic(following, flow, arithmetic)
     gradient = warped[:, 1:]
@@ -138,6 +138,6 @@ def divergence(dual: Tensor) -> Tensor:
 
 
 def median(flow: Tensor, side_px: int) -> Tensor:
-    """Of ``side_px`` × ``side_px`` neighbours; the edge repeats."""
+    """Of ``side_px`` × ``side_px`` neighbors; the edge repeats."""
     padded = pad(flow, (side_px // 2,) * 4, mode="replicate")
     return padded.unfold(2, side_px, 1).unfold(3, side_px, 1).flatten(-2).median(-1).values

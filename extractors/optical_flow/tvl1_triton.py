@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tvl1 import ARITHMETIC, TVL1, Arithmetic
 from .tvl1_pyramid import coarse_to_fine, with_gradients
-from .tvl1_triton_kernels import filter_median, iterate, judge, linearise
+from .tvl1_settings import ARITHMETIC, TVL1, Arithmetic
+from .tvl1_triton_kernels import filter_median, iterate, judge, linearize
 
 PAIRS_AT_ONCE = 256
-"""Some 6.5 MB each at 256 × 341."""
+"""About 6.5 MB each at 256 × 341."""
 STRIP_COLUMNS, STRIP_ROWS, ITERATIONS = 64, 64, 5
 PIXELS = 256
 """Of a program that works pixel by pixel."""
@@ -38,7 +38,7 @@ def _flow_of_batch(gray: Tensor, settings: TVL1) -> Tensor:
     def solve(images: Tensor, flow: Tensor) -> Tensor:
         return _Level(images, flow, settings, arithmetic).solve()
 
-    return coarse_to_fine(gray, settings.scales, arithmetic.pixel_centres, solve)
+    return coarse_to_fine(gray, settings.scales, arithmetic.pixel_centers, solve)
 
 
 class _Level:
@@ -73,7 +73,7 @@ class _Level:
         }
         for _ in range(self.settings.warps):
             tensors = (self.images, self.following, self.data, self.state, self.side)
-            linearise[self._pixels()](*tensors, *self.shape, **warping, **OPTIONS)
+            linearize[self._pixels()](*tensors, *self.shape, **warping, **OPTIONS)
             self._run_warp()
         current = self.side.long()
         return self.state[current, torch.arange(len(current), device=current.device), :2]

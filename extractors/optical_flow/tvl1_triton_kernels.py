@@ -6,7 +6,7 @@ A warp of threads takes a strip of columns and walks down it, several iterations
 iteration has done with is the next row of the second. So a launch reads and writes memory once for all of them, columns
 meet by shuffles and rows in registers. Strips overlap by as many pixels as there are iterations.
 
-The stop is tested after every iteration all the same: ``judge`` adds up what the strips say of each, always in one
+The stop criterion is still tested after every iteration: ``judge`` adds up what the strips say of each, always in one
 order, and where a pair should have stopped on the way it has the launch done again from the same numbers, up to there.
 """
 
@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .tvl1 import LAMBDA, TAU, THETA
+from .tvl1_settings import LAMBDA, TAU, THETA
 
 DATA_STEP, DUAL_STEP, RELAXATION = tl.constexpr(LAMBDA * THETA), tl.constexpr(TAU / THETA), tl.constexpr(THETA)
 TINY = tl.constexpr(torch.finfo(torch.float32).eps)
@@ -30,7 +30,7 @@ launched = triton.jit(do_not_specialize=["pairs", "height", "width", "strips_acr
 
 
 @launched
-def linearise(
+def linearize(
     images,
     following,
     data,
@@ -245,7 +245,7 @@ def total(values, count):
 
 @launched
 def filter_median(state, side, done, pairs, height, width, SIDE_PX: tl.constexpr, PIXELS: tl.constexpr):
-    """The flow of the pairs that are not done, of 3 × 3 or 5 × 5 neighbours, edges repeated; and the dual variables as
+    """The flow of the pairs that are not done, of 3 × 3 or 5 × 5 neighbors, edges repeated; and the dual variables as
     they are, to the other state."""
     pair = tl.program_id(1).to(tl.int64)
     if tl.load(done + pair) == 0:
@@ -268,7 +268,7 @@ def filter_median(state, side, done, pairs, height, width, SIDE_PX: tl.constexpr
 
 
 @triton.jit
-def neighbour(field, y, x, height, width, inside):
+def neighbor(field, y, x, height, width, inside):
     row, column = tl.minimum(tl.maximum(y, 0), height - 1), tl.minimum(tl.maximum(x, 0), width - 1)
     return tl.load(field + row * width + column, mask=inside, other=0.0)
 
@@ -276,11 +276,11 @@ def neighbour(field, y, x, height, width, inside):
 @triton.jit
 def sorted_column5(field, y, x, height, width, inside):
     return sort5(
-        neighbour(field, y - 2, x, height, width, inside),
-        neighbour(field, y - 1, x, height, width, inside),
-        neighbour(field, y, x, height, width, inside),
-        neighbour(field, y + 1, x, height, width, inside),
-        neighbour(field, y + 2, x, height, width, inside),
+        neighbor(field, y - 2, x, height, width, inside),
+        neighbor(field, y - 1, x, height, width, inside),
+        neighbor(field, y, x, height, width, inside),
+        neighbor(field, y + 1, x, height, width, inside),
+        neighbor(field, y + 2, x, height, width, inside),
     )
 
 
@@ -305,9 +305,9 @@ def median5(field, y, x, height, width, inside):
 @triton.jit
 def sorted_column3(field, y, x, height, width, inside):
     return sort3(
-        neighbour(field, y - 1, x, height, width, inside),
-        neighbour(field, y, x, height, width, inside),
-        neighbour(field, y + 1, x, height, width, inside),
+        neighbor(field, y - 1, x, height, width, inside),
+        neighbor(field, y, x, height, width, inside),
+        neighbor(field, y + 1, x, height, width, inside),
     )
 
 

@@ -1,4 +1,4 @@
-"""The benchmark: every stage of a recipe's run alone, then all of them from end to end."""
+"""Benchmark of a recipe: each stage in isolation, then the run end to end."""
 
 from __future__ import annotations
 
@@ -12,54 +12,55 @@ from typing import TypeVar
 import torch
 
 from ...manifests.errors import ArabesqueError
-from ..decoding.slots import SlotPool
+from ..decoding.decoder_pool import DecoderPool
 from ..extraction import Extraction
-from ..memory import within_memory
-from ..probe_cache import open_probe_cache
-from ..records import Probe, VideoFile
-from ..work import Stream
-from ..worker import made_with
-from .bare_stages import OF_FRAMES, Bare, Step, measure_bare
+from ..items import Stream
+from ..memory_budget import within_memory
+from ..planning.metadata_cache import open_metadata_cache
+from ..records import VideoFile, VideoMetadata
+from ..stages.decode import read_metadata
+from ..streams import made_with
 from .circumstances import Circumstances
+from .clipped_videos import clipped, min_clip_s
 from .end_to_end import Bench, EndToEnd, repeated, run_end_to_end
-from .heads import head_of, sample_head_s
+from .isolated_stages import FRAME_STAGES, IsolatedStage, Step, measure_isolated
 from .report import Report, StageCost, bounds, together
 from .resources import memory_in_use
 from .workload import Probed, Workload, workload
 
 MAX_VIDEOS = 4
-"""Of those given, evenly chosen."""
+"""Number of videos to measure on, chosen at equal distances."""
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure."""
+    """Duration of the measurements."""
 
     stage_s: float = 1.0
-    """Each stage alone, after a pass that warms it up."""
+    """Of each isolated stage, after a warm-up pass."""
     end_to_end_s: float = 20.0
-    """The run from end to end, about; longer where two segments of every stream take longer."""
+    """Approximate duration of the end-to-end run; longer if two segments of every stream take longer."""
 
 
 @dataclass(frozen=True)
-class Take:
-    """What a run from end to end goes through: the first ``head_s`` of each file."""
+class Sample:
+    """Videos of the end-to-end run: the first ``clip_s`` seconds of each file."""
 
     files: tuple[VideoFile, ...]
-    head_s: float
+    clip_s: float
     work: Workload
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The report, and what it was made with, for those who go on from there."""
+    """The report, and the objects that it was measured with, for further measurements."""
 
     report: Report
     bench: Bench
     whole: Workload
-    """Of the videos that were measured on, whole."""
-    take: Take
+    """Workload of the measured videos in full length."""
+    sample: Sample
     end_to_end: EndToEnd
 
 
@@ -69,11 +70,18 @@ def benchmark(
     on_step: Step = lambda _: None,
     choose: Callable[[Sequence[Stream]], Probed] | None = None,
 ) -> Benchmark:
-    """Measures a run that is set up and not carried out: nothing is written into its store.
+    """Benchmark a run without writing into its store.
 
-    ``choose``: the videos to measure the streams on; by default some of the run's own. Streams that find nothing to
-    extract in them are left out. Raises `ArabesqueError` where none is left, `UnfitVideo` where one does not go
-    through.
+    Args:
+        run: A run that has been constructed and not iterated over.
+        effort: Duration of the measurements.
+        on_step: Called with a description of each step.
+        choose: Chooses the videos to measure the streams on; by default some of the run's videos. Streams without
+            segments in them are left out.
+
+    Raises:
+        ArabesqueError: No stream has segments in these videos.
+        UnsuitableVideo: A video cannot be processed completely.
     """
     circumstances = Circumstances()
     on_step("loading the networks")
@@ -84,20 +92,20 @@ def benchmark(
     whole = workload(videos, streams)
     options = within_memory(run.options, streams)
     bench = Bench(run, _shown(streams, whole, on_step), options)
-    bare = measure_bare(bench, videos, effort.stage_s, on_step)
+    bare = measure_isolated(bench, videos, effort.stage_s, on_step)
     stages = stage_costs(bare, whole)
     limit = bounds(stages, options.num_cpu_threads)
-    take = choose_take(videos, bench.streams, limit.video_s_per_s * effort.end_to_end_s)
-    on_step(f"end to end, {take.work.duration_s:.0f} s of video")
-    end_to_end = run_end_to_end(bench, take.files, take.head_s)
-    report = _report(bench, videos, setup_s, stages, take, end_to_end)
+    sample = choose_sample_of_run(videos, bench.streams, limit.video_s_per_s * effort.end_to_end_s)
+    on_step(f"end to end, {sample.work.duration_s:.0f} s of video")
+    end_to_end = run_end_to_end(bench, sample.files, sample.clip_s)
+    report = _report(bench, videos, setup_s, stages, sample, end_to_end)
     warm_up_s = sum(part.first_s for part in bare)
-    report = replace(report, warm_up_s=warm_up_s, loaded_bytes=loaded_bytes, circumstances=circumstances.told())
-    return Benchmark(report, bench, whole, take, end_to_end)
+    report = replace(report, warm_up_s=warm_up_s, loaded_bytes=loaded_bytes, circumstances=circumstances.as_dict())
+    return Benchmark(report, bench, whole, sample, end_to_end)
 
 
 def _load(run: Extraction) -> tuple[list[Stream], dict[str, int]]:
-    """The networks, and what each takes up, where that can be known."""
+    """Load the networks. Returns them with the memory of each, if it can be measured."""
     streams: list[Stream] = []
     loaded_bytes: dict[str, int] = {}
     for name in run.streams:
@@ -110,59 +118,59 @@ def _load(run: Extraction) -> tuple[list[Stream], dict[str, int]]:
 
 
 def _shown(streams: Sequence[Stream], work: Workload, on_step: Step) -> list[Stream]:
-    """Those that find something to extract."""
+    """Streams that have segments in these videos."""
     for stream in streams:
         if not work.segments[stream.name]:
-            on_step(f"leaving out {stream.name}, which finds nothing to extract in these videos")
+            on_step(f"leaving out {stream.name}, which has no segments in these videos")
     shown = [stream for stream in streams if work.segments[stream.name]]
     if not shown:
-        raise ArabesqueError("no stream of the recipe finds anything to extract in these videos; give longer ones")
+        raise ArabesqueError("no stream of the recipe has segments in these videos; give longer videos")
     return shown
 
 
 def probed(run: Extraction, files: Sequence[VideoFile]) -> Probed:
-    """Once probed, a file is known (`probe_cache`)."""
+    """Metadata of files, cached by `metadata_cache`."""
     with (
-        open_probe_cache(run.options.decoder, files) as probes,
-        SlotPool(1, run.options.decoder, probes=probes) as slots,
-        slots.slot() as slot,
+        open_metadata_cache(run.options.decoder) as cache,
+        DecoderPool(1, run.options.decoder) as pool,
+        pool.decoder() as decoder,
     ):
-        return [(file, slot.probe(file.local_path)) for file in files]
+        return [(file, read_metadata(decoder, cache, file.local_path, frame_rate=file.frame_rate)) for file in files]
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """``count`` of the items, or all, as far apart as they can be."""
+    """Choose up to ``count`` items at equal distances."""
     count = min(count, len(items))
     return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
 
 
-def choose_take(videos: Probed, streams: Sequence[Stream], video_s: float) -> Take:
-    """About so many seconds of video: heads of all, or all of them as often as it takes."""
+def choose_sample_of_run(videos: Probed, streams: Sequence[Stream], video_s: float) -> Sample:
+    """Choose about ``video_s`` seconds of video: all videos clipped, or all of them repeatedly."""
     lengths_s = [probe.end_s for _, probe in videos]
     if video_s >= sum(lengths_s):
-        times, head_s = round(video_s / sum(lengths_s)), math.inf
+        times, clip_s = round(video_s / sum(lengths_s)), math.inf
     else:
-        times, head_s = 1, _head_s(lengths_s, video_s)
-        head_s = max(head_s, sample_head_s([probe for _, probe in videos], streams))
+        times, clip_s = 1, _clip_s(lengths_s, video_s)
+        clip_s = max(clip_s, min_clip_s([probe for _, probe in videos], streams))
     chosen = [
-        (repeated(file, number), head_of(probe, head_s)) for number in range(max(1, times)) for file, probe in videos
+        (repeated(file, number), clipped(probe, clip_s)) for number in range(max(1, times)) for file, probe in videos
     ]
-    return Take(tuple(file for file, _ in chosen), head_s, workload(chosen, streams))
+    return Sample(tuple(file for file, _ in chosen), clip_s, workload(chosen, streams))
 
 
-def _head_s(lengths_s: Sequence[float], total_s: float) -> float:
-    """The length to which videos are cut so that they last ``total_s`` together."""
-    left_s = total_s
+def _clip_s(lengths_s: Sequence[float], total_s: float) -> float:
+    """Length to which videos are clipped so that they last ``total_s`` together."""
+    rest_s = total_s
     for number, length_s in enumerate(sorted(lengths_s)):
-        share_s = left_s / (len(lengths_s) - number)
+        share_s = rest_s / (len(lengths_s) - number)
         if length_s > share_s:
             return share_s
-        left_s -= length_s
+        rest_s -= length_s
     return math.inf
 
 
-def stage_costs(bare: Sequence[Bare], work: Workload) -> list[StageCost]:
-    """Each measured part, and before a stage's parts by stream the stage as a whole."""
+def stage_costs(bare: Sequence[IsolatedStage], work: Workload) -> list[StageCost]:
+    """Costs of all stages. A stage that is measured by stream is followed by its streams' parts."""
     costs: list[StageCost] = []
     for _, group in groupby(bare, key=lambda part: part.stage):
         parts = [_cost(part, work) for part in group]
@@ -170,8 +178,8 @@ def stage_costs(bare: Sequence[Bare], work: Workload) -> list[StageCost]:
     return costs
 
 
-def _cost(part: Bare, work: Workload) -> StageCost:
-    of_frames = part.stage in OF_FRAMES
+def _cost(part: IsolatedStage, work: Workload) -> StageCost:
+    of_frames = part.stage in FRAME_STAGES
     unit = "frames" if of_frames else "segments"
     units_per_video_s = work.per_video_s(unit, part.stream)
     spent = part.one_pass.scaled((1 if of_frames else units_per_video_s) / part.units)
@@ -187,24 +195,24 @@ def _cost(part: Bare, work: Workload) -> StageCost:
 
 
 def _report(
-    bench: Bench, videos: Probed, setup_s: float, stages: Sequence[StageCost], take: Take, end_to_end: EndToEnd
+    bench: Bench, videos: Probed, setup_s: float, stages: Sequence[StageCost], sample: Sample, end_to_end: EndToEnd
 ) -> Report:
     run, options = bench.run, bench.options
     wall_s = end_to_end.spent.wall_s
     return Report(
         recipe=run.recipe.name,
-        weights=run.job.weights or "checkpoints",
+        weights=run.worker_config.weights or "checkpoints",
         device=torch.cuda.get_device_name(options.device) if options.device.type == "cuda" else "cpu",
         cores=options.num_cpu_threads,
         decoder=options.decoder,
         num_decoders=options.num_decoders,
         videos=tuple(_described(file, probe) for file, probe in videos),
         setup_s=setup_s,
-        video_s=take.work.duration_s,
+        video_s=sample.work.duration_s,
         wall_s=wall_s,
         cpu_s=end_to_end.spent.cpu_s,
         stages=tuple(stages),
-        utilisation={
+        utilization={
             stage: busy_s / (wall_s * getattr(options.concurrency, stage, 1))
             for stage, busy_s in end_to_end.busy_s.items()
         },
@@ -213,7 +221,7 @@ def _report(
     )
 
 
-def _described(file: VideoFile, probe: Probe) -> str:
-    sound = "with sound" if probe.audio is not None else "silent"
+def _described(file: VideoFile, probe: VideoMetadata) -> str:
+    audio = "with audio" if probe.audio is not None else "silent"
     size = f"{probe.width_px}×{probe.height_px}"
-    return f"{file.video_id}: {probe.end_s:.1f} s, {size}, {probe.fps:g} fps, {probe.codec}, {sound}"
+    return f"{file.video_id}: {probe.end_s:.1f} s, {size}, {probe.fps:g} fps, {probe.codec}, {audio}"

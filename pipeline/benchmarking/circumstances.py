@@ -1,6 +1,6 @@
-"""When and where something was measured, and how much else the machine had to do meanwhile.
+"""Date and machine of a measurement, and the load by other processes during it.
 
-Imports nothing of ours: the scripts of ``benchmarks/`` load this file beside other checkouts, too.
+Imports nothing of this package, since the scripts of ``benchmarks/`` load this file with other checkouts, too.
 """
 
 from __future__ import annotations
@@ -12,33 +12,35 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PROC = Path("/proc")
 
 
 class Circumstances:
-    """Of a measurement that starts with the construction."""
+    """Circumstances of a measurement that starts with the construction."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
         self._others_s = _others_cpu_s()
 
-    def told(self) -> dict[str, Any]:
-        """JSON. ``others_cores``: how many cores other processes kept busy so far, on average; None where not known.
+    def as_dict(self) -> dict[str, Any]:
+        """Return the circumstances as JSON data.
 
-        Children count as others until they have ended and been waited for.
+        ``others_cores`` is the average number of cores that other processes used so far. Child processes count as
+        others until they have ended and been waited for.
         """
-        before, now = self._others_s, _others_cpu_s()
-        others = None if before is None or now is None else (now - before) / (time.perf_counter() - self._began)
+        others = (_others_cpu_s() - self._others_s) / (time.perf_counter() - self._began)
         return {
             "date": date.today().isoformat(),
             "processor": processor(),
             "cores": os.cpu_count(),
-            "others_cores": None if others is None else round(max(0.0, others), 2),
+            "others_cores": round(max(0.0, others), 2),
         }
 
 
 def processor() -> str:
-    """Its maker's name for it."""
+    """Model name of the processor."""
     try:
         lines = (PROC / "cpuinfo").read_text().splitlines()
     except OSError:
@@ -47,13 +49,8 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _others_cpu_s() -> float | None:
-    """Processor time of the machine since it started, this process's and its ended children's left out."""
-    try:
-        fields = (PROC / "stat").read_text().splitlines()[0].split()[1:]
-    except OSError:
-        return None
-    user, nice, system, _idle, _iowait, irq, softirq = map(int, fields[:7])
-    own = os.times()
-    busy_s = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+def _others_cpu_s() -> float:
+    """Processor time of the machine since it started, without this process and its ended children."""
+    times, own = psutil.cpu_times(), os.times()
+    busy_s = sum(getattr(times, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq"))
     return busy_s - (own.user + own.system + own.children_user + own.children_system)

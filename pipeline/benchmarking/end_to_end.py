@@ -1,4 +1,4 @@
-"""The run itself, from files to a store that is thrown away."""
+"""The end-to-end run of a benchmark, into a temporary store."""
 
 from __future__ import annotations
 
@@ -8,34 +8,39 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..extraction import Extraction, RunOptions
-from ..ledger import Ledger
+from ..decoding.decoder_pool import DecoderPool
+from ..extraction import Extraction
+from ..items import SegmentFeature, Stream
+from ..options import RunOptions
+from ..planning.metadata_cache import MetadataCache
+from ..planning.resume_index import ResumeIndex
+from ..planning.run_claims import RunClaims
 from ..records import Outcome, VideoFile
-from ..sharing import SharedWork
-from ..stage_clock import StageClock
+from ..run_context import RunContext
+from ..runner import process_videos
 from ..store.manifest import write_manifest
-from ..store.news import OutcomeNews
+from ..store.outcomes import OutcomeWatcher
 from ..store.shards import OUTCOMES, stream_folder
 from ..store.writer import StoreWriter
-from ..work import SegmentFeature, Stream
-from ..worker import Worker, made_with
-from .heads import HeadPool
+from ..streams import made_with
+from ..system.stage_timer import StageTimer
+from .clipped_videos import ClippedDecoderPool
 from .resources import PeakMemory, Spent, Stopwatch, peaks, reset_peaks
 from .stored_bytes import StoredBytes, stored_bytes
-from .workload import UnfitVideo
+from .workload import UnsuitableVideo
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured: a run that is set up and not carried out, and its networks."""
+    """The measured run and its networks."""
 
     run: Extraction
     streams: Sequence[Stream]
     options: RunOptions
-    """The run's, as its memory allowance lets them be."""
+    """The run's options, reduced to its memory limit."""
 
     def of(self, name: str) -> Bench:
-        """The same with one stream alone."""
+        """Copy with one stream only."""
         return replace(self, streams=[stream for stream in self.streams if stream.name == name])
 
 
@@ -44,42 +49,35 @@ class EndToEnd:
     spent: Spent
     segments: int
     busy_s: dict[str, float]
-    """Stage → how long its tasks took, those that go on at once added up."""
+    """Stage → total duration of its tasks; concurrent tasks are added up."""
     memory: PeakMemory
     stored: dict[str, StoredBytes]
-    """By stream."""
+    """Stream → size of its rows."""
     outcomes: StoredBytes
 
 
-def run_end_to_end(bench: Bench, files: Iterable[VideoFile], head_s: float) -> EndToEnd:
-    """All stages together, up to the last byte on the disk. Decoders are started and networks loaded before.
+def run_end_to_end(bench: Bench, files: Iterable[VideoFile], clip_s: float) -> EndToEnd:
+    """Measure all stages together, until all rows are on disk, with started decoders and loaded networks.
 
-    Raises `UnfitVideo` for one that comes to no good end.
+    Raises:
+        UnsuitableVideo: A video failed or is partial.
     """
-    options, clock = bench.options, StageClock()
-    with HeadPool(head_s, options) as slots, scratch_store(bench) as store:
-        slots.wait_until_ready()
-        worker = Worker(
-            replace(bench.run.job, out=store.root, options=options),
-            list(bench.streams),
-            slots=slots,
-            writer=store.writer,
-            ledger=Ledger(),
-            shared=sharing(bench, store),
-            clock=clock,
-        )
+    options, timer = bench.options, StageTimer()
+    with ClippedDecoderPool(clip_s, options) as decoder_pool, scratch_store(bench) as store:
+        decoder_pool.wait_until_ready()
+        context = context_of(bench, decoder_pool, store, timer)
         reset_peaks(options.device)
-        watch = Stopwatch(options.device, slots.pids)
+        watch = Stopwatch(options.device, decoder_pool.pids)
         segments = 0
-        for event in worker.carry_out(list(files)):
+        for event in process_videos(context, list(files)):
             segments += isinstance(event, SegmentFeature)
             if isinstance(event, Outcome) and event.kind in ("failed", "partial"):
-                raise UnfitVideo(f"{event.video_id} [{event.stream}]: {event.reason}")
+                raise UnsuitableVideo(f"{event.video_id} [{event.stream}]: {event.reason}")
         store.writer.flush()
-        spent, memory = watch.spent(), peaks(options.device, slots.pids)
+        spent, memory = watch.spent(), peaks(options.device, decoder_pool.pids)
         stored = {stream.name: stored_bytes(store.root, stream_folder(stream.name)) for stream in bench.streams}
         outcomes = stored_bytes(store.root, OUTCOMES)
-        return EndToEnd(spent, segments, dict(clock.busy_s), memory, stored, outcomes)
+        return EndToEnd(spent, segments, dict(timer.busy_s), memory, stored, outcomes)
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class ScratchStore:
 
 @contextmanager
 def scratch_store(bench: Bench) -> Iterator[ScratchStore]:
-    """A new store that goes when the block ends."""
+    """A new store that is removed at the end of the block."""
     run = bench.run
     entries = run.stream_entries
     with TemporaryDirectory(prefix="arabesque-bench-") as folder:
@@ -101,10 +99,13 @@ def scratch_store(bench: Bench) -> Iterator[ScratchStore]:
             yield ScratchStore(Path(folder), writer)
 
 
-def sharing(bench: Bench, store: ScratchStore) -> SharedWork:
-    """As in a run that has the store to itself."""
+def context_of(bench: Bench, decoder_pool: DecoderPool, store: ScratchStore, timer: StageTimer) -> RunContext:
+    """Context of a run into a new store, without concurrent runs and without a metadata cache."""
     digests = {stream.name: stream.settings_digest for stream in bench.streams}
-    return SharedWork(store.root, store.writer, Ledger(), OutcomeNews(store.root), digests)
+    claims = RunClaims(store.writer, ResumeIndex(), OutcomeWatcher(store.writer.store), digests)
+    return RunContext(
+        bench.streams, bench.options, store.writer, ResumeIndex(), claims, decoder_pool, MetadataCache(), timer
+    )
 
 
 def repeated(file: VideoFile, number: int) -> VideoFile:

@@ -1,4 +1,4 @@
-"""What a benchmark found: rates in seconds of video per second, so that all compare, and the ratios between them."""
+"""Report of a benchmark: rates in seconds of video per second, and ratios between them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage, or one stream's part of it, takes for a second of video when it runs alone."""
+    """Cost of an isolated stage, or of one stream's part of it, for a second of video."""
 
     stage: str
     stream: str
-    """Empty for the stage as a whole."""
+    """Empty for the whole stage."""
     unit: str
     """``frames`` or ``segments``."""
     units_per_video_s: float
     wall_s: float
     cpu_s: float | None
-    """Of this process and the decoders; None where that cannot be known."""
+    """Processor time of this process and the decoders; None if it cannot be measured."""
     working_bytes: int | None = None
-    """Of a stream's network: the most that a full batch takes beside what was there."""
+    """Peak memory of a full batch in addition to the loaded network; only for networks."""
 
     @property
     def video_s_per_s(self) -> float:
@@ -38,12 +38,12 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What no run can exceed, in seconds of video per second."""
+    """Upper bounds of a run's speed, in seconds of video per second."""
 
     slowest: StageCost
-    """Of the stages alone."""
+    """The slowest isolated stage."""
     cores_video_s_per_s: float | None
-    """What the cores allow if they do nothing but the stages' work: the bound where all stages share them."""
+    """Bound by the cores, which all stages share: cores ÷ processor time of all stages."""
 
     @property
     def video_s_per_s(self) -> float:
@@ -60,7 +60,7 @@ def bounds(stages: Sequence[StageCost], cores: int) -> Bounds:
 
 
 def together(parts: Sequence[StageCost]) -> StageCost:
-    """A stage that does its streams' parts one after the other."""
+    """Cost of a stage that processes its streams one after the other."""
     times = [part.cpu_s for part in parts]
     known = [seconds for seconds in times if seconds is not None]
     return StageCost(
@@ -84,24 +84,24 @@ class Report:
     decoder: str
     num_decoders: int
     videos: tuple[str, ...]
-    """What was read, with sizes, rates and codecs."""
+    """Descriptions of the videos: length, size, frame rate, codec, audio."""
     setup_s: float
-    """To load the networks and bring them to the device."""
+    """Time to load the networks onto the device."""
     video_s: float
-    """Seconds of video that the run from end to end went through."""
+    """Seconds of video of the end-to-end run."""
     wall_s: float
     cpu_s: float | None
     stages: tuple[StageCost, ...]
-    utilisation: Mapping[str, float]
-    """Stage → which part of the run's time its threads were busy."""
+    utilization: Mapping[str, float]
+    """Stage → share of the run's time in which its threads were busy."""
     memory: PeakMemory
     versions: Mapping[str, str]
     warm_up_s: float = 0.0
-    """How much longer the first pass of every stage took, one after the other: compiling, loading what comes late."""
+    """Additional time of the first passes of all stages, for compilation and lazy loading."""
     loaded_bytes: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Stream → what loading its network took up; the first one's with the libraries that it shares."""
+    """Stream → memory of its loaded network; the first one includes shared libraries."""
     circumstances: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """When and where, and what else ran (`Circumstances`)."""
+    """Date, machine and load (`Circumstances`)."""
 
     @property
     def bounds(self) -> Bounds:
@@ -109,21 +109,21 @@ class Report:
 
     @property
     def video_s_per_s(self) -> float:
-        """From end to end."""
+        """Speed of the end-to-end run."""
         return self.video_s / self.wall_s
 
     @property
-    def speed_of_light_ratio(self) -> float:
-        """End to end ÷ the slowest stage alone."""
+    def slowest_stage_ratio(self) -> float:
+        """Speed of the end-to-end run ÷ speed of the slowest isolated stage."""
         return self.video_s_per_s / self.bounds.slowest.video_s_per_s
 
     @property
     def shared_cores_ratio(self) -> float:
-        """End to end ÷ the lower bound: the slowest stage alone, or what the cores allow."""
+        """Speed of the end-to-end run ÷ the lower one of both `bounds`."""
         return self.video_s_per_s / self.bounds.video_s_per_s
 
     def as_json(self) -> dict[str, Any]:
-        """Everything measured, and what follows from it."""
+        """Return all measurements and derived figures as JSON data."""
         stages = [
             asdict(cost)
             | {
@@ -141,6 +141,6 @@ class Report:
             "slowest_stage": self.bounds.slowest.stage,
             "slowest_bare_video_s_per_s": self.bounds.slowest.video_s_per_s,
             "cores_video_s_per_s": self.bounds.cores_video_s_per_s,
-            "speed_of_light_ratio": self.speed_of_light_ratio,
+            "speed_of_light_ratio": self.slowest_stage_ratio,
             "shared_cores_ratio": self.shared_cores_ratio,
         }

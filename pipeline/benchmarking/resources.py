@@ -1,6 +1,6 @@
 """Processor time and peak memory of a run's processes: this one and its decoders.
 
-Other processes' times and peaks, and the peak since a moment of one's own, are known on Linux alone (`proc`).
+Peaks of other processes, and peaks since `reset_peaks`, are available on Linux only (`process_stats`).
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..decoding.slot_process import so_far
-from ..proc import cpu_s, forget_peak, peak_bytes, resident_bytes
+from ..decoding.decoder_process import so_far
+from ..system.process_stats import cpu_s, forget_peak, peak_bytes, resident_bytes
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a measurement took."""
+    """Cost of a measurement."""
 
     wall_s: float
     cpu_s: float | None
-    """Of this process, all threads, and of the decoders."""
+    """Processor time of all threads of this process and of the decoders."""
 
     def scaled(self, wall: float, cpu: float | None = None) -> Spent:
-        """So many times as much; processor time by ``wall``, too, unless it is given."""
+        """Multiply the wall time by ``wall`` and the processor time by ``cpu`` (default: ``wall``)."""
         return Spent(self.wall_s * wall, None if self.cpu_s is None else self.cpu_s * (wall if cpu is None else cpu))
 
 
 class Stopwatch:
-    """Starts with its construction. ``pids``: the decoders."""
+    """Measures time from its construction. ``pids``: process ids of the decoders."""
 
     def __init__(self, device: torch.device, pids: Iterable[int] = ()) -> None:
         self._device = device
         self._pids = list(pids)
-        synchronise(device)
+        synchronize(device)
         self._cpu_s = self._total_cpu_s()
         self._began = time.perf_counter()
 
     def spent(self) -> Spent:
-        """So far, the device's work included."""
-        synchronise(self._device)
+        """Cost so far, including pending work of the device."""
+        synchronize(self._device)
         wall_s = time.perf_counter() - self._began
         before, now = self._cpu_s, self._total_cpu_s()
         return Spent(wall_s, None if before is None or now is None else now - before)
@@ -54,29 +54,29 @@ class Stopwatch:
 @dataclass(frozen=True)
 class PeakMemory:
     parent_bytes: int | None
-    """Resident, since `reset_peaks`. Shared with the decoders: the windows."""
+    """Peak resident memory since `reset_peaks`. The chunks are shared with the decoders."""
     decoder_bytes: int | None
-    """Of the largest decoder, its windows included."""
+    """Peak of the largest decoder, including its chunks."""
     num_decoders: int
     device_bytes: int | None
-    """As torch reserved it on a GPU; None on a CPU."""
+    """Memory that torch reserved on a GPU; None on a CPU."""
 
     @property
     def total_bytes(self) -> int | None:
-        """On the host, at most: windows count twice."""
+        """Upper bound of the host memory; chunks count twice."""
         if self.parent_bytes is None or self.decoder_bytes is None:
             return None
         return self.parent_bytes + self.num_decoders * self.decoder_bytes
 
 
-def synchronise(device: torch.device) -> None:
-    """Waits until the device has done all that was asked of it; a CPU has."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has completed its pending work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def reset_peaks(device: torch.device) -> None:
-    """From now on `peaks` tells of what comes; of this process's memory only where the kernel lets it forget."""
+    """Reset the peaks of the device and, if the kernel allows it, of this process."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -95,20 +95,20 @@ def peaks(device: torch.device, pids: Iterable[int]) -> PeakMemory:
 
 
 def peaks_of_past(device: torch.device) -> PeakMemory:
-    """Since this process began, its decoders having ended."""
+    """Peaks since this process began, after its decoders have ended."""
     now = peaks(device, ())
     return replace(now, decoder_bytes=so_far.largest_bytes, num_decoders=so_far.most_at_once)
 
 
 def memory_in_use(device: torch.device) -> int | None:
-    """What networks take up: on a GPU as torch allocated it, on a CPU what is resident."""
+    """Memory in use: allocated by torch on a GPU, resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return resident_bytes()
 
 
 def peak_in_use(device: torch.device) -> int | None:
-    """The most of `memory_in_use` since `reset_peaks`."""
+    """Peak of `memory_in_use` since `reset_peaks`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return peak_bytes()

@@ -1,4 +1,4 @@
-"""What rows take on the disk, compressed as they are."""
+"""Compressed size of rows on disk."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..store.index import numbers
 from ..store.shard_writing import shard_bytes
 
 _BY_SEGMENT = ("features", "start_s", "end_s")
@@ -17,25 +18,25 @@ _BY_SEGMENT = ("features", "start_s", "end_s")
 @dataclass(frozen=True)
 class StoredBytes:
     rows: int
-    """Different ones, that this was found on."""
+    """Number of distinct rows that were measured."""
     per_segment: float
-    """Of the numbers and their intervals."""
+    """Features and intervals."""
     per_row: float
-    """Of names, digests, provenance."""
+    """Names, digests and provenance."""
     per_shard: float
-    """Of a shard's description of itself."""
+    """Schema and footer of a shard."""
 
     def scaled(self, segments: int, rows: int) -> int:
-        """What so many segments of so many videos would take, in one shard; nothing where there are no videos."""
+        """Size of one shard with this many segments and rows; 0 without rows."""
         if not rows:
             return 0
         return round(self.per_segment * segments + self.per_row * rows + self.per_shard)
 
 
 def stored_bytes(root: Path, folder: str) -> StoredBytes:
-    """Of a folder of shards, outcomes included, in a local store: what the first of its rows takes, and what each more.
+    """Measure the size of the rows in a folder of shards of a local store.
 
-    A video that was done several times counts once: its second row costs next to nothing.
+    A video that was processed several times counts once, since its second row compresses to almost nothing.
     """
     shards = [pq.read_table(path) for path in sorted((root / folder).glob("part-*.parquet"))]
     if not shards:
@@ -43,7 +44,7 @@ def stored_bytes(root: Path, folder: str) -> StoredBytes:
     table = pa.concat_tables(shards)
     keys = table.column("key").to_pylist()
     table = table.take([keys.index(key) for key in dict.fromkeys(keys)])
-    segments = sum(table.column("segments").to_pylist())
+    segments = int(numbers(table.column("segments")).sum())
     by_segment, others = _sizes(table)
     _, others_of_one = _sizes(table.slice(0, 1))
     per_row = (others - others_of_one) / (len(table) - 1) if len(table) > 1 else 0.0
@@ -51,7 +52,7 @@ def stored_bytes(root: Path, folder: str) -> StoredBytes:
 
 
 def _sizes(table: pa.Table) -> tuple[int, int]:
-    """Bytes of the columns that grow with the segments, and of all the rest of a shard."""
+    """Bytes of the columns that grow with the segments, and of the rest of a shard."""
     data = shard_bytes(table)
     description = pq.read_metadata(io.BytesIO(data))
     columns = (

@@ -1,4 +1,4 @@
-"""What a set of videos asks for, by planning them: frames, pixels and segments."""
+"""Workload of a set of videos from their plans: frames, pixels and segments."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...manifests.errors import ArabesqueError
-from ..planning import plan_video
-from ..records import Probe, VideoFile, VideoRecord
-from ..work import Stream, VideoPlan
+from ..items import Stream, VideoPlan
+from ..planning.plan import plan_video
+from ..records import VideoFile, VideoMetadata, VideoRecord
 
-Probed = list[tuple[VideoFile, Probe]]
+Probed = list[tuple[VideoFile, VideoMetadata]]
 
 
-class UnfitVideo(ArabesqueError):
-    """One that does not go through: a benchmark on it would take its failure for speed."""
+class UnsuitableVideo(ArabesqueError):
+    """A video that cannot be processed completely and would falsify a benchmark."""
 
 
 @dataclass(frozen=True)
@@ -23,24 +23,24 @@ class Workload:
     num_videos: int
     duration_s: float
     frames: int
-    """That any stream asks for."""
+    """Frames that at least one stream needs."""
     frame_pixels: int
-    """Of these frames, as they were recorded."""
+    """Pixels of these frames at their original size."""
     decoded_pixels: int
-    """Of all frames up to the last of these: what the decoder has to go through."""
+    """Pixels of all frames up to the last needed one, which the decoder must decode."""
     segments: Mapping[str, int]
-    """Stream → segments; a stream that finds nothing to extract has 0."""
+    """Stream → number of segments; 0 if there are none."""
     rows: Mapping[str, int]
     """Stream → videos with at least one segment."""
 
     def per_video_s(self, unit: str, stream: str = "") -> float:
-        """Frames, or segments (of one stream), in a second of video."""
+        """Frames or segments (of one stream) per second of video."""
         if unit == "frames":
             return self.frames / self.duration_s
         return (self.segments[stream] if stream else sum(self.segments.values())) / self.duration_s
 
     def times(self, share: float) -> Workload:
-        """Of which this is a sample: so many times as much."""
+        """The workload multiplied by ``share``."""
         return Workload(
             num_videos=round(self.num_videos * share),
             duration_s=self.duration_s * share,
@@ -52,24 +52,26 @@ class Workload:
         )
 
 
-def plan_of(file: VideoFile, probe: Probe, streams: Sequence[Stream]) -> VideoPlan:
-    """All that ``streams`` ask of a video, as if it were new."""
-    record = VideoRecord(file.video_id, file.local_path, size_bytes=0, modified_ns=0, content_digest="", probe=probe)
+def plan_of(file: VideoFile, metadata: VideoMetadata, streams: Sequence[Stream]) -> VideoPlan:
+    """Plan of a video for all of these streams, as if it were new."""
+    record = VideoRecord(
+        file.video_id, file.local_path, size_bytes=0, modified_ns=0, content_digest="", metadata=metadata
+    )
     return plan_video(record, streams, {})[0]
 
 
-def streams_in(video: tuple[VideoFile, Probe], streams: Sequence[Stream]) -> set[str]:
-    """Those that find something to extract in it."""
+def streams_in(video: tuple[VideoFile, VideoMetadata], streams: Sequence[Stream]) -> set[str]:
+    """Streams that have segments in a video."""
     return set(plan_of(*video, streams).streams)
 
 
-def showing_all(videos: Iterable[tuple[VideoFile, Probe]], streams: Sequence[Stream]) -> Probed:
-    """As few of the videos as together show every stream that any of them shows; of equals the first."""
-    rest = [(streams_in(video, streams), video) for video in videos]
+def covering_streams(videos: Iterable[tuple[VideoFile, VideoMetadata]], streams: Sequence[Stream]) -> Probed:
+    """Choose few videos that together cover every stream that any video has; greedy, ties go to the first."""
+    remaining_videos = [(streams_in(video, streams), video) for video in videos]
     chosen: Probed = []
     missing = {stream.name for stream in streams}
-    while rest:
-        shown, video = max(rest, key=lambda entry: len(entry[0] & missing))
+    while remaining_videos:
+        shown, video = max(remaining_videos, key=lambda entry: len(entry[0] & missing))
         if not shown & missing:
             break
         chosen.append(video)
@@ -78,23 +80,29 @@ def showing_all(videos: Iterable[tuple[VideoFile, Probe]], streams: Sequence[Str
 
 
 def workload(
-    videos: Iterable[tuple[VideoFile, Probe]],
+    videos: Iterable[tuple[VideoFile, VideoMetadata]],
     streams: Sequence[Stream],
-    owed: Mapping[str, Sequence[Stream]] | None = None,
+    remaining: Mapping[str, Sequence[Stream]] | None = None,
 ) -> Workload:
-    """``owed``: video id → the streams that it owes, where those are not all of ``streams``."""
+    """Compute the workload of videos.
+
+    Args:
+        videos: The videos with their metadata.
+        streams: The streams to compute.
+        remaining: Video id → streams that are not done yet; all of ``streams`` by default.
+    """
     segments: Counter[str] = Counter()
     rows: Counter[str] = Counter()
     num_videos = frames = frame_pixels = decoded_pixels = 0
     duration_s = 0.0
-    for file, probe in videos:
-        plan = plan_of(file, probe, streams if owed is None else owed[file.video_id])
+    for file, metadata in videos:
+        plan = plan_of(file, metadata, streams if remaining is None else remaining[file.video_id])
         for name, stream in plan.streams.items():
             segments[name] += len(stream.segments)
             rows[name] += 1
-        area = probe.width_px * probe.height_px
+        area = metadata.width_px * metadata.height_px
         num_videos += 1
-        duration_s += probe.end_s
+        duration_s += metadata.end_s
         frames += len(plan.wanted)
         frame_pixels += len(plan.wanted) * area
         decoded_pixels += (int(plan.wanted[-1]) + 1) * area if len(plan.wanted) else 0

@@ -1,8 +1,9 @@
-"""From a file nobody trusts to frames and sound that everybody may: in processes of their own, strictly in order.
+"""Decode untrusted video files into frames and audio, sequentially, in isolated subprocesses.
 
-decoders.py       what every decoder promises, and the table of them; pyav_backend.py, decord_backend.py
-probing.py        a file's identity and its index of frames, without decoding; pyav_probe.py, containers.py
-slots.py          decoding processes and the memory they share; slot_process.py (parent), slot_child.py (child)
-planes.py         pictures as luma and chroma
-windows.py        how a video is cut into windows of frames and sound
+decoders.py        the `Decoder` protocol and the table of backends; pyav_backend.py, decord_backend.py
+pyav_metadata.py   metadata of a file: timeline, tracks, damage; timelines.py, clocks.py, coverage.py, containers.py
+decoder_pool.py    decoder processes and their shared memory; decoder_process.py (parent), decoder_main.py (child)
+messages.py        messages between parent and child; answers.py validates what the child sends
+planes.py          pictures as luma and chroma planes
+chunks.py          division of a video into chunks of frames and audio
 """

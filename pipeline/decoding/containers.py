@@ -1,49 +1,76 @@
-"""Opening a video file with FFmpeg's libraries, and nothing but a video file."""
+"""Open video files, and only video files, with FFmpeg's libraries."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from ...manifests.errors import DecodeError
-from .probing import check_file
+from .codecs import AUDIO_DECODERS, VIDEO_DECODERS, WHITELIST
+from .signatures import format_of, head_of
+from .timelines import check_file
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts"
-"""None of them reads another file or an address, unlike playlists (m3u8, ffconcat, sdp), whatever their name says."""
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,flv,live_flv,asf,ogg,mxf,dv"
+"""FFmpeg's demuxers that may open a file, whatever its name says.
+
+They do not open other files or addresses, unlike the demuxers of playlists (hls, concat, sdp) and subtitles (vobsub).
+MOV's references to other files are followed only with the option ``enable_drefs``, which stays off; Matroska's linked
+segments, MXF's locators and ASF's script commands are never followed. ``test_containers.py`` watches every file that
+is opened.
+"""
+
+
+WITHOUT_MEMORY = ("pcm_", "flac", "alac", "wavpack", "tta")
+"""Audio decoders, by the beginning of their names, that need no earlier packet and have no encoder delay."""
+AUDIO_RATES_HZ = 1_000, 768_000
+"""From the lowest to the highest rate in use; a header may state any number."""
 
 
 @contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
-    """Raises `DecodeError` for what is no video file."""
+    """Open a video file. Raises `DecodeError` for anything else."""
     check_file(path)
     with _name_for_ffmpeg(path) as name:
         try:
-            options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+            options = {"format_whitelist": FORMATS, "codec_whitelist": WHITELIST, "protocol_whitelist": "file"}
             container = av.open(name, options=options, metadata_errors="replace")
         except MemoryError:
             raise
         except FFmpegError as error:
-            raise DecodeError(
-                f"{path}: is no video file that can be opened ({reason(error)}); "
-                "mp4, mov, avi, mkv, webm and ts are, when whole at their head and, in old mp4 files, at their end"
-            ) from error
+            raise DecodeError(f"{path}: {_why_not_opened(path, error)}") from error
         with container:
             yield container
 
 
+def _why_not_opened(path: Path, error: FFmpegError) -> str:
+    known = format_of(head_of(path))
+    what = f"its format is {known.name}" if known else "its first bytes are not of a known format"
+    is_excluded = isinstance(error, ArgumentError)  # FFmpeg's error for a format that is not among `FORMATS`
+    if is_excluded or (known is not None and not known.is_video):
+        return (
+            f"cannot be opened as a video: {what}, and MP4, MOV, AVI, Matroska, WebM, MPEG-TS, MPEG-PS, FLV, ASF, Ogg, "
+            "MXF and DV are read; convert the file (ffmpeg -i IN OUT.mp4) or remove it"
+        )
+    return (
+        f"cannot be opened as a video: {what}, and FFmpeg reports {reason(error)!r}; a damaged beginning, or the "
+        "missing index of a truncated MP4 file, has this effect; get the file again"
+    )
+
+
 @contextmanager
 def _name_for_ffmpeg(path: Path) -> Iterator[str]:
-    """An absolute name, which FFmpeg cannot mistake for a protocol; by descriptor where the name is no UTF-8."""
+    """An absolute name, which FFmpeg cannot mistake for a protocol; a descriptor where the name is not UTF-8."""
     name = os.path.abspath(path)
     try:
         name.encode()
@@ -57,27 +84,94 @@ def _name_for_ffmpeg(path: Path) -> Iterator[str]:
         yield name
 
 
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The first stream of moving pictures; cover art is none."""
-    for stream in container.streams.video:
-        if Disposition.attached_pic in stream.disposition:
-            continue
-        if stream.codec_context is None:
-            raise DecodeError(f"{path}: no decoder for its video codec; convert it (ffmpeg -i IN OUT.mp4)")
-        return stream
-    raise DecodeError(f"{path}: no video stream; there is nothing to see in this file")
+def video_candidates(container: InputContainer) -> list[VideoStream]:
+    """All video streams except cover art."""
+    return [stream for stream in container.streams.video if Disposition.attached_pic not in stream.disposition]
 
 
-def audio_stream(container: InputContainer, path: Path) -> AudioStream | None:
-    """The first audio stream."""
-    if not container.streams.audio:
+def choose_video(container: InputContainer, path: Path) -> VideoStream:
+    """Return the video stream that FFmpeg considers the best one; cover art is never chosen."""
+    candidates = video_candidates(container)
+    if not candidates:
+        raise DecodeError(f"{path}: no video stream; there is nothing to see in this file")
+    best = container.streams.best("video")
+    stream = best if isinstance(best, VideoStream) and best in candidates else candidates[0]
+    if stream.codec_context is None:
+        raise DecodeError(f"{path}: no decoder for its video codec; convert it (ffmpeg -i IN OUT.mp4)")
+    check_codec(stream, path)
+    return stream
+
+
+def choose_audio(
+    container: InputContainer, path: Path, video: VideoStream, audio_track: int | str
+) -> AudioStream | None:
+    """Return the audio stream to decode, or None where the file has no such stream.
+
+    Args:
+        container: An open file.
+        path: Its path, for errors.
+        video: The chosen video stream. In a transport stream, audio of the same program is preferred.
+        audio_track: See `StreamSpec.audio_track`.
+    """
+    best = container.streams.best("audio", related=video)
+    if isinstance(audio_track, int):
+        candidates = container.streams.audio[audio_track : audio_track + 1]
+    elif audio_track == "best":
+        candidates = container.streams.audio
+    else:
+        candidates = [each for each in container.streams.audio if (each.language or "").lower() == audio_track.lower()]
+    if not candidates:
         return None
-    stream = container.streams.audio[0]
+    return checked_audio(best if isinstance(best, AudioStream) and best in candidates else candidates[0], path)
+
+
+def video_stream(container: InputContainer, path: Path, index: int) -> VideoStream:
+    """Return the video stream that the metadata names."""
+    stream = container.streams[index] if index < len(container.streams) else None
+    if not isinstance(stream, VideoStream) or stream.codec_context is None:
+        raise DecodeError(f"{path}: stream {index} is not a video stream any more; run again")
+    return stream
+
+
+def audio_stream(container: InputContainer, path: Path, index: int) -> AudioStream:
+    """Return the audio stream that the metadata names."""
+    stream = container.streams[index] if index < len(container.streams) else None
+    if not isinstance(stream, AudioStream):
+        raise DecodeError(f"{path}: stream {index} is not an audio stream any more; run again")
+    return checked_audio(stream, path)
+
+
+def checked_audio(stream: AudioStream, path: Path) -> AudioStream:
+    """Return the stream; raise `DecodeError` where FFmpeg cannot decode it, or its rate is beyond all in use."""
     if stream.codec_context is None or stream.rate <= 0 or stream.channels <= 0:
         raise DecodeError(
-            f"{path}: no decoder for its sound; convert it, or leave it out (ffmpeg -i IN -c copy -an OUT)"
+            f"{path}: no decoder for its audio; convert it, or leave it out (ffmpeg -i IN -c copy -an OUT)"
+        )
+    check_codec(stream, path)
+    if not AUDIO_RATES_HZ[0] <= stream.rate <= AUDIO_RATES_HZ[1]:
+        raise DecodeError(
+            f"{path}: its header states {stream.rate:,} Hz of audio, and {AUDIO_RATES_HZ[0]:,} to "
+            f"{AUDIO_RATES_HZ[1]:,} are read; correct it, or leave the audio out (ffmpeg -i IN -c copy -an OUT)"
         )
     return stream
+
+
+def check_codec(stream: VideoStream | AudioStream, path: Path) -> None:
+    """Raise `DecodeError` for a decoder that is not among the accepted ones (`codecs`)."""
+    kind, accepted = ("video", VIDEO_DECODERS) if isinstance(stream, VideoStream) else ("audio", AUDIO_DECODERS)
+    if stream.codec_context.name not in accepted:
+        raise DecodeError(
+            f"{path}: its {kind} codec, {stream.codec_context.name}, is not among those that are decoded, as rare "
+            "decoders are not safe for files of unknown origin; convert the file (ffmpeg -i IN OUT.mp4)"
+        )
+
+
+def check_all_codecs(path: Path) -> None:
+    """Raise `DecodeError` where any stream needs a decoder that is not accepted, for readers that open all of them."""
+    with open_container(path) as container:
+        for stream in (*container.streams.video, *container.streams.audio):
+            if stream.codec_context is not None:
+                check_codec(stream, path)
 
 
 def packets(container: InputContainer, *streams: Stream, alive: Callable[[], None]) -> Iterator[Packet]:
@@ -85,11 +179,23 @@ def packets(container: InputContainer, *streams: Stream, alive: Callable[[], Non
     for other in container.streams:
         if other not in streams:
             other.discard = Discard.all
-    for packet in container.demux(*streams):
-        alive()
-        if packet.size:
-            yield packet
+    is_over = False
+    while not is_over:
+        with suppress(IndexError):  # PyAV's, at a packet of a stream that appears midway; the next call reads on
+            for packet in container.demux(*streams):
+                alive()
+                if packet.size:
+                    yield packet
+            is_over = True
 
 
 def reason(error: FFmpegError) -> str:
+    """Return FFmpeg's error text. Decoders return -1 for any failure; as a system error it would mean a permission."""
+    if error.errno == errno.EPERM:
+        return "error -1, without a cause"
     return (error.strerror or str(error)).lower()
+
+
+def rejection(error: FFmpegError) -> str:
+    """Describe the error of a decoder that rejects a packet."""
+    return f"the decoder rejects a packet, and FFmpeg reports {reason(error)!r}"

@@ -1,23 +1,29 @@
-"""Finding what a file has lost, from its bytes: stretches that belong to no packet, and an end in the midst of one.
+"""Find losses in the bytes of a file: stretches that do not belong to a packet, and a truncated last packet.
 
-FFmpeg looks for the next thing that it knows after a damaged stretch, and goes on as if nothing had been between; an
-H.264 decoder then makes pictures out of references that never came, without a word. MP4's index and the counters of
-transport streams betray such losses; in AVI and Matroska files only the stretch itself does.
+After a damaged stretch, FFmpeg continues at the next element that it recognizes and reports no error; an H.264 decoder
+then builds pictures on missing references, without an error either. MP4's index and the counters of transport streams
+show such losses; in AVI and Matroska files only the stretch itself shows them.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 MAX_HEADER_BYTES = 1024
 """More than what containers put between two packets (33 bytes in AVI files, 23 in Matroska, in what we have seen)."""
+ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+MAX_ASF_HEADER_BYTES = 1 << 16
+MAX_OGG_PAGE_BYTES = 65307
 TS_PACKET_BYTES = 188
-"""In m2ts files, a time code of 4 bytes comes before each."""
+"""In m2ts files, a time code of 4 bytes comes before each, in DVB recordings 16 check bytes after each."""
 FILLERS = {
     "avi": (b"JUNK", b"ix", b"idx1", b"LIST", b"RIFF"),
     "matroska,webm": (
@@ -32,35 +38,122 @@ FILLERS = {
     ),
 }
 """How elements begin that may stand between packets and be of any length."""
+AVI_CHUNK_HEADER_BYTES = 8
+MAX_AVI_HEADER_BYTES = 1 << 20
+"""The list of packets ("movi") begins within these first bytes of an AVI file."""
+_SYNC = 0x47
+_TS_STRIDES = TS_PACKET_BYTES, TS_PACKET_BYTES + 4, TS_PACKET_BYTES + 16
+_BLOCK_PACKETS = 65_536
 
 
-def lost_stretches(path: Path, container: str, packets: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+def lost_stretches(
+    path: Path, container: str, packets: Sequence[tuple[int, int]] | NDArray[np.int64]
+) -> tuple[int, ...]:
     """Where lost stretches begin, in bytes from the file's beginning, ascending.
 
     ``packets``: ``(position, size)`` of every packet of every stream, in any order.
     """
     fillers = FILLERS.get(container)
-    if fillers is None:
+    if fillers is None or len(packets) == 0:
         return ()
+    places = np.asarray(packets, np.int64)
+    positions, groups = np.unique(places[:, 0], return_inverse=True)  # packets of one block share its position
+    ends = positions + np.bincount(groups, places[:, 1]).astype(np.int64)
+    covered = np.maximum.accumulate(ends)[:-1]
     lost: list[int] = []
     with open(path, "rb") as file:
-        covered: int | None = None
-        for position, group in groupby(sorted(packets), key=itemgetter(0)):
-            if covered is not None and position - covered > MAX_HEADER_BYTES:
-                file.seek(covered)
-                beginning = file.read(8)
-                if not beginning.startswith(fillers) and not beginning[1:].startswith(fillers):  # AVI pads to even
-                    lost.append(covered)
-            end = position + sum(size for _, size in group)  # packets of one block share its position
-            covered = end if covered is None else max(covered, end)
+        for position in covered[positions[1:] - covered > MAX_HEADER_BYTES].tolist():
+            file.seek(position)
+            beginning = file.read(8)
+            if not beginning.startswith(fillers) and not beginning[1:].startswith(fillers):  # AVI pads to even
+                lost.append(position)
     return tuple(lost)
 
 
-def ends_midway(path: Path, container: str, packets: Iterable[tuple[int, int]]) -> bool:
-    """Whether a transport stream or fragmented MP4, which promise no length, ends in the midst of a packet or box."""
+def _stated_asf_bytes(path: Path) -> int:
+    """The size of the file by its file properties; 0 where they do not state it (a broadcast)."""
+    with open(path, "rb") as file:
+        head = file.read(MAX_ASF_HEADER_BYTES)
+    at = head.find(ASF_FILE_PROPERTIES)
+    if at < 0 or len(head) < at + 104:
+        return 0
+    (size,) = struct.unpack("<Q", head[at + 40 : at + 48])
+    (flags,) = struct.unpack("<I", head[at + 88 : at + 92])
+    return 0 if flags & 1 else size
+
+
+def _ends_with_last_ogg_page(path: Path, size: int) -> bool:
+    """Whether the last page is whole and marked as the last of its stream."""
+    with open(path, "rb") as file:
+        file.seek(max(0, size - MAX_OGG_PAGE_BYTES))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :] if b"OggS" in tail else b""
+    if len(page) < 27 or len(page) < 27 + page[26]:
+        return False
+    is_whole = len(page) == 27 + page[26] + sum(page[27 : 27 + page[26]])
+    return is_whole and bool(page[5] & 4)
+
+
+def broken_chunks(path: Path, packets: NDArray[np.int64]) -> tuple[int, ...]:
+    """Return where the chunks of an AVI file do not follow one another: a lost stretch, however short, begins there.
+
+    Args:
+        path: An AVI file.
+        packets: As for `lost_stretches`.
+
+    Returns:
+        Positions in bytes, ascending. The first may lie before the first packet.
+    """
+    positions, groups = np.unique(packets[:, 0], return_inverse=True)
+    covered = np.maximum.accumulate(positions + np.bincount(groups, packets[:, 1]).astype(np.int64))[:-1]
+    odd = positions[1:] - covered > AVI_CHUNK_HEADER_BYTES + 1  # chunks are padded to an even length
+    lost: list[int] = []
+    with open(path, "rb") as file:
+        first = int(positions[0])
+        head = file.read(min(first, MAX_AVI_HEADER_BYTES))
+        if not _are_chunks(file, head.find(b"movi") + 4, first - AVI_CHUNK_HEADER_BYTES):
+            lost.append(first - AVI_CHUNK_HEADER_BYTES)
+        for begin, end in zip(covered[odd].tolist(), positions[1:][odd].tolist(), strict=True):
+            if not _are_chunks(file, begin, end - AVI_CHUNK_HEADER_BYTES):
+                lost.append(begin)
+    return tuple(lost)
+
+
+def _are_chunks(file: BinaryIO, begin: int, end: int) -> bool:
+    """Whether chunks without a packet (lists, indices, fillers, dropped frames) fill a stretch of an AVI file."""
+    return any(_reaches(file, start, end) for start in (begin, begin + 1))
+
+
+def _reaches(file: BinaryIO, position: int, end: int) -> bool:
+    while position < end:
+        file.seek(position)
+        header = file.read(12)
+        if header[:4] in (b"LIST", b"RIFF") and header[8:] in (b"rec ", b"movi", b"AVIX"):
+            position += 12  # packets follow within it
+        elif (
+            header.startswith(FILLERS["avi"])
+            or header[2:4] in (b"ix", b"wb", b"tx")  # FFmpeg leaves out streams whose headers are damaged
+            or header[4:8] == bytes(4)
+        ):
+            position += AVI_CHUNK_HEADER_BYTES + int.from_bytes(header[4:8], "little")
+            position += position % 2
+        else:
+            return False
+    return position == end
+
+
+def ends_midway(path: Path, container: str, first_position: int) -> bool:
+    """Whether a transport stream, fragmented MP4, Ogg or ASF file ends within a unit, or before its stated size.
+
+    ``first_position``: of the first packet in the file.
+    """
     size = os.path.getsize(path)
+    if container == "ogg":
+        return not _ends_with_last_ogg_page(path, size)
+    if container == "asf":
+        return size < _stated_asf_bytes(path)
     if container == "mpegts":
-        length = size - min(position for position, _ in packets)
+        length = size - first_position
         return length % TS_PACKET_BYTES != 0 and length % (TS_PACKET_BYTES + 4) not in (0, TS_PACKET_BYTES)
     if not container.startswith("mov"):
         return False
@@ -76,3 +169,101 @@ def ends_midway(path: Path, container: str, packets: Iterable[tuple[int, int]]) 
                 return False
             position += length
     return position > size
+
+
+@dataclass(frozen=True)
+class StreamLosses:
+    """Losses of an elementary stream of a transport stream, as positions in bytes, ascending."""
+
+    at: list[int] = field(default_factory=list[int])
+    """Where whole transport packets begin again, of any stream."""
+    own: list[int] = field(default_factory=list[int])
+    """The first transport packet of this stream after each loss."""
+
+
+def transport_stream_losses(path: Path, pids: Iterable[int], alive: Callable[[], None]) -> dict[int, StreamLosses]:
+    """Return the losses of each elementary stream.
+
+    Losses show as jumps of the continuity counter that no discontinuity flag announces, as packets that a receiver has
+    marked as erroneous, and as bytes that do not belong to a packet.
+    """
+    losses = {pid: StreamLosses() for pid in pids}
+    counters: dict[int, int] = {}
+    interrupted: set[int] = set()
+    data = np.memmap(path, np.uint8, mode="r")
+    position, stride, has_begun, in_sync = 0, TS_PACKET_BYTES, False, False
+    while True:
+        alive()
+        if not in_sync:
+            found = _find_packets(data, position)
+            if found is None:
+                return losses
+            position, stride = found
+            if has_begun:
+                for each in losses.values():
+                    each.at.append(position)
+                interrupted |= losses.keys()
+            has_begun = in_sync = True
+        num_rows = min(_BLOCK_PACKETS, (len(data) - position) // stride)
+        if num_rows == 0:
+            return losses
+        rows = data[position : position + num_rows * stride].reshape(num_rows, stride)
+        out_of_sync = np.flatnonzero(rows[:, 0] != _SYNC)
+        if len(out_of_sync):
+            rows, in_sync = rows[: out_of_sync[0]], False
+        _add_losses(rows, position, losses, counters, interrupted)
+        position += len(rows) * stride
+
+
+def _find_packets(data: NDArray[np.uint8], position: int) -> tuple[int, int] | None:
+    """Where the next three transport packets in a row begin, and how far apart they are."""
+    while position + 3 * TS_PACKET_BYTES <= len(data):
+        block = data[position : position + (1 << 20)]
+        starts = []
+        for stride in _TS_STRIDES:
+            length = len(block) - 2 * stride
+            if length > 0:
+                in_sync = (block[:length] == _SYNC) & (block[stride:][:length] == _SYNC)
+                places = np.flatnonzero(in_sync & (block[2 * stride :][:length] == _SYNC))
+                starts += [(int(places[0]), stride)] if len(places) else []
+        if starts:
+            start, stride = min(starts)
+            return position + start, stride
+        position += max(1, len(block) - 2 * max(_TS_STRIDES))
+    return None
+
+
+def _add_losses(
+    rows: NDArray[np.uint8],
+    position: int,
+    losses: Mapping[int, StreamLosses],
+    counters: dict[int, int],
+    interrupted: set[int],
+) -> None:
+    """Add the losses in consecutive transport packets.
+
+    Args:
+        rows: The packets, ``[packets, bytes]``.
+        position: Of the first packet in the file.
+        losses: By elementary stream; the function appends to it.
+        counters: The last counter of each elementary stream; updated.
+        interrupted: Streams none of whose packets has come since the last bytes that are not packets; updated.
+    """
+    pids = (rows[:, 1] & 0x1F).astype(np.int64) << 8 | rows[:, 2]
+    for pid, found in losses.items():
+        places = np.flatnonzero(pids == pid)
+        if len(places) == 0:
+            continue
+        packets = rows[places]
+        counter = packets[:, 3].astype(np.int64) & 15
+        has_payload = packets[:, 3] >> 4 & 1
+        before = np.concatenate([[counters.get(pid, int(counter[0] - has_payload[0]))], counter[:-1]])
+        is_announced = (packets[:, 3] & 0x20 > 0) & (packets[:, 4] > 0) & (packets[:, 5] & 0x80 > 0)
+        is_lost = ((before + has_payload) & 15 != counter) & ~is_announced
+        is_erroneous = packets[:, 1] & 0x80 > 0
+        lost = is_lost | is_erroneous
+        found.at.extend((position + places[lost] * rows.shape[1]).tolist())
+        lost[0] |= pid in interrupted
+        interrupted.discard(pid)
+        found.own.extend((position + places[lost] * rows.shape[1]).tolist())
+        counters[pid] = int(counter[-1])

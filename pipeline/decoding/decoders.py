@@ -1,20 +1,21 @@
-"""What every decoder promises, and the table of them.
+"""The `Decoder` protocol and the table of backends.
 
-Probing looks at the container alone; the planner then asks for exact frame indices, and a decoder delivers exactly
-those or says where and why it cannot:
+The metadata comes from the container alone. The planner then requests exact frame indices, and a decoder delivers
+these frames or reports where and why it cannot:
 
-    DecodeError           a video that cannot be read to its end; every frame before the break was delivered
-    ├── IndexMismatch     nothing is damaged, but packets are not frames: probe ``thorough``, plan anew
-    └── SoundBroken       every frame was delivered, the sound breaks off
+    Hole                  damaged frames or audio; decoding continues behind them
+    DecodeError           a video that cannot be read further
+    └── IndexMismatch     packets are not frames, without damage: probe again with ``thorough``, then plan again
 
-To add one: a class that satisfies `Decoder`, a line in `BACKENDS`; the contract test in ``test_decoding.py`` finds it.
+To add a backend: a class that satisfies `Decoder`, and a line in `BACKENDS`. The contract test in ``test_decoding.py``
+finds it.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...manifests.errors import ArabesqueError, DecodeError
-from ..records import Probe
+from ..records import Deinterlace, Hole, VideoMetadata
+from .chunks import Span
 from .planes import Planes
 
 BACKENDS = {
@@ -36,46 +38,71 @@ _PACKAGES = {"pyav": "av", "decord": "decord"}
 Picture = NDArray[np.uint8] | Planes
 """``[height, width, 3]``, RGB, or its planes; upright."""
 
-MAX_GAP_S = 3600.0
-"""A longer gap between two frames, or two stretches of sound, is taken for a damaged time stamp."""
+MAX_GAP_S = 5.0
+"""A longer gap between two frames, or two stretches of audio, is a hole. Recordings at one frame a second, and screen
+recordings with a variable rate that show new frames at least this often, have none."""
+MAX_JUMP_S = 3600.0
+"""A longer gap between two frames is a damaged time stamp."""
 
 
 class IndexMismatch(DecodeError):
-    """The frames that come out are not the container's packets, though nothing is damaged."""
-
-
-class SoundBroken(DecodeError):
-    """Every frame was delivered, but the sound breaks off before its end."""
+    """The decoded frames are not the container's packets, although the file is not damaged."""
 
 
 class Decoder(Protocol):
-    """Built in a decoding process by `build_decoder`; used by one thread."""
+    """Decodes video files. Built by `build_decoder` in a decoder process; used by one thread."""
 
-    def probe(self, path: Path, thorough: bool = False) -> Probe:
-        """What the container says of its frames; ``thorough`` decodes them all to count them."""
-        ...
+    def probe(self, path: Path, thorough: bool = False, audio_track: int | str = "best") -> VideoMetadata:
+        """Read a file's metadata.
 
-    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Picture]]:
-        """``(index, picture)`` for each of ``wanted`` (ascending), in one pass; planes only where they are welcome.
+        Args:
+            path: A video file.
+            thorough: Decode all frames to count them, instead of relying on the container.
+            audio_track: The audio stream to decode; see `StreamSpec.audio_track`.
 
-        A picture is valid until the next one is asked for. Raises `DecodeError` at the first frame that is
-        missing, damaged, of another size or at another time than ``probe`` says, wanted or not.
+        Raises:
+            DecodeError: The file cannot be decoded.
         """
         ...
 
-    def sound(self, path: Path, probe: Probe, until_s: float) -> Iterator[NDArray[np.float32]]:
-        """The first audio stream from ``probe.audio.start_s`` on, as consecutive ``float32 [channels, samples]``.
+    def frames(
+        self,
+        path: Path,
+        metadata: VideoMetadata,
+        wanted: NDArray[np.int64],
+        deinterlace: Deinterlace = "none",
+        spans: Sequence[Span] = (),
+    ) -> Iterator[tuple[int, Picture] | Hole]:
+        """Decode the frames of the indices ``wanted`` (ascending) in one pass.
 
-        Gaps in the track are silence, overlaps are cut off; ends with the track or at ``until_s``.
-        Raises `SoundBroken` after the last good sample where the track cannot be decoded to its end.
+        With ``spans``, all wanted frames lie in these. A decoder may seek to a keyframe before a span; frames outside
+        of spans may be missing without a `Hole`.
+
+        Yields:
+            ``(index, picture)``, valid until the next item is requested. Frames that are missing, damaged or of
+            another size, wanted or not, are left out, and a `Hole` before the next frame covers their times.
+
+        Raises:
+            IndexMismatch: A frame has another time than ``metadata`` states.
+        """
+        ...
+
+    def audio(
+        self, path: Path, metadata: VideoMetadata, until_s: float, from_s: float | None = None
+    ) -> Iterator[NDArray[np.float32] | Hole]:
+        """Decode the chosen audio stream from ``metadata.audio.start_s`` or ``from_s`` to its end or ``until_s``.
+
+        Yields:
+            Consecutive ``float32 [channels, samples]``. Short gaps are silence, overlaps are removed. Damaged or
+            missing samples are zeros, and a `Hole` covers them.
         """
         ...
 
 
 def check_backend(backend: str) -> None:
-    """Before any process starts: `ValueError` for an unknown name, `ArabesqueError` where the package is missing."""
+    """Raise `ValueError` for an unknown name, `ArabesqueError` where the package is missing."""
     if backend not in BACKENDS and ":" not in backend:
-        raise ValueError(f"decoder {backend!r} is none of {', '.join(BACKENDS)}")
+        raise ValueError(f"decoder {backend!r} is not one of {', '.join(BACKENDS)}")
     if backend in _PACKAGES and importlib.util.find_spec(_PACKAGES[backend]) is None:
         raise ArabesqueError(
             f"decoder {backend}: the package {_PACKAGES[backend]} is not installed (it has wheels for few platforms); "
@@ -84,10 +111,15 @@ def check_backend(backend: str) -> None:
 
 
 def build_decoder(backend: str, alive: Callable[[], None], *, planar: bool = False) -> Decoder:
-    """``backend`` is a name of `BACKENDS` or ``module:class``.
+    """Import and build a decoder.
 
-    ``alive`` is called with every packet, so that a slow decoder can be told from one that hangs. ``planar``: pictures
-    may come as planes.
+    Args:
+        backend: A name of `BACKENDS`, or ``module:class``.
+        alive: Called with every packet, to distinguish a slow decoder from one that hangs.
+        planar: Pictures may be planes.
+
+    Raises:
+        ArabesqueError: The backend cannot be imported.
     """
     module_name, _, class_name = BACKENDS.get(backend, backend).partition(":")
     try:

@@ -1,15 +1,15 @@
-"""Decoding with decord, each frame checked against PyAV's.
+"""Decode with decord, and compare each frame with PyAV's.
 
-What decord returns cannot be taken on trust: it repeats frames where it fails, drops a transport stream's first ones,
-follows playlists, conceals damage, and its count and times often agree with the container all the same. So PyAV
-decodes along, which finds damage and changes of size, and a frame passes only if both decoders show the same picture.
-That costs PyAV's time on top of decord's: it is the backend for results that must be decord's, not for speed.
+decord is not reliable: it repeats frames where it fails, drops the first frames of a transport stream, follows
+playlists and conceals damage, while its count and times often agree with the container. PyAV therefore decodes in
+parallel, finds damage and changes of size, and a frame is accepted only if both decoders show the same picture. This
+takes the time of both decoders: the backend is for results that must be decord's, not for speed.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...manifests.errors import DecodeError
-from ..records import Probe
+from ..records import Deinterlace, Hole, VideoMetadata
+from .chunks import Span
+from .containers import check_all_codecs
 from .planes import Planes
 from .pyav_backend import PyAvDecoder
 
 SAME_TIME_S = 0.002
 """decord's time stamps are float32."""
 SANE_TIME_S = 1e6
-"""In AVI files decord gives some frames the time −3·10¹⁷ s and the others that of another frame: then its times count
-for nothing, and the pictures alone are compared."""
+"""In AVI files decord gives some frames the time −3·10¹⁷ s and others the time of another frame: its times are then
+ignored, and only the pictures are compared."""
 SAME_PICTURE_LEVELS = 1.0
 """Mean difference in luma up to which two pictures are the same one; where their height is odd, the chroma differs."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -35,39 +37,53 @@ decord.logging.set_level(decord.logging.QUIET)
 
 
 class DecordDecoder(PyAvDecoder):
-    """Probes and hears with PyAV: decord has no index of its own that could be relied on. Gives RGB, never planes."""
+    """Reads metadata and audio with PyAV, as decord's index is not reliable. Delivers RGB, never planes."""
 
     def __init__(self, alive: Callable[[], None], planar: bool = False) -> None:
         super().__init__(alive)
 
-    def frames(self, path: Path, probe: Probe, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        reader = _open(path, probe)
+    def frames(
+        self,
+        path: Path,
+        metadata: VideoMetadata,
+        wanted: NDArray[np.int64],
+        deinterlace: Deinterlace = "none",
+        spans: Sequence[Span] = (),
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        reader = _open(path, metadata)
         following = 0
-        for index, ours in super().frames(path, probe, wanted):
+        if deinterlace != "none" and metadata.field_order != "progressive":
+            raise DecodeError(f"{path}: is interlaced, and decord does not deinterlace; use --decoder pyav")
+        for item in super().frames(path, metadata, wanted, spans=spans):
+            if isinstance(item, Hole):
+                raise DecodeError(f"{path}: {item.reason}; decord does not continue behind damage: use --decoder pyav")
+            index, ours = item
             assert not isinstance(ours, Planes)
             theirs = _read(reader, path, index, index - following)
             following = index + 1
-            _compare(path, probe, index, ours, theirs)
+            _compare(path, metadata, index, ours, theirs)
             yield index, theirs
 
 
-def _open(path: Path, probe: Probe) -> Any:
-    """A reader whose number of frames and times agree with the container's, as far as decord tells them."""
+def _open(path: Path, metadata: VideoMetadata) -> Any:
+    """Open a reader whose number of frames and times agree with the container's."""
+    check_all_codecs(path)
     try:
         reader = decord.VideoReader(str(path.absolute()), num_threads=1)
     except (decord.DECORDError, RuntimeError) as error:
         raise DecodeError(f"{path}: decord cannot open it ({_first_line(error)}); use --decoder pyav") from error
-    if len(reader) != probe.num_frames:
+    if len(reader) != metadata.num_frames:
         raise DecodeError(
-            f"{path}: decord counts {len(reader)} frames, the container presents {probe.num_frames}; use --decoder pyav"
+            f"{path}: decord counts {len(reader)} frames, the container presents {metadata.num_frames}; "
+            "use --decoder pyav"
         )
     times_s = reader.get_frame_timestamp(np.arange(len(reader)))[:, 0].astype(np.float64)
-    off = np.abs(times_s - probe.frame_times_s) > SAME_TIME_S
+    off = np.abs(times_s - metadata.frame_times_s) > SAME_TIME_S
     if off.any() and (np.abs(times_s) < SANE_TIME_S).all():
         index = int(np.argmax(off))
         raise DecodeError(
             f"{path}: decord shows frame {index} at {times_s[index]:.3f} s, "
-            f"the container at {probe.frame_times_s[index]:.3f} s; use --decoder pyav"
+            f"the container at {metadata.frame_times_s[index]:.3f} s; use --decoder pyav"
         )
     return reader
 
@@ -83,18 +99,22 @@ def _read(reader: Any, path: Path, index: int, num_skipped: int) -> NDArray[np.u
         ) from error
 
 
-def _compare(path: Path, probe: Probe, index: int, ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> None:
+def _compare(
+    path: Path, metadata: VideoMetadata, index: int, ours: NDArray[np.uint8], theirs: NDArray[np.uint8]
+) -> None:
     if ours.shape != theirs.shape:
         difference = f"of {theirs.shape[1]}×{theirs.shape[0]} pixels"
     elif np.array_equal(ours, theirs):
         return
+    elif metadata.field_order != "progressive":
+        difference = "with the chroma of a progressive picture"
     else:
         levels = float(np.abs((ours.astype(np.float32) - theirs) @ _LUMA).mean())
         if levels <= SAME_PICTURE_LEVELS:
             return
         difference = f"that is {levels:.1f} levels off"
     raise DecodeError(
-        f"{path}: decord gives a picture {difference} as frame {index} of {probe.num_frames}; use --decoder pyav"
+        f"{path}: decord gives a picture {difference} as frame {index} of {metadata.num_frames}; use --decoder pyav"
     )
 
 

@@ -1,139 +1,318 @@
-"""The frames of a video stream as PyAV decodes them, up to the first sign of damage."""
+"""Decode the frames of a video stream with PyAV, without frames that damage may have changed."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from .containers import packets, reason
-from .probing import MAX_REORDERING
+from .containers import packets, reason, rejection
+from .packet_marks import PacketMarks
+from .timelines import MAX_REORDERING
 
-LOST = "the file has a damaged stretch here, with packets that are lost"
+_INTRA_ONLY = {"mjpeg", "ffv1", "prores", "dnxhd", "huffyuv", "ffvhuff", "utvideo", "rawvideo", "dvvideo", "png"}
+
+
+class Shown(NamedTuple):
+    """A frame, and what is known of the stretch before it."""
+
+    frame: VideoFrame
+    damage: str
+    """What is damaged between the frame before and this one; empty where nothing is."""
+    resumed_at: int | None
+    """When the packet of this frame is decoded, in ticks, where decoding resumed with it after damage."""
 
 
 class PictureStream:
-    """Iterate once over `av.VideoFrame` in the order of presentation; then `trouble` says why it ended, if too early.
+    """Iterate once over `Shown` in the order of presentation; then `damage` holds what is damaged after the last frame.
 
-    Damage before the first keyframe is no trouble: a recording cut out of a longer one begins with packets that refer
-    to what is not there. At the first damaged packet after it, decoding stops; frames that were decoded before it and
-    wait for their turn still come.
+    At a damaged packet or picture, the frames that were decoded before it are still presented. Decoding resumes at the
+    next keyframe; frames that are shown before that keyframe (open groups of pictures) refer to lost ones and are left
+    out. Damage before the first keyframe is not counted: a recording that was cut out of a longer one begins with
+    packets that refer to missing ones.
 
     On one thread. On several, FFmpeg overlooks damage: of 120 damaged H.264 files, 94 broke on one thread, 88 on four
-    that share pictures out, 86 on four that share slices; the others passed for whole. Slots are the parallelism.
+    that share pictures out, 86 on four that share slices; the others passed as undamaged. Processes run in
+    parallel instead.
     """
 
     def __init__(
-        self, container: InputContainer, stream: VideoStream, alive: Callable[[], None], lost_at: Sequence[int] = ()
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        alive: Callable[[], None],
+        lost_at: Sequence[int] = (),
+        clock: Sequence[tuple[int, int]] = (),
+        *,
+        counted: bool = False,
+        can_resume: bool = True,
+        after_seek: bool = False,
     ) -> None:
+        """``counted``: frames have no time stamps, so that decoding resumes only where their number is certain.
+
+        ``after_seek``: begin at the next keyframe, without frames that are shown before it.
+        """
         self._container = container
         self._stream = stream
         self._alive = alive
-        self._lost_at = lost_at
-        self._position = -1  # of the last packet in the file
+        self._marks = PacketMarks(container, lost_at, clock)
+        self._counted = counted
+        self._codec = stream.codec_context.name
+        self._can_ever_resume = can_resume
+        self._counts_packets = container.format.name == "avi"
+        self._queue = _Queue(counted=counted)
         self._has_begun = False  # with the first keyframe, or the first picture that can be decoded without one
         self._has_shown = False
         self._scrap = ""  # what was wrong before the beginning
-        self.trouble = ""
+        self._is_waiting = after_seek  # for a keyframe
+        self._keyframe: _Keyframe | None = None  # at which decoding resumed last
+        self.damage = ""
+        self._breaking = ""  # the damage before which the last good frames are presented; others lie between them
+        if stream.codec_context.is_open:  # after a seek in the same file
+            return
         stream.codec_context.thread_count = 1
+        if self._codec == "mjpeg":  # by default, its decoder passes most damaged pictures
+            stream.codec_context.options = {"err_detect": "explode"}
 
-    def __iter__(self) -> Iterator[VideoFrame]:
-        queue = _Queue()
+    def __iter__(self) -> Iterator[Shown]:
         try:
             for packet in packets(self._container, self._stream, alive=self._alive):
-                self._notice_loss(packet)
-                if self.trouble:
-                    break
-                self._has_begun = self._has_begun or packet.is_keyframe
-                queue.expect(packet)
-                yield from self._presentable(queue, self._decode(cast("Packet[VideoStream]", packet)))
-                if self.trouble:
-                    break
+                yield from self._take(cast("Packet[VideoStream]", packet))
         except FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
-            self.trouble = f"the container cannot be read on: {reason(error)}"
-        yield from self._presentable(queue, self._decode(None))
-        yield from queue.drain()
-        if not self._has_shown:
-            self.trouble = self.trouble or self._scrap or "it has no keyframe"
-
-    def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        if packet is not None and packet.is_corrupt:
-            self._blame("the file is damaged or cut off within this frame")
-            return []
-        try:
-            return self._stream.decode(packet)
-        except FFmpegError as error:
-            if isinstance(error, MemoryError):
-                raise
-            self._blame(reason(error))
-            return []
-
-    def _notice_loss(self, packet: Packet[Stream]) -> None:
-        """Of packets before this one, or right behind it: then nobody knows whether the damage begins in this one."""
-        if packet.pos is not None:
-            if any(self._position < lost <= packet.pos + packet.size for lost in self._lost_at):
-                self._blame(LOST)
-            self._position = packet.pos
-
-    def _blame(self, trouble: str) -> None:
-        if self._has_begun:
-            self.trouble = self.trouble or trouble
+            yield from self._break(f"the container cannot be read on: {reason(error)}")
         else:
-            self._scrap = trouble
+            yield from self._finish_run()
+        if not self._has_shown:
+            self.damage = self.damage or self._scrap or "it has no keyframe"
 
-    def _presentable(self, queue: _Queue, frames: list[VideoFrame]) -> Iterator[VideoFrame]:
+    def distrust(self) -> None:
+        """Leave out all frames until the next keyframe: one is missing that the decoder has dropped silently."""
+        self._queue.clear()
+        self._queue = _Queue(counted=self._counted)
+        self._stream.codec_context.flush_buffers()
+        self._is_waiting = True
+
+    def _take(self, packet: Packet[VideoStream]) -> Iterator[Shown]:
+        mark = self._marks.read(packet)
+        if mark.damage:
+            yield from self._break(mark.damage)
+        if mark.is_inside or (self._is_waiting and not self._can_resume(packet)):
+            return
+        if self._is_waiting:
+            self._is_waiting = False
+            self._keyframe = _Keyframe(packet.pts, packet.dts)
+        self._has_begun = self._has_begun or packet.is_keyframe
+        self._queue.expect(packet)
+        try:
+            frames = self._stream.decode(packet)
+        except FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise
+            self._queue.fail()
+            yield from self._break(rejection(error))
+            return
+        yield from self._presentable(frames)
+        for ready in self._queue.ready():
+            yield self._shown(ready)
+
+    def _can_resume(self, packet: Packet[VideoStream]) -> bool:
+        if not packet.is_keyframe or not self._can_ever_resume:
+            return False
+        if not self._counted:
+            return packet.pts is not None
+        return packet.dts is not None and (self._codec in _INTRA_ONLY or (self._codec == "h264" and _is_idr(packet)))
+
+    def _break(self, damage: str) -> Iterator[Shown]:
+        """Present what was decoded before the damage, then wait for a keyframe."""
+        if not self._has_begun:
+            self._scrap = damage
+            self._is_waiting = self._counts_packets and not self._can_ever_resume  # later frames have no certain place
+            return
+        if not self._is_waiting:
+            self._breaking = damage
+            if self._counted or self._counts_packets:  # which of the frames in the decoder is which is uncertain
+                yield from self._drained()
+            else:
+                yield from self._finish_run()
+            self._stream.codec_context.flush_buffers()
+            self._queue = _Queue(counted=self._counted)
+            self._is_waiting = True
+            self._breaking = ""
+        self.damage = self.damage or damage
+
+    def _finish_run(self) -> Iterator[Shown]:
+        """The frames that are still in the decoder and in the queue."""
+        if self._is_waiting:
+            return
+        try:
+            frames = self._stream.decode(None)
+        except FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise
+            frames = []
+        damage = ""
         for frame in frames:
-            if not frame.is_corrupt:
-                self._has_begun = self._has_shown = True
-                yield from queue.push(frame)
-            elif self._has_begun or frame.key_frame:
-                self.trouble = self.trouble or "the picture is damaged"
-                queue.drop_decoded_after(frame)
+            if self._is_waiting:
                 return
+            if frame.is_corrupt:
+                self._queue.drop_decoded_after(frame)
+                damage = "the picture is damaged"
+            else:
+                yield from self._push(frame)
+        yield from self._drained()
+        self.damage = self.damage or damage
+
+    def _drained(self) -> Iterator[Shown]:
+        for frame in self._queue.drain():
+            yield self._shown(frame)
+
+    def _presentable(self, frames: list[VideoFrame]) -> Iterator[Shown]:
+        for frame in frames:
+            if self._is_waiting:
+                return
+            if not frame.is_corrupt:
+                self._has_begun = True
+                if self._is_wrong_keyframe(frame):
+                    yield from self._break("the picture of a keyframe is missing")
+                    return
+                yield from self._push(frame)
+            elif self._has_begun or frame.key_frame:
+                self._has_begun = True
+                self._queue.drop_decoded_after(frame)
+                for later in frames[frames.index(frame) + 1 :]:
+                    yield from self._push(later)
+                yield from self._break("the picture is damaged")
+                return
+
+    def _is_wrong_keyframe(self, frame: VideoFrame) -> bool:
+        """Whether the first frame after a keyframe at which decoding resumed is none that can be decoded alone.
+
+        H.264 and HEVC decoders present nothing before they have recovered, at a later picture in some streams.
+        """
+        key = self._keyframe
+        if key is None or key.has_come or key.precedes(frame) is False:
+            return False
+        key.has_come = True
+        if self._codec in ("h264", "hevc"):
+            return False
+        return not (frame.key_frame or int(frame.pict_type) == 1) or (key.pts is not None and frame.pts != key.pts)
+
+    def _push(self, frame: VideoFrame) -> Iterator[Shown]:
+        key = self._keyframe
+        if key is not None and key.precedes(frame) is False:
+            self._queue.pass_over(frame)  # shown before the keyframe at which decoding resumed
+            return
+        for ready in self._queue.push(frame):
+            yield self._shown(ready)
+
+    def _shown(self, frame: VideoFrame) -> Shown:
+        self._has_shown = True
+        resumed_at = None
+        if self._keyframe is not None and not self._keyframe.is_shown:
+            self._keyframe.is_shown = True
+            resumed_at = self._keyframe.dts
+        damage, self.damage = self.damage or self._breaking, ""
+        return Shown(frame, damage, resumed_at)
+
+
+class _Keyframe:
+    def __init__(self, pts: int | None, dts: int | None) -> None:
+        self.pts = pts
+        self.dts = dts
+        self.has_come = False
+        self.is_shown = False
+
+    def precedes(self, frame: VideoFrame) -> bool | None:
+        """None where nothing is known."""
+        if frame.pts is None or self.pts is None:
+            return None
+        return frame.pts >= self.pts
+
+
+def _is_idr(packet: Packet[VideoStream]) -> bool:
+    """Whether an H.264 packet in Annex B form refers to nothing before it; then nothing after it is shown earlier."""
+    data = bytes(packet)
+    start = data.find(b"\0\0\1")
+    while 0 <= start < len(data) - 3:
+        kind = data[start + 3] & 31
+        if kind in (1, 5):
+            return kind == 5
+        start = data.find(b"\0\0\1", start + 3)
+    return False
 
 
 class _Queue:
     """Holds frames until those that were decoded before them have come, too.
 
     A frame that is shown before its references (a B-frame) may be built on one of which only later turns out that it is
-    damaged: FFmpeg tells when it presents a frame, not when it decodes it.
+    damaged: FFmpeg reports this when it presents a frame, not when it decodes it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, counted: bool) -> None:
+        """``counted``: no frame may come after one that is dropped, as its number would be uncertain."""
+        self._counted = counted
         self._orders: dict[int, int] = {}  # presentation time of a packet → its place in the order of decoding
         self._expected: set[int] = set()
         self._held: deque[VideoFrame] = deque()
         self._num_packets = 0
+        self._damaged_order: int | None = None  # of the first damaged frame
 
-    def expect(self, packet: Packet[Stream]) -> None:
+    def expect(self, packet: Packet[VideoStream]) -> None:
         self._num_packets += 1
         if packet.pts is not None and not packet.is_discard:
             self._orders[packet.pts] = self._num_packets
             self._expected.add(self._num_packets)
 
     def push(self, frame: VideoFrame) -> Iterator[VideoFrame]:
-        order = self._order(frame)
-        self._expected = {other for other in self._expected if other != order and other > order - 4 * MAX_REORDERING}
+        order = self.pass_over(frame)
+        if self._damaged_order is not None and not 0 < order < self._damaged_order:
+            return
         self._held.append(frame)
+        yield from self.ready()
+
+    def ready(self) -> Iterator[VideoFrame]:
         while self._held and (self._is_safe(self._held[0]) or len(self._held) > MAX_REORDERING):
             yield self._release()
+
+    def fail(self) -> None:
+        """The last packet cannot be decoded."""
+        self._drop_from(self._num_packets)
+
+    def pass_over(self, frame: VideoFrame) -> int:
+        """Note that a frame has come; return its place in the order of decoding."""
+        order = self._order(frame)
+        self._expected = {other for other in self._expected if other != order and other > order - 4 * MAX_REORDERING}
+        return order
+
+    def clear(self) -> None:
+        self._held.clear()
 
     def drain(self) -> Iterator[VideoFrame]:
         while self._held:
             yield self._release()
 
     def drop_decoded_after(self, damaged: VideoFrame) -> None:
-        order = self._order(damaged)
-        self._held = deque(frame for frame in self._held if self._order(frame) < order)
+        """The held frames, and those that are pushed from now on."""
+        self._drop_from(self._order(damaged))
+
+    def _drop_from(self, order: int) -> None:
+        """Also the frame that was decoded right before: damage often reaches over several packets, and the decoder has
+        noticed the last of it only."""
+        order = max(0, order - 1)
+        if self._damaged_order is None or order < self._damaged_order:
+            self._damaged_order = 0 if self._counted else order
+        good = [self._order(frame) < order for frame in self._held]
+        if self._counted:
+            good = [all(good[: place + 1]) for place in range(len(good))]
+        self._held = deque(frame for frame, is_good in zip(self._held, good, strict=True) if is_good)
 
     def _release(self) -> VideoFrame:
         frame = self._held.popleft()
@@ -142,8 +321,8 @@ class _Queue:
         return frame
 
     def _is_safe(self, frame: VideoFrame) -> bool:
-        order = self._order(frame)
-        return all(other > order for other in self._expected)
+        following = self._order(frame) + 1  # what comes next may show that this one is damaged, too
+        return following <= self._num_packets and all(other > following for other in self._expected)
 
     def _order(self, frame: VideoFrame) -> int:
         """0, before all others, where nothing is known."""

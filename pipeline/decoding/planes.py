@@ -1,6 +1,6 @@
 """Pictures as most videos store them, 8-bit 4:2:0: a plane of luma, and two of chroma with a quarter of its samples.
 
-That is 1.5 bytes a pixel instead of RGB's 3; `arabesque.pipeline.colour` turns them into RGB.
+That is 1.5 bytes a pixel instead of RGB's 3; `arabesque.pipeline.stages.color` turns them into RGB.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import Probe
+from ..records import VideoMetadata
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -29,17 +29,19 @@ _MATRICES: dict[int, Matrix] = {
     7: "smpte240m",
     9: "bt2020",
 }
-"""FFmpeg's ``AVColorSpace`` as swscale reads it: what says nothing (2), or RGB of planes that are none (0), BT.601."""
+"""FFmpeg's ``AVColorSpace`` as swscale reads it: unspecified (2) and RGB (0) are BT.601."""
 _FULL_RANGE = 2  # of FFmpeg's AVColorRange
 
 
 @dataclass(frozen=True)
-class Colour:
-    """How luma and chroma are to be read."""
+class ColorSpace:
+    """Interpretation of luma and chroma."""
 
     matrix: Matrix
     full_range: bool
     """Luma from 0 to 255 (JPEG) instead of from 16 to 235."""
+    interlaced: bool = False
+    """The odd rows of chroma belong to the odd rows of luma, the even ones to the even ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class Planes:
     blue: NDArray[np.uint8]
     """``[height / 2, width / 2]``, each sample for 2 × 2 pixels; ``red`` as well"""
     red: NDArray[np.uint8]
-    colour: Colour
+    color: ColorSpace
 
     def write_to(self, target: NDArray[np.uint8]) -> None:
         """One plane after the other into ``[height · 3 / 2, width]``."""
@@ -62,27 +64,35 @@ class Planes:
             start += plane.size
 
 
-def picture_shape(probe: Probe, *, planar: bool) -> tuple[int, ...]:
-    """Of one picture in a window's memory."""
+def picture_shape(metadata: VideoMetadata, *, planar: bool) -> tuple[int, ...]:
+    """Shape of one picture in the memory of a chunk."""
     if planar:
-        return probe.height_px * 3 // 2, probe.width_px
-    return probe.height_px, probe.width_px, 3
+        return metadata.height_px * 3 // 2, metadata.width_px
+    return metadata.height_px, metadata.width_px, 3
 
 
-def planes_of(frame: VideoFrame, rotation_deg: int) -> Planes | None:
+def planes_of(frame: VideoFrame, rotation_deg: int, mirrored: bool = False) -> Planes | None:
     """The planes of a decoded frame, without a copy.
 
-    None where it has others, another colour matrix than `Colour` knows, or an odd side: swscale interpolates chroma
-    where the height is odd.
+    None where it has others, another color matrix than `ColorSpace` knows, or an odd side: swscale interpolates chroma
+    where the height is odd. None, too, for an interlaced picture that is turned or whose fields have an odd height.
     """
+    if frame.interlaced_frame and (rotation_deg or mirrored or frame.height % 4):
+        return None
     if frame.format.name not in ("yuv420p", "yuvj420p") or frame.width % 2 or frame.height % 2:
         return None
     matrix = _MATRICES.get(int(frame.colorspace))
     if matrix is None or any(plane.line_size < plane.width for plane in frame.planes):
         return None
-    luma, blue, red = (np.rot90(_samples(plane), rotation_deg // 90) for plane in frame.planes)
+    luma, blue, red = (upright(_samples(plane), rotation_deg, mirrored) for plane in frame.planes)
     full_range = frame.format.name == "yuvj420p" or int(frame.color_range) == _FULL_RANGE
-    return Planes(luma, blue, red, Colour(matrix, full_range))
+    return Planes(luma, blue, red, ColorSpace(matrix, full_range, bool(frame.interlaced_frame)))
+
+
+def upright(stored: NDArray[np.uint8], rotation_deg: int, mirrored: bool) -> NDArray[np.uint8]:
+    """A view of a stored picture or plane ``[height, width, …]`` as its display matrix turns and flips it."""
+    turned = np.rot90(stored, rotation_deg // 90)
+    return turned[:, ::-1] if mirrored else turned
 
 
 def _samples(plane: VideoPlane) -> NDArray[np.uint8]:

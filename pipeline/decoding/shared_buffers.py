@@ -1,11 +1,11 @@
-"""Memory that a decoding process fills and its parent reads without a copy."""
+"""Memory that a decoder process fills and its parent reads without a copy."""
 
 from __future__ import annotations
 
+import fcntl
 import math
 import mmap
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 
 class SharedBuffers:
-    """Equal buffers in memory without a name: it cannot be left behind, however its processes end.
+    """Buffers of equal size in anonymous memory, which the kernel frees when its processes exit or die.
 
-    The parent owns the list of free buffers. A view keeps the memory alive, whatever becomes of this object.
+    The parent owns the list of free buffers. A view keeps the memory alive after this object is deleted.
     """
 
     def __init__(self, count: int, size_bytes: int) -> None:
@@ -33,19 +33,19 @@ class SharedBuffers:
         os.close(self.descriptor)
 
     def take_free(self) -> set[int]:
-        """All free buffers, which are then taken."""
+        """Take all free buffers."""
         with self._changed:
             taken, self._free = self._free, set()
             return taken
 
     def wait_until_free(self) -> bool:
-        """False where they were closed meanwhile: nobody may be left to give one back."""
+        """Wait for a free buffer; return False if the buffers were closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._free or self._is_closed)
             return not self._is_closed
 
     def close(self) -> None:
-        """Ends every wait, now and later. Views stay valid."""
+        """End all current and future waits. Views stay valid."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -61,11 +61,16 @@ class SharedBuffers:
 
 
 def _nameless_file(size_bytes: int) -> int:
-    """A descriptor; on Linux memory that no limit of /dev/shm applies to, elsewhere a file that is deleted at once."""
-    if sys.platform == "linux":
-        descriptor = os.memfd_create("arabesque-frames", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
+    """A descriptor; on Linux memory that no limit of /dev/shm applies to, elsewhere a file that is deleted at once.
+
+    On Linux its size is sealed: reading what another process has cut off would crash this one (SIGBUS).
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("arabesque-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(descriptor, size_bytes)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        return descriptor
+    with tempfile.TemporaryFile() as file:
+        descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, size_bytes)
     return descriptor

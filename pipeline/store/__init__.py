@@ -1,21 +1,23 @@
-"""The feature store: Hive-partitioned Parquet that is its own ledger.
+"""Feature store: a Hive-partitioned Parquet dataset that is its own index of completed work.
 
-    reader.py            `FeatureStore`: videos, streams, features with their time grid, outcomes
-    aligned_samples.py   several streams on one grid, for PyTorch
-    streamed_samples.py  the same for stores larger than memory, split among ranks
-    writer.py            `StoreWriter`: rows, outcomes and the journal of unfinished rows, in whole shards
-    compaction.py        few large shards of what counts; rows of other settings out of the way
-    index.py             the one rule for which row counts
-    ends.py              how everything ended, in columns: what planning goes by
-    verifying.py         is every byte and row as it was written? and repairing.py, where it is not
-    neighbours.py        who else is at work, on a disk and where there are no locks
-    claims.py            which of several runs has a video in hand
-    folders.py           what all of it stands on: atomic_files.py on a disk, object_folder.py at a URL
+    reader.py             `FeatureStore`: videos, streams, features with their time grid, outcomes
+    aligned_dataset.py    several streams on one time grid, for PyTorch
+    streaming_dataset.py  the same for stores larger than memory, split among ranks
+    store.py              `Store`: opened once in a run, passed to everything that reads or writes
+    writer.py             `StoreWriter`: rows, outcomes and the write-ahead log, in whole shards
+    boxes.py              the side table of person boxes
+    index.py              the one rule for which row counts
+    outcomes.py           the outcome of every (video, stream), in columns, and those of concurrent runs
+    shard_stamp.py        detects any changed byte of a shard and restores small damage
+    files/                storage on a local disk and on object storage
+    concurrency/          writer locks, claims of videos, coordination
+    maintenance/          compaction, verification, repair
 
-The rest are the parts: shards and their reading and writing, the manifest, writers' locks, the journal.
+The other files read and write shards, the manifest, and the write-ahead log.
 """
 
-from .aligned_samples import AlignedSamples, collate_padded
-from .reader import FeatureStore, StreamFeatures
+from .aligned_dataset import AlignedDataset, collate_padded
+from .reader import FeatureStore
+from .stream_features import StreamFeatures
 
-__all__ = ["AlignedSamples", "FeatureStore", "StreamFeatures", "collate_padded"]
+__all__ = ["AlignedDataset", "FeatureStore", "StreamFeatures", "collate_padded"]

@@ -1,6 +1,6 @@
-"""``arabesque.toml``: what a store holds, under which settings, made with what. It makes a folder a store.
+"""``arabesque.toml``: the recipe, settings and versions of a store. A folder with this file is a store.
 
-Its last line is the SHA-256 of all before it, and a hidden copy lies beside it: rows without their manifest are lost.
+Its last line is the SHA-256 of the lines before it, and there is a hidden copy: rows cannot be used without a manifest.
 """
 
 from __future__ import annotations
@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...manifests.complaints import first_complaint
-from ...manifests.errors import StoreError
-from .folders import Folder, Root, open_folder
-from .neighbours import neighbours
-from .shards import OUTCOMES, SUPERSEDED
+from ...manifests.errors import InputError, NotAStoreError, StoreError
+from ...manifests.recipe_changes import changes_text
+from ...manifests.validation import validation_message
+from .clip_columns import CLIPS_FILE
+from .files.storage import Storage, StorePath
+from .shards import ARCHIVE, BOXES, OUTCOMES, STREAM_NAME
+from .store import Store
 
 MANIFEST = "arabesque.toml"
 MANIFEST_COPY = ".arabesque.toml"
@@ -25,7 +28,7 @@ _STAMP = b"# sha256 of the lines above: "
 
 
 class StreamEntry(BaseModel):
-    """One stream, as its rows were made. Later versions may add to it."""
+    """The settings of one stream's rows. Later versions may add fields."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -40,95 +43,137 @@ class _Manifest(BaseModel):
 
     format: Literal[1]
     recipe: dict[str, Any]
-    streams: dict[str, StreamEntry]
+    streams: dict[Annotated[str, Field(pattern=f"^{STREAM_NAME}$")], StreamEntry]
     made_with: dict[str, Any]
 
 
-def write_manifest(root: Root, manifest: Mapping[str, Any]) -> None:
-    """Write or replace a store's manifest; StoreError where the folder holds anything else already.
+def write_manifest(place: Store | StorePath, manifest: Mapping[str, Any]) -> None:
+    """Write or replace a store's manifest.
 
-    ``{"format": 1, "recipe": {...}, "streams": {name: {"settings_digest", "dim", "extractor_version",
-    "weights": {role: digest}}}, "made_with": {...}}``
+    Args:
+        place: The store, or its folder or URL.
+        manifest: ``{"format": 1, "recipe": {...}, "streams": {name: {"settings_digest", "dim", "extractor_version",
+            "weights": {role: digest}}}, "made_with": {...}}``
+
+    Raises:
+        StoreError: The folder holds other files and is not a store.
+        ValueError: The manifest does not have this form.
     """
-    folder = open_folder(root)
+    store = Store.open(place)
     try:
         _Manifest.model_validate(manifest)
         text = tomli_w.dumps(manifest)
     except (ValidationError, TypeError) as error:
         raise ValueError(f"{MANIFEST}: {_first_problem(error)}") from error
-    _refuse_foreign(folder)
+    _refuse_other_files(store)
     data = _stamped(text.encode())
-    with neighbours(folder).enter() as presence:
+    with store.coordination.enter() as lease:
         for name in (MANIFEST_COPY, MANIFEST):
-            folder.put(name, data, presence.writer_id)
+            store.storage.put(name, data, lease.writer_id)
 
 
-def is_store(root: Root) -> bool:
-    """Whether a manifest is there, readable or not."""
-    return open_folder(root).exists(MANIFEST)
+def is_store(place: Store | StorePath) -> bool:
+    """Return whether there is a manifest, readable or not."""
+    return Store.open(place).storage.exists(MANIFEST)
 
 
-def read_manifest(root: Root, name: str = MANIFEST) -> dict[str, Any]:
-    """The parsed manifest; StoreError where there is none, or one that cannot be obeyed."""
-    folder = open_folder(root)
-    path = folder.where(name)
+def read_manifest(place: Store | StorePath, name: str = MANIFEST) -> dict[str, Any]:
+    """Read and validate a manifest.
+
+    Args:
+        place: The store, or its folder or URL.
+        name: `MANIFEST` or `MANIFEST_COPY`.
+
+    Raises:
+        NotAStoreError: The manifest does not exist.
+        StoreError: The manifest cannot be read or is invalid.
+    """
+    storage = Store.open(place).storage
+    path = storage.where(name)
     try:
-        manifest = tomllib.loads(folder.read(name).decode())
+        manifest = tomllib.loads(storage.read(name).decode())
         _Manifest.model_validate(manifest)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreError(
-            f"{path}: not there, so {root} is no feature store; name a folder that extract wrote"
-        ) from error
+        raise NotAStoreError(_not_a_store(storage.root)) from error
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror}); allow reading it") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise StoreError(f"{path}: {_first_problem(error)}; `arabesque repair {root}` mends it") from error
+        raise StoreError(f"{path}: {_first_problem(error)}; `arabesque repair {storage.root}` fixes it") from error
     return manifest
 
 
 def stream_entries(manifest: Mapping[str, Any]) -> dict[str, StreamEntry]:
-    """The manifest's streams, in its order."""
+    """Return the streams of a manifest, in its order."""
     return _Manifest.model_validate(manifest).streams
 
 
 def is_manifest_intact(data: bytes) -> bool:
-    """Whether not a bit of a manifest's file differs from what was written."""
+    """Return whether the bytes of a manifest's file are unchanged since it was written."""
     return data == _stamped(data.rpartition(_STAMP)[0])
 
 
-def strangers(root: Root) -> list[str]:
-    """What lies in a folder that no store puts there; hidden names aside, which a run that was killed may leave."""
-    ours = {MANIFEST, OUTCOMES, SUPERSEDED}
-    names = open_folder(root).entries()
-    return [name for name in names if not name.startswith((".", "stream=")) and name not in ours]
-
-
-def is_free(root: Root) -> bool:
-    """Whether a store may be made there: nothing else is there."""
+def is_free(place: Store | StorePath) -> bool:
+    """Return whether a store may be created there: no other files exist."""
     try:
-        return not strangers(root)
+        return not _foreign_entries(Store.open(place).storage)
     except NotADirectoryError:
         return False
+
+
+def refuse_other_recipe(place: Store | StorePath, name: str, changes: Mapping[str, Any] | None = None) -> None:
+    """Raise `InputError` if the store holds features of another recipe, or the folder other files.
+
+    Args:
+        place: The store, or its folder or URL.
+        name: Name of the recipe.
+        changes: The settings of the recipe that were changed, which the message names.
+    """
+    store = Store.open(place)
+    if not is_store(store):
+        if not is_free(store):
+            raise InputError(f"{store.path}: is not empty and not a feature store; give --out a new or empty folder")
+        return
+    made_by = read_manifest(store)["recipe"]
+    if made_by["name"] == name:
+        return
+    action = "give --out another folder"
+    if made_by["name"].partition("+")[0] == name.partition("+")[0]:
+        there, here = made_by.get("changes"), changes
+        repeat = f"with {changes_text(there)}" if there else "without --set, --weights STREAM.ROLE=NAME and --precision"
+        action = f"run the command {repeat}{' only' if there and here else ''} to continue it, or {action}"
+    raise InputError(f"{store.path}: holds features of recipe {made_by['name']!r}, not {name!r}; {action}")
+
+
+def _foreign_entries(storage: Storage) -> list[str]:
+    """List files that do not belong to a store. Hidden names are ignored: a killed run may leave them."""
+    ours = {MANIFEST, OUTCOMES, BOXES, ARCHIVE, CLIPS_FILE}
+    return [name for name in storage.entries() if not name.startswith((".", "stream=")) and name not in ours]
 
 
 def _stamped(data: bytes) -> bytes:
     return data + _STAMP + hashlib.sha256(data).hexdigest().encode() + b"\n"
 
 
-def _refuse_foreign(folder: Folder) -> None:
-    if folder.exists(MANIFEST):
+def _not_a_store(root: StorePath) -> str:
+    if isinstance(root, Path) and not root.exists():
+        return f"{root}: the folder does not exist; name a feature store that `arabesque extract` wrote"
+    return f"{root}: is not a feature store: it has no {MANIFEST}; name a folder that `arabesque extract` wrote"
+
+
+def _refuse_other_files(store: Store) -> None:
+    if is_store(store):
         return
     try:
-        others = strangers(folder.root)
+        others = _foreign_entries(store.storage)
     except NotADirectoryError as error:
-        raise StoreError(f"{folder.root}: is a file; choose a folder for the features") from error
+        raise StoreError(f"{store.path}: is a file; choose a folder for the features") from error
     if others:
         raise StoreError(
-            f"{folder.root}: holds other files ({others[0]}) and no {MANIFEST}; choose a new or empty folder"
+            f"{store.path}: holds other files ({others[0]}) and no {MANIFEST}; choose a new or empty folder"
         )
 
 
 def _first_problem(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return first_complaint(error)
+        return validation_message(error)
     return str(error)

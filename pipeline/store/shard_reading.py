@@ -1,15 +1,16 @@
-"""From the bytes of a shard to records.
+"""Parse shards into records.
 
-Everything here raises FileNotFoundError where the shard is gone (merged, most likely), StoreError where it is damaged
-or not ours.
+All functions raise FileNotFoundError if the shard is absent (usually merged), and StoreError if it is damaged or was
+not written by this package.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,129 +19,289 @@ from numpy.typing import NDArray
 
 from ...manifests.errors import StoreError
 from ..records import FeatureRow
-from .folders import Folder
-from .shard_writing import checksum, unpacked_keys
-from .shards import FORMAT, OUTCOME_FIELDS, ROW_KEYS, JournalEntry, RowPlace, StoredOutcome, StoredRow
-from .urls import UnreachableStore
+from .files.storage import Storage
+from .files.urls import UnreachableStore
+from .shard_writing import FEATURES_LEAF, checksum, completed, unpacked_keys
+from .shards import (
+    BOXES,
+    FORMAT,
+    OUTCOME_FIELDS,
+    OUTCOMES,
+    PROGRESS,
+    ROW_KEYS,
+    LoggedSegment,
+    RowPlace,
+    StoredOutcome,
+    StoredRow,
+    writer_of,
+)
 
 _DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
-"""What reading a damaged file may raise: pyarrow's errors, and ours over columns that are not there or hold nothing."""
+"""Errors that reading a damaged file may raise: pyarrow's, and ours about absent or empty columns."""
+
+
+_CHECKED = ("features", "start_s", "end_s", "checksum")
+"""The columns that `checksum` covers, and the checksum."""
 
 
 class ForeignShard(StoreError):
-    """A whole Parquet file, but not of this format."""
+    """A valid Parquet file that is not of this format."""
 
 
-def read_table(folder: Folder, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
-    with _opened(folder, shard, columns, whole=columns is None) as file:
-        return file.read(columns=columns, use_threads=False)
+def read_table(storage: Storage, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read these columns in order, or all. Columns that earlier versions did not write get default values."""
+    with _opened(storage, shard, columns, whole=columns is None) as file:
+        names = None if columns is None else list(columns)
+        table = file.read(columns=names, use_threads=False)  # pyright: ignore[reportUnknownMemberType]
+        return completed(table, columns)
 
 
-def read_tables(folder: Folder, shards: Iterable[str]) -> pa.Table:
-    """All rows of several shards of one kind."""
-    return pa.concat_tables([read_table(folder, shard) for shard in shards])
+def read_tables(storage: Storage, shards: Iterable[str]) -> pa.Table:
+    """Read all rows of several shards of one kind."""
+    return pa.concat_tables([read_table(storage, shard) for shard in shards])
 
 
-def read_keys(folder: Folder, shard: str) -> pa.Table:
-    """`ROW_KEYS` of a shard's rows, in order."""
-    with _opened(folder, shard, ()) as file:
+def read_keys(storage: Storage, shard: str) -> pa.Table:
+    """Read `ROW_KEYS` of a shard's rows, in order."""
+    with _opened(storage, shard, ()) as file:
         keys = unpacked_keys(file.metadata.metadata)
         if keys is not None and len(keys) != file.metadata.num_rows:
-            raise ValueError(f"its footer tells of {len(keys)} rows, it has {file.metadata.num_rows}")
-    return read_table(folder, shard, ROW_KEYS) if keys is None else keys
+            raise ValueError(f"its footer lists {len(keys)} rows, it has {file.metadata.num_rows}")
+        if keys is not None:
+            return completed(keys, ROW_KEYS)
+    return read_table(storage, shard, ROW_KEYS)
 
 
-def read_places(folder: Folder, shard: str) -> list[RowPlace]:
-    """The key columns of a shard's rows, in order."""
-    table = read_keys(folder, shard)
-    lists = [table.column(name).to_pylist() for name in ROW_KEYS[:-1]]
-    written = table.column("written_at").cast(pa.int64()).to_pylist()
-    return list(map(RowPlace._make, zip([shard] * len(table), range(len(table)), *lists, written, strict=True)))
+def read_places(storage: Storage, shard: str) -> list[RowPlace]:
+    """Read the key columns of a shard's rows, in order, as records."""
+    table = read_keys(storage, shard)
+    at = ROW_KEYS.index("written_at")
+    table = table.set_column(at, "written_at", table.column("written_at").cast(pa.int64()))
+    lists = [table.column(name).to_pylist() for name in ROW_KEYS]
+    return list(map(RowPlace._make, zip([shard] * len(table), range(len(table)), *lists, strict=True)))
 
 
-def read_rows(folder: Folder, shard: str, numbers: Iterable[int]) -> Iterator[tuple[int, StoredRow]]:
-    """The rows with these numbers, ascending; each row group is decoded once. Checksums are compared."""
+def read_rows(storage: Storage, shard: str, numbers: Iterable[int]) -> Iterator[tuple[int, StoredRow]]:
+    """Yield the rows with these numbers, ascending; each row group is decoded once. Checksums are verified."""
     wanted = sorted(set(numbers))
-    with _opened(folder, shard) as file:
+    with _opened(storage, shard) as file:
         first = 0
         for group in range(file.metadata.num_row_groups):
             end = first + file.metadata.row_group(group).num_rows
             here = [number for number in wanted if first <= number < end]
             if here:
-                table = file.read_row_group(group, use_threads=False)
-                yield from ((number, _row(folder, shard, table, number - first)) for number in here)
+                rows = file.read_row_group(group, use_threads=False)  # pyright: ignore[reportUnknownMemberType]
+                table = completed(rows)
+                yield from ((number, _row(storage, shard, table, number - first)) for number in here)
             first = end
 
 
-def readable_rows(folder: Folder, shard: str) -> Iterator[StoredRow | StoreError]:
-    """Every row of a shard that may be damaged, and an error in place of each row, row group or file that is."""
+class RowFacts(NamedTuple):
+    """All of a row but its features."""
+
+    video_id: str
+    stream: str
+    key: str
+    content_digest: str
+    settings_digest: str
+    outcome: Any
+    checksum: str
+    provenance: str
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+
+
+class ShardTable(NamedTuple):
+    """What a shard holds beside its features, and where these are."""
+
+    rows: list[RowFacts]
+    shapes: list[tuple[int, int]]
+    """Segments and dim of each row."""
+    dtype: np.dtype[Any]
+    places: NDArray[np.int64]
+    """Position of each row's numbers in the file; -1 for a row that must be decoded."""
+
+
+def read_shard_table(storage: Storage, shard: str) -> ShardTable:
+    """Read a shard's columns beside its features, and the place of each row's numbers."""
+    names = [*RowFacts._fields, "segments", "dim"]
+    with _opened(storage, shard, names) as file:
+        table = file.read(columns=names, use_threads=False)  # pyright: ignore[reportUnknownMemberType]
+        schema, metadata = file.schema_arrow, file.metadata
+        kind: Any = schema.types[schema.get_field_index("features")]
+        dtype = np.dtype(kind.value_type.value_type.to_pandas_dtype())
+        if sys.byteorder == "big":  # on other machines the native order, by its usual name
+            dtype = dtype.newbyteorder("<")
+        texts = [table.column(name).to_pylist() for name in RowFacts._fields[:-2]]
+        times = [list(map(_times, table.column(name))) for name in RowFacts._fields[-2:]]
+        rows = list(map(RowFacts._make, zip(*texts, *times, strict=True)))
+        counts: list[Any] = table.column("segments").to_pylist()
+        dims: list[Any] = table.column("dim").to_pylist()
+        shapes: list[tuple[int, int]] = list(zip(counts, dims, strict=True))
+        return ShardTable(rows, shapes, dtype, _places(metadata, shapes, dtype.itemsize))
+
+
+def _times(cell: Any) -> NDArray[np.float64]:
+    return _numbers(cell.values)
+
+
+def _places(metadata: Any, shapes: Sequence[tuple[int, int]], itemsize: int) -> NDArray[np.int64]:
+    """Return where the numbers of each row begin; -1 where they are compressed or encoded.
+
+    The numbers are the last bytes of their page, and the page is the last of its column chunk.
+    """
+    places = np.full(len(shapes), -1, np.int64)
+    leaf = [metadata.schema.column(at).path for at in range(metadata.num_columns)].index(FEATURES_LEAF)
+    first = 0
+    for group in range(metadata.num_row_groups):
+        described = metadata.row_group(group)
+        chunk, end = described.column(leaf), first + described.num_rows
+        sizes = np.array([segments * dim * itemsize for segments, dim in shapes[first:end]], np.int64)
+        is_plain = chunk.compression == "UNCOMPRESSED" and set(chunk.encodings) <= {"PLAIN", "RLE"}
+        if is_plain and not chunk.has_dictionary_page and int(sizes.sum()) <= chunk.total_compressed_size:
+            begin = chunk.data_page_offset + chunk.total_compressed_size - int(sizes.sum())
+            places[first:end] = begin + np.cumsum(sizes) - sizes
+        first = end
+    return places
+
+
+def readable_rows(storage: Storage, shard: str) -> Iterator[StoredRow | StoreError]:
+    """Yield every row of a possibly damaged shard, and an error for each damaged row, row group or file."""
     try:
-        with _opened(folder, shard, whole=True) as file:
+        with (
+            _opened(storage, shard, whole=True) as file,
+            _opened(storage, shard, whole=True, verify=False) as unverified,
+        ):
+            first = 0
             for group in range(file.metadata.num_row_groups):
-                yield from _readable_group(folder, shard, file, group)
+                yield from _readable_group(storage, shard, file, unverified, group, first)
+                first += file.metadata.row_group(group).num_rows
     except UnreachableStore:
         raise
     except StoreError as error:
         yield error
 
 
-def _readable_group(folder: Folder, shard: str, file: Any, group: int) -> Iterator[StoredRow | StoreError]:
+def _readable_group(
+    storage: Storage, shard: str, file: Any, unverified: Any, group: int, first: int
+) -> Iterator[StoredRow | StoreError]:
     try:
-        table = file.read_row_group(group, use_threads=False)
+        table = completed(file.read_row_group(group, use_threads=False))
     except _DAMAGE as error:
-        yield _damaged(folder, shard, _first_line(error))
-        return
+        try:
+            table = _without_damage(shard, file, unverified, group, first)
+        except _DAMAGE:
+            yield _damaged(storage, shard, _first_line(error))
+            return
     for number in range(len(table)):
         try:
-            yield _row(folder, shard, table, number)
+            yield _row(storage, shard, table, number)
         except StoreError as error:
             yield error
         except _DAMAGE as error:
-            yield _damaged(folder, shard, _first_line(error))
+            yield _damaged(storage, shard, _first_line(error))
 
 
-def read_provenance(folder: Folder, shard: str) -> list[dict[str, str]]:
-    """Of a shard's rows, in order."""
-    return [json.loads(text) for text in read_table(folder, shard, ["provenance"]).column("provenance").to_pylist()]
+def _without_damage(shard: str, file: Any, unverified: Any, group: int, first: int) -> pa.Table:
+    """Read a row group column by column; raise if this is not possible either.
+
+    A damaged column is replaced by the values in the footer and the file's name; a damaged provenance is lost. Columns
+    covered by each row's checksum are read without verifying page checksums: a page holds many rows.
+
+    Args:
+        shard: Name of the shard.
+        file: The shard, opened with verification of pages.
+        unverified: The shard, opened without.
+        group: Number of the row group.
+        first: Number of the group's first row in the shard.
+    """
+    num_rows = file.metadata.row_group(group).num_rows
+    keys = unpacked_keys(file.metadata.metadata)
+    known = {} if keys is None else {name: keys.column(name).slice(first, num_rows) for name in keys.column_names}
+    for name, value in {
+        "stream": shard.split("/")[-2].removeprefix("stream="),
+        "writer": writer_of(shard),
+        "provenance": json.dumps({"lost": "these bytes of the shard were damaged; `repair` kept the rest of the row"}),
+    }.items():
+        known[name] = pa.chunked_array([pa.repeat(pa.scalar(value), num_rows)])
+    columns: dict[str, Any] = {}
+    for name in file.schema_arrow.names:
+        try:
+            columns[name] = file.read_row_group(group, columns=[name], use_threads=False).column(name)
+        except _DAMAGE:
+            again = unverified.read_row_group(group, columns=[name], use_threads=False) if name in _CHECKED else known
+            columns[name] = again[name]
+    names = list(columns)
+    return completed(pa.table(list(columns.values()), names).replace_schema_metadata(file.schema_arrow.metadata))
 
 
-def read_outcomes(folder: Folder, shard: str) -> list[StoredOutcome]:
-    table = read_table(folder, shard)
+def read_provenance(storage: Storage, shard: str) -> list[dict[str, str]]:
+    """Read the provenance of a shard's rows, in order."""
+    return [
+        json.loads(str(text)) for text in read_table(storage, shard, ["provenance"]).column("provenance").to_pylist()
+    ]
+
+
+def read_outcomes(storage: Storage, shard: str) -> list[StoredOutcome]:
+    table = read_table(storage, shard)
     values = zip(*(table.column(name).to_pylist() for name in OUTCOME_FIELDS), strict=True)
     written = table.column("written_at").cast(pa.int64()).to_pylist()
-    return list(map(StoredOutcome._make, zip(values, written, table.column("writer").to_pylist(), strict=True)))
+    stamps = written, table.column("writer").to_pylist(), table.column("counter").to_pylist()
+    return list(map(StoredOutcome._make, zip(values, *stamps, strict=True)))
 
 
-def read_journal(folder: Folder, chunk: str) -> list[JournalEntry]:
-    table = read_table(folder, chunk)
-    plain = [table.column(name).to_pylist() for name in JournalEntry._fields[:-1]]
-    features = [None if row.values is None else _numbers(row.values) for row in table.column("feature")]
-    return list(map(JournalEntry._make, zip(*plain, features, strict=True)))
+def read_logged_segments(storage: Storage, chunk: str) -> list[LoggedSegment]:
+    table = read_table(storage, chunk)
+    columns = {name: table.column(name).to_pylist() for name in LoggedSegment._fields if name != "feature"}
+    columns["feature"] = [None if row.values is None else _numbers(row.values) for row in table.column("feature")]
+    return list(map(LoggedSegment._make, zip(*(columns[name] for name in LoggedSegment._fields), strict=True)))
 
 
-def read_journal_keys(folder: Folder, chunk: str) -> set[str]:
-    return set(read_table(folder, chunk, ["key"]).column("key").to_pylist())
+def read_logged_keys(storage: Storage, chunk: str) -> set[str]:
+    return {str(key) for key in read_table(storage, chunk, ["key"]).column("key").to_pylist()}
 
 
-def length(folder: Folder, shard: str) -> int:
-    """How many rows a shard holds."""
-    with _opened(folder, shard) as file:
+def length(storage: Storage, shard: str) -> int:
+    """Return the number of rows in a shard."""
+    with _opened(storage, shard) as file:
         return file.metadata.num_rows
 
 
-def stored_number(folder: Folder, shard: str) -> str:
-    """Type of the features' numbers: ``float32`` or ``float16``."""
-    with _opened(folder, shard) as file:
-        return np.dtype(file.schema_arrow.field("features").type.value_type.value_type.to_pandas_dtype()).name
+class Stamps(NamedTuple):
+    """Greatest counter and time of a shard, or of several."""
+
+    counter: int = 0
+    written_us: int = 0
 
 
-def _row(folder: Folder, shard: str, table: pa.Table, at: int) -> StoredRow:
+def greatest_stamps(storage: Storage, shard: str) -> Stamps:
+    """Read the greatest stamps from the statistics in a shard's footer."""
+    with _opened(storage, shard, ()) as file:
+        metadata = file.metadata
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        at = {metadata.schema.column(place).path: place for place in range(metadata.num_columns)}
+        stamps: list[int] = []
+        for name in ("counter", "written_at"):
+            chunks = [group.column(at[name]) for group in groups] if name in at else []
+            stamps.append(max((int(each.max_raw or 0) for chunk in chunks if (each := chunk.statistics)), default=0))
+        return Stamps(*stamps)
+
+
+def stored_number(storage: Storage, shard: str) -> str:
+    """Return the number type of the features: ``float32`` or ``float16``."""
+    with _opened(storage, shard) as file:
+        schema = file.schema_arrow
+        kind: Any = schema.types[schema.get_field_index("features")]
+        return np.dtype(kind.value_type.value_type.to_pandas_dtype()).name
+
+
+def _row(storage: Storage, shard: str, table: pa.Table, at: int) -> StoredRow:
     cell = {name: table.column(name)[at] for name in table.column_names}
     stored = _numbers(cell["features"].values.flatten()).reshape(cell["segments"].as_py(), cell["dim"].as_py())
     start_s, end_s = _numbers(cell["start_s"].values), _numbers(cell["end_s"].values)
     text = {name: cell[name].as_py() for name in ("video_id", "stream", "key", "content_digest", "settings_digest")}
     if checksum(stored, start_s, end_s) != cell["checksum"].as_py():
-        raise _damaged(folder, shard, f"the checksum of {text['video_id']}'s row does not match")
+        raise _damaged(storage, shard, f"the checksum of {text['video_id']}'s row does not match")
     row = FeatureRow(
         **text,
         outcome=cell["outcome"].as_py(),
@@ -149,40 +310,46 @@ def _row(folder: Folder, shard: str, table: pa.Table, at: int) -> StoredRow:
         end_s=end_s,
         provenance=json.loads(cell["provenance"].as_py()),
     )
-    return StoredRow(row, cell["written_at"].value, cell["writer"].as_py())
+    return StoredRow(row, cell["written_at"].value, cell["writer"].as_py(), cell["counter"].as_py())
 
 
-def _numbers(array: pa.Array) -> NDArray[Any]:
-    """A copy, without pandas: `pyarrow.Array.to_numpy` takes seconds to import it."""
-    return np.from_dlpack(array).copy()
+def _numbers(array: pa.Array[Any]) -> NDArray[Any]:
+    """Copy an array without pandas, which `pyarrow.Array.to_numpy` takes seconds to import."""
+    if array.null_count:  # before DLPack, whose refusal NumPy answers with a deprecated call that warns
+        raise TypeError(f"{array.null_count} of {len(array)} values are null")
+    exported: Any = array
+    return np.from_dlpack(exported).copy()
 
 
 @contextmanager
 def _opened(
-    folder: Folder, shard: str, columns: Sequence[str] | None = None, *, whole: bool = False
-) -> Iterator[pq.ParquetFile]:
+    storage: Storage, shard: str, columns: Sequence[str] | None = None, *, whole: bool = False, verify: bool = True
+) -> Generator[pq.ParquetFile, None, None]:
     try:
         with (
-            folder.opened(shard, columns, whole=whole) as source,
-            pq.ParquetFile(source, page_checksum_verification=True) as file,
+            storage.opened(shard, columns, whole=whole) as source,
+            pq.ParquetFile(source, page_checksum_verification=verify) as file,
         ):
-            _check_format(folder, shard, file.schema_arrow.metadata or {})
+            _check_format(storage, shard, file.schema_arrow.metadata or {})
             yield file
     except FileNotFoundError:
         raise
     except PermissionError as error:
-        raise StoreError(f"{folder.where(shard)}: cannot be read ({error.strerror}); allow reading it") from error
+        raise StoreError(f"{storage.where(shard)}: cannot be read ({error.strerror}); allow reading it") from error
     except _DAMAGE as error:
-        raise _damaged(folder, shard, _first_line(error)) from error
+        raise _damaged(storage, shard, _first_line(error)) from error
 
 
-def _check_format(folder: Folder, shard: str, metadata: dict[bytes, bytes]) -> None:
+def _check_format(storage: Storage, shard: str, metadata: dict[bytes, bytes]) -> None:
     if b"arabesque.format" not in metadata:
-        raise ForeignShard(f"{folder.where(shard)}: not written by arabesque; move it out of the store")
+        raise ForeignShard(f"{storage.where(shard)}: not written by arabesque; move it out of the store")
+    kind = {OUTCOMES: "outcomes", PROGRESS: "journal", BOXES: "boxes"}.get(shard.split("/")[-2], "features")
+    if metadata.get(b"arabesque.kind") != kind.encode():
+        raise ForeignShard(f"{storage.where(shard)}: does not hold {kind}; move it out of this folder")
     version = metadata[b"arabesque.format"].decode()
     if version != str(FORMAT):
         raise ForeignShard(
-            f"{folder.where(shard)}: has format {version}, this is for format {FORMAT}; update arabesque"
+            f"{storage.where(shard)}: has format {version}, this is for format {FORMAT}; update arabesque"
         )
 
 
@@ -190,6 +357,6 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _damaged(folder: Folder, shard: str, reason: str) -> StoreError:
-    way_out = f"`arabesque repair {folder.root}` drops what is broken, the next run makes it anew"
-    return StoreError(f"{folder.where(shard)}: damaged ({reason}); {way_out}")
+def _damaged(storage: Storage, shard: str, reason: str) -> StoreError:
+    advice = f"`arabesque repair {storage.root}` removes the damaged rows, the next run computes them again"
+    return StoreError(f"{storage.where(shard)}: damaged ({reason}); {advice}")

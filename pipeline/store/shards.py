@@ -1,52 +1,90 @@
-"""What a shard is: one Parquet file of a stream's feature rows, of outcomes, or of the journal of unfinished rows."""
+"""The kinds of shards: a Parquet file of a stream's feature rows, of outcomes, or of the write-ahead log."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import FeatureRow, Outcome
-from .folders import Folder
+from ..records import FeatureRow, Outcome, VideoBoxes
+from .files.storage import Storage
 
 FORMAT = 1
+"""Version of the format (docs/store-format.md); shards of another one are not read."""
+MINOR = 1
+"""Additions to the format that readers of earlier versions can read: 1.1 stores features as plain pages."""
 OUTCOMES = "outcomes"
+BOXES = "boxes"
+"""The side table of person boxes; one row for each box."""
 PROGRESS = ".progress"
-SUPERSEDED = "superseded"
-"""Rows of other settings: ``superseded/<settings digest>/stream=…``."""
+ARCHIVE = "superseded"
+"""Archived rows of other settings: ``superseded/<settings digest>/stream=…``."""
 DAMAGED = ".damaged"
-"""Where a repair puts files that are no longer as they were written."""
-ROW_KEYS = ("video_id", "key", "content_digest", "settings_digest", "outcome", "segments", "dim", "written_at")
-"""The columns of a feature row that planning goes by. A shard's footer repeats them, packed."""
+"""The folder to which a repair moves damaged files."""
+ROW_KEYS = (
+    "video_id",
+    "key",
+    "content_digest",
+    "settings_digest",
+    "outcome",
+    "segments",
+    "dim",
+    "written_at",
+    "counter",
+)
+"""The columns of a feature row that planning reads. A shard's footer repeats them, packed."""
+BOX_RUN_KEYS = ("video_id", "stream", "key", "settings_digest", "written_at", "writer", "counter")
+"""The columns of a box that are equal for all boxes of one (video, stream)."""
 OUTCOME_FIELDS = tuple(field.name for field in fields(Outcome))
 
-_CONTENT_DIGEST = OUTCOME_FIELDS.index("content_digest")
-_STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_CONTENT_DIGEST, _HOLES = OUTCOME_FIELDS.index("content_digest"), OUTCOME_FIELDS.index("holes")
+STREAM_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 _SHARD = re.compile(r".*/part-(?P<writer>[^/-]+)-\d+\.parquet")
 
 
 @dataclass(frozen=True, eq=False)
 class StoredRow:
-    """A row as a shard keeps it. ``written_us``: microseconds since 1970, UTC."""
+    """A row as stored in a shard. ``written_us``: microseconds since 1970, UTC."""
 
     row: FeatureRow
     written_us: int
     writer: str
+    counter: int = 0
+    """0 in shards of earlier versions."""
+
+
+class StoredBoxes(NamedTuple):
+    """The boxes of one (video, stream) as stored in a shard."""
+
+    video: VideoBoxes
+    written_us: int
+    writer: str
+    counter: int
 
 
 class StoredOutcome(NamedTuple):
-    """An outcome as a shard keeps it; the record itself is built when somebody looks (there may be 300,000)."""
+    """An outcome as stored in a shard; the record is built on access (there may be 300,000)."""
 
     values: tuple[Any, ...]
+    """As `outcome_values` returns them."""
     written_us: int
     writer: str
+    counter: int = 0
+    """0 in shards of earlier versions."""
+
+    @property
+    def age(self) -> tuple[int, int, str]:
+        """Of several outcomes of one (video, stream), the one with the greatest age value counts."""
+        return self.counter, self.written_us, self.writer
 
     @property
     def outcome(self) -> Outcome:
-        return Outcome(*self.values)
+        return outcome_from(self.values)
 
     @property
     def name(self) -> tuple[str, str]:
@@ -59,7 +97,7 @@ class StoredOutcome(NamedTuple):
 
 
 class RowPlace(NamedTuple):
-    """Where a feature row stands, and what its key columns say."""
+    """The location of a feature row, and its key columns."""
 
     shard: str
     number: int
@@ -72,31 +110,54 @@ class RowPlace(NamedTuple):
     segments: int
     dim: int
     written_us: int
+    counter: int = 0
 
 
-class JournalEntry(NamedTuple):
-    """One finished segment of an unfinished row; ``feature`` is None where the extractor had nothing to say."""
+class LoggedSegment(NamedTuple):
+    """One finished segment of an unfinished row; ``feature`` is None if the extractor gave no feature."""
 
     key: str
     segment_index: int
     start_s: float
     end_s: float
     feature: NDArray[np.float32] | None
+    counter: int = 0
+
+
+def outcome_values(outcome: Outcome) -> tuple[Any, ...]:
+    """Return the values of `OUTCOME_FIELDS` as stored: holes are JSON text, empty for a whole file."""
+    values = [getattr(outcome, name) for name in OUTCOME_FIELDS]
+    values[_HOLES] = json.dumps(outcome.holes) if outcome.holes else ""
+    return tuple(values)
+
+
+def outcome_from(values: Sequence[Any]) -> Outcome:
+    """The inverse of `outcome_values`."""
+    fields = list(values)
+    holes = json.loads(values[_HOLES]) if values[_HOLES] else ()
+    fields[_HOLES] = tuple((float(start_s), float(end_s)) for start_s, end_s in holes)
+    return Outcome(*fields)
 
 
 def stream_folder(stream: str) -> str:
-    """Folder of a stream's shards, as Hive partitioning names it."""
-    if not _STREAM_NAME.fullmatch(stream):
+    """Return the folder of a stream's shards, named by Hive partitioning."""
+    if not re.fullmatch(STREAM_NAME, stream):
         raise ValueError(f"stream name {stream!r}: letters, digits, '_', '.' and '-' only, a letter or digit first")
     return f"stream={stream}"
+
+
+def streams_in(storage: Storage) -> list[str]:
+    """Return the names of the streams that have a folder; other folders are ignored."""
+    names = (name.removeprefix("stream=") for name in storage.folders() if name.startswith("stream="))
+    return [name for name in names if re.fullmatch(STREAM_NAME, name)]
 
 
 def shard_name(folder: str, writer: str, sequence: int) -> str:
     return f"{folder}/part-{writer}-{sequence:06d}.parquet"
 
 
-def shards_in(folder: Folder, name: str) -> list[str]:
-    return [file for file in folder.files(name) if _SHARD.fullmatch(file)]
+def shards_in(storage: Storage, name: str) -> list[str]:
+    return [file for file in storage.files(name) if _SHARD.fullmatch(file)]
 
 
 def writer_of(shard: str) -> str:

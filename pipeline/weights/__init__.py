@@ -1,1 +1,1 @@
-"""Checkpoints on this machine: fetched with resume, verified once, remembered with a receipt."""
+"""Checkpoints: download with resume, cache on this machine, verification by digest."""

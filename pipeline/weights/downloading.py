@@ -1,207 +1,204 @@
-"""One file from one address to disk: resumed where it broke off, bounded in bytes, attempts and time."""
+"""Download of one file with resume and with limits on bytes, attempts and time."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import socket
 import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 
 from ...manifests.errors import WeightsError
+from ...manifests.urls import public_text, public_url
+
+if TYPE_CHECKING:  # importing requests takes a tenth of a second, and `arabesque weights list` does not need it
+    from requests import Response, Session
+
+_LOG = logging.getLogger(__name__)
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes on disk so far, and the bytes in all where the server says."""
+"""Called with the number of bytes on disk and the total, which is None if the server does not state it."""
 
 USER_AGENT = "arabesque (weights download)"
 CHUNK_BYTES = 1 << 20
-PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+TRANSIENT_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long a server is waited for."""
+class RetryPolicy:
+    """Attempts, pauses and time limits of a download."""
 
     attempts: int = 8
     first_pause_s: float = 0.5
-    longest_pause_s: float = 15.0
-    silence_s: float = 30.0
-    """Without a byte for this long, a connection counts as broken."""
-    window_s: float = 60.0
-    slowest_bytes_per_s: int = 1024
-    """Slower than this over a whole window, it counts as broken too: a trickle must not hold us for ever."""
+    max_pause_s: float = 15.0
+    read_timeout_s: float = 30.0
+    """A connection that sends nothing for this long counts as broken."""
+    speed_window_s: float = 60.0
+    """The speed is measured over windows of this length."""
+    min_bytes_per_s: int = 1024
+    """A connection that is slower than this over a whole window counts as broken."""
 
 
-class _BrokeOff(Exception):
-    """This attempt failed; the next may not."""
+class _AttemptFailed(Exception):
+    """An attempt failed for a reason that may be transient."""
 
     def __init__(self, reason: str, pause_s: float = 0.0) -> None:
         super().__init__(reason)
         self.pause_s = pause_s
 
 
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http(s) only, and never from https back to http."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        scheme = newurl.partition(":")[0].lower()
-        if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
-            fp.close()
-            raise WeightsError(f"{req.full_url}: the server sends us on to {newurl}, which is no safe address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-@dataclass(frozen=True)
+@dataclass
 class Download:
-    """The bytes at ``url`` on their way into the file ``part``.
+    """Download of ``url`` into the file ``part``.
 
-    ``size_bytes``: what the file must measure, where known; elsewhere it may have ``most_bytes``. Not a byte more is
-    ever written.
+    Args:
+        url: Address of the file, http or https.
+        part: The file to write.
+        size_bytes: Exact size of the file; None if it is not known.
+        max_bytes: Limit for a file of unknown size. No more bytes are ever written.
+        progress: Called after each chunk.
+        retry: Attempts, pauses and time limits.
+        continues: Continue a part that exists, whatever run or address it is from. The caller must compare the digest
+            of the file afterwards. Otherwise a broken attempt is continued only if a strong ETag identifies the bytes.
     """
 
     url: str
     part: Path
     size_bytes: int | None
-    most_bytes: int
+    max_bytes: int
     progress: Progress | None = None
-    patience: Patience = Patience()
+    retry: RetryPolicy = RetryPolicy()
+    continues: bool = False
 
     def run(self) -> None:
-        """Returns with the whole file in ``part``, flushed to disk; raises `WeightsError`.
+        """Download the complete file into ``part`` and flush it to disk.
 
-        What an earlier run left is continued if the server still offers the very same bytes, which a strong ETag,
-        kept beside the part, tells.
+        Raises:
+            WeightsError: The server refused, or all attempts failed.
         """
-        if not self.url.startswith(("https://", "http://")):
-            raise WeightsError(f"{self.url}: only http and https addresses are fetched")
-        pause_s, reason = self.patience.first_pause_s, ""
-        for attempts_left in reversed(range(self.patience.attempts)):
-            try:
-                return self._attempt()
-            except _BrokeOff as broke:
-                reason = str(broke)
-                if attempts_left:
-                    time.sleep(min(max(pause_s, broke.pause_s), self.patience.longest_pause_s))
-                    pause_s *= 2
-        kept = self.part.stat().st_size if self.part.exists() else 0
+        if not self.url.lower().startswith(("https://", "http://")):
+            raise WeightsError(f"{self._name}: only http and https addresses are supported; give one of these")
+        if not self.continues:
+            self.discard()
+        self._etag = ""
+        pause_s, reason = self.retry.first_pause_s, ""
+        with _session() as session:
+            for attempts_left in reversed(range(self.retry.attempts)):
+                try:
+                    return self._attempt(session)
+                except _AttemptFailed as failed:
+                    reason = str(failed)
+                    _LOG.info("%s: attempt failed (%s); %d remaining", self._name, reason, attempts_left)
+                    if attempts_left:
+                        time.sleep(min(max(pause_s, failed.pause_s), self.retry.max_pause_s))
+                        pause_s *= 2
+        kept = f"{self._have():,} bytes are kept, and the same command continues from there"
         raise WeightsError(
-            f"{self.url}: gave up after {self.patience.attempts} attempts ({reason}); "
-            f"{kept:,} bytes are kept, and the same command goes on from there"
+            f"{self._name}: all {self.retry.attempts} attempts failed ({reason}); "
+            f"{kept if self.continues else 'run the same command again'}"
         )
 
     def discard(self) -> None:
-        """Removes the part and what is remembered of it."""
+        """Remove the part."""
         self.part.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
 
     @property
-    def _note(self) -> Path:
-        return self.part.with_name(f"{self.part.name}.json")
+    def _name(self) -> str:
+        return public_url(self.url)
 
-    def _attempt(self) -> None:
-        have, etag = self._left_over()
-        asked = {"Range": f"bytes={have}-", "If-Range": etag} if have else {}
-        try:
-            response = self._open(asked)
-        except urllib.error.HTTPError as refusal:
-            with refusal:
-                self._judge_refusal(refusal)
-            return
-        with response:
-            start, total = self._extent(response, have, etag)
-            limit = self._limit(total, response.chunked)
+    def _have(self) -> int:
+        """Number of bytes that are continued."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _attempt(self, session: Session) -> None:
+        if not self.continues and not self._etag:
+            self.discard()
+        have = self._have()
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        if have and self._etag:
+            headers["If-Range"] = self._etag
+        with self._open(session, headers) as response:
+            if response.status_code not in (200, 206):
+                return self._handle_refusal(response)
+            start, total = self._extent(response, have)
+            limit = self._limit(response, total)
             if not start:
-                self._begin(response.headers.get("ETag", ""))
+                self.discard()
+                # a weak ETag does not promise equal bytes, and If-Range does not allow it (RFC 9110, 13.1.5)
+                etag = response.headers.get("ETag", "")
+                self._etag = etag if etag.startswith('"') else ""
             written = self._write(_chunks(response), start, limit, total)
         whole = self.size_bytes if total is None else total
         if whole is not None and written < whole:
-            raise _BrokeOff(f"the connection ended at {written:,} of {whole:,} bytes")
+            raise _AttemptFailed(f"the connection ended at {written:,} of {whole:,} bytes")
+        return None
 
-    def _left_over(self) -> tuple[int, str]:
-        """Bytes that may be continued, and the ETag they came under; (0, "") where there are none."""
-        try:
-            note = json.loads(self._note.read_text(encoding="utf-8"))
-            have = self.part.stat().st_size
-        except (OSError, ValueError):
-            return 0, ""
-        etag = note.get("etag") if isinstance(note, dict) and note.get("url") == self.url else None
-        # a weak ETag promises like content, not like bytes, and If-Range does not take it (RFC 9110, 13.1.5)
-        return (have, etag) if have and isinstance(etag, str) and etag.startswith('"') else (0, "")
+    def _open(self, session: Session, headers: dict[str, str]) -> Response:
+        from requests import RequestException
 
-    def _open(self, asked: dict[str, str]) -> HTTPResponse:
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **asked}
-        opener = urllib.request.build_opener(_SafeRedirects)
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         try:
-            return opener.open(urllib.request.Request(self.url, headers=headers), timeout=self.patience.silence_s)
-        except urllib.error.HTTPError:
-            raise
-        except (OSError, HTTPException) as error:
-            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            return session.get(self.url, headers=headers, stream=True, timeout=self.retry.read_timeout_s)
+        except RequestException as error:
+            cause = _cause(error)
             if isinstance(cause, socket.gaierror | ssl.SSLCertVerificationError):
-                raise WeightsError(f"{self.url}: cannot connect ({cause})") from error
-            raise _BrokeOff(_in_words(error)) from error
+                raise WeightsError(f"{self._name}: cannot connect ({cause}); check network and address") from None
+            raise _AttemptFailed(_reason(error)) from None
 
-    def _judge_refusal(self, refusal: urllib.error.HTTPError) -> None:
-        """Returns only for a part that turns out to be whole already."""
-        said = f"the server answers {refusal.code} {refusal.reason}"
-        if refusal.code == 416:
-            total = _number(refusal.headers.get("Content-Range", "").partition("/")[2])
-            if self.part.exists() and total == self.part.stat().st_size:
+    def _handle_refusal(self, response: Response) -> None:
+        """Return if the part is complete already; raise an error otherwise."""
+        answer = f"the server answers {response.status_code} {response.reason}"
+        if response.status_code == 416:
+            total = _number(response.headers.get("Content-Range", "").partition("/")[2])
+            if total and total == self._have():
                 return
             self.discard()
-            raise _BrokeOff(said)
-        if refusal.code in PASSING_STATUSES:
-            raise _BrokeOff(said, pause_s=_number(refusal.headers.get("Retry-After")) or 0)
-        raise WeightsError(f"{self.url}: {said}")
+            raise _AttemptFailed(answer)
+        if response.status_code in TRANSIENT_STATUSES:
+            raise _AttemptFailed(answer, pause_s=_number(response.headers.get("Retry-After")) or 0)
+        raise WeightsError(f"{self._name}: {answer}")
 
-    def _extent(self, response: HTTPResponse, have: int, etag: str) -> tuple[int, int | None]:
-        """Where in the file this body starts, and the file's size if the server says it."""
-        if response.status == 200:  # from the beginning: nothing else was asked for, or the server knows no ranges
+    def _extent(self, response: Response, have: int) -> tuple[int, int | None]:
+        """Offset of this body in the file, and the file's size if the server states it."""
+        if response.status_code == 200:  # a complete body: no range was requested, or it is not supported
             return 0, _number(response.headers.get("Content-Length"))
         unit, _, extent = response.headers.get("Content-Range", "").partition(" ")
         span, _, total = extent.partition("/")
         in_place = unit == "bytes" and _number(span.partition("-")[0]) == have
-        if response.status != 206 or not in_place or response.headers.get("ETag", etag) != etag:
+        if not in_place or (self._etag and response.headers.get("ETag", self._etag) != self._etag):
             self.discard()
-            raise _BrokeOff(f"asked for bytes from {have}, the server answers {response.status} with {unit} {extent}")
+            raise _AttemptFailed(f"requested bytes from {have}, the server answers 206 with {unit} {extent}")
         return have, _number(total)
 
-    def _limit(self, total: int | None, chunked: bool) -> int:
-        """How many bytes the file may have; raises for an offer that cannot be the file."""
+    def _limit(self, response: Response, total: int | None) -> int:
+        """Maximum number of bytes of the file. Raises `WeightsError` for a body that cannot be the file."""
         if total is not None and self.size_bytes is not None and total != self.size_bytes:
             self.discard()
             raise WeightsError(
-                f"{self.url}: the server offers {total:,} bytes, the file has {self.size_bytes:,} by weights.toml"
+                f"{self._name}: the server offers {total:,} bytes, but by weights.toml the file has {self.size_bytes:,}"
             )
-        limit = self.most_bytes if self.size_bytes is None else self.size_bytes
+        limit = self.max_bytes if self.size_bytes is None else self.size_bytes
         if total is not None and total > limit:
-            raise WeightsError(f"{self.url}: the server offers {total:,} bytes, more than the {limit:,} that we take")
-        if total is None and self.size_bytes is None and not chunked:
+            raise WeightsError(f"{self._name}: the server offers {total:,} bytes, more than the limit of {limit:,}")
+        is_chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        if total is None and self.size_bytes is None and not is_chunked:
             raise WeightsError(
-                f"{self.url}: the server does not say where the file ends, so a broken-off one could pass for whole; "
+                f"{self._name}: the server does not state the size, so that a truncated file could not be detected; "
                 "download it by other means and use `arabesque weights add`"
             )
         return limit if total is None else total
 
-    def _begin(self, etag: str) -> None:
-        self.part.unlink(missing_ok=True)
-        self._note.write_text(json.dumps({"url": self.url, "etag": etag}), encoding="utf-8")
-
     def _write(self, chunks: Iterator[bytes], start: int, limit: int, total: int | None) -> int:
-        """Appends the chunks to the part and flushes it, also when they break off; returns the part's size."""
+        """Append the chunks to the part and flush it, even if the connection breaks. Returns the part's size."""
         written = start
         with self.part.open("ab") as file:
             try:
-                for chunk in self._not_too_slow(chunks):
+                for chunk in self._fast_enough(chunks):
                     if written + len(chunk) > limit:
                         break
                     file.write(chunk)
@@ -214,27 +211,54 @@ class Download:
                 file.flush()
                 os.fsync(file.fileno())
         self.discard()
-        raise WeightsError(f"{self.url}: the server sends more than {limit:,} bytes; nothing of it is kept")
+        raise WeightsError(f"{self._name}: the server sends more than {limit:,} bytes; the part was removed")
 
-    def _not_too_slow(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        began, came = time.monotonic(), 0
+    def _fast_enough(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        began, num_bytes = time.monotonic(), 0
         for chunk in chunks:
-            came += len(chunk)
+            num_bytes += len(chunk)
             elapsed_s = time.monotonic() - began
-            if elapsed_s > self.patience.window_s:
-                if came < self.patience.slowest_bytes_per_s * elapsed_s:
-                    raise _BrokeOff(f"only {came:,} bytes came in {elapsed_s:.0f} s")
-                began, came = time.monotonic(), 0
+            if elapsed_s > self.retry.speed_window_s:
+                if num_bytes < self.retry.min_bytes_per_s * elapsed_s:
+                    raise _AttemptFailed(f"received only {num_bytes:,} bytes in {elapsed_s:.0f} s")
+                began, num_bytes = time.monotonic(), 0
             yield chunk
 
 
-def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """The body as it arrives; a connection that closes before its time ends it quietly, any other mishap loudly."""
+def _session() -> Session:
+    """A session that follows redirects to http(s) only, and never from https to http."""
+    import requests
+
+    class SafeSession(requests.Session):
+        def get_redirect_target(self, resp: Response) -> str | None:
+            target = super().get_redirect_target(resp)
+            if target is not None:
+                require_safe_redirect(resp.url, urljoin(resp.url, target))
+            return target
+
+    return SafeSession()
+
+
+def require_safe_redirect(url: str, target: str) -> None:
+    """Raise `WeightsError` for a redirect to anything but http(s), or from https to http."""
+    scheme = urlsplit(target).scheme
+    if scheme not in ("http", "https") or (urlsplit(url).scheme == "https" and scheme == "http"):
+        raise WeightsError(
+            f"{public_url(url)}: the server redirects to {public_url(target)}, which is not a safe address"
+        )
+
+
+def _chunks(response: Response) -> Iterator[bytes]:
+    """Yield the body as it arrives. It ends silently if the connection is closed early; other errors are raised."""
+    from urllib3.exceptions import HTTPError, IncompleteRead
+
     while True:
         try:
-            chunk = response.read1(CHUNK_BYTES)
-        except (OSError, HTTPException) as error:
-            raise _BrokeOff(_in_words(error)) from error
+            chunk = response.raw.read1(CHUNK_BYTES)
+        except (HTTPError, OSError) as error:
+            if isinstance(_cause(error), IncompleteRead):
+                return
+            raise _AttemptFailed(_reason(error)) from None
         if not chunk:
             return
         yield chunk
@@ -244,6 +268,13 @@ def _number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() else None
 
 
-def _in_words(error: BaseException) -> str:
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    return str(cause) or type(cause).__name__
+def _cause(error: BaseException) -> BaseException:
+    """The first exception of a chain: those of requests repeat the address with its query."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    cause = _cause(error)
+    return public_text(str(cause)) or type(cause).__name__

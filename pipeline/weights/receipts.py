@@ -1,81 +1,114 @@
-"""How the bytes of a checkpoint are recognised, and what is written down of them so that it is done once."""
+"""Digests of a checkpoint file, and the receipt that records them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, NonNegativeInt, ValidationError
 
 from ...manifests.errors import WeightsError
 from ...manifests.streams import Record
 from ...manifests.weights import WeightsEntry
+from ..system.user_cache import is_private
 
 READ_BYTES = 1 << 20
 
 
 class Digests(Record):
-    """What identifies the bytes of a file."""
+    """Size and digests of a file."""
 
-    size_bytes: int
-    sha256: str
-    git_blob: str
+    size_bytes: NonNegativeInt
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    git_blob: Annotated[str, Field(pattern=r"^([0-9a-f]{40})?$")] = ""
+    """Empty if it was not computed."""
 
 
 class Receipt(Record):
-    """What was found when a file in the cache was last hashed."""
+    """Record of the last hashing of a file in the cache.
+
+    It states what `weights list` shows, the origin of the file and whether the user trusts it. It does not replace
+    verification: a file is hashed whenever it is used.
+    """
 
     digests: Digests
     modified_ns: int
     origin: str
-    """Address or path it came from; ``found`` for a file that somebody put into the folder."""
+    """Address or path of the source; ``found`` for a file that was put into the folder by hand."""
     trusted: bool = False
-    """The user vouched with ``--trust`` for bytes that are not the published ones."""
+    """Whether the user accepted, with ``--trust``, a file with another digest than the published one."""
 
     def still_describes(self, stat: os.stat_result) -> bool:
+        """Whether size and modification time of the file are unchanged."""
         return (stat.st_size, stat.st_mtime_ns) == (self.digests.size_bytes, self.modified_ns)
 
 
-def hash_file(path: Path, origin: str) -> Receipt:
-    """Reads the whole file; raises `WeightsError` for one that cannot be read or is being written."""
+def hash_file(path: Path, origin: str, *, git_blob: bool = True) -> Receipt:
+    """Hash a file.
+
+    Args:
+        path: The file.
+        origin: Recorded in the receipt.
+        git_blob: Compute the git blob digest, too, which doubles the time.
+
+    Raises:
+        WeightsError: The file cannot be read, or it changed while it was read.
+    """
     sha256 = hashlib.sha256()
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
-            git_blob = hashlib.sha1(b"blob %d\0" % stat.st_size, usedforsecurity=False)
+            blob = hashlib.sha1(b"blob %d\0" % stat.st_size, usedforsecurity=False)
             read = 0
             while chunk := file.read(READ_BYTES):
                 sha256.update(chunk)
-                git_blob.update(chunk)
+                if git_blob:
+                    blob.update(chunk)
                 read += len(chunk)
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
     if read != stat.st_size:
-        raise WeightsError(f"{path}: the file changed while it was read; try again when nothing writes to it")
-    digests = Digests(size_bytes=read, sha256=sha256.hexdigest(), git_blob=git_blob.hexdigest())
+        raise WeightsError(f"{path}: the file changed while it was read; try again when no process writes to it")
+    digests = Digests(size_bytes=read, sha256=sha256.hexdigest(), git_blob=blob.hexdigest() if git_blob else "")
     return Receipt(digests=digests, modified_ns=stat.st_mtime_ns, origin=origin)
 
 
-def read_receipt(path: Path) -> Receipt | None:
-    """The receipt beside a checkpoint; None where there is none, or none that can be read.
+def receipt_path(path: Path) -> Path:
+    """Path of the receipt of a checkpoint file."""
+    return path.parent / "receipt.json"
 
-    Without one, a file is judged by its bytes alone.
+
+def read_receipt(path: Path) -> Receipt | None:
+    """Return the receipt of a checkpoint file.
+
+    Returns:
+        The receipt; None if it is missing, damaged, or writable by other users. The file is then judged by its digest
+        alone.
     """
+    receipt = receipt_path(path)
+    if not is_private(receipt):
+        return None
     try:
-        return Receipt.model_validate_json((path.parent / "receipt.json").read_bytes())
+        return Receipt.model_validate_json(receipt.read_bytes())
     except (OSError, ValidationError):
         return None
 
 
 def write_receipt(path: Path, receipt: Receipt) -> None:
+    """Write the receipt of a checkpoint file atomically."""
     staged = path.parent / f".receipt.{os.getpid()}"
-    staged.write_text(receipt.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    staged.replace(path.parent / "receipt.json")
+    staged.unlink(missing_ok=True)
+    # independent of the umask, since a group-writable receipt would be ignored
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(receipt.model_dump_json(indent=2) + "\n")
+    staged.replace(receipt_path(path))
 
 
 def disagreement(entry: WeightsEntry, digests: Digests) -> str | None:
-    """``expected …, got …``; None for bytes that agree with all that is published of them."""
+    """Return ``expected …, got …``, or None if the digests match everything that is published of the checkpoint."""
     if entry.git_blob is not None:
         agree, got = digests.git_blob.startswith(entry.git_blob), f"git blob {digests.git_blob}"
     else:
@@ -88,7 +121,7 @@ def disagreement(entry: WeightsEntry, digests: Digests) -> str | None:
 
 
 def require_checkpoint_form(path: Path, what: str) -> None:
-    """Raises `WeightsError` for a file that no framework wrote: a web page, a Git LFS pointer, an empty file."""
+    """Raise `WeightsError` for a file in no known format, e.g. a web page, a Git LFS pointer or an empty file."""
     with path.open("rb") as file:
         head = file.read(16)
     is_zip = head.startswith(b"PK\x03\x04")
@@ -96,5 +129,6 @@ def require_checkpoint_form(path: Path, what: str) -> None:
     is_safetensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20
     if not (is_zip or is_pickle or is_safetensors):
         raise WeightsError(
-            f"{what}: this is no checkpoint: it begins with {head!r}, which is neither PyTorch nor safetensors"
+            f"{what}: is not a checkpoint: it begins with {head!r}, which is neither PyTorch nor safetensors; "
+            "download the file itself"
         )

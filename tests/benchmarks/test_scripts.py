@@ -15,7 +15,9 @@ import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RESULTS = BENCHMARKS / "results"
-README = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+DOCS = BENCHMARKS.parent / "docs"
+CHARTS = DOCS / "charts"
+PAGE = (DOCS / "measurements.md").read_text(encoding="utf-8")
 REDRAWN = sorted({path.stem for path in RESULTS.glob("*.json")} & {path.stem for path in BENCHMARKS.glob("*.py")})
 SMALL = {
     "decoding": ["--frames", "12", "--rounds", "1"],
@@ -58,7 +60,7 @@ def test_what_a_script_wrote_down_it_prints_and_draws_again(script, name, tmp_pa
     script(name).main(["--redraw", str(written), *before, "--chart", str(tmp_path / "chart.png")])
     assert len(capsys.readouterr().out.splitlines()) > 3
     width_px, height_px = size_px(tmp_path / "chart.png")
-    shown = RESULTS / f"{name}.png"
+    shown = CHARTS / f"{name}.png"
     assert (width_px, height_px) == (size_px(shown) if shown.exists() else (880, height_px))
     assert (tmp_path / "chart.png").stat().st_size < 60_000
 
@@ -70,14 +72,14 @@ def test_whole_runs_are_drawn_from_what_bench_wrote(script, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "`everything`" in told
     assert "one pass" in told
-    assert all(size_px(chart) == size_px(RESULTS / chart.name) for chart in charts)
+    assert all(size_px(chart) == size_px(CHARTS / chart.name) for chart in charts)
 
 
-def test_the_readmes_tables_are_those_of_the_figures(script):
-    assert script("readme_tables").written(README) == README
+def test_the_tables_of_the_manual_are_those_of_the_figures(script):
+    assert script("readme_tables").written(PAGE) == PAGE
 
 
-def test_a_table_that_the_readme_does_not_have_is_an_error(script):
+def test_a_table_that_the_page_does_not_have_is_an_error(script):
     with pytest.raises(ValueError, match="has no table"):
         script("readme_tables").with_table("| other |\n|---|\n", ["| speed | x |"])
 
@@ -90,10 +92,10 @@ def test_every_figure_says_where_it_comes_from():
         assert facts["processor"], path
 
 
-def test_the_readme_shows_every_chart_and_no_other():
-    shown = set(re.findall(r"\]\(([\w/]+\.png)\)", README))
-    assert shown == {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("*.png")}
-    assert all((BENCHMARKS / path).stat().st_size < 60_000 for path in shown)
+def test_the_manual_shows_every_chart_and_no_other():
+    shown = set(re.findall(r"\]\(charts/(\w+\.png)\)", PAGE))
+    assert shown == {path.name for path in CHARTS.glob("*")}
+    assert all((CHARTS / name).stat().st_size < 60_000 for name in shown)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`arabesque bench` through the door, and what it needs to be installed."""
+"""`arabesque bench` on the command line, and the packages that it requires."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ for name in {(*LARGE, "matplotlib", "ray", "s3fs")}:
 from arabesque.cli.main import app
 app()
 """
-"""The command where hardly anything is installed: each of these names is an ImportError."""
+"""The command in an environment without these packages: importing them raises ImportError."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_starter_on_a_given_video(videos, tmp_path):
     facts = json.loads((tmp_path / "bench.json").read_text())
     assert facts["recipe"] == "starter"
     assert {cost["stream"] for cost in facts["stages"]} == {"", "motion", "rhythm"}
-    assert facts["videos"] == ["a: 2.8 s, 128×96, 25 fps, h264, with sound"]
+    assert facts["videos"] == ["a: 2.8 s, 128×96, 25 fps, h264, with audio"]
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -53,13 +53,19 @@ def test_videos_at_a_url(videos, tmp_path):
     assert "speed-of-light ratio" in done.output
 
 
-def test_one_stream_of_a_recipe(videos):
+def test_one_stream_of_a_recipe(videos, tmp_path):
     short = ["--seconds", "0.2", "--stage-seconds", "0.02", "--stream", "motion", "--one-by-one"]
-    done = CliRunner().invoke(commands, ["bench", str(videos), *short], env={"COLUMNS": "160"})
+    report = ["--json", str(tmp_path / "bench.json")]
+    done = CliRunner().invoke(commands, ["bench", str(videos), *short, *report], env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.output
     assert "one pass ÷ one by one" in done.output
     assert "motion" in done.output
     assert "rhythm" not in done.output
+    facts = json.loads((tmp_path / "bench.json").read_text())
+    alone = facts["one_by_one"]
+    assert alone["one_pass_s"] == facts["wall_s"]
+    assert list(alone["streams_s"]) == ["motion"]
+    assert alone["one_pass_over_sum"] == alone["one_pass_s"] / alone["sum_s"]
 
 
 @pytest.mark.parametrize(
@@ -68,17 +74,18 @@ def test_one_stream_of_a_recipe(videos):
         (["--stream", "vst"], "no stream 'vst'"),
         (["--weights", "none"], "random:SEED"),
         (["--chart", "c.xyz"], ".png"),
-        (["--chart", "nowhere/c.png"], "no folder nowhere"),
-        (["--json", "nowhere/c.json"], "no folder nowhere"),
+        (["--chart", "nowhere/c.png"], "the folder nowhere does not exist"),
+        (["--json", "nowhere/c.json"], "the folder nowhere does not exist"),
     ],
 )
-def test_what_cannot_be_obeyed_is_told_before_anything_is_measured(videos, arguments, complaint):
+def test_an_invalid_argument_is_reported_before_measuring(videos, arguments, complaint):
     done = CliRunner().invoke(commands, ["bench", str(videos), *arguments], env={"COLUMNS": "300"})
     assert done.exit_code == 2
     assert complaint in done.output
 
 
-def test_it_runs_where_there_is_little_more_than_torch_and_a_decoder(videos):
+@pytest.mark.slow
+def test_it_runs_with_little_more_than_torch_and_a_decoder(videos):
     stream = ["--recipe", "everything", "--stream", "resnet_frame", "--seconds", "0.1", "--stage-seconds", "0.02"]
     bare = [sys.executable, "-c", BARE_MACHINE, "bench", str(videos), *stream]
     done = subprocess.run(bare, capture_output=True, text=True, timeout=300)
@@ -86,8 +93,8 @@ def test_it_runs_where_there_is_little_more_than_torch_and_a_decoder(videos):
     assert "speed-of-light ratio" in done.stdout
 
 
-def test_a_chart_that_cannot_be_drawn_is_told_before_anything_is_measured(videos, monkeypatch):
+def test_a_missing_matplotlib_is_reported_before_measuring(videos, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = CliRunner().invoke(commands, ["bench", str(videos), "--chart", "chart.png"], env={"COLUMNS": "300"})
     assert done.exit_code == 2
-    assert "drawing needs matplotlib" in done.output
+    assert "matplotlib is not installed" in done.output

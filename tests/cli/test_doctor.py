@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from arabesque.cli import doctor
-from arabesque.cli.doctor import Finding
+from arabesque.cli.doctor import Check
 from arabesque.manifests.recipes import list_recipes
 from arabesque.pipeline.weights.cache import open_cache
 
@@ -23,26 +24,26 @@ def disk_of(free_bytes: int) -> object:
     return lambda _: shutil._ntuple_diskusage(64 * MIB, 64 * MIB - free_bytes, free_bytes)
 
 
-def test_a_finding_is_a_line_and_only_a_failure_shows_in_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    findings = [Finding("ok", "disk", "[red]large"), Finding("warn", "GPU", "none", "buy one")]
-    monkeypatch.setattr(doctor, "examine", lambda: iter(findings))
+def test_each_finding_is_a_line_and_only_a_failure_changes_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = [Check("ok", "disk", "[red]large"), Check("warn", "GPU", "none", "buy one")]
+    monkeypatch.setattr(doctor, "examine", lambda: iter(checks))
     report = CliRunner().invoke(app)
     assert report.stdout == "ok   disk: [red]large\nwarn GPU: none → buy one\n"
     assert report.exit_code == 0
-    findings.insert(0, Finding("fail", "torch", "does not load"))
+    checks.insert(0, Check("fail", "torch", "does not load"))
     report = CliRunner().invoke(app)
     assert report.stdout.startswith("FAIL torch: does not load\nok ")
     assert report.exit_code == 1
 
 
 def test_installed_packages_are_named_with_their_versions() -> None:
-    (finding,) = doctor.packages()
-    assert finding.level == "ok"
-    assert f"torch {importlib.metadata.version('torch')}" in finding.detail
-    assert f"opencv-python {importlib.metadata.version('opencv-python')}" in finding.detail
+    (check,) = doctor.packages()
+    assert check.level == "ok"
+    assert f"torch {importlib.metadata.version('torch')}" in check.detail
+    assert f"opencv-python {importlib.metadata.version('opencv-python')}" in check.detail
 
 
-def test_a_missing_package_is_fatal_unless_it_is_not_for_every_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_fatal_unless_it_is_platform_specific(monkeypatch: pytest.MonkeyPatch) -> None:
     version = importlib.metadata.version
 
     def some_missing(name: str) -> str:
@@ -52,7 +53,7 @@ def test_a_missing_package_is_fatal_unless_it_is_not_for_every_platform(monkeypa
 
     monkeypatch.setattr(importlib.metadata, "version", some_missing)
     _, missing = doctor.packages()
-    assert missing == Finding("fail", "packages", "missing: librosa", "pip install librosa")
+    assert missing == Check("fail", "packages", "missing: librosa", "pip install librosa")
 
 
 def test_not_being_installed_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +61,7 @@ def test_not_being_installed_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "requires", absent)
-    assert [finding.level for finding in doctor.packages()] == ["fail"]
+    assert [check.level for check in doctor.packages()] == ["fail"]
 
 
 @pytest.mark.parametrize(("free_gib", "level"), [(1, "warn"), (50, "ok")])
@@ -69,8 +70,8 @@ def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_gib: int, le
     assert doctor.disk(tmp_path).level == level
 
 
-@pytest.mark.parametrize(("limit_bytes", "level"), [(2 << 30, "warn"), (8 << 30, "ok"), (None, "ok")])
-def test_memory(limit_bytes: int | None, level: str) -> None:
+@pytest.mark.parametrize(("limit_bytes", "level"), [(2 << 30, "warn"), (8 << 30, "ok")])
+def test_memory(limit_bytes: int, level: str) -> None:
     assert doctor.memory(limit_bytes).level == level
 
 
@@ -80,31 +81,39 @@ def test_decoders_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "libavcodec" in pyav.detail
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.setitem(sys.modules, "decord", None)
-    assert [(finding.level, finding.subject) for finding in doctor.decoders()] == [
+    assert [(check.level, check.subject) for check in doctor.decoders()] == [
         ("fail", "decoder pyav"),
         ("warn", "decoder decord"),
     ]
 
 
+def test_restrictions_of_the_decoder_process_are_listed() -> None:
+    check = doctor.restriction()
+    assert check.subject == "decoder process"
+    assert re.match(
+        {"ok": "the kernel denies it ", "warn": ".* does not restrict (file|network)"}[check.level], check.detail
+    )
+
+
 def test_torch_that_does_not_load_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(finding.level != "fail" for finding in doctor.devices())
+    assert all(check.level != "fail" for check in doctor.devices())
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert [finding.level for finding in doctor.devices()] == ["fail"]
+    assert [check.level for check in doctor.devices()] == ["fail"]
 
 
-def test_each_recipe_lists_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_recipe_lists_missing_checkpoints(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path / "weights"))
-    findings = {finding.subject: finding for finding in doctor.checkpoints()}
-    assert list(findings) == ["checkpoints", *(f"recipe {name}" for name in list_recipes())]
-    assert findings["recipe gdlt"] == Finding(
+    checks = {check.subject: check for check in doctor.checkpoints()}
+    assert list(checks) == ["checkpoints", *(f"recipe {name}" for name in list_recipes())]
+    assert checks["recipe gdlt"] == Check(
         "warn", "recipe gdlt", "vst lacks video_swin_b_k600", "`arabesque weights fetch --recipe gdlt`"
     )
     checkpoint = open_cache().path("video_swin_b_k600")
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"PK\x03\x04")
-    findings = {finding.subject: finding for finding in doctor.checkpoints()}
-    assert findings["recipe gdlt"] == Finding("ok", "recipe gdlt", "vst ready")
-    assert findings["recipe pamfn"].detail.startswith("vst ready; i3d_flow lacks i3d_flow_k400")
+    checks = {check.subject: check for check in doctor.checkpoints()}
+    assert checks["recipe gdlt"] == Check("ok", "recipe gdlt", "vst ready")
+    assert checks["recipe pamfn"].detail.startswith("vst ready; i3d_flow lacks i3d_flow_k400")
 
 
 def test_this_machine_can_be_examined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,22 +1,28 @@
-"""`arabesque extract --dry-run` through the door, and the line after the run that it was about."""
+"""`arabesque extract --dry-run` on the command line, and the estimate error that the next run prints."""
 
 from __future__ import annotations
 
 import fsspec
 import pytest
 from clips import Clip, write_clip
-from known_extractors import RECIPE, known_extractors
+from known_extractors import RECIPE
 from typer.testing import CliRunner
 
-from arabesque.cli.dry_run import duration_text, how_far_off, size_text
+from arabesque.cli.dry_run import duration_text, estimate_error, size_text
 from arabesque.cli.main import commands
-from arabesque.pipeline.benchmarking import forecast as forecasting
-from arabesque.pipeline.benchmarking.forecast import Forecast
-from arabesque.pipeline.benchmarking.forecast_file import Actual
+from arabesque.pipeline.benchmarking import estimate as estimating
+from arabesque.pipeline.benchmarking.benchmark import Effort
+from arabesque.pipeline.benchmarking.estimate import Estimate
+from arabesque.pipeline.benchmarking.estimate_file import Actual
 from arabesque.pipeline.benchmarking.resources import PeakMemory
 
 
-def forecast(**facts) -> Forecast:
+@pytest.fixture(autouse=True)
+def short_benchmarks(monkeypatch):
+    monkeypatch.setattr(estimating, "EFFORT", Effort(stage_s=0.02, end_to_end_s=0.2))
+
+
+def forecast(**facts) -> Estimate:
     known = {
         "made": "2026-11-20T12:00:00+00:00",
         "recipe": "known",
@@ -34,45 +40,45 @@ def forecast(**facts) -> Forecast:
         "disk_bytes": 2_000_000,
         "streams": {},
     }
-    return Forecast.model_validate(known | facts)
+    return Estimate.model_validate(known | facts)
 
 
-def test_how_far_off_is_told_as_a_share_of_what_was_foreseen():
+def test_the_error_is_relative_to_the_estimate():
     actual = Actual(time_s=100.0, memory=PeakMemory(800_000_000, 50_000_000, 2, None), disk_bytes=2_200_000)
-    line = how_far_off(forecast(), actual)
-    assert "time 1 min 20 s, was 1 min 40 s (+25%)" in line
-    assert "memory 1.0 GB, was 900.0 MB (-10%)" in line
-    assert "disk 2.0 MB, was 2.2 MB (+10%)" in line
+    line = estimate_error(forecast(), actual)
+    assert "time 1 min 20 s, actual 1 min 40 s (+25%)" in line
+    assert "memory 1.0 GB, actual 900.0 MB (-10%)" in line
+    assert "disk 2.0 MB, actual 2.2 MB (+10%)" in line
     assert "GPU" not in line
 
 
-def test_what_nobody_knows_is_not_compared():
+def test_unknown_values_are_not_compared():
     actual = Actual(time_s=80.0, memory=PeakMemory(None, None, 2, None), disk_bytes=None)
-    assert how_far_off(forecast(), actual) == "foreseen: time 1 min 20 s, was 1 min 20 s (+0%)"
+    assert estimate_error(forecast(), actual) == "estimate: time 1 min 20 s, actual 1 min 20 s (+0%)"
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(12.34, "12.3 s"), (200, "3 min 20 s"), (59.99, "60.0 s"), (7500, "2 h 05 min")]
 )
-def test_durations_read_well(seconds, text):
+def test_duration_text(seconds, text):
     assert duration_text(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("size", "text"), [(None, "?"), (6_400, "6.4 kB"), (34_500_000, "34.5 MB"), (1_200_000_000, "1.2 GB")]
 )
-def test_sizes_read_well(size, text):
+def test_size_text(size, text):
     assert size_text(size) == text
 
 
-def test_several_workers_are_not_foreseen(tmp_path):
+def test_several_workers_are_refused(tmp_path):
     more = ["--recipe", "starter", "--out", str(tmp_path / "out"), "--workers", "2", "--dry-run"]
     done = CliRunner().invoke(commands, ["extract", str(tmp_path), *more], env={"COLUMNS": "200"})
     assert done.exit_code == 2
     assert "--workers 1" in done.output
 
 
-def test_a_dry_run_foresees_and_the_run_says_how_far_off_that_was(tmp_path, monkeypatch):
+def test_the_run_after_a_dry_run_reports_the_estimate_error(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "videos").mkdir()
     write_clip(tmp_path / "videos" / "a.mp4", Clip(num_frames=48, beeps_s=(0.5,)))
@@ -84,27 +90,25 @@ def test_a_dry_run_foresees_and_the_run_says_how_far_off_that_was(tmp_path, monk
         assert done.exit_code == 0, done.output
         return done.output
 
-    with known_extractors():
-        foreseen = arabesque("--dry-run")
-        assert "in all:" in foreseen
-        assert "loudness" in foreseen
-        assert not (tmp_path / "out").exists()
-        assert "foreseen: time" in arabesque()
-        assert "foreseen" not in arabesque()
-        assert "nothing is left to do" in arabesque("--dry-run")
+    estimate = arabesque("--dry-run")
+    assert "total: " in estimate
+    assert "loudness" in estimate
+    assert not (tmp_path / "out").exists()
+    assert "estimate: time" in arabesque()
+    assert "estimate: " not in arabesque()
+    assert "nothing remains to be done" in arabesque("--dry-run")
 
 
-def test_videos_at_a_url_are_fetched_to_foresee_what_all_of_them_take(tmp_path, monkeypatch):
+def test_videos_at_a_url_are_fetched_for_the_estimate(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(forecasting, "MAX_FETCHED", 2)
+    monkeypatch.setattr(estimating, "MAX_FETCHED", 2)
     clip = write_clip(tmp_path / "a.mp4", Clip(num_frames=48, beeps_s=(0.5,)))
     for name in "abc":
         fsspec.filesystem("memory").put(str(clip), f"/{tmp_path.name}/{name}.mp4")
     (tmp_path / "known.toml").write_text(RECIPE)
     command = ["extract", f"memory://{tmp_path.name}", "--recipe", tmp_path / "known.toml", "--out", tmp_path / "out"]
-    with known_extractors():
-        done = CliRunner().invoke(commands, [*map(str, command), "--dry-run"], env={"COLUMNS": "160"})
+    done = CliRunner().invoke(commands, [*map(str, command), "--dry-run"], env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.output
     assert "fetching 2 of 3 videos" in done.output
-    assert "fetching them, meanwhile" in done.output
-    assert "3 videos, 5.8 s long together, by 2 of them" in done.output
+    assert "fetching, in parallel" in done.output
+    assert "3 videos, 5.8 s in total, estimated from 2 of them" in done.output

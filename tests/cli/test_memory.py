@@ -1,4 +1,4 @@
-"""Peak memory must not grow with a video's length."""
+"""Peak memory does not grow with the length of a video."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DANCER = Path(__file__).resolve().parents[3] / "shared" / "videos" / "dancer_518
 
 
 def extract(arguments: list[str]) -> int:
-    """Carries out ``arabesque extract`` in a process of its own; its peak."""
+    """Run ``arabesque extract`` in a child process and return its peak memory."""
     code = "from arabesque.cli.main import app; app()"
     command = [sys.executable, "-c", code, "extract", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -26,7 +26,7 @@ def extract(arguments: list[str]) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DANCER.exists(), reason="needs the real clips of ../shared")
-@pytest.mark.parametrize("allowance", [[], ["--memory", "1500MiB"]], ids=["free", "bounded"])
+@pytest.mark.parametrize("allowance", [[], ["--memory", "1800MiB"]], ids=["free", "bounded"])
 def test_ten_minutes_take_no_more_memory_than_one(tmp_path, allowance):
     peaks = []
     for times in (1, 10):
@@ -34,4 +34,4 @@ def test_ten_minutes_take_no_more_memory_than_one(tmp_path, allowance):
         out = str(tmp_path / f"out_{times}")
         peaks.append(extract([str(video), "--recipe", "starter", "--out", out, *allowance]))
     assert peaks[1] < 1.1 * peaks[0], peaks
-    assert not allowance or max(peaks) < 1500 << 20, peaks
+    assert not allowance or max(peaks) < 1800 << 20, peaks

@@ -1,4 +1,4 @@
-"""``arabesque score`` from raw video to score, on drawn clips and a recipe small enough for a test."""
+"""``arabesque score`` from raw video to score, on synthetic clips and a small recipe."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch
 from clips import Clip, write_clip
 from typer.testing import CliRunner, Result
 
+from arabesque.cli.demo_videos.routines import write_routines
 from arabesque.cli.main import commands
-from arabesque.manifests.errors import ArabesqueError, ManifestError, WeightsError
+from arabesque.manifests.errors import ArabesqueError, InputError, UsageError, WeightsError
 from arabesque.manifests.recipes import Recipe, parse_recipe
+from arabesque.models.checkpoints import to_json_with_digest
 from arabesque.models.evaluation import evaluate
 from arabesque.models.training import train_and_evaluate
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.store.reader import FeatureStore
-from arabesque.pipeline.synthetic.routines import write_routines
 
 TINY = """
 name = "tiny"
@@ -77,26 +78,29 @@ def test_raw_videos_are_extracted_and_scored(trained: Path, tmp_path: Path) -> N
         for stream in ("motion", "rhythm"):
             mine = [segment for segment in video["segments"] if segment["streams"] == [stream]]
             assert [(segment["start_s"], segment["end_s"]) for segment in mine] == [(0, 1), (1, 2)]
-            assert sum(segment["importance"] for segment in mine) == pytest.approx(1)
+            assert sum(segment["attention"] for segment in mine) == pytest.approx(1)
 
     before = sorted(path.name for path in (tmp_path / "new").rglob("*.parquet"))
-    told = call(*given, "--segments", 1)
+    shown = call(*given, "--segments", 1)
     assert sorted(path.name for path in (tmp_path / "new").rglob("*.parquet")) == before
-    assert f"{found['routine_001']['score']:.2f}" in told.stdout
-    assert "share of the model's attention" in told.stdout
-    assert "(was trained on it)" in told.stdout
-    best = max(found["routine_001"]["segments"], key=lambda segment: segment["importance"])
-    assert f"00:0{best['start_s']:.0f}–00:0{best['end_s']:.0f} {best['streams'][0]}" in told.stdout
+    assert f"{found['routine_001']['score']:.2f}" in shown.stdout
+    assert "share of the model's attention" in shown.stdout
+    assert "points that the score loses" in shown.stdout
+    assert "(in the training set)" in shown.stdout
+    best = max(found["routine_001"]["segments"], key=lambda segment: abs(segment["effect"]))
+    assert found["routine_001"]["segments"].index(best) == found["routine_001"]["foremost"][0]
+    assert set(found["routine_001"]["stream_effects"]) == {"motion", "rhythm"}
+    assert f"00:0{best['start_s']:.0f}–00:0{best['end_s']:.0f} {best['streams'][0]}" in shown.stdout
 
 
-def test_what_a_store_holds_is_used(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("arabesque.cli.progress.show_run", None)  # a run would have to show itself
+def test_features_of_the_store_are_used(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arabesque.cli.progress.show_run", None)  # a run would fail
     result = call(trained / "videos", "--model", trained / "model", "--store", trained / "features", "--json")
     assert result.exit_code == 0, result.exception
     assert len(scores_of(result)) == 8
 
 
-def test_broken_and_partial_videos_are_told_and_the_others_scored(trained: Path, tmp_path: Path) -> None:
+def test_broken_and_partial_videos_are_reported_and_the_others_scored(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "junk.mp4").write_bytes(b"junk")
     write_clip(tmp_path / "whole.avi", Clip(num_frames=100, codec="mpeg4", options={}))
     whole = (tmp_path / "whole.avi").read_bytes()
@@ -111,7 +115,7 @@ def test_broken_and_partial_videos_are_told_and_the_others_scored(trained: Path,
     reasons = json.loads(result.stdout)["not_scored"]
     assert reasons["junk"].startswith("failed: ")
     assert reasons["cut"].startswith("partial: ")
-    assert reasons["cut"].endswith("--partial scores what there is")
+    assert reasons["cut"].endswith("--partial scores the part that decodes")
     assert "not scored: 'junk': failed: " in result.stderr
     asked = call(*given, "--partial")
     assert asked.exit_code == 3
@@ -129,17 +133,17 @@ def test_features_of_another_recipe_are_refused(trained: Path, tmp_path: Path) -
         pass
     rows = FeatureStore(other).keys("motion")
     result = call(trained / "videos", "--model", trained / "model", "--store", other)
-    assert "'motion' was made with" in (told := refusal(result, WeightsError))
-    assert "(sampling.fps is 6" in told
-    assert "was 12" in told
+    assert "'motion' was made with" in (message := refusal(result, WeightsError))
+    assert "(sampling.fps is 6" in message
+    assert "was 12" in message
     assert FeatureStore(other).keys("motion") == rows
 
 
-def test_a_namesake_does_not_take_a_videos_place(trained: Path, tmp_path: Path) -> None:
+def test_another_file_with_the_same_id_is_refused(trained: Path, tmp_path: Path) -> None:
     write_clip(tmp_path / "routine_000.mp4", Clip(num_frames=40))
     given = (tmp_path / "routine_000.mp4", "--model", trained / "model")
     result = call(*given, "--store", trained / "features")
-    assert "holds another video 'routine_000'" in refusal(result, ManifestError)
+    assert "'routine_000' is of " in refusal(result, InputError)
     assert call(*given, "--threads", 1).exit_code == 0
     assert (trained / "model" / "features").is_dir()
 
@@ -147,22 +151,23 @@ def test_a_namesake_does_not_take_a_videos_place(trained: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("recipe", "complaint"),
     [
-        (None, "trained on features that others made"),
+        (None, "was trained on imported features"),
         (
             {"name": "tiny", "summary": "", "streams": {"motion": {"magic": 1}}},
-            "recipe of its training: streams.motion",
+            "recipe of its training is invalid: streams.motion",
         ),
     ],
 )
-def test_a_model_whose_recipe_is_of_no_use(trained: Path, tmp_path: Path, recipe: object, complaint: str) -> None:
+def test_a_model_with_an_unusable_recipe(trained: Path, tmp_path: Path, recipe: object, complaint: str) -> None:
     for name in ("model.pt", "model.json"):
         (tmp_path / name).write_bytes((trained / "model" / name).read_bytes())
     card = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps(card | {"recipe": recipe}))
-    assert complaint in refusal(call(trained / "videos", "--model", tmp_path), ManifestError)
+    del card["sha256"]
+    (tmp_path / "model.json").write_bytes(to_json_with_digest(card | {"recipe": recipe}))
+    assert complaint in refusal(call(trained / "videos", "--model", tmp_path), UsageError)
 
 
-def test_a_run_may_leave_streams_for_later(trained: Path, tmp_path: Path) -> None:
+def test_a_run_may_extract_some_streams_only(trained: Path, tmp_path: Path) -> None:
     def extract(**chosen: list[str]) -> FeatureStore:
         for _ in Extraction(trained / "videos" / "routine_000.mp4", tiny(), tmp_path / "new", **chosen):
             pass

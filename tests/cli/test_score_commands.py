@@ -1,4 +1,4 @@
-"""``train --dataset``, ``evaluate`` and ``reproduce`` as a user calls them."""
+"""``train --dataset``, ``evaluate`` and ``reproduce`` on the command line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
+from seeded_networks import golden_state_dict
 from typer.testing import CliRunner
 
 from arabesque.cli.evaluate import evaluate
 from arabesque.cli.reproduce import reproduce
 from arabesque.cli.train import train
+from arabesque.manifests.errors import WeightsError
+from arabesque.models.published_checkpoints import load_gdlt
+from arabesque.models.scoring import SegmentBatch
 
 commands = typer.Typer()
 commands.command("train")(train)
@@ -52,7 +57,7 @@ def test_train_then_evaluate(fisv: tuple[str, str], tmp_path: Path) -> None:
     assert "caution" not in told
     assert (tmp_path / "scores.csv").read_text().startswith("video_id,true,predicted\n400,")
     told = call("evaluate", f"{out}/seed-0", features, *data, "--split", "train")
-    assert "caution the model was trained on 399 of the 400 videos: no measure of how it does on others" in told
+    assert "caution the model was trained on 399 of the 400 videos; the result does not apply to unseen videos" in told
 
 
 def test_reproduce(fisv: tuple[str, str], tmp_path: Path) -> None:
@@ -63,6 +68,77 @@ def test_reproduce(fisv: tuple[str, str], tmp_path: Path) -> None:
     assert "Average pooling + linear SVR TES – – – 0.9" in told
     assert "PCS" not in told
     assert Path(told.rsplit(" ", 1)[-1]).name == "table.md"
+    page = (tmp_path / "reproduced" / "fisv" / "report" / "index.html").read_text()
+    assert "Average pooling + linear SVR" in page
+    table = json.loads((tmp_path / "reproduced" / "fisv" / "table.json").read_text())
+    (cell,) = (row["cells"]["TES"] for row in table["rows"] if "TES" in row["cells"])
+    interval = cell["last"]["interval"]
+    assert f"{cell['last']['by_seed'][0]:.3f}" in page
+    assert f"[{interval['low']:.3f}, {interval['high']:.3f}]" in page
+
+
+def test_evaluate_a_checkpoint_of_its_authors(fisv: tuple[str, str], tmp_path: Path) -> None:
+    """The scores are those of the network on the features, in points of the data set's range."""
+    _, labels = fisv
+    rng = np.random.default_rng(0)
+    arrays = {str(number): rng.random((3, 1024), dtype=np.float32) for number in range(500)}
+    np.savez(tmp_path / "vst.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    torch.save({"state_dict": golden_state_dict("gdlt")}, tmp_path / "theirs.pth")
+    data = ("--labels", labels, "--dataset", "fisv", "--target", "TES", "--checkpoint", str(tmp_path / "theirs.pth"))
+    out = tmp_path / "scores.csv"
+    told = call("evaluate", str(tmp_path / "vst.npz"), *data, "--out", str(out))
+    assert "videos 100" in told
+    assert "caution the authors chose their epochs on the test videos: an upper bound" in told
+    network = load_gdlt(tmp_path / "theirs.pth", "vst", released=True)
+    with torch.inference_mode():
+        features = {"vst": torch.from_numpy(arrays["400"])[None]}
+        score = network(SegmentBatch(features, {"vst": torch.ones(1, 3, dtype=torch.bool)})).score
+    first = out.read_text().splitlines()[1].split(",")
+    assert first[0] == "400"
+    assert float(first[2]) == pytest.approx(45 * score.item(), abs=1e-3)
+    result = CliRunner().invoke(commands, ["evaluate", labels, str(tmp_path / "vst.npz"), *data])
+    assert result.exit_code == 2
+    assert "2 paths are given; give FEATURES" in result.output
+    narrow, _ = fisv
+    np.savez(narrow, **{name: array[:, :5] for name, array in arrays.items()})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(WeightsError, match=r"has 5 values per segment, .* reads 1024"):
+        call("evaluate", narrow, *data)
+
+
+def test_reproduce_lists_what_each_row_needs(fisv: tuple[str, str], tmp_path: Path) -> None:
+    features, labels = fisv
+    told = call("reproduce", "--list", "--out", str(tmp_path))
+    for name in (*(f"action-net-{number}" for number in range(1, 5)), *(f"pamfn-{number}" for number in range(1, 10))):
+        assert name in told
+    assert "Free FusionNets rg, fisv missing: needs features: vst, i3d_flow, ast" in told
+    given = ("--features", features, "--stream", "vst", "--labels", f"fisv={labels}", "--out", str(tmp_path))
+    told = call("reproduce", "pamfn-1", "--list", *given)
+    assert "GDLT rg missing: needs the labels of rg GDLT fisv runnable" in told
+    result = CliRunner().invoke(commands, ["reproduce", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "name a table, or add --list" in result.output
+    result = CliRunner().invoke(commands, ["reproduce", "pamfn-1", *given, "--features", features])
+    assert result.exit_code == 2
+    assert "given twice" in result.output
+
+
+BRIEF = ("--seeds", "1", "--epochs", "1", "--best-test-only")
+
+
+def test_a_table_of_two_data_sets_runs_where_there_are_features(fisv: tuple[str, str], tmp_path: Path) -> None:
+    """Rows and data sets without features are named; figures find predictions and attention of each training."""
+    features, labels = fisv
+    out = tmp_path / "out"
+    given = ("--features", f"fisv={features}", "--stream", "vst", "--labels", f"fisv={labels}", "--out", str(out))
+    told = call("reproduce", "pamfn-1", *given, "--row", "gdlt", *BRIEF, "--folds", "0")
+    assert "TES 0.685" in told
+    assert "average (Fisher-z) 0.761" in told
+    assert "GDLT: parameters 1.84 M printed, " in told
+    assert "not run: GDLT rg: needs features: vst" in told
+    folder = out / "pamfn-1" / "gdlt" / "tes" / "best-test" / "seed-0"
+    assert len((folder / "predictions.csv").read_text().splitlines()) == 101
+    told = call("reproduce", "pamfn-1", "--list", *given)
+    assert "GDLT fisv done: 1 seed" in told
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import file_server
 import pytest
+import torch
 from file_server import FileServer
+from torchvision.models.optical_flow import raft_small
 from typer.testing import CliRunner, Result
 
 from arabesque.cli.weights import app
-from arabesque.manifests.errors import ManifestError
+from arabesque.manifests.errors import ConfigError
 from arabesque.manifests.weights import load_weights_manifest, parse_weights_manifest
 from arabesque.pipeline.weights import cache as weights_cache
 
@@ -24,15 +26,24 @@ file_name = "net.pth"
 urls = ["{url}"]
 sha256 = "{sha256}"
 size_bytes = 50004
-licence = "MIT"
+license = "MIT"
 layout = "resnet-torchvision"
+trained_on = "nothing"
+source = "this test"
+
+[weights.raft_small]
+file_name = "raft_small.pth"
+urls = ["{url}"]
+sha256_prefix = "00000000"
+license = "MIT"
+layout = "raft-torchvision"
 trained_on = "nothing"
 source = "this test"
 
 [weights.unpublished]
 file_name = "unpublished.pth"
 urls = ["{url}"]
-licence = "AGPL-3.0"
+license = "AGPL-3.0"
 layout = "resnet-torchvision"
 trained_on = "nothing"
 source = "this test"
@@ -41,7 +52,7 @@ source = "this test"
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
-    """The commands see a manifest whose files are on this server, and a cache of their own."""
+    """Server of the files of a test manifest. The commands use this manifest and a temporary cache."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
@@ -56,20 +67,21 @@ def run(*arguments: str) -> Result:
 
 
 @pytest.mark.usefixtures("server")
-def test_list_shows_what_is_there() -> None:
-    assert [line.split()[:2] for line in run("list").stdout.splitlines()[2:]] == [
+def test_list_shows_the_state_of_each_checkpoint() -> None:
+    assert [line.split()[:2] for line in run("list").stdout.splitlines()[2:-1]] == [
         ["net", "missing"],
+        ["raft_small", "missing"],
         ["unpublished", "missing"],
     ]
     run("fetch", "net")
     listed = run("list")
-    assert listed.stdout.splitlines()[2].split() == ["net", "ready", "0", "MB", "nothing", "MIT"]
+    assert listed.stdout.splitlines()[2].split() == ["net", "ready", "0", "MB", "-"]
     assert listed.exit_code == 0
 
 
-def test_list_as_json_tells_everything(server: FileServer, tmp_path: Path) -> None:
+def test_list_as_json(server: FileServer, tmp_path: Path) -> None:
     listed = json.loads(run("list", "--json").stdout)
-    assert [entry["name"] for entry in listed] == ["net", "unpublished"]
+    assert [entry["name"] for entry in listed] == ["net", "raft_small", "unpublished"]
     assert listed[0]["urls"] == [server.url]
     assert listed[0]["state"] == "missing"
     assert listed[0]["path"] == str(tmp_path / "cache" / "net" / "net.pth")
@@ -84,12 +96,12 @@ def test_list_of_the_package_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, tm
 
 
 @pytest.mark.usefixtures("server")
-def test_fetch_says_how_it_knows_the_file() -> None:
+def test_fetch_prints_how_the_file_was_verified() -> None:
     fetched = run("fetch", "net", "unpublished", "net")
     assert fetched.exit_code == 0
     assert fetched.stdout.splitlines() == [
         f"net: verified: sha256 {SHA256}",
-        f"unpublished: no published digest: recorded what came (trust on first use): sha256 {SHA256}",
+        f"unpublished: no published digest; recorded on first use: sha256 {SHA256}",
     ]
 
 
@@ -101,7 +113,7 @@ def test_fetch_downloads_once_unless_forced(server: FileServer) -> None:
     assert len(server.requests) == 2
 
 
-def test_one_failure_does_not_keep_the_others(server: FileServer) -> None:
+def test_one_failure_does_not_stop_the_others(server: FileServer) -> None:
     server.script = [file_server.answer(404)]
     fetched = run("fetch", "net", "unpublished")
     assert fetched.exit_code == 1
@@ -121,21 +133,21 @@ def test_fetch_what_a_recipe_needs(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("server")
-@pytest.mark.parametrize("arguments", [("fetch",), ("add", "net"), ("list", "--jsn"), ("mend",)])
+@pytest.mark.parametrize("arguments", [("fetch",), ("add", "net"), ("list", "--jsn"), ("reapir",)])
 def test_wrong_usage_is_status_2(arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2
 
 
 @pytest.mark.usefixtures("server")
-def test_an_unknown_name_is_told_before_anything_is_fetched() -> None:
+def test_an_unknown_name_is_reported_before_fetching() -> None:
     outcome = run("fetch", "net", "nett")
-    assert isinstance(outcome.exception, ManifestError)  # which `arabesque` turns into a line and status 2
+    assert isinstance(outcome.exception, ConfigError)  # which `arabesque` turns into a line and status 2
     assert not outcome.stdout
 
 
 @pytest.mark.usefixtures("server")
 def test_verify_reads_the_bytes(tmp_path: Path) -> None:
-    assert "there is none to verify" in run("verify").stdout
+    assert "contains no checkpoint to verify" in run("verify").stdout
     run("fetch", "net")
     assert run("verify").stdout == f"net: verified: sha256 {SHA256}\n"
     (tmp_path / "cache" / "net" / "net.pth").write_bytes(BODY + b"!")
@@ -146,13 +158,25 @@ def test_verify_reads_the_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_add_takes_ones_own_file_on_ones_word(tmp_path: Path) -> None:
+def test_add_accepts_an_unpublished_file_with_trust(tmp_path: Path) -> None:
     own = tmp_path / "own [1].pth"
-    own.write_bytes(BODY[:-1])
-    refused = run("add", "net", str(own))
+    torch.save(raft_small(weights=None).state_dict(), own)
+    refused = run("add", "raft_small", str(own))
     assert refused.exit_code == 1
-    assert f"`arabesque weights add net {own} --trust`" in refused.stderr
-    added = run("add", "net", str(own), "--trust")
+    assert f"`arabesque weights add raft_small {own} --trust`" in refused.stderr
+    added = run("add", "raft_small", str(own), "--trust")
     assert added.exit_code == 0
-    digest = hashlib.sha256(BODY[:-1]).hexdigest()
-    assert added.stdout == f"net: taken on your word, not the published file: sha256 {digest}\n"
+    digest = hashlib.sha256(own.read_bytes()).hexdigest()
+    assert added.stdout == f"raft_small: accepted with --trust, not the published file: sha256 {digest}\n"
+
+
+@pytest.mark.usefixtures("server")
+def test_add_refuses_another_network_even_with_trust(tmp_path: Path) -> None:
+    own = tmp_path / "own.pth"
+    torch.save(raft_small(weights=None).state_dict(), own)
+    for name in ("net", "unpublished"):
+        for option in ((), ("--trust",)):
+            refused = run("add", name, str(own), *option)
+            assert refused.exit_code == 1
+            assert f"{own}: checkpoint {name} (layout resnet-torchvision) does not fit its network" in refused.stderr
+            assert "trust" not in refused.stderr

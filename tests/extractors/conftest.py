@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from seeded_networks import seeded_array
+from seeded_networks import seeded_array, sha256_of
 from torch import Tensor
 
 from arabesque.extractors.checkpoints import CheckpointFile
@@ -51,7 +51,7 @@ def save_checkpoint(tmp_path: Path) -> Iterator[Callable[..., CheckpointFile]]:
         path = tmp_path / f"{name}-{len(paths)}.pth"
         torch.save(content, path)
         paths.append(path)
-        return CheckpointFile(name=name, path=path, digest="0" * 64, layout=layout)
+        return CheckpointFile(name=name, path=path, digest=sha256_of(path), layout=layout)
 
     yield save
     for path in paths:

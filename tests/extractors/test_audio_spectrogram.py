@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from arabesque.extractors import audio_spectrogram
-from arabesque.extractors.audio_spectrogram import AudioSpectrogramTransformer
+from arabesque.extractors.audio_spectrogram import AST
 from arabesque.extractors.audio_spectrogram_network import (
     LAYOUTS,
     FittedEmbeddings,
     load_spectrogram_transformer,
-    to_our_keys,
 )
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, fill
 from arabesque.extractors.kaldi_fbank import FilterbankOptions, kaldi_fbank
+from arabesque.extractors.network import NetworkExtractor
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.manifests.errors import WeightsError
 
@@ -34,14 +34,12 @@ def music() -> Tensor:
         return torch.from_numpy(arrays["wave_16k"])
 
 
-def build(**settings: object) -> AudioSpectrogramTransformer:
-    resolved = AudioSpectrogramTransformer.Settings.model_validate(settings)
-    return AudioSpectrogramTransformer(
-        weights={"network": RandomWeights(0)}, device=CPU, precision="float32", **dict(resolved)
-    )
+def build(**settings: object) -> NetworkExtractor:
+    resolved = AST.Settings.model_validate(settings)
+    return AST(settings=resolved, weights={"network": RandomWeights(0)}, device=CPU, precision="float32")
 
 
-def prepare(extractor: AudioSpectrogramTransformer, waveform: Tensor) -> Tensor:
+def prepare(extractor: NetworkExtractor, waveform: Tensor) -> Tensor:
     return extractor.prepare(SegmentInput(index=0, start_s=0.0, end_s=1.28, waveform=waveform))
 
 
@@ -99,7 +97,7 @@ def tokens_of_grid(columns: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.usefixtures("no_network")
 def test_the_default_front_end_is_the_authors(music: Tensor) -> None:
-    """Filterbank, zeros up to 1024 frames, then normalisation: padding becomes −mean / (2 · std)."""
+    """Filterbank, zeros up to 1024 frames, then normalization: padding becomes −mean / (2 · std)."""
     prepared = prepare(build(), music)
     energies = torch.from_numpy(kaldi_fbank(music.numpy(), FilterbankOptions(16000)))
     assert prepared.shape == (1024, 128)
@@ -110,8 +108,8 @@ def test_the_default_front_end_is_the_authors(music: Tensor) -> None:
 
 @pytest.mark.usefixtures("no_network")
 def test_pamfns_front_end(music: Tensor) -> None:
-    """Told 48 kHz, sign lost, padded after normalisation: field notes A2.3."""
-    settings = {"told_rate_hz": 48000, "mean": 4.26, "std": 4.57, "padding": "after-normalisation", "input_frames": 84}
+    """Filterbank at 48 kHz, wrong sign of the mean, padding after normalization (docs/provenance.md, PAMFN)."""
+    settings = {"told_rate_hz": 48000, "mean": 4.26, "std": 4.57, "padding": "after-normalization", "input_frames": 84}
     prepared = prepare(build(**settings), music)
     energies = torch.from_numpy(kaldi_fbank(music.numpy(), FilterbankOptions(48000)))
     assert prepared.shape == (84, 128)
@@ -129,7 +127,7 @@ def test_input_frames_cut_off_or_take_all(music: Tensor) -> None:
 
 def test_refuses_an_input_shorter_than_a_patch() -> None:
     with pytest.raises(ValueError, match="greater than or equal to 16"):
-        AudioSpectrogramTransformer.Settings(input_frames=15)
+        AST.Settings.model_validate({"input_frames": 15})
 
 
 def test_rows_do_not_depend_on_the_company_and_keep_their_order(music: Tensor) -> None:
@@ -164,7 +162,7 @@ def small_network() -> nn.Module:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_fills_the_same_network(layout: str, small_network: nn.Module) -> None:
     expected = small_network.state_dict()
-    ours = to_our_keys(published(expected, layout), layout)
+    ours = LAYOUTS[layout](published(expected, layout))
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], value) for name, value in expected.items())
 
@@ -176,7 +174,7 @@ def test_loading_is_strict(layout: str, small_network: nn.Module) -> None:
     theirs["module.v.more" if layout == "ast-original" else "audio_spectrogram_transformer.more"] = torch.ones(1)
     file = CheckpointFile("altered", Path("altered.pth"), "0" * 64, layout)
     with pytest.raises(WeightsError, match=r"1 missing \(embeddings\.cls_token\); 1 unexpected \(more\)"):
-        fill(small_network, to_our_keys(theirs, layout), file)
+        fill(small_network, LAYOUTS[layout](theirs), file)
 
 
 def published(ours: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
@@ -230,11 +228,6 @@ def original(ours: dict[str, Tensor]) -> dict[str, Tensor]:
     return theirs
 
 
-def test_an_unknown_layout_is_named() -> None:
-    with pytest.raises(WeightsError, match=r"'ast-other'; weights\.toml must say ast-original, ast-transformers4"):
-        to_our_keys({}, "ast-other")
-
-
 @pytest.mark.usefixtures("no_network")
 def test_sound_is_asked_for_as_the_settings_say() -> None:
     need = build().audio
@@ -249,7 +242,7 @@ def test_sound_is_asked_for_as_the_settings_say() -> None:
 
 @pytest.mark.usefixtures("no_network")
 def test_a_constant_in_the_waveform_reaches_no_feature(music: Tensor) -> None:
-    """So that whose mean `AudioNeed.remove_mean` takes away cannot matter: field-notes A2.3 says of the global one."""
+    """The scope of `AudioNeed.remove_mean` therefore does not matter; PAMFN subtracts the mean of the whole track."""
     shifted, plain = (prepare(build(input_frames="all"), wave) for wave in (music + 0.05, music))
     assert (shifted - plain).abs().max() < 1e-3
     assert not torch.equal(shifted, plain)

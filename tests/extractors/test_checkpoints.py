@@ -1,22 +1,29 @@
 from __future__ import annotations
 
 import pickle
+import random
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from seeded_networks import sha256_of
 from torch import nn
 
 from arabesque.extractors.checkpoints import (
     CheckpointFile,
+    Layouts,
     RandomWeights,
     StateDict,
     fill,
     load_network,
     read_state_dict,
+    renamed,
+    unchanged,
 )
 from arabesque.manifests.errors import WeightsError
 
@@ -35,8 +42,7 @@ def state_dict() -> StateDict:
     return Network().state_dict()
 
 
-def unchanged(state_dict: StateDict, layout: str) -> StateDict:
-    return state_dict
+OURS: Layouts = {"ours": unchanged}
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
@@ -52,14 +58,15 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     wanted = state_dict()
-    file = CheckpointFile("net", tmp_path / "model.safetensors", "00", "ours")
-    save_file(wanted, file.path)
+    path = tmp_path / "model.safetensors"
+    save_file(wanted, path)
+    file = CheckpointFile("net", path, sha256_of(path), "ours")
     found = read_state_dict(file)
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-    file.path.write_bytes(file.path.read_bytes()[:-1])
+    path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(WeightsError, match=r"model\.safetensors: checkpoint net is not a plain state dict"):
-        read_state_dict(file)
+        read_state_dict(CheckpointFile("net", path, sha256_of(path), "ours"))
 
 
 def test_half_precision_is_widened_and_counters_are_not(save_checkpoint: SaveCheckpoint) -> None:
@@ -100,7 +107,7 @@ def test_forged_pickles_are_named_whatever_they_break(tmp_path: Path, program: b
         archive.writestr("archive/data.pkl", b"\x80\x02" + program)
         archive.writestr("archive/version", "3\n")
     with pytest.raises(WeightsError, match=r"forged\.pth: checkpoint swin is not a plain state dict"):
-        read_state_dict(CheckpointFile("swin", path, "0" * 64, "ours"))
+        read_state_dict(CheckpointFile("swin", path, sha256_of(path), "ours"))
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", pickle.dumps([1, 2], protocol=2)])
@@ -108,7 +115,7 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path: Path, content: bytes) 
     path = tmp_path / "download.pth"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"download\.pth: checkpoint swin .*\(.+\)"):
-        read_state_dict(CheckpointFile("swin", path, "0" * 64, "ours"))
+        read_state_dict(CheckpointFile("swin", path, sha256_of(path), "ours"))
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -120,7 +127,21 @@ def test_a_file_that_breaks_off_is_named(save_checkpoint: SaveCheckpoint) -> Non
     file = save_checkpoint(state_dict(), "ours")
     file.path.write_bytes(file.path.read_bytes()[:-200])
     with pytest.raises(WeightsError, match="fetch it again"):
-        read_state_dict(file)
+        read_state_dict(replace(file, digest=sha256_of(file.path)))
+
+
+def test_bytes_that_changed_since_they_were_verified_are_not_parsed(save_checkpoint: SaveCheckpoint) -> None:
+    file = save_checkpoint(state_dict(), "ours")
+    whole = file.path.read_bytes()
+    chance = random.Random(0)
+    for _ in range(50):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        file.path.write_bytes(damaged)
+        with pytest.raises(
+            WeightsError, match=rf"has changed since it was verified: expected sha256 {file.digest}, got"
+        ):
+            read_state_dict(file)
 
 
 @pytest.mark.parametrize("content", [{}, {"w": 3.0}, [torch.ones(1)], torch.ones(1)])
@@ -146,7 +167,7 @@ def test_the_report_counts_what_does_not_fit(save_checkpoint: SaveCheckpoint) ->
 def test_counters_that_old_files_lack_are_not_missed(save_checkpoint: SaveCheckpoint) -> None:
     old = state_dict()
     del old["norm.num_batches_tracked"]
-    filled = load_network(Network, save_checkpoint(old, "ours"), unchanged)
+    filled = load_network(Network, save_checkpoint(old, "ours"), OURS)
     assert torch.equal(filled.linear.weight, old["linear.weight"])
     assert filled.state_dict()["norm.num_batches_tracked"] == 0
     with pytest.raises(WeightsError, match="unexpected"):
@@ -155,18 +176,14 @@ def test_counters_that_old_files_lack_are_not_missed(save_checkpoint: SaveCheckp
 
 def test_layouts_are_renamed_on_the_way(save_checkpoint: SaveCheckpoint) -> None:
     theirs = {f"module.{name}": value for name, value in state_dict().items()}
-
-    def rename(found: StateDict, layout: str) -> StateDict:
-        assert layout == "data-parallel"
-        return {name.removeprefix("module."): value for name, value in found.items()}
-
-    filled = load_network(Network, save_checkpoint(theirs, "data-parallel"), rename)
+    layouts = {**OURS, "data-parallel": partial(renamed, patterns=[(r"^module\.", "")])}
+    filled = load_network(Network, save_checkpoint(theirs, "data-parallel"), layouts)
     assert torch.equal(filled.linear.weight, theirs["module.linear.weight"])
 
 
 def test_networks_come_frozen(save_checkpoint: SaveCheckpoint) -> None:
     for weights in (RandomWeights(0), save_checkpoint(state_dict(), "ours")):
-        loaded = load_network(Network, weights, unchanged)
+        loaded = load_network(Network, weights, OURS)
         assert not any(module.training for module in loaded.modules())
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
@@ -175,7 +192,7 @@ def test_seeds_decide_and_leave_the_worlds_chance_alone() -> None:
     torch.manual_seed(5)
     expected_draw = torch.rand(1)
     torch.manual_seed(5)
-    first, again, other = (load_network(Network, RandomWeights(seed), unchanged) for seed in (0, 0, 1))
+    first, again, other = (load_network(Network, RandomWeights(seed), OURS) for seed in (0, 0, 1))
     assert torch.equal(torch.rand(1), expected_draw)
     assert torch.equal(first.linear.weight, again.linear.weight)
     assert not torch.equal(first.linear.weight, other.linear.weight)

@@ -12,8 +12,8 @@ from torch import Tensor
 from arabesque.extractors.optical_flow.conventions import (
     Clamp20,
     Denseflow8,
-    NoQuantisation,
-    Quantisation,
+    NoQuantization,
+    Quantization,
     VideoFeatures,
     as_network_input,
     as_stored,
@@ -25,14 +25,14 @@ from arabesque.extractors.optical_flow.conventions import (
 )
 
 
-def through(flow: Tensor, quantisation: Quantisation) -> Tensor:
-    return as_network_input(as_stored(flow, quantisation), quantisation)
+def through(flow: Tensor, quantization: Quantization) -> Tensor:
+    return as_network_input(as_stored(flow, quantization), quantization)
 
 
 @pytest.mark.parametrize(
-    ("quantisation", "offset"),
+    ("quantization", "offset"),
     [
-        (NoQuantisation(), 0.0),
+        (NoQuantization(), 0.0),
         (Clamp20(), 0.0),
         (Denseflow8(bound_px=15), 1 / 255),
         (Denseflow8(bound_px=20), 1 / 255),
@@ -42,14 +42,14 @@ def through(flow: Tensor, quantisation: Quantisation) -> Tensor:
         (VideoFeatures(), 1 / 255),
     ],
 )
-def test_no_motion_leaves_an_offset_in_levels_only(quantisation: Quantisation, offset: float) -> None:
+def test_no_motion_leaves_an_offset_in_levels_only(quantization: Quantization, offset: float) -> None:
     still = torch.zeros(3, 2, 16, 24)
-    torch.testing.assert_close(through(still, quantisation), torch.full_like(still, offset))
+    torch.testing.assert_close(through(still, quantization), torch.full_like(still, offset))
 
 
 def test_none_keeps_pixels() -> None:
     flow = torch.tensor([[-300.0, -0.01, 0.5, 45.0]])[None, None]
-    assert torch.equal(through(flow, NoQuantisation()), flow)
+    assert torch.equal(through(flow, NoQuantization()), flow)
 
 
 def test_clamp20_maps_twenty_pixels_to_one() -> None:
@@ -61,12 +61,12 @@ def test_clamp20_maps_twenty_pixels_to_one() -> None:
 def test_denseflow8_is_an_image_of_256_levels(bound_px: float) -> None:
     flow = torch.linspace(-40, 40, 10001)
     images = denseflow_images(flow, bound_px)
-    quantised = from_images(images)
+    quantized = from_images(images)
     assert images.dtype == torch.uint8
-    assert len(quantised.unique()) == 256
-    assert (quantised.min(), quantised.max()) == (-1, 1)
+    assert len(quantized.unique()) == 256
+    assert (quantized.min(), quantized.max()) == (-1, 1)
     inside = flow.abs() <= bound_px
-    assert (quantised[inside] * bound_px - flow[inside]).abs().max() <= bound_px / 255 + 1e-5
+    assert (quantized[inside] * bound_px - flow[inside]).abs().max() <= bound_px / 255 + 1e-5
 
 
 def test_denseflow8_rounds_halves_to_the_even_level() -> None:
@@ -76,7 +76,7 @@ def test_denseflow8_rounds_halves_to_the_even_level() -> None:
 
 
 def test_video_features_rounds_without_storing() -> None:
-    """field-notes A7: 128 + 255 / 40 · flow; 20 px come to level 256, which no byte holds."""
+    """docs/provenance.md: 128 + 255 / 40 · flow; 20 px become level 256, which exceeds a byte."""
     flow = torch.tensor([-100.0, -20.0, 0.05, 1.0, 20.0, 100.0])
     levels = torch.tensor([0.0, 0.0, 128.0, 134.0, 256.0, 256.0])
     torch.testing.assert_close(video_features(flow), 2 * levels / 255 - 1)

@@ -8,9 +8,9 @@ import pytest
 
 from arabesque.extractors.optical_flow import METHODS
 from arabesque.extractors.table import resolve
-from arabesque.manifests.errors import ManifestError
+from arabesque.manifests.errors import ConfigError
 from arabesque.manifests.streams import Sampling, StreamSpec
-from arabesque.pipeline.keys import settings_digest
+from arabesque.pipeline.digests import settings_digest
 
 SAMPLING = Sampling(fps="native", frames_per_segment=32, frames_per_step=32, remainder="drop-tail")
 
@@ -53,28 +53,28 @@ def test_every_option_of_every_method_is_part_of_the_key() -> None:
         {"method": "raft", "model": "raft_small"},
         {"method": "raft", "iterations": 20},
     ]
-    quantisations: list[dict[str, Any]] = [
+    quantizations: list[dict[str, Any]] = [
         {"form": "none"},
         {"form": "denseflow8"},
         {"form": "denseflow8", "bound_px": 32},
         {"form": "denseflow8", "jpeg_quality": 95},
         {"form": "video-features"},
     ]
-    keys = [key(resolved(flow)) for flow in flows] + [key(resolved(quantisation=form)) for form in quantisations]
+    keys = [key(resolved(flow)) for flow in flows] + [key(resolved(quantization=form)) for form in quantizations]
     assert len(set(keys)) == len(keys)
 
 
 def test_the_plain_settings_are_dis_as_the_network_was_trained() -> None:
-    assert key(resolved()) == key(resolved({"method": "dis", "preset": "medium"}, quantisation={"form": "clamp20"}))
+    assert key(resolved()) == key(resolved({"method": "dis", "preset": "medium"}, quantization={"form": "clamp20"}))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_frames_come_in_the_colours_that_a_method_looks_at(method: str) -> None:
+def test_frames_come_in_the_colors_that_a_method_looks_at(method: str) -> None:
     """By default; and the others would quietly be the flow of one channel, or no input to the network at all."""
-    gray = not METHODS[method].colour
+    gray = not METHODS[method].color
     assert resolved({"method": method}).settings["geometry"]["gray"] is gray
-    complaint = f"{method} is computed on {'gray' if gray else 'colour'} frames; set gray = {str(gray).lower()}"
-    with pytest.raises(ManifestError, match=rf"i3d_flow: settings: .*{complaint}"):
+    complaint = f"{method} is computed on {'gray' if gray else 'color'} frames; set gray = {str(gray).lower()}"
+    with pytest.raises(ConfigError, match=rf"i3d_flow: settings: .*{complaint}"):
         resolved({"method": method}, geometry={"steps": [], "gray": not gray})
 
 
@@ -89,7 +89,7 @@ def test_frames_come_in_the_colours_that_a_method_looks_at(method: str) -> None:
 )
 def test_a_wrong_option_is_named_with_its_place(flow: dict[str, Any], complaint: str) -> None:
     spec = StreamSpec(extractor="i3d_flow", sampling=SAMPLING, weights={"network": "any"}, settings={"flow": flow})
-    with pytest.raises(ManifestError, match=complaint):
+    with pytest.raises(ConfigError, match=complaint):
         resolve(spec)
 
 
@@ -102,5 +102,5 @@ def test_a_wrong_option_is_named_with_its_place(flow: dict[str, Any], complaint:
 )
 def test_only_raft_has_weights_of_its_own(method: str, weights: dict[str, str], wanted: str) -> None:
     spec = StreamSpec(extractor="i3d_flow", sampling=SAMPLING, weights=weights, settings={"flow": {"method": method}})
-    with pytest.raises(ManifestError, match=f"weights must name {wanted}"):
+    with pytest.raises(ConfigError, match=f"weights must name {wanted}"):
         resolve(spec)

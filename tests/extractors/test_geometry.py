@@ -14,14 +14,14 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from arabesque.extractors import geometry as geometry_module
-from arabesque.extractors.geometry import apply_geometry, center_crop, normalise, output_size
+from arabesque.extractors.geometry import apply_geometry, center_crop, normalize, output_size
 from arabesque.manifests.streams import (
     CenterCrop,
     Geometry,
     GeometryStep,
     Height,
     Interpolation,
-    Normalisation,
+    Normalization,
     ShortSide,
     Size,
 )
@@ -61,56 +61,6 @@ def differences(frames: Tensor, image: NDArray[Any]) -> NDArray[np.int64]:
 def resized(frames: Tensor, size: tuple[int, int], interpolation: Interpolation, *, antialias: bool) -> Tensor:
     steps = (Size(size_px=size),)
     return apply_geometry(frames, Geometry(steps=steps, interpolation=interpolation, antialias=antialias))
-
-
-@pytest.fixture(params=["as the CPU does it", "as other devices do it"])
-def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second path is plain torch, so a machine without an accelerator can check its arithmetic too."""
-    if request.param == "as other devices do it":
-        monkeypatch.setattr(geometry_module, "_resize_on_cpu", geometry_module._resize_on_device)
-
-
-@pytest.mark.usefixtures("either_path")
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
-def test_antialiased_resize_is_pils(interpolation: Interpolation, channels: int, size: tuple[int, int]) -> None:
-    image = picture(channels=channels)
-    expected = Image.fromarray(image.squeeze()).resize((size[1], size[0]), PIL_FILTERS[interpolation])
-
-    off = differences(resized(as_frames(image), size, interpolation, antialias=True), np.asarray(expected))
-
-    assert off.max() <= (0 if interpolation == "nearest" else 1)
-    assert off.mean() <= 0.02
-
-
-@pytest.mark.usefixtures("either_path")
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
-def test_plain_resize_is_opencvs(interpolation: Interpolation, channels: int, size: tuple[int, int]) -> None:
-    image = picture(channels=channels)
-    expected = cv2.resize(image, (size[1], size[0]), interpolation=CV2_FLAGS[interpolation])
-
-    off = differences(resized(as_frames(image), size, interpolation, antialias=False), np.asarray(expected))
-
-    assert off.max() <= (0 if interpolation == "nearest" else 1)
-    assert off.mean() <= 0.005
-
-
-def test_antialias_makes_a_difference() -> None:
-    """Or the two tests above would say little."""
-    frames = as_frames(picture())
-    with_, without = (resized(frames, (56, 56), "bilinear", antialias=flag).int() for flag in (True, False))
-    assert (with_ - without).abs().float().mean() > 5
-
-
-def test_large_frames_are_resized_in_parts_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = as_frames(*(picture(40, 60, seed=seed) for seed in range(5)))
-    whole = geometry_module._resize_in_torch(frames, (20, 31), "bilinear", True)
-    monkeypatch.setattr(geometry_module, "_resize_on_cpu", geometry_module._resize_on_device)
-    monkeypatch.setattr(geometry_module, "_CHUNK_BYTES", 2 * frames[0].numel())
-    assert torch.equal(resized(frames, (20, 31), "bilinear", antialias=True), whole)
 
 
 def test_gray_is_opencvs_on_every_device() -> None:
@@ -168,7 +118,7 @@ def test_steps_follow_each_other() -> None:
 
 
 def test_action_nets_steps_mix_opencv_and_pil() -> None:
-    """field-notes A1: OpenCV without antialiasing to a height, then PIL's squeeze of 300 × 224 into a square."""
+    """ACTION-NET: OpenCV without antialiasing to a height, then PIL's squeeze of 300 × 224 into a square."""
     mixed = Geometry(
         steps=(Height(height_px=64), CenterCrop(center_crop_px=(64, 86)), Size(size_px=(64, 64), antialias=True)),
         antialias=False,
@@ -201,7 +151,7 @@ def test_frames_are_left_as_they_are() -> None:
     frames = as_frames(picture())
     before = frames.clone()
     out = apply_geometry(frames, Geometry(steps=(CenterCrop(center_crop_px=(90, 90)), Size(size_px=(40, 40)))))
-    normalise(out, Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3))
+    normalize(out, Normalization(mean=(0.5,) * 3, std=(0.5,) * 3))
     assert torch.equal(frames, before)
 
 
@@ -211,14 +161,14 @@ def test_no_frames_stay_no_frames() -> None:
         assert resized(none, (10, 12), "bilinear", antialias=antialias).shape == (0, 3, 10, 12)
 
 
-def test_normalise_is_the_published_arithmetic() -> None:
+def test_normalize_is_the_published_arithmetic() -> None:
     frames = as_frames(picture(), picture(seed=1))[None]
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     expected = v2.functional.normalize(frames.float() / 255, list(mean), list(std))
-    found = normalise(frames, Normalisation(mean=mean, std=std))
+    found = normalize(frames, Normalization(mean=mean, std=std))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
-    assert torch.equal(normalise(frames, Normalisation(mean=mean, std=std), torch.bfloat16), found.bfloat16())
+    assert torch.equal(normalize(frames, Normalization(mean=mean, std=std), torch.bfloat16), found.bfloat16())
 
 
 @pytest.mark.parametrize(
@@ -231,10 +181,10 @@ def test_normalise_is_the_published_arithmetic() -> None:
             "1 or 3 channels, not 2",
         ),
         (
-            lambda: normalise(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), Normalisation(mean=(0, 0, 0), std=(1, 1, 1))),
-            "1 channels, the normalisation 3 means",
+            lambda: normalize(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), Normalization(mean=(0, 0, 0), std=(1, 1, 1))),
+            "1 channels, the normalization 3 means",
         ),
-        (lambda: normalise(torch.zeros(1, 1, 8, 8), Normalisation(mean=(0,), std=(1,))), "must be uint8"),
+        (lambda: normalize(torch.zeros(1, 1, 8, 8), Normalization(mean=(0,), std=(1,))), "must be uint8"),
     ],
 )
 def test_wrong_input_is_named(call: Any, message: str) -> None:

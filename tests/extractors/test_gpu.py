@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from arabesque.extractors.checkpoints import RandomWeights
-from arabesque.extractors.geometry import apply_geometry, normalise
+from arabesque.extractors.geometry import apply_geometry, normalize
 from arabesque.extractors.optical_flow.raft import Raft, RaftFlow
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.table import build, resolve
-from arabesque.manifests.streams import CenterCrop, Geometry, Normalisation, Sampling, ShortSide, StreamSpec
+from arabesque.manifests.streams import CenterCrop, Geometry, Normalization, Sampling, ShortSide, StreamSpec
 
 pytestmark = pytest.mark.gpu
 
@@ -34,11 +34,11 @@ def test_geometry_is_within_a_level(antialias, gray):
     assert (on_gpu.cpu().int() - on_cpu).abs().max() <= 1
 
 
-def test_normalisation_is_the_same():
-    normalisation = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+def test_normalization_is_the_same():
+    normalization = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     torch.testing.assert_close(
-        normalise(frames(2).cuda(), normalisation, torch.float32).cpu(),
-        normalise(frames(2), normalisation, torch.float32),
+        normalize(frames(2).cuda(), normalization, torch.float32).cpu(),
+        normalize(frames(2), normalization, torch.float32),
     )
 
 

@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from seeded_networks import sha256_of
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
 
 from arabesque.extractors import i3d_flow as i3d_flow_module
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, StateDict, read_state_dict
-from arabesque.extractors.geometry import apply_geometry, normalise
-from arabesque.extractors.i3d import InceptionI3D, load_i3d, pad_same, to_our_keys
+from arabesque.extractors.geometry import apply_geometry, normalize
+from arabesque.extractors.i3d import I3D_RGB, InceptionI3D, load_i3d, max_pool, pad_same
 from arabesque.extractors.i3d_flow import I3DFlow
-from arabesque.extractors.i3d_rgb import I3DRgb
 from arabesque.extractors.optical_flow import METHODS
 from arabesque.extractors.optical_flow.conventions import clamp20, denseflow_images, from_images, video_features
 from arabesque.extractors.optical_flow.methods import FlowMethod
 from arabesque.extractors.optical_flow.raft import Raft, RaftFlow
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.table import build, resolve
-from arabesque.manifests.errors import ManifestError, WeightsError
+from arabesque.manifests.errors import ConfigError, WeightsError
 from arabesque.manifests.streams import Sampling, StreamSpec
 
 GoldenReader = Callable[[str], Any]
@@ -46,7 +46,7 @@ def golden_input(name: str, num_frames: int) -> Tensor:
 
 
 def as_piergiaj(state_dict: StateDict) -> StateDict:
-    """The golden keys in the other published layout, written down from field-notes B1."""
+    """The golden keys in the other published layout, as in docs/provenance.md, section I3D."""
     renaming = (
         (r"^conv3d_0c_1x1", "logits"),
         (r"^conv3d_", "Conv3d_"),
@@ -94,7 +94,7 @@ def published(golden: GoldenReader, tmp_path_factory: pytest.TempPathFactory) ->
     for name in CHANNELS:
         path = tmp_path_factory.mktemp("i3d") / f"{name}.pth"
         torch.save(golden(name).state_dict, path)
-        files[name] = CheckpointFile(name, path, "0" * 64, "i3d-hassony2")
+        files[name] = CheckpointFile(name, path, sha256_of(path), "i3d-hassony2")
     return files
 
 
@@ -166,8 +166,8 @@ def test_loading_is_strict(golden: GoldenReader, save_checkpoint: SaveCheckpoint
     ):
         with pytest.raises(WeightsError, match=complaint):
             load_i3d(save_checkpoint(content, layout), in_channels=3, batch_norm_eps=1e-3)
-    with pytest.raises(WeightsError, match="'i3d-tensorflow'; it reads i3d-hassony2, i3d-piergiaj"):
-        to_our_keys(theirs, "i3d-tensorflow")
+    with pytest.raises(WeightsError, match="'i3d-tensorflow'; InceptionI3D reads i3d-hassony2, i3d-piergiaj"):
+        load_i3d(save_checkpoint(theirs, "i3d-tensorflow"), in_channels=3, batch_norm_eps=1e-3)
 
 
 @pytest.mark.parametrize("size", range(1, 18))
@@ -225,7 +225,7 @@ def test_plain_settings_are_the_papers() -> None:
     assert not rgb.frames.next_frame
     assert apply_geometry(noise_frames(1, 480, 640), rgb.frames.geometry).shape == (1, 3, 224, 224)
     black_and_white = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 1, 2)
-    assert normalise(black_and_white, I3DRgb.Settings().normalisation).unique().tolist() == [-1, 1]
+    assert normalize(black_and_white, I3D_RGB.Settings().normalization).unique().tolist() == [-1, 1]
 
 
 def flow_extractor(weights: Any = None, **settings: Any) -> I3DFlow:
@@ -264,7 +264,7 @@ def test_the_last_flow_repeats_at_the_videos_end() -> None:
 
 
 def test_the_last_flow_may_be_none() -> None:
-    stream = flow_extractor(last_flow="zero", quantisation={"form": "denseflow8"})
+    stream = flow_extractor(last_flow="zero", quantization={"form": "denseflow8"})
     images = stream.prepare(segment(sliding_frames(9)))
     assert isinstance(images, Tensor)
     assert images.shape == (9, 2, 224, 224)
@@ -279,10 +279,10 @@ def test_the_last_flow_may_be_none() -> None:
     ("settings", "convention"),
     [
         ({}, clamp20),
-        ({"quantisation": {"form": "none"}}, lambda flow: flow),
-        ({"quantisation": {"form": "video-features"}}, video_features),
+        ({"quantization": {"form": "none"}}, lambda flow: flow),
+        ({"quantization": {"form": "video-features"}}, video_features),
         (
-            {"quantisation": {"form": "denseflow8", "bound_px": 15.0}},
+            {"quantization": {"form": "denseflow8", "bound_px": 15.0}},
             lambda flow: from_images(denseflow_images(flow, 15.0)),
         ),
     ],
@@ -308,13 +308,13 @@ def test_flow_reaches_the_network_as_the_settings_say(
 
 @pytest.mark.parametrize("jpeg_quality", ["none", 90])
 def test_flow_images_are_stretched_like_pictures(jpeg_quality: Any) -> None:
-    """PAMFN's order (field-notes A2): 8-bit images of the flow, then the colour frames' resize, crop and squeeze."""
+    """PAMFN's order (docs/provenance.md): 8-bit images of the flow, then the color frames' resize, crop and squeeze."""
     steps = [{"short_side_px": 128}, {"center_crop_px": [112, 150]}, {"size_px": [112, 112]}]
     clip = segment(sliding_frames(3, 160, 240), has_next_frame=True)
     as_pixels = flow_extractor(flow_geometry={"steps": []}).prepare(clip)
     assert isinstance(as_pixels, Tensor)
     stream = flow_extractor(
-        quantisation={"form": "denseflow8", "bound_px": 32, "jpeg_quality": jpeg_quality},
+        quantization={"form": "denseflow8", "bound_px": 32, "jpeg_quality": jpeg_quality},
         flow_geometry={"steps": steps},
     )
     images = stream.prepare(clip)
@@ -334,7 +334,7 @@ def test_flow_images_are_stretched_like_pictures(jpeg_quality: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quantisation", "geometry"),
+    ("quantization", "geometry"),
     [
         ("none", {"steps": [{"size_px": [224, 224]}]}),
         ("clamp20", {"steps": [{"size_px": [224, 224]}]}),
@@ -342,18 +342,18 @@ def test_flow_images_are_stretched_like_pictures(jpeg_quality: Any) -> None:
         ("denseflow8", {"steps": [], "gray": True}),
     ],
 )
-def test_flow_in_pixels_is_not_stretched(quantisation: str, geometry: dict[str, Any]) -> None:
-    with pytest.raises(ManifestError, match=r"i3d_flow: settings: .*crops alone"):
-        flow_extractor(quantisation={"form": quantisation}, flow_geometry=geometry)
+def test_flow_in_pixels_is_not_stretched(quantization: str, geometry: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"i3d_flow: settings: .*crops alone"):
+        flow_extractor(quantization={"form": quantization}, flow_geometry=geometry)
 
 
-def test_a_blank_frame_is_zero_after_normalisation(published: dict[str, CheckpointFile]) -> None:
-    """ACTION-NET's left-over row (field-notes A1): mid-grey, which no uint8 is, beside clips that have none."""
+def test_a_blank_frame_is_zero_after_normalization(published: dict[str, CheckpointFile]) -> None:
+    """ACTION-NET's zero row (docs/provenance.md): mid-gray, not representable as uint8, beside clips without one."""
     rgb = extractor("i3d_rgb", published["i3d_rgb"])
     frames = noise_frames(9, 193, 193)
     blank = SegmentInput(0, 0.0, 1.0, frames=frames, blank_frames=(8,))
     whole, with_blank = rgb.forward([rgb.prepare(segment(frames)), rgb.prepare(blank)])
-    clips = normalise(frames, I3DRgb.Settings().normalisation).repeat(2, 1, 1, 1, 1)
+    clips = normalize(frames, I3D_RGB.Settings().normalization).repeat(2, 1, 1, 1, 1)
     clips[1, 8] = 0
     network = load_i3d(published["i3d_rgb"], in_channels=3, batch_norm_eps=1e-3)
     with torch.inference_mode():
@@ -382,7 +382,7 @@ def test_a_method_may_run_beside_the_network(
         assert torch.equal(row, wanted)
 
 
-def test_raft_sees_colour_and_has_weights_of_its_own(published: dict[str, CheckpointFile]) -> None:
+def test_raft_sees_color_and_has_weights_of_its_own(published: dict[str, CheckpointFile]) -> None:
     weights = {"network": published["i3d_flow"], "flow": RandomWeights(1)}
     settings = {"flow": {"method": "raft", "model": "raft_small", "iterations": 2}}
     sampling = Sampling(fps="native", frames_per_segment=9, frames_per_step=9, remainder="drop-tail")
@@ -414,10 +414,10 @@ def test_real_weights_name_what_real_people_do(shared: Path) -> None:
     """DeepMind's weights on real clips: right numbers end to end, from the pixels of a file to a class."""
     path = shared / "weights" / "i3d_rgb_kinetics400_fp16.pt"
     labels = (shared / "weights" / "kinetics400_labels.txt").read_text().splitlines()
-    weights = CheckpointFile("i3d_rgb_k400_fp16", path, "0" * 64, "i3d-piergiaj")
+    weights = CheckpointFile("i3d_rgb_k400_fp16", path, sha256_of(path), "i3d-piergiaj")
     assert read_state_dict(weights)["logits.conv3d.weight"].dtype == torch.float32
     network = load_i3d(weights, in_channels=3, batch_norm_eps=1e-3)
-    settings = I3DRgb.Settings()
+    settings = I3D_RGB.Settings()
     for clip, first_frame, wanted in (
         ("skater_640x480_30fps.avi", 60, {"ice skating", "roller skating"}),
         ("skating_720x1280_portrait.mp4", 60, {"ice skating"}),
@@ -425,7 +425,7 @@ def test_real_weights_name_what_real_people_do(shared: Path) -> None:
     ):
         frames = apply_geometry(decoded(shared / "videos" / clip, first_frame, 64), settings.geometry)
         with torch.inference_mode():
-            logits = network.logits(normalise(frames[None], settings.normalisation).transpose(1, 2))[0]
+            logits = network.logits(normalize(frames[None], settings.normalization).transpose(1, 2))[0]
         top = [labels[index] for index in logits.topk(5).indices]
         assert wanted <= set(top), f"{clip}: {top}"
 
@@ -437,3 +437,21 @@ def decoded(path: Path, first_frame: int, num_frames: int) -> Tensor:
         frames = islice(container.decode(video=0), first_frame, first_frame + num_frames)
         images = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
     return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "shape"),
+    [
+        ((1, 3, 3), (1, 2, 2), (2, 3, 4, 9, 11)),
+        ((3, 3, 3), (1, 1, 1), (1, 2, 5, 6, 7)),
+        ((2, 2, 2), (2, 2, 2), (1, 2, 5, 6, 7)),
+    ],
+)
+def test_the_maximum_by_axes_is_that_of_pytorch(kernel, stride, shape) -> None:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values[0, 0, 0, 0, 0] = float("nan")
+    expected = torch.nn.functional.max_pool3d(values, kernel, stride)
+    torch.testing.assert_close(max_pool(values, kernel, stride), expected, rtol=0, atol=0, equal_nan=True)
+    last = values.contiguous(memory_format=torch.channels_last_3d)
+    assert max_pool(last, kernel, stride).is_contiguous(memory_format=torch.channels_last_3d)
+    assert max_pool(values.requires_grad_(), kernel, stride).requires_grad

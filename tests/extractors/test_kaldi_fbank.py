@@ -58,7 +58,7 @@ def test_a_tone_is_loudest_where_its_frequency_lies() -> None:
         int(kaldi_fbank(np.sin(2 * np.pi * hz * times_s).astype(np.float32), FilterbankOptions()).mean(axis=0).argmax())
         for hz in (300, 1000, 4000)
     ]
-    # bin centres lie (i + 1) / 129 of the way from 20 Hz to 8 kHz on the mel axis
+    # bin centers lie (i + 1) / 129 of the way from 20 Hz to 8 kHz on the mel axis
     edges_mel = np.linspace(1127 * np.log(1 + 20 / 700), 1127 * np.log(1 + 8000 / 700), 130)
     expected = [int(np.abs(edges_mel[1:-1] - 1127 * np.log(1 + hz / 700)).argmin()) for hz in (300, 1000, 4000)]
     assert all(abs(found - right) <= 1 for found, right in zip(loudest, expected, strict=True))

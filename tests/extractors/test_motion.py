@@ -76,7 +76,9 @@ def segment(frames: Film, times_s: tuple[float, ...] | None = None) -> SegmentIn
 
 
 def extractor() -> Motion:
-    return Motion(weights={}, device=torch.device("cpu"), precision="float32", short_side_px=HEIGHT)
+    return Motion(
+        weights={}, device=torch.device("cpu"), precision="float32", settings=Motion.Settings(short_side_px=HEIGHT)
+    )
 
 
 def features(frames: Film, times_s: tuple[float, ...] | None = None) -> dict[str, float]:
@@ -139,7 +141,7 @@ def test_the_box_follows_the_athlete_before_a_moving_camera() -> None:
 def test_an_athlete_whom_the_camera_holds_in_place_moves_all_the_same() -> None:
     bobbing = film(lambda time_s: (0.3 * (time_s - 1), 0.03 * np.sin(12 * time_s)), pan(0.3))
     row = features(bobbing)
-    assert abs(row["box.centre_x.mean"]) < 0.05
+    assert abs(row["box.center_x.mean"]) < 0.05
     assert row["travel.across.mean"] == pytest.approx(0.3 / (FIGURE[0] / HEIGHT), rel=0.3)
 
 
@@ -161,7 +163,7 @@ def test_a_score_board_alone_is_nobody() -> None:
 
 
 def test_a_blank_wall_does_not_move_when_the_camera_pans() -> None:
-    """Where there is no texture flow is nought, whatever the camera does."""
+    """Areas without texture have zero flow, whatever the camera does."""
     frames = film(None, pan(0.3))
     frames[:, 60:] = 210
     motion = followed(frames)
@@ -197,7 +199,7 @@ def test_the_camera_is_what_most_of_the_background_agrees_on() -> None:
 def test_a_mirror_swaps_left_and_right() -> None:
     frames = film(lambda time_s: (0.25 * (time_s - 0.5), 0.1 * (time_s - 1)), pan(0.1))
     row, mirrored = features(frames), features(np.ascontiguousarray(frames[:, :, ::-1]))
-    assert mirrored["box.centre_x.mean"] == pytest.approx(-row["box.centre_x.mean"], abs=0.02)
+    assert mirrored["box.center_x.mean"] == pytest.approx(-row["box.center_x.mean"], abs=0.02)
     assert mirrored["camera.shift_x.mean"] == pytest.approx(-row["camera.shift_x.mean"], abs=0.005)
     swap = {"left": "right", "right": "left"}
     swapped = {

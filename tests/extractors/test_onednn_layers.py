@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,12 +5,12 @@ import torch
 from torch import nn
 
 from arabesque.extractors import onednn_layers
-from arabesque.extractors.onednn_layers import OneDnnConv3d, OneDnnLinear, linear, onednn_pays, to_device, with_onednn
+from arabesque.extractors.onednn_layers import OneDnnConv3d, OneDnnLinear, linear, to_device, with_onednn
 
 
 @pytest.fixture(autouse=True)
 def on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn_layers, "onednn_pays", lambda: True)
+    monkeypatch.setattr(onednn_layers, "onednn_pays", lambda kind: True)
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -92,19 +91,3 @@ def test_a_network_keeps_its_parameters() -> None:
         network.state_dict()[name] is not None and before[name].data_ptr() == value.data_ptr()
         for name, value in network.state_dict().items()
     )
-
-
-@pytest.mark.parametrize(
-    ("vendor", "flags", "pays"),
-    [
-        ("AuthenticAMD", "fpu avx2 avx512f", True),
-        ("AuthenticAMD", "fpu avx2", False),
-        ("GenuineIntel", "avx512f", False),
-    ],
-)
-def test_the_processor_decides(tmp_path: Path, vendor: str, flags: str, pays: bool) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    one = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\npower management:\n"
-    cpuinfo.write_text(f"{one}\n{one}")
-    assert onednn_pays(cpuinfo) is (pays and torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available())
-    assert not onednn_pays(tmp_path / "missing")

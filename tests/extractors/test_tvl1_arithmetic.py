@@ -1,4 +1,4 @@
-"""The rules of OpenCV's TV-L1 one by one; shared/tool-notes.md lists them."""
+"""The rules of OpenCV's TV-L1 one by one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from arabesque.extractors.optical_flow import tvl1_torch
-from arabesque.extractors.optical_flow.tvl1 import ARITHMETIC, TVL1, Variant, tvl1
+from arabesque.extractors.optical_flow.tvl1 import tvl1
 from arabesque.extractors.optical_flow.tvl1_pyramid import grow, level_sizes, linear_taps, pyramid, with_gradients
+from arabesque.extractors.optical_flow.tvl1_settings import ARITHMETIC, TVL1, Variant
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def warped(image: Tensor, flow: tuple[float, float], variant: Variant) -> tvl1_t
     mode = "constant" if arithmetic.border == "zero" else "replicate"
     following = pad(with_gradients(image), (tvl1_torch.MARGIN_PX,) * 4, mode=mode)
     everywhere = torch.tensor(flow)[None, :, None, None].expand(1, 2, *image.shape[1:])
-    return tvl1_torch.linearise(torch.zeros_like(image), following, everywhere, arithmetic)
+    return tvl1_torch.linearize(torch.zeros_like(image), following, everywhere, arithmetic)
 
 
 def brightness(data: tvl1_torch.DataTerm, flow: tuple[float, float]) -> Tensor:
@@ -33,7 +34,7 @@ def brightness(data: tvl1_torch.DataTerm, flow: tuple[float, float]) -> Tensor:
 
 
 def test_levels_are_resized_as_by_opencv(image: Tensor) -> None:
-    coarse = pyramid(image, 2, pixel_centres=True)[1]
+    coarse = pyramid(image, 2, pixel_centers=True)[1]
     shrunk = cv2.resize(image[0].numpy(), None, fx=0.8, fy=0.8, interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(coarse[0].numpy(), shrunk, atol=2e-3)
     grown = cv2.resize(shrunk, (61, 49), interpolation=cv2.INTER_LINEAR)
@@ -41,7 +42,7 @@ def test_levels_are_resized_as_by_opencv(image: Tensor) -> None:
 
 
 def test_opencv_cuda_maps_corners_on_each_other() -> None:
-    left, weight = linear_taps(10, 8, 1.25, pixel_centres=False)
+    left, weight = linear_taps(10, 8, 1.25, pixel_centers=False)
     np.testing.assert_allclose(left + weight, np.arange(8) * 1.25)
 
 

@@ -13,9 +13,10 @@ from torchvision.models.video import SwinTransformer3d, swin3d_b
 
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, StateDict, fill
 from arabesque.extractors.geometry import apply_geometry, output_size
+from arabesque.extractors.network import NetworkExtractor
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.table import build, resolve
-from arabesque.extractors.video_swin import VideoSwinB, headless_swin3d_b, to_our_keys
+from arabesque.extractors.video_swin import LAYOUTS, VIDEO_SWIN_B, headless_swin3d_b
 from arabesque.manifests.errors import WeightsError
 from arabesque.manifests.streams import Sampling, StreamSpec
 
@@ -23,7 +24,7 @@ GoldenReader = Callable[[str], Any]
 SaveCheckpoint = Callable[..., CheckpointFile]
 
 
-def extractor(weights: Any, precision: Any = "float32") -> VideoSwinB:
+def extractor(weights: Any, precision: Any = "float32") -> NetworkExtractor:
     spec = StreamSpec(
         extractor="video_swin_b",
         sampling=Sampling(fps="native", frames_per_segment=32, frames_per_step=32, remainder="drop-tail"),
@@ -34,7 +35,7 @@ def extractor(weights: Any, precision: Any = "float32") -> VideoSwinB:
     return built
 
 
-def row_of(stream: VideoSwinB, *clips: Tensor) -> Tensor:
+def row_of(stream: NetworkExtractor, *clips: Tensor) -> Tensor:
     """``[clips, 1024]``"""
     rows = stream.forward([stream.prepare(SegmentInput(0, 0.0, 1.0, frames=clip)) for clip in clips])
     return torch.stack([row for row in rows if row is not None])
@@ -46,7 +47,7 @@ def headless() -> SwinTransformer3d:
 
 
 @pytest.fixture(scope="module")
-def seeded_stream() -> VideoSwinB:
+def seeded_stream() -> NetworkExtractor:
     return extractor(RandomWeights(0))
 
 
@@ -78,7 +79,7 @@ def test_every_published_tensor_finds_its_place(golden: GoldenReader, headless: 
     }
     assert len(theirs | indices) == 351 + 2
 
-    ours = to_our_keys(theirs | indices, "video-swin-mmaction")
+    ours = LAYOUTS["video-swin-mmaction"](theirs | indices)
 
     wanted = headless.state_dict()
     assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in wanted.items()}
@@ -87,6 +88,7 @@ def test_every_published_tensor_finds_its_place(golden: GoldenReader, headless: 
     assert torch.equal(ours["features.6.1.mlp.0.weight"], theirs["backbone.layers.3.blocks.1.mlp.fc1.weight"])
 
 
+@pytest.mark.slow
 def test_torchvisions_own_layout_is_its_network(save_checkpoint: SaveCheckpoint) -> None:
     """Their forward with the classifier taken off, weights by `state_dict()` as their download holds them."""
     torch.manual_seed(0)
@@ -115,12 +117,10 @@ def test_loading_is_strict(golden: GoldenReader, headless: SwinTransformer3d) ->
     ):
         file = CheckpointFile("altered", Path("altered.pth"), "0" * 64, layout)
         with pytest.raises(WeightsError, match=complaint):
-            fill(headless, to_our_keys(altered, layout), file)
-    with pytest.raises(WeightsError, match="'swin'; it reads video-swin-mmaction, video-swin-torchvision"):
-        to_our_keys(theirs, "swin")
+            fill(headless, LAYOUTS[layout](altered), file)
 
 
-def test_rows_do_not_depend_on_their_company(seeded_stream: VideoSwinB) -> None:
+def test_rows_do_not_depend_on_their_company(seeded_stream: NetworkExtractor) -> None:
     """float32 on the CPU: 1e-5 of the largest feature (measured 2e-7); clips of other lengths may travel along."""
     clips = [noise_frames(num_frames, 64, seed) for seed, num_frames in enumerate((4, 8, 4))]
 
@@ -133,7 +133,7 @@ def test_rows_do_not_depend_on_their_company(seeded_stream: VideoSwinB) -> None:
     assert (alone[0] - alone[2]).abs().max() > 1e-2 * scale
 
 
-def test_bfloat16_is_near(seeded_stream: VideoSwinB) -> None:
+def test_bfloat16_is_near(seeded_stream: NetworkExtractor) -> None:
     clip = noise_frames(4, 64)
     exact, rounded = (row_of(stream, clip)[0] for stream in (seeded_stream, extractor(RandomWeights(0), "bfloat16")))
     assert rounded.dtype == torch.float32
@@ -143,7 +143,7 @@ def test_bfloat16_is_near(seeded_stream: VideoSwinB) -> None:
 
 def test_plain_geometry_squeezes_the_rink() -> None:
     """GDLT's and PAMFN's: 300 of 341 columns survive, 224 of 256 rows."""
-    geometry = VideoSwinB.Settings().geometry
+    geometry = VIDEO_SWIN_B.Settings().geometry
     assert output_size(480, 640, geometry) == (224, 224)
     columns = torch.zeros(1, 3, 480, 640, dtype=torch.uint8)
     columns[..., 45:-45] = 255

@@ -22,7 +22,17 @@ def test_equal_to_torchvisions(size: tuple[int, int, int], shift: tuple[int, int
 
 
 def test_windows_are_of_eight_kinds_by_the_axes_whose_end_they_hold() -> None:
-    kinds = window_kinds((12, 9, 9), WINDOW, (2, 1, 1))
+    kinds = window_kinds((12, 9, 9), WINDOW, (2, 1, 1), torch.device("cpu"))
     assert sum(len(places) for places, _ in kinds) == 27
     assert sorted(len(places) for places, _ in kinds) == [1, 2, 2, 2, 4, 4, 4, 8]
     assert [len(places) for places, apart in kinds if apart is None] == [8]
+
+
+def test_a_shifted_block_compiles_into_one_graph() -> None:
+    """Its tables are constants of the graph. A break in each of Video Swin's 24 blocks would undo compilation."""
+    torch.manual_seed(0)
+    block = with_window_attention(ShiftedWindowAttention3d(12, list(WINDOW), [2, 1, 1], num_heads=3).eval())
+    tokens = torch.randn(2, 8, 6, 9, 12)
+    with torch.no_grad():
+        compiled = torch.compile(block, backend="eager", fullgraph=True)(tokens)
+        torch.testing.assert_close(compiled, block(tokens), rtol=1e-5, atol=1e-6)

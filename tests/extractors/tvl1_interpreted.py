@@ -8,12 +8,13 @@ import sys
 import torch
 
 from arabesque.extractors.optical_flow import tvl1_triton
-from arabesque.extractors.optical_flow.tvl1 import TVL1, tvl1
+from arabesque.extractors.optical_flow.tvl1 import tvl1
+from arabesque.extractors.optical_flow.tvl1_settings import TVL1
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     case = json.loads(sys.argv[1])
-    # several small strips on a small frame, and a median's rounds that are no multiple of the iterations of a launch
+    # several small strips on a small frame, and a median's rounds that are not a multiple of the iterations of a launch
     tvl1_triton.STRIP_COLUMNS, tvl1_triton.STRIP_ROWS, tvl1_triton.ITERATIONS = 16, 8, 3
     y, x = torch.meshgrid(torch.arange(float(case["height"])), torch.arange(float(case["width"])), indexing="ij")
     frames = torch.stack(

@@ -1,4 +1,4 @@
-"""Feature stores whose scores follow from their features, by a rule that a model can learn."""
+"""Feature stores with scores that a model can learn from the features."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from arabesque.model_contract import random_batch as draw_batch
 from arabesque.models.scoring import SegmentBatch
-from arabesque.pipeline.keys import row_key
+from arabesque.pipeline.digests import row_key
 from arabesque.pipeline.records import FeatureRow, Outcome
 from arabesque.pipeline.store.manifest import write_manifest
 from arabesque.pipeline.store.writer import StoreWriter
@@ -28,7 +29,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def learnable(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
-    """``learnable(num_videos)``: (store, labels.csv); three latents, some noise, of 7 … 11 segments each."""
+    """``learnable(num_videos)``: (store, labels.csv); three latent variables and noise, 7 to 11 segments per video."""
 
     def make(num_videos: int, *, seed: int = 0, silent: int = 0, partial: int = 0) -> tuple[Path, Path]:
         rng = np.random.default_rng(seed)
@@ -93,17 +94,6 @@ def write_labels(path: Path, scores: dict[str, float]) -> Path:
 
 @pytest.fixture
 def random_batch() -> Callable[..., SegmentBatch]:
-    """``random_batch({"a": 8}, lengths={"a": [5, 3]})``: seeded features, zeros and False where a routine has ended."""
+    """``random_batch({"a": 8}, lengths={"a": [5, 3]})``: seeded features with zeros and False in the padding."""
 
-    def make(dims: dict[str, int], lengths: dict[str, list[int]], *, seed: int = 0) -> SegmentBatch:
-        generator = torch.Generator().manual_seed(seed)
-        features: dict[str, torch.Tensor] = {}
-        masks: dict[str, torch.Tensor] = {}
-        for stream, dim in dims.items():
-            longest = max([1, *lengths[stream]])
-            masks[stream] = torch.arange(longest) < torch.tensor(lengths[stream])[:, None]
-            drawn = torch.randn(len(lengths[stream]), longest, dim, generator=generator)
-            features[stream] = drawn * masks[stream].unsqueeze(-1)
-        return SegmentBatch(features, masks)
-
-    return make
+    return draw_batch

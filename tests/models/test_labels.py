@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from arabesque.manifests.errors import ManifestError
+from arabesque.manifests.errors import InputError
 from arabesque.models.labels import read_labels
 
 
@@ -21,43 +21,43 @@ def test_a_header_is_found_by_parsing(tmp_path: Path) -> None:
     assert (without.target, without.scores) == ("score", {"Ball_001": 18.8, "Ball_002": 10.8})
 
 
-def test_an_id_that_is_a_number_is_no_header(tmp_path: Path) -> None:
+def test_a_numeric_id_is_not_a_header(tmp_path: Path) -> None:
     assert read_labels(write(tmp_path, "1,28.71\n2,28.88\n")).scores == {"1": 28.71, "2": 28.88}
 
 
 def test_one_of_several_scores(tmp_path: Path) -> None:
     path = write(tmp_path, "\ufeffid,TES,PCS\n\n a/b , 28.7 ,29\n2,28.9,27\n")
     assert read_labels(path, "PCS").scores == {"a/b": 29.0, "2": 27.0}
-    with pytest.raises(ManifestError, match=r"which score.*TES, PCS"):
+    with pytest.raises(InputError, match=r"which score.*TES, PCS"):
         read_labels(path)
-    with pytest.raises(ManifestError, match="no column 'TSE'; did you mean TES"):
+    with pytest.raises(InputError, match="column 'TSE' does not exist; did you mean TES"):
         read_labels(path, "TSE")
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
-        ("", "nothing in this label file"),
-        ("\n\n", "nothing in this label file"),
+        ("", "the label file is empty"),
+        ("\n\n", "the label file is empty"),
         ("video_id,score\n", "a header and no scores"),
         ("a,1\nb,one\n", "line 2: the score of 'b' is 'one'"),
         ("id,s\na,1\n\nb,nan\n", "line 4: the score of 'b' is 'nan'"),
         ("a,1\nb,1,2\n", "line 2: 3 columns where the first line has 2"),
-        ("a,1\nb,2\na,3\n", "line 3: 'a' stands on line 1 already"),
+        ("a,1\nb,2\na,3\n", "line 3: 'a' is also on line 1; keep one of them"),
         ("a,1\n,2\n", "line 2: no video_id"),
         ("just one column\n", "has one column"),
         ("a,1,2\nb,3,4\n", "3 columns without titles"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path: Path, text: str, complaint: str) -> None:
-    with pytest.raises(ManifestError, match=complaint):
+def test_errors_name_the_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_labels(write(tmp_path, text))
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_binary_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     path.write_bytes(b"\xff\xfe\x00\x01" * 10)
-    with pytest.raises(ManifestError, match=r"scores\.csv: cannot read"):
+    with pytest.raises(InputError, match=r"scores\.csv: cannot read"):
         read_labels(path)
-    with pytest.raises(ManifestError, match=r"nowhere\.csv: cannot read"):
+    with pytest.raises(InputError, match=r"nowhere\.csv: the file does not exist"):
         read_labels(tmp_path / "nowhere.csv")

@@ -16,7 +16,7 @@ def network() -> SkipLstm:
 
 
 def one_by_one(cell: SkipLstm, steps: Tensor) -> Tensor:
-    """The paper's equations 2 to 6 with an LSTM cell, for one routine."""
+    """The paper's equations 2 to 6 with an LSTM cell, for one sample."""
     hidden, memory, due = torch.zeros(6).double(), torch.zeros(6).double(), torch.ones(1).double()
     for step in steps:
         if due.round() == 1:
@@ -30,7 +30,7 @@ def one_by_one(cell: SkipLstm, steps: Tensor) -> Tensor:
 
 
 def by_autograd(cell: SkipLstm, sequence: Tensor, mask: Tensor) -> Tensor:
-    """All routines at once, every operation differentiated by PyTorch; a rounding's gradient is taken for one."""
+    """The recurrence on all samples with PyTorch's gradients and a straight-through gradient of rounding."""
     hidden, memory = sequence.new_zeros(2, len(sequence), 6)
     due = sequence.new_ones(len(sequence), 1)
     for step, there in zip(sequence.unbind(1), mask.unsqueeze(2).unbind(1), strict=True):
@@ -49,7 +49,7 @@ def five_routines() -> tuple[Tensor, Tensor]:
     return torch.randn(5, 9, 5, dtype=torch.float64), torch.arange(9) < torch.tensor([4, 9, 0, 1, 9])[:, None]
 
 
-def test_routines_of_several_lengths_are_read_as_if_alone() -> None:
+def test_samples_of_different_lengths_do_not_influence_each_other() -> None:
     for bias in (1.0, -0.5):
         cell = network()
         torch.nn.init.constant_(cell.update.bias, bias)
@@ -93,7 +93,9 @@ def test_in_bfloat16_the_memory_does_not_lose_small_changes() -> None:
     cell = SkipLstm(1, 1)
     for parameter in cell.parameters():
         torch.nn.init.zeros_(parameter)
-    cell.from_input.bias.data = torch.tensor([20.0, 20.0, 0.002, 20.0])  # takes and keeps all, adds 0.002 a step
+    cell.from_input.bias.data = torch.tensor(
+        [20.0, 20.0, 0.002, 20.0]
+    )  # input and forget gates are open; each step adds 0.002
     cell.update.bias.data.fill_(20.0)
     with torch.autocast("cpu", torch.bfloat16):
         state = cell(torch.zeros(1, 300, 1), torch.ones(1, 300, dtype=torch.bool))
@@ -113,7 +115,7 @@ def test_gradients_in_bfloat16_point_where_those_in_float32_do() -> None:
     assert torch.cosine_similarity(*gradients, dim=0) > 0.999
 
 
-def test_a_copy_in_inference_mode_says_the_same() -> None:
+def test_a_copy_in_inference_mode_gives_the_same_states() -> None:
     cell = network()
     sequence, mask = five_routines()
     with torch.inference_mode():
@@ -121,10 +123,12 @@ def test_a_copy_in_inference_mode_says_the_same() -> None:
     torch.testing.assert_close(copy.deepcopy(cell)(sequence, mask), by_autograd(cell, sequence, mask))
 
 
-def test_a_step_that_is_not_due_is_left_out() -> None:
+def test_a_step_that_is_not_due_is_skipped() -> None:
     cell = network()
     torch.nn.init.zeros_(cell.update.weight)
-    torch.nn.init.constant_(cell.update.bias, math.log(0.3 / 0.7))  # 0.3 a step: the first is taken, then every second
+    torch.nn.init.constant_(
+        cell.update.bias, math.log(0.3 / 0.7)
+    )  # 0.3 per step: the first step is taken, then every second
     sequence = torch.randn(1, 5, 5, dtype=torch.float64, requires_grad=True)
     cell(sequence, torch.ones(1, 5, dtype=torch.bool)).sum().backward()
     assert sequence.grad is not None
@@ -132,7 +136,7 @@ def test_a_step_that_is_not_due_is_left_out() -> None:
     assert read.tolist() == [True, False, True, False, True]
 
 
-def test_the_decision_to_skip_learns_straight_through() -> None:
+def test_the_skip_decision_has_a_straight_through_gradient() -> None:
     cell = network()
     cell(torch.randn(3, 8, 5, dtype=torch.float64), torch.ones(3, 8, dtype=torch.bool)).square().sum().backward()
     assert cell.update.weight.grad is not None

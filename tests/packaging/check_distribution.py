@@ -9,11 +9,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("arabesque", "manifests", "extractors", "pipeline", "models", "reports", "cli")
 COMMANDS = (["--help"], ["--version"], ["recipes", "pamfn"], ["weights", "list"], ["doctor"])
 
 
@@ -22,6 +24,7 @@ def main() -> None:
         work = Path(folder)
         run("uv", "build", "--quiet", "--sdist", "--out-dir", str(work), str(ROOT))
         (sdist,) = work.glob("*.tar.gz")
+        check_source(sdist)
         run("uv", "build", "--quiet", "--wheel", "--out-dir", str(work), str(sdist))
         (wheel,) = work.glob("*.whl")
         check_contents(wheel)
@@ -29,18 +32,36 @@ def main() -> None:
         for arguments in COMMANDS:
             output = run(str(script), *arguments, cwd=work)
             print(f"arabesque {' '.join(arguments)}: {len(output.splitlines())} lines")
-        where = run(str(script.parent / "python"), "-c", "import arabesque.pipeline as p; print(p.__file__)", cwd=work)
+        python = str(script.parent / "python")
+        run(python, "-m", "arabesque", "--help", cwd=work)
+        where = run(python, "-c", "import arabesque.pipeline as p; print(p.__file__)", cwd=work)
         assert str(work) in where, f"arabesque was imported from {where}, not from the wheel"
     print("distribution: 1 passed, 0 failed")
 
 
 def check_contents(wheel: Path) -> None:
-    """Everything in the rooms is in the wheel, and nothing else is."""
-    rooms = ("manifests", "extractors", "pipeline", "models", "cli")
-    tracked = run("git", "ls-files", *rooms, cwd=ROOT).split()
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    expected = {f"arabesque/{name}" for name in tracked if name.endswith((".py", ".toml", "py.typed"))}
-    assert packed == expected, f"wheel and tree differ: {sorted(packed ^ expected)}"
+    """Check that the wheel holds every file of the packages once, and no other file."""
+    tracked = [name for name in run("git", "ls-files", *PACKAGES, cwd=ROOT).split() if is_packed(name)]
+    expected = sorted(name if name.startswith("arabesque/") else f"arabesque/{name}" for name in tracked)
+    packed = sorted(name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name)
+    assert packed == expected, (
+        f"wheel and tree differ: {sorted(set(packed) ^ set(expected)) or 'a file is there twice'}"
+    )
+
+
+def check_source(sdist: Path) -> None:
+    """Check that the source archive holds every file of the packages once, at its place in the repository."""
+    expected = sorted(name for name in run("git", "ls-files", *PACKAGES, cwd=ROOT).split() if is_packed(name))
+    with tarfile.open(sdist) as archive:
+        members = [name.partition("/")[2] for name in archive.getnames() if is_packed(name)]
+    packed = sorted(name for name in members if name.startswith(tuple(f"{package}/" for package in PACKAGES)))
+    assert packed == expected, (
+        f"sdist and tree differ: {sorted(set(packed) ^ set(expected)) or 'a file is there twice'}"
+    )
+
+
+def is_packed(name: str) -> bool:
+    return name.endswith((".py", ".toml", "py.typed", ".html", ".css", ".js"))
 
 
 def install(wheel: Path, venv: Path) -> Path:

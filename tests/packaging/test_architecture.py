@@ -7,19 +7,37 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from import_graph import import_cycles, import_graph
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("manifests", "extractors", "pipeline", "models", "cli")
+ROOMS = ("manifests", "extractors", "pipeline", "models", "reports", "cli")
 """In the order of imports: a room may import itself and those before it."""
 MAY_IMPORT = {
     "manifests": {"manifests"},
     "extractors": {"manifests", "extractors"},
     "pipeline": {"manifests", "extractors", "pipeline"},
     "models": {"manifests", "extractors", "pipeline", "models"},
+    "reports": {"manifests", "extractors", "pipeline", "models", "reports"},
     "cli": set(ROOMS),
+    "arabesque": {*ROOMS, *(path.stem for path in (ROOT / "arabesque").glob("*.py"))},
 }
-STORE = {"store"}
-"""What the models room may know of the pipeline."""
+FOR_MODELS = {"store", "system"}
+"""What models may import of the pipeline: the feature store, and the helpers for processes and logs."""
+FOLDERS = {
+    "system": set[str](),
+    "weights": {"system"},
+    "decoding": {"system"},
+    "store/files": set[str](),
+    "store/concurrency": {"store/files"},
+    "store": {"store/files", "store/concurrency"},
+    "store/maintenance": {"store", "store/files", "store/concurrency"},
+    "planning": {"system", "decoding", "store", "store/files", "store/concurrency"},
+    "stages": {"system", "decoding", "store", "store/files", "store/concurrency", "planning"},
+    "workers": {"system", "store", "store/files", "store/concurrency", "planning"},
+    "interop": {"system", "store", "store/files", "store/concurrency", "store/maintenance"},
+    "benchmarking": {"system", "decoding", "store", "store/files", "store/concurrency", "planning", "stages"},
+}
+"""Folder of `pipeline` → the other folders that it may import. Its top-level modules connect the folders."""
 HEAVY = {
     "torch",
     "torchvision",
@@ -35,7 +53,8 @@ HEAVY = {
 
 
 def sources(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
+    """The files of a package; of `arabesque` its own, not those behind its links."""
+    return sorted((ROOT / room).glob("*.py") if room == "arabesque" else (ROOT / room).rglob("*.py"))
 
 
 def imported_rooms(path: Path, room: str) -> list[tuple[str, str]]:
@@ -55,7 +74,7 @@ def imported_rooms(path: Path, room: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", MAY_IMPORT)
 def test_imports_point_one_way(room):
     assert sources(room)
     wrong = [
@@ -67,18 +86,29 @@ def test_imports_point_one_way(room):
     assert wrong == []
 
 
-def test_models_know_only_the_store_of_the_pipeline():
+def test_models_import_only_the_store_and_system_of_the_pipeline():
     wrong = [
         f"{path.name} imports pipeline.{module}"
         for path in sources("models")
         for other, module in imported_rooms(path, "models")
-        if other == "pipeline" and module not in STORE
+        if other == "pipeline" and module not in FOR_MODELS
     ]
     assert wrong == []
 
 
 def test_the_pipeline_knows_no_network_by_name():
-    allowed = {"protocol", "table", "checkpoints", "geometry", "precision"}
+    allowed = {
+        "protocol",
+        "table",
+        "class_scores",
+        "checkpoints",
+        "checkpoint_fit",
+        "hub_snapshot",
+        "geometry",
+        "precision",
+        "weight_sources",
+        "engines",
+    }
     wrong = [
         f"{path.name} imports extractors.{module}"
         for path in sources("pipeline")
@@ -86,6 +116,31 @@ def test_the_pipeline_knows_no_network_by_name():
         if other == "extractors" and module not in allowed
     ]
     assert wrong == []
+
+
+def folder_of(module: str) -> str:
+    """Return the folder of a module of `pipeline`, such as ``store/files``; empty for a top-level module."""
+    parts = module.split(".")[1:]
+    return "/".join(parts if (ROOT / "pipeline" / Path(*parts)).is_dir() else parts[:-1])
+
+
+def test_folders_of_the_pipeline_import_one_way():
+    known = {folder_of(module) for module in import_graph() if module.startswith("pipeline.")} - {""}
+    assert known == FOLDERS.keys()
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in import_graph().items()
+        for other in others
+        if module.startswith("pipeline.") and other.startswith("pipeline.")
+        if (folder := folder_of(module)) and folder_of(other) not in {"", folder, *FOLDERS[folder]}
+    ]
+    assert wrong == []
+    order = list(FOLDERS)
+    assert all(order.index(other) < order.index(folder) for folder, others in FOLDERS.items() for other in others)
+
+
+def test_no_modules_import_each_other():
+    assert import_cycles() == []
 
 
 @pytest.mark.parametrize("room", ["manifests", "cli"])
@@ -104,7 +159,7 @@ def test_manifests_and_commands_import_nothing_heavy_at_the_top(room):
 
 def test_the_list_of_packages_is_the_tree():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {
+    found = {"arabesque"} | {
         "arabesque." + ".".join(init.parent.relative_to(ROOT).parts)
         for room in ROOMS
         for init in (ROOT / room).rglob("__init__.py")
@@ -112,10 +167,11 @@ def test_the_list_of_packages_is_the_tree():
     assert set(listed) == found
 
 
-def test_every_room_is_typed_and_linked_for_type_checkers():
+def test_every_package_is_typed_and_linked_for_type_checkers():
+    assert (ROOT / "arabesque" / "py.typed").exists()
     for room in ROOMS:
         assert (ROOT / room / "py.typed").exists()
-        assert (ROOT / "_namespace" / "arabesque" / room).resolve() == ROOT / room
+        assert (ROOT / "arabesque" / room).resolve() == ROOT / room
 
 
 def test_lock_files_pin_every_dependency_by_hash_and_name_no_address():

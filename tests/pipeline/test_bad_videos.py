@@ -12,37 +12,32 @@ import numpy as np
 import pytest
 from bad_videos import BEEPS, MPEG4, NUM_FRAMES, Case, cases, reserved
 from clips import Clip, write_clip
-from known_extractors import RECIPE, known_extractors
+from known_extractors import RECIPE, SEGMENT
 
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline.decoding.slots import SlotSettings
-from arabesque.pipeline.extraction import Extraction, RunOptions
-from arabesque.pipeline.inputs import video_id
+from arabesque.pipeline.decoding.decoder_pool import DecoderSettings
+from arabesque.pipeline.extraction import Extraction
+from arabesque.pipeline.options import RunOptions
+from arabesque.pipeline.planning.discovery import video_id
 from arabesque.pipeline.records import Outcome
+from arabesque.pipeline.store.maintenance.verify import check_store
 from arabesque.pipeline.store.reader import FeatureStore
-from arabesque.pipeline.store.verifying import check_store
 
-Ends = dict[tuple[str, str], Outcome]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def known():
-    with known_extractors():
-        yield
+OutcomeTable = dict[tuple[str, str], Outcome]
 
 
-def extracted(videos: Path, out: Path, decoder: str = "pyav", decoding: SlotSettings | None = None) -> Ends:
+def extracted(videos: Path, out: Path, decoder: str = "pyav", decoding: DecoderSettings | None = None) -> OutcomeTable:
     list(extracting(videos, out, decoder, decoding))
     assert check_store(out).findings == []
     return {(end.video_id, end.stream): end for end in FeatureStore(out).outcomes()}
 
 
-def extracting(videos: Path, out: Path, decoder: str = "pyav", decoding: SlotSettings | None = None) -> Extraction:
+def extracting(videos: Path, out: Path, decoder: str = "pyav", decoding: DecoderSettings | None = None) -> Extraction:
     options = RunOptions(num_decoders=2, decoder=decoder, decoding=decoding)
     return Extraction(videos, parse_recipe(RECIPE, "known.toml"), out, options=options)
 
 
-def check_case(case: Case, ends: Ends, store: FeatureStore) -> None:
+def check_case(case: Case, ends: OutcomeTable, store: FeatureStore) -> None:
     name = video_id(Path(case.name), Path())
     pictures, sound = ends[name, "numbers"], ends[name, "loudness"]
     assert pictures.kind in case.pictures, pictures
@@ -54,9 +49,17 @@ def check_case(case: Case, ends: Ends, store: FeatureStore) -> None:
     if pictures.kind != "done":
         assert case.reason in pictures.reason
     if pictures.kind in ("done", "partial"):
-        numbers = store[name]["numbers"].values.ravel().tolist()
-        wanted = list(range(case.first, case.first + len(numbers)))
-        assert numbers == wanted or set(numbers) == {-1.0}, (case.name, numbers)
+        row = store[name]["numbers"]
+        wanted = np.rint(25 * row.start_s)[:, None] + np.arange(SEGMENT) + case.first
+        assert pictures.kind == "partial" or len(row.values) == pictures.frames_expected // SEGMENT
+        if case.name.endswith("avi"):  # its first frame is shown for two, as MPEG-4 encoders write it
+            wanted[1:] -= 1
+        assert "variable" in name or np.array_equal(row.values, wanted) or (row.values == -1).all(), (name, row.values)
+        for end, stream in ((pictures, "numbers"), (sound, "loudness")):
+            if end.kind in ("done", "partial"):
+                row = store[name][stream]
+                touched = [(row.end_s > start_s) & (row.start_s < end_s) for start_s, end_s in end.holes]
+                assert not np.any(touched)
 
 
 def test_every_file_of_the_corpus_ends_as_it_must(tmp_path):
@@ -75,15 +78,15 @@ def test_every_file_of_the_corpus_ends_as_it_must(tmp_path):
         check_case(case, ends, store)
     whole = FeatureStore(tmp_path / "out")
     assert all(not whole.holds(*name) for name, end in ends.items() if end.kind != "done")
-    again = {file.video_id for file in extracting(tmp_path / "videos", tmp_path / "out").pending}
+    again = {file.video_id for file in extracting(tmp_path / "videos", tmp_path / "out").remaining}
     assert again == {"pipe", "loop", "folder"}, "what may be otherwise tomorrow is tried again, corrupt bytes are not"
 
 
 def test_decoders_that_crash_hang_or_grow_cost_their_videos_until_the_next_run(tmp_path):
     """Lost workers are the day's trouble: the next run tries again, here with a decoder that is sound."""
-    nervous = SlotSettings(timeout_s=2.0, memory_bytes=300 << 20)
+    nervous = DecoderSettings(timeout_s=2.0, memory_bytes=300 << 20)
     (tmp_path / "videos").mkdir()
-    bad = {"segfault": "crashed (SIGSEGV)", "hang": "made no progress for 2 s", "grow": "outgrew its memory allowance"}
+    bad = {"segfault": "crashed (SIGSEGV)", "hang": "sent no answer within 2 s", "grow": "outgrew its memory allowance"}
     for name in ("a", *bad, "z"):
         write_clip(tmp_path / "videos" / f"{name}.mp4", Clip(num_frames=NUM_FRAMES))
     ends = extracted(tmp_path / "videos", tmp_path / "out", "misbehaving_decoders:Misbehaving", nervous)

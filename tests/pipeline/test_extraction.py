@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from clips import Clip, write_clip
-from known_extractors import RECIPE, SEGMENT, known_extractors
+from known_extractors import RECIPE, SEGMENT
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from arabesque.manifests.errors import ManifestError, StoreError, WeightsError
+from arabesque.manifests.errors import InputError, StoreError, WeightsError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline import extraction, worker
-from arabesque.pipeline.decoding.slots import SlotSettings
-from arabesque.pipeline.extraction import Extraction, RunOptions
-from arabesque.pipeline.proc import resident_bytes
+from arabesque.pipeline import extraction, run_context
+from arabesque.pipeline.decoding.decoder_pool import DecoderSettings
+from arabesque.pipeline.extraction import Extraction
+from arabesque.pipeline.items import Notice, PhaseStarted, SegmentFeature, VideoSettled
+from arabesque.pipeline.options import RunOptions
 from arabesque.pipeline.records import Outcome
+from arabesque.pipeline.store import store as store_module
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.writer import StoreWriter
-from arabesque.pipeline.work import Notice, SegmentFeature, VideoSettled
-
-
-@pytest.fixture(autouse=True)
-def known():
-    with known_extractors():
-        yield
+from arabesque.pipeline.system.process_stats import resident_bytes
 
 
 @pytest.fixture
@@ -87,10 +84,20 @@ def test_a_second_run_opens_nothing(videos, tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("a settled video was opened")
 
-    monkeypatch.setattr(worker, "run_stages", refuse)
+    monkeypatch.setattr(extraction, "process_videos", refuse)
     events, _ = run(videos, tmp_path / "out")
     assert events == []
     assert sorted((tmp_path / "out").rglob("*.parquet")) == shards
+
+
+def test_a_run_opens_its_store_once(videos, tmp_path, monkeypatch):
+    write_clip(videos / "a.mp4", Clip(num_frames=16))
+    opened: list[object] = []
+    open_storage = store_module.open_storage
+    monkeypatch.setattr(store_module, "open_storage", lambda root: opened.append(root) or open_storage(root))
+    _, outcomes = run(videos, tmp_path / "out")
+    assert outcomes["a", "numbers"].kind == "done"
+    assert opened == [tmp_path / "out"]
 
 
 def test_a_new_video_and_a_changed_one_are_new_work(videos, tmp_path):
@@ -105,6 +112,25 @@ def test_a_new_video_and_a_changed_one_are_new_work(videos, tmp_path):
     assert [len(store[name]["numbers"]) for name in "abc"] == [2, 3, 1]
 
 
+def test_a_clock_that_was_a_day_ahead_is_reported_and_decides_nothing(videos, tmp_path, monkeypatch):
+    write_clip(videos / "a.mp4", Clip(num_frames=16))
+    (videos / "b.mp4").write_bytes(b"no video")
+    right = time.time_ns
+    with monkeypatch.context() as fast:
+        fast.setattr(time, "time_ns", lambda: right() + 86400 * 10**9)
+        events, _ = run(videos, tmp_path / "out")
+        assert not any(isinstance(event, Notice) for event in events)
+    for name in "ab":
+        write_clip(videos / f"{name}.mp4", Clip(num_frames=24))
+    for expected in ([True], []):  # by then the compaction has dropped what the fast clock stamped
+        events, _ = run(videos, tmp_path / "out")
+        notices = [event.text for event in events if isinstance(event, Notice)]
+        assert ["minutes in the future of this machine's clock; set the clocks" in text for text in notices] == expected
+        store = FeatureStore(tmp_path / "out")
+        assert [len(store[name]["numbers"]) for name in "ab"] == [3, 3]
+        assert {end.kind for end in store.outcomes() if end.stream == "numbers"} == {"done"}
+
+
 def test_a_file_that_cannot_be_read_any_more_replaces_nothing(videos, tmp_path):
     write_clip(videos / "a.mp4", Clip(num_frames=16))
     run(videos, tmp_path / "out", streams=["numbers"])
@@ -115,7 +141,7 @@ def test_a_file_that_cannot_be_read_any_more_replaces_nothing(videos, tmp_path):
     assert kinds(outcomes) == {("a", "loudness"): "failed"}
     told = [event.text for event in events if isinstance(event, Notice)]
     assert len(told) == 1
-    assert told[0].endswith("what the store has of numbers stays")
+    assert told[0].endswith("the stored outcomes of numbers are kept")
     ends = {end.stream: end for end in FeatureStore(tmp_path / "out").outcomes()}
     assert [ends["numbers"]] == before
     assert ends["loudness"].transient
@@ -126,7 +152,8 @@ def test_changed_settings_of_one_stream_recompute_that_stream_alone(videos, tmp_
     run(videos, tmp_path / "out")
     key = FeatureStore(tmp_path / "out")["a"]["loudness"].key
     changed = RECIPE.replace(
-        'extractor = "frame_numbers"', 'extractor = "frame_numbers"\nsampling = {frames_per_step = 4}'
+        'extractor = "known_extractors:FrameNumbers"',
+        'extractor = "known_extractors:FrameNumbers"\nsampling = {frames_per_step = 4}',
     )
     _, outcomes = run(videos, tmp_path / "out", changed)
     assert set(outcomes) == {("a", "numbers")}
@@ -209,7 +236,9 @@ def test_variable_frame_rates_are_sampled_by_time(videos, tmp_path):
     times = [*range(20), *range(20, 80, 4)]  # twenty frames at 20 fps, then fifteen at 5 fps
     clip = Clip(num_frames=len(times), times=tuple(times), time_base=Fraction(1, 20))
     write_clip(videos / "a.mp4", clip)
-    ticking = RECIPE.replace('fps = "native"', "fps = 5").replace('[streams.loudness]\nextractor = "loudness"', "")
+    ticking = RECIPE.replace('fps = "native"', "fps = 5").replace(
+        '[streams.loudness]\nextractor = "known_extractors:Loudness"', ""
+    )
     run(videos, tmp_path / "out", ticking)
     numbers = FeatureStore(tmp_path / "out")["a"]["numbers"]
     assert numbers.values[0].tolist() == [0, 4, 8, 12, 16, 20, 21, 22]
@@ -223,14 +252,14 @@ def test_variable_frame_rates_are_sampled_by_time(videos, tmp_path):
         (lambda videos, out: (videos / "notes.txt").touch(), "no videos in it among its 1 files"),
         (
             lambda videos, out: (videos / "a.mp4").touch() or out.mkdir() or (out / "thesis.tex").touch(),
-            "no feature store",
+            "not a feature store",
         ),
     ],
 )
 def test_what_cannot_be_obeyed_is_refused_before_anything_is_written(videos, tmp_path, arrange, complaint):
     out = tmp_path / "out"
     arrange(videos, out)
-    with pytest.raises(ManifestError, match=complaint):
+    with pytest.raises(InputError, match=complaint):
         run(videos, out)
     assert not (out / "arabesque.toml").exists()
 
@@ -238,7 +267,7 @@ def test_what_cannot_be_obeyed_is_refused_before_anything_is_written(videos, tmp
 def test_a_store_of_another_recipe_is_refused(videos, tmp_path):
     write_clip(videos / "a.mp4", Clip(num_frames=16))
     run(videos, tmp_path / "out")
-    with pytest.raises(ManifestError, match="holds features of recipe 'known', not 'other'"):
+    with pytest.raises(InputError, match="holds features of recipe 'known', not 'other'"):
         run(videos, tmp_path / "out", RECIPE.replace('"known"', '"other"'))
 
 
@@ -246,7 +275,8 @@ def test_a_missing_checkpoint_is_told_before_anything_is_written(videos, tmp_pat
     monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path / "weights"))
     write_clip(videos / "a.mp4", Clip(num_frames=16))
     recipe = RECIPE.replace(
-        'extractor = "loudness"', 'extractor = "resnet_frame"\nweights = {network = "resnet50_imagenet"}'
+        'extractor = "known_extractors:Loudness"',
+        'extractor = "resnet_frame"\nweights = {network = "resnet50_imagenet"}',
     )
     with pytest.raises(WeightsError, match="arabesque weights fetch resnet50_imagenet"):
         run(videos, tmp_path / "out", recipe)
@@ -276,7 +306,7 @@ def test_frames_that_travel_as_planes_give_the_same_rows(videos, tmp_path):
     write_clip(videos / "a.mp4", Clip(num_frames=24))
     write_clip(videos / "b.mp4", Clip(num_frames=24, pix_fmt="yuv444p"))
     run(videos, tmp_path / "rgb")
-    run(videos, tmp_path / "planes", options=RunOptions(decoding=SlotSettings(planar=True)))
+    run(videos, tmp_path / "planes", options=RunOptions(decoding=DecoderSettings(planar=True)))
     rgb, planes = FeatureStore(tmp_path / "rgb"), FeatureStore(tmp_path / "planes")
     for name in ("a", "b"):
         assert planes[name]["numbers"].values.tolist() == rgb[name]["numbers"].values.tolist()
@@ -285,12 +315,12 @@ def test_frames_that_travel_as_planes_give_the_same_rows(videos, tmp_path):
 
 def test_a_run_keeps_to_its_memory_or_is_refused(videos, tmp_path, monkeypatch):
     write_clip(videos / "a.mp4", Clip(num_frames=24))
-    with pytest.raises(ManifestError, match=r"--memory 0.01 GiB is too little for this recipe: it takes \d"):
+    with pytest.raises(InputError, match=r"--memory 0.01 GiB is too little for this recipe: it needs at least \d"):
         run(videos, tmp_path / "out", options=RunOptions(memory_bytes=1 << 20))
     assert not (tmp_path / "out").exists()
     opened: list[int] = []
-    pool = extraction.SlotPool
-    monkeypatch.setattr(extraction, "SlotPool", lambda count, *rest: opened.append(count) or pool(count, *rest))
+    pool = run_context.DecoderPool
+    monkeypatch.setattr(run_context, "DecoderPool", lambda count, *rest: opened.append(count) or pool(count, *rest))
     allowed = (resident_bytes() or 0) + (2 << 30)
     _, outcomes = run(videos, tmp_path / "out", options=RunOptions(memory_bytes=allowed, num_decoders=9))
     assert kinds(outcomes)["a", "numbers"] == "done"
@@ -304,9 +334,8 @@ def test_numpy_computes_on_one_thread_as_long_as_a_run_lasts(videos, tmp_path):
         return {library["num_threads"] for library in threadpool_info() if library["internal_api"] == "openblas"}
 
     with threadpool_limits(2, user_api="blas"):
-        during = [
-            numbers_of_threads() for _ in Extraction(videos, parse_recipe(RECIPE, "known.toml"), tmp_path / "out")
-        ]
+        events = Extraction(videos, parse_recipe(RECIPE, "known.toml"), tmp_path / "out")
+        during = [numbers_of_threads() for event in events if not isinstance(event, PhaseStarted)]
         assert during
         assert all(numbers == {1} for numbers in during)
         assert numbers_of_threads() == {2}
@@ -321,7 +350,7 @@ def test_a_run_that_fails_says_why_and_does_not_hang(videos, tmp_path, monkeypat
 
     monkeypatch.setattr(StoreWriter, "add_progress", full)
     # windows of one frame: when the stages stop, some are under way and never released
-    options = RunOptions(decoding=SlotSettings(buffer_bytes=40_000))
+    options = RunOptions(decoding=DecoderSettings(buffer_bytes=40_000))
     before = set(threading.enumerate())
     with pytest.raises(StoreError, match="no space left"):
         run(videos, tmp_path / "out", options=options)
@@ -329,3 +358,18 @@ def test_a_run_that_fails_says_why_and_does_not_hang(videos, tmp_path, monkeypat
     for thread in left:
         thread.join(timeout=10)
     assert not any(thread.is_alive() for thread in left)
+
+
+def test_a_format_that_is_not_read_fails_by_name_beside_the_others(videos, tmp_path):
+    write_clip(videos / "good.mp4", Clip(num_frames=16))
+    (videos / "real.RM").write_bytes(b".RMF\0\0\0\x12" + bytes(1000))
+    (videos / "moves.gif").write_bytes(b"GIF89a" + bytes(20) + b"NETSCAPE2.0" + bytes(100))
+    (videos / "notes.txt").write_text("nothing")
+    _, outcomes = run(videos, tmp_path / "out")
+    assert kinds(outcomes) == {
+        ("good", "numbers"): "done",
+        ("good", "loudness"): "empty",
+        **{(name, stream): "failed" for name in ("real", "moves") for stream in ("numbers", "loudness")},
+    }
+    assert "RealMedia" in outcomes["real", "numbers"].reason
+    assert "GIF" in outcomes["moves", "numbers"].reason

@@ -1,6 +1,6 @@
-"""Every colour stream of the published methods, and video_features' flow, from a video file to features.
+"""Every color stream of the published methods, and video_features' flow, from a video file to features.
 
-Each is set against a straight-line computation from field-notes A0, A1, A3 and A7 with OpenCV, PIL and torchvision: the
+Each is set against a straight-line computation from docs/provenance.md with OpenCV, PIL and torchvision: the
 frames of every clip, and what becomes of a frame. Most tests let a network that sees every pixel's share
 (`straight_line.Glance`) take the place of the published one, which other tests pin; the slow ones run that, with seeded
 weights.
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.models.optical_flow import raft_large
 
-from arabesque.extractors import i3d_flow, i3d_rgb, video_swin
+from arabesque.extractors import i3d, i3d_flow, video_swin
 from arabesque.extractors.i3d import load_i3d
 from arabesque.manifests.recipes import load_recipe
 
@@ -36,17 +36,17 @@ HALF = transforms.Normalize([0.5] * 3, [0.5] * 3)
 IMAGENET = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 Picture = Image8 | None
-"""None: zeros after normalisation."""
+"""None: zeros after normalization."""
 ClipsOf = Callable[[Sequence[Image8]], list[list[Picture]]]
 
 
 def every_32(frames: Sequence[Image8], first: int = 0) -> list[list[Picture]]:
-    """PAMFN: what is left over is left out at the tail (A2.2)."""
+    """PAMFN: what is left over is left out at the tail."""
     return [list(frames[start : start + 32]) for start in range(first, len(frames) - 31, 32)]
 
 
 def every_32_from_the_middle(frames: Sequence[Image8]) -> list[list[Picture]]:
-    """GDLT: half of what is left over is left out at the head (A3)."""
+    """GDLT: half of what is left over is left out at the head."""
     return every_32(frames, first=len(frames) % 32 // 2)
 
 
@@ -65,7 +65,7 @@ def at_rate(fps: int, length: int) -> ClipsOf:
 
 
 def action_nets_strides(frames: Sequence[Image8]) -> list[list[Picture]]:
-    """Every stride-th frame, counted from one, in a buffer with a row more where some are left over (A1)."""
+    """Every stride-th frame, counted from one, in a buffer with a row more where some are left over."""
     stride = int(len(frames) / int(len(frames) * 5 / float(FPS)))
     buffer: list[Picture] = [None] * -(-len(frames) // stride)
     for count, frame in enumerate(frames, start=1):
@@ -75,7 +75,7 @@ def action_nets_strides(frames: Sequence[Image8]) -> list[list[Picture]]:
 
 
 def stacks_of_64(frames: Sequence[Image8]) -> list[list[Picture]]:
-    """video_features: a stack is computed when its 65th frame is read, which begins the next (A7)."""
+    """video_features: a stack is computed when its 65th frame is read, which begins the next."""
     stacks: list[list[Picture]] = []
     read: list[Picture] = []
     for frame in frames:
@@ -106,7 +106,7 @@ def middle_rounded_down(frame: Image8) -> Tensor:
 
 
 def height_224_squeezed(frame: Image8) -> Tensor:
-    """ACTION-NET's code: cv2.resize, then PIL (A1)."""
+    """ACTION-NET's code: cv2.resize, then PIL."""
     height, width, _ = frame.shape
     resized = cv2.resize(frame, (int(width / height * 224 + 0.5), 224))
     steps = [transforms.CenterCrop((224, 300)), transforms.Resize((224, 224)), transforms.ToTensor()]
@@ -140,7 +140,7 @@ def test_the_network_is_given_the_published_clips(recipe: str, tmp_path: Path, m
     stream = STREAMS[recipe]
     video = write_video(tmp_path, stream.num_frames)
     monkeypatch.setattr(video_swin, "headless_swin3d_b", Glance)
-    monkeypatch.setattr(i3d_rgb, "load_i3d", lambda *_, **__: Glance())
+    monkeypatch.setattr(i3d, "load_i3d", lambda *_, **__: Glance())
     found = extract(video, recipe, [stream.name], None, monkeypatch)
     agree(found[stream.name], features(video, stream, Glance()), within=1e-5)
 
@@ -165,7 +165,7 @@ def test_the_features_are_the_published_networks(
 
 
 def test_video_features_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 flows of 65 frames, quantised and cropped as published (A7); by DIS, which is quicker than RAFT."""
+    """64 flows of 65 frames, quantized and cropped as published; by DIS, which is quicker than RAFT."""
     video = write_video(tmp_path, 66)
     steps = load_recipe("video-features-i3d").streams["flow"].settings["geometry"]["steps"]
     by_dis = {"flow": {"method": "dis"}, "geometry": {"steps": steps, "gray": True}}
@@ -187,8 +187,8 @@ def test_video_features_flow_by_raft(tmp_path: Path, checkpoints: Checkpoints, m
     found = extract(video, "video-features-i3d", ["flow"], checkpoints, monkeypatch, two)
     raft = raft_large(weights=None).eval()
     raft.load_state_dict(torch.load(checkpoints(recipe.weights["flow"]).path))
-    colour = torch.stack([torch.from_numpy(frame).permute(2, 0, 1) for frame in decode_with_opencv(video)[:65]])
-    frames = nn.functional.interpolate(colour, (256, 375), mode="bilinear", antialias=True)
+    color = torch.stack([torch.from_numpy(frame).permute(2, 0, 1) for frame in decode_with_opencv(video)[:65]])
+    frames = nn.functional.interpolate(color, (256, 375), mode="bilinear", antialias=True)
     scaled = 2 * (nn.functional.pad(frames.float(), (0, 1, 0, 0), mode="replicate") / 255) - 1
     network = load_i3d(checkpoints("i3d_flow_k400"), in_channels=2, batch_norm_eps=1e-5)
     with torch.inference_mode():

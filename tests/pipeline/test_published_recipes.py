@@ -1,6 +1,6 @@
 """The released recipes from a video file to features, against straight-line computations written from the facts.
 
-Each computation below follows field-notes A1, A2 and A7 with PyAV, OpenCV, PIL and torchvision: every frame decoded,
+Each computation below follows docs/provenance.md with PyAV, OpenCV, PIL and torchvision: every frame decoded,
 transformed by itself, clips stacked in memory. Shared with the package are only I3D, AST, the filterbank and TV-L1,
 which golden numbers pin, and the person detector, which is pinned to ultralytics' own prediction.
 """
@@ -37,7 +37,8 @@ from arabesque.extractors import i3d_flow
 from arabesque.extractors.audio_spectrogram_network import load_spectrogram_transformer
 from arabesque.extractors.i3d import load_i3d
 from arabesque.extractors.kaldi_fbank import FilterbankOptions, kaldi_fbank
-from arabesque.extractors.optical_flow.tvl1 import TVL1, tvl1
+from arabesque.extractors.optical_flow.tvl1 import tvl1
+from arabesque.extractors.optical_flow.tvl1_settings import TVL1
 from arabesque.extractors.person import PersonDetector
 from arabesque.extractors.precision import TOLERANCES
 
@@ -51,14 +52,14 @@ def test_pamfn_released(source: str, tmp_path: Path, checkpoints: Checkpoints, m
     frames = decode(video)
     num_segments = len(frames) // 32
     assert num_segments == {"made": 2, "real": 1}[source]
-    agree(found["vst"], pamfn_colour(frames, num_segments, checkpoints))
+    agree(found["vst"], pamfn_color(frames, num_segments, checkpoints))
     agree(found["i3d_flow"], pamfn_flow(frames, num_segments, checkpoints))
     agree(found["ast"], pamfn_sound(video, num_segments, checkpoints), within=TOLERANCES["float16"])
 
 
-def pamfn_colour(frames: list[Image8], num_segments: int, checkpoints: Checkpoints) -> Tensor:
-    normalise = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    images = torch.stack([normalise(squeeze(Image.fromarray(frame))) for frame in frames])
+def pamfn_color(frames: list[Image8], num_segments: int, checkpoints: Checkpoints) -> Tensor:
+    normalize = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    images = torch.stack([normalize(squeeze(Image.fromarray(frame))) for frame in frames])
     network = published_swin(checkpoints("video_swin_b_k600"))
     with torch.inference_mode():
         return torch.cat([network(clip.transpose(0, 1)[None]) for clip in clips_of(images, num_segments, 32)])
@@ -85,13 +86,13 @@ def pamfn_flow(frames: list[Image8], num_segments: int, checkpoints: Checkpoints
 def pamfn_flow_images(frames: list[Image8]) -> Tensor:
     """denseflow's images of every pair, as PIL reads them from JPEG files; the last frame takes the flow before it."""
     gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
-    normalise = transforms.Normalize([0.5], [0.5])
+    normalize = transforms.Normalize([0.5], [0.5])
     images: list[Tensor] = []
     for index in range(len(frames)):
         first = min(index, len(frames) - 2)
         flow = tvl1(torch.from_numpy(gray[first : first + 2]), TVL1(variant="cuda"))[0].numpy()
         files = [cv2.imencode(".jpg", axis)[1] for axis in np.round(255 * (flow + 32) / 64).clip(0, 255)]
-        images.append(torch.cat([normalise(squeeze(Image.open(BytesIO(file.tobytes())))) for file in files]))
+        images.append(torch.cat([normalize(squeeze(Image.open(BytesIO(file.tobytes())))) for file in files]))
     return torch.stack(images)
 
 
@@ -100,13 +101,13 @@ def pamfn_sound(video: Path, num_segments: int, checkpoints: Checkpoints) -> Ten
         [rate] = {stream.rate for stream in container.streams.audio}
         wave = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
     resampled = np.stack([torchaudios_resampling(channel.astype(np.float64), rate, 16000) for channel in wave])
-    centred = (resampled - resampled.mean()).astype(np.float32)
-    share = centred.shape[1] // num_segments
+    centered = (resampled - resampled.mean()).astype(np.float32)
+    share = centered.shape[1] // num_segments
     rows = []
     for index in range(num_segments):
-        energies = kaldi_fbank(centred[0, index * share : (index + 1) * share], FilterbankOptions(48000))
-        normalised = (energies - 4.26) / (4.57 * 2)
-        rows.append(np.concatenate([normalised, np.zeros((max(0, 41 - len(normalised)), 128))])[:41])
+        energies = kaldi_fbank(centered[0, index * share : (index + 1) * share], FilterbankOptions(48000))
+        normalized = (energies - 4.26) / (4.57 * 2)
+        rows.append(np.concatenate([normalized, np.zeros((max(0, 41 - len(normalized)), 128))])[:41])
     network = load_spectrogram_transformer(checkpoints("ast_audioset_10_10_hf"), layer_norm_eps=1e-6)
     spectrograms = torch.from_numpy(np.stack(rows).astype(np.float32))
     with torch.inference_mode(), torch.autocast("cpu", torch.float16):
@@ -165,22 +166,23 @@ def action_net_dynamic(frames: list[Image8], fps: float, checkpoints: Checkpoint
 def action_net_static(frames: list[Image8], fps: float, checkpoints: Checkpoints) -> Tensor:
     stride = int(len(frames) / int(len(frames) * 1 / int(fps)))
     chosen = frames[stride - 1 :: stride]
-    boxes = PersonDetector(checkpoints("yolov8n"), CPU).largest_person(
+    people = PersonDetector(checkpoints("yolov8n"), CPU).people(
         [torch.from_numpy(frame).permute(2, 0, 1) for frame in chosen]
     )
+    boxes = [max(found, key=lambda box: box.area_px, default=None) for found in people]
     transform = transforms.Compose(
         [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
     )
-    people = [
+    crops = [
         transform(Image.fromarray(frame[round(box.top) : round(box.bottom), round(box.left) : round(box.right)]))
         for frame, box in zip(chosen, boxes, strict=True)
         if box is not None
     ]
-    assert len(people) >= 2
+    assert len(crops) >= 2
     network = resnet50()
     network.load_state_dict(torch.load(checkpoints("resnet50_imagenet").path))
     torch.manual_seed(0)
     network.fc = nn.Linear(2048, 2048)
     nn.init.eye_(network.fc.weight)
     with torch.inference_mode():
-        return network.eval()(torch.stack(people))
+        return network.eval()(torch.stack(crops))

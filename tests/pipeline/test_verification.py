@@ -9,30 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import Clip, write_clip
-from known_extractors import RECIPE, FrameNumbers, known_extractors
+from known_extractors import RECIPE, FrameNumbers
 
-from arabesque.manifests.errors import ManifestError
+from arabesque.manifests.errors import InputError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline import reading
-from arabesque.pipeline.decoding.probing import Content, read_content
-from arabesque.pipeline.extraction import Extraction, RunOptions
-from arabesque.pipeline.probe_cache import ProbeCache
+from arabesque.pipeline.decoding.timelines import Content, read_content
+from arabesque.pipeline.extraction import Extraction
+from arabesque.pipeline.options import RunOptions
+from arabesque.pipeline.planning import metadata_cache
 from arabesque.pipeline.records import FeatureRow
+from arabesque.pipeline.stages import decode as reading
+from arabesque.pipeline.store.maintenance.verify import check_store
 from arabesque.pipeline.store.manifest import read_manifest, write_manifest
 from arabesque.pipeline.store.reader import FeatureStore
-from arabesque.pipeline.store.verifying import check_store
 from arabesque.pipeline.store.writer import StoreWriter
 from arabesque.pipeline.verification import recompute, settings_problems
 
 
-@pytest.fixture(autouse=True, scope="module")
-def known():
-    with known_extractors():
-        yield
-
-
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory, known) -> Path:
+def videos(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     for index, name in enumerate("abc"):
         write_clip(folder / f"{name}.mp4", Clip(num_frames=24 + 8 * index, beeps_s=(0.2,)))
@@ -59,8 +54,8 @@ def test_what_is_computed_again_is_the_same(store, videos):
 
 
 def test_what_is_remembered_of_files_saves_a_later_run_the_reading_and_verifying_none(videos, tmp_path, monkeypatch):
-    monkeypatch.setenv("ARABESQUE_PROBES", str(tmp_path / "probes"))
-    monkeypatch.setattr(ProbeCache.__init__, "__kwdefaults__", {"settled_ns": 0})
+    monkeypatch.setenv("ARABESQUE_METADATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(metadata_cache, "SETTLED_NS", 0)
     store = extracted(videos, tmp_path / "first")
     read: list[Path] = []
 
@@ -97,23 +92,23 @@ def test_other_numbers_are_told(store, videos, tmp_path):
     assert check_store(root).findings == []
     (one,) = (one for one in recompute(root, videos, 3) if one.problem)
     assert (one.video_id, one.stream) == ("a", "numbers")
-    assert "its numbers are others" in one.problem
+    assert "its values differ" in one.problem
     with StoreWriter(root) as writer:
         writer.add(replace(wrong, start_s=found.start_s + 0.01))
     (one,) = (one for one in recompute(root, videos, 3) if one.problem)
-    assert "its segments lie elsewhere in time" in one.problem
+    assert "the times of its segments differ" in one.problem
 
 
 def test_another_video_and_another_version_are_told(store, videos, tmp_path, monkeypatch):
     others = shutil.copytree(videos, tmp_path / "videos")
     write_clip(others / "a.mp4", Clip(num_frames=17))
     assert {one.problem for one in recompute(store, others, 3) if one.video_id == "a"} == {
-        "the video has other bytes than the one that was extracted",
-        "nothing comes of this video any more",
+        "the content of the video has changed since it was extracted",
+        "the video has no features any longer",
     }
     monkeypatch.setattr(FrameNumbers, "version", 2)
     problems = {one.stream: one.problem for one in recompute(store, videos, 1)}
-    assert problems == {"numbers": "the settings or checkpoints here are others than the store's", "loudness": ""}
+    assert problems == {"numbers": "the settings or checkpoints differ from those of the store", "loudness": ""}
     assert settings_problems(store) == {}, "the manifest says which version it was"
 
 
@@ -128,8 +123,8 @@ def test_settings_that_are_not_those_of_their_digest_are_told(store, tmp_path):
 
 
 def test_videos_of_another_folder_are_refused(store, tmp_path):
-    write_clip(tmp_path / "stranger.mp4", Clip(num_frames=8))
-    with pytest.raises(ManifestError, match=r"none of its videos is in"):
+    write_clip(tmp_path / "other.mp4", Clip(num_frames=8))
+    with pytest.raises(InputError, match=r"has no features of its videos"):
         recompute(store, tmp_path, 3)
 
 

@@ -1,4 +1,4 @@
-"""The benchmark on extractors of known content and cost: the run's own stages, measured whole."""
+"""Benchmark on extractors with known content and cost."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ from pathlib import Path
 import pytest
 from clips import Clip, write_clip
 from fakes import probe, stream, video
-from known_extractors import RECIPE, known_extractors
+from known_extractors import RECIPE
 
+from arabesque.cli.bench_chart import draw_chart
 from arabesque.extractors.protocol import SegmentInput, Shared
 from arabesque.manifests.errors import ArabesqueError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline.benchmarking.bare_stages import Bare, _long_enough, anew, run_alone, shared_out
-from arabesque.pipeline.benchmarking.benchmark import Effort, benchmark, choose_take, evenly
-from arabesque.pipeline.benchmarking.chart import draw_chart
-from arabesque.pipeline.benchmarking.one_by_one import OneByOne, run_one_by_one
+from arabesque.pipeline.benchmarking.benchmark import Effort, benchmark, choose_sample_of_run, evenly
+from arabesque.pipeline.benchmarking.isolated_stages import (
+    IsolatedStage,
+    repeat_until,
+    run_alone,
+    scaled_to_total,
+    uncomputed,
+)
 from arabesque.pipeline.benchmarking.resources import Spent
 from arabesque.pipeline.extraction import Extraction
-from arabesque.pipeline.planning import plan_video
+from arabesque.pipeline.items import SegmentTask
+from arabesque.pipeline.planning.plan import plan_video
 from arabesque.pipeline.records import VideoFile
 from arabesque.pipeline.runner import Stage
-from arabesque.pipeline.work import SegmentWork
 
 SHORT = Effort(stage_s=0.02, end_to_end_s=0.2)
 STAGES = ["decode", "transfer", "preprocess", "assemble", "prepare", "batch", "network", "collect", "write"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def known():
-    with known_extractors():
-        yield
-
-
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, known):
+def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     (folder / "videos").mkdir()
     for name, beep_s in (("a", 0.5), ("b", 0.8)):
@@ -54,7 +53,7 @@ def test_every_stage_of_the_run_is_measured_alone_and_for_each_stream(found):
     parts = [(cost.stage, cost.stream) for cost in report.stages if cost.stream]
     assert parts == [(stage, name) for stage in ("prepare", "network") for name in ("numbers", "loudness")]
     assert all(cost.wall_s > 0 for cost in report.stages)
-    assert {step.removesuffix(" alone") for step in found[1]} >= set(STAGES)
+    assert {step.removesuffix(" in isolation") for step in found[1]} >= set(STAGES)
 
 
 def test_densities_are_those_of_the_videos(found):
@@ -65,28 +64,18 @@ def test_densities_are_those_of_the_videos(found):
 
 
 def test_the_run_from_end_to_end_goes_through_whole_videos(found):
-    report, take = found[0].report, found[0].take
-    assert report.video_s == pytest.approx(take.work.duration_s)
-    assert found[0].end_to_end.segments == sum(take.work.segments.values())
+    report, sample = found[0].report, found[0].sample
+    assert report.video_s == pytest.approx(sample.work.duration_s)
+    assert found[0].end_to_end.segments == sum(sample.work.segments.values())
     assert found[0].end_to_end.stored["numbers"].rows == 2
     assert report.video_s_per_s == pytest.approx(report.video_s / report.wall_s)
-    assert set(report.utilisation) <= set(STAGES)
+    assert set(report.utilization) <= set(STAGES)
     assert json.dumps(report.as_json())
 
 
 def test_the_report_can_be_drawn(found, tmp_path):
     draw_chart(found[0].report, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_streams_one_by_one_go_through_the_same_videos(found):
-    alone = run_one_by_one(found[0])
-    assert set(alone.streams_s) == {"numbers", "loudness"}
-    assert alone.one_pass_s == found[0].report.wall_s
-
-
-def test_one_pass_is_compared_with_the_sum():
-    assert OneByOne(one_pass_s=6.0, streams_s={"a": 3.0, "b": 5.0}).as_json()["one_pass_over_sum"] == 0.75
 
 
 def test_a_video_that_breaks_off_would_count_as_fast_and_is_refused(tmp_path):
@@ -97,12 +86,12 @@ def test_a_video_that_breaks_off_would_count_as_fast_and_is_refused(tmp_path):
         benchmark(run, SHORT)
 
 
-def test_what_a_stage_raises_is_told_and_not_that_a_pipeline_failed():
+def test_the_exception_of_a_stage_is_raised():
     def broken(_):
         raise ModuleNotFoundError("No module named 'soxr'")
 
     with pytest.raises(ModuleNotFoundError, match="soxr"):
-        list(run_alone(Stage("assemble", broken), [1]))
+        list(run_alone(Stage("assemble", int, broken), [1]))
 
 
 def test_passes_are_repeated_until_they_last_and_only_the_last_round_counts():
@@ -113,8 +102,8 @@ def test_passes_are_repeated_until_they_last_and_only_the_last_round_counts():
         def spent(self):
             return Spent(next(walls_s), None)
 
-    stage = Stage("count", lambda item: calls.append(item))
-    passes, spent = _long_enough(stage, lambda number: [number], 1.0, Clock)
+    stage = Stage("count", int, lambda item: calls.append(item))
+    passes, spent = repeat_until(stage, lambda number: [number], 1.0, Clock)
     assert (passes, spent.wall_s) == (250, 1.2)
     assert calls == list(range(1 + 100 + 250))
 
@@ -126,26 +115,29 @@ def test_streams_that_find_nothing_are_left_out_and_named_and_a_recipe_of_such_i
     found = benchmark(Extraction(tmp_path / "silent.mp4", recipe, tmp_path / "out"), SHORT, steps.append)
     assert [stream.name for stream in found.bench.streams] == ["numbers"]
     assert any("leaving out loudness" in step for step in steps)
-    with pytest.raises(ArabesqueError, match="no stream of the recipe finds anything"):
+    with pytest.raises(ArabesqueError, match="no stream of the recipe has segments"):
         benchmark(Extraction(tmp_path / "short.mp4", recipe, tmp_path / "out"), SHORT)
 
 
-def test_segments_are_prepared_anew_in_every_pass_and_share_among_each_other_as_in_a_run():
+def test_every_pass_prepares_segments_again_and_shares_inputs_as_in_a_run():
     plan, _ = plan_video(video(), [stream()], {})
     both, alone = Shared(), Shared()
     work = [
-        SegmentWork(plan, plan.streams["fake"].stream, SegmentInput(0, 0, 1, shared=one)) for one in (both, both, alone)
+        SegmentTask(plan, plan.streams["fake"].stream, SegmentInput(0, 0, 1, shared=one)) for one in (both, both, alone)
     ]
     both.once("athlete", lambda: "of the pass before")
-    first, second, third = (item.segment.shared for item in anew(work))
+    first, second, third = (item.segment.shared for item in uncomputed(work))
     assert first is second is not third
     assert first.once("athlete", lambda: "computed") == "computed"
 
 
 def test_what_streams_share_is_counted_once():
-    """Alone each takes a second, together a second and a half: in 2 and 4 passes, and 10."""
-    parts = [Bare("prepare", "a", 5, 2, Spent(2.0, 4.0)), Bare("prepare", "b", 7, 4, Spent(4.0, None))]
-    found = shared_out(parts, Bare("prepare", "", 12, 10, Spent(15.0, 20.0)))
+    """One pass takes 1 s for each stream, and 1.5 s for both; measured in 2, 4 and 10 passes."""
+    parts = [
+        IsolatedStage("prepare", "a", 5, 2, Spent(2.0, 4.0)),
+        IsolatedStage("prepare", "b", 7, 4, Spent(4.0, None)),
+    ]
+    found = scaled_to_total(parts, IsolatedStage("prepare", "", 12, 10, Spent(15.0, 20.0)))
     assert [part.one_pass.wall_s for part in found] == [0.75, 0.75]
     assert [part.one_pass.cpu_s for part in found] == [2.0, None]
 
@@ -154,13 +146,13 @@ VIDEOS = [(VideoFile(name, Path(name)), probe(num_frames=10 * length)) for name,
 
 
 @pytest.mark.parametrize(
-    ("wanted_s", "head_s", "got_s", "count"),
+    ("wanted_s", "clip_s", "got_s", "count"),
     [(1.0, 1.0, 2.0, 2), (6.0, 4.0, 6.0, 2), (12.0, math.inf, 12.0, 2), (30.0, math.inf, 24.0, 4)],
     ids=["at least two segments", "heads", "whole", "twice"],
 )
-def test_what_is_run_from_end_to_end_follows_from_the_time_there_is(wanted_s, head_s, got_s, count):
-    take = choose_take(VIDEOS, [stream()], wanted_s)
-    assert take.head_s == pytest.approx(head_s)
+def test_what_is_run_from_end_to_end_follows_from_the_time_there_is(wanted_s, clip_s, got_s, count):
+    take = choose_sample_of_run(VIDEOS, [stream()], wanted_s)
+    assert take.clip_s == pytest.approx(clip_s)
     assert take.work.duration_s == pytest.approx(got_s, abs=0.2)
     assert len({file.video_id for file in take.files}) == count
 

@@ -1,4 +1,4 @@
-"""What a run's processes took, and what is said where that cannot be known."""
+"""Processor time and peak memory of processes, and None where they are not available."""
 
 from __future__ import annotations
 
@@ -11,14 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from arabesque.pipeline import proc
-from arabesque.pipeline.benchmarking.resources import (
-    Stopwatch,
-    memory_in_use,
-    peak_in_use,
-    peaks,
-    reset_peaks,
-)
+from arabesque.pipeline.benchmarking.resources import Stopwatch, memory_in_use, peak_in_use, peaks, reset_peaks
+from arabesque.pipeline.system import process_stats
 
 CPU = torch.device("cpu")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -29,16 +23,15 @@ def known(value):
     return value
 
 
-@linux
-def test_processor_time_of_a_process_is_that_of_all_its_threads():
-    before = known(proc.cpu_s(os.getpid()))
+def test_processor_time_includes_all_threads():
+    before = known(process_stats.cpu_s(os.getpid()))
     while os.times().user + os.times().system < before + 0.2:
         sum(range(10_000))
-    assert proc.cpu_s(os.getpid()) == pytest.approx(os.times().user + os.times().system, abs=0.1)
+    assert process_stats.cpu_s(os.getpid()) == pytest.approx(os.times().user + os.times().system, abs=0.1)
 
 
 @linux
-def test_a_peak_is_forgotten_on_request():
+def test_peaks_can_be_reset():
     block = np.ones(20 << 20)
     del block
     reset_peaks(CPU)
@@ -49,20 +42,22 @@ def test_a_peak_is_forgotten_on_request():
     assert known(peak_in_use(CPU)) > used - (8 << 20)  # the kernel counts both in batches
 
 
-def test_where_there_is_no_proc_nothing_takes_its_place(monkeypatch, tmp_path):
-    monkeypatch.setattr(proc, "PROC", Path(tmp_path) / "proc")
-    assert Stopwatch(CPU, [1]).spent().cpu_s is None
-    assert memory_in_use(CPU) is None
-    assert peaks(CPU, [1]).total_bytes is None
+def test_values_that_are_not_known_are_none(monkeypatch, tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert Stopwatch(CPU, [ended.pid]).spent().cpu_s is None
+    assert process_stats.resident_bytes(ended.pid) is None
+    monkeypatch.setattr(process_stats, "PROC", Path(tmp_path) / "proc")
+    assert peaks(CPU, [os.getpid()]).total_bytes is None
     reset_peaks(CPU)
 
 
-TOLD = """
+PROGRAM = """
 import numpy as np, torch
 from arabesque.pipeline.benchmarking.resources import peaks, peaks_of_past
-from arabesque.pipeline.decoding.slots import SlotPool
-hoard = np.ones(60 << 20)
-with SlotPool(2) as slots:
+from arabesque.pipeline.decoding.decoder_pool import DecoderPool
+block = np.ones(60 << 20)
+with DecoderPool(2) as slots:
     slots.wait_until_ready()
     living = peaks(torch.device("cpu"), slots.pids)
 past = peaks_of_past(torch.device("cpu"))
@@ -71,9 +66,9 @@ print(past.num_decoders, past.decoder_bytes, living.decoder_bytes)
 
 
 @linux
-def test_decoders_that_have_ended_are_told_of_without_what_their_parent_held():
-    """Which is what the kernel's own account of children has: half a gigabyte here."""
-    run = subprocess.run([sys.executable, "-c", TOLD], check=True, capture_output=True, text=True)
+def test_peaks_of_ended_decoders_exclude_the_parents_memory():
+    """The kernel's own statistics of children would include it: half a gigabyte here."""
+    run = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
     num_decoders, past, living = map(int, run.stdout.split())
     assert num_decoders == 2
     assert past == pytest.approx(living, rel=0.1)

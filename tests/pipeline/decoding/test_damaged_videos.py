@@ -8,10 +8,12 @@ import random
 import av
 import numpy as np
 import pytest
-from decoding_checks import MPEG4, VP9, build, deliver
+from decoding_checks import MPEG4, VP9, build, deliver, deliver_with_holes, pictures_and_holes
+from misbehaving_decoders import pictures
 
 from arabesque.manifests.errors import DecodeError
 from arabesque.pipeline.decoding.decoders import BACKENDS
+from arabesque.pipeline.records import Hole
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.5, 0.9])
@@ -29,14 +31,13 @@ def test_a_file_cut_off_gives_what_is_there_and_cannot_pass_for_whole(write, nam
     path = write(name, muxer=muxer, **clip)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    probe = decoder.probe(path)
-    assert probe.declared_end_s == pytest.approx(2.0, abs=0.05)
-    assert probe.end_s < (probe.declared_end_s or 0) - 1.5 / 25
-    numbers, error = deliver(decoder, path)
-    assert numbers == list(range(len(numbers)))
-    assert len(numbers) >= probe.num_frames - 4  # a broken packet, and the frames that are built on it
-    if len(numbers) < probe.num_frames:
-        assert f"broke at frame {len(numbers)} of {probe.num_frames}" in error
+    metadata = decoder.probe(path)
+    assert metadata.declared_end_s == pytest.approx(2.0, abs=0.05)
+    assert metadata.end_s < (metadata.declared_end_s or 0) - 1.5 / 25
+    numbers, holes, _ = deliver_with_holes(decoder, path)
+    assert all(round(25 * metadata.frame_times_s[index]) == number for index, number in numbers.items())
+    assert len(numbers) >= metadata.num_frames - 5  # a broken packet, the one before it, and what is built on them
+    assert bool(holes) is (len(numbers) < metadata.num_frames)
 
 
 @pytest.mark.parametrize(("name", "clip"), [("a.mp4", {}), ("a.avi", MPEG4)])
@@ -50,33 +51,97 @@ def test_decord_refuses_a_file_cut_off_or_gives_right_frames(write, name, clip):
     assert "decord" in error or "broke at frame" in error
 
 
-@pytest.mark.parametrize(("name", "clip"), [("a.mp4", {}), ("a.ts", {}), ("a.avi", MPEG4), ("h264.avi", {})])
-def test_a_hole_in_the_file_ends_it_there(write, name, clip):
-    decoder = build("pyav")
-    path = write(name, **clip)
+OPEN_GOPS = {"bf": "2", "g": "12", "x264-params": "b-adapt=0:scenecut=0:open-gop=1:log-level=none"}
+HEVC = {"codec": "libx265", "options": {"x265-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:log-level=none"}}
+MJPEG = {"codec": "mjpeg", "pix_fmt": "yuvj420p", "options": {}}
+MPEG2 = {"codec": "mpeg2video", "options": {"bf": "2", "g": "12", "b": "3M"}}
+KINDS = {
+    "a.mp4": {},
+    "a.ts": {},
+    "a.mkv": {},
+    "mpeg4.avi": MPEG4,
+    "h264.avi": {},
+    "mjpeg.avi": MJPEG,
+    "a.webm": {**VP9, "options": {"cpu-used": "8", "g": "12"}},
+    "open.ts": {"options": OPEN_GOPS},
+    "open.mkv": {"options": OPEN_GOPS},
+    "hevc.ts": HEVC,
+    "hevc.mp4": HEVC,
+    "mpeg2.ts": MPEG2,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_decoding_goes_on_behind_a_lost_stretch(write, name):
+    """Each frame that comes has its own number at its own index, and some of them come from behind the hole."""
+    path = write(name, num_frames=100, **KINDS[name])
     content = bytearray(path.read_bytes())
-    hole = len(content) // 3 // 188 * 188
-    content[hole : hole + 20 * 188] = random.Random(0).randbytes(20 * 188)
+    hole = int(0.4 * len(content)) // 188 * 188
+    content[hole : hole + 12 * 188] = random.Random(0).randbytes(12 * 188)
     path.write_bytes(content)
-    numbers, error = deliver(decoder, path)
-    assert numbers == list(range(len(numbers)))
-    assert 0 < len(numbers) < 50
-    assert "broke at frame" in error
+    numbers, holes, metadata = deliver_with_holes(build("pyav"), path)
+    assert all(index == number for index, number in numbers.items())
+    assert metadata.num_frames == 100
+    assert metadata.end_s == pytest.approx(4.0, abs=0.05)
+    assert 65 <= len(numbers) < 100
+    assert max(numbers) == 99
+    assert len(holes) <= 2
+    assert all(0 < hole.end_s - hole.start_s < 1.3 for hole in holes)
+
+
+@pytest.mark.parametrize("lost_packets", [1, 3, 16])
+@pytest.mark.parametrize("name", ["a.ts", "open.ts", "hevc.ts", "mpeg2.ts"])
+def test_lost_packets_of_a_transport_stream_cost_what_refers_to_them(write, name, lost_packets):
+    path = write(name, num_frames=100, beeps_s=[0.5], **KINDS[name])
+    content = path.read_bytes()
+    whole, _, _ = pictures_and_holes(build("pyav"), path)
+    chance = random.Random(name)
+    for _ in range(8):
+        place = chance.randrange(20, int(0.8 * len(content)) // 188) * 188
+        path.write_bytes(content[:place] + content[place + lost_packets * 188 :])
+        pictures, _, metadata = pictures_and_holes(build("pyav"), path)
+        assert len(pictures) >= 50
+        assert metadata.num_frames == 100
+        assert all(np.array_equal(picture, whole[index]) for index, picture in pictures.items())
 
 
 @pytest.mark.parametrize("victim", range(13, 24))
-def test_a_packet_that_is_no_picture_ends_an_avi_there(write, victim):
-    """AVI files shuffle H.264's time stamps: nothing but the order tells which frame is missing."""
+def test_a_packet_that_is_no_picture_costs_an_avi_the_rest_of_its_group(write, victim):
+    """AVI files shuffle H.264's time stamps: the index and the order alone say which frame is missing."""
     path = write("a.avi")
     with av.open(path) as container:
         places = [packet.pos for packet in container.demux() if packet.size]
     content = bytearray(path.read_bytes())
     content[places[victim] : places[victim] + 6] = bytes(6)
     path.write_bytes(content)
-    numbers, error = deliver(build("pyav"), path)
-    assert numbers == list(range(len(numbers)))
-    assert victim - 4 <= len(numbers) <= victim + 2
-    assert "broke at frame" in error
+    numbers, holes, _ = deliver_with_holes(build("pyav"), path)
+    assert all(index == number for index, number in numbers.items())
+    assert len(holes) == 1
+    lost = sorted(set(range(50)) - numbers.keys())
+    assert victim - 4 <= lost[0] <= victim + 2
+    assert lost[-1] == 23
+
+
+@pytest.mark.parametrize("index", ["complete", "lacks an entry", "missing"])
+def test_frames_behind_a_loss_in_an_avi_need_a_complete_index(write, index):
+    path = write("a.avi", **MPEG4)
+    with av.open(path) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux() if packet.size]
+    content = bytearray(path.read_bytes())
+    entries = content.rindex(b"idx1") + 8
+    if index == "lacks an entry":
+        content[entries + 16 * 30 : entries + 16 * 31] = bytes(16)
+    elif index == "missing":
+        del content[entries - 8 :]
+    lost_at, size = places[15]
+    assert lost_at is not None
+    content[lost_at - 8 : lost_at + size] = bytes(size + 8)
+    path.write_bytes(content)
+    numbers, holes, _ = deliver_with_holes(build("pyav"), path)
+    assert all(index == number for index, number in numbers.items())
+    assert holes
+    assert (max(numbers) == 49) is (index == "complete")
+    assert {*range(12)} <= numbers.keys()
 
 
 def test_longer_sound_does_not_make_a_video_cut_short(decoder, write):
@@ -95,7 +160,7 @@ def test_flipped_bits_do_not_pass_for_pictures(write, backend):
     decoder = build(backend)
     path = write("a.mp4")
     content = path.read_bytes()
-    clean = [picture.copy() for _, picture in decoder.frames(path, decoder.probe(path), np.arange(50))]
+    clean = [np.array(picture) for _, picture in pictures(decoder.frames(path, decoder.probe(path), np.arange(50)))]
     chance = random.Random(1)
     broken = spoiled = 0
     first_of_media = content.index(b"mdat") + 4
@@ -104,13 +169,20 @@ def test_flipped_bits_do_not_pass_for_pictures(write, backend):
         flipped = bytearray(content)
         flipped[chance.randrange(first_of_media, last_of_media)] ^= 1 << chance.randrange(8)
         path.write_bytes(flipped)
-        delivered: list[np.ndarray] = []
+        delivered: dict[int, np.ndarray] = {}
+        is_broken = False
         try:
-            probe = decoder.probe(path)
-            delivered.extend(picture.copy() for _, picture in decoder.frames(path, probe, np.arange(probe.num_frames)))
+            metadata = decoder.probe(path)
+            for item in decoder.frames(path, metadata, np.arange(metadata.num_frames)):
+                if isinstance(item, Hole):
+                    is_broken = True
+                else:
+                    delivered[item[0]] = np.array(item[1])
         except DecodeError:
-            broken += 1
-            spoiled += any(not np.array_equal(seen, meant) for seen, meant in zip(delivered, clean, strict=False))
+            is_broken = True
+        broken += is_broken
+        if is_broken:
+            spoiled += any(not np.array_equal(seen, clean[index]) for index, seen in delivered.items())
     assert broken > 30
     assert spoiled == 0
 
@@ -129,12 +201,12 @@ def test_what_is_no_video_is_refused_even_where_it_names_one(decoder, write, tmp
     write("target.mp4", num_frames=2)
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(DecodeError, match="is no video file that can be opened"):
+    with pytest.raises(DecodeError, match="cannot be opened as a video"):
         decoder.probe(path)
 
 
 def test_what_is_no_file_is_refused_at_once(decoder, tmp_path):
-    """Opening a pipe would wait for somebody to write to it."""
+    """Opening a pipe would wait for a writer."""
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "folder.mp4").mkdir()
     for name, complaint in {"pipe.mp4": "no plain file", "folder.mp4": "is a folder"}.items():
@@ -146,7 +218,7 @@ def test_an_mp4_without_its_index_is_refused(decoder, write):
     path = write("a.mp4")
     content = path.read_bytes()
     path.write_bytes(content[: content.index(b"moov") - 4])
-    with pytest.raises(DecodeError, match="is no video file that can be opened"):
+    with pytest.raises(DecodeError, match="cannot be opened as a video"):
         decoder.probe(path)
 
 

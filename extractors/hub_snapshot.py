@@ -1,0 +1,117 @@
+"""Files of a transformers checkpoint: a local folder, or a revision of a repository in the Hugging Face cache.
+
+A checkpoint is named ``facebook/dinov2-base``, ``facebook/dinov2-base@REVISION`` or by the path of a folder. The
+commit is looked up once, when a recipe is resolved, and is part of every key. Code of a repository is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..manifests.errors import ConfigError, WeightsError
+
+PREFIX = "transformers:"
+CONFIG_FILES = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """The files of one checkpoint."""
+
+    name: str
+    """``REPOSITORY@COMMIT``, or the path as given."""
+    path: Path
+    digest: str = ""
+    """SHA-256 over names and contents of the configuration and the tensors; empty until `with_digest`."""
+
+    @property
+    def weight_files(self) -> list[Path]:
+        return sorted({file for pattern in WEIGHT_FILES for file in self.path.glob(pattern)})
+
+    def with_digest(self) -> CheckpointFolder:
+        """Hash the files.
+
+        Raises:
+            WeightsError: There are no tensors, or they cannot be read.
+        """
+        if not any(file.suffix == ".safetensors" for file in self.weight_files):
+            raise WeightsError(
+                f"checkpoint {PREFIX}{self.name}: {self.path} has no model.safetensors; "
+                f"`arabesque weights fetch {PREFIX}{self.name}` downloads it"
+            )
+        total = hashlib.sha256()
+        try:
+            for file in [*(self.path / name for name in CONFIG_FILES), *self.weight_files]:
+                if file.exists():
+                    with file.open("rb") as content:
+                        total.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+        except OSError as error:
+            raise WeightsError(f"{self.path}: checkpoint cannot be read ({error.strerror or error})") from error
+        return CheckpointFolder(self.name, self.path, total.hexdigest())
+
+    def read_config(self) -> dict[str, Any]:
+        """Return ``config.json``; raises `ConfigError` where it is not a configuration."""
+        try:
+            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{self.path}/config.json: cannot be read ({error}); fetch the checkpoint again"
+            ) from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"{self.path}/config.json: is not a configuration of transformers")
+        return content
+
+
+def find_checkpoint(name: str, *, tensors: bool = False, offline: bool = False) -> CheckpointFolder:
+    """Find a checkpoint on this machine, or download its configuration.
+
+    Args:
+        name: ``REPOSITORY``, ``REPOSITORY@REVISION``, or the path of a folder.
+        tensors: Download the tensors as well.
+        offline: Use what is on this machine.
+
+    Raises:
+        ConfigError: The name does not exist, or its files are not on this machine and cannot be downloaded.
+    """
+    if Path(name).expanduser().is_dir():
+        return CheckpointFolder(name, Path(name).expanduser())
+    if name.startswith((".", "/", "~")):
+        raise ConfigError(f"transformers:{name}: this folder does not exist; give a folder that contains config.json")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    patterns = [*CONFIG_FILES, *(WEIGHT_FILES if tensors else ())]
+    try:
+        folder = Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=patterns, local_files_only=offline)
+        )
+    except HFValidationError as error:
+        raise ConfigError(f"transformers:{name}: is not a repository name such as facebook/dinov2-base") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ConfigError(f"transformers:{name}: {_reason(error, repository, revision)}") from error
+    return CheckpointFolder(f"{repository}@{folder.name}", folder)
+
+
+def _reason(error: Exception, repository: str, revision: str) -> str:
+    """One line for what the hub or its cache reported."""
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    page = f"https://huggingface.co/{repository}"
+    if isinstance(error, GatedRepoError):
+        return f"is gated; accept its terms at {page}, then run `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{page} does not exist or is private; check the name"
+    if type(error).__name__ == "RevisionNotFoundError":
+        return f"{page} has no revision {revision}"
+    if isinstance(error, LocalEntryNotFoundError):
+        return (
+            "is not on this machine, and the hub cannot be reached; `arabesque weights fetch "
+            f"{PREFIX}{repository}` downloads it where there is a network"
+        )
+    return f"cannot be downloaded ({' '.join(str(error).split())[:200]})"

@@ -1,0 +1,198 @@
+"""One extractor for every network; a card says what differs from one network to the next.
+
+A single network has its card in its own file (`i3d.I3D_RGB`, `video_swin.VIDEO_SWIN_B`). A family has a function that
+makes the card of one of its networks (``pytorchvideo:x3d_m``). `table.EXTRACTORS` names both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, create_model
+from torch import Tensor, nn
+
+from ..manifests.errors import ConfigError
+from ..manifests.streams import Geometry, Normalization, Precision, Record, StreamSpec
+from .checkpoints import Weights
+from .geometry import ImageSize, normalize, output_size
+from .network_runner import NetworkRunner
+from .protocol import AudioNeed, FrameNeed, SegmentInput
+
+ROLE = "network"
+AS_DECODED = Geometry(steps=())
+HALVES = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+"""From −1 to 1."""
+
+
+@dataclass(frozen=True)
+class ClipLengths:
+    """The numbers of frames that a network takes.
+
+    Example:
+        >>> 12 in ClipLengths(at_least=8, multiple_of=4), 10 in ClipLengths(multiple_of=4)
+        (True, False)
+        >>> str(ClipLengths(at_least=9))
+        'at least 9 frames'
+    """
+
+    at_least: int = 1
+    at_most: int | None = None
+    multiple_of: int = 1
+
+    def __contains__(self, num_frames: int) -> bool:
+        fits = self.at_least <= num_frames and (self.at_most is None or num_frames <= self.at_most)
+        return fits and num_frames % self.multiple_of == 0
+
+    def __str__(self) -> str:
+        if self.at_least == self.at_most:
+            return f"{self.at_least} frame{'' if self.at_least == 1 else 's'}"
+        if self.at_most is not None:
+            text = f"{self.at_least} to {self.at_most} frames"
+        else:
+            text = f"at least {self.at_least} frames"
+        return f"{text}, a multiple of {self.multiple_of}" if self.multiple_of > 1 else text
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCard:
+    """Facts about a network. A card is called like a class: ``card(settings=…, weights=…, …)`` gives an extractor.
+
+    Attributes:
+        input: What the network takes. ``image``: single frames ``[n, 3, height, width]``; the row of a segment is the
+            mean over its frames. ``clip``: segments ``[n, 3, time, height, width]``. ``audio``: stacked results of
+            `front_end`.
+        load: From settings and weights to the network without its classifier, which returns ``[n, dim]``.
+        dim: Length of a row.
+        layouts: Key layouts of checkpoints that `load` reads, as in weights.toml.
+        batch_size: Segments per call on a CPU and on a GPU.
+        geometry: Default of the setting ``geometry``; from decoded frames to network input.
+        normalization: Default of the setting ``normalization``.
+        hears: From settings to the audio that a network with audio input needs.
+        front_end: From settings to the function that turns ``float32 [samples]`` into network input.
+        options: Further settings.
+        clip_lengths: Frames per segment that the network takes.
+        input_size: Height and width of the only pictures that the network takes; None if it takes other sizes.
+        default_weights: The checkpoint of a stream that names none, which is also the name of this network with that
+            checkpoint: ``torchvision:resnet50.IMAGENET1K_V2``. None if every stream must name one.
+        classify: From settings and weights to the network with its classifier, which returns ``[n, num_classes]``
+            before any softmax. None without a classifier.
+        num_classes: Number of classes of `classify`.
+        license: License of the network's published weights.
+        source: Where network and settings were published.
+        version: Raised whenever the numbers change; part of every row's key.
+    """
+
+    input: Literal["image", "clip", "audio"]
+    load: Callable[[Any, Weights], nn.Module]
+    dim: int
+    layouts: tuple[str, ...]
+    batch_size: tuple[int, int]
+    geometry: Geometry = AS_DECODED
+    normalization: Normalization = HALVES
+    hears: Callable[[Any], AudioNeed] | None = None
+    front_end: Callable[[Any], Callable[[Tensor], Tensor]] | None = None
+    options: type[Record] = Record
+    clip_lengths: ClipLengths = ClipLengths()
+    input_size: ImageSize | None = None
+    default_weights: str | None = None
+    classify: Callable[[Any, Weights], nn.Module] | None = None
+    num_classes: int = 0
+    license: str = ""
+    source: str = ""
+    version: int = 1
+    weight_roles: tuple[str, ...] = field(default=(ROLE,), init=False)
+    Settings: type[Record] = field(init=False)
+    """What a recipe may set: `options`, and for frames ``geometry`` and ``normalization``."""
+
+    def __post_init__(self) -> None:
+        defaults: Any = {
+            "geometry": (
+                Geometry,
+                Field(self.geometry, description="From decoded frames to the input of the network."),
+            ),
+            "normalization": (Normalization, Field(self.normalization, description="``(x / 255 - mean) / std``.")),
+        }
+        settings = self.options
+        if self.input != "audio":
+            settings = create_model("Settings", __base__=self.options, __module__=__name__, **defaults)
+        object.__setattr__(self, "Settings", settings)
+
+    @property
+    def classifier(self) -> NetworkCard | None:
+        """The same network with its classifier: a row has one number for each class. None without a classifier."""
+        if self.classify is None:
+            return None
+        return replace(self, load=self.classify, dim=self.num_classes, default_weights=None, classify=None)
+
+    @property
+    def takes_blank_frames(self) -> bool:
+        """Whether `Sampling.zero_last_frame` is possible: every network on frames takes zeros."""
+        return self.input != "audio"
+
+    def check(self, spec: StreamSpec) -> None:
+        """Raise `ConfigError` for a stream whose segments the network cannot take."""
+        num_frames = spec.sampling.frames_per_segment
+        if self.input == "clip" and num_frames not in self.clip_lengths:
+            raise ConfigError(
+                f"extractor {spec.extractor}: the network takes {self.clip_lengths}, not {num_frames}; "
+                "set sampling.frames_per_segment"
+            )
+        geometry = self.Settings.model_validate(spec.settings).model_dump().get("geometry")
+        if self.input_size is not None and geometry is not None:
+            sizes = {output_size(*sides, Geometry.model_validate(geometry)) for sides in ((480, 640), (640, 480))}
+            if sizes != {self.input_size}:
+                height, width = self.input_size
+                raise ConfigError(
+                    f"extractor {spec.extractor}: the network takes pictures of {height} × {width} px; set "
+                    f"settings.geometry so that it ends with center_crop_px or size_px = [{height}, {width}]"
+                )
+
+    def __call__(
+        self, *, settings: Any, weights: Mapping[str, Weights], device: torch.device, precision: Precision
+    ) -> NetworkExtractor:
+        network = self.load(settings, weights[ROLE])
+        return NetworkExtractor(self, settings, NetworkRunner(network, device, precision))
+
+
+class NetworkExtractor:
+    """The stream of one network.
+
+    Prepared: ``uint8 [time, 3, height, width]``, or the same normalized where some frames are blank; for audio, what
+    the card's front end returns.
+    """
+
+    def __init__(self, card: NetworkCard, settings: Any, runner: NetworkRunner) -> None:
+        self.dim = card.dim
+        self.frames = None if card.input == "audio" else FrameNeed(settings.geometry)
+        self.audio = card.hears(settings) if card.hears else None
+        self.batch_size = card.batch_size[runner.device.type != "cpu"]
+        self._input = card.input
+        self._settings = settings
+        self._front_end = card.front_end(settings) if card.front_end else None
+        self.runner = runner
+
+    def prepare(self, segment: SegmentInput) -> Tensor:
+        if self._front_end is not None:
+            assert segment.waveform is not None
+            return self._front_end(segment.waveform)
+        assert segment.frames is not None
+        if not segment.blank_frames:
+            return segment.frames
+        frames = normalize(segment.frames, self._settings.normalization)
+        frames[list(segment.blank_frames)] = 0  # zero after normalization, which no uint8 level can express
+        return frames
+
+    def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:
+        if self._input != "image":
+            return [*self.runner.rows(prepared, self._to_network)]
+        images = [image for frames in prepared for image in frames]
+        rows = iter(self.runner.rows(images, self._to_network, most=self.batch_size))
+        return [torch.stack([next(rows) for _ in frames]).mean(dim=0) for frames in prepared]
+
+    def _to_network(self, stacked: Tensor) -> Tensor:
+        if stacked.dtype == torch.uint8:
+            stacked = normalize(stacked, self._settings.normalization)
+        return stacked.transpose(1, 2) if self._input == "clip" else stacked

@@ -1,0 +1,52 @@
+"""A frozen network on its device: items of any shapes in, one row for each out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..manifests.streams import Precision
+from .engines import on_engine
+from .onednn_layers import to_device
+from .precision import DTYPES, inference
+
+
+class NetworkRunner:
+    """Runs items of equal shape and type together, in one precision.
+
+    Args:
+        network: Takes ``[n, ...]`` to ``[n, dim]``.
+        device: Where it runs.
+        precision: Number format of its matrix products and convolutions.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, precision: Precision) -> None:
+        self.device = device
+        self._precision: Precision = precision
+        self._network = on_engine(to_device(network, device), device, precision)
+
+    def rows(
+        self, items: Sequence[Tensor], to_input: Callable[[Tensor], Tensor], most: int | None = None
+    ) -> list[Tensor]:
+        """Return one ``float32 [dim]`` row for each item, in order.
+
+        Args:
+            items: Tensors of any shapes and types.
+            to_input: From a stack ``[n, ...]`` of equal items on the device to network input, in float32.
+            most: Items per call of the network; None for all.
+        """
+        positions: dict[tuple[torch.Size, torch.dtype], list[int]] = {}
+        for position, item in enumerate(items):
+            positions.setdefault((item.shape, item.dtype), []).append(position)
+        rows: dict[int, Tensor] = {}
+        with inference(self.device, self._precision):
+            for alike in positions.values():
+                step = most or len(alike)
+                for first in range(0, len(alike), step):
+                    together = alike[first : first + step]
+                    batch = torch.stack([items[position] for position in together]).to(self.device)
+                    features = self._network(to_input(batch).to(DTYPES[self._precision]))
+                    rows.update(zip(together, features.float(), strict=True))
+        return [rows[position] for position in range(len(items))]

@@ -1,0 +1,249 @@
+"""Resizing of 8-bit pictures with the integer arithmetic of the published pipelines, equal bit for bit on every device.
+
+Three libraries resize pictures in this field. All compute with integer weights, so that their results can be
+reproduced exactly:
+
+- ``torch``: `torch.nn.functional.interpolate(antialias=True)` on uint8: 16-bit weights (torchvision v2, tensors).
+- ``pil``: Pillow's `Image.resize`: 22-bit weights (torchvision on PIL images). One level apart from torch in
+  .05 to .5 % of the pixels of real videos.
+- OpenCV's `cv2.resize` does not antialias: two (bilinear) or four (bicubic) source pixels, weights of 11 bits. Its
+  bicubic filter is the exception to the rule above: on processors with vector instructions OpenCV itself computes the
+  columns in floating point, and other devices are one level off in about 5 % of the pixels. No recipe uses it.
+
+On the CPU the library itself is called. On other devices the same integers are computed with torch operations; their
+tables are kept on the device, so that the host does not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+ImageSize = tuple[int, int]
+"""``(height, width)`` in pixels."""
+Filter = Literal["bilinear", "bicubic"]
+Library = Literal["torch", "pil", "opencv"]
+
+_CHUNK_BYTES = 2**26
+"""Size in bytes of uint8 frames that are resized at once on a device. Bounds the int32 copies, four times as large."""
+_PIL_BITS = 22
+_OPENCV_BITS = 11
+
+
+def resize(frames: Tensor, size: ImageSize, interpolation: Filter, library: Library) -> Tensor:
+    """Resize frames as the library does on the CPU.
+
+    Args:
+        frames: uint8 ``[n, channels, height, width]``, in any memory layout; each channel is resized by itself.
+        size: Height and width of the result in pixels.
+        interpolation: Filter.
+        library: Whose arithmetic is used; see the module's text.
+
+    Returns:
+        uint8 ``[n, channels, *size]`` on the device of the frames.
+
+    Example:
+        >>> frames = torch.arange(16, dtype=torch.uint8).reshape(1, 1, 4, 4)
+        >>> resize(frames, (2, 2), "bilinear", "pil").tolist()
+        [[[[4, 5], [10, 11]]]]
+    """
+    if frames.device.type == "cpu":
+        return _ON_CPU[library](frames, size, interpolation)
+    chunk = max(_CHUNK_BYTES // max(frames[:1].numel(), 1), 1)
+    return torch.cat([resize_on_device(part, size, interpolation, library) for part in frames.split(chunk)])
+
+
+def resize_nearest(frames: Tensor, size: ImageSize, *, centered: bool) -> Tensor:
+    """Choose the nearest source pixel for each pixel, as PIL (``centered``) or OpenCV do."""
+    rows, columns = (
+        _nearest(given, wanted, centered, frames.device) for given, wanted in zip(frames.shape[-2:], size, strict=True)
+    )
+    return frames.index_select(-2, rows).index_select(-1, columns)
+
+
+def _torch_on_cpu(frames: Tensor, size: ImageSize, interpolation: Filter) -> Tensor:
+    return functional.interpolate(frames, size, mode=interpolation, antialias=True)
+
+
+def _pil_on_cpu(frames: Tensor, size: ImageSize, interpolation: Filter) -> Tensor:
+    from PIL import Image
+
+    kind = Image.Resampling.BILINEAR if interpolation == "bilinear" else Image.Resampling.BICUBIC
+    height, width = size
+
+    def resized(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        # in two calls: from version 13 on, Pillow takes the columns first where that is cheaper
+        image = Image.fromarray(pixels)
+        return np.asarray(image.resize((width, image.height), kind).resize((width, height), kind))
+
+    return _by_image(frames, size, resized)
+
+
+def _opencv_on_cpu(frames: Tensor, size: ImageSize, interpolation: Filter) -> Tensor:
+    import cv2
+
+    kind = cv2.INTER_LINEAR if interpolation == "bilinear" else cv2.INTER_CUBIC
+    return _by_image(
+        frames, size, lambda image: np.asarray(cv2.resize(image, size[::-1], interpolation=kind), np.uint8)
+    )
+
+
+_ON_CPU: dict[Library, Callable[[Tensor, ImageSize, Filter], Tensor]] = {
+    "torch": _torch_on_cpu,
+    "pil": _pil_on_cpu,
+    "opencv": _opencv_on_cpu,
+}
+
+
+def _by_image(frames: Tensor, size: ImageSize, convert: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Tensor:
+    """Apply ``convert`` to each frame as ``[height, width, 3]``, or to each channel as ``[height, width]``."""
+    if frames.shape[1] not in (1, 3):  # to PIL, two channels are gray and alpha, and colors are weighted with alpha
+        return _by_image(frames.flatten(0, 1)[:, None], size, convert).unflatten(0, frames.shape[:2])[:, :, 0]
+    results = np.empty((len(frames), *size, frames.shape[1]), dtype=np.uint8)
+    for frame, result in zip(frames, results, strict=True):
+        image = frame[0] if len(frame) == 1 else frame.permute(1, 2, 0)
+        result[...] = convert(np.ascontiguousarray(image.numpy())).reshape(result.shape)
+    return torch.from_numpy(results).permute(0, 3, 1, 2)
+
+
+def resize_on_device(frames: Tensor, size: ImageSize, interpolation: Filter, library: Library) -> Tensor:
+    """`resize` with torch operations on integers, on the device of the frames; also works on the CPU (for tests)."""
+    if library == "opencv":
+        opencv = _opencv_bilinear if interpolation == "bilinear" else _opencv_bicubic
+        return opencv(frames, size)
+    for axis, wanted in ((-1, size[1]), (-2, size[0])):  # rows first, rounded to uint8 between the two
+        if frames.shape[axis] != wanted:
+            first, weights, bits = _antialias_table(frames.shape[axis], wanted, interpolation, library, frames.device)
+            total = _weighted_sum(frames, axis, first, weights).add_(1 << (bits - 1)).bitwise_right_shift_(bits)
+            frames = total.clamp_(0, 255).to(torch.uint8)
+    return frames
+
+
+def _weighted_sum(frames: Tensor, axis: int, taps: Tensor, weights: Tensor) -> Tensor:
+    """Return the int32 sum over taps of ``frames[taps[:, t]] * weights[:, t]`` along an axis (-1 or -2)."""
+    shape = (-1,) if axis == -1 else (-1, 1)
+    total: Tensor | None = None
+    for indices, factors in zip(taps.unbind(), weights.unbind(), strict=True):
+        product = frames.index_select(axis, indices).int().mul_(factors.view(shape))
+        total = product if total is None else total.add_(product)
+    assert total is not None
+    return total
+
+
+def filter_weights(given: int, wanted: int, interpolation: Filter) -> list[tuple[int, list[float]]]:
+    """Return for each output pixel the first source pixel and the weights of it and the following ones.
+
+    The triangle or cubic filter (a = -0.5) is widened by the ratio when the picture becomes smaller.
+    """
+    scale = given / wanted
+    support, kernel = (1.0, _triangle) if interpolation == "bilinear" else (2.0, _cubic)
+    support, inverse = (support * scale, 1 / scale) if scale >= 1 else (support, 1.0)
+    rows: list[tuple[int, list[float]]] = []
+    for position in range(wanted):
+        center = scale * (position + 0.5)
+        first = max(int(center - support + 0.5), 0)
+        end = min(int(center + support + 0.5), given)
+        values = [kernel((pixel - center + 0.5) * inverse) for pixel in range(first, end)]
+        total = sum(values)
+        rows.append((first, [value / total for value in values] if total else values))
+    return rows
+
+
+def _triangle(x: float) -> float:
+    return max(1 - abs(x), 0.0)
+
+
+def _cubic(x: float, a: float = -0.5) -> float:
+    x = abs(x)
+    if x < 1:
+        return ((a + 2) * x - (a + 3)) * x * x + 1
+    return (((x - 5) * x + 8) * x - 4) * a if x < 2 else 0.0
+
+
+@lru_cache(maxsize=256)
+def _antialias_table(
+    given: int, wanted: int, interpolation: Filter, library: Library, device: torch.device
+) -> tuple[Tensor, Tensor, int]:
+    """Return source pixels ``[taps, wanted]``, their integer weights, and the number of fraction bits of the weights.
+
+    torch takes as many bits as the largest weight allows in an int16, PIL always 22.
+    """
+    rows = filter_weights(given, wanted, interpolation)
+    largest = max(max(values) for _, values in rows)
+    bits = _PIL_BITS
+    while library == "torch" and bits and int(0.5 + largest * 2**bits) >= 2**15:
+        bits -= 1
+    num_taps = max(len(values) for _, values in rows)
+    taps, weights = np.zeros((num_taps, wanted), np.int64), np.zeros((num_taps, wanted), np.int32)
+    for position, (first, values) in enumerate(rows):
+        taps[:, position] = np.minimum(first + np.arange(num_taps), given - 1)
+        weights[: len(values), position] = [int((-0.5 if value < 0 else 0.5) + value * 2**bits) for value in values]
+    return torch.from_numpy(taps).to(device), torch.from_numpy(weights).to(device), bits
+
+
+def _opencv_bilinear(frames: Tensor, size: ImageSize) -> Tensor:
+    """The vertical pass drops 4 bits before and 16 after each product."""
+    down, vertical = _opencv_table(frames.shape[-2], size[0], "bilinear", False, frames.device)
+    across, horizontal = _opencv_table(frames.shape[-1], size[1], "bilinear", True, frames.device)
+    rows = _weighted_sum(frames, -1, across, horizontal).bitwise_right_shift_(4)
+    above, below = (
+        rows.index_select(-2, indices).mul_(weights[:, None]).bitwise_right_shift_(16)
+        for indices, weights in zip(down.unbind(), vertical.unbind(), strict=True)
+    )
+    return above.add_(below).add_(2).bitwise_right_shift_(2).to(torch.uint8)
+
+
+def _opencv_bicubic(frames: Tensor, size: ImageSize) -> Tensor:
+    down, vertical = _opencv_table(frames.shape[-2], size[0], "bicubic", False, frames.device)
+    across, horizontal = _opencv_table(frames.shape[-1], size[1], "bicubic", False, frames.device)
+    rows = _weighted_sum(frames, -1, across, horizontal)
+    total = _weighted_sum(rows, -2, down, vertical).add_(1 << (2 * _OPENCV_BITS - 1))
+    return total.bitwise_right_shift_(2 * _OPENCV_BITS).clamp_(0, 255).to(torch.uint8)
+
+
+@lru_cache(maxsize=256)
+def _opencv_table(
+    given: int, wanted: int, interpolation: Filter, clamp_position: bool, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the source pixels ``[taps, wanted]`` of OpenCV's filter and their int32 weights, 2048 in sum.
+
+    Beyond the edges OpenCV moves the position to the edge (bilinear, along rows) or repeats the pixel at the edge.
+    """
+    position = ((np.arange(wanted) + 0.5) * (given / wanted) - 0.5).astype(np.float32)
+    if clamp_position:
+        position = position.clip(0, given - 1)
+    first = np.floor(position)
+    x = position - first
+    if interpolation == "bilinear":
+        offsets, weights = (0, 1), np.stack([1 - x, x])
+    else:
+        a = np.float32(-0.75)
+        one = np.float32(1)
+        outer = ((a * (x + one) - 5 * a) * (x + one) + 8 * a) * (x + one) - 4 * a
+        left = ((a + 2) * x - (a + 3)) * x * x + one
+        right = ((a + 2) * (one - x) - (a + 3)) * (one - x) * (one - x) + one
+        offsets, weights = (-1, 0, 1, 2), np.stack([outer, left, right, one - outer - left - right])
+    taps = (first.astype(np.int64) + np.array(offsets)[:, None]).clip(0, given - 1)
+    fixed = np.rint(weights * 2**_OPENCV_BITS).astype(np.int32)
+    return torch.from_numpy(taps).to(device), torch.from_numpy(fixed).to(device)
+
+
+@lru_cache(maxsize=256)
+def _nearest(given: int, wanted: int, centered: bool, device: torch.device) -> Tensor:
+    """Return the source pixel of each output pixel: PIL starts at the center of a pixel, OpenCV at its corner.
+
+    In double precision and in each library's own order of operations: halfway cases depend on the last bit.
+    """
+    if centered:
+        step = given / wanted
+        pixels = np.add.accumulate(np.array([step / 2] + [step] * (wanted - 1))).astype(np.int64)
+    else:
+        pixels = (np.arange(wanted) * (1 / (wanted / given))).astype(np.int64)
+    return torch.from_numpy(pixels).to(device)

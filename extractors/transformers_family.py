@@ -1,0 +1,434 @@
+"""Any vision or audio network that the installed transformers implements, as ``transformers:NAME-or-path``.
+
+The checkpoint's own processor decides geometry, normalization and sampling rate. Its pixels are computed by our device
+geometry and compared with the processor's on two pictures before a stream is accepted. A checkpoint that needs code of
+its repository is an error.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..manifests.errors import ConfigError, WeightsError
+from ..manifests.streams import (
+    CenterCrop,
+    Geometry,
+    GeometryStep,
+    Interpolation,
+    Normalization,
+    Record,
+    ShortSide,
+    Size,
+)
+from .checkpoints import RandomWeights, Weights
+from .geometry import apply_geometry, output_size
+from .hub_snapshot import PREFIX, CheckpointFolder, find_checkpoint
+from .network import ClipLengths, NetworkCard
+from .onednn_layers import with_onednn
+from .protocol import AudioNeed
+from .without_memory import without_memory
+
+Output = Literal["pooled", "cls", "patches"]
+
+FEATURES = ("get_video_features", "get_image_features", "get_vision_features")
+"""Methods of networks with several towers that return the embedding of pictures."""
+INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+"""PIL's numbers in processor configurations."""
+COMPARED_SIZES = ((250, 333), (341, 256))
+"""Height and width of the pictures on which a processor is compared with our geometry."""
+TRIED_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class VisionOptions(Record):
+    output: Output = "pooled"
+    """``pooled``: what the network itself offers, else its class token, else the mean of its tokens. ``cls``: the class
+    token after the last layer. ``patches``: the mean of all other tokens."""
+
+
+def transformers_card(variant: str) -> NetworkCard:
+    """Return the card of ``transformers:NAME-or-path``.
+
+    Raises:
+        ConfigError: The checkpoint does not exist, it needs code of its repository, or its network or processor is not
+            one that pictures or audio can be given to.
+    """
+    if not variant:
+        raise ConfigError(
+            "extractor transformers: write transformers:NAME or a path, e.g. transformers:facebook/dinov2-base"
+        )
+    checkpoint = find_checkpoint(variant)
+    config = _config(checkpoint, variant)
+    facts: dict[str, Any] = {
+        "layouts": (),
+        "default_weights": f"{PREFIX}{checkpoint.name}",
+        "license": "see the model card",
+        "source": f"https://huggingface.co/{variant.partition('@')[0]}",
+    }
+    processor = _processor(checkpoint, variant)
+    if hasattr(processor, "sampling_rate"):
+        return _audio_card(variant, config, processor, facts)
+    network = without_memory(lambda: _build(config))
+    takes = _input(network, variant)
+    geometry, normalization = _preprocessing(processor, variant)
+    size = output_size(480, 640, geometry)
+    lengths = _lengths(network, takes, config, size) if takes.clip else ClipLengths()
+    dim = _dim(network, takes, lengths.at_least if takes.clip else 1, size, variant)
+    return NetworkCard(
+        input="clip" if takes.clip else "image",
+        load=lambda settings, weights: VisionTower(_load(config, weights, settings.output), takes, settings.output),
+        dim=dim,
+        batch_size=(2, 8) if takes.clip else (8, 64),
+        geometry=geometry,
+        normalization=normalization,
+        options=VisionOptions,
+        clip_lengths=lengths,
+        **facts,
+    )
+
+
+class Takes(Record):
+    """How pictures are given to a network."""
+
+    method: str
+    """``forward``, or one of `FEATURES`."""
+    argument: str
+    clip: bool
+
+
+class VisionTower(nn.Module):
+    """Pictures ``float [n, 3, height, width]`` or clips ``[n, 3, time, height, width]`` to ``[n, dim]``."""
+
+    def __init__(self, network: nn.Module, takes: Takes, output: Output) -> None:
+        super().__init__()
+        self.network: Any = network
+        self._takes, self._output = takes, output
+        vision = getattr(network, "vision_model", None)
+        if output != "pooled" and vision is not None:
+            self.network, self._takes = vision, takes.model_copy(update={"method": "forward"})
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if self._takes.clip:
+            pixels = pixels.transpose(1, 2)
+        given: dict[str, Any] = {self._takes.argument: pixels}
+        method = getattr(self.network, self._takes.method)
+        if "skip_predictor" in inspect.signature(method).parameters:  # V-JEPA 2: the encoder alone
+            given["skip_predictor"] = True
+        found: Any = method(**given)
+        pooled: Any = found if isinstance(found, Tensor) else getattr(found, "pooler_output", None)
+        if self._output == "pooled" and pooled is not None:
+            return _one_row(pooled)
+        tokens: Tensor = found if isinstance(found, Tensor) else found.last_hidden_state
+        num_special = _special_tokens(self.network)
+        if tokens.ndim != 3:
+            return _one_row(tokens)
+        if self._output == "cls" or (self._output == "pooled" and num_special):
+            return tokens[:, 0]
+        return tokens[:, num_special:].mean(dim=1)
+
+
+def _one_row(values: Tensor) -> Tensor:
+    """``[n, dim]`` as it is; the mean over tokens ``[n, tokens, dim]`` or over a map ``[n, dim, height, width]``."""
+    if values.ndim == 4:
+        return values.mean((2, 3))
+    return values.mean(dim=1) if values.ndim == 3 else values
+
+
+def _special_tokens(network: nn.Module) -> int:
+    """Class and register tokens before the patches."""
+    names = ("cls_token", "class_embedding", "class_token", "register_tokens", "distillation_token")
+    tokens = {name.rpartition(".")[2]: value for name, value in network.named_parameters()}
+    found = {name: value for name, value in tokens.items() if name in names}
+    return sum(1 if value.ndim == 1 else int(value.shape[-2]) for value in found.values())
+
+
+def _config(checkpoint: CheckpointFolder, name: str) -> Any:
+    from transformers import CONFIG_MAPPING, AutoConfig, __version__
+
+    raw = checkpoint.read_config()
+    model_type = raw.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        if "auto_map" in raw:
+            raise ConfigError(
+                f"transformers:{name}: the checkpoint needs code of its repository, which is never run; choose a "
+                "checkpoint that transformers itself implements"
+            )
+        raise ConfigError(
+            f"transformers:{name}: transformers {__version__} does not implement model type {model_type!r}"
+        )
+    try:
+        return AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # a configuration of others may raise any error
+        raise ConfigError(f"transformers:{name}: config.json: {_line(error)}") from error
+
+
+def _build(config: Any) -> nn.Module:
+    """The whole network of a configuration, with random numbers."""
+    from transformers import AutoModel
+
+    return AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32)
+
+
+def _load(config: Any, weights: Weights, output: Output) -> nn.Module:
+    if isinstance(weights, RandomWeights):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(weights.seed)
+            network = _build(config)
+    else:
+        network = _from_folder(cast("CheckpointFolder", weights), config, output)
+    if hasattr(network, "text_model"):  # a text tower takes memory, and pictures never reach it
+        network.text_model = nn.Identity()
+    return with_onednn(network.eval().requires_grad_(False))
+
+
+def _from_folder(checkpoint: CheckpointFolder, config: Any, output: Output) -> nn.Module:
+    """The network filled with the checkpoint's tensors; every tensor that the output depends on must be there."""
+    from transformers import AutoModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # the run has its own
+    if checkpoint.with_digest().digest != checkpoint.digest:
+        raise WeightsError(
+            f"{checkpoint.path}: checkpoint {checkpoint.name} has changed since it was verified; run again"
+        )
+    try:
+        network, report = AutoModel.from_pretrained(
+            checkpoint.path,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise WeightsError(f"{checkpoint.path}: checkpoint {checkpoint.name} does not load: {_line(error)}") from error
+    missing = [name for name in report["missing_keys"] if output == "pooled" or "pooler" not in name]
+    if missing or report["mismatched_keys"]:
+        lacking = ", ".join(sorted(map(str, [*missing, *report["mismatched_keys"]]))[:3])
+        hint = '; set output = "cls" or "patches"' if all("pooler" in name for name in missing) else ""
+        raise WeightsError(
+            f"{checkpoint.path}: checkpoint {checkpoint.name} lacks tensors of its network ({lacking}){hint}"
+        )
+    return network
+
+
+def _processor(checkpoint: CheckpointFolder, name: str) -> Any:
+    """The checkpoint's own processor of videos, images or audio."""
+    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoVideoProcessor
+
+    errors: list[str] = []
+    for kind in (AutoVideoProcessor, AutoImageProcessor, AutoFeatureExtractor):
+        try:
+            found = kind.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # each of them raises its own errors for a processor of another kind
+            errors.append(_line(error))
+            continue
+        if hasattr(found, "image_mean") or hasattr(found, "sampling_rate"):
+            return found
+    raise ConfigError(
+        f"transformers:{name}: has no processor of images, videos or audio ({errors[-1] if errors else ''})"
+    )
+
+
+def _input(network: Any, name: str) -> Takes:
+    """How pictures get into the network; raises `ConfigError` where they cannot."""
+    for method in (*FEATURES, "forward"):
+        if not hasattr(network, method):
+            continue
+        arguments = inspect.signature(getattr(network, method)).parameters
+        for argument in ("pixel_values_videos", "pixel_values"):
+            if argument not in arguments or (method == "forward" and "input_ids" in arguments):
+                continue
+            vision = getattr(network.config, "vision_config", network.config)
+            frames = getattr(vision, "num_frames", None) or getattr(vision, "frames_per_clip", None)
+            clip = argument == "pixel_values_videos" or method == "get_video_features" or bool(frames)
+            return Takes(method=method, argument=argument, clip=clip)
+    raise ConfigError(f"transformers:{name}: {type(network).__name__} has no tower for pictures")
+
+
+def _preprocessing(processor: Any, name: str) -> tuple[Geometry, Normalization]:
+    """The processor as geometry and normalization, compared with it on two pictures.
+
+    Raises:
+        ConfigError: The processor does something else.
+    """
+    normalization = _normalization(processor)
+    for odd_margin in ("down", "half-even"):
+        geometry = _geometry(processor, odd_margin)
+        if geometry is not None and all(
+            _largest_difference(processor, geometry, normalization, *sides) <= 1 for sides in COMPARED_SIZES
+        ):
+            return geometry, normalization
+    raise ConfigError(
+        f"transformers:{name}: {type(processor).__name__} does more than resize, crop and normalize; "
+        "its pixels cannot be reproduced"
+    )
+
+
+def _geometry(processor: Any, odd_margin: Literal["down", "half-even"]) -> Geometry | None:
+    steps: list[GeometryStep] = []
+
+    def crop(height: int, width: int) -> CenterCrop:
+        return CenterCrop(center_crop_px=(height, width), odd_margin=odd_margin)
+
+    size, cropped = _sides(getattr(processor, "size", None)), _sides(getattr(processor, "crop_size", None))
+    side, crop_share = size.get("shortest_edge"), getattr(processor, "crop_pct", None)
+    if getattr(processor, "do_resize", True) and side and crop_share:  # ConvNeXt
+        smaller = [ShortSide(short_side_px=int(side / crop_share)), crop(side, side)]
+        steps += smaller if side < 384 else [Size(size_px=(side, side))]
+    elif getattr(processor, "do_resize", True) and side:
+        steps += [ShortSide(short_side_px=side)]
+    elif getattr(processor, "do_resize", True) and {"height", "width"} <= size.keys():
+        steps += [Size(size_px=(size["height"], size["width"]))]
+    if getattr(processor, "do_center_crop", False) and "height" in cropped:
+        steps += [crop(cropped["height"], cropped["width"])]
+    resample = getattr(processor, "resample", None)
+    interpolation = INTERPOLATIONS.get(2 if resample is None else int(resample))
+    return Geometry(steps=tuple(steps), interpolation=interpolation) if steps and interpolation else None
+
+
+def _normalization(processor: Any) -> Normalization:
+    scale = 255 * (getattr(processor, "rescale_factor", 1 / 255) if getattr(processor, "do_rescale", True) else 1.0)
+    shift = 1.0 if getattr(processor, "offset", None) else 0.0  # ViViT
+    normalizes = getattr(processor, "do_normalize", True)
+    mean, std = (processor.image_mean, processor.image_std) if normalizes else ((0.0,) * 3, (1.0,) * 3)
+    return Normalization(
+        mean=tuple(_tidy((shift + value) / scale) for value in mean), std=tuple(_tidy(value / scale) for value in std)
+    )
+
+
+def _sides(size: Any) -> dict[str, int]:
+    if size is None:
+        return {}
+    if isinstance(size, int):
+        return {"shortest_edge": size}
+    return {name: int(value) for name, value in dict(size).items() if value is not None}
+
+
+def _tidy(value: float) -> float:
+    return float(f"{value:.9g}")
+
+
+def _largest_difference(
+    processor: Any, geometry: Geometry, normalization: Normalization, height: int, width: int
+) -> float:
+    """Between the processor's pixels and ours, in levels of 255; infinite where sizes differ."""
+    rng = np.random.default_rng(height)
+    coarse = torch.from_numpy(rng.integers(0, 256, (2, 3, height // 8, width // 8), np.uint8))
+    frames = apply_geometry(coarse, Geometry(steps=(Size(size_px=(height, width)),), interpolation="bicubic"))
+    try:
+        theirs = _processed(processor, frames)
+    except Exception:  # a processor that wants more than pictures
+        return float("inf")
+    ours = apply_geometry(frames, geometry).float()
+    if theirs.shape != ours.shape:
+        return float("inf")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalization.mean, normalization.std))
+    return float((255 * (theirs * std + mean) - ours).abs().max())
+
+
+def _processed(processor: Any, frames: Tensor) -> Tensor:
+    """Frames ``uint8 [time, 3, height, width]`` as the processor gives them to the network: ``[time, 3, h, w]``."""
+    parameters = inspect.signature(processor.preprocess).parameters
+    if type(processor).__name__.endswith("VideoProcessor"):
+        found = processor(videos=[frames], do_sample_frames=False, return_tensors="pt")
+    elif "videos" in parameters:
+        found = processor([[frame.permute(1, 2, 0).numpy() for frame in frames]], return_tensors="pt")
+    else:
+        found = processor(images=[*frames], return_tensors="pt")
+    values = found["pixel_values_videos"] if "pixel_values_videos" in found else found["pixel_values"]
+    return values[0] if values.ndim == 5 else values
+
+
+def _fits(network: Any, takes: Takes, num_frames: int, size: tuple[int, int]) -> Tensor | None:
+    """What the network on the meta device returns for one input of that size; None where it takes none."""
+    shape = (1, 3, num_frames, *size) if takes.clip else (1, 3, *size)
+    try:
+        with torch.inference_mode():
+            return VisionTower(network, takes, "pooled")(torch.empty(shape, device="meta"))
+    except Exception:  # each network has its own way to refuse
+        return None
+
+
+def _lengths(network: nn.Module, takes: Takes, config: Any, size: tuple[int, int]) -> ClipLengths:
+    """The clip lengths that the network takes, tried without memory."""
+    network.to("meta")
+    vision = getattr(config, "vision_config", config)
+    trained = getattr(vision, "num_frames", None) or getattr(vision, "frames_per_clip", None)
+    if trained is None:
+        return ClipLengths()
+    others = [
+        length for length in TRIED_LENGTHS if length != trained and _fits(network, takes, length, size) is not None
+    ]
+    if not others:
+        return ClipLengths(trained, trained)
+    step = int(getattr(vision, "tubelet_size", 1)) if isinstance(getattr(vision, "tubelet_size", 1), int) else 1
+    return ClipLengths(at_least=min(*others, trained), multiple_of=step)
+
+
+def _dim(network: nn.Module, takes: Takes, num_frames: int, size: tuple[int, int], name: str) -> int:
+    network.to("meta")
+    row = _fits(network, takes, num_frames, size)
+    if row is None or row.ndim != 2:
+        raise ConfigError(
+            f"transformers:{name}: {type(network).__name__} does not take pictures of {size[0]} × {size[1]} px alone; "
+            "choose another network"
+        )
+    return int(row.shape[1])
+
+
+def _audio_card(name: str, config: Any, processor: Any, facts: dict[str, Any]) -> NetworkCard:
+    network: Any = without_memory(lambda: _build(config))
+    method = "get_audio_features" if hasattr(network, "get_audio_features") else "forward"
+    arguments = inspect.signature(getattr(network, method)).parameters
+    argument = next((known for known in ("input_features", "input_values") if known in arguments), None)
+    if argument is None:
+        raise ConfigError(f"transformers:{name}: {type(network).__name__} has no tower for audio")
+    rate_hz = int(processor.sampling_rate)
+    front_end = partial(_audio_input, processor, argument)
+    network.to("meta")
+    with torch.inference_mode():
+        row = AudioTower(network, method, argument)(front_end(torch.zeros(rate_hz))[None].to("meta"))
+    return NetworkCard(
+        input="audio",
+        load=lambda settings, weights: AudioTower(_load(config, weights, "pooled"), method, argument),
+        dim=int(row.shape[1]),
+        batch_size=(4, 32),
+        hears=lambda settings: AudioNeed(rate_hz),
+        front_end=lambda settings: front_end,
+        **facts,
+    )
+
+
+def _audio_input(processor: Any, argument: str, waveform: Tensor) -> Tensor:
+    """What the checkpoint's feature extractor makes of a waveform; CLAP's keeps the first ten seconds."""
+    longest = getattr(processor, "nb_max_samples", None)
+    samples = waveform[:longest].numpy()
+    found = processor(samples, sampling_rate=processor.sampling_rate, return_tensors="pt")
+    return found[argument][0]
+
+
+class AudioTower(nn.Module):
+    """Input of the feature extractor to ``[n, dim]``: the network's embedding, else the mean over time."""
+
+    def __init__(self, network: nn.Module, method: str, argument: str) -> None:
+        super().__init__()
+        self.network: Any = network
+        self._method, self._argument = method, argument
+
+    def forward(self, audio: Tensor) -> Tensor:
+        found = getattr(self.network, self._method)(**{self._argument: audio})
+        if isinstance(found, Tensor):
+            return _one_row(found)
+        pooled = getattr(found, "pooler_output", None)
+        return _one_row(found.last_hidden_state if pooled is None else pooled)
+
+
+def _line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

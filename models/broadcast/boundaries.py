@@ -1,0 +1,235 @@
+"""Shot boundaries from the changes between frames, or from the probabilities of TransNetV2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...manifests.shot_rules import BoundaryRules
+from .measures import FrameMeasures
+
+Method = Literal["content", "transnet"]
+Change = Literal["start", "cut", "gradual"]
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where a shot begins."""
+
+    frame: int
+    """Its first frame; the middle of a fade, dissolve or wipe."""
+    change: Change
+    score: float
+    """The evidence: the change in gray levels, or TransNetV2's probability."""
+
+
+_MOST_UNLIKE = 0.15
+"""Of `_unlike_blend`: dissolves between moving shots stay below 0.05, pans reach 0.5."""
+
+
+@dataclass(frozen=True)
+class _Gradual:
+    boundary: Boundary
+    hides: bool
+    """Whether its middle shows neither of both shots."""
+
+
+def content_boundaries(frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
+    """Find cuts by PySceneDetect's content score on 48 × 27 pixels, and fades, dissolves and wipes by the pictures
+    before and after.
+
+    A cut changes more than the frames around it, and the picture does not return, as it does after a flash. A video
+    in which every frame differs from the next one has no cut.
+
+    Returns:
+        The boundaries after frame 0, ascending.
+    """
+    cuts = _cuts(frames, rules)
+    edges = [0, *(cut.frame for cut in cuts), len(frames)]
+    gradual = [each for start, end in pairwise(edges) for each in _gradual(frames, start, end, rules)]
+    return _apart([*cuts, *_fades_and_logos(frames, gradual, rules)], frames, rules)
+
+
+def network_boundaries(
+    probabilities: NDArray[np.float32], frames: FrameMeasures, rules: BoundaryRules
+) -> list[Boundary]:
+    """Find boundaries where TransNetV2's probability exceeds the threshold: at its largest value, or in the middle of a
+    long run.
+
+    Args:
+        probabilities: ``[frames]``: how likely a new shot begins after each frame.
+        frames: The frames; at least as many.
+        rules: The thresholds.
+    """
+    is_high = np.append(probabilities[: len(frames) - 1] > rules.probability, False)
+    found: list[Boundary] = []
+    for start, end in runs(is_high):
+        peak = start + int(probabilities[start:end].argmax())
+        is_cut = end - start <= 3
+        frame = peak + 1 if is_cut else (start + end + 1) // 2
+        found.append(Boundary(frame, "cut" if is_cut else "gradual", float(probabilities[peak])))
+    return _apart(found, frames, rules)
+
+
+def runs(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return ``(start, end)`` of each run of True.
+
+    Example:
+        >>> runs(np.array([True, False, True, True]))
+        [(0, 1), (2, 4)]
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+
+
+def content_change(frames: FrameMeasures) -> NDArray[np.float64]:
+    """``[frames]``: mean change of hue, saturation and value to the next frame; 0 for the last one."""
+    total = frames["hue_change"].astype(np.float64) + frames["saturation_change"] + frames["value_change"]
+    return np.append(total[:-1] / 3, 0.0)[: len(frames)]
+
+
+def difference(frames: FrameMeasures, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``[n]``: mean difference in gray levels between the cells of two frames, for n pairs of frames."""
+    parts = range(0, len(first), 4096)  # an hour has 90,000 frames
+    found = [
+        np.abs(frames.cells[first[at : at + 4096]] - frames.cells[second[at : at + 4096]]).mean(axis=1) for at in parts
+    ]
+    return np.concatenate([np.zeros(0), *found]).astype(np.float64)
+
+
+def _cuts(frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
+    change = content_change(frames)
+    reach = 6
+    padded = np.pad(change, reach, mode="edge")
+    around = np.delete(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), reach, axis=1)
+    peaks = np.flatnonzero(
+        (change >= rules.cut_least)
+        & (change >= rules.cut_ratio * np.median(around, axis=1))
+        & (change >= around[:, reach - 2 : reach + 2].max(axis=1))
+    )
+    if len(peaks) == 0:
+        return []
+    last, num_flash = len(frames) - 1, frames.frames_of(rules.flash_s)
+    step = difference(frames, peaks, peaks + 1)
+    returns, came_from = np.full(len(peaks), np.inf), np.full(len(peaks), np.inf)
+    for later in range(2, num_flash + 2):
+        is_inside = peaks + later <= last
+        returns[is_inside] = np.minimum(returns, difference(frames, peaks, np.minimum(peaks + later, last)))[is_inside]
+        is_inside = peaks + 1 - later >= 0
+        came_from[is_inside] = np.minimum(came_from, difference(frames, np.maximum(peaks + 1 - later, 0), peaks + 1))[
+            is_inside
+        ]
+    is_flash = np.minimum(returns, came_from) < rules.flash_return * step
+    # colors of nearly black frames say nothing: the frames of a fade differ in hue alone
+    level = frames.cells.mean(axis=1)
+    is_fade = (np.minimum(level[peaks], level[peaks + 1]) < rules.black_level) & (step < rules.cut_least)
+    return [Boundary(int(peak) + 1, "cut", float(change[peak])) for peak in peaks[~is_flash & ~is_fade]]
+
+
+def _gradual(frames: FrameMeasures, start: int, end: int, rules: BoundaryRules) -> list[_Gradual]:
+    """Fades, dissolves and wipes between two cuts.
+
+    The pictures before and after differ, or the middle differs from both, and by more than the pictures within the
+    shots before and after do in the same time. A pan changes as much within as across, and is not a boundary.
+    """
+    reach = frames.frames_of(rules.gradual_s)
+    middle = np.arange(start + reach // 2, end - reach // 2)
+    if end - start < 2 * reach or len(middle) == 0:
+        return []
+    left, right = np.maximum(middle - reach, start), np.minimum(middle + reach, end - 1)
+    across = difference(frames, left, right)
+    covered = np.minimum(difference(frames, left, middle), difference(frames, middle, right))
+    usual_covered = _change_within(frames, left, right, reach, start, end - 1)
+    usual_across = _change_within(frames, left, right, 2 * reach, start, end - 1)
+    # a transition lasts for several frames, a flash for one or two
+    across, covered = (_lasting(np.where(each >= rules.gradual_ratio * usual, each, 0.0))
+                       for each, usual in ((across, usual_across), (covered, usual_covered)))  # fmt: skip
+    found: list[_Gradual] = []
+    for evidence, other in ((covered, across), (across, covered)):
+        for first, last in runs(evidence >= rules.gradual_least):
+            if evidence is across and other[first:last].max() >= rules.gradual_least:
+                continue  # found already, with a better middle
+            rests = [_unlike_blend(frames, middle[at], left[at], right[at]) for at in range(first, last)]
+            is_blend = min(rests) <= _MOST_UNLIKE
+            if is_blend:
+                place = first + int(np.argmin(rests))
+            elif evidence is covered:
+                plateau = np.flatnonzero(evidence[first:last] >= 0.9 * evidence[first:last].max())
+                place = first + round(float(plateau.mean()))
+            else:  # a fast pan
+                continue
+            score = float(evidence[first:last].max())
+            found.append(_Gradual(Boundary(int(middle[place]), "gradual", score), hides=not is_blend))
+    return found
+
+
+def _unlike_blend(frames: FrameMeasures, middle: int, left: int, right: int) -> float:
+    """How much of a picture is not a blend of those before and after: near 0 in the middle of a dissolve."""
+    before, shown, after = (frames.cells[each] for each in (left, middle, right))
+    length = max(float(((after - before) ** 2).sum()), 1.0)
+    share = float(((shown - before) * (after - before)).sum()) / length
+    rest = shown - before - share * (after - before)
+    return float((rest**2).sum()) / length + abs(share - 0.5) / 2
+
+
+def _fades_and_logos(frames: FrameMeasures, candidates: Sequence[_Gradual], rules: BoundaryRules) -> list[Boundary]:
+    """Dissolves, and those pictures between two shots that are black or come several times: a fast pan is neither."""
+    hiding = [each.boundary for each in candidates if each.hides]
+    reach = frames.frames_of(0.2)
+
+    def comes_again(boundary: Boundary) -> bool:
+        shown = _around(boundary.frame, reach // 2, len(frames))
+        return any(
+            float(difference(frames, shown.repeat(len(there)), np.tile(there, len(shown))).min())
+            <= rules.logo_difference
+            for there in (_around(other.frame, 2 * reach, len(frames)) for other in hiding if other is not boundary)
+        )
+
+    return [
+        each.boundary
+        for each in candidates
+        if not each.hides
+        or float(frames.cells[_around(each.boundary.frame, reach, len(frames))].mean(axis=1).min()) < rules.black_level
+        or comes_again(each.boundary)
+    ]
+
+
+def _around(frame: int, reach: int, num_frames: int) -> NDArray[np.int64]:
+    return np.clip(np.arange(frame - reach, frame + reach + 1), 0, num_frames - 1)
+
+
+def _change_within(
+    frames: FrameMeasures, left: NDArray[np.int64], right: NDArray[np.int64], length: int, start: int, last: int
+) -> NDArray[np.float64]:
+    """``[n]``: change in ``length`` frames before ``left`` or after ``right``, whichever is larger.
+
+    A shorter stretch counts in proportion; infinite where both stretches are shorter than a quarter.
+    """
+    usual = np.full(len(left), -1.0)
+    for inner, outer in ((left, np.maximum(left - length, start)), (right, np.minimum(right + length, last))):
+        num_frames = np.abs(inner - outer)
+        scaled = difference(frames, inner, outer) * length / np.maximum(num_frames, 1)
+        usual = np.where(num_frames >= length // 4, np.maximum(usual, scaled), usual)
+    return np.where(usual < 0, np.inf, usual)
+
+
+def _lasting(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The least of five neighbors."""
+    padded = np.pad(curve, 2, mode="edge")
+    return np.min([padded[shift : shift + len(curve)] for shift in range(5)], axis=0)
+
+
+def _apart(boundaries: list[Boundary], frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
+    """The boundaries in order; of two that are too close, a cut or else the stronger one is kept."""
+    kept: list[Boundary] = []
+    closest = {"cut": frames.frames_of(rules.shortest_shot_s), "gradual": frames.frames_of(2 * rules.gradual_s)}
+    for boundary in sorted(boundaries, key=lambda each: (each.change != "cut", -each.score)):
+        distance = closest[boundary.change]
+        if 0 < boundary.frame < len(frames) and all(abs(boundary.frame - other.frame) >= distance for other in kept):
+            kept.append(boundary)
+    return sorted(kept, key=lambda each: each.frame)

@@ -1,0 +1,71 @@
+"""What a training learns: the loss of a batch, the predictions for videos, and the metric that selects an epoch."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .metrics import spearman
+from .prediction import predict
+from .samples import Samples
+from .scoring import ScorePrediction, SegmentBatch
+
+
+class Objective(Protocol):
+    """What the `Trainer` optimizes and reports. `ScoreRegression` is the objective of all scoring models."""
+
+    metric: str
+    """Name of the metric of `quality`, e.g. ``spearman``"""
+    targets: Tensor
+    """What is predicted for each video, ``float32 [videos, …]`` on the device of the features"""
+
+    def loss(self, prediction: ScorePrediction, batch: SegmentBatch, rows: Tensor) -> Tensor:
+        """Return the loss of a training batch, a float32 scalar.
+
+        Args:
+            prediction: Output of the network for the batch.
+            batch: The features.
+            rows: Indices of the videos of the batch.
+        """
+        ...
+
+    def predict(self, network: nn.Module, samples: Samples, rows: Tensor) -> dict[str, Any]:
+        """Return video_id → prediction for the videos of these rows, as values that JSON can hold."""
+        ...
+
+    def quality(self, network: nn.Module, samples: Samples, rows: Tensor) -> float:
+        """Return the metric on the videos of these rows. The epoch of the highest value is selected."""
+        ...
+
+
+class ScoreRegression:
+    """Mean squared error on fractions of the score range; the metric is Spearman's correlation.
+
+    Args:
+        scores: Score of each video, ``[videos]``.
+        score_range: The scores of the fractions 0 and 1.
+        device: Device of the features.
+    """
+
+    metric = "spearman"
+
+    def __init__(self, scores: np.ndarray, score_range: tuple[float, float], device: torch.device) -> None:
+        self._scores = scores
+        self._low, self._high = score_range
+        self.targets = torch.as_tensor((scores - self._low) / (self._high - self._low)).float().to(device)
+
+    def loss(self, prediction: ScorePrediction, batch: SegmentBatch, rows: Tensor) -> Tensor:
+        """Return the mean squared error in squared fractions."""
+        return nn.functional.mse_loss(prediction.score.float(), self.targets[rows.to(self.targets.device)])
+
+    def predict(self, network: nn.Module, samples: Samples, rows: Tensor) -> dict[str, float]:
+        """Return video_id → score."""
+        scores = self._low + (self._high - self._low) * predict(network, samples, rows)
+        return dict(zip(samples.names(rows), scores.numpy().tolist(), strict=True))
+
+    def quality(self, network: nn.Module, samples: Samples, rows: Tensor) -> float:
+        """Return Spearman's correlation; NaN if the network predicts the same score for all videos."""
+        return spearman(predict(network, samples, rows).numpy(), self._scores[rows.numpy()])

@@ -1,0 +1,93 @@
+"""How much of a result is luck: the gain of choosing on test videos, and paired comparison of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+
+from .metrics import Estimate, spearman_rows
+
+Array = NDArray[np.float64]
+Pair = tuple[Array, Array]
+"""Predicted and true scores of the same videos"""
+
+
+@dataclass(frozen=True)
+class SelectionGain:
+    """Gain in Spearman's correlation by choosing among candidates (epochs, configurations) on the test videos."""
+
+    gain: float
+    """Correlation of the candidate that is best on the test videos, minus that of the one chosen without them"""
+    permuted: float
+    """The mean gain of the same choice with permuted labels, where there is nothing to find"""
+
+
+def selection_gain(
+    predictions: Array, true: Array, chosen: int, *, num_permutations: int = 200, seed: int = 0
+) -> SelectionGain:
+    """Measure how much the choice of a candidate on the test videos gains.
+
+    Args:
+        predictions: ``[candidates, videos]``: predicted scores of the test videos by each candidate.
+        true: ``[videos]``.
+        chosen: Index of the candidate that is used without a choice on the test videos, e.g. the last epoch.
+        num_permutations: Number of permutations of the labels.
+        seed: Seed of the permutations.
+
+    Example:
+        >>> predictions = np.array([[1.0, 2.0, 4.0, 3.0], [1.0, 2.0, 3.0, 4.0]])
+        >>> selection_gain(predictions, np.array([1.0, 2.0, 3.0, 4.0]), chosen=0).gain
+        0.19999999999999996
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.stack([true, *(rng.permutation(true) for _ in range(num_permutations))])
+    correlations = _unit_ranks(predictions) @ _unit_ranks(labels).T
+    gains = correlations.max(0) - correlations[chosen]
+    return SelectionGain(float(gains[0]), float(gains[1:].mean()))
+
+
+def _unit_ranks(values: Array) -> Array:
+    """Return rows whose scalar products are rank correlations; zeros for constant rows."""
+    ranks = rankdata(values, axis=-1)
+    ranks -= ranks.mean(-1, keepdims=True)
+    norms = np.sqrt((ranks * ranks).sum(-1, keepdims=True))
+    return ranks / np.where(norms > 0, norms, 1)
+
+
+def paired_difference(
+    first: Sequence[Pair], second: Sequence[Pair], *, num_resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Return the difference of two models in Spearman's correlation, with its 95 % interval over resampled videos.
+
+    Both models are evaluated on the same resamples, so that videos that are difficult for both do not widen the
+    interval. Each model is the mean over its seeds.
+
+    Args:
+        first: Predicted and true scores of each seed of the first model.
+        second: The same of the second model, for the same videos in the same order.
+        num_resamples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Raises:
+        ValueError: The models were evaluated on different videos.
+    """
+    true = first[0][1]
+    if any(not np.array_equal(pair[1], true) for pair in (*first, *second)):
+        raise ValueError("paired models must be evaluated on the same videos in the same order")
+    drawn = np.random.default_rng(seed).integers(len(true), size=(num_resamples, len(true)))
+    rows = np.vstack([np.arange(len(true)), drawn])  # the first row is the sample itself
+    means = [np.mean([spearman_rows(pair[0][rows], true[rows]) for pair in pairs], axis=0) for pairs in (first, second)]
+    differences = means[0] - means[1]
+    low, high = np.nanpercentile(differences[1:], [2.5, 97.5])
+    return Estimate(float(differences[0]), float(low), float(high))
+
+
+def verdict(difference: Estimate) -> str:
+    """Return ``no difference`` if the interval contains 0, otherwise ``better`` or ``worse``."""
+    if difference.low <= 0 <= difference.high:
+        return "no difference"
+    return "better" if difference.value > 0 else "worse"

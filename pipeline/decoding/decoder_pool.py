@@ -1,0 +1,402 @@
+"""Decode in isolated processes: a decoder that crashes, hangs or exceeds its memory limit fails only its video.
+
+A `DecoderProcess` is one long-lived child process with a few shared buffers that it fills; its parent reads them
+without a copy. A `DecoderPool` lends its processes to the threads of the decoding stage.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...manifests.errors import ArabesqueError, DecodeError, TransientDecodeError
+from ..records import Deinterlace, Hole, VideoMetadata
+from ..system.child_process import ChildLost
+from ..system.restriction import still_allowed
+from ..system.typed_data import MalformedDataError
+from .answers import ExpectedChunks, check_holes, check_probe
+from .audio_reader import AudioChunk
+from .chunks import Span
+from .decoder_process import DecoderChild
+from .decoders import IndexMismatch, check_backend
+from .messages import Answer, Damaged, DecodeRequest, Ended, Failed, Fill, Filled, Probed, ProbeRequest, Ready, Stop
+from .planes import ColorSpace, picture_shape
+from .shared_buffers import SharedBuffers
+
+__all__ = ["AudioChunk", "DecoderPool", "DecoderProcess", "DecoderSettings", "FrameChunk", "Holes"]
+
+_LOG = logging.getLogger(__name__)
+
+MAX_FRAME_BYTES = 512 << 20
+"""More than 16,384 × 8,192 pixels take; a header can claim any size."""
+STOP_TIMEOUT_S = 5.0
+"""Time in which a child must finish its chunk after `Stop`; then it is killed."""
+_ERRORS = {kind.__name__: kind for kind in (DecodeError, TransientDecodeError, IndexMismatch)}
+"""Errors of a video that a child may report; any other name becomes a `DecodeError`."""
+
+
+@dataclass(frozen=True)
+class DecoderSettings:
+    timeout_s: float = 60.0
+    """A child that makes no progress for this long is considered hung."""
+    memory_bytes: int = 2 << 30
+    """Memory that a child may allocate while it decodes, without its buffers."""
+    num_buffers: int = 3
+    buffer_bytes: int = 48 << 20
+    """A chunk has as many RGB frames as fit; for one larger frame, the buffers grow."""
+    max_frame_bytes: int = MAX_FRAME_BYTES
+    """Up to which the buffers may grow."""
+    planar: bool = False
+    """Deliver 8-bit 4:2:0 frames as planes, which take half the bytes of RGB."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameChunk:
+    """Consecutive wanted frames of a video, possibly none, and the audio up to the end of the last frame."""
+
+    indices: NDArray[np.int64]
+    frames: NDArray[np.uint8]
+    """Upright, in shared memory, valid until `release`: ``[frames, height, width, 3]``, RGB, or
+    ``[frames, height · 3 / 2, width]``, planes (`Planes.write_to`)."""
+    color: ColorSpace | None
+    """What the planes mean; None for RGB."""
+    audio: AudioChunk | None
+    """None if audio was not requested, if the video has no audio, and after the end of the audio."""
+    decode_s: float
+    """Time that the child spent on the chunk, without waiting for a free buffer."""
+    _give_back: Callable[[], None] = field(repr=False)
+
+    def release(self) -> None:
+        """Return the memory. Idempotent and thread-safe. The process waits while all its buffers are in use."""
+        self._give_back()
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Stretches of a video, or of a span of it, that could not be decoded; comes after all of its chunks."""
+
+    frames: tuple[Hole, ...]
+    audio: tuple[Hole, ...]
+    ends_span: bool = False
+    """Whether all chunks of a span have come."""
+
+
+class DecoderProcess:
+    """A child process that decodes, used by one thread at a time.
+
+    The child starts with the first request. After a crash, the next request starts a new child.
+    """
+
+    def __init__(self, backend: str = "pyav", settings: DecoderSettings | None = None) -> None:
+        check_backend(backend)
+        self._backend = backend
+        self._settings = settings or DecoderSettings()
+        self._child: DecoderChild | None = None
+        self._buffers: SharedBuffers | None = None
+        self._filling: set[int] = set()  # buffers that the child may write to
+        self._videos = 0  # number of videos begun; invalidates abandoned iterators
+        self._is_decoding = False
+        self.refused = ""
+        """What the kernel refuses the child (`restrict_process`); known once it is ready."""
+
+    def start(self) -> None:
+        """Start the child without waiting for it."""
+        if self._child is None:
+            settings = self._settings
+            try:
+                self._child = DecoderChild(self._backend, settings.memory_bytes, settings.timeout_s, settings.planar)
+            except OSError as error:
+                raise ArabesqueError(
+                    f"a decoder process cannot be started: {error.strerror or error}; allow more open files and "
+                    "processes (ulimit -n, ulimit -u) or use fewer --decode-workers"
+                ) from error
+
+    def wait_until_ready(self) -> None:
+        """Start the child and wait for it. Raises `ArabesqueError` where it cannot be started."""
+        try:
+            self._started()
+        except ChildLost as lost:
+            self._lose_child()
+            raise ArabesqueError(f"the decoder {lost} before it was ready") from None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None if it is not running."""
+        return None if self._child is None else self._child.pid
+
+    def probe(
+        self, path: Path, thorough: bool = False, audio_track: int | str = "best", frame_rate: float | None = None
+    ) -> VideoMetadata:
+        """See `Decoder.probe`. Raises `DecodeError`, or `TransientDecodeError` where the child crashed or hung."""
+        self.rest()
+        with self._watched(path):
+            child = self._started()
+            child.send(ProbeRequest(path, thorough, audio_track, frame_rate))
+            answer = self._answer(child, path)
+            if not isinstance(answer, Probed):
+                raise _unexpected(answer)
+            check_probe(answer.metadata)
+            return answer.metadata
+
+    def decode(
+        self,
+        path: Path,
+        metadata: VideoMetadata,
+        wanted: NDArray[np.int64],
+        *,
+        audio_until_s: float | None = None,
+        bytes_later: int = 0,
+        deinterlace: Deinterlace = "none",
+        spans: Sequence[Span] = (),
+    ) -> Iterator[FrameChunk | Holes]:
+        """Decode the wanted frames, in their order, and the audio up to a time.
+
+        The iterator may be abandoned at any time. Chunks must be released: at most ``num_buffers`` can be in use.
+
+        Args:
+            path: A video file.
+            metadata: Its metadata, as `probe` returned it.
+            wanted: Ascending indices of frames.
+            audio_until_s: End of the audio in seconds; None for no audio.
+            bytes_later: Size of a frame after later stages; also a chunk of such frames fits a buffer.
+            deinterlace: See `StreamSpec`.
+            spans: Stretches of the file that contain all wanted frames; the audio is that of the spans. A decoder
+                seeks to a keyframe before a span that lies far behind the one before.
+
+        Yields:
+            Chunks of frames without those that cannot be decoded, and `Holes` at the end if there are any; with
+            ``spans``, `Holes` after each span in any case. Chunks
+            without frames carry audio where frames lie far apart, and after the last frame.
+
+        Raises:
+            DecodeError: Decoding cannot continue.
+            TransientDecodeError: The child crashed, hung or exceeded its memory limit.
+        """
+        self.rest()
+        self._videos += 1
+        video = self._videos
+        try:
+            with self._watched(path):
+                child = self._started()
+                buffers = self._fit_buffers(child, path, metadata)
+                self._is_decoding = True
+                wanted = np.asarray(wanted, np.int64)
+                max_frames = max(1, buffers.size_bytes // max(_frame_bytes(metadata), bytes_later))
+                child.send(DecodeRequest(path, metadata, wanted, max_frames, audio_until_s, deinterlace, tuple(spans)))
+                planar = self._settings.planar
+                expected = ExpectedChunks(metadata, wanted, max_frames, audio_until_s, planar=planar, spans=spans)
+            while True:
+                with self._watched(path):
+                    self._offer_buffers(child, buffers)
+                    answer = self._answer(child, path)
+                    if isinstance(answer, Ended):
+                        self._is_decoding = False
+                        return
+                    if isinstance(answer, Damaged):
+                        check_holes(answer)
+                    elif isinstance(answer, Filled):
+                        expected.check(answer, self._filling)
+                    else:
+                        raise _unexpected(answer)
+                if isinstance(answer, Damaged):
+                    yield Holes(answer.frames, answer.audio, answer.ends_span)
+                else:
+                    yield self._chunk(buffers, metadata, answer)
+                if video != self._videos:
+                    raise ValueError("this decoder process has begun another video; iterate over one at a time")
+        finally:
+            if video == self._videos:
+                self.rest()
+
+    def rest(self) -> None:
+        """Stop the current video; the child stays. Chunks stay valid until they are released."""
+        if self._is_decoding and self._child is not None:
+            try:
+                self._child.send(Stop())
+                deadline = time.monotonic() + STOP_TIMEOUT_S
+                while not isinstance(self._child.answer(deadline - time.monotonic()), Ended | Failed):
+                    pass
+            except ChildLost:
+                self._lose_child()
+        self._is_decoding = False
+        if self._buffers is not None:
+            self._buffers.give_back(self._filling)
+        self._filling = set()
+
+    def close(self) -> None:
+        """End the child, and any thread's wait for it. The next request starts a new child."""
+        if self._buffers is not None:
+            self._buffers.close()
+        self._lose_child()
+        self.rest()
+        self._buffers = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _lose_child(self) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    @contextmanager
+    def _watched(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except (ChildLost, MalformedDataError) as error:
+            self._lose_child()
+            what = ChildLost.malformed(error) if isinstance(error, MalformedDataError) else error
+            raise TransientDecodeError(f"{path}: the decoder {what}; the next run tries again") from None
+
+    def _started(self) -> DecoderChild:
+        self.start()
+        assert self._child is not None
+        if not self._child.is_ready:
+            answer = self._child.answer()
+            if not isinstance(answer, Ready):
+                self._lose_child()
+                raise ArabesqueError(answer.reason if isinstance(answer, Failed) else str(_unexpected(answer)))
+            self._child.is_ready = True
+            self.refused = answer.refused
+            _warn_once(still_allowed(answer.refused))
+        return self._child
+
+    def _answer(self, child: DecoderChild, path: Path) -> Answer:
+        answer = child.answer()
+        if not isinstance(answer, Failed):
+            return answer
+        self._is_decoding = False
+        reason = answer.reason if str(path) in answer.reason else f"{path}: {answer.reason}"
+        error = _ERRORS.get(answer.error, DecodeError)(reason)
+        if isinstance(error, TransientDecodeError):
+            self._lose_child()
+        raise error
+
+    def _fit_buffers(self, child: DecoderChild, path: Path, metadata: VideoMetadata) -> SharedBuffers:
+        """The usual buffers, or larger ones where one frame needs them; and the child maps them."""
+        frame_bytes = _frame_bytes(metadata)
+        one_frame = (
+            f"{path}: one frame of {metadata.width_px}×{metadata.height_px} pixels takes {frame_bytes >> 20:,} MiB"
+        )
+        if frame_bytes > MAX_FRAME_BYTES:
+            raise DecodeError(
+                f"{one_frame}, more than {MAX_FRAME_BYTES >> 20}; scale it down "
+                "(ffmpeg -i IN -vf scale=1920:-2 OUT.mp4)"
+            )
+        if frame_bytes > self._settings.max_frame_bytes:
+            raise TransientDecodeError(
+                f"{one_frame}, more than the {self._settings.max_frame_bytes >> 20} that --memory leaves for it; "
+                "allow more or scale it down (ffmpeg -i IN -vf scale=1920:-2 OUT.mp4)"
+            )
+        size_bytes = max(frame_bytes, self._settings.buffer_bytes)
+        if self._buffers is None or self._buffers.size_bytes != size_bytes:
+            self._buffers = SharedBuffers(self._settings.num_buffers, size_bytes)
+        if child.buffers is not self._buffers:
+            child.hand_over(self._buffers)
+        return self._buffers
+
+    def _offer_buffers(self, child: DecoderChild, buffers: SharedBuffers) -> None:
+        """Offer all free buffers to the child; wait for a release where all are in use."""
+        while True:
+            for number in buffers.take_free():
+                self._filling.add(number)
+                child.send(Fill(number))
+            if self._filling:
+                return
+            if not buffers.wait_until_free():
+                raise ChildLost("was closed")
+
+    def _chunk(self, buffers: SharedBuffers, metadata: VideoMetadata, filled: Filled) -> FrameChunk:
+        number = filled.number
+        self._filling.discard(number)
+        out = [number]
+
+        def give_back() -> None:
+            if out:
+                buffers.give_back([out.pop()])
+
+        shape = (len(filled.indices), *picture_shape(metadata, planar=filled.color is not None))
+        frames = buffers.view(number, shape)
+        return FrameChunk(filled.indices, frames, filled.color, filled.audio, filled.decode_s, give_back)
+
+
+class DecoderPool:
+    """A context with ``num_decoders`` decoder processes, which threads borrow one at a time."""
+
+    def __init__(self, num_decoders: int, backend: str = "pyav", settings: DecoderSettings | None = None) -> None:
+        self.has_memory_limit = settings is not None and settings.max_frame_bytes < MAX_FRAME_BYTES
+        """Whether ``--memory`` decides how large frames may be."""
+        self._decoders = [self._new_decoder(backend, settings) for _ in range(num_decoders)]
+        self._idle: queue.LifoQueue[DecoderProcess] = queue.LifoQueue()  # the warm one first
+        for decoder in self._decoders:
+            self._idle.put(decoder)
+
+    def __enter__(self) -> Self:
+        for decoder in self._decoders:
+            decoder.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all children, and the waits of threads for them."""
+        for decoder in self._decoders:
+            decoder.close()
+
+    def wait_until_ready(self) -> None:
+        """Wait until every child accepts requests, for measurements without start-up time."""
+        for decoder in self._decoders:
+            decoder.wait_until_ready()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the running children."""
+        return [decoder.pid for decoder in self._decoders if decoder.pid is not None]
+
+    def _new_decoder(self, backend: str, settings: DecoderSettings | None) -> DecoderProcess:
+        return DecoderProcess(backend, settings)
+
+    @contextmanager
+    def decoder(self) -> Iterator[DecoderProcess]:
+        """Borrow a decoder process; waits until one is idle."""
+        decoder = self._idle.get()
+        try:
+            yield decoder
+        finally:
+            decoder.rest()
+            self._idle.put(decoder)
+
+
+def _frame_bytes(metadata: VideoMetadata) -> int:
+    return metadata.height_px * metadata.width_px * 3
+
+
+@cache
+def _warn_once(allowed: str) -> None:
+    if allowed:
+        _LOG.warning(
+            "decoder processes are not kept from %s: this kernel or container does not offer it (Landlock, seccomp); "
+            "extract files from untrusted sources in a container without network",
+            allowed,
+        )
+
+
+def _unexpected(answer: Answer) -> ChildLost:
+    return ChildLost(f"sent {type(answer).__name__} out of turn and was ended")

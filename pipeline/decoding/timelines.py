@@ -1,0 +1,248 @@
+"""A file's identity, and the arithmetic that turns a container's time stamps into a `VideoMetadata`'s timeline."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...manifests.errors import DecodeError
+from .decoders import MAX_JUMP_S
+
+MAX_REORDERING = 16
+"""Frames that may overtake one another on their way through a decoder: H.264's and HEVC's largest picture buffer."""
+
+
+NO_STAMP = int(np.iinfo(np.int64).min)
+MAX_MISSING_FRAMES = 1_000_000
+"""Maximum number of missing frames in one gap; a larger number indicates a damaged time stamp."""
+MAX_ZEROS_BYTES = 1 << 30
+"""FFmpeg scans zeros at 50 to 100 MB/s without a sign of progress; a decoder process counts as hung after a minute."""
+_BLOCK_BYTES = 1 << 20
+_FEW_ZEROS_BYTES = 16 << 20
+"""Containers reserve less space than this for tables that they write later."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """Digest, size and zeros of a file, from one pass over its bytes."""
+
+    digest: str
+    """SHA-256, hexadecimal."""
+    size_bytes: int
+    longest_zeros_bytes: int
+    """The longest stretch of whole MiB in which every byte is zero."""
+
+    @property
+    def never_written(self) -> str:
+        """Reason for a file that is mostly zeros, as an incomplete download is; otherwise empty.
+
+        Downloaders reserve the whole length at once. Uncompressed black pictures are zeros, too, but have headers
+        between them.
+        """
+        zeros = self.longest_zeros_bytes
+        if zeros <= MAX_ZEROS_BYTES and (zeros <= _FEW_ZEROS_BYTES or 2 * zeros <= self.size_bytes):
+            return ""
+        return (
+            f"{zeros / 2**20:,.0f} MiB of its {self.size_bytes / 2**20:,.0f} are zeros in a row: it was never written "
+            "to its end; get the whole file and run again"
+        )
+
+
+def read_content(file: Path | int) -> Content:
+    """``file``: a path, or a descriptor, which stays open."""
+    if isinstance(file, int):
+        os.lseek(file, 0, os.SEEK_SET)
+    digest, block, nothing = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), bytes(_BLOCK_BYTES)
+    size = zeros = longest = 0
+    with open(file, "rb", buffering=0, closefd=isinstance(file, Path)) as opened:
+        while count := opened.readinto(block):
+            digest.update(block[:count])
+            size += count
+            zeros = zeros + count if block[:count] == nothing[:count] else 0
+            longest = max(longest, zeros)
+    return Content(digest.hexdigest(), size, longest)
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of the bytes, hexadecimal."""
+    return read_content(path).digest
+
+
+def check_file(path: Path) -> None:
+    """Raises `DecodeError` for anything but a plain, readable file with something in it.
+
+    Before anyone opens it: opening a FIFO waits for a writer that may never come.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DecodeError(f"{path}: {error.strerror}; check the path") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no plain file (a pipe, socket or device)"
+        raise DecodeError(f"{path}: is {kind}; give video files")
+    if status.st_size == 0:
+        raise DecodeError(f"{path}: is empty (0 bytes); get the file again")
+    if not os.access(path, os.R_OK):
+        raise DecodeError(f"{path}: permission denied; make it readable")
+
+
+@dataclass(frozen=True, eq=False)
+class Packets:
+    """The packets of a stream in the order of the file, as arrays ``[packets]``; times in ticks of its time base."""
+
+    pts: NDArray[np.int64]
+    """`NO_STAMP` where a packet has none; as in ``dts``."""
+    dts: NDArray[np.int64]
+    duration: NDArray[np.int64]
+    keyframe: NDArray[np.bool_]
+    position: NDArray[np.int64]
+    """In the file; that of the packet before where the container does not say."""
+    size: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """When frames are presented, in ticks; ascending."""
+
+    ticks: NDArray[np.int64]
+    end: int
+    """When the last frame stops being shown."""
+    counted: bool = False
+    """The frames have no time stamps, or shuffled ones: only their order identifies them."""
+
+    def seconds(self, time_base: Fraction) -> tuple[NDArray[np.float64], float]:
+        """``frame_times_s`` and ``end_s``, relative to the first frame."""
+        first = int(self.ticks[0])
+        times = (self.ticks - first).astype(np.float64) * time_base.numerator / time_base.denominator
+        return times, float((self.end - first) * time_base)
+
+
+def timeline_of_packets(
+    packets: Packets, nominal: Fraction, missing: Sequence[tuple[int, int]] = ()
+) -> Timeline | None:
+    """The timeline when each packet becomes a frame; None where a packet does not say when it is presented.
+
+    ``nominal``: ticks between frames by the container's rate. ``missing``: see `with_missing`.
+    """
+    if (packets.pts == NO_STAMP).any():
+        return None
+    ticks = np.unique(packets.pts) if missing else np.sort(packets.pts)  # damage splits packets into two of one time
+    return _timeline(with_missing(ticks, missing), packets, nominal)
+
+
+def with_missing(ticks: NDArray[np.int64], missing: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Ascending times of frames, and of frames that are missing, so that later frames keep their numbers.
+
+    ``missing``: ``(first, last)`` times between which packets are lost. Each gap there that is longer than one and a
+    half of the usual distance is filled with frames at this distance.
+    """
+    if len(ticks) < 2 or not missing:
+        return ticks
+    gaps = np.diff(ticks)
+    usual = float(np.median(gaps))
+    wide = np.flatnonzero(gaps > 1.5 * max(usual, 1.0))
+    added: list[NDArray[np.int64]] = []
+    for index in wide.tolist():
+        begin, end = int(ticks[index]), int(ticks[index + 1])
+        number = round((end - begin) / usual) - 1
+        if number < MAX_MISSING_FRAMES and any(first <= begin and end <= last for first, last in missing):
+            added.append(np.rint(np.linspace(begin, end, number + 2)[1:-1]).astype(np.int64))
+    return np.sort(np.concatenate([ticks, *added])) if added else ticks
+
+
+def timeline_of_frames(
+    frames: Sequence[int | None],
+    packets: Packets,
+    nominal: Fraction,
+    *,
+    broken: bool,
+    missing: Sequence[tuple[int, int]] = (),
+) -> Timeline:
+    """Return the timeline of the frames that a decoder presented, in their order, and of those that it lost.
+
+    A packet without a frame is not a loss where the frames around it are close together (second fields, invisible
+    reference frames, placeholders), nor before the first keyframe (a recording that was cut from a longer one). The
+    frame of any other packet stays in the timeline, so that decoding reports a hole there.
+
+    ``broken``: decoding ended before the packets did.
+    """
+    known = [tick for tick in frames if tick is not None]
+    if len(known) < len(frames) or (packets.pts == NO_STAMP).any():
+        num_frames = max(len(frames), len(packets)) if broken else len(frames)
+        return _counted(num_frames, packets, nominal, missing)
+    presented = sorted(known)
+    _check_order(known, presented)
+    if known != presented:
+        num_frames = max(len(frames), len(packets)) if broken else len(frames)
+        return _counted(num_frames, packets, nominal, missing)
+    ticks = np.array(sorted(presented + _lost(presented, packets)), np.int64)
+    return _timeline(with_missing(ticks, missing), packets, nominal)
+
+
+def _counted(num_frames: int, packets: Packets, nominal: Fraction, missing: Sequence[tuple[int, int]]) -> Timeline:
+    """Frames without time stamps: at the times of decoding, which are as far apart, or else at the nominal rate."""
+    ticks = np.sort(packets.dts[packets.dts != NO_STAMP])
+    if len(ticks) != num_frames:
+        ticks = np.array([round(number * nominal) for number in range(num_frames)], np.int64)
+    return replace(_timeline(with_missing(ticks, missing), packets, nominal), counted=True)
+
+
+def _check_order(ticks: list[int], ordered: list[int]) -> None:
+    """A container with decoding times only (AVI) shuffles them a little; more disorder indicates damage."""
+    for position, tick in enumerate(ticks):
+        if abs(bisect_right(ordered, tick) - 1 - position) > MAX_REORDERING:
+            raise DecodeError(
+                f"time stamps run backwards at frame {position}; rewrite the file (ffmpeg -i IN -c copy OUT.mkv)"
+            )
+
+
+def _lost(presented: list[int], packets: Packets) -> list[int]:
+    first_key = int(np.argmax(packets.keyframe))
+    key_tick = int(packets.pts[first_key])
+    usual = float(np.median(np.diff(presented))) if len(presented) > 1 else 0.0
+    there = set(presented)
+    lost: list[int] = []
+    for number, tick in enumerate(packets.pts.tolist()):
+        if tick in there:
+            continue
+        after = bisect_right(presented, tick)
+        if after == 0:
+            is_loss = number >= first_key and tick >= key_tick
+        elif after == len(presented):
+            is_loss = True
+        else:
+            is_loss = presented[after] - presented[after - 1] > 1.5 * usual
+        if is_loss:
+            lost.append(tick)
+    return lost
+
+
+def _timeline(ticks: NDArray[np.int64], packets: Packets, nominal: Fraction) -> Timeline:
+    """The last frame is shown as long as its packet says, or else as long as frames usually are."""
+    usual = round(float(np.median(np.diff(ticks)))) if len(ticks) > 1 else round(nominal)
+    last = np.flatnonzero(packets.pts == ticks[-1])
+    stated = int(packets.duration[last[0]]) if len(last) else 0
+    return Timeline(ticks, int(ticks[-1]) + max(1, stated or usual))
+
+
+def check_gaps(times_s: NDArray[np.float64], end_s: float) -> None:
+    """Raise `DecodeError` for a gap of hours, which indicates a damaged time stamp."""
+    gaps = np.diff(times_s, append=end_s)
+    widest = int(np.argmax(gaps))
+    if gaps[widest] > MAX_JUMP_S:
+        raise DecodeError(
+            f"time stamps jump by {gaps[widest]:,.0f} s after frame {widest} of {len(times_s)}; "
+            "rewrite the file (ffmpeg -i IN -c copy OUT.mkv)"
+        )

@@ -1,0 +1,91 @@
+"""Digests of a stream's settings and keys of rows; a new key means new work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..manifests.streams import RENAMED, StreamSpec, respelled
+
+_ADDED: dict[str, Any] = {
+    "athlete": "largest",
+    "audio_track": "best",
+    "deinterlace": "none",
+    "link_threshold": 0.1,
+    "num_athletes": 1,
+    "pixel_aspect": "ignore",
+    "resize_arithmetic": "torch",
+}
+"""Fields of `StreamSpec`, geometries and `resnet_crop` added after the first stores → value that leaves rows as they
+are."""
+_DIGITS = 32  # 128 bits: accidental collisions are practically impossible
+
+
+def settings_digest(spec: StreamSpec, weight_digests: Mapping[str, str], extractor_version: int) -> str:
+    """Return the digest of everything except the video that a stream's features depend on.
+
+    Args:
+        spec: Resolved settings of the stream.
+        weight_digests: Weight role → digest of its checkpoint, ``random:SEED`` for random weights.
+        extractor_version: Version of the extractor.
+
+    Raises:
+        ValueError: A weight role has no digest.
+    """
+    missing = ", ".join(sorted(spec.weights.keys() - weight_digests.keys()))
+    if missing:
+        raise ValueError(f"{spec.extractor}: no checkpoint digest for weight role {missing}; pass one for each role")
+    return _digest(
+        {
+            "spec": _without_original_additions(spec.model_dump()),
+            "weights": dict(weight_digests),
+            "extractor_version": extractor_version,
+        }
+    )
+
+
+def row_key(content_digest: str, settings_digest: str, tracks: str = "") -> str:
+    """Return the key of a row. It depends on the content and the settings, not on the file's name.
+
+    Args:
+        content_digest: SHA-256 of the file.
+        settings_digest: From `settings_digest`.
+        tracks: Streams chosen in a file with several; see `VideoMetadata.tracks`.
+    """
+    return _digest({"content": content_digest, "settings": settings_digest} | ({"tracks": tracks} if tracks else {}))
+
+
+def _without_original_additions(value: Any) -> Any:
+    """Return the settings without later additions that have their original value, at any depth."""
+    if isinstance(value, Mapping):
+        return {
+            name: _without_original_additions(item)
+            for name, item in value.items()
+            if name not in _ADDED or item != _ADDED[name]
+        }
+    if isinstance(value, list | tuple):
+        return [_without_original_additions(item) for item in value]
+    return value
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:_DIGITS]
+
+
+def _canonical(value: Any) -> Any:
+    """Convert integral floats to integers, so that 5 and 5.0 are equal, and names to their original spelling.
+
+    With the spelling of the first stores, the keys of these stores stay valid.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        return respelled(value, {new: old for old, new in RENAMED.items()})
+    if isinstance(value, Mapping):
+        return {_canonical(str(name)): _canonical(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    return value

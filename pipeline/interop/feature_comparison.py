@@ -1,0 +1,145 @@
+"""Compare two sets of features in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...manifests.errors import StoreError
+from ..store.files.storage import StorePath
+from ..store.html import html_table
+from .comparing import Comparison, Verdict, compared, paired, verdicts
+from .feature_files import of_stream, opened
+from .stored_settings import SettingDifference, setting_differences
+
+if TYPE_CHECKING:
+    import pandas  # pyright: ignore[reportMissingTypeStubs]
+
+DEFAULT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, repr=False)
+class FeatureComparison:
+    """What two sets of features have in common, and how they differ.
+
+    Attributes:
+        pairs: One result for each video and stream that both sides have.
+        streams: One result for each stream.
+        settings: Stream → settings that differ; only for streams whose settings both sides record.
+        only_a: (video id, stream) that only A has.
+        only_b: (video id, stream) that only B has.
+        tolerance: Largest relative error of features that count as the same.
+        common: Whether videos that only one side has are ignored.
+    """
+
+    pairs: tuple[Comparison, ...]
+    streams: tuple[Verdict, ...]
+    settings: Mapping[str, tuple[SettingDifference, ...]]
+    only_a: tuple[tuple[str, str], ...]
+    only_b: tuple[tuple[str, str], ...]
+    tolerance: float
+    common: bool
+
+    @property
+    def same(self) -> bool:
+        """Whether all features are the same."""
+        return all(pair.same for pair in self.pairs) and (self.common or not (self.only_a or self.only_b))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a table with one row for each video and stream: whether it is the same, errors and the diagnosis."""
+        import pandas  # pyright: ignore[reportMissingTypeStubs]
+
+        rows = [
+            {
+                "video_id": pair.video_id,
+                "stream": pair.stream,
+                "same": pair.same,
+                "relative_error": pair.relative_error,
+                "max_error": pair.max_error,
+                "diagnosis": None if pair.explanation is None else pair.explanation.cause,
+            }
+            for pair in self.pairs
+        ]
+        return pandas.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        different = sum(not pair.same for pair in self.pairs)
+        lone = len(self.only_a) + len(self.only_b)
+        return (
+            f"FeatureComparison({'same' if self.same else 'different'}: {different} of {len(self.pairs)} differ, "
+            f"{lone} on one side only)"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (
+                one.stream,
+                one.num_videos,
+                one.num_different,
+                "" if one.largest_error is None else f"{one.largest_error:.1e}",
+                "" if one.explanation is None else one.explanation.sentence,
+            )
+            for one in self.streams
+        )
+        return html_table(repr(self), ("stream", "videos", "different", "largest relative error", "explanation"), rows)
+
+
+def compare_features(
+    a: StorePath,
+    b: StorePath,
+    *,
+    stream: str | None = None,
+    names: Mapping[str, str] | None = None,
+    tolerance: float = DEFAULT_TOLERANCE,
+    common: bool = False,
+    format_a: str | None = None,
+    format_b: str | None = None,
+    trust: bool = False,
+    on_pair: Callable[[int, int], None] | None = None,
+) -> FeatureComparison:
+    """Compare two sets of features, video by video and stream by stream.
+
+    Args:
+        a: A feature store, or a file or folder of features in any format in circulation.
+        b: The other one.
+        stream: Compare this stream only; it also names the stream of files that do not say which one they hold.
+        names: Stream → what the files call it, where that is unusual.
+        tolerance: Largest relative error of features that count as the same: largest difference ÷ largest number.
+        common: Ignore videos that only one side has.
+        format_a: Format of A; by default it is detected.
+        format_b: Format of B.
+        trust: Read pickles in a way that runs the code they name.
+        on_pair: Called with the number of pairs that are compared and the number of all pairs.
+
+    Raises:
+        StoreError: A file is damaged or not trusted.
+        InputError: Nothing is there, or both sides have nothing in common.
+    """
+    with (
+        opened(a, format_a, trust=trust, names=names) as side_a,
+        opened(b, format_b, trust=trust, names=names) as side_b,
+    ):
+        for problem in (*side_a.problems, *side_b.problems):
+            raise StoreError(problem)
+        pairing = paired(of_stream(side_a, stream), of_stream(side_b, stream))
+        found: list[Comparison] = []
+        for one in compared(pairing.pairs, tolerance):
+            found.append(one)
+            if on_pair is not None:
+                on_pair(len(found), len(pairing.pairs))
+        streams = verdicts(pairing.pairs, found, tolerance)
+    settings = {
+        one.stream: tuple(setting_differences(side_a.settings[one.stream], side_b.settings[one.stream]))
+        for one in streams
+        if one.stream in side_a.settings and one.stream in side_b.settings
+    }
+    return FeatureComparison(
+        pairs=tuple(found),
+        streams=tuple(streams),
+        settings=settings,
+        only_a=pairing.only_a,
+        only_b=pairing.only_b,
+        tolerance=tolerance,
+        common=common,
+    )

@@ -1,0 +1,69 @@
+"""How a run is executed: its device, decoders, threads, limits and retries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ..extractors.engines import Engine
+from ..manifests.cores import available_cores
+from .decoding.decoder_pool import DecoderSettings
+from .failure_budget import FailureBudget
+from .stages.fetch import PREFETCH_BYTES
+
+
+@dataclass(frozen=True)
+class Concurrency:
+    """Number of threads of each stage that may use several. Networks run one batch at a time."""
+
+    decode: int
+    preprocess: int
+    prepare: int
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is executed. Options do not change a feature beyond the tolerance of its precision.
+
+    Example:
+        >>> import torch
+        >>> RunOptions(device=torch.device("cpu"), num_decoders=2, num_cpu_threads=4).concurrency
+        Concurrency(decode=2, preprocess=1, prepare=4)
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    engine: Engine = "torch"
+    """What runs networks on a CPU: ``torch`` or ``openvino``."""
+    decoder: str = "pyav"
+    """``pyav`` or ``decord``."""
+    num_decoders: int = 1
+    """Videos that are decoded at the same time, each in a process."""
+    num_cpu_threads: int = field(default_factory=available_cores)
+    retry_failed: bool = False
+    """Whether failed and partial videos are extracted again. Transient failures are retried in any case."""
+    replaces_sources: bool = False
+    """Whether a video's rows may be replaced by rows of another source file with the same id (`planning.sources`)."""
+    float16: bool = False
+    """Whether features are stored as float16 instead of float32."""
+    memory_bytes: int | None = None
+    """Memory limit of a worker and its decoders; None: no limit."""
+    decoding: DecoderSettings | None = None
+    """Settings of the decoder processes; None: the defaults for ``device``."""
+    prefetch_bytes: int = PREFETCH_BYTES
+    """Disk space for each worker's local copies of remote videos."""
+    remembers_files: bool = True
+    """Whether digests and metadata of unchanged files may come from the metadata cache."""
+    max_failures: FailureBudget | None = None
+    """The run stops when more videos fail; None: it never stops for this reason."""
+
+    @property
+    def concurrency(self) -> Concurrency:
+        """Number of threads of each stage."""
+        return Concurrency(self.num_decoders, preprocess=1, prepare=self.num_cpu_threads)
+
+    @property
+    def decoder_settings(self) -> DecoderSettings:
+        """Settings of the decoder processes. A GPU converts color itself; on a CPU swscale is faster
+        (``benchmarks/decoding.py``)."""
+        return self.decoding or DecoderSettings(planar=self.device.type == "cuda")

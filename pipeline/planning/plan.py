@@ -1,0 +1,188 @@
+"""Plan of a video: the remaining segments of each stream, the frames to decode and the required audio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...extractors.geometry import largest_px
+from ...manifests.streams import Geometry, Size
+from ..digests import row_key
+from ..holes import gap_holes, touched
+from ..items import Stream, StreamPlan, VideoPlan
+from ..records import Outcome, OutcomeKind, VideoMetadata, VideoRecord
+from ..store.write_ahead_log import FinishedSegment
+from .sampling import BLANK, cut_segments
+
+AUDIO_TRAIL_S = 60.0
+"""Seconds of audio decoded after the last frame and after the stated end of the track, for whole-track streams."""
+
+USUAL_FRAME_PX = (1080, 1920)
+MAX_GROWTH, MAX_GROWTH_WITH_LIMIT = 64, 4
+"""Maximum size of a geometry's frames relative to those of a 1920 × 1080 video. A memory limit is planned for that
+size; with one the maximum is 4, a 4K video at its own size."""
+MAX_PIXEL_ASPECT = 16.0
+"""Pixel aspect ratios beyond this are not used by any known format."""
+
+Progress = Mapping[str, Mapping[int, FinishedSegment]]
+"""Row key → segment index → segment that an interrupted run has finished."""
+
+
+def plan_video(
+    video: VideoRecord, streams: Iterable[Stream], progress: Progress, *, limited_memory: bool = False
+) -> tuple[VideoPlan, list[Outcome]]:
+    """Plan a video.
+
+    Args:
+        video: The video.
+        streams: Streams without an outcome for this video.
+        progress: Segments that an interrupted run has finished.
+        limited_memory: Whether the run has a ``--memory`` limit, which is planned for frames of usual size.
+
+    Returns:
+        The plan, and the outcomes of streams without work: those with nothing to extract, and those whose geometry
+        would produce too large frames.
+    """
+    plans: dict[str, StreamPlan] = {}
+    outcomes: list[Outcome] = []
+    metadata = video.metadata
+    may_resize = 1 / MAX_PIXEL_ASPECT <= metadata.pixel_aspect <= MAX_PIXEL_ASPECT
+    may_resize = may_resize and metadata.display_px != (metadata.height_px, metadata.width_px)
+    for stream in streams:
+        key, need = _key(video, stream), stream.extractor.frames
+        segments = cut_segments(metadata.frame_times_s, metadata.end_s, stream.spec.sampling)
+        holes = gap_holes(metadata) if need is not None else ()
+        lost = np.flatnonzero(touched(segments, holes, next_frame=needs_next_frame(stream)))
+        known = {  # with exactly the intervals of this plan; the file may have been indexed again
+            index: segment.feature
+            for index, segment in progress.get(key, {}).items()
+            if index < len(segments)
+            and _is_usable(stream, segment.feature)
+            and (segment.start_s, segment.end_s) == (segments.start_s[index], segments.end_s[index])
+        }
+        geometry = None if need is None else need.geometry
+        if geometry is not None and stream.spec.pixel_aspect != "ignore" and may_resize:
+            geometry = geometry.model_copy(update={"steps": (Size(size_px=metadata.display_px), *geometry.steps)})
+        plan = StreamPlan(stream, key, segments, known, frozenset(lost.tolist()), geometry)
+        if reason := _nothing_to_extract(video, plan):
+            outcomes.append(outcome_of(video, stream, "empty", reason, key=key))
+        elif reason := _too_large(plan, video, limited_memory=limited_memory):
+            outcomes.append(outcome_of(video, stream, "failed", reason, key=key, transient=limited_memory))
+        else:
+            plans[stream.name] = plan
+    return _video_plan(video, plans), outcomes
+
+
+def with_segments(plan: VideoPlan, chosen: Mapping[str, Iterable[int]]) -> VideoPlan:
+    """Return the plan with these segments of each stream only.
+
+    Args:
+        plan: A plan from `plan_video`.
+        chosen: Stream → indices of its segments.
+    """
+    streams = {
+        name: replace(each, lost=each.lost | (set(range(len(each.segments))) - set(chosen[name])))
+        for name, each in plan.streams.items()
+    }
+    return _video_plan(plan.video, streams)
+
+
+def _video_plan(video: VideoRecord, plans: Mapping[str, StreamPlan]) -> VideoPlan:
+    """Collect the frames and the audio that the remaining segments of all streams need."""
+    frames: dict[Geometry, list[NDArray[np.int64]]] = {}
+    audio_ends_s: list[float] = []
+    for plan in plans.values():
+        segments, todo, audio = plan.segments, plan.todo, plan.stream.extractor.audio
+        if plan.geometry is not None:
+            own = frames.setdefault(plan.geometry, [])
+            indices = segments.frame_indices[todo].ravel()
+            own.append(indices[indices != BLANK])
+            if needs_next_frame(plan.stream):
+                following = segments.next_frame_index[todo]
+                own.append(following[following >= 0])
+        if audio is not None and video.metadata.audio is not None and todo:
+            audio_ends_s.append(float(segments.end_s[todo[-1]]))
+            if audio.needs_whole_track:
+                stated_end_s = video.metadata.audio.start_s + (video.metadata.audio.duration_s or 0.0)
+                audio_ends_s.append(max(video.metadata.end_s, stated_end_s) + AUDIO_TRAIL_S)
+    by_geometry = {geometry: np.unique(np.concatenate(parts)) for geometry, parts in frames.items()}
+    wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *by_geometry.values()]))
+    return VideoPlan(video, plans, by_geometry, wanted, max(audio_ends_s, default=None))
+
+
+def _too_large(plan: StreamPlan, video: VideoRecord, *, limited_memory: bool) -> str:
+    """Return why the frames of a stream are too large; empty if they are not."""
+    metadata, need = video.metadata, plan.stream.extractor.frames
+    if need is None or plan.geometry is None:
+        return ""
+    if plan.stream.spec.pixel_aspect == "display" and not (
+        1 / MAX_PIXEL_ASPECT <= metadata.pixel_aspect <= MAX_PIXEL_ASPECT
+    ):
+        return (
+            f"{video.path}: its header states pixels {metadata.pixel_aspect:.3g} times as wide as high; correct it, or "
+            'set pixel_aspect = "ignore" in the recipe'
+        )
+    growth = MAX_GROWTH_WITH_LIMIT if limited_memory else MAX_GROWTH
+    allowed = growth * largest_px(*USUAL_FRAME_PX, need.geometry)
+    largest = largest_px(metadata.height_px, metadata.width_px, plan.geometry)
+    if not need.geometry.steps or largest <= max(allowed, growth * 4096):
+        return ""
+    frame = f"a frame of {metadata.width_px}×{metadata.height_px} pixels"
+    what = f"{frame} would become one of {largest / 1e6:,.1f} megapixels"
+    hint = ", or allow more --memory" if limited_memory else ""
+    return (
+        f"{video.path}: {what}, more than {growth} times that of a usual video; "
+        f"crop it (ffmpeg -i IN -vf crop=WIDTH:HEIGHT OUT.mp4){hint}"
+    )
+
+
+def outcome_of(video: VideoRecord, stream: Stream, kind: OutcomeKind, reason: str = "", **facts: object) -> Outcome:
+    """Return an outcome with the fields of the video and the stream; ``facts`` set or replace further fields."""
+    known: dict[str, object] = {
+        "key": _key(video, stream),
+        "content_digest": video.content_digest,
+        "settings_digest": stream.settings_digest,
+        "size_bytes": video.size_bytes,
+        "modified_ns": video.modified_ns,
+        "frames_expected": video.metadata.num_frames,
+        "source": video.source,
+        "input_root": video.input_root,
+    }
+    return Outcome(video.video_id, stream.name, kind, reason, **(known | facts))  # type: ignore[arg-type]
+
+
+def _key(video: VideoRecord, stream: Stream) -> str:
+    return row_key(video.content_digest, stream.settings_digest, tracks_of(video.metadata, stream))
+
+
+def tracks_of(probe: VideoMetadata, stream: Stream) -> str:
+    """Return the tracks that a stream depends on if the file has several; see `VideoMetadata.tracks`."""
+    return probe.tracks(with_audio=stream.extractor.audio is not None)
+
+
+def _nothing_to_extract(video: VideoRecord, plan: StreamPlan) -> str:
+    """Return why a stream has nothing to extract; empty if it has work."""
+    if plan.stream.extractor.audio is not None and video.metadata.audio is None:
+        return "no audio track"
+    if len(plan.segments) == 0:
+        sampling = plan.stream.spec.sampling
+        rate = "its own rate" if sampling.fps == "native" else f"{sampling.fps:g} fps"
+        return (
+            f"{video.metadata.end_s:.2f} s at {rate} are shorter than one segment of {sampling.frames_per_segment} "
+            'frames; a recipe with remainder = "pad-last" would pad it'
+        )
+    return ""
+
+
+def _is_usable(stream: Stream, stored: NDArray[np.float32] | None) -> bool:
+    """Return whether a segment of the write-ahead log is what this version of the extractor writes there."""
+    is_part = getattr(stream.extractor, "is_part", None)
+    return is_part is None or (stored is not None and is_part(stored))
+
+
+def needs_next_frame(stream: Stream) -> bool:
+    """Whether a segment needs the next sampled frame, for optical flow."""
+    return stream.extractor.frames is not None and stream.extractor.frames.next_frame

@@ -1,0 +1,172 @@
+"""Split the work among several runs that write to the same store.
+
+A run claims each video before it decodes it. Videos claimed by other runs are deferred; when this run has no other
+work, it waits for them and takes over those whose run has died.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+
+from ...manifests.errors import InputError, StoreError
+from ...manifests.urls import public_url
+from ..digests import row_key
+from ..items import Awaiting, VideoSettled
+from ..records import Outcome, Source, VideoFile, source_path
+from ..store.outcomes import OutcomeWatcher
+from ..store.writer import StoreWriter
+from .resume_index import ResumeIndex
+from .sources import is_other_source, is_same_file, is_same_part, refusal
+
+POLL_S = 0.5
+
+
+class Claim(Enum):
+    """Result of an attempt to claim a video."""
+
+    GRANTED = "granted"
+    HELD_BY_OTHER = "held by another run"
+    ALREADY_DONE = "completed by another run"
+
+
+class RunClaims:
+    """Claims videos for one run and tracks what other runs complete.
+
+    The decode stage calls `claim`, `refuse_other_source` and `has_read` from several threads; all other methods may
+    only be called from the thread that drives the run.
+
+    Args:
+        writer: This run's writer. Its id identifies the owner of a claim.
+        resume_index: Outcomes of earlier runs.
+        outcome_watcher: Outcomes of other runs since it was opened. Open it *before* reading ``resume_index``: an
+            outcome that is written in between is then seen twice rather than missed.
+        settings_digests: Stream → settings digest.
+        replaces_sources: Whether another source file may replace the rows of a video with the same id.
+        on_read: Called when the decode stage has read a file.
+    """
+
+    def __init__(
+        self,
+        writer: StoreWriter,
+        resume_index: ResumeIndex,
+        outcome_watcher: OutcomeWatcher,
+        settings_digests: Mapping[str, str],
+        *,
+        replaces_sources: bool = False,
+        on_read: Callable[[Source], None] = lambda source: None,
+    ) -> None:
+        self._root = writer.store.path
+        self.has_read = on_read
+        self._replaces_sources = replaces_sources
+        self._read: dict[str, tuple[VideoFile, str]] = {}
+        self._writer = writer
+        self._resume_index = resume_index
+        self._outcome_watcher = outcome_watcher
+        self._settings_digests = settings_digests
+        self._has_claims = writer.store.coordination.exclusive
+        self._claims = writer.store.coordination.claims(writer.writer_id)
+        self._deferred: list[VideoFile] = []
+
+    def claim(self, file: VideoFile) -> Claim:
+        """Try to claim a video. A video that another run holds is deferred; see `remaining`."""
+        if not self._claims.take(file.video_id):
+            self._deferred.append(file)
+            return Claim.HELD_BY_OTHER
+        self._outcome_watcher.refresh(self._writer.writer_id)
+        if not self._is_complete(file):
+            counter = self._writer.next_counter(self._outcome_watcher.greatest_counter)
+            self._writer.begin_reading(file.video_id, self._claims.advance(file.video_id, counter))
+            return Claim.GRANTED
+        self._claims.release([file.video_id])
+        return Claim.ALREADY_DONE
+
+    def refuse_other_source(self, file: VideoFile, content_digest: str) -> None:
+        """Raise `InputError` if the store has rows of another source file with the same id and other bytes.
+
+        The run must have claimed the video, so that no other run adds rows of it. `sources` has compared the inputs
+        with the store before the run; this method finds what concurrent runs have stored since.
+        """
+        if self._replaces_sources:
+            return
+        if not self._has_claims:
+            self._read[file.video_id] = file, content_digest
+        for outcome in (*self._resume_index.of_video(file.video_id), *self._outcome_watcher.of_video(file.video_id)):
+            if outcome.source and is_other_source(outcome, file) and outcome.content_digest != content_digest:
+                raise InputError(refusal(self._root, [(outcome, file)]))
+
+    def is_free(self, source: Source) -> bool:
+        """Whether `claim` would probably be granted for a video of the file."""
+        return any(self._claims.is_free(file.video_id) for file in source.videos)
+
+    def release_when_written(self, video_id: str) -> None:
+        """Release the claim once the video's outcomes are on disk."""
+        self._writer.end_reading(video_id)
+        self._writer.when_written(lambda: self._claims.release([video_id]))
+
+    def remaining(self) -> Iterator[VideoFile | VideoSettled | Awaiting]:
+        """Wait for the deferred videos and yield the ones that this run has to take over.
+
+        Yields:
+            `VideoSettled` for a video that another run completed, `Awaiting` on every poll while other runs are
+            working, and finally the `VideoFile` of each video whose run died.
+
+        Raises:
+            StoreError: A concurrent run has stored another source file under the id of a video of this run.
+        """
+        self._writer.flush()  # other runs may be waiting for what this one has finished
+        self._report_other_sources()
+        waiting, self._deferred = self._deferred, []
+        while waiting:
+            self._outcome_watcher.refresh(self._writer.writer_id)
+            complete = {file for file in waiting if self._is_complete(file)}
+            yield from (VideoSettled(file.video_id) for file in waiting if file in complete)
+            waiting = [file for file in waiting if file not in complete]
+            if free := {file for file in waiting if self._claims.is_free(file.video_id)}:
+                self._deferred = [file for file in waiting if file not in free]
+                yield from (file for file in waiting if file in free)
+                return
+            if waiting:
+                yield Awaiting(len(waiting))
+                time.sleep(POLL_S)
+
+    def _report_other_sources(self) -> None:
+        """Raise `StoreError` if a concurrent run has stored another source of a video of this run.
+
+        Without claims (on object storage) two runs may read one id at the same time; the second to finish reports it.
+        """
+        read, self._read = self._read, {}
+        if read:
+            self._outcome_watcher.refresh(self._writer.writer_id, at_once=True)
+        for file, digest in read.values():
+            for outcome in self._outcome_watcher.of_video(file.video_id):
+                if is_other_source(outcome, file) and outcome.content_digest != digest:
+                    raise StoreError(
+                        f"{public_url(self._root)}: two concurrent runs stored {file.video_id!r}, of "
+                        f"{source_path(outcome)} and of {source_path(file)}; the newer row counts: extract the right "
+                        "file again with --replace"
+                    )
+
+    def _is_complete(self, file: VideoFile) -> bool:
+        """Whether another run has written an outcome for every stream that this run still needs.
+
+        Transient failures count as complete: the next run retries them, not every concurrent run. An outcome of
+        another source file does not count, unless its size and time are those of this file.
+        """
+        video_id = file.video_id
+        fresh: dict[str, Outcome] = {}  # written after the resume index was read, under this run's settings
+        for stream, settings in self._settings_digests.items():
+            outcome = self._outcome_watcher.get(video_id, stream)
+            is_ours = outcome is not None and outcome.settings_digest in ("", settings)
+            if outcome is not None and is_ours and self._resume_index.outcome(video_id, stream) != outcome:
+                fresh[stream] = outcome
+        if any(outcome.source and not is_same_file(outcome, file) for outcome in fresh.values()):
+            return False
+        if any(outcome.content_digest and not is_same_part(outcome, file) for outcome in fresh.values()):
+            return False
+        digest = next((outcome.content_digest for outcome in fresh.values() if outcome.content_digest), "")
+        return bool(fresh) and all(
+            stream in fresh or self._resume_index.is_done(video_id, stream, row_key(digest, settings))
+            for stream, settings in self._settings_digests.items()
+        )

@@ -1,0 +1,154 @@
+"""Progress of a run in seconds of video: what is done, how fast, and how long the rest will take."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .items import Event, PhaseStarted, SegmentFeature, VideoOpened, VideoSettled, WorkerProgress
+from .records import VideoFile
+
+Phase = Literal["loading networks", "extracting", "merging shards"]
+RATE_S = 120.0
+"""The speed is that of the last two minutes."""
+MIN_RATE_S = 3.0
+"""No remaining time is stated before the run has computed this long."""
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """State of a run at one time.
+
+    Example:
+        >>> RunProgress("extracting", 30.0, 120.0, 1, 4, ("b",), 12.0, 3.0, 30.0).share
+        0.25
+    """
+
+    phase: Phase
+    video_s: float
+    """Seconds of video that are computed, for all streams."""
+    total_video_s: float
+    """Seconds of video in this run, from metadata; from the size for files that are not open yet. 0 if unknown."""
+    num_videos: int
+    """Videos that have an outcome of each stream."""
+    total_videos: int
+    current: tuple[str, ...]
+    """Ids of the videos that are open, oldest first."""
+    elapsed_s: float
+    """Time since the start of the run."""
+    speed: float
+    """Seconds of video per second; 0 if it is not known yet."""
+    left_s: float | None
+    """Estimated remaining time; None if it is not known yet."""
+
+    @property
+    def share(self) -> float:
+        """Share of the video that is computed, 0 to 1."""
+        return min(1.0, self.video_s / self.total_video_s) if self.total_video_s else 0.0
+
+
+class ProgressTracker:
+    """Follows the events of a run.
+
+    Args:
+        files: Videos of the run.
+        durations_s: Video id → duration of videos whose metadata are known.
+        sizes: Video id → size in bytes, for the others.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[VideoFile],
+        durations_s: Mapping[str, float],
+        sizes: Mapping[str, float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._began_s = clock()
+        self._computing_since_s: float | None = None
+        self._phase: Phase = "loading networks"
+        self._durations_s = dict(durations_s)
+        self._sizes = {file.video_id: sizes.get(file.video_id, 0.0) for file in files}
+        self._open: dict[str, VideoOpened] = {}
+        self._computed: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._settled = set[str]()
+        self._samples: deque[tuple[float, float]] = deque()
+        self._unknown_bytes = sum(size for name, size in self._sizes.items() if name not in self._durations_s)
+        self._known_bytes = sum(size for name, size in self._sizes.items() if name in self._durations_s)
+
+    def add(self, event: Event) -> None:
+        """Take an event of the run into account."""
+        match event:
+            case PhaseStarted(phase=phase):
+                self._phase = phase
+                if phase == "extracting":
+                    self._computing_since_s = self._clock()
+            case VideoOpened(video_id=video_id) if video_id in self._sizes:
+                self._open[video_id] = event
+                if video_id not in self._durations_s:
+                    self._unknown_bytes -= self._sizes[video_id]
+                    self._known_bytes += self._sizes[video_id]
+                self._durations_s[video_id] = event.duration_s
+            case SegmentFeature(plan=plan, stream=stream):
+                self._computed[plan.video.video_id][stream.name] += 1
+            case WorkerProgress(segments=segments):
+                for (video_id, stream), number in segments.items():
+                    self._computed[video_id][stream] += number
+            case VideoSettled(video_id=video_id) if video_id in self._sizes:
+                self._settled.add(video_id)
+                self._open.pop(video_id, None)
+                self._computed.pop(video_id, None)
+            case _:
+                pass
+
+    @property
+    def now(self) -> RunProgress:
+        """The present state."""
+        now_s = self._clock()
+        done_s = sum(self._duration_s(name) for name in self._settled)
+        done_s += sum(self._share_of(opened) * opened.duration_s for opened in self._open.values())
+        total_s = sum(self._durations_s.values()) + self._unknown_bytes * self._s_per_byte
+        self._samples.append((now_s, done_s))
+        while len(self._samples) > 2 and self._samples[1][0] < now_s - RATE_S:
+            self._samples.popleft()
+        since_s = self._computing_since_s
+        speed, left_s = 0.0, None
+        if since_s is not None and now_s - since_s >= MIN_RATE_S:
+            then_s, before_s = max(self._samples[0], (since_s, 0.0))
+            if now_s > then_s and done_s > before_s:
+                speed = (done_s - before_s) / (now_s - then_s)
+            elif done_s:
+                speed = done_s / (now_s - since_s)
+            if speed and total_s and (done_s > 0):
+                left_s = max(0.0, total_s - done_s) / speed
+        return RunProgress(
+            phase=self._phase,
+            video_s=done_s,
+            total_video_s=total_s,
+            num_videos=len(self._settled),
+            total_videos=len(self._sizes),
+            current=tuple(self._open),
+            elapsed_s=now_s - self._began_s,
+            speed=speed,
+            left_s=left_s,
+        )
+
+    @property
+    def _s_per_byte(self) -> float:
+        """Mean of the videos whose duration is known; 0 if there are none."""
+        known_s = sum(self._durations_s.values())
+        return known_s / self._known_bytes if self._known_bytes else 0.0
+
+    def _duration_s(self, video_id: str) -> float:
+        known = self._durations_s.get(video_id)
+        return self._sizes[video_id] * self._s_per_byte if known is None else known
+
+    def _share_of(self, opened: VideoOpened) -> float:
+        """Share of a video that is computed by the stream that has computed least."""
+        computed = self._computed[opened.video_id]
+        shares = (min(1.0, computed[name] / number) for name, number in opened.segments.items() if number)
+        return min(shares, default=0.0)

@@ -1,0 +1,155 @@
+"""Prepare, batch and network stages: CPU preparation of segments, then networks on full batches across videos."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...extractors.protocol import Extractor, Shared
+from ...manifests.errors import ArabesqueError
+from ..items import Batch, BatchResult, SegmentFailure, SegmentFeature, SegmentTask, Stream
+from ..system.device_errors import first_line, is_out_of_memory, on_device, release_memory, require_device
+
+MAX_WAIT_S = 10.0
+"""A batch is processed unfilled after this time, so that rare segments do not delay a finished video."""
+
+
+def prepare(item: SegmentTask) -> SegmentTask | SegmentFailure:
+    """Run `Extractor.prepare` on one segment; an exception becomes the segment's failure.
+
+    Raises:
+        ArabesqueError: The device has failed.
+    """
+    began = time.perf_counter()
+    inputs = item.segment
+    device = inputs.frames.device if inputs.frames is not None else torch.device("cpu")
+    try:
+        prepared = on_device(device, item.stream.name, partial(item.stream.extractor.prepare, inputs))
+    except ArabesqueError:
+        raise
+    except Exception as error:
+        return _failure(item, error)
+    # `prepared` holds what the network needs: frames and waveform can be freed
+    released = replace(inputs, frames=None, waveform=None, shared=Shared())
+    return replace(item, segment=released, prepared=prepared, compute_s=time.perf_counter() - began)
+
+
+class Batcher:
+    """Collects the segments of each stream until the batch is full, is older than `MAX_WAIT_S`, or the input ends."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[SegmentTask]] = {}
+        self._since: dict[str, float] = {}
+
+    def add(self, task: SegmentTask) -> None:
+        """Add a segment to the batch of its stream."""
+        self._since.setdefault(task.stream.name, time.monotonic())
+        self._waiting.setdefault(task.stream.name, []).append(task)
+
+    def take(self, *, is_last: bool = False) -> list[Batch]:
+        """Return the batches that are full or overdue; all of them if no more segments come."""
+        overdue_s = time.monotonic() - MAX_WAIT_S
+        ready = [
+            name
+            for name, tasks in self._waiting.items()
+            if is_last or len(tasks) >= tasks[0].stream.extractor.batch_size or self._since[name] < overdue_s
+        ]
+        for name in ready:
+            del self._since[name]
+        return [Batch(tasks[0].stream, tuple(tasks)) for tasks in map(self._waiting.pop, ready)]
+
+
+class Forward:
+    """Runs the networks. A batch that fails is halved until only the faulty segment fails.
+
+    If the device runs out of memory, the memory of the failed batch is released first, and later batches of the stream
+    have at most the size that fits.
+
+    Args:
+        device: The device of the networks.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._fits: dict[str, int] = {}
+
+    def __call__(self, batch: Batch) -> BatchResult:
+        """Return one result for each segment of the batch, in its order.
+
+        Raises:
+            ArabesqueError: The device has failed.
+        """
+        stream = batch.stream
+        size = self._fits.get(stream.name, len(batch.tasks))
+        remaining = deque(batch.tasks[first : first + size] for first in range(0, len(batch.tasks), size))
+        results: list[SegmentFeature | SegmentFailure] = []
+        while remaining:
+            tasks = remaining.popleft()
+            found = self._features(stream, tasks)
+            if not isinstance(found, Exception):
+                results += found
+                continue
+            release_memory(self._device, found)
+            if len(tasks) == 1:
+                results.append(_failure(tasks[0], found))
+                continue
+            middle = len(tasks) // 2
+            if is_out_of_memory(found):
+                self._fits[stream.name] = middle
+            remaining.extendleft((tasks[middle:], tasks[:middle]))
+        return BatchResult(tuple(results))
+
+    def _features(self, stream: Stream, tasks: Sequence[SegmentTask]) -> list[SegmentFeature] | Exception:
+        """Return the features of a batch, or what its network raised."""
+        began = time.perf_counter()
+        try:
+            rows = _checked_rows(stream.extractor, [item.prepared for item in tasks])
+        except Exception as error:
+            require_device(self._device, error, stream.name)
+            return error
+        share_s = (time.perf_counter() - began) / len(tasks)
+        return [
+            SegmentFeature(
+                task.plan,
+                stream,
+                task.segment.index,
+                task.segment.start_s,
+                task.segment.end_s,
+                row,
+                task.compute_s + share_s,
+            )
+            for task, row in zip(tasks, rows, strict=True)
+        ]
+
+
+def _checked_rows(extractor: Extractor, prepared: list[Any]) -> list[NDArray[np.float32] | None]:
+    """Return the extractor's rows on the CPU, after checking their number, shape and values."""
+    with torch.inference_mode():
+        rows = extractor.forward(prepared)
+    features = [None if row is None else row.to("cpu", torch.float32).numpy() for row in rows]
+    if len(features) != len(prepared):
+        raise RuntimeError(f"{type(extractor).__name__} returned {len(features)} rows for {len(prepared)} segments")
+    has_parts = hasattr(extractor, "start_video")
+    for feature in features:
+        if has_parts and (feature is None or feature.ndim != 1):
+            raise RuntimeError(f"{type(extractor).__name__} returned {feature}, not the part of a segment")
+        if not has_parts and feature is not None and feature.shape != (extractor.dim,):
+            raise RuntimeError(f"{type(extractor).__name__} returned a row of {feature.shape}, not ({extractor.dim},)")
+        if feature is not None and not np.isfinite(feature).all():
+            raise RuntimeError(f"{type(extractor).__name__} returned values that are not finite")
+    return features
+
+
+def _failure(item: SegmentTask, error: Exception) -> SegmentFailure:
+    where = f"{item.stream.name} failed at {item.segment.start_s:.2f} s"
+    reason = f"{where}: {type(error).__name__}: {first_line(error)}"
+    transient = is_out_of_memory(error) or isinstance(error, OSError)
+    return SegmentFailure(item.plan, item.stream, item.segment.index, reason, transient)

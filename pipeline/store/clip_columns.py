@@ -1,0 +1,67 @@
+"""Side table of a store: the clips that were extracted and their other columns, as ``clips.csv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...manifests.errors import StoreError
+from .store import Store
+
+CLIPS_FILE = "clips.csv"
+CLIP_COLUMNS = ("path", "id", "start_s", "end_s")
+
+
+@dataclass(frozen=True)
+class ClipColumns:
+    """Columns of a table of clips."""
+
+    titles: tuple[str, ...]
+    """`CLIP_COLUMNS`, and those of the other columns."""
+    rows: Mapping[str, tuple[str, ...]]
+    """Video id → cells."""
+
+
+def read_clip_columns(store: Store) -> ClipColumns:
+    """Read the side table of a store; it is empty if no clips were extracted.
+
+    Raises:
+        StoreError: The file is damaged.
+    """
+    if not store.storage.exists(CLIPS_FILE):
+        return ClipColumns(CLIP_COLUMNS, {})
+    try:
+        titles, *rows = csv.reader(io.StringIO(store.storage.read(CLIPS_FILE).decode(), newline=""), strict=True)
+        at = titles.index("id")
+        if any(len(cells) != len(titles) for cells in rows) or titles[:4] != list(CLIP_COLUMNS):
+            raise ValueError("a line has another number of cells than the first")
+    except (ValueError, csv.Error) as error:
+        where = store.storage.where(CLIPS_FILE)
+        raise StoreError(
+            f"{where}: is damaged ({error}); remove it, and extract the clips again to restore it"
+        ) from None
+    return ClipColumns(tuple(titles), {cells[at]: tuple(cells) for cells in rows})
+
+
+def keep_clip_columns(store: Store, added: ClipColumns, owner: str) -> None:
+    """Add clips to the side table of a store. Their cells replace those of earlier tables.
+
+    Args:
+        store: The store, which no other run changes at the same time.
+        added: The clips of a run.
+        owner: Id of the writer.
+    """
+    known = read_clip_columns(store)
+    titles = tuple(dict.fromkeys((*known.titles, *added.titles)))
+    rows = {
+        video_id: tuple(dict(zip(table.titles, cells, strict=True)).get(title, "") for title in titles)
+        for table in (known, added)
+        for video_id, cells in table.rows.items()
+    }
+    if (titles, rows) == (known.titles, dict(known.rows)):
+        return
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([titles, *(rows[video_id] for video_id in sorted(rows))])
+    store.storage.put(CLIPS_FILE, text.getvalue().encode(), owner)

@@ -1,0 +1,326 @@
+"""Coordination between concurrent writers of a store: with file locks on disk, without locks on object storage.
+
+An object store has no lock that ends with its holder, so that correctness does not depend on one: before a writer
+removes a file, it writes those of the file's rows that are not replaced into a file of its own. No row is lost, however
+many writers do this at once (`compaction` gives the proof). Leases and records there only save work.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol, Self
+
+from ....manifests.errors import StoreError
+from ..files.local import LocalStorage
+from ..files.object_storage import ObjectStorage
+from ..files.storage import Storage
+from ..files.urls import UnreachableStore
+from .claims import Claims, sweep_claims
+from .held_settings import NOTHING_HELD, HeldSettings, held_in
+from .writer_locks import WriterLock, held_settings, living_writers, reorganizing, starting
+
+IDLE_S = 3600.0
+"""On an object store, any run may merge a shard of this age: the run that wrote it has most likely ended."""
+BEAT_S, STALE_S = 30.0, 120.0
+"""On an object store, a living writer renews its record this often; the writer of a record of age STALE_S is dead."""
+START_BEAT_S, START_STALE_S = 4.0, 20.0
+"""The same for a run that starts. A run that was suspended for longer notices at the end of its start that another
+process took its lease, and fails."""
+_LEASE, _STARTING, _RECORDS = ".reorganizing", ".starting", ".runs"
+_LOG = logging.getLogger(__name__)
+
+
+class WriterLease(Protocol):
+    """A registered writer; the registration ends with the block."""
+
+    @property
+    def writer_id(self) -> str: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+
+class VideoClaims(Protocol):
+    """The claims of one run on videos; see `claims`."""
+
+    def take(self, video_id: str) -> bool: ...
+
+    def advance(self, video_id: str, counter: int) -> int: ...
+
+    def is_free(self, video_id: str) -> bool: ...
+
+    def release(self, video_ids: Iterable[str]) -> None: ...
+
+
+class WriterCoordination(Protocol):
+    """What a writer knows about the other writers of its store."""
+
+    exclusive: bool
+    """Whether `reorganizing` prevents all other writers from merging and removing shards."""
+
+    def enter(self, writer_id: str | None = None, held: HeldSettings = NOTHING_HELD) -> WriterLease:
+        """Register a writer.
+
+        Args:
+            writer_id: Id of the writer; a new random one by default.
+            held: The settings the writer writes, published as long as it lives.
+
+        Raises:
+            StoreError: A living writer is known to have this id.
+        """
+        ...
+
+    def starting(self) -> AbstractContextManager[None]:
+        """Let one run at a time begin to write; others wait."""
+        ...
+
+    def held(self) -> list[HeldSettings]:
+        """Return what living writers have published. Call inside `starting`."""
+        ...
+
+    def claims(self, writer_id: str) -> VideoClaims: ...
+
+    def reorganizing(self) -> AbstractContextManager[None]: ...
+
+    def sweep(self) -> int:
+        """Remove what dead writers left unfinished; return the number of files."""
+        ...
+
+    def idle(self, listed: Mapping[str, Mapping[str, str]], own: str | None) -> dict[str, list[str]]:
+        """Return the listed shards that no other living writer relies on. Call inside `reorganizing`.
+
+        Args:
+            listed: Folder → shard → the writer of the shard.
+            own: Id of a writer whose shards are included although it lives.
+        """
+        ...
+
+
+def writer_coordination(storage: Storage) -> WriterCoordination:
+    if isinstance(storage, LocalStorage):
+        return LockCoordination(storage)
+    if isinstance(storage, ObjectStorage):
+        return LocklessCoordination(storage)
+    raise TypeError(f"unsupported storage type {type(storage).__name__}")
+
+
+class LockCoordination:
+    """Coordination by file locks: the kernel knows which writers live."""
+
+    exclusive = True
+
+    def __init__(self, storage: LocalStorage) -> None:
+        self._storage = storage
+
+    def enter(self, writer_id: str | None = None, held: HeldSettings = NOTHING_HELD) -> WriterLease:
+        return WriterLock(self._storage.root, writer_id, held)
+
+    def starting(self) -> AbstractContextManager[None]:
+        return starting(self._storage.root)
+
+    def held(self) -> list[HeldSettings]:
+        return held_settings(self._storage.root)
+
+    def claims(self, writer_id: str) -> VideoClaims:
+        return Claims(self._storage.root, writer_id)
+
+    def reorganizing(self) -> AbstractContextManager[None]:
+        return reorganizing(self._storage.root)
+
+    def sweep(self) -> int:
+        sweep_claims(self._storage.root)
+        return self._storage.sweep(lambda: living_writers(self._storage.root))
+
+    def idle(self, listed: Mapping[str, Mapping[str, str]], own: str | None) -> dict[str, list[str]]:
+        """Return the shards of dead writers and of ``own``."""
+        spared = living_writers(self._storage.root) - {own}
+        return {
+            name: [shard for shard, writer in shards.items() if writer not in spared] for name, shards in listed.items()
+        }
+
+
+class LocklessCoordination:
+    """Coordination on an object store: liveness is unknown, the age of files is the only evidence."""
+
+    exclusive = False
+
+    def __init__(self, storage: ObjectStorage) -> None:
+        self._storage = storage
+        self._is_first = False
+
+    def enter(self, writer_id: str | None = None, held: HeldSettings = NOTHING_HELD) -> WriterLease:
+        chosen = secrets.token_hex(6) if writer_id is None else writer_id
+        if not held.streams:
+            return _Unlocked(chosen)
+        about = replace(held, writer_id=chosen, host=socket.gethostname(), pid=os.getpid())
+        return _RenewedRecord(self._storage, f"{_RECORDS}/{chosen}.json", about.as_json(), chosen, BEAT_S)
+
+    @contextmanager
+    def starting(self) -> Generator[None, None, None]:
+        """Hold a lease that is renewed; a lease that is unchanged for `START_STALE_S` belongs to a killed run.
+
+        Raises:
+            StoreError: At the end of the block: this process was suspended, and another run took the lease. Each of
+                the two has published its settings, and the other one may not have seen those of this one.
+        """
+        token, seen, since_s = secrets.token_hex(16).encode(), 0.0, time.monotonic()
+        while not self._create(_STARTING, token):
+            found_s = self._storage.times("").get(_STARTING, 0.0)
+            if found_s != seen:
+                seen, since_s = found_s, time.monotonic()
+            elif time.monotonic() - since_s > START_STALE_S:
+                self._storage.remove(_STARTING)
+            time.sleep(min(0.5, START_BEAT_S))
+        with _RenewedRecord(self._storage, _STARTING, token, "", START_BEAT_S) as lease:
+            yield
+            if lease.content() != token:
+                raise StoreError(
+                    f"{self._storage.where('')}: this run made no progress for {START_STALE_S:.0f} s while it started, "
+                    "and another run has started instead; run the same command again"
+                )
+
+    def held(self) -> list[HeldSettings]:
+        """Ignore and remove records of age `STALE_S`. The lease of `starting` shows the server's time."""
+        times = self._storage.times(_RECORDS)
+        now_s = max([*self._storage.times("").values(), *times.values()], default=0.0)
+        found: list[HeldSettings] = []
+        for name, written_s in times.items():
+            with suppress(FileNotFoundError):
+                if now_s - written_s > STALE_S:
+                    self._storage.remove(name)
+                elif (held := held_in(self._storage.read(name))) is not None:
+                    found.append(held)
+        return found
+
+    def claims(self, writer_id: str) -> VideoClaims:
+        return _NoClaims()
+
+    @contextmanager
+    def reorganizing(self) -> Generator[None, None, None]:
+        """Never wait. The first process obtains a lease and with it the shards of killed runs."""
+        self._is_first = self._take_lease()
+        try:
+            yield
+        finally:
+            if self._is_first:
+                self._storage.remove(_LEASE)
+
+    def sweep(self) -> int:
+        """Return 0: an object is either whole or absent."""
+        return 0
+
+    def idle(self, listed: Mapping[str, Mapping[str, str]], own: str | None) -> dict[str, list[str]]:
+        """Return the shards of ``own`` and, for the lease holder, shards older than `IDLE_S`."""
+        old = {name: self._old(name) if self._is_first else set[str]() for name in listed}
+        return {
+            name: [shard for shard, writer in shards.items() if writer == own or shard in old[name]]
+            for name, shards in listed.items()
+        }
+
+    def _old(self, folder: str) -> set[str]:
+        """Return the files older than `IDLE_S` by the object store's own clock.
+
+        The newest object at the root is the lease or the manifest that this run wrote: its time is not later than now.
+        """
+        now_s = max(self._storage.times("").values(), default=0.0)
+        return {name for name, written_s in self._storage.times(folder).items() if now_s - written_s > IDLE_S}
+
+    def _take_lease(self) -> bool:
+        """Return whether this process holds the lease; a lease older than `IDLE_S` is of a killed run."""
+        if _LEASE in self._old(""):
+            self._storage.remove(_LEASE)
+        return self._create(_LEASE, secrets.token_bytes(16))
+
+    def _create(self, name: str, data: bytes) -> bool:
+        try:
+            return self._storage.create(name, data)
+        except UnreachableStore:  # S3 may refuse concurrent writes; another cause fails the next request, too
+            return False
+
+
+class _RenewedRecord:
+    """An object that shows that its writer lives: it is written again every ``beat_s``, unless another process has
+    replaced it."""
+
+    def __init__(self, storage: ObjectStorage, name: str, data: bytes, writer_id: str, beat_s: float) -> None:
+        self.writer_id = writer_id
+        self._storage = storage
+        self._name = name
+        self._data = data
+        self._beat_s = beat_s
+        self._is_ending = threading.Event()
+        storage.put(name, data, writer_id)
+        self._thread = threading.Thread(target=self._renew, name=f"renew {name}", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        if not self._is_ending.is_set():
+            self._is_ending.set()
+            self._thread.join()
+            if self.content() == self._data:
+                self._storage.remove(self._name)
+
+    def content(self) -> bytes | None:
+        """Return what the object holds now; None if there is none."""
+        try:
+            return self._storage.read(self._name)
+        except FileNotFoundError:
+            return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+    def _renew(self) -> None:
+        while not self._is_ending.wait(self._beat_s):
+            try:
+                if self.content() not in (None, self._data):
+                    return
+                self._storage.put(self._name, self._data, self.writer_id)
+            except StoreError as error:  # the next attempt may succeed
+                _LOG.warning("the record of this run cannot be renewed: %s", error)
+
+
+@dataclass(frozen=True)
+class _Unlocked:
+    writer_id: str
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+
+class _NoClaims:
+    """Every video is free: two runs may process the same video, and the second reads the first one's outcome."""
+
+    def take(self, video_id: str) -> bool:
+        return True
+
+    def advance(self, video_id: str, counter: int) -> int:
+        return counter
+
+    def is_free(self, video_id: str) -> bool:
+        return True
+
+    def release(self, video_ids: Iterable[str]) -> None: ...

@@ -1,0 +1,235 @@
+"""The living writers of a store: each holds a lock that the kernel releases when its process ends, however it ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ....manifests.errors import StoreError
+from ..files.local import disk_errors, inside
+from .held_settings import NOTHING_HELD, HeldSettings, held_in
+
+_LOCKS = ".writers"
+_REORGANIZING = ".reorganizing.lock"
+_STARTING = ".starting.lock"
+STARTING_PATIENCE_S = 300.0
+"""A run that starts archives rows of other settings, which takes minutes for large stores."""
+_ID_PATIENCE_S = 1.0  # `living_writers` in another process holds each lock for a moment
+PATIENCE_S = float(os.environ.get("ARABESQUE_PATIENCE_S", "180"))
+"""Seconds to wait for a process of the store that makes no progress."""
+_BEAT_S = min(5.0, PATIENCE_S / 10)
+_WRITER_ID = re.compile(r"[A-Za-z0-9_.]+")
+
+
+class WriterLock:
+    """Shows that one writer lives: an flock, which the kernel releases with the process, kill -9 included.
+
+    The lock file's time is renewed while the process runs (`heartbeat`).
+
+    Args:
+        root: The store's folder.
+        writer_id: Id of the writer; a new random one by default.
+        held: The settings that the writer uses; published with its lock.
+
+    Raises:
+        StoreError: A living writer has this id.
+    """
+
+    def __init__(self, root: Path, writer_id: str | None = None, held: HeldSettings = NOTHING_HELD) -> None:
+        self.writer_id = secrets.token_hex(6) if writer_id is None else writer_id
+        self._path = _lock_path(root, self.writer_id)
+        self._descriptor = _take(self._path)
+        about = replace(held, writer_id=self.writer_id, host=socket.gethostname(), pid=os.getpid())
+        with disk_errors(self._path):
+            os.write(self._descriptor, about.as_json())
+        self._is_released = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name=f"heartbeat {self.writer_id}", daemon=True)
+        self._beating.start()
+
+    def _beat(self) -> None:
+        while not self._is_released.wait(_BEAT_S):
+            with suppress(OSError):  # other runs may then consider this process stopped, which only costs work
+                os.utime(self._descriptor)
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            self._is_released.set()
+            self._beating.join()
+            self._path.unlink(missing_ok=True)  # while the lock is held, so that no other writer's file is removed
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+
+def is_living(root: Path, writer_id: str) -> bool:
+    """Return whether the writer's process lives; False for an id that a writer cannot have."""
+    try:
+        path = _lock_path(root, writer_id)
+    except ValueError:
+        return False
+    return not _cleared(path)
+
+
+def living_writers(root: Path) -> set[str]:
+    """Return the ids of the writers whose process lives; remove the lock files of the others."""
+    locks = sorted(inside(root, f"{_LOCKS}/*.lock").parent.glob("*.lock"))
+    return {path.stem for path in locks if not _cleared(path)}
+
+
+def held_settings(root: Path) -> list[HeldSettings]:
+    """Return what living writers have published."""
+    found: list[HeldSettings] = []
+    for writer_id in sorted(living_writers(root)):
+        with suppress(OSError):  # the writer has ended since
+            held = held_in(_lock_path(root, writer_id).read_bytes())
+            found += [] if held is None else [held]
+    return found
+
+
+@contextmanager
+def starting(root: Path) -> Generator[None, None, None]:
+    """Let one run at a time begin to write; StoreError if another run takes longer than `STARTING_PATIENCE_S`."""
+    path = inside(root, _STARTING)
+    descriptor = open_lock(path)
+    try:
+        if not exclusively(descriptor, path, STARTING_PATIENCE_S):
+            raise StoreError(
+                f"{root}: another run has been starting for {STARTING_PATIENCE_S:.0f} s; end it or run again later"
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def heartbeat(root: Path, writer_id: str) -> int:
+    """Return a number that changes every few seconds while the writer's process runs: the time of its lock file.
+
+    Only changes are meaningful; the clock of the file system may differ from ours.
+    """
+    try:
+        descriptor = os.open(_lock_path(root, writer_id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return 0
+    try:
+        return os.fstat(descriptor).st_mtime_ns
+    finally:
+        os.close(descriptor)
+
+
+class BusyStore(StoreError):
+    """Another process is reorganizing the store, and may have been stopped while doing so."""
+
+
+@contextmanager
+def reorganizing(root: Path, patience_s: float = PATIENCE_S) -> Generator[None, None, None]:
+    """Let one process at a time merge or archive shards; others wait, but not longer than ``patience_s``.
+
+    Raises:
+        BusyStore: The other process took longer. It keeps the lock: nothing may be reorganized at the same time.
+    """
+    path = inside(root, _REORGANIZING)
+    descriptor = open_lock(path)
+    try:
+        if not exclusively(descriptor, path, patience_s):
+            raise BusyStore(
+                f"{root}: another process has been reorganizing this store for {patience_s:g} s; wait for it, or "
+                "continue or end it if it was stopped, then run the same command again"
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def exclusively(descriptor: int, path: Path, patience_s: float) -> bool:
+    """Lock a file that other processes lock too; return False if they hold it for longer than ``patience_s``."""
+    give_up_s, pause_s = time.monotonic() + patience_s, 0.001
+    while not _locked(path, descriptor):
+        if time.monotonic() > give_up_s:
+            return False
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.1)
+    return True
+
+
+def _lock_path(root: Path, writer_id: str) -> Path:
+    """Return the lock file of a writer; ValueError for an id that could name another file."""
+    if not _WRITER_ID.fullmatch(writer_id):
+        raise ValueError(f"writer id {writer_id!r}: letters, digits, '_' and '.' only")
+    return inside(root, f"{_LOCKS}/{writer_id}.lock")
+
+
+def _take(path: Path) -> int:
+    give_up = time.monotonic() + _ID_PATIENCE_S
+    while True:
+        descriptor = open_lock(path)
+        locked = _locked(path, descriptor)
+        if locked and _is_still_at(path, descriptor):
+            os.ftruncate(descriptor, 0)
+            return descriptor
+        os.close(descriptor)  # held by another, or removed between our open and our lock
+        if not locked and time.monotonic() > give_up:
+            raise StoreError(f"{path}: a living process writes under this id; give each writer its own")
+        time.sleep(0.005)
+
+
+def _cleared(path: Path) -> bool:
+    """Return whether the lock's writer is dead; its file is then removed."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):  # a link or a folder is not the lock of a writer
+            return True
+        raise StoreError(f"{path}: cannot be opened ({error.strerror}); allow reading and writing it") from error
+    try:
+        if not _locked(path, descriptor):
+            return False
+        if _is_still_at(path, descriptor):
+            path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def open_lock(path: Path) -> int:
+    """Open a file to lock, creating it if needed; StoreError if this fails."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _locked(path: Path, descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be locked ({error.strerror}); choose an output folder on a file system with file locks"
+        ) from error
+    return True
+
+
+def _is_still_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

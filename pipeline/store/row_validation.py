@@ -1,0 +1,118 @@
+"""Validation of rows: before they are stored, and when a store is verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from ...manifests.streams import Sampling
+from ..digests import row_key
+from ..records import FeatureRow
+from .manifest import StreamEntry
+
+_SAME_TIME_S = 1e-6
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def validated_row(row: FeatureRow, streams: Mapping[str, StreamEntry], *, float16: bool) -> FeatureRow:
+    """Return a copy of a row that can be stored; ValueError if it does not belong into a store of these streams."""
+    name = f"{row.video_id}, stream {row.stream}"
+    entry = streams.get(row.stream)
+    if entry is None:
+        raise ValueError(f"{name}: the store has only {', '.join(streams)}; write the manifest first")
+    if row.settings_digest != entry.settings_digest:
+        raise ValueError(
+            f"{name}: made under settings {row.settings_digest}, the store's are {entry.settings_digest}; "
+            "write the new manifest first"
+        )
+    _check_shapes(name, row, entry.dim)
+    largest = float(np.abs(row.features).max())
+    if not largest <= (_FLOAT16_MAX if float16 else _FLOAT32_MAX):  # NaN compares as False
+        raise ValueError(f"{name}: features reach {largest}, which cannot be stored; use float32 if they are finite")
+    return replace(
+        row,
+        features=row.features.copy(),
+        start_s=np.array(row.start_s, np.float64),
+        end_s=np.array(row.end_s, np.float64),
+        provenance=dict(row.provenance),
+    )
+
+
+def _check_shapes(name: str, row: FeatureRow, dim: int) -> None:
+    segments = len(row.features)
+    if row.features.dtype != np.float32 or row.features.shape != (segments, dim) or not segments:
+        raise ValueError(
+            f"{name}: features are {row.features.dtype} {list(row.features.shape)}, "
+            f"not float32 [segments, {dim}] with at least one segment"
+        )
+    if row.start_s.shape != (segments,) or row.end_s.shape != (segments,):
+        raise ValueError(f"{name}: needs one start_s and one end_s for each of {segments} segments")
+    if not np.all(row.start_s < row.end_s):
+        raise ValueError(f"{name}: needs every start_s before its end_s")
+
+
+def samplings(manifest: Mapping[str, Any]) -> dict[str, Sampling]:
+    """Return stream → sampling, if the manifest's recipe has it (that of an import does not)."""
+    found: dict[str, Sampling] = {}
+    for name, spec in manifest.get("recipe", {}).get("streams", {}).items():
+        try:
+            found[name] = Sampling.model_validate(spec["sampling"])
+        except (ValidationError, LookupError, TypeError):
+            continue
+    return found
+
+
+def row_problem(row: FeatureRow, stream: str, entry: StreamEntry | None, sampling: Sampling | None) -> str:
+    """Return what is wrong with a row in the folder of ``stream``; empty if it is valid.
+
+    Args:
+        row: The row.
+        stream: The stream of the folder in which the row is stored.
+        entry: The manifest's entry for the stream; None if it has no entry under the row's settings.
+        sampling: The manifest's sampling for the stream; None if unknown.
+    """
+    if row.stream != stream:
+        return f"it is of stream {row.stream!r}"
+    if row.key != row_key(row.content_digest, row.settings_digest, row.provenance.get("tracks", "")):
+        return "its key is not that of its contents and settings"
+    if row.outcome not in ("done", "partial"):
+        return f"its outcome is {row.outcome!r}"
+    segments, dim = row.features.shape
+    if not segments or (entry is not None and dim != entry.dim):
+        return f"its features are {segments} × {dim}" + (f", not × {entry.dim}" if entry is not None else "")
+    if not np.isfinite(row.features).all():
+        return "it holds numbers that are not finite"
+    return _times_problem(row.start_s, row.end_s, segments, sampling)
+
+
+def _times_problem(
+    start_s: NDArray[np.float64], end_s: NDArray[np.float64], segments: int, sampling: Sampling | None
+) -> str:
+    if start_s.shape != (segments,) or end_s.shape != (segments,):
+        return f"it has {len(start_s)} starts and {len(end_s)} ends for {segments} segments"
+    if not (np.isfinite(start_s).all() and np.isfinite(end_s).all() and np.all(start_s < end_s)):
+        return "a segment of it does not end after its start"
+    if np.any(np.diff(start_s) <= 0):
+        return "its segments are not in the order of time"
+    return "" if sampling is None else _grid_problem(start_s, end_s, sampling)
+
+
+def _grid_problem(start_s: NDArray[np.float64], end_s: NDArray[np.float64], sampling: Sampling) -> str:
+    """Compare with the recipe's time grid. Segments may be absent, but those present must be on the grid."""
+    length, step = sampling.frames_per_segment, sampling.frames_per_step
+    if step >= length and np.any(end_s[:-1] > start_s[1:] + _SAME_TIME_S):
+        return "its segments overlap, which the recipe's do not"
+    if sampling.fps == "native" or sampling.frame_choice != "nearest-time":
+        return ""  # frames lie where the video has them
+    steps = (start_s - start_s[0]) * sampling.fps / step
+    lasts_s = end_s - start_s
+    is_on_grid = bool((np.abs(steps - steps.round()) < _SAME_TIME_S * sampling.fps).all())
+    if not is_on_grid or np.any(np.abs(lasts_s[:-1] - length / sampling.fps) > _SAME_TIME_S):
+        return f"its segments are not on the recipe's grid ({length} frames every {step} at {sampling.fps:g} fps)"
+    return "" if lasts_s[-1] <= length / sampling.fps + _SAME_TIME_S else "its last segment is too long"

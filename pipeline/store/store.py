@@ -1,0 +1,57 @@
+"""A feature store that was opened once, for everything in a run that reads or writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .concurrency.coordination import WriterCoordination, writer_coordination
+from .concurrency.held_settings import HeldSettings, refuse_other_settings
+from .files.opening import open_storage
+from .files.storage import Storage, StorePath
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """The files of a store and the coordination with its other writers.
+
+    Example:
+        >>> from arabesque.pipeline.store.store import Store
+        >>> store = Store.open("features")
+        >>> Store.open(store) is store
+        True
+    """
+
+    storage: Storage
+    coordination: WriterCoordination
+
+    @classmethod
+    def open(cls, place: Store | StorePath) -> Store:
+        """Return the store at a path or URL, which need not exist yet. Nothing is read. A `Store` is returned as is."""
+        if isinstance(place, Store):
+            return place
+        storage = open_storage(place)
+        return cls(storage, writer_coordination(storage))
+
+    @property
+    def path(self) -> StorePath:
+        """Folder or URL of the store."""
+        return self.storage.root
+
+    @contextmanager
+    def starting(
+        self, own: HeldSettings, differences: Callable[[str], str] = lambda stream: ""
+    ) -> Generator[None, None, None]:
+        """Hold the block in which a run writes the manifest and opens its writer; other runs wait for its end.
+
+        Args:
+            own: The settings of the run.
+            differences: Stream → description of what differs, for the message.
+
+        Raises:
+            ConfigError: A living writer uses other settings; see `refuse_other_settings`.
+        """
+        with self.coordination.starting():
+            refuse_other_settings(self.path, own, self.coordination.held(), differences)
+            yield

@@ -1,0 +1,110 @@
+"""The features of one video and one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .html import html_table
+
+if TYPE_CHECKING:
+    import pandas  # pyright: ignore[reportMissingTypeStubs]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StreamFeatures:
+    """The features of one video and one stream: one row for each segment of the video.
+
+    ``numpy.asarray(features)`` gives the values, ``len(features)`` the number of segments.
+
+    Attributes:
+        video_id: The video's id in its store.
+        stream: The stream's name in the recipe.
+        values: float32 ``[segments, dim]``.
+        start_s: float64 ``[segments]``: when each segment starts, in seconds since the first frame.
+        end_s: float64 ``[segments]``: when each segment ends.
+        key: Digest of the video's bytes, the stream's settings, its checkpoints and the extractor's version.
+        content_digest: SHA-256 of the video's bytes.
+        outcome: ``done``, or ``partial`` where parts of the video cannot be decoded.
+        provenance: Device, decoder and versions that computed the features.
+        extractor: The extractor's name in the recipe; empty for imported features.
+        holes: ``(start_s, end_s)`` of the parts that cannot be decoded; segments in them have no row.
+
+    Example:
+        >>> import arabesque
+        >>> motion = arabesque.extract("routine.mp4", recipe="starter")["motion"]
+        >>> motion.values.shape == (len(motion), len(motion.names))
+        True
+        >>> motion.names[:2]
+        ('body_flow.body.still', 'body_flow.body.slow_right')
+        >>> list(motion.to_pandas().columns[:3])
+        ['start_s', 'end_s', 'body_flow.body.still']
+    """
+
+    video_id: str
+    stream: str
+    values: NDArray[np.float32]
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+    key: str
+    content_digest: str
+    outcome: str
+    provenance: Mapping[str, str]
+    extractor: str = ""
+    holes: tuple[tuple[float, float], ...] = field(default=())
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The name of each feature, in the order of the columns of ``values``; None for a network's features."""
+        if not self.extractor:
+            return None
+        from ...extractors.table import feature_names
+
+        names = feature_names(self.extractor)
+        return names if names is not None and len(names) == self.values.shape[1] else None
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a table with one row for each segment.
+
+        Returns:
+            Columns ``start_s``, ``end_s``, then one for each feature: its name, or ``STREAM_0``, ``STREAM_1``, …
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas  # pyright: ignore[reportMissingTypeStubs]
+
+        names = self.names or [f"{self.stream}_{index}" for index in range(self.values.shape[1])]
+        times = pandas.DataFrame({"start_s": self.start_s, "end_s": self.end_s})
+        table = pandas.concat([times, pandas.DataFrame(self.values, columns=list(names))], axis=1)
+        return table.rename_axis(index="segment")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.values, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        return f"StreamFeatures({self.video_id!r}, {self.stream!r}: {self._summary()})"
+
+    def _repr_html_(self) -> str:
+        names = self.names
+        header = ("segment", "start_s", "end_s", *(names[:4] if names else map(str, range(min(4, self._dim)))))
+        rows = (
+            (index, f"{self.start_s[index]:.2f}", f"{self.end_s[index]:.2f}", *(f"{x:.4g}" for x in row[:4]))
+            for index, row in enumerate(self.values[:5])
+        )
+        return html_table(f"{self.video_id}, {self.stream}: {self._summary()}", header, rows)
+
+    @property
+    def _dim(self) -> int:
+        return self.values.shape[1] if self.values.ndim > 1 else 0
+
+    def _summary(self) -> str:
+        until = f"{self.start_s[0]:.1f} to {self.end_s[-1]:.1f} s, " if len(self.start_s) else ""
+        return f"{len(self)} segment{'s' * (len(self) != 1)} × {self._dim} features, {until}{self.outcome}"

@@ -1,0 +1,134 @@
+"""Streams of a recipe with their networks, checkpoints and settings digests."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+
+import torch
+
+from ..extractors.engines import Engine, building_for
+from ..extractors.table import build, extractor_kind, is_from_another_package
+from ..extractors.weight_sources import Weights
+from ..manifests.errors import InputError, WeightsError
+from ..manifests.import_paths import code_digest
+from ..manifests.recipes import Recipe
+from ..manifests.streams import StreamSpec
+from .digests import settings_digest
+from .items import Stream
+from .weights.cache import is_random, open_cache, resolve_weights
+from .weights.required import named_weights, require_checkpoints
+
+
+def build_streams(
+    specs: Mapping[str, StreamSpec],
+    weights: Mapping[str, Mapping[str, Weights]],
+    settings_digests: Mapping[str, str],
+    device: torch.device,
+    engine: Engine = "torch",
+) -> list[Stream]:
+    """Load the networks of streams.
+
+    Args:
+        specs: Stream → its resolved settings.
+        weights: Stream → role → checkpoint, from `chosen_weights`.
+        settings_digests: Stream → digest, from `digests_of_settings`.
+        device: Where the networks run.
+        engine: What runs them on a CPU.
+    """
+    with building_for(engine):
+        return [
+            Stream(
+                name=name,
+                spec=spec,
+                extractor=build(spec, weights[name], device),
+                settings_digest=settings_digests[name],
+                weight_digests=weight_digests(weights[name]),
+            )
+            for name, spec in specs.items()
+        ]
+
+
+def chosen_weights(
+    recipe: Recipe, specs: Mapping[str, StreamSpec], override: str | None
+) -> dict[str, dict[str, Weights]]:
+    """Find the checkpoints of streams.
+
+    Args:
+        recipe: The recipe; it may have checkpoints of its own.
+        specs: Stream → its resolved settings.
+        override: ``random:SEED`` for random weights in place of all checkpoints, see `named_weights`.
+
+    Returns:
+        Stream → role → checkpoint.
+
+    Raises:
+        InputError: ``override`` is not of this form.
+        WeightsError: A checkpoint is missing; the message gives the command that fetches it.
+    """
+    if override is not None and not is_random(override):
+        raise InputError(f"weights {override!r}: give random:SEED with a whole number, e.g. random:0")
+    require_checkpoints(recipe, specs, override)
+    names = named_weights(recipe, specs, override)
+    try:
+        cache = open_cache(recipe.weights)
+        return {stream: resolve_weights(roles, cache=cache) for stream, roles in names.items()}
+    except WeightsError as error:
+        hint = f"`arabesque weights fetch --recipe {recipe.name}` gets all that this recipe needs"
+        raise WeightsError(f"{error}{'' if recipe.changes else f'; {hint}'}") from error
+
+
+def random_override(recipe: Recipe, digests: Mapping[str, Mapping[str, str]]) -> str | None:
+    """Return the ``random:SEED`` that replaced checkpoints of a recipe in a run; None if there was none.
+
+    Args:
+        recipe: The recipe of the run.
+        digests: Stream → role → digest of its weights in the run.
+    """
+    names = named_weights(recipe, recipe.streams, None)
+    return next(
+        (
+            digest
+            for stream, roles in digests.items()
+            for role, digest in roles.items()
+            if digest.startswith("random:") and names.get(stream, {}).get(role) != digest
+        ),
+        None,
+    )
+
+
+def digests_of_settings(
+    specs: Mapping[str, StreamSpec], weights: Mapping[str, Mapping[str, Weights]]
+) -> dict[str, str]:
+    """Return stream → settings digest: everything that a row's key depends on except the video."""
+    return {
+        name: settings_digest(spec, weight_digests(weights[name]), extractor_kind(spec.extractor).version)
+        for name, spec in specs.items()
+    }
+
+
+def weight_digests(weights: Mapping[str, Weights]) -> dict[str, str]:
+    """Return role → digest of its checkpoint."""
+    return {role: source.digest for role, source in weights.items()}
+
+
+def made_with(decoder: str, extractors: Iterable[str] = ()) -> dict[str, str]:
+    """Return what a row's key does not depend on, for its provenance: versions of packages, the machine, the decoder.
+
+    Args:
+        decoder: Name of the decoder backend.
+        extractors: Names of extractors. Of a class of another package the SHA-256 of its source file is included.
+    """
+    packages = ("arabesque", "torch", "torchvision", "numpy", "av")
+    return {name: version(name) for name in packages} | {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "decoder": decoder,
+        **{name: f"sha256 {digest}" for name in extractors for digest in code_of(name).values()},
+    }
+
+
+def code_of(extractor: str) -> dict[str, str]:
+    """Return ``code_sha256`` of the file that defines a class of another package; nothing for the package's own."""
+    return {"code_sha256": code_digest(extractor_kind(extractor))} if is_from_another_package(extractor) else {}

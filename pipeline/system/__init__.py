@@ -1,0 +1,1 @@
+"""Operating system: child processes and their isolation, memory, threads, logs, the user's cache folder."""

@@ -1,0 +1,74 @@
+"""The child's side of an isolated child process: limits on what it may do, and its exit together with its parent."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import threading
+
+from .restriction import restrict_process
+
+MAX_WRITTEN_BYTES = 1 << 20
+"""Maximal size of a file that an isolated process can write to, such as its standard error."""
+
+
+def isolate() -> str:
+    """Restrict this process irrevocably. Call it before the process starts threads and opens untrusted files.
+
+    Returns:
+        What the kernel refuses from now on; see `restrict_process`.
+    """
+    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES)):
+        resource.setrlimit(limit, (value, value))
+    return restrict_process()
+
+
+def exit_with_parent(descriptor: int) -> None:
+    """Start a thread that exits this process when the other end of a socket is closed, even while a library hangs."""
+    threading.Thread(target=_exit_at_hangup, args=(descriptor,), daemon=True).start()
+
+
+def _exit_at_hangup(descriptor: int) -> None:
+    hangup = select.poll()
+    hangup.register(descriptor, 0)  # reports nothing but the closing of the other end
+    hangup.poll()
+    os._exit(0)
+
+
+class MemoryLimit:
+    """An allowance on top of what the process has when the limit is applied. Only Linux keeps to it.
+
+    It counts address space, the one measure that makes an allocation fail instead of the whole machine suffer.
+    """
+
+    def __init__(self, allowance_bytes: int) -> None:
+        self._allowance_bytes = allowance_bytes
+        self._is_applied = False
+        _, self._hard = resource.getrlimit(resource.RLIMIT_AS)
+
+    def apply(self) -> None:
+        address_space_bytes = _address_space_bytes()
+        if address_space_bytes is not None:
+            limit = address_space_bytes + self._allowance_bytes
+            self._is_applied = True
+            self._set(limit if self._hard == resource.RLIM_INFINITY else min(limit, self._hard))
+
+    def lift(self) -> None:
+        if self._is_applied:
+            self._set(self._hard)
+
+    def _set(self, soft: int) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, self._hard))
+
+    def __str__(self) -> str:
+        return f"its memory allowance of {self._allowance_bytes / 2**20:,.0f} MiB"
+
+
+def _address_space_bytes() -> int | None:
+    """None on platforms without ``/proc``."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None

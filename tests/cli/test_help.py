@@ -1,0 +1,50 @@
+"""The help and the usage errors of every command fit 80 columns, and are plain text with NO_COLOR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from arabesque.cli.main import commands
+
+PLAIN = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "xterm-256color"}
+
+
+def names() -> Iterator[tuple[str, ...]]:
+    yield ()
+    group = typer.main.get_command(commands)
+    for name, command in sorted(group.commands.items()):  # pyright: ignore[reportAttributeAccessIssue]
+        yield (name,)
+        yield from ((name, sub) for sub in sorted(getattr(command, "commands", ())))
+
+
+@pytest.mark.parametrize("command", [*names()], ids=" ".join)
+def test_help_and_errors_fit_80_columns_without_color(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
+    for name, value in PLAIN.items():
+        monkeypatch.setenv(name, value)
+    runner = CliRunner(env=PLAIN)
+    short, long = (runner.invoke(commands, [*command, option]) for option in ("-h", "--help"))
+    assert short.exit_code == 0
+    assert short.stdout == long.stdout
+    wrong = runner.invoke(commands, [*command, "--no-such-option"])
+    assert wrong.exit_code == 2
+    for text in (short.output, wrong.output):
+        assert max(map(len, text.splitlines())) <= 80
+        assert "\x1b" not in text
+        assert text.strip()
+
+
+@pytest.mark.parametrize("command", [("recipes",), ("weights", "list"), ("weights", "list", "-v")], ids=" ".join)
+def test_lists_fit_the_terminal(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: object):
+    monkeypatch.setenv("ARABESQUE_WEIGHTS", "w")
+    monkeypatch.setenv("COLUMNS", "80")
+    found = CliRunner().invoke(commands, command)
+    assert found.exit_code == 0, found.output
+    lines = found.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    if command == ("recipes",):
+        assert len(lines) <= 30
+    assert "\x1b" not in found.stdout

@@ -1,0 +1,74 @@
+"""Links between files of the repository, the length of the README, and the pages that are written from the code.
+
+`make docs` checks the links and headings inside the site.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+import yaml
+from code_blocks import ROOT
+
+from arabesque.cli.main import commands
+from arabesque.extractors.table import EXTRACTORS
+from arabesque.models.published_tables import list_tables
+
+GENERATED = {"commands.md", "stream-cards.md", "tables.md"}
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    *(ROOT / name / "README.md" for name in ("benchmarks", "examples", "manifests/recipes", "models")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    """The module that writes pages from the code."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_linked_file_exists(page: Path) -> None:
+    text = re.sub(r"(?ms)^```.*?^```$|`[^`\n]*`", "", page.read_text(encoding="utf-8"))
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", text)
+    local = [target for target in targets if "://" not in target and target not in GENERATED]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = set(re.findall(r"[\w-]+\.md", str(yaml.safe_load(text)["nav"])))
+    assert named == {path.name for path in (ROOT / "docs").glob("*.md")} | GENERATED
+
+
+def test_the_reference_has_every_command_and_option(generate: ModuleType) -> None:
+    page = generate.commands_page()
+    group = typer.main.get_command(commands)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert f"\n## {name}\n" in page
+        for member in getattr(command, "commands", {name: command}).values():
+            options = [option for each in member.params for option in each.opts if option.startswith("--")]
+            assert [option for option in options if f"`{option}" not in page] == []
+
+
+def test_every_extractor_has_a_card_and_every_table_a_status(generate: ModuleType) -> None:
+    cards, tables = generate.stream_cards(), generate.tables_page()
+    assert [name for name in EXTRACTORS if f"\n## {name}\n" not in cards] == []
+    assert generate.CHECKED.keys() == EXTRACTORS.keys()
+    assert [name for name in list_tables() if f"\n## {name}: " not in tables] == []
+    assert "| PAMFN, RGB branch | trained on Fis-V | vst | .665 | .823 |" in tables

@@ -1,0 +1,97 @@
+"""Cuts are found to the frame; flashes, pans and strobes are not cuts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drawn_frames import FPS, Frames, measured, scene
+
+from arabesque.manifests.shot_rules import load_shot_rules
+from arabesque.models.broadcast.boundaries import Boundary, content_boundaries, network_boundaries, runs
+
+RULES = load_shot_rules().boundaries
+
+
+def found_in(frames: Frames) -> list[Boundary]:
+    return content_boundaries(measured(frames), RULES)
+
+
+def test_cuts_are_found_to_the_frame() -> None:
+    lengths = (60, 45, 100, 33)
+    frames = np.concatenate([scene(seed, length) for seed, length in enumerate(lengths)])
+    found = found_in(frames)
+    assert [boundary.frame for boundary in found] == [60, 105, 205]
+    assert {boundary.change for boundary in found} == {"cut"}
+
+
+@pytest.mark.parametrize("pan_px", [0.0, 0.5, 1.5])
+def test_one_shot_has_no_boundary(pan_px: float) -> None:
+    assert found_in(scene(3, 150, pan_px=pan_px)) == []
+
+
+def test_flashes_are_not_cuts() -> None:
+    frames = scene(4, 150)
+    for flash in (40, 41, 90, 120):
+        frames[flash] = 255 - (255 - frames[flash]) // 5
+    assert found_in(frames) == []
+
+
+def test_a_change_in_every_frame_is_not_a_cut() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (120, 27, 48, 3), np.uint8)
+    strobe = scene(5, 120)
+    strobe[::2] = 255 - (255 - strobe[::2]) // 6
+    assert found_in(noise) == []
+    assert found_in(strobe) == []
+
+
+@pytest.mark.parametrize("kind", ["fade", "dissolve"])
+def test_gradual_boundaries_are_found_in_their_middle(kind: str) -> None:
+    first, second, half = scene(6, 80, pan_px=0), scene(7, 80, pan_px=0), 8
+    if kind == "fade":
+        for step in range(half):
+            first[-1 - step] = first[-1 - step] * (step / half)
+            second[step] = second[step] * (step / half)
+        frames = np.concatenate([first, second])
+    else:
+        share = np.linspace(0, 1, 2 * half)[:, None, None, None]
+        mixed = (first[-2 * half :] * (1 - share) + second[: 2 * half] * share).astype(np.uint8)
+        frames = np.concatenate([first[: -2 * half], mixed, second[2 * half :]])
+    middle = 80 if kind == "fade" else 72
+    (boundary,) = found_in(frames)
+    assert abs(boundary.frame - middle) <= half
+    assert boundary.change == "gradual"
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5])
+def test_short_videos_have_no_boundary(num_frames: int) -> None:
+    assert found_in(scene(8, num_frames)) == []
+
+
+def test_the_networks_probabilities_become_boundaries() -> None:
+    frames = measured(scene(9, 120))
+    probabilities = np.zeros(120, np.float32)
+    probabilities[[30, 100]] = 0.9
+    probabilities[60:70] = 0.7
+    probabilities[31] = 0.6  # the same cut
+    found = network_boundaries(probabilities, frames, RULES)
+    assert [(boundary.frame, boundary.change) for boundary in found] == [(31, "cut"), (65, "gradual"), (101, "cut")]
+
+
+def test_runs_of_nothing() -> None:
+    assert runs(np.zeros(3, bool)) == []
+    assert runs(np.ones(3, bool)) == [(0, 3)]
+
+
+def test_a_still_picture_for_an_hour_has_no_boundary() -> None:
+    num_frames = 3600 * FPS
+    frames = measured(np.full((64, 27, 48, 3), 90, np.uint8))
+    hour = type(frames)(
+        times_s=np.arange(num_frames) / FPS,
+        end_s=3600.0,
+        cells=np.repeat(frames.cells[:1], num_frames, axis=0),
+        values=np.repeat(frames.values[:1], num_frames, axis=0),
+        pictures=frames.pictures,
+        picture_times_s=frames.picture_times_s,
+    )
+    assert content_boundaries(hour, RULES) == []

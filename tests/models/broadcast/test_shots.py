@@ -1,0 +1,116 @@
+"""What a shot shows, by measured rules; and the bad inputs of broadcasts."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from drawn_frames import Frames, measured, scene
+
+from arabesque.manifests.shot_rules import load_shot_rules
+from arabesque.models.broadcast.boundaries import content_boundaries
+from arabesque.models.broadcast.replays import between_logos
+from arabesque.models.broadcast.shots import Shot, shots_of
+
+RULES = load_shot_rules()
+
+
+def shots_in(frames: Frames) -> list[Shot]:
+    measures = measured(frames)
+    return shots_of(measures, content_boundaries(measures, RULES.boundaries), RULES)
+
+
+def board(num_frames: int) -> Frames:
+    picture = np.full((27, 48, 3), (20, 30, 90), np.uint8)
+    picture[4:8, 4:44] = 220
+    picture[12:24:3, 6:30] = 240
+    return np.repeat(picture[None], num_frames, axis=0)
+
+
+def crowd(num_frames: int) -> Frames:
+    """Rows of coats that sway by up to one pixel."""
+    import cv2
+
+    coats = np.random.default_rng(5).integers(20, 230, (12, 28, 3), np.uint8).repeat(10, axis=0).repeat(8, axis=1)
+    shifts = np.rint(8 + 4 * np.sin(np.arange(num_frames) / 6)).astype(int)
+    views = (np.ascontiguousarray(coats[:108, shift : shift + 192]) for shift in shifts)
+    return np.stack([np.asarray(cv2.resize(view, (48, 27), interpolation=cv2.INTER_AREA), np.uint8) for view in views])
+
+
+def face(num_frames: int) -> Frames:
+    import cv2
+
+    frames = scene(11, num_frames, pan_px=0)[:, :, ::-1].copy()
+    for index, frame in enumerate(frames):
+        cv2.ellipse(frame, (24 + round(2 * np.sin(index / 9)), 12), (6, 9), 0, 0, 360, (210, 160, 130), -1)
+    return frames
+
+
+def test_each_kind_is_told_from_the_others() -> None:
+    action, replay = scene(1, 100), scene(1, 100, speed=0.5)
+    black = np.zeros((40, 27, 48, 3), np.uint8)
+    shots = shots_in(np.concatenate([board(50), crowd(60), action, face(60), replay, black]))
+    assert [shot.kind for shot in shots] == ["no-athlete", "no-athlete", "action", "close-up", "replay", "no-athlete"]
+    assert [shot.first_frame for shot in shots] == [0, 50, 110, 210, 270, 370]
+    match = shots[4].match
+    assert match is not None
+    assert match.start_s == pytest.approx(4.4, abs=0.2)
+    assert match.speed == pytest.approx(0.5, abs=0.05)
+    for shot, word in zip(shots, ("still", "crowd", "motion", "face", "repeats", "black"), strict=True):
+        assert word in shot.reason
+
+
+def test_shots_cover_the_video() -> None:
+    shots = shots_in(np.concatenate([scene(1, 50), scene(2, 70), board(30)]))
+    assert shots[0].start_s == 0
+    assert shots[-1].end_s == pytest.approx(6.0)
+    assert all(before.end_s == after.start_s for before, after in pairwise(shots))
+
+
+def pillars(frames: Frames) -> Frames:
+    shown = np.zeros_like(frames)
+    shown[:, :, 6:42] = frames[:, :, 6:42]
+    return shown
+
+
+def inset(frames: Frames) -> Frames:
+    shown = frames.copy()
+    shown[:, 2:10, 34:46] = board(1)[0][2:10, 4:16]
+    return shown
+
+
+def strip(frames: Frames) -> Frames:
+    shown = frames.copy()
+    shown[:, 22:26, 2:22] = (10, 20, 70)
+    for index, frame in enumerate(shown):
+        frame[23:25, 3 + index // 25 : 6 + index // 25] = 250  # the clock
+    return shown
+
+
+@pytest.mark.parametrize("change", [pillars, inset, strip])
+def test_pillars_insets_and_strips_change_no_kind(change: object) -> None:
+    assert callable(change)
+    frames = change(np.concatenate([crowd(60), scene(1, 100), scene(2, 100), scene(1, 100, speed=0.5)]))
+    shots = shots_in(frames)
+    assert [shot.first_frame for shot in shots] == [0, 60, 160, 260]
+    assert [shot.kind for shot in shots] == ["no-athlete", "action", "action", "replay"]
+
+
+def test_the_same_board_twice_is_not_a_replay() -> None:
+    shots = shots_in(np.concatenate([board(50), scene(1, 60), board(50)]))
+    assert [shot.kind for shot in shots] == ["no-athlete", "action", "no-athlete"]
+
+
+def test_a_video_without_frames_has_no_shots() -> None:
+    frames = measured(scene(1, 3))
+    empty = type(frames)(np.zeros(0), 0.0, frames.cells[:0], frames.values[:0], frames.pictures, frames.picture_times_s)
+    assert shots_of(empty, [], RULES) == []
+
+
+def test_logos_open_and_close_in_turn() -> None:
+    starts_s = [0.0, 10.0, 14.0, 20.0, 24.0, 90.0]
+    two = between_logos(starts_s, [False, True, True, True, True, False], RULES.replays)
+    assert two == [False, True, False, True, False, False]
+    one = between_logos(starts_s, [False, True, False, False, False, True], RULES.replays)
+    assert not any(one)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from arabesque.models.metrics import bootstrap, spearman
+from arabesque.models.selection_gain import paired_difference, selection_gain, verdict
+
+
+def test_the_gain_is_that_of_the_best_candidate_over_the_chosen_one() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.random(40)
+    candidates = true + rng.random((7, 40)) * np.arange(1, 8)[:, None]
+    correlations = [spearman(each, true) for each in candidates]
+    found = selection_gain(candidates, true, chosen=4)
+    assert found.gain == pytest.approx(max(correlations) - correlations[4])
+
+
+def test_permuted_labels_show_what_a_search_finds_in_noise() -> None:
+    """One candidate has nothing to choose from; the more independent ones there are, the more luck."""
+    rng = np.random.default_rng(1)
+    true, noise = rng.random(100), rng.random((200, 100))
+    gains = [selection_gain(noise[:count], true, 0).permuted for count in (1, 10, 200)]
+    assert gains[0] == pytest.approx(0)
+    # the maximum of n normal values of deviation 1/√99 is about 1.54 (n = 10) and 2.75 (n = 200) deviations
+    assert gains[1:] == pytest.approx([1.54 / 99**0.5, 2.75 / 99**0.5], abs=0.04)
+    same = np.repeat(noise[:1], 5, axis=0)
+    assert selection_gain(same, true, 2).permuted == pytest.approx(0)
+
+
+def test_pairs_are_compared_on_the_same_resamples() -> None:
+    rng = np.random.default_rng(2)
+    true = rng.random(100)
+    first = true + 0.5 * rng.random(100)
+    second = first + 0.02 * rng.random(100)
+    difference = paired_difference([(first, true)], [(second, true)])
+    assert difference.value == pytest.approx(spearman(first, true) - spearman(second, true))
+    single = bootstrap(first, true)
+    assert difference.high - difference.low < (single.high - single.low) / 3
+    assert verdict(paired_difference([(first, true)], [(first, true)])) == "no difference"
+    much_worse = rng.random(100)
+    assert verdict(paired_difference([(first, true)], [(much_worse, true)])) == "better"
+    assert verdict(paired_difference([(much_worse, true)], [(first, true), (second, true)])) == "worse"
+    with pytest.raises(ValueError, match="same videos"):
+        paired_difference([(first, true)], [(first, true[::-1])])

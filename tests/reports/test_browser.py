@@ -1,0 +1,142 @@
+"""The pages in a headless Chromium. Skipped where no browser is found; ``REQUIRE_BROWSER=1`` makes that an error.
+
+Screenshots are written to ``$BROWSER_ARTIFACTS``, or to the temporary folder of the test.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from arabesque.models.labels import read_labels
+from arabesque.pipeline.planning.discovery import required_videos
+from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.reports.pages import page_name
+from arabesque.reports.report import write_report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WAIT_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None or importlib.util.find_spec("playwright") is None:
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail("no Chromium or no playwright; install Debian's package chromium and the group dev")
+        pytest.skip("needs Chromium and playwright; REQUIRE_BROWSER=1 makes this an error")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has no sandbox for root
+        started = playwright.chromium.launch(executable_path=found, args=arguments, timeout=WAIT_MS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def made(example, tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("browser") / "report"
+    labels = read_labels(example.labels)
+    store = FeatureStore(example.store, partial=True)
+    write_report(store, out, videos=required_videos([example.videos]), model=example.model, labels=labels)
+    return out
+
+
+class Visit:
+    """A page, and what went wrong while it was open."""
+
+    def __init__(self, browser, path: Path, *, width: int = 1280, scheme: str = "light") -> None:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context.set_default_timeout(WAIT_MS)
+        self.page = context.new_page()
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.problems.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.problems.append(f"dialog: {dialog.message}"))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri(), wait_until="load")
+
+    def check(self) -> None:
+        """Check that there were no errors and no requests to a network, and that the page fits its width."""
+        assert self.problems == []
+        assert [url for url in self.requests if not url.startswith(("file:", "data:"))] == []
+        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+
+
+def artifacts(tmp_path: Path) -> Path:
+    folder = Path(os.environ.get("BROWSER_ARTIFACTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_pages_load_without_errors_or_requests(browser, made, example, tmp_path, width: int, scheme: str) -> None:
+    pages = {
+        "store": made / "index.html",
+        "scores": made / "scores.html",
+        "video": made / "videos" / f"{page_name(example.ids[0])}.html",
+        "hole": made / "videos" / f"{page_name('club/routine_6')}.html",
+    }
+    for name, path in pages.items():
+        visit = Visit(browser, path, width=width, scheme=scheme)
+        visit.page.screenshot(path=artifacts(tmp_path) / f"{name}-{width}-{scheme}.png", full_page=True)
+        visit.check()
+        visit.page.context.close()
+
+
+def test_a_click_on_a_segment_seeks_the_video(browser, made, example) -> None:
+    visit = Visit(browser, made / "videos" / f"{page_name(example.ids[0])}.html")
+    page = visit.page
+    page.wait_for_function("document.querySelector('video').readyState >= 1")
+    seeked = "() => new Promise(done => document.querySelector('video').addEventListener('seeked', done, {once: true}))"
+    with page.expect_event("console", lambda message: message.text == "seeked"):
+        page.evaluate(f"({seeked})().then(() => console.log('seeked')) && undefined")
+        page.locator(".segment").nth(1).click()
+    assert page.evaluate("document.querySelector('video').currentTime") == pytest.approx(1.28, abs=0.05)
+    assert "segment 2 of 2" in page.locator(".here").inner_text()
+    track = page.locator(".row.energy .track")
+    box = track.bounding_box()
+    track.click(position={"x": box["width"] / 2, "y": 10})
+    duration_s = float(page.locator(".player").get_attribute("data-duration"))
+    page.wait_for_function(f"Math.abs(document.querySelector('video').currentTime - {duration_s / 2}) < 0.1")
+    visit.check()
+    page.context.close()
+
+
+def test_the_keyboard_reaches_segments_and_features(browser, made, example) -> None:
+    visit = Visit(browser, made / "videos" / f"{page_name('club/routine_3')}.html")
+    page = visit.page
+    first = page.locator(".segment").first
+    first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("motion, segment 3 of 5")
+    page.keyboard.press("Enter")
+    assert page.locator(".position").inner_text() == "0:02.6"
+    before = page.locator(".feature-curve").first.inner_html()
+    page.locator("select.feature").first.select_option("100")
+    assert page.locator(".feature-curve").first.inner_html() != before
+    visit.check()
+    page.context.close()
+
+
+def test_the_search_finds_videos_and_hostile_names_stay_text(browser, made, example) -> None:
+    visit = Visit(browser, made / "index.html")
+    page = visit.page
+    page.locator("#search input").fill("script")
+    assert page.locator("#found a").all_inner_texts() == [example.ids[0]]
+    page.locator("select.color-mode").select_option("folder")
+    page.locator("#found a").click()
+    page.wait_for_load_state("load")
+    assert page.locator("h1").inner_text() == example.ids[0]
+    visit.check()
+    page.context.close()

@@ -1,0 +1,137 @@
+"""A simulated accelerator: its tensors report the device ``card:0`` and are computed on the CPU.
+
+An operation that mixes tensors of the host and of the device raises an error, as on a GPU. Random numbers are those
+of the CPU's generator, so that results can be compared with the CPU's. The device is registered with PyTorch for the
+rest of the process, so that the autograd engine runs on it: import this module in a process of its own. It replaces
+neither a GPU nor tests on one: kernels, streams and memory are not simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
+COPIES = ("_to_copy", "to", "copy_")
+
+
+class _CardModule(_DummyBackendModule):
+    """What PyTorch asks of the module ``torch.card``."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16]
+
+    def get_rng_state(self, device: Any = None) -> Tensor:
+        return torch.zeros(1)
+
+    def set_rng_state(self, state: Tensor, device: Any = None) -> None:
+        pass
+
+    def manual_seed_all(self, seed: int) -> None:
+        pass
+
+
+_setup_privateuseone_for_python_backend("card", _CardModule())
+_AUTOCAST = torch.library.Library("_", "IMPL")
+_AUTOCAST.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")  # autocast leaves the types as they are
+CARD = torch.device("card", 0)
+
+
+class CardTensor(Tensor):
+    """A tensor whose device is the card; ``on_cpu`` has its values on the CPU."""
+
+    on_cpu: Tensor
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> CardTensor:
+        layout = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
+        return Tensor._make_wrapper_subclass(cls, inner.size(), **layout, device=CARD)
+
+    def __init__(self, inner: Tensor) -> None:
+        self.on_cpu = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+    def tolist(self) -> Any:
+        return self.on_cpu.tolist()
+
+    def numpy(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("can't convert card:0 device type tensor to numpy. Use Tensor.cpu() first")
+
+
+class _CardMode(TorchDispatchMode):
+    """Make tensors of ``device="card"`` tensors of the card."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+@contextmanager
+def simulated_card() -> Iterator[torch.device]:
+    """Compute tensors of the card within the block, in this thread."""
+    overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)  # `Module.to` then makes new parameters
+    try:
+        # tensors of a subclass count versions, which inference mode does not
+        with mock.patch.object(torch, "inference_mode", torch.no_grad), _CardMode():
+            yield CARD
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Compute on the CPU; the results are on the card if a tensor of the card or its device is given."""
+    tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
+    of_card = [each for each in tensors if isinstance(each, CardTensor)]
+    of_host = [each for each in tensors if not isinstance(each, CardTensor)]
+    device = None if kwargs.get("device") is None else torch.device(kwargs["device"])
+    name = func.overloadpacket.__name__
+    if of_card and name not in (*INDEXING, *COPIES) and any(each.dim() for each in of_host):
+        raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got card:0 and cpu")
+    inner_args, inner_kwargs = tree_map(_inner, args), tree_map(_inner, kwargs)
+    if device is not None:
+        inner_kwargs["device"] = torch.device("cpu")
+    inner_kwargs.pop("pin_memory", None)
+    result = func(*inner_args, **inner_kwargs)
+    if name == "_to_copy" and device is not None and result is inner_args[0]:
+        result = result.clone()
+    to_card = device.type == "card" if device is not None else bool(of_card)
+    if name == "copy_":
+        to_card = isinstance(args[0], CardTensor)
+    written = _written(func, args, kwargs)
+
+    def outer(value: Any) -> Any:
+        if not isinstance(value, Tensor) or isinstance(value, CardTensor):
+            return value
+        for given in written:
+            if value is _inner(given):
+                return given
+        return CardTensor(value) if to_card else value
+
+    return tree_map(outer, result)
+
+
+def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return the arguments that an in-place operation changes and returns."""
+    found: list[Tensor] = []
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        value = args[index] if index < len(args) else kwargs.get(argument.name)
+        found += [each for each in tree_flatten(value)[0] if isinstance(each, Tensor)]
+    return found
+
+
+def _inner(value: Any) -> Any:
+    return value.on_cpu if isinstance(value, CardTensor) else value
