@@ -1,4 +1,4 @@
-"""``arabesque demo``: from raw videos to a report on their scores in about a minute, without downloads."""
+"""``arabesque demo``: from raw videos to a report on their scores in about two minutes, without downloads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def demo(
     """Generate short skating videos, extract the `starter` features, train a scoring model and write a report.
 
     The report shows each video, its features, its score and what the score depends on. One video is not trained on.
-    Features and videos that exist are used again. Needs no download and no GPU; takes about a minute on two cores.
+    Features and videos that exist are used again. Needs no download and no GPU; takes about two minutes on two cores.
     """
     from rich.console import Console
 
