@@ -136,6 +136,31 @@ class ModelContract:
         loud[last] = torch.where(batch.masks[last].any(1)[:, None, None], loud[last], 100.0)
         torch.testing.assert_close(network(SegmentBatch(loud, batch.masks)).score, network(batch).score)
 
+    def check_masked_segments_do_not_count(self) -> None:
+        """Values of masked segments between others, as of an excluded replay, do not change the score."""
+        batch = self.batch()
+        masks = {stream: mask.clone() for stream, mask in batch.masks.items()}
+        for mask in masks.values():
+            mask[:, 1:3] = False
+            mask[:, 4] = False
+        network = _trained_a_little(self.build(), SegmentBatch(batch.features, masks))
+        loud = {
+            stream: torch.where(masks[stream].unsqueeze(-1), values, 100.0) for stream, values in batch.features.items()
+        }
+        quiet = {stream: values * masks[stream].unsqueeze(-1) for stream, values in batch.features.items()}
+        scores = [network(SegmentBatch(values, masks)).score for values in (quiet, loud)]
+        torch.testing.assert_close(scores[1], scores[0], atol=1e-5, rtol=1e-5)
+        _require(bool(scores[0].isfinite().all()), "a score is not finite where segments are masked")
+        if getattr(network, "order_invariant", False):
+            without = [place for place in range(max(LENGTHS)) if place not in (1, 2, 4)]
+            removed = network(
+                SegmentBatch(
+                    {stream: values[:, without] for stream, values in quiet.items()},
+                    {stream: mask[:, without] for stream, mask in masks.items()},
+                )
+            )
+            torch.testing.assert_close(removed.score, scores[0], atol=1e-5, rtol=1e-5)
+
     def check_order_matters_as_stated(self) -> None:
         """The order of segments changes the score exactly where ``order_invariant`` is False."""
         stated = getattr(self.build(), "order_invariant", None)

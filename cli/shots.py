@@ -82,8 +82,8 @@ def cut(
     excluded: Annotated[
         str,
         typer.Option(
-            help="Written for replays, close-ups and crowds inside a routine: cut or mask. `extract` does "
-            "not apply it yet."
+            help="What `extract --clips` does with replays, close-ups and crowds inside a routine: cut, mask "
+            "(masked segments) or keep."
         ),
     ] = "cut",
     review: Annotated[
@@ -102,8 +102,8 @@ def cut(
     """
     from ..pipeline.planning.selection import InputSelection
 
-    if excluded not in ("cut", "mask"):
-        raise typer.BadParameter(f"{excluded!r} is neither cut nor mask; give one of them", param_hint="--excluded")
+    if excluded not in ("cut", "mask", "keep"):
+        raise typer.BadParameter(f"{excluded!r} is not cut, mask or keep; give one of them", param_hint="--excluded")
     page = review or out.with_suffix(".html")
     for path, option in ((out, "--out"), (page, "--review")):
         if path.is_dir():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ..manifests.streams import Record
-from .masking import masked_softmax
+from .masking import in_order, masked_softmax, segments_first
 from .scoring import ScorePrediction, SegmentBatch
 
 Adjacency = Literal["time", "feature"]
@@ -153,12 +153,11 @@ def attention_unit(dim: int) -> nn.Sequential:
 
 
 def over_segments(lstm: nn.LSTM, values: Tensor, mask: Tensor) -> Tensor:
-    """Return the outputs of an LSTM over the segments up to the last one of each sample; zeros after it."""
-    # a packed sequence needs one step at least; samples without segments are masked afterwards
-    lengths = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).clamp(min=1)
-    packed = pack_padded_sequence(values, lengths.cpu(), batch_first=True, enforce_sorted=False)
+    """Return the outputs of an LSTM over the segments of each sample; zeros in the padding."""
+    order, lengths = segments_first(mask), mask.sum(1).clamp(min=1)  # a packed sequence needs one step at least
+    packed = pack_padded_sequence(in_order(values, order), lengths.cpu(), batch_first=True, enforce_sorted=False)
     outputs, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=mask.shape[1])
-    return outputs
+    return in_order(outputs, order.argsort(dim=1))
 
 
 def time_adjacency(mask: Tensor) -> Tensor:

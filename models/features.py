@@ -229,16 +229,21 @@ def _read_all(store: FeatureStore, wanted: Mapping[str, Sequence[str]]) -> dict[
 
 def _aligned(video: Mapping[str, StreamFeatures], streams: Sequence[str]) -> dict[str, _Part]:
     """Return all streams on the segments of the first one. A missing stream has no present segment."""
-    grid = video[streams[0]]
+    grid = video[streams[0]].with_masked()
     aligned: dict[str, _Part] = {}
     for stream in streams:
         part = video.get(stream)
         if part is not None:
-            aligned[stream] = StreamSegments(*on_grid(part, grid.start_s, grid.end_s))
+            aligned[stream] = StreamSegments(*on_grid(part, grid.start_s, grid.end_s, grid.present))
         else:
-            aligned[stream] = StreamSegments.absent(len(grid))
+            aligned[stream] = StreamSegments.absent(len(grid.present))
     return aligned
 
 
 def _placed(part: _Part) -> StreamSegments:
-    return part if isinstance(part, StreamSegments) else StreamSegments(part.values)
+    if isinstance(part, StreamSegments):
+        return part
+    if not len(part.masked_s):
+        return StreamSegments(part.values)
+    found = part.with_masked()
+    return StreamSegments(found.values, found.present)

@@ -1,4 +1,7 @@
-"""Softmax, mean and maximum over segments without padding. Masks ``bool [..., segments]`` are False for padding."""
+"""Softmax, mean and maximum over segments without padding. Masks ``bool [..., segments]`` are False for padding.
+
+Masked segments may also lie between others: those that touch an excluded stretch of a recording.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,16 @@ def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     """Softmax over the unmasked values; zeros instead of NaN if all are masked."""
     lowest = torch.finfo(logits.dtype).min
     return torch.softmax(logits.masked_fill(~mask, lowest), dim=dim) * mask
+
+
+def segments_first(mask: Tensor) -> Tensor:
+    """Return the order that puts the segments of each sample before its padding, ``int64 [samples, segments]``."""
+    return torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
+
+
+def in_order(values: Tensor, order: Tensor) -> Tensor:
+    """Return ``values [samples, segments, dim]`` in the order of `segments_first`."""
+    return values.gather(1, order.unsqueeze(-1).expand_as(values))
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

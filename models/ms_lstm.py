@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..manifests.streams import Record
 from .masked_layers import ConvOverTime, MaskedBatchNorm1d, MaskedSequential, zero_padding
-from .masking import masked_softmax
+from .masking import in_order, masked_softmax, segments_first
 from .pamfn_branch import at_least
 from .scoring import ScorePrediction, SegmentBatch, only_stream
 from .skip_lstm import SkipLstm
@@ -65,12 +65,14 @@ class MsLstm(nn.Module):
     def forward(self, batch: SegmentBatch) -> ScorePrediction:
         features, mask = at_least(batch.features[self.stream], batch.masks[self.stream], max(k for k, _ in SCALES))
         assert mask is not None
+        order = segments_first(mask)
+        features, mask = in_order(features, order), mask.gather(1, order)
         segments = zero_padding(self.conv(features.transpose(1, 2), mask), mask)
         moments, overlap, weights = self.moments(segments.transpose(1, 2), mask)
         states = [self.lstm(moments)[0][:, -1], *(scale(segments, mask) for scale in self.scales)]
         narrow = [torch.relu(layer(state)) for layer, state in zip(self.narrowing, states, strict=True)]
         score = self.head(torch.cat(narrow, dim=1)).squeeze(-1)
-        importance = weights.mean(1)[:, : batch.features[self.stream].shape[1]]
+        importance = weights.mean(1).gather(1, order.argsort(dim=1))[:, : batch.features[self.stream].shape[1]]
         return ScorePrediction(
             torch.sigmoid(score) if self.bounded else score,
             penalty=self.penalty_weight * overlap,

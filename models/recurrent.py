@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from ..manifests.streams import Record
+from .masking import in_order, segments_first
 from .scoring import ScorePrediction, SegmentBatch
 
 
@@ -52,8 +53,9 @@ class Lstm(nn.Module):
     def _last_state(self, lstm: nn.Module, features: Tensor, mask: Tensor) -> Tensor:
         """Return ``[samples, hidden]``, or ``2·hidden`` if bidirectional; zeros for a sample without the stream."""
         lengths = mask.sum(1)
+        values = in_order(features, segments_first(mask))
         # a packed sequence needs one step at least; its effect on samples without steps is removed below
-        packed = pack_padded_sequence(features, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(values, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         _, (hidden, _) = lstm(packed)
         last = torch.cat(tuple(hidden[-2:]), dim=1) if self.is_bidirectional else hidden[-1]
         return last * (lengths > 0).unsqueeze(1)

@@ -41,7 +41,7 @@ def _overlaps(contents: Iterable[str]) -> dict[str, str]:
             continue
         file, _, times = content.partition("t=")
         file = file.rstrip("#&")
-        start, _, end = times.partition(",")
+        start, _, end = times.partition("&")[0].partition(",")  # behind & are the excluded stretches
         ranges.setdefault(file, []).append((float(start or 0), float(end or "inf"), content))
     found: dict[str, str] = {}
     for clips in ranges.values():

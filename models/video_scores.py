@@ -192,10 +192,10 @@ def _score(network: nn.Module, card: ModelCard, features: FeatureSet, store: Fea
     one_grid = bool(model_class(card.model).one_grid)
     segments: list[Segment] = []
     for streams in [there] if one_grid else [(stream,) for stream in there]:
-        times = store.read(video_id, streams[0])
+        times = store.read(video_id, streams[0]).with_masked()
         others = _without_each_segment(network, card, features, video, streams)
-        weights = attention[streams[0]].tolist() if attention else [None] * len(times)
-        for index in range(len(times)):
+        weights = attention[streams[0]].tolist() if attention else [None] * len(times.present)
+        for index in np.flatnonzero(times.present).tolist():
             effect = score - others[index] if others else None
             start_s, end_s = float(times.start_s[index]), float(times.end_s[index])
             segments.append(Segment(streams, start_s, end_s, effect, weights[index]))

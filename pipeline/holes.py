@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .decoding.decoders import MAX_GAP_S
-from .planning.sampling import ROUNDING, Segments
+from .planning.sampling import ROUNDING, Segments, merged_intervals
 from .records import Hole, VideoMetadata
 
 REASONS_SHOWN = 3
@@ -53,13 +53,7 @@ def touched(segments: Segments, holes: Iterable[Hole], *, next_frame: bool) -> N
 
 def intervals_of(holes: Iterable[Hole]) -> tuple[tuple[float, float], ...]:
     """Return ``(start_s, end_s)`` of the holes, ascending, with overlapping holes merged."""
-    merged: list[tuple[float, float]] = []
-    for start_s, end_s in sorted((hole.start_s, hole.end_s) for hole in holes):
-        if merged and start_s <= merged[-1][1] + ROUNDING:
-            merged[-1] = merged[-1][0], max(merged[-1][1], end_s)
-        else:
-            merged.append((start_s, end_s))
-    return tuple(merged)
+    return merged_intervals((hole.start_s, hole.end_s) for hole in holes)
 
 
 def lost_share(intervals: Sequence[tuple[float, float]], total_s: float) -> float:

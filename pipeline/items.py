@@ -81,13 +81,20 @@ class StreamPlan:
     """Segment index → feature from an interrupted run; None for a segment without a feature."""
     lost: frozenset[int] = frozenset()
     """Segments in holes that follow from the container's time stamps."""
+    masked: frozenset[int] = frozenset()
+    """Segments that touch an excluded stretch of a clip whose table says ``mask``."""
     geometry: Geometry | None = None
     """The extractor's geometry, after a resize to square pixels if they are not; None for a stream without frames."""
 
     @property
     def todo(self) -> list[int]:
         """Indices of the segments to compute, ascending."""
-        return [index for index in range(len(self.segments)) if index not in self.known and index not in self.lost]
+        return [index for index in range(len(self.segments)) if index not in self.known and index not in self.skipped]
+
+    @property
+    def skipped(self) -> frozenset[int]:
+        """Indices of the segments that get no feature."""
+        return self.lost | self.masked
 
 
 @dataclass(frozen=True, eq=False)

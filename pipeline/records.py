@@ -20,6 +20,11 @@ if TYPE_CHECKING:  # decoder processes import this module, but neither torch nor
 FieldOrder = Literal["progressive", "top-first", "bottom-first", "interlaced"]
 Deinterlace = Literal["none", "bwdif"]
 """As in `StreamSpec`; decoder processes do not import pydantic."""
+Exclude = Literal["cut", "mask"]
+"""What becomes of the excluded stretches of a clip.
+
+``cut``: each remaining stretch is divided into segments of its own. ``mask``: the whole clip is divided into segments,
+and those that touch an excluded stretch are masked: they have no features, and training reads them as padding."""
 OutcomeKind = Literal["done", "empty", "partial", "failed"]
 KINDS: tuple[OutcomeKind, ...] = ("done", "empty", "partial", "failed")
 PROTECTED_KINDS: tuple[OutcomeKind, ...] = ("done", "empty", "partial")
@@ -93,6 +98,9 @@ class VideoFile:
     """Start of a clip in its file; None: that of the file."""
     end_s: float | None = None
     """End of a clip in its file; None: that of the file."""
+    excluded_s: tuple[tuple[float, float], ...] = ()
+    """``(start_s, end_s)`` in the file of the stretches of a clip that are left out, ascending and apart."""
+    exclude: Exclude = "cut"
     frame_rate: float | None = None
     """Frames per second of a folder of frames; None for a file."""
 
@@ -103,11 +111,13 @@ class VideoFile:
 
     @property
     def is_clip(self) -> bool:
-        return self.start_s is not None or self.end_s is not None
+        return self.start_s is not None or self.end_s is not None or bool(self.excluded_s)
 
     @property
     def fragment(self) -> str:
         """Part of the file as a media fragment, such as ``#t=12.5,20``; empty for a whole file.
+
+        Excluded stretches follow, as in ``#t=12.5,20&cut=14,15.2,17,18``.
 
         The content digest of a clip is that of its file, followed by the fragment.
         """
@@ -115,6 +125,8 @@ class VideoFile:
         if self.is_clip:
             end = "" if self.end_s is None else f",{_seconds(self.end_s)}"
             parts.append(f"t={_seconds(self.start_s or 0.0)}{end}")
+        if self.excluded_s:
+            parts.append(f"{self.exclude}={','.join(_seconds(edge_s) for part in self.excluded_s for edge_s in part)}")
         return f"#{'&'.join(parts)}" if parts else ""
 
     def at(self, path: Path) -> VideoFile:
@@ -268,6 +280,9 @@ class VideoMetadata:
     num_audio_tracks: int = 1
     tick_s: tuple[int, int] = (0, 1)
     """Unit of the time stamps, as a fraction; 0 if unknown. Times of a clip are whole ticks, as those of a cut file."""
+    excluded_frames: tuple[tuple[int, int], ...] = ()
+    """Of a clip: ``(first, last)`` of each excluded stretch, where ``last`` is the frame after it; ascending, apart."""
+    exclude: Exclude = "cut"
 
     def tracks(self, *, with_audio: bool) -> str:
         """The chosen streams as ``video=0 audio=2``, each only where the file has several of its kind.
@@ -305,6 +320,8 @@ class VideoRecord:
     source: str = ""
     """See `VideoFile`."""
     input_root: str = ""
+    offset_s: float = 0.0
+    """Time in its file of the first frame of a clip."""
 
 
 @dataclass(frozen=True, eq=False)

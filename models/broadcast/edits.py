@@ -125,7 +125,7 @@ def clips_csv(edits: Iterable[Edit], folder: Path, exclude: str) -> str:
     Args:
         edits: The recordings.
         folder: Folder of the table; local paths below it are written relative to it, others in full.
-        exclude: ``cut`` or ``mask``: what extraction does with the stretches in ``excluded_s``.
+        exclude: ``cut``, ``mask`` or ``keep``: what extraction does with the stretches in ``excluded_s``.
     """
     return _csv(CLIP_COLUMNS, (row for edit in edits for row in clip_rows(edit, folder, exclude)))
 

@@ -26,7 +26,7 @@ def review_page(edits: Sequence[Edit], folder: Path, exclude: str, file_name: st
     Args:
         edits: The recordings.
         folder: Folder of the clips table; see `clips_csv`.
-        exclude: ``cut`` or ``mask``, as the table says it.
+        exclude: ``cut``, ``mask`` or ``keep``, as in the table.
         file_name: Name of the corrected table that the page downloads.
 
     Returns:

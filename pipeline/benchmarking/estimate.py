@@ -167,7 +167,7 @@ def _clip(file: VideoFile, metadata: VideoMetadata) -> VideoMetadata | None:
 
 
 def _whole(file: VideoFile) -> VideoFile:
-    return replace(file, start_s=None, end_s=None)
+    return replace(file, start_s=None, end_s=None, excluded_s=())
 
 
 def typical(videos: Probed, streams: Sequence[Stream], count: int) -> Probed:

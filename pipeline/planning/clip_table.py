@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...manifests.errors import InputError
 from ...manifests.label_text import parse_number
 from ...manifests.validation import os_reason, suggestion
-from ..records import RemotePath, VideoFile, source_path
+from ..records import Exclude, RemotePath, VideoFile, source_path
 from ..store.clip_columns import CLIP_COLUMNS, ClipColumns
 from ..store.files.storage import StorePath
 from .discovery import Inputs, ListedRoot, files_at
+from .sampling import merged_intervals
 from .selection_paths import listed_root
 
 _SEPARATORS = ",;\t"
@@ -26,6 +28,8 @@ class _Line:
     video_id: str
     start_s: float | None
     end_s: float | None
+    excluded_s: tuple[tuple[float, float], ...]
+    exclude: Exclude
     others: tuple[str, ...]
 
 
@@ -37,6 +41,10 @@ def read_clips(
     The first line has the titles of the columns, which commas, semicolons or tabs separate. ``start_s`` and ``end_s``
     are seconds in the file; an empty cell is the start or the end of the file. Other columns (scores, splits, names)
     are kept as text.
+
+    Two optional columns state what to leave out. ``excluded_s`` lists stretches of the file, such as
+    ``12.5-16.9;30-31.2``. ``exclude`` is ``cut`` (also if empty), ``mask`` or ``keep``: see `Exclude`; with ``keep``
+    the stretches are part of the clip.
 
     Args:
         table: The CSV file.
@@ -70,7 +78,14 @@ def read_clips(
         if (file := by_root.get(roots[line.path])) is None:
             raise InputError(f"{table}, line {line.number}: {line.path} is a folder; give the path of a video")
         video_id = f"{id_prefix}/{line.video_id}" if id_prefix else line.video_id
-        clip = replace(file, video_id=video_id, start_s=line.start_s, end_s=line.end_s)
+        clip = replace(
+            file,
+            video_id=video_id,
+            start_s=line.start_s,
+            end_s=line.end_s,
+            excluded_s=line.excluded_s,
+            exclude=line.exclude,
+        )
         videos[video_id] = clip
         times = ("" if time_s is None else f"{time_s:.15g}" for time_s in (line.start_s, line.end_s))
         rows[video_id] = (source_path(clip), video_id, *times, *line.others)
@@ -126,7 +141,13 @@ def _lines_of(table: Path) -> tuple[tuple[str, ...], list[_Line]]:
             start_s, end_s = _time(start, "start_s", place), _time(end, "end_s", place)
             if end_s is not None and end_s <= (start_s or 0.0):
                 raise InputError(f"{place}: end_s ({end}) is not after start_s ({start or 0}); correct them")
-            lines.append(_Line(reader.line_num, path, video_id, start_s, end_s, tuple(cells[each] for each in others)))
+            named = dict(zip(titles, cells, strict=True))
+            excluded_s, exclude = _excluded(named.get("excluded_s", ""), named.get("exclude", ""), place)
+            excluded_s = _inside(excluded_s, start_s or 0.0, math.inf if end_s is None else end_s)
+            if excluded_s and excluded_s[0] == (start_s or 0.0, end_s):
+                raise InputError(f"{place}: excluded_s ({named['excluded_s']}) covers the whole clip; remove the line")
+            others_of_line = tuple(cells[each] for each in others)
+            lines.append(_Line(reader.line_num, path, video_id, start_s, end_s, excluded_s, exclude, others_of_line))
     except csv.Error as error:
         raise InputError(f"{table}, line {reader.line_num}: is not CSV ({error}); close quotes in their line") from None
     if not lines:
@@ -162,6 +183,32 @@ def _time(cell: str, title: str, place: str) -> float | None:
     if time_s is None or time_s < 0:
         raise InputError(f"{place}: {title} is {cell!r}, which is not a time in seconds, as in 12.5")
     return round(time_s, 6)
+
+
+def _excluded(cell: str, exclude: str, place: str) -> tuple[tuple[tuple[float, float], ...], Exclude]:
+    """Return the stretches in a cell such as ``12.5-16.9;30-31.2``, ascending and apart, and what becomes of them."""
+    if not cell:
+        return (), "cut"  # a column `exclude` without stretches may be any other column
+    stretches: list[tuple[float, float]] = []
+    for text in filter(None, map(str.strip, cell.split(";"))):
+        start, dash, end = text.partition("-")
+        start_s, end_s = _time(start.strip(), "excluded_s", place), _time(end.strip(), "excluded_s", place)
+        if not dash or start_s is None or end_s is None or start_s >= end_s:
+            raise InputError(f"{place}: excluded_s has {text!r}, which is not a stretch in seconds, as in 12.5-16.9")
+        stretches.append((start_s, end_s))
+    if exclude not in ("", "cut", "mask", "keep"):
+        raise InputError(f"{place}: exclude is {exclude!r}; write cut, mask or keep")
+    if exclude == "keep":
+        return (), "cut"
+    return merged_intervals(stretches), "mask" if exclude == "mask" else "cut"
+
+
+def _inside(
+    stretches: tuple[tuple[float, float], ...], start_s: float, end_s: float
+) -> tuple[tuple[float, float], ...]:
+    """Return the parts of the stretches inside of the clip: its edges may have been corrected by hand."""
+    cut = ((max(first_s, start_s), min(last_s, end_s)) for first_s, last_s in stretches)
+    return tuple((first_s, last_s) for first_s, last_s in cut if first_s < last_s)
 
 
 def _separator_of(table: Path) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...manifests.errors import DecodeError
 from ..decoding.chunks import Span
 from ..records import AudioTrack, Hole, VideoFile, VideoMetadata
+from .sampling import relative_times
 
 ROUNDED_S = 0.001
 """Times in a table may be rounded to milliseconds: a frame belongs to a clip that begins this much after it."""
@@ -59,7 +61,8 @@ class Clip:
 def clip_of(file: VideoFile, metadata: VideoMetadata) -> Clip:
     """Return the clip of a file, or the whole video.
 
-    A frame belongs to the clip if it is first shown in ``[start_s, end_s)``, up to `ROUNDED_S`.
+    A frame belongs to the clip if it is first shown in ``[start_s, end_s)``, up to `ROUNDED_S`, and to an excluded
+    stretch by the same rule.
 
     Raises:
         DecodeError: The clip lies outside of the file.
@@ -94,13 +97,21 @@ def clip_of(file: VideoFile, metadata: VideoMetadata) -> Clip:
     is_cut_off = last == num_frames and metadata.declared_end_s is not None
     cut = replace(
         metadata,
-        frame_times_s=_relative(times_s[first:last], offset_s, metadata.tick_s),
-        end_s=float(_relative(np.array([stop_s]), offset_s, metadata.tick_s)[0]),
+        frame_times_s=relative_times(times_s[first:last], offset_s, metadata.tick_s),
+        end_s=float(relative_times(np.array([stop_s]), offset_s, metadata.tick_s)[0]),
         declared_end_s=min(end_s, metadata.declared_end_s or 0.0) - offset_s if is_cut_off else None,
         start_s=metadata.start_s + offset_s,
         audio=None if metadata.audio is None else _audio_of(metadata.audio, offset_s, stop_s),
+        excluded_frames=_excluded_frames(file, times_s[first:last]),
+        exclude=file.exclude,
     )
     return Clip(file, first, last, offset_s, cut)
+
+
+def _excluded_frames(file: VideoFile, times_s: NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
+    """Return ``(first, last)`` of each excluded stretch among the frames of the clip, by the rule of `clip_of`."""
+    edges = np.searchsorted(times_s, np.array(file.excluded_s).reshape(-1, 2) - ROUNDED_S)
+    return tuple((first, last) for first, last in edges.tolist() if first < last)
 
 
 def spans_of(clips: Sequence[Clip], audio_until_s: Sequence[float | None]) -> list[tuple[Span, list[int]]]:
@@ -130,15 +141,6 @@ def _union(a: Span, b: Span) -> Span:
         min((span.audio_from_s for span in heard), default=0.0),
         max((span.audio_until_s for span in heard), default=0.0),
     )
-
-
-def _relative(times_s: np.ndarray, offset_s: float, tick_s: tuple[int, int]) -> np.ndarray:
-    """Return times since ``offset_s``: exact multiples of the unit of the time stamps, as in a cut file."""
-    numerator, denominator = tick_s
-    if not numerator:
-        return times_s - offset_s
-    ticks = np.rint(times_s * denominator / numerator) - round(offset_s * denominator / numerator)
-    return ticks * numerator / denominator
 
 
 def _audio_of(track: AudioTrack, offset_s: float, stop_s: float) -> AudioTrack | None:

@@ -13,9 +13,9 @@ from ...manifests.streams import Geometry, Size
 from ..digests import row_key
 from ..holes import gap_holes, touched
 from ..items import Stream, StreamPlan, VideoPlan
-from ..records import Outcome, OutcomeKind, VideoMetadata, VideoRecord
+from ..records import Hole, Outcome, OutcomeKind, VideoMetadata, VideoRecord
 from ..store.write_ahead_log import FinishedSegment
-from .sampling import BLANK, cut_segments
+from .sampling import BLANK, Segments, cut_segments, remaining_frames
 
 AUDIO_TRAIL_S = 60.0
 """Seconds of audio decoded after the last frame and after the stated end of the track, for whole-track streams."""
@@ -53,7 +53,7 @@ def plan_video(
     may_resize = may_resize and metadata.display_px != (metadata.height_px, metadata.width_px)
     for stream in streams:
         key, need = _key(video, stream), stream.extractor.frames
-        segments = cut_segments(metadata.frame_times_s, metadata.end_s, stream.spec.sampling)
+        segments, masked = _segments_and_masks(metadata, stream)
         holes = gap_holes(metadata) if need is not None else ()
         lost = np.flatnonzero(touched(segments, holes, next_frame=needs_next_frame(stream)))
         known = {  # with exactly the intervals of this plan; the file may have been indexed again
@@ -66,14 +66,43 @@ def plan_video(
         geometry = None if need is None else need.geometry
         if geometry is not None and stream.spec.pixel_aspect != "ignore" and may_resize:
             geometry = geometry.model_copy(update={"steps": (Size(size_px=metadata.display_px), *geometry.steps)})
-        plan = StreamPlan(stream, key, segments, known, frozenset(lost.tolist()), geometry)
+        plan = StreamPlan(stream, key, segments, known, frozenset(lost.tolist()), masked, geometry)
         if reason := _nothing_to_extract(video, plan):
             outcomes.append(outcome_of(video, stream, "empty", reason, key=key))
+        elif reason := _cannot_exclude(video, stream):
+            outcomes.append(outcome_of(video, stream, "failed", reason, key=key))
         elif reason := _too_large(plan, video, limited_memory=limited_memory):
             outcomes.append(outcome_of(video, stream, "failed", reason, key=key, transient=limited_memory))
         else:
             plans[stream.name] = plan
     return _video_plan(video, plans), outcomes
+
+
+def _segments_and_masks(metadata: VideoMetadata, stream: Stream) -> tuple[Segments, frozenset[int]]:
+    """Return the segments of a stream, and the indices of those that touch an excluded stretch."""
+    times_s, end_s, sampling = metadata.frame_times_s, metadata.end_s, stream.spec.sampling
+    if metadata.exclude == "cut":
+        return cut_segments(times_s, end_s, sampling, metadata.excluded_frames, metadata.tick_s), frozenset()
+    segments = cut_segments(times_s, end_s, sampling)
+    edges_s, masked = np.append(times_s, end_s), np.zeros(len(segments), np.bool_)
+    following = segments.next_frame_index.copy()
+    for first, last in metadata.excluded_frames:
+        excluded = Hole(float(edges_s[first]), float(edges_s[last]), "excluded")
+        masked |= touched(segments, [excluded], next_frame=False)
+        masked |= ((segments.frame_indices >= first) & (segments.frame_indices < last)).any(axis=1)
+        following[(following >= first) & (following < last)] = -1
+    return replace(segments, next_frame_index=following), frozenset(np.flatnonzero(masked).tolist())
+
+
+def _cannot_exclude(video: VideoRecord, stream: Stream) -> str:
+    """Return why a stream cannot leave out the excluded stretches of a clip; empty if it can."""
+    audio = stream.extractor.audio
+    if audio is None or audio.windows != "equal-split" or not video.metadata.excluded_frames:
+        return ""
+    return (
+        f'{video.path}: windows = "equal-split" divides the whole audio track, with its excluded stretches; '
+        'use windows = "interval", or exclude = keep in the table of clips'
+    )
 
 
 def with_segments(plan: VideoPlan, chosen: Mapping[str, Iterable[int]]) -> VideoPlan:
@@ -167,11 +196,17 @@ def _nothing_to_extract(video: VideoRecord, plan: StreamPlan) -> str:
     """Return why a stream has nothing to extract; empty if it has work."""
     if plan.stream.extractor.audio is not None and video.metadata.audio is None:
         return "no audio track"
+    if len(plan.masked) == len(plan.segments) > 0:
+        return f"each of its {len(plan.segments)} segments touches an excluded stretch"
     if len(plan.segments) == 0:
         sampling = plan.stream.spec.sampling
+        remaining = remaining_frames(video.metadata.num_frames, video.metadata.excluded_frames)
+        edges_s = np.append(video.metadata.frame_times_s, video.metadata.end_s)
+        longest_s = max((float(edges_s[last] - edges_s[first]) for first, last in remaining), default=0.0)
+        what = "the stretches that are not excluded, of at most " if video.metadata.excluded_frames else ""
         rate = "its own rate" if sampling.fps == "native" else f"{sampling.fps:g} fps"
         return (
-            f"{video.metadata.end_s:.2f} s at {rate} are shorter than one segment of {sampling.frames_per_segment} "
+            f"{what}{longest_s:.2f} s at {rate} are shorter than one segment of {sampling.frames_per_segment} "
             'frames; a recipe with remainder = "pad-last" would pad it'
         )
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,14 +32,71 @@ class Segments:
         return len(self.start_s)
 
 
-def cut_segments(frame_times_s: NDArray[np.float64], end_s: float, sampling: Sampling) -> Segments:
+def cut_segments(
+    frame_times_s: NDArray[np.float64],
+    end_s: float,
+    sampling: Sampling,
+    excluded: Sequence[tuple[int, int]] = (),
+    tick_s: tuple[int, int] = (0, 1),
+) -> Segments:
     """Return the segments of a video.
 
     Args:
         frame_times_s: Presentation time of each frame, ascending.
         end_s: End of the last frame.
         sampling: Sampling of the stream.
+        excluded: ``(first, last)`` of stretches of frames to leave out, ascending, without the frame ``last``. Each
+            stretch that remains is divided like a video of its own; its segments keep their times in the whole video.
+        tick_s: Unit of the time stamps, see `VideoMetadata`.
     """
+    if not excluded:
+        return _segments_of(frame_times_s, end_s, sampling)
+    edges_s = np.append(frame_times_s, end_s)
+    parts: list[Segments] = []
+    for first, last in remaining_frames(len(frame_times_s), excluded):
+        start_s = float(edges_s[first])
+        times_s = relative_times(edges_s[first : last + 1], start_s, tick_s)
+        part = _segments_of(times_s[:-1], float(times_s[-1]), sampling)
+        parts.append(
+            Segments(
+                frame_indices=np.where(part.frame_indices == BLANK, BLANK, part.frame_indices + first),
+                next_frame_index=np.where(part.next_frame_index < 0, -1, part.next_frame_index + first),
+                start_s=part.start_s + start_s,
+                end_s=part.end_s + start_s,
+            )
+        )
+    return Segments(
+        frame_indices=np.concatenate(
+            [np.zeros((0, sampling.frames_per_segment), np.int64), *(part.frame_indices for part in parts)]
+        ),
+        next_frame_index=np.concatenate([np.zeros(0, np.int64), *(part.next_frame_index for part in parts)]),
+        start_s=np.concatenate([np.zeros(0), *(part.start_s for part in parts)]),
+        end_s=np.concatenate([np.zeros(0), *(part.end_s for part in parts)]),
+    )
+
+
+def remaining_frames(num_frames: int, excluded: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the stretches of frames between excluded ones.
+
+    Example:
+        >>> remaining_frames(10, [(0, 2), (5, 6)])
+        [(2, 5), (6, 10)]
+    """
+    starts = [0, *(last for _, last in excluded)]
+    ends = [*(first for first, _ in excluded), num_frames]
+    return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
+
+
+def relative_times(times_s: NDArray[np.float64], offset_s: float, tick_s: tuple[int, int]) -> NDArray[np.float64]:
+    """Return times since ``offset_s``: exact multiples of the unit of the time stamps, as in a cut file."""
+    numerator, denominator = tick_s
+    if not numerator:
+        return times_s - offset_s
+    ticks = np.rint(times_s * denominator / numerator) - round(offset_s * denominator / numerator)
+    return ticks * numerator / denominator
+
+
+def _segments_of(frame_times_s: NDArray[np.float64], end_s: float, sampling: Sampling) -> Segments:
     frames, times_s = _sampled_frames(frame_times_s, end_s, sampling)
     positions = _segment_positions(len(frames), sampling)
     inside = np.minimum(positions, len(frames) - 1)
@@ -50,6 +108,22 @@ def cut_segments(frame_times_s: NDArray[np.float64], end_s: float, sampling: Sam
         start_s=times_s[inside[:, 0]],
         end_s=edges_s[np.minimum(following, len(frames))],
     )
+
+
+def merged_intervals(intervals: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Return the intervals, ascending, with those merged that overlap or touch.
+
+    Example:
+        >>> merged_intervals([(3.0, 4.0), (0.0, 1.0), (1.0, 2.0)])
+        ((0.0, 2.0), (3.0, 4.0))
+    """
+    merged: list[tuple[float, float]] = []
+    for start_s, end_s in sorted(intervals):
+        if merged and start_s <= merged[-1][1] + ROUNDING:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end_s)
+        else:
+            merged.append((start_s, end_s))
+    return tuple(merged)
 
 
 def nearest_frames(frame_times_s: NDArray[np.float64], ticks_s: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from ...extractors.protocol import FinishedVideo, PersonBoxes, VideoParts
 from ..holes import describe, intervals_of, lost_share, touched
 from ..items import BatchResult, SegmentFailure, SegmentFeature, StreamPlan, VideoEnd, VideoPlan, VideoSettled
 from ..planning.plan import needs_next_frame, outcome_of, tracks_of
-from ..planning.sampling import ROUNDING
+from ..planning.sampling import ROUNDING, Segments
 from ..records import FeatureRow, Hole, Outcome, VideoBoxes
 
 
@@ -40,7 +41,7 @@ class _Parts:
         self._times_s = frame_times_s
         self._waiting: dict[int, NDArray[np.float32]] = {}
         self.num_parts = 0
-        self._expected = deque(index for index in range(len(plan.segments)) if index not in plan.lost)
+        self._expected = deque(index for index in range(len(plan.segments)) if index not in plan.skipped)
 
     def add(self, index: int, part: NDArray[np.float32]) -> None:
         self._waiting[index] = part
@@ -175,8 +176,10 @@ class RowCollector:
                 why = f"nothing found in any of its {tally.without_row} segments (no person, for a person crop)"
             yield outcome_of(video, plan.stream, "empty", why, **facts)
         else:
-            lacking = len(plan.segments) - len(tally.features)
+            lacking = len(plan.segments) - len(tally.features) - len(plan.masked)
             notes = [f"{lacking} of {len(plan.segments)} segments have no row"] if lacking else []
+            if plan.masked:
+                notes.append(f"{len(plan.masked)} of {len(plan.segments)} segments are masked")
             if loss:
                 notes.append(f"{loss}, outside of all segments")
             yield self._row(plan, tally, end, "done", "; ".join(notes), boxes)
@@ -200,6 +203,10 @@ class RowCollector:
             frames["tracks"] = tracks
         if video.source:
             frames |= {"source": video.source, "input_root": video.input_root}
+        if video.offset_s:
+            frames["offset_s"] = repr(video.offset_s)
+        if plan.masked:
+            frames["masked_s"] = json.dumps(_intervals(plan.segments, sorted(plan.masked)))
         if boxes is not None:
             frames["frames_seen"] = str(boxes.num_frames)
             frames["frames_with_person"] = str(boxes.num_frames_with_person)
@@ -217,6 +224,10 @@ class RowCollector:
             end_s=plan.segments.end_s[order],
             provenance=self._provenance | frames,
         )
+
+
+def _intervals(segments: Segments, indices: Sequence[int]) -> list[list[float]]:
+    return np.stack([segments.start_s[indices], segments.end_s[indices]], axis=1).tolist()
 
 
 def _combine(tally: _StreamTally) -> PersonBoxes | None:
@@ -252,8 +263,9 @@ def _holes_of(plan: StreamPlan, end: VideoEnd) -> list[Hole]:
 
 def _leave_out(plan: StreamPlan, tally: _StreamTally, holes: Sequence[Hole], end: VideoEnd) -> bool:
     """Remove the segments that a hole touches; return whether the row lacks segments of the undamaged file."""
-    lost = np.flatnonzero(touched(plan.segments, holes, next_frame=needs_next_frame(plan.stream)))
-    for index in lost.tolist():
+    found = np.flatnonzero(touched(plan.segments, holes, next_frame=needs_next_frame(plan.stream))).tolist()
+    lost = [index for index in found if index not in plan.masked]
+    for index in lost:
         tally.features.pop(index, None)
     if _lacks_whole_track(plan, end):
         tally.features.clear()

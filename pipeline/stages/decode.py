@@ -218,6 +218,7 @@ class VideoReader:
             clip.metadata,
             source=file.source,
             input_root=file.input_root,
+            offset_s=clip.offset_s,
         )
         has_limit = self._context.decoder_pool.has_memory_limit
         return plan_video(video, streams, self._progress, limited_memory=has_limit)

@@ -30,8 +30,12 @@ class AlignedDataset:
         video_id        str
         <stream>        float32 [T, dim]; zeros where nothing of the stream overlaps a segment
         masks           {stream: bool [T]}; False in these places
+        valid           bool [T]; False for segments that touch an excluded stretch
         start_s, end_s  float64 [T], the reference's grid
         label           float32, [] or [scores]; only with ``labels``
+
+    Segments that touch an excluded stretch (``exclude = mask`` in a table of clips) are part of the grid; all streams
+    are zeros there, and all masks are False.
 
     A stream that is ``empty`` for a video (no audio) is all zeros with an all-False mask. A video with a stream that
     is missing for any other reason is left out; `left_out` has the reason.
@@ -100,15 +104,17 @@ class AlignedDataset:
     def _sample(self, video_id: str, features: Mapping[str, StreamFeatures]) -> dict[str, Any]:
         import torch
 
-        grid = features[self.reference]
+        grid = features[self.reference].with_masked()
         sample: dict[str, Any] = {"video_id": video_id, "masks": {}}
         for stream in self.streams:
             if stream in features:
-                values, mask = on_grid(features[stream], grid.start_s, grid.end_s)
+                values, mask = on_grid(features[stream], grid.start_s, grid.end_s, grid.present)
             else:
-                values, mask = np.zeros((len(grid), self._dim(stream)), np.float32), np.zeros(len(grid), bool)
+                values = np.zeros((len(grid.present), self._dim(stream)), np.float32)
+                mask = np.zeros(len(grid.present), bool)
             sample[stream] = torch.as_tensor(values)
             sample["masks"][stream] = torch.as_tensor(mask)
+        sample["valid"] = torch.as_tensor(grid.present)
         sample["start_s"], sample["end_s"] = torch.tensor(grid.start_s), torch.tensor(grid.end_s)
         if self._labels is not None:
             sample["label"] = torch.tensor(self._labels[video_id], dtype=torch.float32)
@@ -158,7 +164,10 @@ class AlignedDataset:
 
 
 def on_grid(
-    features: StreamFeatures, start_s: NDArray[np.float64], end_s: NDArray[np.float64]
+    features: StreamFeatures,
+    start_s: NDArray[np.float64],
+    end_s: NDArray[np.float64],
+    present: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Resample features to other intervals: each takes the mean of the rows it overlaps, weighted by the overlap.
 
@@ -166,16 +175,20 @@ def on_grid(
         features: Features of one video and stream.
         start_s: float64 ``[intervals]``, in seconds.
         end_s: float64 ``[intervals]``, in seconds.
+        present: bool ``[intervals]``: False for intervals that stay masked; by default none does.
 
     Returns:
         float32 ``[intervals, dim]`` and bool ``[intervals]``. Where no row overlaps an interval, the values are zero
         and the mask is False. A row of exactly the same interval is returned unchanged.
     """
-    if np.array_equal(start_s, features.start_s) and np.array_equal(end_s, features.end_s):
-        return features.values.astype(np.float32), np.ones(len(features), bool)
+    own = features.with_masked()
+    if np.array_equal(start_s, own.start_s) and np.array_equal(end_s, own.end_s):
+        return own.values.astype(np.float32), own.present
     first = np.maximum(start_s[:, None], features.start_s)
     last = np.minimum(end_s[:, None], features.end_s)
     overlap_s = np.maximum(last - first, 0.0)
+    if present is not None:
+        overlap_s[~present] = 0.0
     overlap_s[overlap_s < _TOUCHING_S] = 0.0
     total_s = overlap_s.sum(axis=1, keepdims=True)
     weights = np.divide(overlap_s, total_s, out=np.zeros_like(overlap_s), where=total_s > 0)
@@ -206,8 +219,9 @@ def collate_padded(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             <stream>        float32 [B, T, dim], zeros in the padding
             masks           {stream: bool [B, T]}, False in the padding
             start_s, end_s  float64 [B, T]
-            valid           bool [B, T]: True for segments, False for padding (the opposite of ``key_padding_mask``)
-            num_segments    int64 [B]
+            valid           bool [B, T]: True for segments, False for padding and for segments that touch an excluded
+                            stretch (the opposite of ``key_padding_mask``)
+            num_segments    int64 [B]: segments without padding
             label           float32 [B] or [B, scores]; only if the samples have labels
 
     Example:
@@ -225,7 +239,6 @@ def collate_padded(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             batch[name] = _padded([sample[name] for sample in samples])
     batch["masks"] = {name: _padded([sample["masks"][name] for sample in samples]) for name in samples[0]["masks"]}
     batch["num_segments"] = torch.tensor([len(sample["start_s"]) for sample in samples])
-    batch["valid"] = torch.arange(int(batch["num_segments"].max())) < batch["num_segments"][:, None]
     if "label" in samples[0]:
         batch["label"] = torch.stack([sample["label"] for sample in samples])
     return batch

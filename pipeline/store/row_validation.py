@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ...manifests.streams import Sampling
 from ..digests import row_key
-from ..records import FeatureRow
+from ..records import FeatureRow, fragment_of
 from .manifest import StreamEntry
 
 _SAME_TIME_S = 1e-6
@@ -88,11 +88,17 @@ def row_problem(row: FeatureRow, stream: str, entry: StreamEntry | None, samplin
         return f"its features are {segments} × {dim}" + (f", not × {entry.dim}" if entry is not None else "")
     if not np.isfinite(row.features).all():
         return "it holds numbers that are not finite"
-    return _times_problem(row.start_s, row.end_s, segments, sampling)
+    has_stretches = "cut=" in fragment_of(row.content_digest)
+    return _times_problem(row.start_s, row.end_s, segments, sampling, has_stretches=has_stretches)
 
 
 def _times_problem(
-    start_s: NDArray[np.float64], end_s: NDArray[np.float64], segments: int, sampling: Sampling | None
+    start_s: NDArray[np.float64],
+    end_s: NDArray[np.float64],
+    segments: int,
+    sampling: Sampling | None,
+    *,
+    has_stretches: bool,
 ) -> str:
     if start_s.shape != (segments,) or end_s.shape != (segments,):
         return f"it has {len(start_s)} starts and {len(end_s)} ends for {segments} segments"
@@ -100,16 +106,24 @@ def _times_problem(
         return "a segment of it does not end after its start"
     if np.any(np.diff(start_s) <= 0):
         return "its segments are not in the order of time"
-    return "" if sampling is None else _grid_problem(start_s, end_s, sampling)
+    return "" if sampling is None else _grid_problem(start_s, end_s, sampling, has_stretches=has_stretches)
 
 
-def _grid_problem(start_s: NDArray[np.float64], end_s: NDArray[np.float64], sampling: Sampling) -> str:
-    """Compare with the recipe's time grid. Segments may be absent, but those present must be on the grid."""
+def _grid_problem(
+    start_s: NDArray[np.float64], end_s: NDArray[np.float64], sampling: Sampling, *, has_stretches: bool
+) -> str:
+    """Compare with the recipe's time grid. Segments may be absent, but those present must be on the grid.
+
+    With ``has_stretches`` every stretch between excluded ones has a grid of its own, and segments may follow a gap.
+    """
     length, step = sampling.frames_per_segment, sampling.frames_per_step
     if step >= length and np.any(end_s[:-1] > start_s[1:] + _SAME_TIME_S):
         return "its segments overlap, which the recipe's do not"
     if sampling.fps == "native" or sampling.frame_choice != "nearest-time":
         return ""  # frames lie where the video has them
+    if has_stretches:
+        is_short = bool(np.all(end_s - start_s <= length / sampling.fps + _SAME_TIME_S))
+        return "" if is_short else f"a segment is longer than {length} frames at {sampling.fps:g} fps"
     steps = (start_s - start_s[0]) * sampling.fps / step
     lasts_s = end_s - start_s
     is_on_grid = bool((np.abs(steps - steps.round()) < _SAME_TIME_S * sampling.fps).all())

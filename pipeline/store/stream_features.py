@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,6 +14,17 @@ from .html import html_table
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs]
+
+
+class MaskedFeatures(NamedTuple):
+    """The features of all segments of one video and one stream, masked segments included."""
+
+    values: NDArray[np.float32]
+    """``[segments, dim]``; zeros for masked segments."""
+    present: NDArray[np.bool_]
+    """``[segments]``: False for masked segments."""
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,6 +68,40 @@ class StreamFeatures:
     provenance: Mapping[str, str]
     extractor: str = ""
     holes: tuple[tuple[float, float], ...] = field(default=())
+
+    @property
+    def source_offset_s(self) -> float:
+        """Time of the first frame of a clip in its file: ``start_s + source_offset_s`` are times of the file.
+
+        0 for a whole file.
+        """
+        return float(self.provenance.get("offset_s", 0.0))
+
+    @property
+    def masked_s(self) -> NDArray[np.float64]:
+        """``[masked segments, 2]``: start and end of the segments that touch an excluded stretch of a clip.
+
+        They have no row. Only for clips whose table says ``mask``.
+        """
+        return np.array(json.loads(self.provenance.get("masked_s", "[]")), np.float64).reshape(-1, 2)
+
+    def with_masked(self) -> MaskedFeatures:
+        """Return the features of all segments, with zeros and a mask for those that touch an excluded stretch.
+
+        Example:
+            >>> import arabesque
+            >>> motion = arabesque.open_store("features")["routine"]["motion"].with_masked()
+            >>> motion.present.all()
+            True
+        """
+        masked_s = self.masked_s
+        order = np.argsort(np.concatenate([self.start_s, masked_s[:, 0]]), kind="stable")
+        return MaskedFeatures(
+            values=np.concatenate([self.values, np.zeros((len(masked_s), self._dim), np.float32)])[order],
+            present=order < len(self),
+            start_s=np.concatenate([self.start_s, masked_s[:, 0]])[order],
+            end_s=np.concatenate([self.end_s, masked_s[:, 1]])[order],
+        )
 
     @property
     def names(self) -> tuple[str, ...] | None:

@@ -119,7 +119,8 @@ def test_wrong_inputs_are_errors(
 
 
 @pytest.mark.parametrize(
-    ("options", "says"), [(("--method", "magic"), "content nor transnet"), (("--excluded", "all"), "cut nor mask")]
+    ("options", "says"),
+    [(("--method", "magic"), "content nor transnet"), (("--excluded", "all"), "not cut, mask or keep")],
 )
 def test_wrong_options_are_usage_errors(
     options: tuple[str, ...], says: str, broadcast: Broadcast, tmp_path: Path

@@ -56,6 +56,24 @@ def test_separators_byte_order_mark_quotes_line_ends_and_order_of_columns(folder
     ]
 
 
+@pytest.mark.parametrize(
+    ("cells", "excluded_s", "exclude"),
+    [
+        ("12.5-14;18-19,", ((12.5, 14.0), (18.0, 19.0)), "cut"),
+        ("12.5-14,cut", ((12.5, 14.0),), "cut"),
+        (" 18 - 19 ; 12.5-14;13-15;,mask", ((12.5, 15.0), (18.0, 19.0)), "mask"),
+        ("0-12;19-90;200-300,mask", ((10.0, 12.0), (19.0, 20.0)), "mask"),
+        ("12.5-14,keep", (), "cut"),
+        (",yes please", (), "cut"),
+    ],
+)
+def test_stretches_can_be_excluded(folder, cells, excluded_s, exclude):
+    clips(f"{TITLES},excluded_s,exclude\nvideos/day1/a.mp4,a,10,20,{cells}\n")
+    found = read_clips("clips.csv")
+    assert (found.videos[0].excluded_s, found.videos[0].exclude) == (excluded_s, exclude)
+    assert found.columns.rows["a"][4:] == tuple(cell.strip() for cell in cells.split(","))
+
+
 def test_paths_are_relative_to_the_folder_that_is_given(folder):
     (folder / "tables").mkdir()
     (folder / "tables" / "clips.csv").write_text(f"{TITLES}\nday1/a.mp4,x,0,1\n")
@@ -99,6 +117,11 @@ def test_a_missing_file_fails_alone_and_filters_apply(folder):
         (f"{TITLES}\nV,/a,0,1\n", "line 2: '/a' is not an id"),
         (f'{TITLES}\nV,"a\n b",0,1\n', "line 3: 'a\\\\n b' is not an id"),
         (f'{TITLES}\nV,"a,0,1\n', "is not CSV"),
+        (f"{TITLES},excluded_s\nV,a,0,9,4\n", "line 2: excluded_s has '4', which is not a stretch in seconds"),
+        (f"{TITLES},excluded_s\nV,a,0,9,5-4\n", "line 2: excluded_s has '5-4', which is not a stretch"),
+        (f"{TITLES},excluded_s\nV,a,0,9,1-x\n", "line 2: excluded_s is 'x', which is not a time in seconds"),
+        (f"{TITLES},excluded_s\nV,a,1,9,0-5;5-10\n", r"line 2: excluded_s \(0-5;5-10\) covers the whole clip"),
+        (f"{TITLES},exclude,excluded_s\nV,a,1,9,maks,2-3\n", "line 2: exclude is 'maks'; write cut, mask or keep"),
         (f"{TITLES}\nvideos,a,0,1\n", "line 2: videos is a folder"),
         (f"{TITLES}\ngone.mp4,a,0,1\n", "not one of its files exists, such as gone.mp4"),
     ],

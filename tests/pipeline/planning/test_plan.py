@@ -67,6 +67,25 @@ def test_sound_that_is_cut_as_a_whole_is_wanted_to_its_end_and_a_minute_on():
         assert plan.audio_until_s == pytest.approx(until_s)
 
 
+def test_sound_that_is_cut_as_a_whole_cannot_leave_a_stretch_out():
+    track, metadata = AudioTrack(8000, 1, 0.5, None), {"excluded_frames": ((2, 4),)}
+    for windows, failed in (("equal-split", ["ear"]), ("interval", [])):
+        ear = stream("ear", audio=AudioNeed(8000, windows=windows), frames=None, length=2)
+        _, outcomes = plan_video(video(audio=track, **metadata), [ear], {})
+        assert [outcome.stream for outcome in outcomes if outcome.kind == "failed"] == failed
+        assert all('windows = "interval"' in outcome.reason for outcome in outcomes)
+
+
+def test_excluded_frames_are_not_decoded():
+    for exclude, wanted, todo in (("cut", [0, 1, 4, 5, 6, 7], [0, 1, 2]), ("mask", [0, 1, 4, 5, 6, 7], [0, 2, 3])):
+        facts = {"num_frames": 8, "excluded_frames": ((2, 3),) if exclude == "mask" else ((2, 4),)}
+        flow = stream(frames=FrameNeed(PLAIN, next_frame=True), length=2)
+        plan, _ = plan_video(video(**facts, exclude=exclude), [flow], {})
+        assert plan.wanted.tolist() == wanted
+        assert plan.streams[flow.name].todo == todo
+        assert plan.streams[flow.name].segments.next_frame_index[0] == -1  # the next frame is excluded
+
+
 def test_a_blank_frame_is_not_decoded():
     fake = stream()
     quirks = {"fps": 5.0, "frame_choice": "integer-stride", "zero_last_frame": True, "frames_per_segment": 3}
