@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 from unittest import mock
 
@@ -44,6 +45,11 @@ class ModelContract:
     def build(self, seed: int = 0) -> nn.Module:
         return build_model(self.name, self.dims, self.settings, seed=seed)
 
+    @cached_property
+    def trained(self) -> nn.Module:
+        """A network after three training steps on `batch`, in evaluation mode."""
+        return _trained_a_little(self.build(), self.batch())
+
     def batch(self, seed: int = 0) -> SegmentBatch:
         """Four samples of 9, 12, 6 and 11 segments, on one time grid."""
         return random_batch(self.dims, dict.fromkeys(self.dims, LENGTHS), seed=seed)
@@ -51,7 +57,7 @@ class ModelContract:
     def check_scores_are_finite_and_one_per_sample(self) -> None:
         """A batch gives a finite float32 score for each sample, which depends on the sample."""
         batch = self.batch()
-        prediction = _trained_a_little(self.build(), batch)(batch)
+        prediction = self.trained(batch)
         _require(isinstance(prediction, ScorePrediction), "the result is not a ScorePrediction")
         _require(prediction.score.shape == (len(LENGTHS),), f"the score has shape {tuple(prediction.score.shape)}")
         _require(prediction.score.dtype == torch.float32, f"the score is {prediction.score.dtype}")
@@ -64,11 +70,10 @@ class ModelContract:
     def check_padding_does_not_change_scores(self) -> None:
         """A sample has the same score alone and in a batch of longer samples."""
         batch = self.batch()
-        network = _trained_a_little(self.build(), batch)
         with torch.inference_mode():
-            together = network(batch).score
+            together = self.trained(batch).score
             for row, length in enumerate(LENGTHS):
-                alone = network(_rows(batch, [row], length)).score
+                alone = self.trained(_rows(batch, [row], length)).score
                 torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
 
     def check_padding_does_not_change_training(self) -> None:
@@ -178,8 +183,7 @@ class ModelContract:
     def check_evaluation_is_repeatable(self) -> None:
         """A trained model gives the same batch the same scores."""
         batch = self.batch()
-        network = _trained_a_little(self.build(), batch)
-        _require(torch.equal(network(batch).score, network(batch).score), "two evaluations differ")
+        _require(torch.equal(self.trained(batch).score, self.trained(batch).score), "two evaluations differ")
 
     def check_the_seed_decides_the_weights(self) -> None:
         """Initial weights depend on the seed and on nothing else."""

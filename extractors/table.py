@@ -101,8 +101,10 @@ def is_from_another_package(name: str) -> bool:
     known = EXTRACTORS | FAMILIES
     if family in known:
         return False
+    if colon and "." in family:
+        return True
     hint = suggestion(family, known)
-    if colon and ("." in family or not hint or find_spec(family) is not None):
+    if colon and (not hint or find_spec(family) is not None):
         return True
     raise ConfigError(
         f"extractor {name!r} is not known{hint}; there are {', '.join(sorted(known))}; the class of another "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import version
 
 import torch
@@ -120,13 +121,18 @@ def made_with(decoder: str, extractors: Iterable[str] = ()) -> dict[str, str]:
         decoder: Name of the decoder backend.
         extractors: Names of extractors. Of a class of another package the SHA-256 of its source file is included.
     """
-    packages = ("arabesque", "torch", "torchvision", "numpy", "av")
-    return {name: version(name) for name in packages} | {
+    return _package_versions() | {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "decoder": decoder,
         **{name: f"sha256 {digest}" for name in extractors for digest in code_of(name).values()},
     }
+
+
+@cache
+def _package_versions() -> dict[str, str]:
+    """Read once: importlib parses the whole metadata of a package for its version, which takes milliseconds."""
+    return {name: version(name) for name in ("arabesque", "torch", "torchvision", "numpy", "av")}
 
 
 def code_of(extractor: str) -> dict[str, str]:

@@ -98,8 +98,22 @@ def _mean(frame: NDArray[np.uint8], y: int, x: int) -> NDArray[np.float64]:
     return frame[y - 1 : y + 2, x - 1 : x + 2].astype(np.float64).mean(axis=(0, 1))
 
 
+_encoded: dict[str, bytes] = {}
+"""Files that this process has encoded: many tests take the same clip, and encoding costs more than their assertions."""
+
+
 def write_clip(path: Path, clip: Clip, numbers: Sequence[int] | None = None, **muxer_options: str) -> Path:
     """Encode ``clip``; ``numbers`` are the numbers of the frames, by default from 0."""
+    content = repr((path.suffix, clip, numbers, muxer_options))
+    if content not in _encoded:
+        _encode(path, clip, numbers, muxer_options)
+        _encoded[content] = path.read_bytes()
+    else:
+        path.write_bytes(_encoded[content])
+    return path
+
+
+def _encode(path: Path, clip: Clip, numbers: Sequence[int] | None, muxer_options: dict[str, str]) -> None:
     with av.open(path, "w", options=muxer_options) as container:
         video = _add_video(container, clip) if clip.num_frames else None
         audio = _add_audio(container, clip) if clip.beeps_s is not None else None
@@ -112,7 +126,6 @@ def write_clip(path: Path, clip: Clip, numbers: Sequence[int] | None = None, **m
             for frame in _sound(clip, audio):
                 container.mux(audio.encode(frame))
             container.mux(audio.encode(None))
-    return path
 
 
 def write_size_change(path: Path, clip: Clip, width_px: int, height_px: int) -> Path:

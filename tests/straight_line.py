@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,12 @@ class Glance(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """``[n, channels, time, height, width] → [n, 1024]``"""
         fields = nn.functional.adaptive_avg_pool3d(clips, (clips.shape[2], 8, 8)).flatten(1)
-        mixture = torch.randn(fields.shape[1], 1024, generator=torch.Generator().manual_seed(0))
-        return fields @ mixture / fields.shape[1] ** 0.5
+        return fields @ mixture(fields.shape[1]) / fields.shape[1] ** 0.5
+
+
+@cache
+def mixture(num_fields: int) -> Tensor:
+    return torch.randn(num_fields, 1024, generator=torch.Generator().manual_seed(0))
 
 
 def clips_of(images: Tensor, num_clips: int, length: int) -> Tensor:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,14 +35,28 @@ RAY_NOWHERE = ["--executor", "ray", "--ray-address", "127.0.0.1:9"]
 ARABESQUE = [sys.executable, "-c", "from arabesque.cli.main import app; app()"]
 
 
-def arabesque(*arguments, **environment):
-    return subprocess.run(
-        [*ARABESQUE, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
-    )
+@dataclass(frozen=True)
+class Finished:
+    """What a command leaves behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def arabesque(monkeypatch, capsys):
+    """``arabesque(*arguments)``: run the console script in this process; a new one would import torch again."""
+
+    def run(*arguments, **environment):
+        for name, value in {"COLUMNS": "200", **environment}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["arabesque", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main.app()
+        return Finished(left.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -62,20 +77,20 @@ def videos(tmp_path_factory):
     return folder
 
 
-def test_a_single_stream_of_the_recipe(videos, tmp_path):
+def test_a_single_stream_of_the_recipe(arabesque, videos, tmp_path):
     run = arabesque("extract", videos, "--recipe", "starter", "--stream", "motion", "--out", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     assert "recipe starter: motion\n2 videos, 0 finished" in run.stderr
     assert list(FeatureStore(tmp_path / "out").streams) == ["motion"]
 
 
-def test_an_unknown_stream_is_refused(videos, tmp_path):
+def test_an_unknown_stream_is_refused(arabesque, videos, tmp_path):
     run = arabesque("extract", videos, "--recipe", "starter", "--stream", "vst", "--out", tmp_path / "out")
     assert run.returncode == 2
     assert "starter has no stream 'vst'; choose from motion, rhythm" in run.stderr
 
 
-def test_changed_settings_belong_to_a_recipe_of_another_name(videos, tmp_path):
+def test_changed_settings_belong_to_a_recipe_of_another_name(arabesque, videos, tmp_path):
     command = ("extract", videos, "--recipe", "starter", "--stream", "motion", "--out", tmp_path / "out")
     smaller = ("--set", "streams.motion.settings.short_side_px=96")
     first = arabesque(*command, *smaller)
@@ -95,7 +110,7 @@ def test_changed_settings_belong_to_a_recipe_of_another_name(videos, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "weights").exists(), reason="needs ../shared/weights")
-def test_a_real_detector_with_a_random_network(tmp_path):
+def test_a_real_detector_with_a_random_network(arabesque, tmp_path):
     places = {"ARABESQUE_WEIGHTS": str(tmp_path / "weights")}
     assert arabesque("weights", "add", "yolov8n", SHARED / "weights" / "yolov8n.pt", **places).returncode == 0
     video = SHARED / "videos" / "gymnast_394x496_60fps_silent.mp4"
@@ -108,7 +123,7 @@ def test_a_real_detector_with_a_random_network(tmp_path):
     assert len(digests["detector"]) == 64
 
 
-def test_extract_prints_a_summary_and_a_second_run_recomputes_nothing(videos, tmp_path):
+def test_extract_prints_a_summary_and_a_second_run_recomputes_nothing(arabesque, videos, tmp_path):
     first = arabesque("extract", videos, "--recipe", "starter", "--out", tmp_path / "out")
     assert first.returncode == 0, first.stderr
     assert "2 videos, 0 finished by earlier runs, 2 remaining" in first.stderr
@@ -131,7 +146,7 @@ def test_extract_prints_a_summary_and_a_second_run_recomputes_nothing(videos, tm
     ]
 
 
-def test_broken_videos_give_status_3_and_a_reason_each(tmp_path):
+def test_broken_videos_give_status_3_and_a_reason_each(arabesque, tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "noise.mp4").write_bytes(np.random.default_rng(1).bytes(2000))
     run = arabesque("extract", tmp_path / "videos", "--recipe", "starter", "--out", tmp_path / "out")
@@ -167,9 +182,7 @@ def test_broken_videos_give_status_3_and_a_reason_each(tmp_path):
         (["VIDEOS", "--recipe", "starter"], 2, "Missing option"),
     ],
 )
-def test_an_invalid_argument_gives_one_line_and_a_status(
-    videos, tmp_path, monkeypatch, capsys, arguments, status, complaint
-):
+def test_an_invalid_argument_gives_one_line_and_a_status(arabesque, videos, tmp_path, arguments, status, complaint):
     (tmp_path / "no_videos").mkdir()
     starter = tomli_w.dumps(resolved_recipe(load_recipe("starter")).model_dump(mode="json", exclude_none=True))
     (tmp_path / "key.toml").write_text(starter.replace("[streams.motion]\n", "[streams.motion]\nfsp = 5\n"))
@@ -184,14 +197,10 @@ def test_an_invalid_argument_gives_one_line_and_a_status(
         "WRONG_KEY": tmp_path / "key.toml",
         "WRONG_SETTING": tmp_path / "setting.toml",
     }
-    monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setattr(sys, "argv", ["arabesque", "extract", *[str(names.get(word, word)) for word in arguments]])
-    with pytest.raises(SystemExit) as left:
-        main.app()
-    stderr = capsys.readouterr().err
-    assert left.value.code == status, stderr
-    assert re.search(complaint, " ".join(stderr.split())), stderr
+    words = [names.get(word, word) for word in arguments]
+    run = arabesque("extract", *words, COLUMNS="300", ARABESQUE_WEIGHTS=str(tmp_path))
+    assert run.returncode == status, run.stderr
+    assert re.search(complaint, " ".join(run.stderr.split())), run.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -206,12 +215,10 @@ def test_float16_on_a_cpu_gives_a_warning(capsys, precision, device, num_warning
     assert capsys.readouterr().err.count("WARNING: vst: float16 is meant for GPUs") == num_warnings
 
 
-def test_version(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["arabesque", "--version"])
-    with pytest.raises(SystemExit) as left:
-        main.app()
-    assert left.value.code == 0
-    assert capsys.readouterr().out.startswith("arabesque 0.")
+def test_version(arabesque):
+    run = arabesque("--version")
+    assert run.returncode == 0
+    assert run.stdout.startswith("arabesque 0.")
 
 
 def test_debug_shows_the_traceback(monkeypatch):
@@ -220,19 +227,17 @@ def test_debug_shows_the_traceback(monkeypatch):
         main.app()
 
 
-def test_recipes_lists_and_resolves(monkeypatch, capsys):
+def test_recipes_lists_and_resolves(arabesque):
     for arguments, expected in (([], "vst, i3d_flow, ast: PAMFN"), (["pamfn"], "batch_norm_eps = 0.001")):
-        monkeypatch.setattr(sys, "argv", ["arabesque", "recipes", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main.app()
-        assert left.value.code == 0
-        assert expected in capsys.readouterr().out
+        run = arabesque("recipes", *arguments)
+        assert run.returncode == 0
+        assert expected in run.stdout
 
 
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-def test_an_interrupted_run_exits_in_seconds_and_keeps_finished_work(tmp_path, number, status):
+def test_an_interrupted_run_exits_in_seconds_and_keeps_finished_work(arabesque, tmp_path, number, status):
     (tmp_path / "videos").mkdir()
     for index in range(6):
         write_clip(tmp_path / "videos" / f"{index:02d}.mp4", Clip(num_frames=100, beeps_s=(1.0,)))
@@ -248,17 +253,17 @@ def test_an_interrupted_run_exits_in_seconds_and_keeps_finished_work(tmp_path, n
 
 
 @pytest.mark.slow
-def test_killed_five_times_and_resumed_equals_an_uninterrupted_run(videos, tmp_path):
-    check_kills(videos, tmp_path, kills=5, latest_s=5.0)
+def test_killed_five_times_and_resumed_equals_an_uninterrupted_run(arabesque, videos, tmp_path):
+    check_kills(arabesque, videos, tmp_path, kills=5, latest_s=5.0)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "videos").exists(), reason="needs the real clips of ../shared")
-def test_killed_on_real_videos_equals_an_uninterrupted_run(tmp_path):
-    check_kills(SHARED / "videos", tmp_path, kills=5, latest_s=25.0)
+def test_killed_on_real_videos_equals_an_uninterrupted_run(arabesque, tmp_path):
+    check_kills(arabesque, SHARED / "videos", tmp_path, kills=5, latest_s=25.0)
 
 
-def check_kills(videos, tmp_path, kills, latest_s):
+def check_kills(arabesque, videos, tmp_path, kills, latest_s):
     moments = random.Random(7)
     for _ in range(kills):
         process = start(videos, tmp_path / "killed")

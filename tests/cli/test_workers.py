@@ -55,10 +55,10 @@ def is_gone(pid: int) -> bool:
 def test_two_workers_exit_with_their_run(tmp_path, number, status):
     (tmp_path / "videos").mkdir()
     for index in range(4):
-        write_clip(tmp_path / "videos" / f"{index}.mp4", Clip(num_frames=2000))
-    command = ["extract", tmp_path / "videos", "--recipe", "starter", "--out", tmp_path / "out", "--workers", "2"]
+        write_clip(tmp_path / "videos" / f"{index}.mp4", Clip(num_frames=2000, codec="mpeg4", options={}))
+    command = ["extract", tmp_path / "videos", "--recipe", "starter", "--stream", "motion", "--out", tmp_path / "out"]
     with subprocess.Popen(
-        [*ARABESQUE, *map(str, command)],
+        [*ARABESQUE, *map(str, command), "--workers", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

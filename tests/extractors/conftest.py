@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ class Golden:
 def golden() -> Callable[[str], Golden]:
     """``golden(name)``: tests/golden/NAME.json and .npz, with the state dict that the first describes."""
 
+    @lru_cache(maxsize=2)  # drawing the numbers of a network takes seconds
     def read(name: str) -> Golden:
         spec = json.loads((GOLDEN / f"{name}.json").read_text())
         with np.load(GOLDEN / f"{name}.npz") as arrays:

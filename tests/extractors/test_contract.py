@@ -51,18 +51,29 @@ def any_aspect_settings(name: str) -> dict[str, Any]:
     return {name: value for name, value in keeps_aspect.items() if name in known}
 
 
+NAMES = (*EXTRACTORS, "pytorchvideo")
+"""Families other than pytorchvideo are in `test_network_families`."""
 SLOW = ("c3d", "panns_cnn14", "transnet")
 """Slow on a CPU; `test_c3d_vggish_panns` and `test_shot_streams` run their parts."""
+LARGE = ("i3d_flow", "video_swin_b", "ast")
+"""Networks whose forward passes take seconds. `NetworkExtractor` runs them as it runs i3d_rgb and resnet_frame, which
+the fast tests check in all respects."""
+OF_THE_RUNNER = (
+    "check_a_batch_may_hold_two_frame_sizes",
+    "check_prepare_runs_in_threads_and_keeps_its_input",
+    "check_the_seed_decides_random_weights",
+)
+"""Checks that are slow for `LARGE` networks."""
 
 
-def names() -> list[Any]:
-    """Families other than pytorchvideo are in `test_network_families`."""
-    return [
-        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in (*EXTRACTORS, "pytorchvideo")
-    ]
+def param(name: str, *check: str) -> Any:
+    is_slow = name in SLOW or (name in LARGE and (not check or check[0] in OF_THE_RUNNER))
+    # emulated on a CPU without half-precision units, in many times the time of float32
+    is_slow |= name in (*LARGE, "i3d_rgb") and check == ("check_half_precision",)
+    return pytest.param(name, *check, marks=[pytest.mark.slow] if is_slow else [])
 
 
-@pytest.fixture(scope="module", params=names())
+@pytest.fixture(scope="module")
 def contract(request: pytest.FixtureRequest) -> ExtractorContract:
     case = CASES.get(request.param, Case())
     return ExtractorContract(
@@ -73,11 +84,14 @@ def contract(request: pytest.FixtureRequest) -> ExtractorContract:
     )
 
 
-@pytest.mark.parametrize("check", EXTRACTOR_CHECKS)
+@pytest.mark.parametrize(
+    ("contract", "check"), [param(name, check) for name in NAMES for check in EXTRACTOR_CHECKS], indirect=["contract"]
+)
 def test_extractor_keeps_the_contract(contract: ExtractorContract, check: str) -> None:
     getattr(contract, check)()
 
 
+@pytest.mark.parametrize("contract", [param(name) for name in NAMES], indirect=True)
 def test_the_case_has_frames_of_two_sizes(contract: ExtractorContract) -> None:
     if contract.extractor.frames is None:
         pytest.skip("takes no frames")
@@ -90,6 +104,7 @@ def test_the_case_has_frames_of_two_sizes(contract: ExtractorContract) -> None:
 
 
 @pytest.mark.slow  # minutes on a CPU without half-precision units
+@pytest.mark.parametrize("contract", NAMES, indirect=True)
 @pytest.mark.parametrize("precision", ["float16"])
 def test_float16_gives_float32_rows_within_its_tolerance(contract: ExtractorContract, precision: Precision) -> None:
     contract.check_half_precision(precision)

@@ -105,7 +105,7 @@ def published(golden: GoldenReader, tmp_path_factory: pytest.TempPathFactory) ->
         pytest.param("i3d_rgb", 1e-3, 32, "eps_1e3", marks=pytest.mark.slow),
         ("i3d_rgb", 1e-3, 16, "eps_1e3_16_frames"),
         pytest.param("i3d_flow", 1e-5, 32, "eps_1e5", marks=pytest.mark.slow),
-        ("i3d_flow", 1e-3, 32, "eps_1e3"),
+        pytest.param("i3d_flow", 1e-3, 32, "eps_1e3", marks=pytest.mark.slow),
         ("i3d_flow", 1e-3, 16, "eps_1e3_16_frames"),
     ],
 )
@@ -131,10 +131,10 @@ def test_golden(
 
 def test_extractor_gives_the_mean_over_time(golden: GoldenReader, published: dict[str, CheckpointFile]) -> None:
     """The golden numbers again, from uint8 frames through `prepare` and `forward`."""
-    expected = torch.from_numpy(golden("i3d_rgb").arrays["eps_1e3"]).mean(-1)[0]
+    expected = torch.from_numpy(golden("i3d_rgb").arrays["eps_1e3_16_frames"]).mean(-1)[0]
     rgb = extractor("i3d_rgb", published["i3d_rgb"], batch_norm_eps=1e-3)
 
-    (row,) = rgb.forward([rgb.prepare(segment(golden_input("i3d_rgb", 32)[0].transpose(0, 1)))])
+    (row,) = rgb.forward([rgb.prepare(segment(golden_input("i3d_rgb", 16)[0].transpose(0, 1)))])
 
     assert row.shape == (1024,)
     assert (row - expected).abs().max() <= 1e-4 * expected.abs().max()
@@ -209,6 +209,7 @@ def test_rgb_rows_do_not_depend_on_their_company(published: dict[str, Checkpoint
     assert (alone[0] - alone[2]).abs().max() > 100 * tolerance
 
 
+@pytest.mark.slow  # emulated on a CPU without half-precision units
 def test_bfloat16_is_near(published: dict[str, CheckpointFile]) -> None:
     clip = noise_frames(9)
     exact, rounded = (

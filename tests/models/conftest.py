@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from narrow_networks import narrow_networks
 
 from arabesque.model_contract import random_batch as draw_batch
 from arabesque.models.scoring import SegmentBatch
@@ -25,6 +26,13 @@ DIMS = {"motion": 120, "rhythm": 40}
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def narrow() -> Iterator[None]:
+    """Networks of PAMFN's family have few channels; see `narrow_networks`."""
+    with narrow_networks():
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from arabesque.models.pamfn import Pamfn, PamfnSettings
@@ -9,6 +10,7 @@ from arabesque.models.pamfn_fusion import FusionSettings
 from arabesque.models.pamfn_highlights import PamfnHighlights, highlight_loss
 from arabesque.models.scoring import SegmentBatch
 
+pytestmark = pytest.mark.usefixtures("narrow")
 DIMS = {"vst": 12, "ast": 6}
 SMALL = {"num_nets": 2, "ms_heads": 1, "cm_heads": 1, "feature_dropout": 0.0, "fc_dropout": 0.0}
 

@@ -181,6 +181,7 @@ def branch_differences(folder: Path, network: torch.nn.Module, stream: str) -> s
     }
 
 
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize(("model", "settings"), TWO_STAGES)
 def test_two_stages_start_from_trained_branches(tmp_path: Path, model: str, settings: dict[str, object]) -> None:
     stages = {"before": (BRANCHES,), "stage": {"frozen": ("branches.vst",)}}
@@ -191,6 +192,7 @@ def test_two_stages_start_from_trained_branches(tmp_path: Path, model: str, sett
     assert all(parameter.requires_grad for parameter in network.get_submodule("branches.vst.stage1").parameters())
 
 
+@pytest.mark.usefixtures("narrow")
 def test_frozen_modules_in_training_mode_update_their_statistics(tmp_path: Path) -> None:
     model, settings = TWO_STAGES[0]
     stages = {"before": (BRANCHES,), "stage": {"frozen": ("branches",), "frozen_mode": "training"}}
@@ -215,6 +217,7 @@ def test_a_stage_continues_with_the_selected_weights_of_the_stage_before(tmp_pat
     assert len(both.history) == 2
 
 
+@pytest.mark.usefixtures("narrow")
 def test_an_interrupted_run_of_three_stages_gives_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +243,7 @@ def test_an_interrupted_run_of_three_stages_gives_the_same_result(
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
+@pytest.mark.usefixtures("narrow")
 def test_standardized_branches_fit_a_standardized_network(tmp_path: Path) -> None:
     branches = BRANCHES.model_copy(update={"protocol": Protocol(epochs=2, batch_size=8, standardize=True)})
     options = {"before": (branches,), "stage": {"frozen": ("branches",)}, "standardize": True, "epochs": 1}
@@ -251,6 +255,7 @@ def test_standardized_branches_fit_a_standardized_network(tmp_path: Path) -> Non
             assert torch.equal(alone[name], dict(network.named_buffers())[name])
 
 
+@pytest.mark.usefixtures("narrow")
 def test_invalid_stages_are_rejected(tmp_path: Path) -> None:
     last = Stage(protocol=Protocol(epochs=1))
     with pytest.raises(ValueError, match="the last stage trains pamfn-branch; it must train pamfn"):

@@ -1,4 +1,7 @@
-"""A training killed at any change of the disk leaves a complete model or none; the same command then finishes."""
+"""A training killed at any change of the disk leaves a complete model or none; the same command then finishes.
+
+The fast tests kill at a quarter of the changes, the slow ones at each.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ from arabesque.models.checkpoints import load_checkpoint
 
 Order = Callable[..., dict[str, Any]]
 
+every = pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+"""Kill at each change, or at the first and each fourth after it."""
+
 
 @pytest.fixture(scope="module")
 def order() -> Iterator[Order]:
@@ -32,8 +38,8 @@ def model_in(folder: Path) -> tuple[int, dict[str, list[float]]] | None:
     return card.seed, {name: value.flatten().tolist() for name, value in network.state_dict().items()}
 
 
-def kill_everywhere(order: Order, folder: Path, options: dict[str, Any]) -> Iterator[Path]:
-    """Train seed 1 in the folder of a finished seed 0, killed at each change; yield the folder each time."""
+def kill_often(order: Order, folder: Path, options: dict[str, Any], every: int) -> Iterator[Path]:
+    """Train seed 1 in the folder of a finished seed 0, killed at changes of the disk; yield the folder each time."""
     before = folder / "before"
     order(**options, seed=0, out=before)
     whole = folder / "whole"
@@ -41,7 +47,7 @@ def kill_everywhere(order: Order, folder: Path, options: dict[str, Any]) -> Iter
     models = [model_in(before), model_in(whole)]
     assert None not in models
     assert through["changes"] >= 8
-    for change in range(through["changes"]):
+    for change in range(0, through["changes"], every):
         out = folder / f"killed {change}"
         shutil.copytree(before, out)
         killed = order(**options, seed=1, out=out, kill_at=change)
@@ -54,17 +60,19 @@ def kill_everywhere(order: Order, folder: Path, options: dict[str, Any]) -> Iter
         assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
 
 
+@every
 def test_a_killed_small_training_leaves_a_complete_model(
-    order: Order, learnable: Callable[..., tuple[Path, Path]], tmp_path: Path
+    order: Order, learnable: Callable[..., tuple[Path, Path]], tmp_path: Path, every: int
 ) -> None:
     store, labels = learnable(8)
     options = {"do": "train", "store": str(store), "labels": str(labels)}
-    assert sum(1 for _ in kill_everywhere(order, tmp_path, options)) >= 8
+    assert sum(1 for _ in kill_often(order, tmp_path, options, every)) >= 8 / every
 
 
-def test_a_killed_resumable_training_leaves_a_complete_model(order: Order, tmp_path: Path) -> None:
+@every
+def test_a_killed_resumable_training_leaves_a_complete_model(order: Order, tmp_path: Path, every: int) -> None:
     done = 0
-    for out in kill_everywhere(order, tmp_path, {"do": "train seed"}):
+    for out in kill_often(order, tmp_path, {"do": "train seed"}, every):
         # a result exists only with its own model
         results = [make_run(out, epochs=3, seed=seed).finished() for seed in (0, 1)]
         model = model_in(out)
@@ -72,4 +80,4 @@ def test_a_killed_resumable_training_leaves_a_complete_model(order: Order, tmp_p
             [model is not None and model[0] == seed for seed in (0, 1)],
         ) or (results == [None, None])
         done += 1
-    assert done > 12
+    assert done > 12 / every

@@ -22,6 +22,7 @@ from arabesque.models.video_scores import Segment, VideoScore, score_videos
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.writer import StoreWriter
 
+pytestmark = pytest.mark.usefixtures("narrow")
 Learnable = Callable[..., tuple[Path, Path]]
 
 

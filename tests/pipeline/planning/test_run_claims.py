@@ -259,11 +259,12 @@ def test_many_runs_share_the_work(order, videos, tmp_path, runs, rounds):
         side_by_side(order, videos, tmp_path / f"out{round}", runs=runs)
 
 
-@pytest.fixture
-def impatient_order(monkeypatch) -> Iterator[Order]:
-    monkeypatch.setenv("ARABESQUE_PATIENCE_S", "2")
-    with workload_process("extraction_workload.py") as give:
-        yield give
+@pytest.fixture(scope="module")
+def impatient_order() -> Iterator[Order]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARABESQUE_PATIENCE_S", "2")
+        with workload_process("extraction_workload.py") as give:
+            yield give
 
 
 def test_what_a_stopped_run_has_claimed_is_done_by_the_others_and_counts_once(impatient_order, videos, tmp_path):
@@ -287,7 +288,7 @@ def test_a_process_that_keeps_the_store_locked_stops_no_run(impatient_order, vid
     check_whole(out)
 
 
-@pytest.mark.parametrize("moment_s", [0.3, 0.8, 1.3])
+@pytest.mark.parametrize("moment_s", [0.8, *(pytest.param(other, marks=pytest.mark.slow) for other in (0.3, 1.3))])
 def test_what_a_killed_run_had_in_hand_is_done_by_the_other(order, videos, tmp_path, moment_s):
     killed, other = order(videos=videos, out=tmp_path / "out", runs=2, kill_after_s=moment_s, kill_runs=1)["runs"]
     assert killed["status"] in (-signal.SIGKILL, 3)
