@@ -15,7 +15,7 @@ from clips import Clip, write_clip
 from typer.testing import CliRunner, Result
 
 from arabesque.cli.main import commands
-from arabesque.manifests.errors import InputError
+from arabesque.manifests.errors import ConfigError
 
 ARABESQUE = [sys.executable, "-c", "from arabesque.cli.main import app; app()"]
 RECIPE = """
@@ -75,7 +75,7 @@ def test_two_shells_with_different_settings_on_one_store(tmp_path):
         wait_until_it_holds_settings(first, out)
         first.send_signal(signal.SIGSTOP)
         refused = extract(videos, tmp_path / "at_6.toml", out)
-        assert isinstance(refused.exception, InputError)  # cli/main.py turns it into status 2
+        assert isinstance(refused.exception, ConfigError)  # cli/main.py turns it into status 2
         said = str(refused.exception)
         assert f"(process {first.pid}) writes stream 'motion' with other settings" in said
         assert "sampling.fps is 12.0 there, 6.0 here" in said

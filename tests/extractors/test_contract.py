@@ -66,10 +66,14 @@ OF_THE_RUNNER = (
 """Checks that are slow for `LARGE` networks."""
 
 
+EMULATED = (*LARGE, "i3d_rgb", "resnet_frame", "resnet_crop")
+"""Networks that a CPU without half-precision units emulates in many times the time of float32; vggish and pytorchvideo
+are small enough for the fast tests."""
+
+
 def param(name: str, *check: str) -> Any:
     is_slow = name in SLOW or (name in LARGE and (not check or check[0] in OF_THE_RUNNER))
-    # emulated on a CPU without half-precision units, in many times the time of float32
-    is_slow |= name in (*LARGE, "i3d_rgb") and check == ("check_half_precision",)
+    is_slow |= name in EMULATED and check == ("check_half_precision",)
     return pytest.param(name, *check, marks=[pytest.mark.slow] if is_slow else [])
 
 
