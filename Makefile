@@ -1,10 +1,10 @@
 # Shorthands. Each one first sets up the environment (see bootstrap.py).
-RUN := python3 bootstrap.py
+RUN := python3 bootstrap.py --dev
 
 .PHONY: demo test test-slow lint types docs package lock
 
 demo:
-	$(RUN) arabesque demo
+	python3 bootstrap.py arabesque demo
 
 test:
 	$(RUN) pytest -q -n 2 -m "not slow"
@@ -25,8 +25,9 @@ docs:
 package:
 	$(RUN) python tests/packaging/check_distribution.py
 
-# Pin the newest releases by hash, without download addresses. Users get the versions that the tests use.
+# Pin the newest releases by hash, without download addresses. Users get the versions that the tests use. A new
+# dependency needs the two commands without --upgrade.
 COMPILE := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 lock:
-	$(RUN) $(COMPILE) --upgrade --group dev --group docs --extra ray --extra s3 --extra timm --extra tensorboard pyproject.toml -o requirements-dev.lock
-	$(RUN) $(COMPILE) --upgrade --all-extras -c requirements-dev.lock pyproject.toml -o requirements.lock
+	$(RUN) $(COMPILE) --upgrade --group dev --group docs --extra all pyproject.toml -o requirements-dev.lock
+	$(RUN) $(COMPILE) --upgrade --extra all -c requirements-dev.lock pyproject.toml -o requirements.lock

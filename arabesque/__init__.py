@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         DecodeError,
         ExtractionError,
         InputError,
+        MissingPackageError,
         StoreError,
         WeightsError,
     )
@@ -51,6 +52,7 @@ __all__ = [
     "ExtractionError",
     "FeatureStore",
     "InputError",
+    "MissingPackageError",
     "Recipe",
     "StoreError",
     "StreamFeatures",
@@ -68,7 +70,7 @@ __all__ = [
 _PLACES = {
     "arabesque.api": "compare extract open_store score",
     "arabesque.manifests.errors": (
-        "ArabesqueError ConfigError DecodeError ExtractionError InputError StoreError WeightsError"
+        "ArabesqueError ConfigError DecodeError ExtractionError InputError MissingPackageError StoreError WeightsError"
     ),
     "arabesque.manifests.recipes": "Recipe load_recipe",
     "arabesque.pipeline.store.aligned_dataset": "AlignedDataset collate_padded",

@@ -15,7 +15,7 @@ from typing import TypedDict, Unpack, overload
 import torch
 
 from arabesque.cli.scoring import score_raw_videos
-from arabesque.extractors.table import require_known
+from arabesque.extractors.table import require_available
 from arabesque.manifests.errors import ExtractionError, InputError
 from arabesque.manifests.recipes import Recipe, load_recipe
 from arabesque.manifests.validation import suggestion
@@ -372,7 +372,7 @@ def _check_streams(recipe: Recipe, streams: Sequence[str] | None) -> None:
             hint = suggestion(name, recipe.streams)
             known = ", ".join(recipe.streams)
             raise InputError(f"recipe {recipe.name} has no stream {name!r}{hint}; it has {known}")
-        require_known(recipe.streams[name].extractor)
+        require_available(recipe.streams[name].extractor)
 
 
 def _execute(

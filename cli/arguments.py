@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..manifests.errors import InputError
+from ..manifests.optional_packages import require_package
 
 if TYPE_CHECKING:
     from ..extractors.engines import Engine
@@ -63,11 +63,12 @@ def check_logger(name: str | None) -> LogFormat | None:
 
 
 def check_decoder(name: str) -> None:
-    """Raise if the name is not a decoder backend."""
-    from ..pipeline.decoding.decoders import BACKENDS
+    """Raise if the name is not a decoder backend, or if its package is not installed."""
+    from ..pipeline.decoding.decoders import BACKENDS, check_backend
 
     if name not in BACKENDS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(BACKENDS)}", param_hint="--decoder")
+    check_backend(name)
 
 
 def check_engine(name: str, device: str) -> Engine:
@@ -78,14 +79,13 @@ def check_engine(name: str, device: str) -> Engine:
         raise typer.BadParameter(f"{name!r} is neither torch nor openvino; give one of them", param_hint="--engine")
     if device.startswith("cuda"):
         raise typer.BadParameter("openvino runs on the CPU; add --device cpu", param_hint="--engine")
-    if find_spec("openvino") is None:
-        raise InputError("--engine openvino: OpenVINO is not installed; pip install '.[openvino]'")
+    require_package("openvino", "--engine openvino")
     return "openvino"
 
 
 def check_streams(recipe: Recipe, names: list[str] | None, override: str | None) -> None:
-    """Raise if the recipe lacks a stream, an extractor is unknown, or a checkpoint is missing."""
-    from ..extractors.table import require_known
+    """Raise if the recipe lacks a stream, or if an extractor, a package or a checkpoint is missing."""
+    from ..extractors.table import require_available
 
     for name in names or ():
         if name not in recipe.streams:
@@ -95,7 +95,7 @@ def check_streams(recipe: Recipe, names: list[str] | None, override: str | None)
             )
     chosen: Mapping[str, StreamSpec] = {name: recipe.streams[name] for name in names or recipe.streams}
     for spec in chosen.values():
-        require_known(spec.extractor)
+        require_available(spec.extractor)
     from ..pipeline.weights.required import require_checkpoints
 
     require_checkpoints(recipe, chosen, override)

@@ -6,13 +6,13 @@ import json
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..manifests.optional_packages import require_package
 from .arguments import WEIGHTS_MANIFEST, check_decoder, check_device, check_streams
 from .console import print_json
 from .recipe_options import PRECISION, RANDOM, SET, chosen_recipe
@@ -119,8 +119,8 @@ def _check(recipe: Recipe, streams: list[str] | None, weights: str, chart: Path 
     check_streams(recipe, streams, None if weights == "cache" else weights)
     if chart is not None and chart.suffix.lower() != ".png":
         raise typer.BadParameter(f"{chart} does not end in .png; rename it", param_hint="--chart")
-    if chart is not None and find_spec("matplotlib") is None:
-        raise typer.BadParameter("matplotlib is not installed; pip install matplotlib", param_hint="--chart")
+    if chart is not None:
+        require_package("matplotlib", "--chart")
     for option, file in (("--chart", chart), ("--json", json_file)):
         if file is not None and not file.parent.is_dir():
             raise typer.BadParameter(f"{file}: the folder {file.parent} does not exist; create it", param_hint=option)

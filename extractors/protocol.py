@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..manifests.optional_packages import require_package
 from ..manifests.streams import AudioWindows, Geometry, Precision, Record, Resampler
 
 if TYPE_CHECKING:  # importing torch takes seconds, and much is checked without it
@@ -143,6 +144,7 @@ class PersonBoxes:
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a table with one row for each box; the columns are those of `FeatureStore.boxes_to_pandas`."""
+        require_package("pandas", "a table of pandas")
         import pandas  # pyright: ignore[reportMissingTypeStubs]
 
         edges = {name: self.edges_px[:, place] for place, name in enumerate(("left", "top", "right", "bottom"))}

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from ..manifests.errors import ConfigError
+from ..manifests.errors import ConfigError, UsageError
 from ..manifests.import_paths import import_class
+from ..manifests.optional_packages import require_package
 from ..manifests.recipes import Recipe
 from ..manifests.streams import Record, StreamSpec
 from ..manifests.validation import keys_of, suggestion, validation_message
@@ -55,6 +56,9 @@ FAMILIES: dict[str, str] = {
 }
 """Family of networks → ``module:function``, which makes the card of a network from its name: ``pytorchvideo:x3d_m``."""
 
+PACKAGES = {"resnet_crop": "ultralytics", "pytorchvideo": "pytorchvideo", "timm": "timm"}
+"""Extractor or family → the optional package that it needs."""
+
 
 def extractor_kind(name: str) -> ExtractorKind:
     """Return the class or the network's card behind a recipe's ``extractor = NAME``.
@@ -83,10 +87,17 @@ def _card(make: Callable[[str], NetworkCard], network: str) -> NetworkCard:
     return make(network)
 
 
-def require_known(name: str) -> None:
-    """Raise `ConfigError` for an extractor that does not exist. Only extractors of other packages are imported."""
+def require_available(name: str) -> None:
+    """Check an extractor before a run. Only extractors of other packages are imported.
+
+    Raises:
+        ConfigError: The extractor does not exist.
+        MissingPackageError: It needs an optional package that is not installed.
+    """
     if is_from_another_package(name):
         _checked_class(_path_and_variant(name)[0])
+    elif module := PACKAGES.get(name.removeprefix("logits:").partition(":")[0]):
+        require_package(module, f"extractor {name}")
 
 
 def is_from_another_package(name: str) -> bool:
@@ -162,11 +173,11 @@ def feature_names(name: str) -> tuple[str, ...] | None:
         name: The extractor's name in a recipe.
 
     Returns:
-        None for an extractor whose features have no names, such as a network's, or that is not known here.
+        None for an extractor whose features have no names, such as a network's, or that is not available here.
     """
     try:
         names = getattr(extractor_kind(name), "feature_names", None)
-    except ConfigError:
+    except UsageError:
         return None
     return None if names is None else names()
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..manifests.errors import ConfigError
 from ..manifests.hub_weights import TIMM_LAYOUT, timm_entry
+from ..manifests.optional_packages import require_package
 from ..manifests.streams import CenterCrop, Geometry, GeometryStep, Normalization, ShortSide, Size
 from ..manifests.validation import suggestion
 from .checkpoints import Weights, load_network, unchanged
@@ -25,7 +26,7 @@ def timm_card(name: str) -> NetworkCard:
     """Return the card of ``timm:NAME``.
 
     Raises:
-        ConfigError: timm is not installed, has no such network, or resizes in a way that a geometry cannot express.
+        ConfigError: timm has no such network, or resizes in a way that a geometry cannot express.
     """
     timm = _timm()
     if not timm.is_model(name.partition(".")[0]):
@@ -79,9 +80,8 @@ def _steps(name: str, facts: dict[str, Any]) -> tuple[GeometryStep, ...]:
 
 
 def _timm() -> ModuleType:
-    try:
-        import timm
-        import timm.data
-    except ImportError as error:
-        raise ConfigError('extractor timm needs the package timm: pip install ".[timm]"') from error
+    require_package("timm", "extractor timm")
+    import timm
+    import timm.data
+
     return timm

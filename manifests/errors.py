@@ -3,7 +3,8 @@
     ArabesqueError                 base class; the command line prints the message as one line, exit status 1
     ├── UsageError                 what the user asked for is wrong; exit status 2
     │   ├── ConfigError            a recipe, a TOML file or a setting is wrong
-    │   └── InputError             a path, an option or a label file is wrong
+    │   ├── InputError             a path, an option or a label file is wrong
+    │   └── MissingPackageError    an optional package is not installed
     ├── WeightsError               a checkpoint is missing, altered, or does not fit its network
     ├── DecodeError                a video cannot be decoded to its end
     │   └── TransientDecodeError   the same, but another attempt may succeed: a time or memory limit, a crash
@@ -69,6 +70,16 @@ class InputError(UsageError):
         ... except arabesque.InputError as error:
         ...     print(error)
         missing.mp4...
+    """
+
+
+class MissingPackageError(UsageError):
+    """A recipe or an option needs an optional package that is not installed; the message has the command for it.
+
+    Example:
+        >>> import arabesque
+        >>> issubclass(arabesque.MissingPackageError, arabesque.ArabesqueError)
+        True
     """
 
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from .errors import ConfigError
+from .optional_packages import require_package
 from .weights import WeightsEntry
 
 TORCHVISION_LAYOUT, TIMM_LAYOUT = "torchvision", "timm"
@@ -21,7 +22,8 @@ def published_entry(name: str) -> WeightsEntry:
     """Return a checkpoint that `is_published`.
 
     Raises:
-        ConfigError: The package is not installed, or publishes no such weights.
+        ConfigError: The package publishes no such weights.
+        MissingPackageError: timm is not installed.
     """
     package, _, rest = name.partition(":")
     return torchvision_entry(rest) if package == "torchvision" else timm_entry(rest)
@@ -79,12 +81,12 @@ def timm_entry(name: str) -> WeightsEntry:
     """Return the checkpoint ``NAME.TAG`` of timm.
 
     Raises:
-        ConfigError: timm is not installed or has no such weights.
+        ConfigError: timm has no such weights.
+        MissingPackageError: timm is not installed.
     """
-    try:
-        from timm.models import get_pretrained_cfg
-    except ImportError as error:
-        raise ConfigError(f'checkpoint timm:{name} needs the package timm: pip install ".[timm]"') from error
+    require_package("timm", f"checkpoint timm:{name}")
+    from timm.models import get_pretrained_cfg
+
     found: Any = get_pretrained_cfg(name, allow_unregistered=True)
     if found is None or not found.hf_hub_id:
         raise ConfigError(

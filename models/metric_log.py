@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..manifests.errors import InputError
+from ..manifests.optional_packages import require_package
 from .checkpoints import write_atomically
 
 LogFormat = Literal["csv", "tensorboard"]
@@ -81,7 +81,7 @@ class TensorBoardLog:
         folder: Folder of the training.
 
     Raises:
-        InputError: The package tensorboard is not installed.
+        MissingPackageError: The package tensorboard is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -116,13 +116,9 @@ def summary_writer_class() -> Any:
     """Return PyTorch's writer of event files.
 
     Raises:
-        InputError: The package tensorboard is not installed.
+        MissingPackageError: The package tensorboard is not installed.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            f"--logger tensorboard: the package tensorboard is missing ({error}); pip install '.[tensorboard]', or "
-            "give --logger csv"
-        ) from error
+    require_package("tensorboard", "--logger tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter

@@ -10,6 +10,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
+from ..manifests.optional_packages import require_package
 from ..manifests.streams import Record
 from .masking import masked_max, masked_mean
 from .metrics import spearman
@@ -49,6 +50,7 @@ class PooledSvr(nn.Module):
 
     def solve(self, batch: SegmentBatch, fractions: Tensor) -> None:
         """Fit to all training videos; ``fractions [samples]`` are their scores."""
+        require_package("sklearn", "scoring model pooled-svr")
         pooled, wanted = self._pooled(batch).cpu().double().numpy(), fractions.cpu().double().numpy()
         center, spread = pooled.mean(0), pooled.std(0)
         spread[spread < 1e-9] = 1

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..manifests.optional_packages import require_package
 from ..pipeline.store.html import html_table
 from ..pipeline.store.reader import FeatureStore
 from .checkpoints import ModelCard
@@ -145,6 +146,7 @@ class ScoreReport:
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a table with one row for each scored video: id, score, and the streams that it lacks."""
+        require_package("pandas", "a table of pandas")
         import pandas  # pyright: ignore[reportMissingTypeStubs]
 
         rows = [

@@ -15,6 +15,7 @@ import torch
 from ..extractors.table import extractor_kind, resolved_recipe
 from ..manifests.recipes import Recipe
 from ..manifests.urls import public_url
+from .decoding.decoders import check_backend
 from .failure_budget import within
 from .finished import inputs_entry
 from .items import Event, Notice, PhaseStarted, PoisonedVideo, Stream, VideoSettled, WorkerProgress, common_setting
@@ -70,6 +71,7 @@ class Extraction:
     Raises:
         ConfigError: The recipe is invalid.
         InputError: ``videos`` or ``out`` is invalid, or rows of other source files would be replaced.
+        MissingPackageError: The decoder or an extractor needs an optional package that is not installed.
         WeightsError: A checkpoint is missing.
     """
 
@@ -88,6 +90,7 @@ class Extraction:
         inputs: Inputs | None = None,
     ) -> None:
         self.options = options or RunOptions()
+        check_backend(self.options.decoder)
         self.store = Store.open(out)
         self.out = self.store.path
         self._roots = [as_store_path(each) for each in ([videos] if isinstance(videos, Path | str) else videos)]

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 
 from ..extractors.engines import Engine, building_for
-from ..extractors.table import build, extractor_kind, is_from_another_package
+from ..extractors.table import build, extractor_kind, is_from_another_package, require_available
 from ..extractors.weight_sources import Weights
 from ..manifests.errors import InputError, WeightsError
 from ..manifests.import_paths import code_digest
@@ -66,10 +66,13 @@ def chosen_weights(
 
     Raises:
         InputError: ``override`` is not of this form.
+        MissingPackageError: An extractor needs an optional package that is not installed.
         WeightsError: A checkpoint is missing; the message gives the command that fetches it.
     """
     if override is not None and not is_random(override):
         raise InputError(f"weights {override!r}: give random:SEED with a whole number, e.g. random:0")
+    for spec in specs.values():
+        require_available(spec.extractor)
     require_checkpoints(recipe, specs, override)
     names = named_weights(recipe, specs, override)
     try:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..manifests.errors import DecodeError, InputError
+from ..manifests.optional_packages import require_package
 from ..manifests.validation import os_reason
 from ..models.video_scores import Segment, VideoScore
 from ..pipeline.decoding.decoder_pool import DecoderProcess, FrameChunk
@@ -66,7 +67,9 @@ def write_figures(
 
     Raises:
         InputError: A video has no score, or ``table`` is not such a file.
+        MissingPackageError: The package matplotlib is not installed.
     """
+    require_package("matplotlib", "figures")
     ranked = model.ranked()
     if unknown := [name for name in video_ids if name not in model.scores]:
         raise InputError(f"{unknown[0]}: has no score in this store; give --video another id")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..extractors.protocol import SegmentInput, VideoParts
 from ..extractors.weight_sources import RandomWeights, Weights
+from ..manifests.optional_packages import require_package
 from ..manifests.recipes import Recipe
 from ..manifests.streams import StreamSpec
 from ..pipeline.digests import settings_digest
@@ -140,8 +141,10 @@ def look_at(
 
     Raises:
         DecodeError: The video cannot be read.
+        MissingPackageError: The package matplotlib, whose font names the pictures, is not installed.
         WeightsError: A checkpoint of a detector or of optical flow is missing.
     """
+    require_package("matplotlib", "look")
     specs = {name: recipe.streams[name] for name in names}
     weights = _weights(recipe, specs, override)
     digests = {name: settings_digest(spec, weight_digests(weights[name]), 1) for name, spec in specs.items()}

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...manifests.errors import ArabesqueError, DecodeError
+from ...manifests.optional_packages import EXTRAS, require_package
 from ..records import Deinterlace, Hole, VideoMetadata
 from .chunks import Span
 from .planes import Planes
@@ -32,8 +33,6 @@ BACKENDS = {
     "decord": "arabesque.pipeline.decoding.decord_backend:DecordDecoder",
 }
 """Name → ``module:class``; the modules are imported in decoding processes only."""
-
-_PACKAGES = {"pyav": "av", "decord": "decord"}
 
 Picture = NDArray[np.uint8] | Planes
 """``[height, width, 3]``, RGB, or its planes; upright."""
@@ -100,14 +99,11 @@ class Decoder(Protocol):
 
 
 def check_backend(backend: str) -> None:
-    """Raise `ValueError` for an unknown name, `ArabesqueError` where the package is missing."""
+    """Raise `ValueError` for an unknown name, `MissingPackageError` if the package of a backend is not installed."""
     if backend not in BACKENDS and ":" not in backend:
         raise ValueError(f"decoder {backend!r} is not one of {', '.join(BACKENDS)}")
-    if backend in _PACKAGES and importlib.util.find_spec(_PACKAGES[backend]) is None:
-        raise ArabesqueError(
-            f"decoder {backend}: the package {_PACKAGES[backend]} is not installed (it has wheels for few platforms); "
-            "use --decoder pyav"
-        )
+    if backend in EXTRAS:
+        require_package(backend, f"decoder {backend}")
 
 
 def build_decoder(backend: str, alive: Callable[[], None], *, planar: bool = False) -> Decoder:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...manifests.errors import StoreError
+from ...manifests.optional_packages import require_package
 from ..store.files.storage import StorePath
 from ..store.html import html_table
 from .comparing import Comparison, Verdict, compared, paired, verdicts
@@ -48,6 +49,7 @@ class FeatureComparison:
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a table with one row for each video and stream: whether it is the same, errors and the diagnosis."""
+        require_package("pandas", "a table of pandas")
         import pandas  # pyright: ignore[reportMissingTypeStubs]
 
         rows = [

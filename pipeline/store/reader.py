@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ...extractors.protocol import PersonBoxes
+from ...manifests.optional_packages import require_package
 from ...manifests.validation import suggestion
 from ..records import FeatureRow, Outcome
 from .boxes import BoxRun, current_runs, read_boxes
@@ -198,8 +199,9 @@ class FeatureStore:
 
         Raises:
             KeyError: The store does not have this stream.
-            ImportError: pandas is not installed.
+            MissingPackageError: pandas is not installed.
         """
+        require_package("pandas", "a table of pandas")
         import pandas  # pyright: ignore[reportMissingTypeStubs]
 
         tables = {features.video_id: features.to_pandas() for features in self.scan(stream)}
@@ -255,8 +257,9 @@ class FeatureStore:
 
         Raises:
             KeyError: The store has no outcome of one of the videos.
-            ImportError: pandas is not installed.
+            MissingPackageError: pandas is not installed.
         """
+        require_package("pandas", "a table of pandas")
         import pandas  # pyright: ignore[reportMissingTypeStubs]
 
         if video_ids is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ...manifests.optional_packages import require_package
 from .html import html_table
 
 if TYPE_CHECKING:
@@ -120,8 +121,9 @@ class StreamFeatures:
             Columns ``start_s``, ``end_s``, then one for each feature: its name, or ``STREAM_0``, ``STREAM_1``, …
 
         Raises:
-            ImportError: pandas is not installed.
+            MissingPackageError: pandas is not installed.
         """
+        require_package("pandas", "a table of pandas")
         import pandas  # pyright: ignore[reportMissingTypeStubs]
 
         names = self.names or [f"{self.stream}_{index}" for index in range(self.values.shape[1])]

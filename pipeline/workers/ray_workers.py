@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from ...manifests.errors import ArabesqueError, InputError
+from ...manifests.optional_packages import require_package
 from ..items import Notice
 from ..records import Source
 from .coordinator import (
@@ -346,11 +347,10 @@ def run_events(ray: Any, coordinator: Any, pool: WorkerPool) -> Iterator[RunEven
 
 
 def _ray() -> Any:
-    try:
-        import ray
-        import ray.util.scheduling_strategies
-    except ImportError:
-        raise InputError("--executor ray needs Ray: pip install '.[ray]'") from None
+    require_package("ray", "--executor ray")
+    import ray
+    import ray.util.scheduling_strategies
+
     return ray
 
 

@@ -27,6 +27,7 @@ PUBLIC = [
     "ExtractionError",
     "FeatureStore",
     "InputError",
+    "MissingPackageError",
     "Recipe",
     "StoreError",
     "StreamFeatures",

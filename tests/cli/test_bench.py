@@ -12,6 +12,7 @@ from clips import Clip, write_clip
 from typer.testing import CliRunner
 
 from arabesque.cli.main import commands
+from arabesque.manifests.errors import MissingPackageError
 
 LARGE = ("cv2", "librosa", "soxr", "numba", "scipy", "sklearn", "ultralytics", "pytorchvideo", "h5py", "decord")
 BARE_MACHINE = f"""
@@ -96,5 +97,5 @@ def test_it_runs_with_little_more_than_torch_and_a_decoder(videos):
 def test_a_missing_matplotlib_is_reported_before_measuring(videos, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = CliRunner().invoke(commands, ["bench", str(videos), "--chart", "chart.png"], env={"COLUMNS": "300"})
-    assert done.exit_code == 2
-    assert "matplotlib is not installed" in done.output
+    assert isinstance(done.exception, MissingPackageError)
+    assert "matplotlib is not installed" in str(done.exception)

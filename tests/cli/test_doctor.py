@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import typer
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from arabesque.cli import doctor
 from arabesque.cli.doctor import Check
+from arabesque.manifests.optional_packages import EXTRAS, install_command
 from arabesque.manifests.recipes import list_recipes
 from arabesque.pipeline.weights.cache import open_cache
 
@@ -43,7 +45,7 @@ def test_installed_packages_are_named_with_their_versions() -> None:
     assert f"opencv-python {importlib.metadata.version('opencv-python')}" in check.detail
 
 
-def test_a_missing_package_is_fatal_unless_it_is_platform_specific(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_fatal_unless_it_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     version = importlib.metadata.version
 
     def some_missing(name: str) -> str:
@@ -54,6 +56,26 @@ def test_a_missing_package_is_fatal_unless_it_is_platform_specific(monkeypatch: 
     monkeypatch.setattr(importlib.metadata, "version", some_missing)
     _, missing = doctor.packages()
     assert missing == Check("fail", "packages", "missing: librosa", "pip install librosa")
+
+
+def test_extras_that_are_not_installed_are_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in EXTRAS:
+        monkeypatch.setitem(sys.modules, module, None)
+    (check,) = doctor.optional_packages()
+    assert check.level == "ok"
+    assert check.detail.startswith("not installed: yolo (ultralytics), pytorchvideo (pytorchvideo), decord (decord), ")
+    assert check.remedy == install_command("yolo,pytorchvideo,decord,train,plots,pandas,ray,s3,gs,timm,openvino,shots")
+    assert [check.subject for check in doctor.decoders()] == ["decoder pyav"]
+    assert [check.subject for check in doctor.decoded_clips()] == ["clip by pyav"]
+
+
+def test_a_recipe_whose_package_is_missing_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setitem(sys.modules, "ultralytics", None)
+    checks = {check.subject: check for check in doctor.checkpoints()}
+    assert checks["recipe action-net"].level == "warn"
+    assert checks["recipe action-net"].detail.endswith(install_command("yolo"))
+    assert "lacks" in checks["recipe pamfn"].detail
 
 
 def test_not_being_installed_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,11 +102,7 @@ def test_decoders_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pyav.level == "ok"
     assert "libavcodec" in pyav.detail
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setitem(sys.modules, "decord", None)
-    assert [(check.level, check.subject) for check in doctor.decoders()] == [
-        ("fail", "decoder pyav"),
-        ("warn", "decoder decord"),
-    ]
+    assert next(doctor.decoders()) == Check("fail", "decoder pyav", ANY, "pip install --force-reinstall av")
 
 
 def test_restrictions_of_the_decoder_process_are_listed() -> None:
@@ -119,4 +137,4 @@ def test_each_recipe_lists_missing_checkpoints(monkeypatch: pytest.MonkeyPatch, 
 def test_this_machine_can_be_examined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path))
     subjects = [line[5:].partition(":")[0] for line in CliRunner().invoke(app).stdout.splitlines()]
-    assert subjects[:4] == ["Python", "packages", "processors", "memory"]
+    assert [each for each in subjects[:6] if each != "extras"] == ["Python", "packages", "processors", "memory"]

@@ -147,7 +147,6 @@ def test_every_command_takes_a_url(uploaded, bucket, tmp_path):
 @pytest.mark.parametrize(
     ("url", "environment", "status", "message"),
     [
-        ("gs://bucket/features", {}, 1, "pip install '.[gs]'"),
         pytest.param("s3://no-such-bucket/features", {}, 2, "is not a feature store", marks=pytest.mark.slow),
         pytest.param("s3://b/f", {"AWS_ENDPOINT_URL": UNREACHABLE}, 1, "cannot be reached", marks=pytest.mark.slow),
     ],

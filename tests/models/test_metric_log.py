@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import pytest
 from small_trainings import make_run
 
-from arabesque.manifests.errors import InputError
+from arabesque.manifests.errors import MissingPackageError
 from arabesque.models import metric_log, trainer
 from arabesque.models.experiment import Stage
 from arabesque.models.metric_log import CsvLog, open_log
@@ -60,8 +61,8 @@ def test_a_line_that_a_kill_cut_off_is_discarded(tmp_path: Path) -> None:
 
 
 def test_a_missing_tensorboard_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-    with pytest.raises(InputError, match=r"the package tensorboard is missing .*pip install '\.\[tensorboard\]'"):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MissingPackageError, match=r"--logger tensorboard: .* pip install .*\[train\]"):
         open_log("tensorboard", tmp_path)
 
 

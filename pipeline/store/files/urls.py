@@ -15,9 +15,10 @@ from functools import cache
 from typing import Any
 
 from ....manifests.errors import ArabesqueError, InputError, StoreError
+from ....manifests.optional_packages import require_package
 from ....manifests.urls import is_web_address, public_url, split_query
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory")
 """Protocols of stores in which an object is either whole or absent."""
 _TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "created")
@@ -36,7 +37,8 @@ def connect(url: str, *, to_write: bool = False) -> tuple[Any, str]:
         to_write: Refuse protocols over which other processes see half-written files.
 
     Raises:
-        StoreError: The package for the protocol is not installed.
+        MissingPackageError: The package for the protocol is not installed, and an extra has it.
+        StoreError: The package for another protocol is not installed.
         InputError: The protocol is unknown, or unsuited for writing.
     """
     import fsspec  # pyright: ignore[reportMissingTypeStubs]
@@ -54,9 +56,11 @@ def connect(url: str, *, to_write: bool = False) -> tuple[Any, str]:
         core: Any = fsspec.core
         return core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        advice = f"`pip install '.[{extra}]'`" if extra else "install the package that fsspec asks for"
-        raise StoreError(f"{shown}: no support for {protocol}:// is installed ({error}); {advice}") from error
+        if module := _PACKAGES.get(protocol):
+            require_package(module, f"{shown}: {protocol}://")
+        raise StoreError(
+            f"{shown}: no support for {protocol}:// is installed ({error}); install the package that fsspec asks for"
+        ) from error
     except ValueError as error:
         raise InputError(f"{shown}: {error}; give a path or a URL that fsspec knows, as s3://bucket/folder") from error
 

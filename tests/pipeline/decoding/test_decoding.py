@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import struct
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from clips import Clip, number_of, set_edit_list, write_clip, write_cut_transport_stream, write_size_change
 from decoding_checks import MPEG4, VP9, build, deliver
 
-from arabesque.manifests.errors import ArabesqueError, DecodeError
+from arabesque.manifests.errors import ArabesqueError, DecodeError, MissingPackageError
 from arabesque.pipeline.decoding.decoders import IndexMismatch, build_decoder, check_backend
 from arabesque.pipeline.decoding.pyav_backend import PyAvDecoder
 from arabesque.pipeline.records import VideoMetadata
@@ -209,10 +209,9 @@ def test_a_name_that_is_no_utf8_can_be_opened(pyav, write, tmp_path):
 def test_unknown_and_missing_backends_are_named(monkeypatch):
     with pytest.raises(ValueError, match="'opencv' is not one of pyav, decord"):
         check_backend("opencv")
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "decord" else find(name))
+    monkeypatch.setitem(sys.modules, "decord", None)
     check_backend("pyav")
-    with pytest.raises(ArabesqueError, match="decord: the package decord is not installed"):
+    with pytest.raises(MissingPackageError, match="decord: the package decord is not installed"):
         check_backend("decord")
     with pytest.raises(ArabesqueError, match="does not load"):
         build_decoder("no_such_module:Decoder", lambda: None)

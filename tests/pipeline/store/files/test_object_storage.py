@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from store_rows import manifest, new_store, outcome_of, row, settings_of, written
 
-from arabesque.manifests.errors import InputError, StoreError
+from arabesque.manifests.errors import InputError, MissingPackageError, StoreError
 from arabesque.pipeline.store.concurrency import coordination
 from arabesque.pipeline.store.concurrency.coordination import writer_coordination
 from arabesque.pipeline.store.files import urls
@@ -403,7 +403,7 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(protocol, extra, 
     for package in ("s3fs", "gcsfs"):
         monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)
-    with pytest.raises(StoreError, match=rf"no support for {protocol}:// .*`pip install '\.\[{extra}\]'`"):
+    with pytest.raises(MissingPackageError, match=rf"{protocol}://: the package .* is not installed; .*\[{extra}\]"):
         FeatureStore(f"{protocol}://bucket/features")
 
 
