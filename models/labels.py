@@ -148,13 +148,18 @@ def _ragged_error(path: Path, lines: list[tuple[int, str]], separators: Sequence
 
 
 def _reject_hidden_separator(path: Path, lines: list[tuple[int, str]], found: Labels, separator: str) -> None:
-    """Reject ids such as ``Ball_001;17``, which are an id and the integer part of a score with a decimal comma."""
+    """Reject ids such as ``Ball_001;17``, which are an id and the integer part of a score with a decimal comma.
+
+    Also ``17,10,Ball`` of the line ``17,10,Ball 001``, whose id has a blank.
+    """
     texts = {f"{path}, line {number}": line for number, line in lines}
     for video_id, place in found.places.items():
         line, name = texts[place], re.escape(video_id)
         after = _ENDS_IN_NUMBER.fullmatch(video_id) and re.search(rf"{name},[0-9]+(?![0-9.])", line)
         before = _BEGINS_WITH_NUMBER.match(video_id) and re.search(rf"[0-9],{name}", line)
-        if separator == "comma" and '"' not in line and (after or before):
+        pieces = re.split("[,;|]", video_id) if separator in ("blank", "colon") else []
+        holds_number = len(pieces) > 1 and any(map(resembles_number, pieces))
+        if '"' not in line and ((separator == "comma" and (after or before)) or holds_number):
             raise InputError(
                 f"{place}: {line.strip()!r} may be an id and a score with a decimal comma, or the id {video_id!r}; "
                 "separate "

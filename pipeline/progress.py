@@ -100,6 +100,9 @@ class ProgressTracker:
                     self._computed[video_id][stream] += number
             case VideoSettled(video_id=video_id) if video_id in self._sizes:
                 self._settled.add(video_id)
+                if video_id not in self._durations_s:  # it could not be opened: nothing of it is computed
+                    self._unknown_bytes -= self._sizes[video_id]
+                    self._durations_s[video_id] = 0.0
                 self._open.pop(video_id, None)
                 self._computed.pop(video_id, None)
             case _:
@@ -109,7 +112,7 @@ class ProgressTracker:
     def now(self) -> RunProgress:
         """The present state."""
         now_s = self._clock()
-        done_s = sum(self._duration_s(name) for name in self._settled)
+        done_s = sum(self._durations_s[name] for name in self._settled)
         done_s += sum(self._share_of(opened) * opened.duration_s for opened in self._open.values())
         total_s = sum(self._durations_s.values()) + self._unknown_bytes * self._s_per_byte
         self._samples.append((now_s, done_s))
@@ -142,10 +145,6 @@ class ProgressTracker:
         """Mean of the videos whose duration is known; 0 if there are none."""
         known_s = sum(self._durations_s.values())
         return known_s / self._known_bytes if self._known_bytes else 0.0
-
-    def _duration_s(self, video_id: str) -> float:
-        known = self._durations_s.get(video_id)
-        return self._sizes[video_id] * self._s_per_byte if known is None else known
 
     def _share_of(self, opened: VideoOpened) -> float:
         """Share of a video that is computed by the stream that has computed least."""

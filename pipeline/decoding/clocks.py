@@ -218,6 +218,38 @@ def by_index(packets: Packets, index: NDArray[np.int64]) -> tuple[Clock, list[in
     return tuple(clock), unknown
 
 
+def by_counting(packets: Packets) -> Packets:
+    """Replace the times of an MPEG program stream that contradict one another by counted ones.
+
+    The container states the time of a frame only now and then. FFmpeg interpolates between these times, and repeats
+    times where several frames share a packet of the container. Frames of a recording are counted if none comes later
+    than by counting: a lost frame would delay the later ones.
+
+    Returns:
+        The packets; if frames were counted, without times of presentation, and with the times at which the first frame
+        is presented as times of decoding.
+    """
+    steps = np.diff(packets.dts)
+    if (packets.dts == NO_STAMP).any() or not (steps > 0).any():
+        return packets
+    usual = float(np.median(steps[steps > 0]))
+    ends = [*(np.flatnonzero(np.abs(steps) > MAX_REORDERING * usual) + 1).tolist(), len(packets)]
+    dts, is_counted, first = packets.dts.copy(), False, 0
+    for end in ends:
+        mine = packets.dts[first:end]
+        counted = mine[0] + np.rint(np.arange(len(mine)) * usual).astype(np.int64)
+        late = mine - counted
+        contradict = (np.diff(mine) <= 0).any() or len(np.unique(packets.pts[first:end])) < len(mine)
+        if contradict and -MAX_REORDERING * usual <= late.min() and late.max() < usual:
+            dts[first:end], is_counted = counted, True
+        first = end
+    if not is_counted:
+        return packets
+    head = packets.pts[: min(ends[0], MAX_REORDERING)]
+    delay = max(0, int(head[head != NO_STAMP].min()) - int(packets.dts[0])) if (head != NO_STAMP).any() else 0
+    return replace(packets, pts=np.full(len(packets), NO_STAMP), dts=dts + delay)
+
+
 def corrected(packets: Packets, clock: Clock) -> Packets:
     """Return the packets with corrected stamps."""
     if not clock:

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from ...manifests.errors import DecodeError
 from .codecs import AUDIO_DECODERS, VIDEO_DECODERS, WHITELIST
-from .signatures import format_of, head_of
+from .signatures import format_of, head_of, is_moving
 from .timelines import check_file
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,flv,live_flv,asf,ogg,mxf,dv"
@@ -44,6 +44,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     with _name_for_ffmpeg(path) as name:
         try:
             options = {"format_whitelist": FORMATS, "codec_whitelist": WHITELIST, "protocol_whitelist": "file"}
+            options["scan_all_pmts"] = "1"  # as the command ffmpeg: a transport stream's later programs have codecs
             container = av.open(name, options=options, metadata_errors="replace")
         except MemoryError:
             raise
@@ -54,8 +55,12 @@ def open_container(path: Path) -> Iterator[InputContainer]:
 
 
 def _why_not_opened(path: Path, error: FFmpegError) -> str:
-    known = format_of(head_of(path))
-    what = f"its format is {known.name}" if known else "its first bytes are not of a known format"
+    head = head_of(path)
+    known = format_of(head)
+    what = "its first bytes are not of a known format"
+    if known is not None:
+        is_animated = known.name in ("GIF", "WebP") and is_moving(head)
+        what = f"its format is {'animated ' if is_animated else ''}{known.name}"
     is_excluded = isinstance(error, ArgumentError)  # FFmpeg's error for a format that is not among `FORMATS`
     if is_excluded or (known is not None and not known.is_video):
         return (

@@ -185,7 +185,8 @@ def transport_stream_losses(path: Path, pids: Iterable[int], alive: Callable[[],
     """Return the losses of each elementary stream.
 
     Losses show as jumps of the continuity counter that no discontinuity flag announces, as packets that a receiver has
-    marked as erroneous, and as bytes that do not belong to a packet.
+    marked as erroneous, and as bytes that do not belong to a packet. FFmpeg states positions as if the additional bytes
+    of m2ts files and DVB recordings came before each packet; so do these positions.
     """
     losses = {pid: StreamLosses() for pid in pids}
     counters: dict[int, int] = {}
@@ -201,7 +202,7 @@ def transport_stream_losses(path: Path, pids: Iterable[int], alive: Callable[[],
             position, stride = found
             if has_begun:
                 for each in losses.values():
-                    each.at.append(position)
+                    each.at.append(max(0, position - (stride - TS_PACKET_BYTES)))
                 interrupted |= losses.keys()
             has_begun = in_sync = True
         num_rows = min(_BLOCK_PACKETS, (len(data) - position) // stride)
@@ -262,8 +263,9 @@ def _add_losses(
         is_lost = ((before + has_payload) & 15 != counter) & ~is_announced
         is_erroneous = packets[:, 1] & 0x80 > 0
         lost = is_lost | is_erroneous
-        found.at.extend((position + places[lost] * rows.shape[1]).tolist())
+        starts = np.maximum(0, position - (rows.shape[1] - TS_PACKET_BYTES) + places * rows.shape[1])  # as FFmpeg says
+        found.at.extend(starts[lost].tolist())
         lost[0] |= pid in interrupted
         interrupted.discard(pid)
-        found.own.extend((position + places[lost] * rows.shape[1]).tolist())
+        found.own.extend(starts[lost].tolist())
         counters[pid] = int(counter[-1])

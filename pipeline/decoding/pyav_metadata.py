@@ -28,6 +28,7 @@ from .clocks import (
     apart_from_joins,
     audio_losses,
     beside_gaps,
+    by_counting,
     by_index,
     corrected,
     follow,
@@ -200,6 +201,8 @@ def _demux(path: Path, audio_track: int | str, alive: Callable[[], None]) -> _De
             raise DecodeError(f"{path}: its video stream holds no frame; it was cut off, or never recorded")
         audio_packets, _ = read.of(-1 if audio is None else audio.index)
         name = container.format.name
+        if name == "mpeg":
+            packets = by_counting(packets)
         losses: dict[int, StreamLosses] = {}
         if name == "mpegts":
             losses = transport_stream_losses(path, [stream.id for stream in (video, audio) if stream], alive)

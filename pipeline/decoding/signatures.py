@@ -20,16 +20,16 @@ UNREAD_SUFFIXES = _suffixes(
     ".obu .r3d .rm .rmvb .smk .swf .vc1 .wtv .xesc .y4m"
 )
 """Of video formats that the decoders do not open: such a file fails with a reason that names its format."""
-ANIMATION_SUFFIXES = frozenset([".gif", ".webp"])
-"""Pictures, some of which move; only those that do are taken for videos."""
+SOMETIMES_VIDEO_SUFFIXES = frozenset([".gif", ".webp", ".ogg"])
+"""Of pictures, some of which move, and of music, some of which has pictures; see `is_moving`."""
 OTHER_SUFFIXES = _suffixes(
     ".aac .ac3 .avif .bin .bmp .bz2 .c .cfg .cpp .csv .db .doc .docx .flac .gz .h .h5 .hdf5 .heic .html .ini .ipynb "
-    ".jpeg .jpg .js .json .jsonl .lock .log .lrv .m3u .m3u8 .m4a .mat .md .md5 .mp3 .nfo .npy .npz .oga .ogg .onnx "
+    ".jpeg .jpg .js .json .jsonl .lock .log .lrv .m3u .m3u8 .m4a .mat .md .md5 .mp3 .nfo .npy .npz .oga .onnx "
     ".opus .parquet .pdf .pickle .pkl .png .pt .pth .py .rst .rtf .safetensors .sh .srt .ssa .sub .svg .tar .tgz "
     ".thm .tif .tiff .toml .tsv .ttf .txt .vtt .wav .weba .wma .xls .xlsx .xml .xz .yaml .yml .zip .zst"
 )
-"""Of files that are known not to be videos; they are never opened. Of the two with video in them, ``.ogg`` is music as
-a rule, and ``.lrv`` is the small copy that some cameras make of each video."""
+"""Of files that are known not to be videos; they are never opened. ``.lrv`` is the small copy that some cameras make of
+each video."""
 HEAD_BYTES = 2048
 """The mark of an animated GIF file may follow its header (13 bytes) and a palette of 768 bytes."""
 
@@ -81,6 +81,8 @@ _SIGNATURES: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"ID3", Format("MP3", is_video=False)),
     (0, b"fLaC", Format("FLAC", is_video=False)),
 )
+_OGG_VIDEO = b"\x80theora", b"OVP80", b"BBCD\0", b"\x01video"
+"""How the first packets of Ogg's video streams begin: Theora, VP8, Dirac, and others of OGM."""
 _RIFF = {b"AVI ": Format("AVI"), b"WEBP": Format("WebP", is_video=False), b"WAVE": Format("WAV", is_video=False)}
 
 
@@ -102,8 +104,10 @@ def format_of(head: bytes) -> Format | None:
     return None
 
 
-def is_animated(head: bytes) -> bool:
-    """Whether the first bytes of a GIF or WebP file announce an animation."""
+def is_moving(head: bytes) -> bool:
+    """Whether the first bytes of a file of `SOMETIMES_VIDEO_SUFFIXES` announce an animation or a video stream."""
+    if head[:4] == b"OggS":  # the first packets of all streams come first
+        return any(mark in head for mark in _OGG_VIDEO)
     if head[:4] == b"GIF8":
         return b"NETSCAPE2.0" in head or b"ANIMEXTS1.0" in head
     return head[8:16] == b"WEBPVP8X" and bool(head[20:21]) and bool(head[20] & 2)

@@ -18,13 +18,13 @@ from ...manifests.errors import InputError
 from ...manifests.urls import is_web_address, join_url, public_url, split_query
 from ..decoding.frame_folders import folder_state, is_image
 from ..decoding.signatures import (
-    ANIMATION_SUFFIXES,
     OTHER_SUFFIXES,
     READ_SUFFIXES,
+    SOMETIMES_VIDEO_SUFFIXES,
     UNREAD_SUFFIXES,
     format_of,
     head_of,
-    is_animated,
+    is_moving,
 )
 from ..records import FileState, RemotePath, VideoFile, state_of
 from ..store.clip_columns import ClipColumns
@@ -254,8 +254,8 @@ class _Looks:
             head = head_of(Path(path))
         except OSError:
             return False
-        if suffix in ANIMATION_SUFFIXES:
-            return is_animated(head)
+        if suffix in SOMETIMES_VIDEO_SUFFIXES:
+            return is_moving(head)
         known = format_of(head)
         return known is not None and known.is_video
 

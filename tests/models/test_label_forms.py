@@ -109,6 +109,8 @@ def test_scores_that_are_not_numbers_are_rejected(tmp_path: Path, separator: str
         ("id,score\nBall_001 17,10\nBall_002 18,20\n", r"line 2: 'Ball_001 17,10' may be an id and a score"),
         ("id,score\nBall_001:17,10\n", r"line 2: 'Ball_001:17,10' may be an id and a score"),
         ("score,id\n17,10;Ball_001\n", r"line 2: '17,10;Ball_001' may be an id and a score"),
+        ("17,10,Ball 1\n18,20,Ball 2\n", r"line 1: '17,10,Ball 1' may be an id and a score"),
+        ("17_10;Ball 1\n18_20;Ball 2\n", r"line 1: '17_10;Ball 1' may be an id and a score"),
         ("Ball_001 17,10\nBall_002 18,20\n", r"line 1: 'Ball_001 17,10' can be read as .* or .*; separate the columns"),
         ("Ball_001:17,10\nBall_002:18,20\n", r"line 1: .*can be read as"),
         ("id,score\nBall_001,17,10\n", r"line 2: 3 columns where the first line has 2.*decimals with a point"),

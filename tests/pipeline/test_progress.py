@@ -62,6 +62,16 @@ def test_a_video_is_as_far_as_its_slowest_stream(clock: Clock):
     assert tracker.now.share == pytest.approx(2 / 3)
 
 
+def test_files_that_cannot_be_opened_count_for_no_time(clock: Clock):
+    tracker = ProgressTracker(FILES, {}, SIZES, clock)
+    tracker.add(VideoSettled("c"))
+    tracker.add(VideoOpened("a", 10.0, {"vst": 5}))
+    assert tracker.now.total_video_s == pytest.approx(10 + 200 * 10 / 100)
+    tracker.add(VideoSettled("a"))
+    tracker.add(VideoSettled("b"))
+    assert (tracker.now.video_s, tracker.now.num_videos, tracker.now.share) == (10, 3, 1.0)
+
+
 def test_loading_does_not_count_and_the_remaining_time_falls(clock: Clock):
     """Three clips at a constant speed: the estimate is right from its first value, and never rises."""
     tracker = ProgressTracker(FILES, {"a": 20.0, "b": 20.0, "c": 20.0}, SIZES, clock)

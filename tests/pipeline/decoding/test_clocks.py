@@ -60,6 +60,46 @@ def test_the_clock_of_joined_transport_streams_goes_on(tmp_path, offset_s):
             assert list(numbers.values()) == [*range(50, 100), *range(50)]
 
 
+def with_check_bytes(content: bytes) -> bytes:
+    """The packets of a transport stream as receivers of DVB store them, with 16 bytes behind each."""
+    starts = range(0, len(content), TS_PACKET_BYTES)
+    return b"".join(content[start : start + TS_PACKET_BYTES] + bytes(16) for start in starts)
+
+
+@pytest.mark.parametrize("kind", ["m2ts", "dvb", "vob", "mpg"])
+def test_the_clock_of_other_joined_streams_goes_on(tmp_path, kind):
+    """Packets of 192 and 204 bytes, and program streams."""
+    suffix = "ts" if kind == "dvb" else kind
+    video = {"codec": "mpeg2video", "options": {"bf": "2", "g": "12"}} if kind in ("vob", "mpg") else {}
+    muxer = {"mpegts_m2ts_mode": "1"} if kind == "m2ts" else {}
+    clips = (Clip(beeps_s=[0.5], **video, **MP2), range(50)), (Clip(beeps_s=[1.0], **video, **MP2), range(50, 100))
+    parts = [write_clip(tmp_path / f"part.{suffix}", *clip, **muxer).read_bytes() for clip in clips]
+    joined = tmp_path / f"joined.{suffix}"
+    joined.write_bytes(b"".join(with_check_bytes(part) if kind == "dvb" else part for part in parts))
+    check_joined(joined, [0.5, 3.0])
+
+
+@pytest.mark.parametrize("options", [{"bf": "2", "g": "12"}, {"bf": "1", "g": "12"}, {"g": "12"}])
+@pytest.mark.parametrize("num_frames", [25, 50])
+def test_frames_whose_interpolated_times_contradict_one_another_are_counted(tmp_path, options, num_frames):
+    """Several small frames share a packet of a program stream."""
+    clip = Clip(num_frames=num_frames, codec="mpeg2video", options=options, beeps_s=[0.5], **MP2)
+    path = write_clip(tmp_path / "a.vob", clip)
+    numbers, holes, metadata = deliver_with_holes(build("pyav"), path)
+    assert holes == []
+    assert numbers == {index: index for index in range(num_frames)}
+    assert metadata.frame_times_s == pytest.approx(np.arange(num_frames) / 25, abs=0.001)
+    assert metadata.end_s == pytest.approx(num_frames / 25, abs=0.001)
+    assert heard(path)[0] == pytest.approx([0.5], abs=0.03)
+
+
+def test_audio_that_only_a_later_recording_has_is_read(tmp_path):
+    one = write_clip(tmp_path / "one.ts", Clip(), range(50))
+    two = write_clip(tmp_path / "two.ts", Clip(beeps_s=[1.0], **MP2), range(50, 100))
+    (tmp_path / "joined.ts").write_bytes(one.read_bytes() + two.read_bytes())
+    check_joined(tmp_path / "joined.ts", [3.0])
+
+
 def test_a_recording_that_is_joined_with_itself_comes_twice(tmp_path):
     one = write_clip(tmp_path / "one.ts", Clip(beeps_s=[0.5], **MP2))
     (tmp_path / "joined.ts").write_bytes(2 * one.read_bytes())

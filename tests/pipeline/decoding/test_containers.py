@@ -13,7 +13,7 @@ from decoding_checks import deliver
 
 from arabesque.manifests.errors import DecodeError
 from arabesque.pipeline.decoding.containers import FORMATS
-from arabesque.pipeline.decoding.signatures import format_of, head_of, is_animated
+from arabesque.pipeline.decoding.signatures import format_of, head_of, is_moving
 
 PLAIN = {"options": {"g": "12", "b": "3M"}, "audio_codec": "mp2", "audio_rate_hz": 48000, "beeps_s": (0.4,)}
 READ = {
@@ -26,6 +26,7 @@ READ = {
     "g.WMV": ("asf", "Windows Media (ASF)", {**PLAIN, "codec": "wmv2"}, {"format": "asf"}),
     "h.asf": ("asf", "Windows Media (ASF)", {**PLAIN, "codec": "msmpeg4"}, {}),
     "i.ogv": ("ogg", "Ogg", {"codec": "libvpx", "options": {"cpu-used": "8"}}, {"format": "ogg"}),
+    "o.ogg": ("ogg", "Ogg", {"codec": "libvpx", "options": {"cpu-used": "8"}}, {"format": "ogg"}),
     "j.mxf": ("mxf", "MXF", {**PLAIN, "codec": "mpeg2video", "audio_codec": "pcm_s16le"}, {}),
     "k.M2TS": ("mpegts", "MPEG transport stream", {**PLAIN, "codec": "libx264"}, {"format": "mpegts"}),
     "l.3gp": ("mov", "MP4", {**PLAIN, "codec": "mpeg4", "audio_codec": "aac"}, {}),
@@ -115,7 +116,8 @@ def _with_alias(content: bytes, target: str) -> bytes:
         (b"#EXTM3U\n#EXTINF:1,\nwhole.mp4\n", "HLS playlist"),
         (b'<asx version="3.0"><entry><ref href="whole.mp4"/></entry></asx>', "Windows Media address"),
         (b".RMF\0\0\0\x12" + bytes(100), "RealMedia"),
-        (b"GIF89a" + bytes(100), "GIF"),
+        (b"GIF89a" + bytes(100), "is GIF"),
+        (b"GIF89a" + bytes(20) + b"NETSCAPE2.0" + bytes(100), "is animated GIF"),
         (b"RIFF\x40\0\0\0WEBPVP8X\x0a\0\0\0\x02" + bytes(100), "WebP"),
         (b"just text\n" * 40, "known format"),
     ],
@@ -146,7 +148,7 @@ def test_a_cut_file_is_never_taken_for_a_whole_one(pyav, tmp_path, name):
 def test_an_animated_gif_is_recognized_behind_its_palette(tmp_path):
     path = tmp_path / "a.gif"
     path.write_bytes(b"GIF89a" + bytes(7 + 768) + b"\x21\xff\x0bNETSCAPE2.0" + bytes(5000))
-    assert is_animated(head_of(path))
+    assert is_moving(head_of(path))
 
 
 def test_a_playlist_ends_as_other_formats_that_are_not_read(pyav, tmp_path):

@@ -138,9 +138,11 @@ def test_videos_under_other_names_are_found_by_their_first_bytes(tmp_path):
     (tmp_path / "still.gif").write_bytes(b"GIF89a" + bytes(20))
     (tmp_path / "moves.webp").write_bytes(b"RIFF\x40\0\0\0WEBPVP8X\x0a\0\0\0\x02" + bytes(100))
     (tmp_path / "still.webp").write_bytes(b"RIFF\x40\0\0\0WEBPVP8 " + bytes(100))
+    (tmp_path / "video.ogg").write_bytes(b"OggS" + bytes(24) + b"\x80theora" + bytes(100))
+    (tmp_path / "music.ogg").write_bytes(b"OggS" + bytes(24) + b"\x01vorbis" + bytes(100))
     inputs = find_videos(tmp_path)
     found = {video.path.name: video.video_id for video in inputs.videos}
-    assert found == {"clip.bak": "clip.bak", "old.video": "old"}
+    assert found == {"clip.bak": "clip.bak", "old.video": "old", "video.ogg": "video"}
     assert {path.name for files in inputs.clashes.values() for path in files} == {
         *("clip", "clip.mp4", "moves.gif", "moves.webp")
     }
