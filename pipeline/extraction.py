@@ -43,6 +43,7 @@ from .store.outcomes import OutcomeWatcher
 from .store.store import Store
 from .store.writer import StoreWriter
 from .streams import build_streams, chosen_weights, code_of, digests_of_settings, made_with, weight_digests
+from .system.logs import current_logs
 from .system.stage_timer import StageTimer
 from .workers.coordinator import Executor, WorkerConfig
 
@@ -241,7 +242,13 @@ class Extraction:
     def worker_config(self) -> WorkerConfig:
         """Configuration of the workers that an executor starts."""
         return WorkerConfig(
-            self.out, self.recipe, tuple(self.streams), self._chosen_weights, self.settings_digests, self.options
+            self.out,
+            self.recipe,
+            tuple(self.streams),
+            self._chosen_weights,
+            self.settings_digests,
+            self.options,
+            current_logs(),
         )
 
     def build_stream(self, name: str) -> Stream:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...manifests.errors import InputError
@@ -67,7 +67,8 @@ def set_up_logs(settings: LogSettings) -> None:
     root.setLevel(logging.INFO if settings.debug else logging.CRITICAL)
     everything = settings.debug or settings.verbosity > 1 or settings.file is not None
     logging.getLogger("arabesque").setLevel(logging.DEBUG if everything else logging.INFO)
-    _settings = settings
+    file = None if settings.file is None else settings.file.absolute()  # workers have other working folders
+    _settings = replace(settings, file=file)
 
 
 def current_logs() -> LogSettings | None:

@@ -17,6 +17,7 @@ from ..items import Awaiting, Notice, PoisonedVideo, VideoOpened, VideoSettled, 
 from ..options import RunOptions
 from ..records import Outcome, Source
 from ..store.files.storage import StorePath
+from ..system.logs import LogSettings
 from .queue import LEASE_S, MAX_DEATHS_PER_VIDEO, VideoQueue
 
 MAX_RESTARTS = 5
@@ -43,6 +44,8 @@ class WorkerConfig:
     settings_digests: Mapping[str, str]
     """Stream → settings digest. A worker whose checkpoints give another digest fails."""
     options: RunOptions
+    logs: LogSettings | None = None
+    """None: the worker sets up no log messages. A log file is one on the worker's machine."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ import torch
 from ...manifests.errors import ArabesqueError
 from ..records import Source
 from ..system.child_process import ChildProcess
-from ..system.logs import current_logs, set_up_logs
 from .coordinator import Assignment, Coordinator, RunEvent, WorkerConfig, WorkerMain, WorkerReport, raise_failures
 from .remote_worker import Stopped, worker_main
 
@@ -95,7 +94,7 @@ class _WorkerProcess(ChildProcess):
         self.has_ended = False
         self.is_done = False
         self.pipe = Connection(self.connection.detach())
-        self.pipe.send((main, config, current_logs()))
+        self.pipe.send((main, config))
 
     def answer(self, coordinator: Coordinator) -> None:
         """Process one message of the worker."""
@@ -156,9 +155,7 @@ def main(descriptor: int) -> NoReturn:
     pipe = Connection(descriptor)
     status = 1
     with suppress(EOFError, OSError, Stopped):
-        run_worker, config, log_settings = pipe.recv()
-        if log_settings is not None:
-            set_up_logs(log_settings)
+        run_worker, config = pipe.recv()
         coordinator = _PipeLink(pipe)
         coordinator.send("register")
         run_worker(config, coordinator)

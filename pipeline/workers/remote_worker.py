@@ -27,6 +27,7 @@ from ..store.outcomes import OutcomeWatcher
 from ..store.store import Store
 from ..store.writer import StoreWriter
 from ..streams import build_streams, chosen_weights, digests_of_settings
+from ..system.logs import set_up_logs
 from ..system.stage_timer import StageTimer
 from .coordinator import Assignment, CoordinatorLink, ForwardedEvent, WorkerConfig, WorkerFailure, WorkerReport
 
@@ -54,6 +55,8 @@ def worker_main(config: WorkerConfig, coordinator: CoordinatorLink) -> None:
     signal.signal(signal.SIGTERM, _stop)
     with Reporter(coordinator) as reporter:  # starts before anything slow, since reports are the heartbeat
         try:
+            if config.logs is not None:
+                set_up_logs(config.logs)
             torch.set_num_threads(config.options.num_cpu_threads)
             if config.options.device.type == "cuda":
                 torch.cuda.set_device(config.options.device)

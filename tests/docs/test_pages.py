@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -30,12 +31,27 @@ PAGES = [
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
     """The module that writes pages from the code."""
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    return _script_of_docs("generate")
+
+
+def _script_of_docs(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_notebook_is_the_tutorial_executed() -> None:
+    notebook = json.loads((ROOT / "examples" / "first_store.ipynb").read_text(encoding="utf-8"))
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    page = _script_of_docs("notebook").cells_of((ROOT / "docs" / "first-store.md").read_text(encoding="utf-8"))
+    assert [(kind, text.replace("attachment:", "pictures/")) for kind, text in cells] == page
+    assert sum(len(cell.get("attachments", {})) for cell in notebook["cells"]) == 2  # pictures
+    outputs = [cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(outputs[:3])  # the demo, the contact sheet and status print something
+    assert [each for group in outputs for each in group if each["output_type"] == "error"] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -25,6 +25,7 @@ from arabesque.manifests.recipes import parse_recipe
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.items import Notice, VideoSettled
 from arabesque.pipeline.store.maintenance.verify import check_store
+from arabesque.pipeline.system.logs import LogSettings, set_up_logs
 from arabesque.pipeline.workers import ray_workers
 from arabesque.pipeline.workers.coordinator import WorkerFailure
 from arabesque.pipeline.workers.ray_workers import CoordinatorState, RayWorkers, connected_cluster, run_events
@@ -40,8 +41,17 @@ def check_equal(out, whole):
     assert check_store(out).findings == []
 
 
-def test_an_actor_that_is_killed_during_a_video_loses_nothing(cluster, run, videos, whole, tmp_path):
+@pytest.fixture
+def log_file(tmp_path):
+    set_up_logs(LogSettings(file=tmp_path / "run.log"))
+    yield tmp_path / "run.log"
+    set_up_logs(LogSettings())
+
+
+def test_an_actor_that_is_killed_during_a_video_loses_nothing(cluster, run, videos, whole, tmp_path, log_file):
     events = run(videos, tmp_path / "out", workers(known_workers.is_killed_once))
+    processes = {line.split()[3] for line in log_file.read_text().splitlines() if "started process" in line}
+    assert len(processes - {str(os.getpid())}) >= 3, "two actors, and one that was restarted, start decoders"
     assert (tmp_path / "killed").exists()
     assert [event.text for event in events if isinstance(event, Notice) and "died and was restarted" in event.text]
     settled = Counter(event.video_id for event in events if isinstance(event, VideoSettled))
