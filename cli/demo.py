@@ -13,7 +13,7 @@ import typer
 from ..manifests.errors import InputError
 from .arguments import check_output_folder
 from .console import JSON, print_json
-from .messages import notes_are_shown
+from .messages import progress_is_shown
 from .report import OPEN, show_page, show_steps
 
 _LOG = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def demo(
     from .status import print_status
 
     began = time.monotonic()
-    console = Console(stderr=True, quiet=not notes_are_shown())
+    console = Console(stderr=True, quiet=not progress_is_shown())
     (folder / "new").mkdir(parents=True, exist_ok=True)
     with console.status(f"generating {videos + 1} videos with music …"):
         write_routines(folder / "videos", videos, seed)

@@ -15,7 +15,7 @@ from rich.text import Text
 from ..manifests.errors import InputError, WeightsError
 from .arguments import WEIGHTS_MANIFEST
 from .console import JSON, print_columns, print_json
-from .messages import verbose_is_shown, with_messages
+from .messages import progress_is_shown, verbose_is_shown, with_messages
 
 if TYPE_CHECKING:
     from ..manifests.weights import WeightsEntry
@@ -211,11 +211,10 @@ def _progress(name: str) -> Generator[Progress | None, None, None]:
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not progress_is_shown():
         yield None
         return
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=console, transient=True) as bars:
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(name, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)

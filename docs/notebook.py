@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 import sys
 import tempfile
@@ -47,9 +48,9 @@ def executed(page: str, folder: Path) -> dict[str, Any]:
     make: Any = nbformat.v4
     cells = [getattr(make, f"new_{kind}_cell")(source) for kind, source in cells_of(page)]
     notebook = make.new_notebook(cells=cells)
-    NotebookClient(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-    ).execute()
+    place = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=place, coalesce_streams=True)
+    client.execute()
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
@@ -59,7 +60,7 @@ def executed(page: str, folder: Path) -> dict[str, Any]:
         cell.metadata = {}
         for output in cell.outputs:
             if "text" in output:
-                output.text = _TERMINAL_CODES.sub("", output.text)
+                output.text = _TERMINAL_CODES.sub("", output.text).replace(f"{folder}/", "")
     return notebook
 
 
@@ -77,6 +78,7 @@ def _attach_pictures(cell: Any, folder: Path) -> None:
 def main() -> None:
     import nbformat  # pyright: ignore[reportMissingImports]
 
+    os.environ["COLUMNS"] = "110"  # width of the tables that commands print
     with tempfile.TemporaryDirectory() as folder:
         notebook = executed(PAGE.read_text(encoding="utf-8"), Path(folder))
     write: Any = nbformat.write  # pyright: ignore[reportUnknownMemberType]

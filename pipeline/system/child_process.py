@@ -31,8 +31,8 @@ from .typed_data import MalformedDataError
 
 _LOG = logging.getLogger(__name__)
 
-EXIT_TIMEOUT_S = 5.0
-"""How long a child that has closed its connection may take to exit."""
+EXIT_TIMEOUT_S = 30.0
+"""How long a child that has closed its connection may take to exit; a busy machine takes seconds for it."""
 
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
