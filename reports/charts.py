@@ -100,7 +100,8 @@ def histogram(values: ArrayLike, title: str, unit: str, *, bins: int = 24) -> Ma
     if not len(known):
         return Markup("")
     low, high = float(known.min()), float(known.max())
-    margin = 0.0 if high > low else max(0.5, abs(low) / 4)  # one value is one narrow bar
+    are_equal = high - low <= 1e-6 * max(abs(low), abs(high))  # up to rounding, as of frame rates: one narrow bar
+    margin = max(0.5, abs(low) / 4) if are_equal else 0.0
     counts, edges = np.histogram(known, bins=bins, range=(low - margin, high + margin))
     axes = _Axes((edges[0], edges[-1]), (0, float(counts.max())), 420, 200)
     bars: list[str] = []

@@ -18,7 +18,7 @@ from arabesque.cli.main import commands
 from arabesque.manifests.errors import InputError
 from arabesque.models.video_scores import MEASURES
 from arabesque.pipeline.store.reader import FeatureStore
-from arabesque.reports.charts import number, ticks
+from arabesque.reports.charts import histogram, number, ticks
 from arabesque.reports.pages import clock, page_name, page_names, relative_link
 from arabesque.reports.report import write_report
 from arabesque.reports.store_data import read_store_data
@@ -199,6 +199,11 @@ def test_formats() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("values", [[25.0, 25.0, 25.000000000000004], [0.0], [1e9, 1e9 + 1e-6], [-3.0, -3.0]])
+def test_values_that_are_equal_up_to_rounding_are_one_bar(values):
+    assert histogram(values, "Frame rates", "frames per second").count("<rect") == 1
+
+
 def test_the_list_of_a_thousand_videos_is_small(tmp_path: Path) -> None:
     rows = [row(f"club_{index % 7}/competition/routine_{index:04d}") for index in range(1000)]
     written(new_store(tmp_path / "store"), *rows)
