@@ -93,7 +93,7 @@ class _Axes:
         return "".join(parts)
 
 
-def histogram(values: ArrayLike, title: str, unit: str, *, bins: int = 24) -> Markup:
+def histogram(values: ArrayLike, title: str, unit: str, *, bins: int = 25) -> Markup:
     """Return a histogram of values with a title that states count, range and median."""
     known = np.asarray(values, np.float64)
     known = known[np.isfinite(known)]
