@@ -229,8 +229,9 @@ class _Viewer:
         spec, lines = self._stream.spec, list[str]()
         sampling = spec.sampling
         rate = "every frame" if sampling.fps == "native" else f"{sampling.fps:g} frames per second"
+        named = "" if spec.extractor == self._stream.name else f"{spec.extractor}: "
         lines.append(
-            f"{spec.extractor}: {rate}, {sampling.frames_per_segment} per segment every {sampling.frames_per_step}; "
+            f"{named}{rate}, {sampling.frames_per_segment} per segment every {sampling.frames_per_step}; "
             f"{self._num_read} segments read, {len(self._drawn)} drawn"
         )
         if self._recorder.shapes:

@@ -31,7 +31,7 @@ def test_a_picture_of_the_streams_without_networks(clip: Path, tmp_path: Path) -
     out = tmp_path / "sheet.png"
     status, printed = look(clip, "--out", out, "--segments", 2)
     assert status == 0, printed
-    assert "motion: motion: 12 frames per second, 36 per segment every 18; 2 segments read, 2 drawn" in printed
+    assert "motion: 12 frames per second, 36 per segment every 18; 2 segments read, 2 drawn" in printed
     with Image.open(out) as picture:
         assert picture.width == 1500
         assert picture.height > 400
