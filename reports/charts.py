@@ -179,6 +179,11 @@ def bars(
     return _svg(axes, axes.drawn(title, y_title, x_ticks=False) + "".join(parts), spoken)
 
 
+DOTS_WIDTH_PX = 420
+DOTS_LABEL_PX = 45
+"""The label of the line is at least so far from both edges, so that it is not cut off"""
+
+
 def dots(
     series: Sequence[tuple[str, Sequence[float]]],
     limits: tuple[float, float],
@@ -188,7 +193,7 @@ def dots(
 ) -> Markup:
     """Return one row of dots for each series on a common axis, and a vertical line such as a printed number."""
     height = MARGIN_TOP + MARGIN_BOTTOM + 22 * len(series)
-    axes = _Axes(_padded(*_widened(*limits)), (0, len(series)), 420, height, left=90)
+    axes = _Axes(_padded(*_widened(*limits)), (0, len(series)), DOTS_WIDTH_PX, height, left=90)
     parts: list[str] = []
     for value in ticks(*axes.x):
         at, bottom = axes.place(value, 0)
@@ -203,7 +208,8 @@ def dots(
     if line is not None:
         at, bottom = axes.place(line, 0)
         parts.append(f'<line class="reference" x1="{at}" x2="{at}" y1="{MARGIN_TOP - 6}" y2="{bottom}"/>')
-        parts.append(f'<text class="tick mid" x="{at}" y="{bottom + 32}">printed {line:.3f}</text>')
+        label_at = min(max(at, DOTS_LABEL_PX), DOTS_WIDTH_PX - DOTS_LABEL_PX)
+        parts.append(f'<text class="tick mid" x="{label_at}" y="{bottom + 32}">printed {line:.3f}</text>')
     return _svg(axes, "".join(parts), spoken)
 
 

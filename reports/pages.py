@@ -132,3 +132,8 @@ def page_names(stem: str, count: int, per_page: int) -> list[str]:
     """Return the file names of a list that is cut into pages: ``index.html``, ``index-2.html``, …"""
     pages = max(1, -(-count // per_page))
     return [f"{stem}.html" if page == 1 else f"{stem}-{page}.html" for page in range(1, pages + 1)]
+
+
+def video_link(video_id: str) -> dict[str, str]:
+    """Return the id of a video and the address of its page, seen from the folder of the report."""
+    return {"id": video_id, "href": f"videos/{page_name(video_id)}.html"}

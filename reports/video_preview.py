@@ -18,6 +18,7 @@ from ..pipeline.planning.metadata_cache import MetadataCache, open_metadata_cach
 from ..pipeline.planning.sampling import nearest_frames
 from ..pipeline.records import VideoFile, VideoMetadata
 from ..pipeline.stages.decode import read_metadata
+from .pictures import flow_picture
 
 THUMBNAILS = 12
 THUMBNAIL_PX = 96
@@ -27,6 +28,10 @@ MAX_ENERGY_FRAMES = 1500
 """Of longer videos, motion energy is measured between frames that are further apart"""
 ENERGY_SIDE_PX = 96
 """Width of the gray pictures whose difference is the motion energy"""
+LEAST_FLOW_PX = 0.5
+"""Flow of this length, in pixels of a thumbnail, has full color in a video that hardly moves"""
+MIN_FLOW_PX = 16
+"""Thumbnails that are narrower have no flow"""
 MAX_AUDIO_S = 600.0
 """Audio behind this time is not analyzed"""
 SPECTROGRAM_WIDTH, SPECTROGRAM_HEIGHT = 1000, 80
@@ -43,6 +48,8 @@ class VideoPreview:
     thumbnail_times_s: NDArray[np.float64] | None = None
     sprite: bytes = b""
     """JPEG with all thumbnails side by side"""
+    flow: bytes = b""
+    """JPEG of the same form: optical flow from each of these frames to the next frame of the file, as color"""
     thumbnail_px: tuple[int, int] = (0, 0)
     """Width and height of one thumbnail"""
     energy_times_s: NDArray[np.float64] | None = None
@@ -114,22 +121,28 @@ def _read(decoder: DecoderProcess, metadata: VideoMetadata, path: Path) -> Video
     thumbnail_px = max(1, round(THUMBNAIL_PX * width_px / height_px)), THUMBNAIL_PX
     energy_px = ENERGY_SIDE_PX, max(1, round(ENERGY_SIDE_PX * height_px / width_px))
     thumbnails: dict[int, NDArray[np.uint8]] = {}
+    flows: dict[int, NDArray[np.float32]] = {}
+    wanted = np.unique(np.concatenate([regular, np.minimum(shown + 1, len(times_s) - 1)]))
     found: list[tuple[float, float]] = []
     before: NDArray[np.uint8] | None = None
     audio = _AudioAnalysis(metadata)
     problem = ""
     until_s = None if metadata.audio is None else min(metadata.end_s, MAX_AUDIO_S)
     try:
-        for chunk in decoder.decode(path, metadata, np.unique(regular), audio_until_s=until_s):
+        for chunk in decoder.decode(path, metadata, wanted, audio_until_s=until_s):
             if not isinstance(chunk, FrameChunk):
                 continue
             for index, frame in zip(chunk.indices.tolist(), chunk.frames, strict=True):
+                if index - 1 in thumbnails and min(thumbnail_px) >= MIN_FLOW_PX:
+                    flows[index - 1] = optical_flow(thumbnails[index - 1], resized(frame, thumbnail_px))
+                if index in shown:
+                    thumbnails[index] = resized(frame, thumbnail_px)
+                if index not in regular:
+                    continue
                 gray = cv2.cvtColor(resized(frame, energy_px), cv2.COLOR_RGB2GRAY)
                 if before is not None:
                     found.append((float(times_s[index]), float(np.mean(cv2.absdiff(gray, before)))))
                 before = np.asarray(gray, np.uint8)
-                if index in shown:
-                    thumbnails[index] = resized(frame, thumbnail_px)
             if chunk.audio is not None:
                 audio.add(chunk.audio.samples)
             chunk.release()
@@ -145,6 +158,7 @@ def _read(decoder: DecoderProcess, metadata: VideoMetadata, path: Path) -> Video
         problem=problem,
         thumbnail_times_s=times_s[order] if order else None,
         sprite=_encoded(np.concatenate([thumbnails[index] for index in order], axis=1)) if order else b"",
+        flow=flow_sprite([flows.get(index) for index in order], thumbnail_px),
         thumbnail_px=thumbnail_px,
         energy_times_s=energy[:, 0] if len(energy) else None,
         energy=energy[:, 1] if len(energy) else None,
@@ -153,6 +167,27 @@ def _read(decoder: DecoderProcess, metadata: VideoMetadata, path: Path) -> Video
         beats_s=beats_s,
         tempo_bpm=tempo_bpm,
     )
+
+
+def optical_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return DIS flow ``[2, height, width]`` between two thumbnails, in their pixels."""
+    import cv2
+
+    grays = [cv2.cvtColor(each, cv2.COLOR_RGB2GRAY) for each in (first, second)]
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    found = np.zeros((*grays[0].shape, 2), np.float32)
+    return np.moveaxis(np.asarray(dis.calc(grays[0], grays[1], found), np.float32), -1, 0)
+
+
+def flow_sprite(flows: Sequence[NDArray[np.float32] | None], size_px: tuple[int, int]) -> bytes:
+    """Return the flows side by side, all of one scale; gray where there is none. Empty if there is none at all."""
+    found = [each for each in flows if each is not None]
+    if not found:
+        return b""
+    largest = max(float(np.percentile(np.hypot(*each), 98)) for each in found)
+    unknown = np.full((size_px[1], size_px[0], 3), 128, np.uint8)
+    pictures = [unknown if each is None else flow_picture(each, max(largest, LEAST_FLOW_PX)) for each in flows]
+    return _encoded(np.concatenate(pictures, axis=1))
 
 
 def resized(frame: NDArray[np.uint8], size_px: tuple[int, int]) -> NDArray[np.uint8]:

@@ -6,17 +6,22 @@ Screenshots are written to ``$BROWSER_ARTIFACTS``, or to the temporary folder of
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from store_rows import new_store, row, written
 
 from arabesque.models.labels import read_labels
+from arabesque.pipeline.interop.feature_comparison import compare_features
 from arabesque.pipeline.planning.discovery import required_videos
 from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.reports.comparison import write_comparison, write_table_page
 from arabesque.reports.pages import page_name
 from arabesque.reports.report import write_report
 
@@ -87,6 +92,43 @@ def test_pages_load_without_errors_or_requests(browser, made, example, tmp_path,
         "hole": made / "videos" / f"{page_name('club/routine_6')}.html",
     }
     for name, path in pages.items():
+        visit = Visit(browser, path, width=width, scheme=scheme)
+        visit.page.screenshot(path=artifacts(tmp_path) / f"{name}-{width}-{scheme}.png", full_page=True)
+        visit.check()
+        visit.page.context.close()
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> dict[str, Path]:
+    """A comparison of two stores, of which one video is the same, one late and one parted; and a reproduced table."""
+    folder, rng = tmp_path_factory.mktemp("compared"), np.random.default_rng(0)
+    values = {
+        name: rng.standard_normal((24, 4)).astype(np.float32) for name in ("club/same", "club/late", "parted" * 9)
+    }
+    other = {
+        "club/same": values["club/same"],
+        "club/late": np.roll(values["club/late"], 1, axis=0),
+        "parted" * 9: values["parted" * 9] + np.where(np.arange(24) >= 7, 1, 0)[:, None].astype(np.float32),
+    }
+    for side, features in (("a", values), ("b", other)):
+        written(new_store(folder / side), *(row(name, features=each) for name, each in features.items()))
+    result = compare_features(folder / "a", folder / "b")
+    seeds = {"by_seed": [0.61, 0.66, 0.64], "interval": {"low": 0.52, "high": 0.73}, "num_test": 100}
+    cells = {
+        name: {"published": 0.7, "best_test": seeds, "last": seeds | {"by_seed": [0.5]}} for name in ("TES", "PCS")
+    }
+    rows = [{"name": "GDLT", "note": "a note", "cells": cells}, {"name": "MAST", "not_run": "no weights", "cells": {}}]
+    table = folder / "table.json"
+    table.write_text(json.dumps({"source": "Table 2 of a paper", "ours": "mean of three seeds", "rows": rows}))
+    return {
+        "comparison": write_comparison(result, str(folder / "a"), str(folder / "b"), folder / "pages"),
+        "table": write_table_page(table, folder / "table"),
+    }
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_comparisons_load_without_errors_or_requests(browser, compared, tmp_path, width: int, scheme: str) -> None:
+    for name, path in compared.items():
         visit = Visit(browser, path, width=width, scheme=scheme)
         visit.page.screenshot(path=artifacts(tmp_path) / f"{name}-{width}-{scheme}.png", full_page=True)
         visit.check()

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from arabesque.reports.charts import histogram, number, ticks
 from arabesque.reports.pages import clock, page_name, page_names, relative_link
 from arabesque.reports.report import write_report
 from arabesque.reports.store_data import read_store_data
+from arabesque.reports.video_preview import flow_sprite, optical_flow
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
 
@@ -96,11 +98,25 @@ def test_the_page_of_a_video(made: Path, example) -> None:
     assert source.resolve() == example.videos / f"{example.ids[0]}.mp4"
     starts = [attrs["data-t"] for attrs in page.all("button") if "segment" in (attrs.get("class") or "").split()]
     assert starts == ["0.0", "1.28", "0.0", "1.28"]
-    for title in ("frames", "motion energy", "sound", "effect on the score", "attention"):
+    for title in ("frames", "flow", "motion energy", "sound", "effect on the score", "attention"):
         assert f"<span>{title}</span>" in page.path.read_text()
     assert len(page.all("option")) == 222 + 62
     hole = Page(made / "videos" / f"{page_name('club/routine_6')}.html")
     assert any(attrs.get("class") == "hole" for attrs in hole.all("span"))
+
+
+def test_the_flow_row_shows_direction_and_speed_below_each_frame() -> None:
+    """A texture moves to the right between two thumbnails, then stands still; the last frame has no next one."""
+    still = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8).repeat(12, 0).repeat(12, 1)
+    moved = np.roll(still, 3, axis=1)
+    flows = [optical_flow(still, moved), optical_flow(still, still), None]
+    sprite = cv2.imdecode(np.frombuffer(flow_sprite(flows, (144, 96)), np.uint8), cv2.IMREAD_COLOR)
+    assert sprite.shape == (96, 3 * 144, 3)
+    blue, green, red = np.median(sprite[20:-20, 20:124].reshape(-1, 3), axis=0)
+    assert red > 200 and green < 80 and blue < 80  # noqa: PT018 - the color of "to the right"
+    assert sprite[:, 144 + 10 : 288 - 10].min() > 230
+    assert abs(int(sprite[48, 360].mean()) - 128) < 4
+    assert flow_sprite([None, None], (144, 96)) == b""
 
 
 def test_scores_have_the_numbers_of_the_score_command(made: Path, example) -> None:
