@@ -34,6 +34,10 @@ def export(
     action: Annotated[
         str | None, typer.Option(help="pamfn-dict: action of the videos whose id does not start with one, e.g. FISV.")
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help="Also write the boxes of people to this file, .csv or .parquet, one row for each box."),
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="Number type: source (that of the import, else float32), float32 or float16.")
     ] = "source",
@@ -49,14 +53,17 @@ def export(
     Exit status: 0 all written, 3 the format cannot hold some videos, 1 the export failed, 2 wrong usage (this includes
     existing files without --force).
     """
+    from ..pipeline.interop.box_files import export_boxes
     from ..pipeline.interop.exporting import export as write
     from ..pipeline.store.reader import FeatureStore
     from .import_features import show_files
 
     number = _number(dtype)
+    reader = FeatureStore(store, partial=partial)
+    num_boxes = None if boxes is None else export_boxes(reader, boxes, stream or (), force=force)
     with show_files("exporting") as on_file:
         done = write(
-            FeatureStore(store, partial=partial),
+            reader,
             out,
             format,
             streams=stream or (),
@@ -75,12 +82,15 @@ def export(
                 "num_kept": done.num_kept,
                 "removed": [str(file) for file in done.removed],
                 "num_partial": done.num_partial,
+                "num_boxes": num_boxes,
                 "failed": failed,
             }
         )
         raise typer.Exit(3 if done.failed else 0)
     files = "1 file" if len(done.files) == 1 else f"{len(done.files)} files"
     print(f"{done.num_arrays} arrays in {files}: {done.files[0]}{' …' if len(done.files) > 1 else ''}")
+    if num_boxes is not None:
+        print(f"{num_boxes} boxes: {boxes}")
     if done.num_kept == len(done.files) and not done.removed:
         print("already complete: nothing has changed in the store")
     elif done.num_kept or done.removed:

@@ -14,7 +14,8 @@ from tripwire import TrippedOs
 
 from arabesque.cli.status import print_status
 from arabesque.extractors.protocol import PersonBoxes
-from arabesque.manifests.errors import StoreError
+from arabesque.manifests.errors import InputError, StoreError
+from arabesque.pipeline.interop.box_files import export_boxes
 from arabesque.pipeline.planning.resume_index import read_resume_index
 from arabesque.pipeline.records import FeatureRow, Outcome, VideoBoxes
 from arabesque.pipeline.status import read_status
@@ -205,3 +206,27 @@ def test_status_names_videos_with_an_athlete_in_too_few_frames(
     printed = capsys.readouterr().out
     assert "warning: 'a' [vst]: an athlete was found in 2 of 3 frames (67%)" in printed
     assert "2 such videos in all" in printed
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_boxes_are_exported_with_their_holes(tmp_path: Path, suffix: str) -> None:
+    import pandas
+
+    root = new_store(tmp_path / "store")
+    write(root, ["b", 'a,"1"'])
+    out = tmp_path / f"boxes{suffix}"
+    store = FeatureStore(root)
+    assert export_boxes(store, out) == 2 * len(boxes())
+    found = pandas.read_csv(out) if suffix == ".csv" else pandas.read_parquet(out)
+    pandas.testing.assert_frame_equal(
+        found, store.boxes_to_pandas(sorted(["b", 'a,"1"'])), check_dtype=False, rtol=1e-6
+    )
+    assert found["left"].isna().tolist() == [False] * 4 + [True] + [False] * 4 + [True]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
+    assert export_boxes(store, out) == 2 * len(boxes())  # the same command continues and updates an export
+    with pytest.raises(InputError, match="no boxes of people of ast to export"):
+        export_boxes(store, out, ["ast"], force=True)
+    out.write_text("time_s,mine\n")
+    with pytest.raises(InputError, match="already exists; --force overwrites it"):
+        export_boxes(store, out)
+    assert export_boxes(store, out, ["vst"], force=True) == 2 * len(boxes())
