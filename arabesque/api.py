@@ -372,7 +372,7 @@ def _check_streams(recipe: Recipe, streams: Sequence[str] | None) -> None:
             hint = suggestion(name, recipe.streams)
             known = ", ".join(recipe.streams)
             raise InputError(f"recipe {recipe.name} has no stream {name!r}{hint}; it has {known}")
-        require_available(recipe.streams[name].extractor)
+        require_available(recipe.streams[name])
 
 
 def _execute(

@@ -48,7 +48,7 @@ class Case:
 
 
 def yolo() -> nn.Module:
-    from arabesque.extractors.person import ultralytics_tasks
+    from arabesque.extractors.ultralytics_yolo import ultralytics_tasks
 
     return load_network(lambda: ultralytics_tasks().DetectionModel("yolov8n.yaml", verbose=False), WEIGHTS, {})
 

@@ -95,7 +95,7 @@ def check_streams(recipe: Recipe, names: list[str] | None, override: str | None)
             )
     chosen: Mapping[str, StreamSpec] = {name: recipe.streams[name] for name in names or recipe.streams}
     for spec in chosen.values():
-        require_available(spec.extractor)
+        require_available(spec)
     from ..pipeline.weights.required import require_checkpoints
 
     require_checkpoints(recipe, chosen, override)

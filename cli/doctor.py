@@ -311,7 +311,7 @@ def checkpoints() -> Iterator[Check]:
         streams = load_recipe(recipe).streams
         try:
             for spec in streams.values():
-                require_available(spec.extractor)
+                require_available(spec)
         except UsageError as error:
             yield Check("warn", f"recipe {recipe}", str(error))
             continue

@@ -62,7 +62,7 @@ def look(
 
     require_package("matplotlib", "look")
     for name in names:
-        require_available(chosen.streams[name].extractor)
+        require_available(chosen.streams[name])
     from ..pipeline.weights.required import require_checkpoints
     from ..reports.look import has_only_random_weights, look_at, roles_to_show
 

@@ -24,7 +24,8 @@ CHECKED = {
     "largest number. Bound: 1e-4. With the Kinetics weights in float16 it names what people do in a real clip.",
     "i3d_flow": "As `i3d_rgb`. TV-L1 flow: 0.0005 to 0.009 px (mean) from OpenCV's on three pairs of real frames.",
     "resnet_frame": "torchvision's network; 4e-7 from its own layers.",
-    "resnet_crop": "As `resnet_frame`; the detector is ultralytics' with `yolov8n`, 5e-8 from its own layers.",
+    "resnet_crop": "As `resnet_frame`; the detector is ultralytics' with `yolov8n`, 5e-8 from its own layers. "
+    "YOLOv3: 1e-5 from OpenCV's reader of Darknet files on seeded weights; others: transformers' own pipeline.",
     "ast": "Published code and transformers on seeded weights: bound 1e-4 of the largest number. Filterbank: 6e-5 from "
     "Kaldi's.",
     "c3d": "The layers of the port, on seeded weights. The real file was not available.",
@@ -35,6 +36,8 @@ CHECKED = {
     "loudness": "Bit-exact in every run; tested on notes, noise and silence.",
     "transnet": "The published network with its own weights: no difference on random frames. Bound: 1e-4.",
     "motion": "Bit-exact in every run; tested on clips with known motion.",
+    "pose": "ViTPose: transformers' own code on seeded weights; BlazePose: its own file. Features: drawn people.",
+    "key_points": "As `pose`.",
     "rhythm": "Bit-exact in every run; tested on clips with known beats.",
 }
 """Extractor → how its numbers were compared with an original (the golden error)."""

@@ -7,7 +7,7 @@ stored in the write-ahead log. `AthleteVideo` takes the parts of a video in orde
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,8 @@ from .athlete_path import AthletePath, OtherTracks, PeopleInFrame
 from .protocol import FinishedVideo, PersonBoxes
 
 Choice = Literal["largest", "central", "track"]
+
+ToRow = Callable[[Sequence[float], Sequence[NDArray[np.float32] | None]], "NDArray[np.float32] | None"]
 
 LOOK_BINS = 4
 """Levels of each color channel in the histogram of a box; upper and lower half are counted apart."""
@@ -90,12 +92,17 @@ class AthleteVideo:
         num_athletes: Number of athletes; the features of a frame are the mean over those that were found.
         dim: Length of a feature row.
         person_confidence: See `AthletePath`.
+        to_row: Takes the times of a segment's frames and their features, None for a frame without an athlete; returns
+            the row of the segment, or None. By default, the mean over the frames with an athlete.
     """
 
-    def __init__(self, choice: Choice, num_athletes: int, dim: int, person_confidence: float) -> None:
+    def __init__(
+        self, choice: Choice, num_athletes: int, dim: int, person_confidence: float, to_row: ToRow | None = None
+    ) -> None:
         self._paths = [AthletePath(person_confidence) for _ in range(num_athletes)] if choice == "track" else []
         self._others = OtherTracks(num_athletes)
         self._dim = dim
+        self._to_row = to_row or _mean_of_found
         self._newest_s = -np.inf
         self._frames: dict[float, tuple[SeenFrame, list[int]]] = {}  # time → frame and the athletes found so far
         self._values: dict[float, NDArray[np.float32] | None] = {}  # time → mean over its athletes, once decided
@@ -161,11 +168,18 @@ class AthleteVideo:
     def _complete_rows(self) -> None:
         while self._waiting and all(time_s in self._values for time_s in self._waiting[0][1]):
             index, times_s = self._waiting.popleft()
-            found = [value for time_s in times_s if (value := self._values[time_s]) is not None]
-            if found:
-                self._rows[index] = np.stack(found).mean(axis=0, dtype=np.float32)
+            row = self._to_row(times_s, [self._values[time_s] for time_s in times_s])
+            if row is not None:
+                self._rows[index] = row
             for time_s in [each for each in self._values if each < times_s[0]]:  # later segments start later
                 del self._values[time_s]
+
+
+def _mean_of_found(
+    times_s: Sequence[float], values: Sequence[NDArray[np.float32] | None]
+) -> NDArray[np.float32] | None:
+    found = [value for value in values if value is not None]
+    return np.stack(found).mean(axis=0, dtype=np.float32) if found else None
 
 
 def joined(parts: Sequence[PersonBoxes]) -> PersonBoxes:

@@ -100,6 +100,13 @@ def _load(checkpoint: CheckpointFile) -> None:
 
         settings = Raft(model="raft_small" if "small" in checkpoint.name else "raft_large")
         RaftFlow(settings, {ROLE: checkpoint}, torch.device("cpu"))
+    elif checkpoint.layout == "blazepose-tflite":
+        if checkpoint.read()[4:8] != b"TFL3":
+            raise _other(checkpoint, [], "a network of TensorFlow Lite")
+    elif checkpoint.layout == "darknet-yolov3":
+        from .yolov3 import load_yolov3
+
+        load_yolov3(checkpoint)
     elif checkpoint.layout.startswith("i3d-") and "flow" in checkpoint.name:
         from .i3d import load_i3d
 

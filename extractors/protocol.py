@@ -202,6 +202,7 @@ class ExtractorKind(Protocol):
     - ``feature_names()``, a static method: the names of the numbers of a row, in order.
     - ``default_weights``: the checkpoint of a stream that names none, and the name of the extractor with it.
     - ``check(spec)``: raises `ConfigError` for a resolved stream that the extractor cannot compute.
+    - ``shows_network = True``: `arabesque look` shows what the network finds, and needs its checkpoint.
     - ``variants``, a tuple of names: a recipe chooses one by ``module:class:variant``; the constructor has the keyword
       ``variant``.
     """

@@ -44,6 +44,8 @@ EXTRACTORS: dict[str, str] = {
     "transnet": "transnet:ShotBoundaries",
     "motion": "motion:Motion",
     "rhythm": "rhythm:Rhythm",
+    "pose": "pose:Pose",
+    "key_points": "pose:KeyPoints",
 }
 """Name in a recipe → ``module:kind`` in this package."""
 
@@ -56,8 +58,16 @@ FAMILIES: dict[str, str] = {
 }
 """Family of networks → ``module:function``, which makes the card of a network from its name: ``pytorchvideo:x3d_m``."""
 
-PACKAGES = {"resnet_crop": "ultralytics", "pytorchvideo": "pytorchvideo", "timm": "timm"}
-"""Extractor or family → the optional package that it needs."""
+PACKAGES = {"pytorchvideo": "pytorchvideo", "timm": "timm"}
+"""Family → the optional package that it needs."""
+_DETECTOR = {("detector", "ultralytics", "ultralytics"): "ultralytics"}
+_POSE_NETWORK = {("network", "vitpose", "blazepose"): "ai_edge_litert"}
+PACKAGES_OF_SETTINGS = {
+    "resnet_crop": _DETECTOR,
+    "pose": _DETECTOR | _POSE_NETWORK,
+    "key_points": _DETECTOR | _POSE_NETWORK,
+}
+"""Extractor → (setting, its default, a value of it) → the optional package that is needed with this value."""
 
 
 def extractor_kind(name: str) -> ExtractorKind:
@@ -87,17 +97,24 @@ def _card(make: Callable[[str], NetworkCard], network: str) -> NetworkCard:
     return make(network)
 
 
-def require_available(name: str) -> None:
-    """Check an extractor before a run. Only extractors of other packages are imported.
+def require_available(spec: StreamSpec) -> None:
+    """Check the extractor of a stream before a run. Only extractors of other packages are imported.
+
+    Args:
+        spec: The stream, resolved or not.
 
     Raises:
         ConfigError: The extractor does not exist.
         MissingPackageError: It needs an optional package that is not installed.
     """
+    name = spec.extractor
     if is_from_another_package(name):
         _checked_class(_path_and_variant(name)[0])
     elif module := PACKAGES.get(name.removeprefix("logits:").partition(":")[0]):
         require_package(module, f"extractor {name}")
+    for (setting, default, value), module in PACKAGES_OF_SETTINGS.get(name, {}).items():
+        if spec.settings.get(setting, default) == value:
+            require_package(module, f'extractor {name} with {setting} = "{value}"')
 
 
 def is_from_another_package(name: str) -> bool:

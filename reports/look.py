@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..extractors.protocol import SegmentInput, VideoParts
+from ..extractors.table import extractor_kind
 from ..extractors.weight_sources import RandomWeights, Weights
 from ..manifests.optional_packages import require_package
 from ..manifests.recipes import Recipe
@@ -38,6 +39,7 @@ from .pictures import (
     text_picture,
     waveform_picture,
     with_boxes,
+    with_key_points,
 )
 
 FRAMES_PER_CLIP = 5
@@ -160,14 +162,15 @@ def look_at(
 
 
 def roles_to_show(recipe: Recipe, names: Sequence[str], override: str | None) -> dict[str, StreamSpec]:
-    """Return the streams with those checkpoints only that `look_at` reads: of detectors and of optical flow."""
+    """Return the streams with those checkpoints only that `look_at` reads: of detectors, key points and flow."""
     names_of = named_weights(recipe, {name: recipe.streams[name] for name in names}, override)
-    return {
-        name: recipe.streams[name].model_copy(
-            update={"weights": {role: known for role, known in roles.items() if role != "network"}}
-        )
-        for name, roles in names_of.items()
-    }
+    shown: dict[str, StreamSpec] = {}
+    for name, roles in names_of.items():
+        spec = recipe.streams[name]
+        with_network = getattr(extractor_kind(spec.extractor), "shows_network", False)
+        kept = {role: known for role, known in roles.items() if with_network or role != "network"}
+        shown[name] = spec.model_copy(update={"weights": kept})
+    return shown
 
 
 def _weights(recipe: Recipe, specs: Mapping[str, StreamSpec], override: str | None) -> dict[str, dict[str, Weights]]:
@@ -175,8 +178,8 @@ def _weights(recipe: Recipe, specs: Mapping[str, StreamSpec], override: str | No
     cache = open_cache(recipe.weights)
     found: dict[str, dict[str, Weights]] = {}
     for stream, spec in roles_to_show(recipe, list(specs), override).items():
-        of_network = {role: RandomWeights(0) for role in specs[stream].weights if role == "network"}
-        found[stream] = {**of_network, **resolve_weights(spec.weights, cache=cache)}
+        others = {role: RandomWeights(0) for role in specs[stream].weights if role not in spec.weights}
+        found[stream] = {**others, **resolve_weights(spec.weights, cache=cache)}
     return found
 
 
@@ -251,9 +254,13 @@ class _Viewer:
                 for index, (time_s, picture) in self._frames.items():
                     found = bool((boxes.chosen & (boxes.time_s == time_s)).any())
                     name = f"{time_s:.2f} s" + ("" if found else ", no athlete")
-                    frames.add(with_boxes(picture, boxes, time_s), name)
-                    number = finished.features[index][0] if index in finished.features else -1.0
-                    if number >= 0 and float(number).is_integer():
+                    drawn = with_boxes(picture, boxes, time_s)
+                    row = finished.features.get(index)
+                    if row is not None and self._stream.spec.extractor == "key_points":
+                        drawn = with_key_points(drawn, row)
+                    frames.add(drawn, name)
+                    number = -1.0 if row is None or not self._recorder.inputs else float(row[0])
+                    if number >= 0 and number.is_integer():
                         crops.add(self._recorder.inputs[int(number)][0], name)
             panels = {crops.title: crops, **panels}
         else:

@@ -113,6 +113,34 @@ def with_boxes(picture: Picture, boxes: PersonBoxes, time_s: float) -> Picture:
     return np.asarray(image, np.uint8)
 
 
+BONES = (
+    *((5, 6), (11, 12), (5, 11), (6, 12)),
+    *((5, 7), (7, 9), (11, 13), (13, 15), (0, 5)),
+    *((6, 8), (8, 10), (12, 14), (14, 16), (0, 6)),
+)
+"""Pairs of COCO's key points that are joined: the trunk, the left side, the right side."""
+LEFT, RIGHT, TRUNK = (230, 60, 60), (60, 200, 90), (250, 220, 70)
+
+
+def with_key_points(picture: Picture, row: NDArray[np.float32]) -> Picture:
+    """Draw a row of the stream `key_points` on its frame, of any size: the left side red, the right one green.
+
+    Args:
+        picture: The frame.
+        row: x and y in frame heights from the middle of the frame, and confidence, of the 17 points of COCO.
+    """
+    from PIL import Image, ImageDraw
+
+    height, width = picture.shape[:2]
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    places = row.reshape(-1, 3)[:, :2] * height + np.array([width / 2, height / 2])
+    for number, (one, other) in enumerate(BONES):
+        color = TRUNK if number < 4 else LEFT if number < 9 else RIGHT
+        draw.line([tuple(places[one].tolist()), tuple(places[other].tolist())], fill=color, width=2)
+    return np.asarray(image, np.uint8)
+
+
 def labeled(picture: Picture, text: str) -> Picture:
     """Write a line of text below a picture."""
     from PIL import Image, ImageDraw

@@ -13,7 +13,18 @@ from typer.testing import CliRunner
 
 from arabesque.cli.main import commands
 from arabesque.extractors.protocol import PersonBoxes
-from arabesque.reports.pictures import CHOSEN, OTHER, flow_picture, png_bytes, rows_of, spectrogram_picture, with_boxes
+from arabesque.reports.pictures import (
+    CHOSEN,
+    LEFT,
+    OTHER,
+    TRUNK,
+    flow_picture,
+    png_bytes,
+    rows_of,
+    spectrogram_picture,
+    with_boxes,
+    with_key_points,
+)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +108,15 @@ def test_boxes_are_drawn_at_any_size_with_the_athlete_on_top() -> None:
     assert tuple(picture[100, 50]) == CHOSEN
     assert tuple(picture[199, 120]) == OTHER
     assert not picture[:5, :5].any()
+
+
+def test_key_points_are_drawn_where_they_lie() -> None:
+    row = np.zeros((17, 3), np.float32)
+    row[5:7, :2], row[11:13, :2], row[[13, 15], :2] = (0, -0.4), (0, 0.1), (0.3, 0.1)
+    picture = with_key_points(np.zeros((200, 300, 3), np.uint8), row)
+    assert tuple(picture[60, 150]) == TRUNK
+    assert tuple(picture[120, 180]) == LEFT
+    assert not picture[150:].any()
 
 
 def test_wide_pictures_fit_the_sheet() -> None:

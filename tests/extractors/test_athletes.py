@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from real_clips import sampled_frames
 
 from arabesque.extractors import athlete_path, resnet_crop
 from arabesque.extractors.athletes import LOOK_SIZE, AthleteVideo, SeenFrame, is_part, packed, unpacked
@@ -302,8 +303,6 @@ def test_the_right_person_is_followed_among_the_people_of_real_clips(clip: str) 
 def test_the_detector_and_the_choice_follow_the_right_person_in_real_clips(
     clip: str, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import av
-
     class NoNetwork:
         device = torch.device("cpu")
 
@@ -325,16 +324,7 @@ def test_the_detector_and_the_choice_follow_the_right_person_in_real_clips(
         precision="float32",
     )
     fps, points, expected = CLIPS[clip]
-    start_s: float | None = None
-    times_s: list[float] = []
-    images: list[torch.Tensor] = []
-    with av.open(str(shared / "videos" / clip)) as video:
-        for number, picture in enumerate(video.decode(video=0)):
-            time_s = number / 30 if picture.time is None else float(picture.time)
-            start_s = time_s if start_s is None else start_s
-            if time_s - start_s >= len(times_s) / fps - 1e-3:
-                times_s.append(time_s - start_s)
-                images.append(torch.from_numpy(picture.to_ndarray(format="rgb24")).permute(2, 0, 1))
+    times_s, images = sampled_frames(shared / "videos" / clip, fps)
     pictures = [torch.stack(pair) for pair in pairwise(images)] + [images[-1][None]]
     segments = [
         SegmentInput(index, time_s, time_s + 1 / fps, frames=shown, has_next_frame=len(shown) > 1)

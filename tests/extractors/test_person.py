@@ -16,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from arabesque.extractors import person
-from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
+from arabesque.extractors import ultralytics_yolo
+from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, Weights
+from arabesque.extractors.detectors import load_detector
 from arabesque.extractors.hub_snapshot import CheckpointFolder
-from arabesque.extractors.person import Box, Letterbox, PersonDetector, ultralytics_tasks
-from arabesque.manifests.errors import WeightsError
+from arabesque.extractors.person import Box, Letterbox, PersonDetector
+from arabesque.extractors.ultralytics_yolo import UltralyticsDetector, load_ultralytics, ultralytics_tasks
+from arabesque.manifests.errors import MissingPackageError, WeightsError
 
 CPU = torch.device("cpu")
 
@@ -28,6 +30,10 @@ CPU = torch.device("cpu")
 def checkpoint(path: Path, trusted_pickle: bool = True) -> CheckpointFile:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return CheckpointFile("yolo", path, digest, "ultralytics-yolo", trusted_pickle)
+
+
+def ultralytics(weights: Weights, threshold: float = 0.25) -> PersonDetector:
+    return load_detector("ultralytics", weights, CPU, threshold)
 
 
 def yolo(architecture: str) -> Any:
@@ -55,8 +61,8 @@ class Answer(nn.Module):
 
 def detector(monkeypatch: pytest.MonkeyPatch, network: nn.Module, threshold: float = 0.25) -> PersonDetector:
     """Class 1 of 3 is the person."""
-    monkeypatch.setattr(person, "load_detector", lambda _: (network, 1))
-    return PersonDetector(RandomWeights(0), CPU, threshold)
+    monkeypatch.setattr(ultralytics_yolo, "load_ultralytics", lambda _: (network, 1))
+    return ultralytics(RandomWeights(0), threshold)
 
 
 def anchors(*rows: tuple[float, ...]) -> Tensor:
@@ -136,8 +142,8 @@ def test_the_letterbox_is_ultralytics_own(height: int, width: int) -> None:
 
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     expected = LetterBox(640, auto=True, stride=32)(image=image)
-    letterbox = Letterbox.fit(height, width, stride=32)
-    ours = letterbox.apply(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    letterbox = Letterbox.fit(height, width, long_side_px=640, stride=32)
+    ours = letterbox.apply(torch.from_numpy(image).permute(2, 0, 1)[None], 114)[0].permute(1, 2, 0).numpy()
     assert isinstance(expected, np.ndarray)
     assert ours.shape == expected.shape
     assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 1
@@ -153,7 +159,7 @@ def assert_edges_come_back(letterbox: Letterbox) -> None:
 
 def test_random_weights_are_decided_by_the_seed() -> None:
     first, again, other = (
-        torch.cat([value.flatten() for value in PersonDetector(RandomWeights(seed), CPU)._network.parameters()])
+        torch.cat([value.flatten() for value in load_ultralytics(RandomWeights(seed))[0].parameters()])
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
@@ -169,26 +175,26 @@ class Bomb:
 
 
 def test_a_folder_of_transformers_is_not_a_detector(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="checkpoint hf:a/b is a folder of transformers; the detector reads files"):
-        PersonDetector(CheckpointFolder("hf:a/b", tmp_path), CPU)
+    with pytest.raises(WeightsError, match="checkpoint hf:a/b is a folder of transformers; ultralytics reads files"):
+        ultralytics(CheckpointFolder("hf:a/b", tmp_path))
 
 
 def test_an_unknown_pickle_is_not_opened(tmp_path: Path) -> None:
     file, harm = tmp_path / "yolo.pt", tmp_path / "harm"
     torch.save({"model": Bomb(harm)}, file)
     with pytest.raises(WeightsError, match=r"yolo\.pt: .* can run any code .* --trust") as error:
-        PersonDetector(checkpoint(file, trusted_pickle=False), CPU)
+        ultralytics(checkpoint(file, trusted_pickle=False))
     assert checkpoint(file).digest in str(error.value)
     assert not harm.exists()
     with pytest.raises(WeightsError, match="holds a NoneType, not a YOLO detector"):
-        PersonDetector(checkpoint(file), CPU)
+        ultralytics(checkpoint(file))
     assert harm.exists()  # the bomb does go off where it is trusted, so its silence above means something
 
 
 @pytest.mark.parametrize("architecture", ["yolov8n.yaml", "yolov10n.yaml", "yolo26n.yaml"])
 def test_any_detector_of_the_package_loads(architecture: str, tmp_path: Path) -> None:
     torch.save({"model": yolo(architecture).half(), "ema": None}, tmp_path / "yolo.pt")
-    loaded = PersonDetector(checkpoint(tmp_path / "yolo.pt"), CPU, threshold=0.0)
+    loaded = ultralytics(checkpoint(tmp_path / "yolo.pt"), threshold=0.0)
     frame = torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(0)).byte()
     [box] = largest(loaded.people([frame]))
     assert box is None or (0 <= box.left < box.right <= 96 and 0 <= box.top < box.bottom <= 64)
@@ -204,22 +210,33 @@ def test_a_class_that_was_renamed_since_still_loads(tmp_path: Path, monkeypatch:
         torch.save({"model": network}, tmp_path / "yolo.pt")
     with pytest.raises(AttributeError):
         torch.load(tmp_path / "yolo.pt", weights_only=False)
-    PersonDetector(checkpoint(tmp_path / "yolo.pt"), CPU)
+    ultralytics(checkpoint(tmp_path / "yolo.pt"))
 
 
 def test_other_content_is_named(tmp_path: Path) -> None:
     file = tmp_path / "yolo.pt"
     file.write_bytes(pickle.dumps("no checkpoint"))
     with pytest.raises(WeightsError, match=r"yolo\.pt: .* cannot be opened as a YOLO file"):
-        PersonDetector(checkpoint(file), CPU)
+        ultralytics(checkpoint(file))
     torch.save({"model": ultralytics_tasks().SegmentationModel("yolov8n-seg.yaml", verbose=False)}, file)
     with pytest.raises(WeightsError, match="holds a SegmentationModel, not a YOLO detector"):
-        PersonDetector(checkpoint(file), CPU)
+        ultralytics(checkpoint(file))
     network = yolo("yolov8n.yaml")
     network.names[1] = "horse"
     torch.save({"model": network}, file)
     with pytest.raises(WeightsError, match="knows no class 'person'"):
-        PersonDetector(checkpoint(file), CPU)
+        ultralytics(checkpoint(file))
+
+
+def test_without_the_package_both_ways_to_proceed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in sys.modules if each.partition(".")[0] == "ultralytics"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ultralytics", None)
+    ultralytics_tasks.cache_clear()
+    with pytest.raises(MissingPackageError) as caught:
+        UltralyticsDetector(RandomWeights(0), CPU)
+    for way in ("[yolo]", 'detector = "transformers"', 'both to "yolov3"'):
+        assert way in str(caught.value)
 
 
 @pytest.mark.slow
@@ -232,8 +249,8 @@ def refuse(*_, **__): raise SystemExit("the network was asked")
 socket.getaddrinfo = socket.create_connection = socket.socket.connect = refuse
 before, save = dict(os.environ), torch.save
 from arabesque.extractors.checkpoints import RandomWeights
-from arabesque.extractors.person import PersonDetector
-PersonDetector(RandomWeights(0), torch.device("cpu")).people([torch.zeros(3, 64, 64).byte()])
+from arabesque.extractors.detectors import load_detector
+load_detector("ultralytics", RandomWeights(0), torch.device("cpu"), 0.25).people([torch.zeros(3, 64, 64).byte()])
 from ultralytics.utils import SETTINGS, SETTINGS_FILE
 assert SETTINGS["sync"] is False and SETTINGS_FILE.exists()
 assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
@@ -261,7 +278,7 @@ print(SETTINGS_FILE)
 def test_finds_the_athletes_of_real_clips_where_ultralytics_does(shared: Path, tmp_path: Path) -> None:
     """Both skaters in at least 90 % of two frames a second, and every box as the package's own prediction has it."""
     weights = checkpoint(shared / "weights" / "yolov8n.pt")
-    ours, theirs = PersonDetector(weights, CPU), their_prediction(weights.path, tmp_path)
+    ours, theirs = ultralytics(weights), their_prediction(weights.path, tmp_path)
     for name in ("skater_640x480_30fps.avi", "skating_720x1280_portrait.mp4", "gymnast_394x496_60fps_silent.mp4"):
         frames = sampled(shared / "videos" / name, every=15)
         found = largest(ours.people([torch.from_numpy(frame).permute(2, 0, 1) for frame in frames]))

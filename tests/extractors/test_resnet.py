@@ -10,14 +10,15 @@ from torch import Tensor
 from torchvision.models import resnet50
 from torchvision.transforms import v2
 
-from arabesque.extractors import resnet_crop
+from arabesque.extractors import athlete_search
+from arabesque.extractors.athlete_search import cut
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
 from arabesque.extractors.geometry import apply_geometry
 from arabesque.extractors.network import NetworkExtractor
 from arabesque.extractors.person import Box
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.resnet import RESNET_FRAME, load_resnet50
-from arabesque.extractors.resnet_crop import ResNetCrop, cut
+from arabesque.extractors.resnet_crop import ResNetCrop
 from arabesque.manifests.errors import WeightsError
 from arabesque.manifests.streams import Geometry, Size
 
@@ -52,7 +53,7 @@ def build_crop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ResNetCrop]:
             def people(self, frames: Sequence[Tensor]) -> list[list[Box]]:
                 return [[box] if (box := next(self.boxes)) is not None else [] for _ in frames]
 
-        monkeypatch.setattr(resnet_crop, "PersonDetector", Detector)
+        monkeypatch.setattr(athlete_search, "load_detector", Detector)
         resolved = ResNetCrop.Settings.model_validate({"crop_geometry": SMALL} | settings)
         weights = {"network": RandomWeights(0), "detector": RandomWeights(0)}
         return ResNetCrop(settings=resolved, weights=weights, device=CPU, precision="float32")

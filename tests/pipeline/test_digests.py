@@ -31,13 +31,22 @@ def test_digests_are_the_same_on_every_platform_and_in_every_release():
         ("action-net-released", "108142b529bf3c841890ae15d33f0616"),
     ],
 )
-def test_the_choice_of_the_athlete_leaves_the_keys_of_published_recipes_as_they_are(recipe: str, digest: str) -> None:
+def test_later_settings_of_the_athlete_leave_the_keys_of_earlier_stores_as_they_are(recipe: str, digest: str) -> None:
+    """The first `action-net-paper` had YOLOv8n in place of YOLOv3."""
     resolved = resolve(load_recipe(recipe).streams["resnet_crop"])
+    resolved = resolved.model_copy(
+        update={
+            "settings": resolved.settings | {"detector": "ultralytics"},
+            "weights": resolved.weights | {"detector": "yolov8n"},
+        }
+    )
     assert resolved.settings["athlete"] == "largest"
     weights = {"network": "ab" * 32, "detector": "cd" * 32}
     assert settings_digest(resolved, weights, extractor_kind("resnet_crop").version) == digest
     followed = resolved.model_copy(update={"settings": resolved.settings | {"athlete": "track"}})
     assert settings_digest(followed, weights, 1) != digest
+    other = resolved.model_copy(update={"settings": resolved.settings | {"detector": "yolov3"}})
+    assert settings_digest(other, weights, 1) != digest
     pair = resolved.model_copy(update={"settings": resolved.settings | {"num_athletes": 2}})
     assert settings_digest(pair, weights, 1) != digest
 

@@ -35,11 +35,11 @@ from torchvision.models import resnet50
 
 from arabesque.extractors import i3d_flow
 from arabesque.extractors.audio_spectrogram_network import load_spectrogram_transformer
+from arabesque.extractors.detectors import load_detector
 from arabesque.extractors.i3d import load_i3d
 from arabesque.extractors.kaldi_fbank import FilterbankOptions, kaldi_fbank
 from arabesque.extractors.optical_flow.tvl1 import tvl1
 from arabesque.extractors.optical_flow.tvl1_settings import TVL1
-from arabesque.extractors.person import PersonDetector
 from arabesque.extractors.precision import TOLERANCES
 
 CPU = torch.device("cpu")
@@ -166,7 +166,7 @@ def action_net_dynamic(frames: list[Image8], fps: float, checkpoints: Checkpoint
 def action_net_static(frames: list[Image8], fps: float, checkpoints: Checkpoints) -> Tensor:
     stride = int(len(frames) / int(len(frames) * 1 / int(fps)))
     chosen = frames[stride - 1 :: stride]
-    people = PersonDetector(checkpoints("yolov8n"), CPU).people(
+    people = load_detector("ultralytics", checkpoints("yolov8n"), CPU, 0.25).people(
         [torch.from_numpy(frame).permute(2, 0, 1) for frame in chosen]
     )
     boxes = [max(found, key=lambda box: box.area_px, default=None) for found in people]
