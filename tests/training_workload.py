@@ -90,7 +90,11 @@ def run_in_fork(order: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     os.environ["no_proxy"] = "127.0.0.1"
-    with TemporaryDirectory() as warm_up:  # the first optimizer imports modules for seconds
-        make_run(Path(warm_up), epochs=1).result()
+    is_warm = False
     for line in sys.stdin:
-        print(json.dumps(run_in_fork(json.loads(line))), flush=True)
+        order = json.loads(line)
+        if order["do"].startswith("train") and not is_warm:
+            with TemporaryDirectory() as folder:  # the first optimizer imports modules for seconds
+                make_run(Path(folder), epochs=1).result()
+            is_warm = True
+        print(json.dumps(run_in_fork(order)), flush=True)

@@ -133,6 +133,7 @@ def test_rows_do_not_depend_on_their_company(seeded_stream: NetworkExtractor) ->
     assert (alone[0] - alone[2]).abs().max() > 1e-2 * scale
 
 
+@pytest.mark.slow  # emulated on a CPU without half-precision units
 def test_bfloat16_is_near(seeded_stream: NetworkExtractor) -> None:
     clip = noise_frames(4, 64)
     exact, rounded = (row_of(stream, clip)[0] for stream in (seeded_stream, extractor(RandomWeights(0), "bfloat16")))

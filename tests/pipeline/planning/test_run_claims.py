@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -260,11 +261,18 @@ def test_many_runs_share_the_work(order, videos, tmp_path, runs, rounds):
 
 
 @pytest.fixture(scope="module")
-def impatient_order() -> Iterator[Order]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ARABESQUE_PATIENCE_S", "2")
-        with workload_process("extraction_workload.py") as give:
-            yield give
+def impatient_process() -> Iterator[Order]:
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ARABESQUE_PATIENCE_S", "2")
+            give = stack.enter_context(workload_process("extraction_workload.py"))
+        yield give
+
+
+@pytest.fixture
+def impatient_order(impatient_process, monkeypatch) -> Order:
+    monkeypatch.setenv("ARABESQUE_PATIENCE_S", "2")
+    return impatient_process
 
 
 def test_what_a_stopped_run_has_claimed_is_done_by_the_others_and_counts_once(impatient_order, videos, tmp_path):
