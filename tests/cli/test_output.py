@@ -230,7 +230,7 @@ def test_printing_cannot_fail(tmp_path, redirection, lost, unbuffered):
 
 
 def test_a_command_whose_outputs_are_full_or_closed_ends_as_it_would(places):
-    program = f'{sys.executable} -c "from arabesque.cli.main import app; app()" verify "{places["STORE"]}"'
+    program = f'{sys.executable} -c "from arabesque.cli.main import app; app()" status "{places["STORE"]}"'
     environment = os.environ | {"LC_ALL": "C"}
     full = subprocess.run(["bash", "-c", f"{program} >/dev/full"], env=environment, stderr=subprocess.PIPE, text=True)
     assert full.returncode == 0

@@ -19,6 +19,8 @@ from arabesque.manifests.errors import WeightsError
 from arabesque.models.published_checkpoints import load_gdlt
 from arabesque.models.scoring import SegmentBatch
 
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+
 commands = typer.Typer()
 commands.command("train")(train)
 commands.command("evaluate")(evaluate)
@@ -128,16 +130,18 @@ BRIEF = ("--seeds", "1", "--epochs", "1", "--best-test-only")
 def test_a_table_of_two_data_sets_runs_where_there_are_features(fisv: tuple[str, str], tmp_path: Path) -> None:
     """Rows and data sets without features are named; figures find predictions and attention of each training."""
     features, labels = fisv
-    out = tmp_path / "out"
+    out, table = tmp_path / "out", tmp_path / "pamfn-1.toml"
+    published = (MANIFESTS / "tables" / "pamfn-1.toml").read_text()
+    table.write_text(published.replace('method = "gdlt"', 'method = "gdlt"\nsettings = { hidden_dim = 8 }'))
     given = ("--features", f"fisv={features}", "--stream", "vst", "--labels", f"fisv={labels}", "--out", str(out))
-    told = call("reproduce", "pamfn-1", *given, "--row", "gdlt", *BRIEF, "--folds", "0")
+    told = call("reproduce", str(table), *given, "--row", "gdlt", *BRIEF, "--folds", "0")
     assert "TES 0.685" in told
     assert "average (Fisher-z) 0.761" in told
     assert "GDLT: parameters 1.84 M printed, " in told
     assert "not run: GDLT rg: needs features: vst" in told
     folder = out / "pamfn-1" / "gdlt" / "tes" / "best-test" / "seed-0"
     assert len((folder / "predictions.csv").read_text().splitlines()) == 101
-    told = call("reproduce", "pamfn-1", "--list", *given)
+    told = call("reproduce", str(table), "--list", *given)
     assert "GDLT fisv done: 1 seed" in told
 
 

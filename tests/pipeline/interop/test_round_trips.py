@@ -218,7 +218,15 @@ def export_until(store: Path, out: Path, format: str, moment: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "moments"), [("npy-folder", (-1, 1, -4, 3)), ("npz", (-2, 1, -2)), ("hdf5", (-3,)), ("webdataset", (1,))]
+    ("format", "moments"),
+    [
+        ("npy-folder", (-1, 3)),
+        ("npz", (-2,)),
+        ("hdf5", (-3,)),
+        ("webdataset", (1,)),
+        pytest.param("npy-folder", (-1, 1, -4, 3), marks=pytest.mark.slow),
+        pytest.param("npz", (-2, 1, -2), marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_export_is_refused_until_it_is_continued(tmp_path: Path, format: str, moments: tuple[int, ...]):
     store = store_of(tmp_path / "store", ["a", "b", "c"])
@@ -234,12 +242,15 @@ def test_a_killed_export_is_refused_until_it_is_continued(tmp_path: Path, format
     assert_same(store, out, tmp_path / "back")
 
 
-@pytest.mark.parametrize("format", ["npz", "logo-dict"])
-def test_a_killed_export_to_one_file_is_continued(tmp_path: Path, format: str):
+@pytest.mark.parametrize(
+    ("format", "moments"),
+    [("npz", (-2, 1)), ("logo-dict", (1,)), pytest.param("logo-dict", (-2, 1), marks=pytest.mark.slow)],
+)
+def test_a_killed_export_to_one_file_is_continued(tmp_path: Path, format: str, moments: tuple[int, ...]):
     store = store_of(tmp_path / "store", ["a", "b"])
     path = tmp_path / f"out{SINGLE[format]}"
     script = KILLED.replace("format, on_file", "format, streams=('vst',), on_file")
-    for moment in (-2, 1):
+    for moment in moments:
         arguments = [str(tmp_path / "store"), str(path), format, str(moment)]
         assert subprocess.run([sys.executable, "-c", script, *arguments], check=False).returncode == -signal.SIGKILL
         if path.exists():
