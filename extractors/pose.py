@@ -22,7 +22,7 @@ from .athletes import AthleteVideo, Choice, SeenFrame, ToRow, is_part, packed
 from .checkpoints import Weights
 from .person import Box
 from .pose_crops import PoseCrop, angle_between, body_direction, cut_crops
-from .pose_features import FRAME_SIZE, NAMES, frame_features, segment_features
+from .pose_features import FRAME_SIZE, NAMES, frame_features, has_key_points, segment_features
 from .pose_networks import COCO_POINTS, PoseNetworkName, load_pose_network
 from .protocol import FrameNeed, SegmentInput
 
@@ -168,7 +168,7 @@ def _points_of_frame(
 ) -> NDArray[np.float32] | None:
     """Return the key points of a segment's only frame, without the camera's motion."""
     [value] = values
-    return value[:-4] if value is not None and bool(np.isfinite(value).all()) else None
+    return value[1:-4] if value is not None and has_key_points(value) else None
 
 
 class KeyPoints(Pose):

@@ -18,8 +18,9 @@ from .pose_networks import COCO_POINTS
 
 Values = NDArray[np.float32]
 
-FRAME_SIZE = 3 * len(COCO_POINTS) + 4
-"""Numbers of a frame: x, y (frame heights from its middle, y down) and confidence of each key point; camera motion."""
+FRAME_SIZE = 1 + 3 * len(COCO_POINTS) + 4
+"""Numbers of a person in a frame: 1 with key points, 0 without; x, y (frame heights from the middle of the frame, down)
+and confidence of each key point; camera motion."""
 MOST_STEPS = 1.5
 """Speeds are measured between frames at most so many median steps apart."""
 
@@ -69,7 +70,7 @@ def frame_features(points_px: Values, confidence: Values, height_px: int, width_
     """Return the numbers of a person in a frame.
 
     Args:
-        points_px: ``[17, 2]``: x, y in pixels of the frame.
+        points_px: ``[17, 2]``: x, y in pixels of the frame; NaN for a person without key points.
         confidence: ``[17]``
         height_px: Of the frame.
         width_px: Of the frame.
@@ -78,9 +79,16 @@ def frame_features(points_px: Values, confidence: Values, height_px: int, width_
     Returns:
         ``float32 [FRAME_SIZE]``
     """
+    if not np.isfinite(points_px).all():
+        return np.zeros(FRAME_SIZE, np.float32)
     places = (points_px - np.array([width_px / 2, height_px / 2], np.float32)) / np.float32(height_px)
     numbers = np.concatenate([places, confidence[:, None]], axis=1)
-    return np.concatenate([numbers.ravel(), camera]).astype(np.float32)
+    return np.concatenate([[1.0], numbers.ravel(), camera]).astype(np.float32)
+
+
+def has_key_points(value: Values | None) -> bool:
+    """Return whether `frame_features` describes a person with key points."""
+    return value is not None and bool(value[0] == 1)
 
 
 def segment_features(times_s: Sequence[float], values: Sequence[Values | None]) -> Values | None:
@@ -88,17 +96,17 @@ def segment_features(times_s: Sequence[float], values: Sequence[Values | None]) 
 
     Args:
         times_s: Times of its frames.
-        values: What `frame_features` returned of each; None, or NaN, for a frame without a person.
+        values: What `frame_features` returned of each; None for a frame without a person.
 
     Returns:
         ``float32 [len(NAMES)]``; None if no two neighboring frames show a person.
     """
-    found = np.array([value is not None and bool(np.isfinite(value).all()) for value in values])
+    found = np.array([has_key_points(value) for value in values])
     shown_s = np.asarray(times_s, np.float64)[found]
     if len(shown_s) < 2:
         return None
     frames = np.stack([value for value, is_found in zip(values, found, strict=True) if value is not None and is_found])
-    numbers = frames[:, :-4].reshape(len(frames), len(COCO_POINTS), 3)
+    numbers = frames[:, 1:-4].reshape(len(frames), len(COCO_POINTS), 3)
     pairs = _neighbors(shown_s, float(np.median(np.diff(times_s))))
     if not len(pairs):
         return None

@@ -127,8 +127,12 @@ def require_checkpoint_form(path: Path, what: str) -> None:
     is_zip = head.startswith(b"PK\x03\x04")
     is_pickle = len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5
     is_safetensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20
-    if not (is_zip or is_pickle or is_safetensors):
+    is_tflite = head[4:8] == b"TFL3"
+    # Darknet: major, minor and revision of its version as int32; the published files are of 0.1 and 0.2
+    version = [int.from_bytes(head[at : at + 4], "little") for at in (0, 4, 8)]
+    is_darknet = len(head) == 16 and version[0] == 0 and version[1] in (1, 2) and version[2] < 100
+    if not (is_zip or is_pickle or is_safetensors or is_tflite or is_darknet):
         raise WeightsError(
-            f"{what}: is not a checkpoint: it begins with {head!r}, which is neither PyTorch nor safetensors; "
-            "download the file itself"
+            f"{what}: is not a checkpoint: it begins with {head!r}, which is none of PyTorch, safetensors, TensorFlow "
+            "Lite and Darknet; download the file itself"
         )

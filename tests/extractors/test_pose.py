@@ -177,7 +177,7 @@ def test_frames_without_a_person_are_holes_and_not_zeros() -> None:
 
 def test_no_two_neighboring_frames_have_no_row() -> None:
     value = frame_features(standing() * 40, np.ones(17, np.float32), 480, 640, np.zeros(4, np.float32))
-    nothing = np.full_like(value, np.nan)
+    nothing = frame_features(standing() * np.nan, np.zeros(17, np.float32), 480, 640, np.zeros(4, np.float32))
     for values in ([None] * 4, [value, None, None, value], [nothing, value, nothing], [value]):
         assert segment_features([0.1 * number for number in range(len(values))], values) is None
     assert segment_features([0.0, 0.0], [value, value]) is None  # a repeated frame shows no motion
@@ -282,6 +282,7 @@ def finished(extractor: Any, segments: Sequence[Sequence[Tensor]], fps: float = 
         segment = SegmentInput(index, times_s[0], times_s[-1] + 1 / fps, torch.stack(list(frames)), tuple(times_s))
         [part] = extractor.forward([extractor.prepare(segment)])
         assert extractor.is_part(part.numpy())
+        assert part.isfinite().all()  # the pipeline takes no other parts
         video.add(index, part.numpy(), times_s)
     return video.finish()
 
