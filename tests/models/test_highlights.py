@@ -32,6 +32,7 @@ commands.command("train")(train)
 commands.command("evaluate")(evaluate)
 commands.command("reproduce")(reproduce)
 
+pytestmark = pytest.mark.usefixtures("narrow")
 DIMS = {"i3d_rgb": 8, "i3d_flow": 6, "panns": 5}
 
 
