@@ -140,3 +140,16 @@ class StoreError(ArabesqueError):
 
 class NotAStoreError(StoreError, InputError):
     """A path that should be a feature store is not one."""
+
+
+def os_reason(error: OSError) -> str:
+    """Return the reason of an `OSError` as text that follows the name of the file."""
+    if isinstance(error, FileNotFoundError):
+        return "the file does not exist"
+    if isinstance(error, NotADirectoryError):
+        return "a part of its path is a file, not a folder"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, not a file"
+    if isinstance(error, TimeoutError):
+        return "no response within the time limit"
+    return f"cannot be read ({(error.strerror or str(error)).lower()})"

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from .datasets import Columns, Dataset, JsonFiles, PickledDict, SegmentLabels
-from .errors import InputError
+from .errors import InputError, os_reason
 from .label_text import SEPARATORS, parse_number, read_label_text, resembles_number, split_cells
 from .untrusted_pickles import plain
 from .untrusted_torch import read_pickle
-from .validation import os_reason
 
 T = TypeVar("T")
 

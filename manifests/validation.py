@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .errors import ConfigError
+from .errors import ConfigError, os_reason
 
 _TRIED_TYPE = re.compile(r"(literal|tuple|dict|list)\[.*\]|(constrained-)?(float|int|str|bool)|function-.*")
 """Last part of a pydantic location where several types were tried; it is not a key."""
@@ -27,19 +27,6 @@ def suggestion(name: str, known: Iterable[str], most: int = 1) -> str:
     """
     near = get_close_matches(name, list(known), n=most)
     return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def os_reason(error: OSError) -> str:
-    """Return the reason of an `OSError` as text that follows the name of the file."""
-    if isinstance(error, FileNotFoundError):
-        return "the file does not exist"
-    if isinstance(error, NotADirectoryError):
-        return "a part of its path is a file, not a folder"
-    if isinstance(error, IsADirectoryError):
-        return "is a folder, not a file"
-    if isinstance(error, TimeoutError):
-        return "no response within the time limit"
-    return f"cannot be read ({(error.strerror or str(error)).lower()})"
 
 
 def read_config(path: Path) -> str:

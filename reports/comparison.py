@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
-from ..manifests.errors import InputError
-from ..manifests.validation import os_reason
+from ..manifests.errors import InputError, os_reason
 from ..pipeline.interop.comparing import Comparison
 from ..pipeline.interop.feature_comparison import FeatureComparison
 from . import charts

@@ -11,9 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..manifests.errors import DecodeError, InputError
+from ..manifests.errors import DecodeError, InputError, os_reason
 from ..manifests.optional_packages import require_package
-from ..manifests.validation import os_reason
 from ..models.video_scores import Segment, VideoScore
 from ..pipeline.decoding.decoder_pool import DecoderProcess, FrameChunk
 from ..pipeline.planning.sampling import nearest_frames

@@ -14,8 +14,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..manifests.errors import InputError, StoreError
-from ..manifests.validation import os_reason
+from ..manifests.errors import InputError, StoreError, os_reason
 from ..pipeline.records import one_line
 from .charts import number
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from ...manifests.errors import InputError, StoreError
-from ...manifests.validation import os_reason
+from ...manifests.errors import InputError, StoreError, os_reason
 from . import feature_archives as archives
 from . import feature_folders as folders
 from . import feature_hdf5 as hdf5

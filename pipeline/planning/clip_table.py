@@ -8,9 +8,9 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...manifests.errors import InputError
+from ...manifests.errors import InputError, os_reason
 from ...manifests.label_text import parse_number
-from ...manifests.validation import os_reason, suggestion
+from ...manifests.validation import suggestion
 from ..records import Exclude, RemotePath, VideoFile, source_path
 from ..store.clip_columns import CLIP_COLUMNS, ClipColumns
 from ..store.files.storage import StorePath

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import basename
 
-from ...manifests.errors import InputError
+from ...manifests.errors import InputError, os_reason
 from ...manifests.urls import join_url, public_url
-from ...manifests.validation import os_reason
 from ..records import VideoFile
 from ..store.files.storage import StorePath, as_store_path
 from .clip_table import read_clips
