@@ -21,6 +21,8 @@ class BoundaryRules(Record):
 
     cut_least: PositiveFloat
     cut_ratio: Annotated[float, Field(ge=1)]
+    jump_least: PositiveFloat
+    jump_ratio: Annotated[float, Field(ge=1)]
     flash_s: PositiveFloat
     flash_return: Share
     gradual_s: PositiveFloat

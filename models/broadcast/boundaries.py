@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...manifests.shot_rules import BoundaryRules
-from .measures import FrameMeasures
+from .measures import FrameMeasures, trusted_cells
 
 Method = Literal["content", "transnet"]
 Change = Literal["start", "cut", "gradual"]
@@ -32,6 +32,12 @@ _MOST_UNLIKE = 0.15
 """Of `_unlike_blend`: dissolves between moving shots stay below 0.05, pans reach 0.5."""
 
 
+_LOGO_HALF_S = 0.2
+"""Half the time in which a wipe logo moves across the picture."""
+_COVERED_HALF_S = 0.12
+"""Half the time in which it covers the picture."""
+
+
 @dataclass(frozen=True)
 class _Gradual:
     boundary: Boundary
@@ -43,8 +49,9 @@ def content_boundaries(frames: FrameMeasures, rules: BoundaryRules) -> list[Boun
     """Find cuts by PySceneDetect's content score on 48 × 27 pixels, and fades, dissolves and wipes by the pictures
     before and after.
 
-    A cut changes more than the frames around it, and the picture does not return, as it does after a flash. A video
-    in which every frame differs from the next one has no cut.
+    A cut changes more than the frames around it, and the picture does not return, as it does after a flash. A cut
+    between two pictures of one scene changes a few cells only, where the athlete stands. A video in which every frame
+    differs from the next one has no cut.
 
     Returns:
         The boundaries after frame 0, ascending.
@@ -95,23 +102,37 @@ def content_change(frames: FrameMeasures) -> NDArray[np.float64]:
 
 def difference(frames: FrameMeasures, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
     """``[n]``: mean difference in gray levels between the cells of two frames, for n pairs of frames."""
-    parts = range(0, len(first), 4096)  # an hour has 90,000 frames
-    found = [
-        np.abs(frames.cells[first[at : at + 4096]] - frames.cells[second[at : at + 4096]]).mean(axis=1) for at in parts
-    ]
+    found = [change.mean(axis=1) for change in _cell_changes(frames, first, second)]
     return np.concatenate([np.zeros(0), *found]).astype(np.float64)
 
 
+def change_of_few_cells(
+    frames: FrameMeasures, first: NDArray[np.int64], second: NDArray[np.int64], *, without_clocks: bool = False
+) -> NDArray[np.float64]:
+    """``[n]``: difference in gray levels of the cell that changes third most: a small athlete changes a few cells."""
+    changes = _cell_changes(frames, first, second)
+    looked_at = map(trusted_cells, changes) if without_clocks else changes
+    found = [np.partition(change, -3, axis=1)[:, -3] for change in looked_at]
+    return np.concatenate([np.zeros(0), *found]).astype(np.float64)
+
+
+def _cell_changes(
+    frames: FrameMeasures, first: NDArray[np.int64], second: NDArray[np.int64]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield ``[≤ 4096, 144]``: an hour has 90,000 frames."""
+    for at in range(0, len(first), 4096):
+        yield np.abs(frames.cells[first[at : at + 4096]] - frames.cells[second[at : at + 4096]])
+
+
 def _cuts(frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
-    change = content_change(frames)
-    reach = 6
-    padded = np.pad(change, reach, mode="edge")
-    around = np.delete(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), reach, axis=1)
-    peaks = np.flatnonzero(
+    change, reach = content_change(frames), 6
+    around = _around_each(change, reach)
+    is_cut = (
         (change >= rules.cut_least)
         & (change >= rules.cut_ratio * np.median(around, axis=1))
         & (change >= around[:, reach - 2 : reach + 2].max(axis=1))
     )
+    peaks = np.flatnonzero(is_cut | _jumps(frames, reach, rules))
     if len(peaks) == 0:
         return []
     last, num_flash = len(frames) - 1, frames.frames_of(rules.flash_s)
@@ -129,6 +150,25 @@ def _cuts(frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
     level = frames.cells.mean(axis=1)
     is_fade = (np.minimum(level[peaks], level[peaks + 1]) < rules.black_level) & (step < rules.cut_least)
     return [Boundary(int(peak) + 1, "cut", float(change[peak])) for peak in peaks[~is_flash & ~is_fade]]
+
+
+def _jumps(frames: FrameMeasures, reach: int, rules: BoundaryRules) -> NDArray[np.bool_]:
+    """``[frames]``: whether the athlete jumps; a clock that advances changes as many cells, but only near the edges."""
+    every: NDArray[np.int64] = np.arange(len(frames), dtype=np.int64)
+    found = np.ones(len(frames), np.bool_)
+    for without_clocks in (False, True):
+        moved = change_of_few_cells(
+            frames, every, np.minimum(every + 1, len(frames) - 1), without_clocks=without_clocks
+        )
+        usual = _around_each(moved, reach).max(axis=1)
+        found &= (moved >= rules.jump_least) & (moved >= rules.jump_ratio * usual)
+    return found
+
+
+def _around_each(curve: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
+    """``[frames, 2 · reach]``: the values before and after each one."""
+    padded = np.pad(curve, reach, mode="edge")
+    return np.delete(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), reach, axis=1)
 
 
 def _gradual(frames: FrameMeasures, start: int, end: int, rules: BoundaryRules) -> list[_Gradual]:
@@ -180,7 +220,7 @@ def _unlike_blend(frames: FrameMeasures, middle: int, left: int, right: int) -> 
 def _fades_and_logos(frames: FrameMeasures, candidates: Sequence[_Gradual], rules: BoundaryRules) -> list[Boundary]:
     """Dissolves, and those pictures between two shots that are black or come several times: a fast pan is neither."""
     hiding = [each.boundary for each in candidates if each.hides]
-    reach = frames.frames_of(0.2)
+    reach = frames.frames_of(_LOGO_HALF_S)
 
     def comes_again(boundary: Boundary) -> bool:
         shown = _around(boundary.frame, reach // 2, len(frames))
@@ -190,13 +230,46 @@ def _fades_and_logos(frames: FrameMeasures, candidates: Sequence[_Gradual], rule
             for there in (_around(other.frame, 2 * reach, len(frames)) for other in hiding if other is not boundary)
         )
 
-    return [
-        each.boundary
-        for each in candidates
-        if not each.hides
-        or float(frames.cells[_around(each.boundary.frame, reach, len(frames))].mean(axis=1).min()) < rules.black_level
-        or comes_again(each.boundary)
-    ]
+    def is_black(boundary: Boundary) -> bool:
+        shown = frames.cells[_around(boundary.frame, reach, len(frames))]
+        return float(shown.mean(axis=1).min()) < rules.black_level
+
+    plain = [each.boundary for each in candidates if not each.hides or is_black(each.boundary)]
+    logos = [each for each in hiding if each not in plain and comes_again(each)]
+    return [*plain, *logos, *_further_logos(frames, logos, rules)]
+
+
+def _further_logos(frames: FrameMeasures, logos: Sequence[Boundary], rules: BoundaryRules) -> list[Boundary]:
+    """Find the other places at which known logos come: before a restless crowd they do not stand out by themselves."""
+    half, reach = frames.frames_of(_COVERED_HALF_S), frames.frames_of(_LOGO_HALF_S)
+    places: NDArray[np.int64] = np.arange(reach, len(frames) - reach, dtype=np.int64)
+    window = np.arange(-half, half + 1)
+    known, found = [logo.frame for logo in logos], list[Boundary]()
+    seen = np.zeros(len(frames), np.bool_)
+    for logo in logos:
+        if seen[logo.frame] or not reach <= logo.frame < len(frames) - reach:
+            continue  # an appearance of an earlier one, or cut off
+        alike = places[difference(frames, places, np.full(len(places), logo.frame)) <= rules.logo_difference]
+        alike = alike[hides_both(frames, alike, rules)]
+        distance = np.full(len(frames), np.inf)
+        distance[alike] = np.mean(
+            [difference(frames, alike + shift, np.full(len(alike), logo.frame + shift)) for shift in window], axis=0
+        )
+        for start, end in runs(distance <= rules.logo_difference):
+            place = start + int(distance[start:end].argmin())
+            seen[max(place - reach, 0) : place + reach + 1] = True
+            if all(abs(place - frame) > 2 * reach for frame in known):
+                found.append(Boundary(place, "gradual", logo.score))
+                known.append(place)
+    return found
+
+
+def hides_both(frames: FrameMeasures, places: NDArray[np.int64], rules: BoundaryRules) -> NDArray[np.bool_]:
+    """``[places]``: whether a picture differs from those before and after it: from one of them clearly."""
+    reach = frames.frames_of(rules.gradual_s)
+    before, after = np.maximum(places - reach, 0), np.minimum(places + reach, len(frames) - 1)
+    sides = np.stack([difference(frames, before, places), difference(frames, places, after)])
+    return (sides.max(axis=0) >= rules.gradual_least) & (sides.min(axis=0) >= rules.logo_difference)
 
 
 def _around(frame: int, reach: int, num_frames: int) -> NDArray[np.int64]:

@@ -82,6 +82,11 @@ def frame_measures(features: StreamFeatures) -> FrameMeasures:
     )
 
 
+def trusted_cells(cells: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The cells without the top row and the two bottom rows, where names, clocks and the word "replay" stand."""
+    return cells.reshape(len(cells), 9, 16)[:, 1:-2].reshape(len(cells), -1)
+
+
 @dataclass(frozen=True, eq=False)
 class SoundMeasures:
     """Level and tonality of the sound."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...manifests.shot_rules import BoundaryRules, ReplayRules
-from .boundaries import Boundary, difference
-from .measures import FrameMeasures
+from .boundaries import Boundary, difference, hides_both
+from .measures import FrameMeasures, trusted_cells
 
 NUM_ANCHORS = 32
 """Frames of a shot that are compared with an earlier stretch."""
@@ -52,13 +52,13 @@ def earlier_match(frames: FrameMeasures, first: int, last: int, rules: ReplayRul
     """
     anchors = np.unique(np.linspace(first, last, NUM_ANCHORS).round().astype(np.int64))
     since_s = frames.times_s[anchors] - frames.times_s[first]
-    shown = _trusted_cells(frames.cells[anchors])
+    shown = trusted_cells(frames.cells[anchors])
     changes: NDArray[np.float32] = shown - shown.mean(axis=0)
     if len(anchors) < 8 or float(np.square(changes).mean()) < rules.least_motion**2:
         return None
     since: float = float(frames.times_s[first]) - rules.search_s
     begin = int(np.searchsorted(frames.times_s, since))
-    earlier = _trusted_cells(frames.cells[begin:first])
+    earlier = trusted_cells(frames.cells[begin:first])
     products, sizes = shown @ earlier.T, (earlier**2).sum(axis=1)
     found: list[tuple[float, int, int, float]] = []
     speed = rules.slowest
@@ -102,16 +102,12 @@ def logo_boundaries(
     Returns:
         Indices of the boundaries.
     """
-    reach, half = frames.frames_of(cuts.gradual_s), max(frames.frames_of(rules.logo_s) // 2, 1)
-    covering: list[int] = []
-    for index, boundary in enumerate(boundaries):
-        before, middle, after = (
-            np.array([min(max(boundary.frame + shift, 0), len(frames) - 1)]) for shift in (-reach, 0, reach)
-        )
-        hides = min(difference(frames, before, middle)[0], difference(frames, middle, after)[0]) >= cuts.gradual_least
-        is_black = float(frames.cells[middle].mean()) < cuts.black_level
-        if hides and not is_black and half + half // 2 < boundary.frame < len(frames) - half - half // 2 - 1:
-            covering.append(index)
+    half = max(frames.frames_of(rules.logo_s) // 2, 1)
+    places = np.array([boundary.frame for boundary in boundaries], np.int64)
+    is_logo = hides_both(frames, places, cuts) & (frames.cells[places].mean(axis=1) >= cuts.black_level)
+    margin = half + half // 2
+    is_logo &= (places > margin) & (places < len(frames) - margin - 1)
+    covering = np.flatnonzero(is_logo).tolist()
     found: set[int] = set()
     window = np.arange(-half, half + 1)
     for place, index in enumerate(covering):
@@ -153,11 +149,6 @@ def between_logos(start_s: Sequence[float], logos: Sequence[bool], rules: Replay
         if index is not None:
             group.append(index)
     return inside
-
-
-def _trusted_cells(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The cells without the top row and the two bottom rows, where names, clocks and the word "replay" stand."""
-    return cells.reshape(len(cells), 9, 16)[:, 1:-2].reshape(len(cells), -1)
 
 
 def _correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:

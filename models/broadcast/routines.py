@@ -94,7 +94,7 @@ def routines_of(
         runs_inside = _runs_of(inside, rules)
         if runs_inside:
             best = max(runs_inside, key=_action_s)
-            routine = _with_music(frames, best, (onset_s, end_s), shots)
+            routine = _with_music(frames, best, (onset_s, end_s), shots, rules)
             if routine.end.time_s - routine.start.time_s >= rules.shortest_s:
                 found.append(routine)
     if found:
@@ -122,16 +122,20 @@ def _runs_of(action: Sequence[Shot], rules: RoutineRules) -> list[list[Shot]]:
 
 
 def _with_music(
-    frames: FrameMeasures, run: Sequence[Shot], music_s: tuple[float, float], shots: Sequence[Shot]
+    frames: FrameMeasures,
+    run: Sequence[Shot],
+    music_s: tuple[float, float],
+    shots: Sequence[Shot],
+    rules: RoutineRules,
 ) -> Routine:
-    first_s, last_s = _moving(frames, run[0], run[-1])
+    first_s, last_s = _moving(frames, run[0], run[-1], rules)
     start = _edge("music begins", music_s[0], "first motion", first_s, run[0].start_s)
     end = _edge("music ends", music_s[1], "last motion", last_s, run[-1].end_s)
     return _routine(start, end, run, music_s, shots)
 
 
 def _without_music(frames: FrameMeasures, run: Sequence[Shot], shots: Sequence[Shot], rules: RoutineRules) -> Routine:
-    first_s, last_s = _moving(frames, run[0], run[-1])
+    first_s, last_s = _moving(frames, run[0], run[-1], rules)
     start = Edge(first_s, 0.4, f"first motion at {first_s:.2f} s; no music")
     end = Edge(last_s, 0.4, f"last motion at {last_s:.2f} s; no music")
     return _routine(start, end, run, None, shots)
@@ -147,13 +151,13 @@ def _edge(music: str, music_s: float, motion: str, motion_s: float, shot_s: floa
     return Edge(music_s, 0.6, f"{music} at {music_s:.2f} s; {motion} at {motion_s:.2f} s differs")
 
 
-def _moving(frames: FrameMeasures, first: Shot, last: Shot) -> tuple[float, float]:
+def _moving(frames: FrameMeasures, first: Shot, last: Shot, rules: RoutineRules) -> tuple[float, float]:
     """When the athlete begins to move in the first shot, and stops in the last one."""
     begin, end = first.first_frame, int(np.searchsorted(frames.times_s, last.end_s))
     motion = _smooth(frames["motion"][begin:end].astype(np.float64), frames.frames_of(0.3))
     camera = np.hypot(frames["camera_x"][begin:end], frames["camera_y"][begin:end])
     usual = float(np.percentile(motion, 60))
-    is_moving = (motion >= 0.3 * usual) | (camera >= 0.01)
+    is_moving = (motion >= rules.still_motion * usual) | (camera >= 0.01)
     moving = [stretch for stretch in runs(is_moving) if stretch[1] - stretch[0] >= frames.frames_of(0.2)]
     if not moving:
         return first.start_s, last.end_s

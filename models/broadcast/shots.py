@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...manifests.shot_rules import KindRules, ShotRules
-from .boundaries import Boundary, Change, difference
+from .boundaries import Boundary, Change, change_of_few_cells
 from .measures import FrameMeasures
 from .replays import Match, between_logos, earlier_match, is_replay, logo_boundaries
 
@@ -113,7 +113,7 @@ def _measured(shot: Shot, frames: FrameMeasures, inner: slice, rules: ShotRules)
     # over a quarter of a second: in slow motion frames are repeated, in a still picture all of them
     first: NDArray[np.int64] = np.arange(inner.start, inner.stop, dtype=np.int64)
     later = np.minimum(first + frames.frames_of(0.24), inner.stop - 1)
-    change = difference(frames, first, later)[: max(len(first) - frames.frames_of(0.24), 1)] / active
+    change = change_of_few_cells(frames, first, later)[: max(len(first) - frames.frames_of(0.24), 1)]
     black = (frames.cells[inner] < rules.boundaries.black_level).mean(axis=1) >= kinds.black_share
     return replace(
         shot,

@@ -24,6 +24,23 @@ def test_cuts_are_found_to_the_frame() -> None:
     assert {boundary.change for boundary in found} == {"cut"}
 
 
+def test_a_cut_within_one_scene_is_found_to_the_frame() -> None:
+    """Only the athlete jumps, before a camera that stands still."""
+    frames = np.repeat(scene(21, 1), 140, axis=0)
+    for index, frame in enumerate(frames):
+        left = 12 if index < 70 else 30
+        frame[8:19, left : left + 6] = (250, 20, 30)
+    (found,) = found_in(frames)
+    assert (found.frame, found.change) == (70, "cut")
+
+
+def test_a_clock_that_advances_is_not_a_cut() -> None:
+    frames = np.repeat(scene(21, 1), 140, axis=0)
+    for index, frame in enumerate(frames):
+        frame[21:27, 2:14] = 250 * (index // 25 % 2)
+    assert found_in(frames) == []
+
+
 @pytest.mark.parametrize("pan_px", [0.0, 0.5, 1.5])
 def test_one_shot_has_no_boundary(pan_px: float) -> None:
     assert found_in(scene(3, 150, pan_px=pan_px)) == []

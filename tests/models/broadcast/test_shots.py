@@ -102,6 +102,15 @@ def test_the_same_board_twice_is_not_a_replay() -> None:
     assert [shot.kind for shot in shots] == ["no-athlete", "action", "no-athlete"]
 
 
+def test_a_small_athlete_before_a_camera_that_stands_still_is_action() -> None:
+    frames = np.repeat(board(1), 100, axis=0)
+    for index, frame in enumerate(frames):
+        x = round(24 + 12 * np.sin(index / 8))
+        frame[14:20, x - 2 : x + 3] = (250, 20, 30)
+    (shot,) = shots_in(frames)
+    assert (shot.kind, shot.still_share < 0.5) == ("action", True)
+
+
 def test_a_video_without_frames_has_no_shots() -> None:
     frames = measured(scene(1, 3))
     empty = type(frames)(np.zeros(0), 0.0, frames.cells[:0], frames.values[:0], frames.pictures, frames.picture_times_s)
