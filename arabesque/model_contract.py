@@ -141,6 +141,20 @@ class ModelContract:
         loud[last] = torch.where(batch.masks[last].any(1)[:, None, None], loud[last], 100.0)
         torch.testing.assert_close(network(SegmentBatch(loud, batch.masks)).score, network(batch).score)
 
+    def check_order_matters_as_stated(self) -> None:
+        """The order of segments changes the score exactly where ``order_invariant`` is False."""
+        stated = getattr(self.build(), "order_invariant", None)
+        _require(isinstance(stated, bool), "order_invariant is neither True nor False")
+        batch = _double(self.batch())
+        network = _trained_a_little(self.build().double(), batch)
+        order = [3, 0, 1, 2, 6, 5, 4, 11, 7, 9, 8, 10]
+        shuffled = SegmentBatch(
+            {stream: values[1:2, order] for stream, values in batch.features.items()},
+            {stream: mask[1:2] for stream, mask in batch.masks.items()},
+        )
+        same = torch.allclose(network(shuffled).score, network(batch).score[1:2], atol=1e-12, rtol=1e-9)
+        _require(same == stated, f"order_invariant is {stated}, but the score says {same}")
+
     def check_masked_segments_do_not_count(self) -> None:
         """Values of masked segments between others, as of an excluded replay, do not change the score."""
         batch = self.batch()
@@ -165,20 +179,6 @@ class ModelContract:
                 )
             )
             torch.testing.assert_close(removed.score, scores[0], atol=1e-5, rtol=1e-5)
-
-    def check_order_matters_as_stated(self) -> None:
-        """The order of segments changes the score exactly where ``order_invariant`` is False."""
-        stated = getattr(self.build(), "order_invariant", None)
-        _require(isinstance(stated, bool), "order_invariant is neither True nor False")
-        batch = _double(self.batch())
-        network = _trained_a_little(self.build().double(), batch)
-        order = [3, 0, 1, 2, 6, 5, 4, 11, 7, 9, 8, 10]
-        shuffled = SegmentBatch(
-            {stream: values[1:2, order] for stream, values in batch.features.items()},
-            {stream: mask[1:2] for stream, mask in batch.masks.items()},
-        )
-        same = torch.allclose(network(shuffled).score, network(batch).score[1:2], atol=1e-12, rtol=1e-9)
-        _require(same == stated, f"order_invariant is {stated}, but the score says {same}")
 
     def check_evaluation_is_repeatable(self) -> None:
         """A trained model gives the same batch the same scores."""
