@@ -58,7 +58,7 @@ class Pose:
         self._settings = settings
         self._device = device
         self._search = AthleteSearch(settings, weights["detector"], device)
-        self._network = load_pose_network(settings.network, weights["network"], device, precision)
+        self._network = load_pose_network(settings.network, weights["network"], device)
         self.frames = FrameNeed(Geometry(steps=()), next_frame=self._search.follows)
         self.audio = None
         self.batch_size = 1 if device.type == "cpu" else 4

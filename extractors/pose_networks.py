@@ -20,7 +20,6 @@ from torch import Tensor
 
 from ..manifests.errors import WeightsError
 from ..manifests.optional_packages import require_package
-from ..manifests.streams import Precision
 from .checkpoints import CheckpointFile, RandomWeights, Weights, load_network
 from .hub_snapshot import CheckpointFolder
 from .onednn_layers import to_device, with_onednn
@@ -69,15 +68,15 @@ class VitPose:
     Args:
         weights: A folder of transformers, or a seed for an untrained network of ViTPose-S' size.
         device: Where it runs.
-        precision: Number format.
+
+    Always computes in float32: a key point is the maximum of a map, which may be elsewhere in half precision.
     """
 
-    def __init__(self, weights: Weights, device: torch.device, precision: Precision) -> None:
+    def __init__(self, weights: Weights, device: torch.device) -> None:
         network, self._processor = _load_vitpose(weights)
         self.height_px, self.width_px = network.config.backbone_config.image_size
         self._has_experts = network.config.backbone_config.num_experts > 1
         self._device = device
-        self._precision: Precision = precision
         self._network = to_device(network, device)
 
     def find(self, pictures: Tensor) -> Poses:
@@ -88,7 +87,7 @@ class VitPose:
         )
         # expert 0 of ViTPose+ is that of COCO
         expert = torch.zeros(len(pictures), dtype=torch.long, device=self._device) if self._has_experts else None
-        with inference(self._device, self._precision):
+        with inference(self._device, "float32"):
             output = self._network((pictures.to(self._device) - mean) / std, dataset_index=expert)
         size = np.array([self.width_px, self.height_px], np.float32)
         centers = np.tile(size / 2, (len(pictures), 1))
@@ -187,19 +186,16 @@ def _interpreter(weights: CheckpointFile) -> Any:
     return network
 
 
-def load_pose_network(
-    name: PoseNetworkName, weights: Weights, device: torch.device, precision: Precision
-) -> PoseNetwork:
-    """Load a pose network.
+def load_pose_network(name: PoseNetworkName, weights: Weights, device: torch.device) -> PoseNetwork:
+    """Load a pose network, which computes in float32.
 
     Args:
         name: Kind of the network.
         weights: Checkpoint of that kind; of ViTPose also a seed.
         device: Where it runs; BlazePose runs on the CPU.
-        precision: Number format of ViTPose; BlazePose computes in float32.
 
     Raises:
         MissingPackageError: A package that the network needs is not installed.
         WeightsError: The checkpoint is not of that kind.
     """
-    return VitPose(weights, device, precision) if name == "vitpose" else BlazePose(weights)
+    return VitPose(weights, device) if name == "vitpose" else BlazePose(weights)

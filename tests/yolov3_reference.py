@@ -75,7 +75,7 @@ def weights_file(width: int, seed: int = 0) -> bytes:
             if "batch_normalize" in layer:
                 scale, variance = 1 + 0.1 * normal(filters), rng.uniform(0.5, 1.5, filters).astype(np.float32)
                 parts += [scale.tobytes(), (0.1 * normal(filters)).tobytes(), variance.tobytes()]
-            gain = 1.5 if "batch_normalize" in layer else 0.1
+            gain = 1.0 if "batch_normalize" in layer else 0.1
             kernel = normal(filters, channels_in, size, size) * np.float32(np.sqrt(gain / (channels_in * size * size)))
             parts.append(kernel.tobytes())
             channels_in = filters

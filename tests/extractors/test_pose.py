@@ -385,7 +385,7 @@ def test_vitpose_finds_what_transformers_own_code_finds(vitpose_folder: Checkpoi
     coarse = torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(1))
     frame = (torch.nn.functional.interpolate(coarse, (240, 320), mode="bilinear")[0] * 255).byte()
     box = Box(60, 40, 150, 200)
-    network: Any = load_pose_network("vitpose", vitpose_folder, CPU, "float32")
+    network: Any = load_pose_network("vitpose", vitpose_folder, CPU)
     crop = PoseCrop.around(box, 0.0, network.width_px / network.height_px)
     picture = cut_crops([frame], [crop], network.height_px, network.width_px)
     processor = transformers.VitPoseImageProcessor.from_pretrained(vitpose_folder.path)
@@ -405,7 +405,7 @@ def test_vitpose_finds_what_transformers_own_code_finds(vitpose_folder: Checkpoi
 
 
 def test_random_weights_make_a_vitpose_whose_numbers_the_seed_decides() -> None:
-    first, other = (VitPose(RandomWeights(seed), CPU, "float32").find(torch.zeros(1, 3, 256, 192)) for seed in (1, 2))
+    first, other = (VitPose(RandomWeights(seed), CPU).find(torch.zeros(1, 3, 256, 192)) for seed in (1, 2))
     assert first.points.shape == (1, 17, 2)
     assert not np.array_equal(first.confidence, other.confidence)
 
@@ -413,10 +413,10 @@ def test_random_weights_make_a_vitpose_whose_numbers_the_seed_decides() -> None:
 def test_checkpoints_of_other_networks_are_refused(tmp_path: Path, vitpose_folder: CheckpointFolder) -> None:
     file = CheckpointFile("blazepose_full", tmp_path / "x.tflite", "0" * 64, BLAZEPOSE_LAYOUT)
     with pytest.raises(WeightsError, match='blazepose_full is a file of layout blazepose-tflite; network = "vitpose"'):
-        load_pose_network("vitpose", file, CPU, "float32")
+        load_pose_network("vitpose", file, CPU)
     for weights, name in ((vitpose_folder, "checkpoint a/b"), (RandomWeights(0), "random:0")):
         with pytest.raises(WeightsError, match=f'{name}: network = "blazepose" reads MediaPipe'):
-            load_pose_network("blazepose", weights, CPU, "float32")
+            load_pose_network("blazepose", weights, CPU)
 
 
 class Interpreter:
@@ -463,7 +463,7 @@ def test_blazepose_has_the_points_of_coco(tmp_path: Path, monkeypatch: pytest.Mo
     module.Interpreter = Interpreter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", ModuleType("ai_edge_litert"))
-    network = load_pose_network("blazepose", blazepose_file(tmp_path, b"model"), CPU, "float32")
+    network = load_pose_network("blazepose", blazepose_file(tmp_path, b"model"), CPU)
     found = network.find(torch.stack([torch.full((3, 256, 256), level) for level in (0.25, 0.75)]))
     assert found.presence.tolist() == [0.25, 0.75]
     place = {name: found.points[1, number].tolist() for number, name in enumerate(COCO_POINTS)}
@@ -471,7 +471,7 @@ def test_blazepose_has_the_points_of_coco(tmp_path: Path, monkeypatch: pytest.Mo
     assert (place["left_shoulder"], place["right_ankle"]) == ([11, 22], [28, 56])
     assert found.confidence[0, COCO_POINTS.index("left_shoulder")] == 0.5
     with pytest.raises(WeightsError, match="checkpoint blazepose_full is not a file of TensorFlow Lite"):
-        load_pose_network("blazepose", blazepose_file(tmp_path, b"text"), CPU, "float32")
+        load_pose_network("blazepose", blazepose_file(tmp_path, b"text"), CPU)
 
 
 def test_without_its_package_blazepose_names_both_ways_to_proceed(
@@ -479,7 +479,7 @@ def test_without_its_package_blazepose_names_both_ways_to_proceed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(MissingPackageError, match=r'set network = "vitpose" .*, or pip install .*\[pose\]'):
-        load_pose_network("blazepose", blazepose_file(tmp_path, b"model"), CPU, "float32")
+        load_pose_network("blazepose", blazepose_file(tmp_path, b"model"), CPU)
 
 
 @pytest.mark.slow
