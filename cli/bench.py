@@ -15,6 +15,7 @@ import typer
 from ..manifests.optional_packages import require_package
 from .arguments import WEIGHTS_MANIFEST, check_decoder, check_device, check_streams
 from .console import print_json
+from .inputs import EXCLUDE, INCLUDE, LIMIT, LIST
 from .recipe_options import PRECISION, RANDOM, SET, chosen_recipe
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..pipeline.benchmarking.benchmark import Benchmark
     from ..pipeline.benchmarking.report import Report, StageCost
     from ..pipeline.extraction import Extraction
+    from ..pipeline.planning.discovery import Inputs
     from ..pipeline.records import VideoFile
 
 _LOG = logging.getLogger(__name__)
@@ -33,9 +35,16 @@ GENERATED_S = 12.0
 
 def bench(
     videos: Annotated[
-        str | None,
-        typer.Argument(help="Folder of videos, one video, or a URL. Default: two generated videos, 720p, 25 fps."),
+        list[str] | None,
+        typer.Argument(
+            help="Folders of videos, videos, patterns such as 'videos/*.mp4', and URLs. Default: two generated videos, "
+            "720p, 25 fps."
+        ),
     ] = None,
+    list_file: LIST = None,
+    include: INCLUDE = None,
+    exclude: EXCLUDE = None,
+    limit: LIMIT = None,
     recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a .toml file.")] = "starter",
     stream: Annotated[
         list[str] | None, typer.Option(help="Run only this stream of the recipe; may be repeated. Default: all.")
@@ -68,8 +77,7 @@ def bench(
 
     The speed-of-light ratio is the end-to-end rate ÷ the rate of the slowest stage alone; 1 is the upper bound.
     """
-    from ..pipeline.planning.discovery import required_videos
-    from ..pipeline.store.files.storage import as_store_path
+    from ..pipeline.planning.selection import InputSelection, find_inputs
 
     chosen, _ = chosen_recipe(
         recipe, settings=setting, weights=None, precision=precision, weights_manifest=weights_manifest
@@ -77,21 +85,27 @@ def bench(
     check_device(device)
     check_decoder(decoder)
     _check(chosen, stream, weights, chart, json_file)
-    if videos is not None:
-        required_videos([as_store_path(videos)])
+    inputs = None
+    if videos or list_file is not None:
+        inputs = find_inputs(
+            InputSelection(tuple(videos or ()), list_file, tuple(include or ()), tuple(exclude or ()), limit)
+        )
+    elif include or exclude or limit is not None:
+        raise typer.BadParameter("selects from videos; give their folder", param_hint="--include, --exclude, --limit")
     from ..pipeline.benchmarking.benchmark import Effort, benchmark, probed
     from ..pipeline.extraction import Extraction
     from .extract import run_options, warn_about_float16
 
     options = run_options(device, decoder, decode_workers, threads)
-    with _videos(videos) as folder, TemporaryDirectory(prefix="arabesque-bench-") as temporary:
+    with _inputs(inputs) as measured, TemporaryDirectory(prefix="arabesque-bench-") as temporary:
         run = Extraction(
-            folder,
+            videos or [],
             chosen,
             Path(temporary) / "features",
             streams=stream or None,
             weights=None if weights == "cache" else weights,
             options=options,
+            inputs=measured,
         )
         warn_about_float16(run)
         with _local_videos(run) as local:
@@ -127,17 +141,19 @@ def _check(recipe: Recipe, streams: list[str] | None, weights: str, chart: Path 
 
 
 @contextmanager
-def _videos(given: str | None) -> Generator[str, None, None]:
+def _inputs(given: Inputs | None) -> Generator[Inputs, None, None]:
+    """Yield the given videos, or generated ones that exist until the block ends."""
     if given is not None:
         yield given
         return
+    from ..pipeline.planning.discovery import required_videos
     from .demo_videos.moving_texture import write_moving_texture
 
     _print_step(f"generating {NUM_GENERATED} videos of {GENERATED_S:.0f} s")
     with TemporaryDirectory(prefix="arabesque-bench-") as folder:
         for number in range(NUM_GENERATED):
             write_moving_texture(Path(folder) / f"generated_{number}.mp4", duration_s=GENERATED_S, seed=number)
-        yield folder
+        yield required_videos([Path(folder)])
 
 
 @contextmanager

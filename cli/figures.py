@@ -10,6 +10,7 @@ import typer
 
 from ..manifests.optional_packages import require_package
 from .arguments import ID_PREFIX, check_device, check_output_folder, check_store_path, model_folder
+from .console import JSON, print_json
 from .report import show_steps
 
 _LOG = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 def figures(
     model: Annotated[Path, typer.Argument(help="Folder of a model that `arabesque train` wrote.")],
     store: Annotated[str, typer.Argument(help="Feature store with the videos to draw, e.g. the test videos.")],
-    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("figures"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("figures"),
     videos: Annotated[
         list[str] | None,
         typer.Option(help="Videos of the store, or their folder, for frames and flow; may be repeated."),
@@ -33,6 +34,7 @@ def figures(
     form: Annotated[str, typer.Option("--format", help="Format of the figures: svg, png or pdf.")] = "svg",
     id_prefix: ID_PREFIX = "",
     device: Annotated[str, typer.Option(help="Device for the model: auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: JSON = False,
 ) -> None:
     """Draw Figures 4 to 6 of ACTION-NET and 5 to 9 of PAMFN for a trained model, as far as it has the data.
 
@@ -73,10 +75,13 @@ def figures(
         table=table,
         form=form,
     )
-    for name, reason in made.left_out.items():
-        _LOG.info("not drawn: %s: %s", name, reason)
-    for path in made.written:
-        print(path)
+    if as_json:
+        print_json({"written": list(made.written), "not_drawn": dict(made.left_out)})
+    else:
+        for name, reason in made.left_out.items():
+            _LOG.info("not drawn: %s: %s", name, reason)
+        for path in made.written:
+            print(path)
     if not made.written:
         _LOG.warning("no figure was drawn; the messages above state what each figure needs")
         raise typer.Exit(3)

@@ -10,6 +10,7 @@ import typer
 
 from ..manifests.optional_packages import require_package
 from .arguments import WEIGHTS_MANIFEST, check_decoder, check_device
+from .console import JSON, print_json
 from .recipe_options import RECIPE_NAME, SET, WEIGHTS, chosen_recipe
 
 _LOG = logging.getLogger(__name__)
@@ -21,13 +22,16 @@ def look(
     stream: Annotated[
         list[str] | None, typer.Option(help="Draw only this stream of the recipe; may be repeated. Default: all.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write, .png or .html. Default: VIDEO.look.png.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write, .png or .html. Default: VIDEO.look.png.")
+    ] = None,
     segments: Annotated[int, typer.Option(min=1, max=64, help="Number of segments to draw, evenly spaced.")] = 8,
     setting: SET = None,
     weights: WEIGHTS = None,
     device: Annotated[str, typer.Option(help="Device of detectors and optical flow: auto, cpu or cuda:N.")] = "auto",
     decoder: Annotated[str, typer.Option(help="Decoder backend: pyav or decord.")] = "pyav",
     weights_manifest: WEIGHTS_MANIFEST = None,
+    as_json: JSON = False,
 ) -> None:
     """Draw a contact sheet of what each stream sees: frames with boxes and tracks, crops, flow, the network's input.
 
@@ -79,6 +83,10 @@ def look(
             out.write_bytes(sheet.png())
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+    if as_json:
+        streams = [{"stream": view.name, "lines": view.lines} for view in sheet.views]
+        print_json({"written": out, "streams": streams, "notes": sheet.lines})
+        return
     for view in sheet.views:
         print(f"{view.name}: {'; '.join(view.lines)}")
     for line in sheet.lines:

@@ -11,6 +11,7 @@ import typer
 
 from .arguments import ID_PREFIX, REPLACE, check_device, check_store_or_new, model_folder
 from .console import JSON, print_json
+from .inputs import CLIPS, EXCLUDE, FRAME_RATE, INCLUDE, LIMIT, LIST, VIDEOS
 
 if TYPE_CHECKING:
     from ..models.video_scores import ScoreReport, Segment, VideoScore
@@ -20,10 +21,15 @@ _LOG = logging.getLogger(__name__)
 
 
 def score(
-    videos: Annotated[
-        list[str], typer.Argument(help="Videos, folders of videos, patterns such as 'new/*.mp4' and URLs.")
-    ],
+    *,
+    videos: VIDEOS = None,
     model: Annotated[Path, typer.Option(help="Folder of a model that `arabesque train` wrote.")],
+    list_file: LIST = None,
+    clips: CLIPS = None,
+    frame_rate: FRAME_RATE = None,
+    include: INCLUDE = None,
+    exclude: EXCLUDE = None,
+    limit: LIMIT = None,
     store: Annotated[
         str | None, typer.Option(help="Feature store to read and extend. Default: features/ in the model's folder.")
     ] = None,
@@ -47,7 +53,18 @@ def score(
 
     check_device(device)
     model = model_folder(model)
-    inputs = find_inputs(InputSelection(tuple(videos), id_prefix=id_prefix))
+    inputs = find_inputs(
+        InputSelection(
+            tuple(videos or ()),
+            list_file,
+            tuple(include or ()),
+            tuple(exclude or ()),
+            limit,
+            id_prefix,
+            frame_rate,
+            clips,
+        )
+    )
     if store is not None:
         check_store_or_new(store)
     from .progress import show_run
@@ -55,7 +72,7 @@ def score(
 
     report = score_raw_videos(
         inputs,
-        videos,
+        videos or (),
         model,
         store=store,
         partial=partial,

@@ -34,7 +34,10 @@ DEVICE = Annotated[str, typer.Option(help="Device for TransNetV2: auto, cpu, cud
 
 
 def shots(
-    out: Annotated[Path, typer.Option(help="Folder for shots.csv and what was measured; reused by later commands.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder for shots.csv and what was measured; reused by later commands."),
+    ],
     videos: VIDEOS = None,
     list_file: LIST = None,
     include: INCLUDE = None,
@@ -70,7 +73,7 @@ def shots(
 
 
 def cut(
-    out: Annotated[Path, typer.Option(help="CSV table of clips to write: one row for each routine.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV table of clips to write: one row for each routine.")],
     videos: VIDEOS = None,
     list_file: LIST = None,
     include: INCLUDE = None,
@@ -93,6 +96,7 @@ def cut(
     method: METHOD = "content",
     rules: RULES = None,
     device: DEVICE = "auto",
+    as_json: JSON = False,
 ) -> None:
     """Find the routines of broadcasts and write a table of clips; the videos are neither copied nor encoded again.
 
@@ -119,6 +123,29 @@ def cut(
 
     _write(out, clips_csv(edits, out.parent, excluded))
     _write(page, review_page(edits, out.parent, excluded, out.name))
+    if as_json:
+        print_json({"clips": out, "review": page, "videos": [_routines(edit) for edit in edits]})
+    else:
+        _print_routines(edits, out, page)
+    raise typer.Exit(0 if is_complete and all(edit.routines for edit in edits) else 3)
+
+
+def _routines(edit: Edit) -> dict[str, object]:
+    """Return the routines of a video for the JSON output."""
+    routines = [
+        {
+            "id": f"{edit.video_id}/routine_{number}",
+            "start_s": routine.start.time_s,
+            "end_s": routine.end.time_s,
+            "confidence": min(routine.start.confidence, routine.end.confidence),
+            "excluded_s": [list(stretch) for stretch in routine.excluded_s],
+        }
+        for number, routine in enumerate(edit.routines, 1)
+    ]
+    return {"id": edit.video_id, "note": edit.note, "routines": routines}
+
+
+def _print_routines(edits: Sequence[Edit], out: Path, page: Path) -> None:
     for edit in edits:
         for number, routine in enumerate(edit.routines, 1):
             confidence = min(routine.start.confidence, routine.end.confidence)
@@ -130,7 +157,6 @@ def cut(
             print(f"{edit.video_id}{note}")
     num_routines = sum(len(edit.routines) for edit in edits)
     print(f"{out}: {num_routines} routines; review them in {page}")
-    raise typer.Exit(0 if is_complete and all(edit.routines for edit in edits) else 3)
 
 
 def _edits(

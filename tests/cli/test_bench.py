@@ -99,3 +99,17 @@ def test_a_missing_matplotlib_is_reported_before_measuring(videos, monkeypatch):
     done = CliRunner().invoke(commands, ["bench", str(videos), "--chart", "chart.png"], env={"COLUMNS": "300"})
     assert isinstance(done.exception, MissingPackageError)
     assert "matplotlib is not installed" in str(done.exception)
+
+
+def test_selected_videos_are_measured(videos, tmp_path):
+    for name in ("b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes((videos / "a.mp4").read_bytes())
+    (tmp_path / "list.txt").write_text(f"{videos / 'a.mp4'}\nb.mp4\nc.mp4\n")
+    words = ["--list", str(tmp_path / "list.txt"), "--exclude", "a*", "--limit", "1", "--seconds", "0.1"]
+    short = ["--stage-seconds", "0.01", "--stream", "motion", "--json", "-"]
+    done = CliRunner().invoke(commands, ["bench", *words, *short])
+    assert done.exit_code == 0, done.output
+    assert [name.partition(":")[0] for name in json.loads(done.stdout)["videos"]] == ["b"]
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(commands, ["bench", "--limit", "1"])
+    assert done.exit_code == 2
+    assert "give their folder" in done.output

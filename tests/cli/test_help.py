@@ -48,3 +48,23 @@ def test_lists_fit_the_terminal(command: tuple[str, ...], monkeypatch: pytest.Mo
     if command == ("recipes",):
         assert len(lines) <= 30
     assert "\x1b" not in found.stdout
+
+
+def test_every_output_has_the_same_short_option():
+    group = typer.main.get_command(commands)
+    commands_of_group = group.commands.values()  # pyright: ignore[reportAttributeAccessIssue]
+    outputs = [option.opts for each in commands_of_group for option in each.params if "--out" in option.opts]
+    assert len(outputs) >= 10
+    assert all(names == ["--out", "-o"] for names in outputs)
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("arabesque extr", "extract"), ("arabesque score --cli", "--clips")],
+    ids=["command", "option"],
+)
+def test_shells_complete_commands_and_options(words: str, completed: str) -> None:
+    position = str(len(words.split()) - 1)
+    asked = {"_ARABESQUE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": position}
+    found = CliRunner(env=asked).invoke(commands, [], prog_name="arabesque")
+    assert found.stdout.split() == [completed]

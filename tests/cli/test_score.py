@@ -181,3 +181,22 @@ def test_a_run_may_extract_some_streams_only(trained: Path, tmp_path: Path) -> N
     assert set(whole["routine_000"]) == {"motion", "rhythm"}
     assert whole["routine_000"]["motion"].key == key
     assert key == FeatureStore(trained / "features")["routine_000"]["motion"].key
+
+
+def test_clips_and_lists_are_scored(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text(
+        "path,id,start_s,end_s\nroutine_001.mp4,first,0,1.1\nroutine_004.mp4,second,1,2.2\n"
+    )
+    given = ("--model", trained / "model", "--store", tmp_path / "new", "--threads", 1, "--json")
+    result = call(trained / "videos", "--clips", tmp_path / "clips.csv", *given)
+    assert result.exit_code == 0, result.output
+    scored = {each["video_id"]: each for each in json.loads(result.stdout)["videos"]}
+    assert set(scored) == {"first", "second"}
+    assert all([segment["end_s"] for segment in each["segments"]] == [1, 1] for each in scored.values())
+
+    (tmp_path / "list.txt").write_text(f"{trained}/videos/routine_001.mp4\n{trained}/videos/routine_004.mp4\n")
+    features = ("--store", trained / "features")
+    result = call("--list", tmp_path / "list.txt", "--exclude", "*_004*", *given[:2], *features, *given[4:])
+    assert result.exit_code == 0, result.output
+    assert set(scores_of(result)) == {"routine_001"}
+    assert "no videos are given" in refusal(call(*given), InputError)

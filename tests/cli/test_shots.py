@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import Clip, write_clip
+from json_documentation import problems_of
 from typer.testing import CliRunner
 
 from arabesque.cli.demo_videos.broadcast import Broadcast, Programme, write_broadcast
@@ -46,6 +47,7 @@ def clips(broadcast: Broadcast) -> Path:
 def test_shots_are_those_that_were_drawn(broadcast: Broadcast, clips: Path) -> None:
     folder = clips.with_name("clips-shots")
     assert f"{len(broadcast.shots)} shots" in run("shots", broadcast.path, "--out", folder)
+    assert problems_of("shots", json.loads(run("shots", broadcast.path, "--out", folder, "--json"))) == []
     rows = table(folder / "shots.csv")
     assert [row["kind"] for row in rows] == [shot.kind for shot in broadcast.shots]
     for row, shot in zip(rows, broadcast.shots, strict=True):
@@ -56,6 +58,10 @@ def test_shots_are_those_that_were_drawn(broadcast: Broadcast, clips: Path) -> N
 
 def test_a_routine_becomes_a_clip(broadcast: Broadcast, clips: Path) -> None:
     (row,) = table(clips)
+    printed = json.loads(run("cut", broadcast.path, "--out", clips, "--excluded", "mask", "--json"))
+    assert problems_of("cut", printed) == []
+    assert printed["videos"][0]["routines"][0]["id"] == row["id"]
+    assert table(clips) == [row]
     ((start_s, end_s),) = broadcast.routines_s
     assert list(row)[:4] == ["path", "id", "start_s", "end_s"]
     assert row["path"] == broadcast.path.name  # relative to the table

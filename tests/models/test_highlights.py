@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from json_documentation import problems_of
 from store_rows import new_store, row
 from torch import nn
 from typer.testing import CliRunner
@@ -138,6 +139,8 @@ def test_a_branch_learns_highlights_and_is_evaluated(drawn: tuple[str, str], tmp
     assert float(told.split()[3]) > 0.85  # random ranks reach about 0.4
     with (tmp_path / "ap.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6
+    printed = json.loads(call("evaluate", f"{out}/seed-0", store, *data, "--metric", "map", "--json"))
+    assert problems_of("evaluate --metric map", printed) == []
     segments = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
     assert set(segments[0]) == {"video_id", "segment", "seed", "highlight", "predicted"}
     assert call("evaluate", f"{out}/seed-0", store, *data).startswith("videos 6 mAP ")  # the metric of the data set
