@@ -18,6 +18,8 @@ FORMAT = 1
 """Version of the format (docs/store-format.md); shards of another one are not read."""
 MINOR = 1
 """Additions to the format that readers of earlier versions can read: 1.1 stores features as plain pages."""
+MAX_COUNTER = 1 << 62
+"""Counters of rows and outcomes stay below; a greater one is damaged or forged."""
 OUTCOMES = "outcomes"
 BOXES = "boxes"
 """The side table of person boxes; one row for each box."""

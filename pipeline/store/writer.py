@@ -28,6 +28,7 @@ from .shard_reading import Stamps, greatest_stamps, read_tables, stored_number
 from .shard_writing import boxes_table, logged_segments_table, outcomes_table, rows_table, shard_bytes
 from .shards import (
     BOXES,
+    MAX_COUNTER,
     OUTCOMES,
     PROGRESS,
     LoggedSegment,
@@ -339,8 +340,14 @@ class StoreWriter:
             self._changed.notify_all()
 
     def _next_counter(self, above: int = 0) -> int:
-        self._counter = max(self._counter, above) + 1
-        return self._counter
+        counter = max(self._counter, above) + 1
+        if counter > MAX_COUNTER:
+            raise StoreError(
+                f"{public_url(self.store.path)}: holds a row or an outcome with a counter beyond {MAX_COUNTER:,}, "
+                "which no run writes; give --out another folder"
+            )
+        self._counter = counter
+        return counter
 
     def _stamps(self, video_id: str) -> tuple[int, str, int]:
         """Return time, writer id and the counter of the reading of the video, or a new counter without one."""

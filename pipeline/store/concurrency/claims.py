@@ -28,6 +28,8 @@ from .writer_locks import PATIENCE_S, exclusively, heartbeat, is_living, open_lo
 
 _CLAIMS = ".claims"
 _LONGEST_CLAIM = 1 << 16  # bytes
+MAX_LEAD = 1 << 32
+"""A claim whose counter is this far ahead of the store's is damaged or forged."""
 
 
 class Claims:
@@ -46,7 +48,7 @@ class Claims:
             known = _read(path)
             if not self._is_free(known):
                 return False
-            self._write(path, video_id, known.get("counter"))
+            self._write(path, video_id, _counter_in(known))
         return True
 
     def advance(self, video_id: str, counter: int) -> int:
@@ -54,8 +56,9 @@ class Claims:
         that of each look under an earlier claim of the video that was not given back."""
         path = self._path(video_id)
         with _exclusive_access(self._folder):
-            earlier = _read(path).get("counter")
-            counter = max(counter, earlier + 1 if isinstance(earlier, int) else 0)
+            earlier = _counter_in(_read(path))
+            if earlier is not None and earlier < counter + MAX_LEAD:
+                counter = max(counter, earlier + 1)
             self._write(path, video_id, counter)
         return counter
 
@@ -75,7 +78,7 @@ class Claims:
         owner = str(claim.get("writer"))
         return owner == self._writer_id or not is_living(self._root, owner) or self._stalls.has_stalled(owner)
 
-    def _write(self, path: Path, video_id: str, counter: object) -> None:
+    def _write(self, path: Path, video_id: str, counter: int | None) -> None:
         """Write without fsync: claims do not survive a power cut anyway."""
         claim = {"writer": self._writer_id, "video_id": video_id, "counter": counter}
         with disk_errors(path):
@@ -122,6 +125,11 @@ def sweep_claims(root: Path) -> None:
                 if not is_living(root, str(_read(path).get("writer"))):
                     with suppress(FileNotFoundError):
                         os.unlink(path)
+
+
+def _counter_in(claim: dict[str, Any]) -> int | None:
+    counter = claim.get("counter")
+    return counter if isinstance(counter, int) else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from arabesque.pipeline.store.maintenance.compaction import archive_stale_rows, 
 from arabesque.pipeline.store.maintenance.repair import repair_store
 from arabesque.pipeline.store.maintenance.verify import check_store
 from arabesque.pipeline.store.manifest import MANIFEST, MANIFEST_COPY, read_manifest, write_manifest
+from arabesque.pipeline.store.shards import MAX_COUNTER
+from arabesque.pipeline.store.writer import StoreWriter
 
 
 @pytest.fixture
@@ -67,6 +69,27 @@ def test_a_claim_that_names_another_file_as_its_writer_is_free_and_removes_nothi
     compact(root)
     assert not list((root / ".claims").glob("*.json"))
     assert contents(outside) == before
+
+
+@pytest.mark.parametrize("counter", [10**30, 2**63 - 1, MAX_COUNTER - 1, -5, 1.5, "9", None])
+def test_a_claim_with_a_counter_that_no_run_writes_is_free_and_ignored(tmp_path, counter):
+    root = new_store(tmp_path / "store")
+    claim_path(root, "A").parent.mkdir()
+    claim_path(root, "A").write_text(json.dumps({"writer": "dead", "video_id": "A", "counter": counter}))
+    with WriterLock(root, "mine"):
+        claims = Claims(root, "mine")
+        assert claims.take("A")
+        assert claims.advance("A", 7) == 7
+        assert claims.advance("A", 7) == 8
+
+
+def test_a_row_with_the_greatest_counter_is_a_clear_error(tmp_path):
+    root = new_store(tmp_path / "store")
+    with StoreWriter(root) as writer:
+        writer.begin_reading("A", MAX_COUNTER)
+        writer.add(row("A"))
+    with StoreWriter(root) as writer, pytest.raises(StoreError, match="a counter beyond"):
+        writer.next_counter()
 
 
 @pytest.mark.parametrize(
