@@ -132,10 +132,10 @@ def test_golden(
 
 def test_extractor_gives_the_mean_over_time(golden: GoldenReader, published: dict[str, CheckpointFile]) -> None:
     """The golden numbers again, from uint8 frames through `prepare` and `forward`."""
-    expected = torch.from_numpy(golden("i3d_rgb").arrays["eps_1e3_16_frames"]).mean(-1)[0]
+    expected = torch.from_numpy(golden("i3d_rgb").arrays["eps_1e3_32_frames"]).mean(-1)[0]
     rgb = extractor("i3d_rgb", published["i3d_rgb"], batch_norm_eps=1e-3)
 
-    (row,) = rgb.forward([rgb.prepare(segment(golden_input("i3d_rgb", 16)[0].transpose(0, 1)))])
+    (row,) = rgb.forward([rgb.prepare(segment(golden_input("i3d_rgb", 32)[0].transpose(0, 1)))])
 
     assert row.shape == (1024,)
     assert (row - expected).abs().max() <= 1e-4 * expected.abs().max()
