@@ -132,7 +132,7 @@ def test_golden(
 
 def test_extractor_gives_the_mean_over_time(golden: GoldenReader, published: dict[str, CheckpointFile]) -> None:
     """The golden numbers again, from uint8 frames through `prepare` and `forward`."""
-    expected = torch.from_numpy(golden("i3d_rgb").arrays["eps_1e3_32_frames"]).mean(-1)[0]
+    expected = torch.from_numpy(golden("i3d_rgb").arrays["eps_1e3"]).mean(-1)[0]
     rgb = extractor("i3d_rgb", published["i3d_rgb"], batch_norm_eps=1e-3)
 
     (row,) = rgb.forward([rgb.prepare(segment(golden_input("i3d_rgb", 32)[0].transpose(0, 1)))])
