@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .compiled_code import alone_on_first_use
+
 RATE_HZ = 22_050
 _HOP = 512
 _WINDOW = 2048
@@ -40,6 +42,7 @@ class Music:
     """When the beats fall."""
 
 
+@alone_on_first_use("librosa")
 def listen(waveform: NDArray[np.float32]) -> Music:
     """The curves of ``waveform [samples]`` at `RATE_HZ`; too short a one is padded with silence."""
     import librosa
@@ -76,5 +79,6 @@ def _beat(onset: NDArray[np.float32]) -> tuple[float, float, Curve]:
     alike = librosa.autocorrelate(centered)
     hops = 60.0 * RATE_HZ / (tempo * _HOP)
     regularity = float(np.interp(hops, np.arange(len(alike)), alike) / alike[0])
-    _, beats = librosa.beat.beat_track(onset_envelope=onset, sr=RATE_HZ, hop_length=_HOP, bpm=tempo, trim=False)
+    with alone_on_first_use("librosa.beat"):
+        _, beats = librosa.beat.beat_track(onset_envelope=onset, sr=RATE_HZ, hop_length=_HOP, bpm=tempo, trim=False)
     return tempo, regularity, beats.astype(np.float64)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .checkpoints import StateDict, Weights, load_network
+from .compiled_code import alone_on_first_use
 from .network import NetworkCard
 from .protocol import AudioNeed
 
@@ -63,6 +64,7 @@ def log_mel(waveform: Tensor) -> Tensor:
     return 10 * mel.clamp(min=1e-10).log10()
 
 
+@alone_on_first_use("librosa.filters")
 def _mel_weights() -> Tensor:
     """``[513, 64]``: librosa's filters, as torchlibrosa computes them."""
     import librosa

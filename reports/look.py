@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..extractors.compiled_code import alone_on_first_use
 from ..extractors.protocol import SegmentInput, VideoParts
 from ..extractors.table import extractor_kind
 from ..extractors.weight_sources import RandomWeights, Weights
@@ -297,6 +298,7 @@ class _Viewer:
         picture = resized(flow_picture(flow), FRAME_PX // 2)
         self._panel("flow of the athlete, without the camera's; middle of the segment").add(picture, label)
 
+    @alone_on_first_use("librosa.features")
     def _see_sound(self, samples: NDArray[np.float32], label: str) -> None:
         import librosa
 

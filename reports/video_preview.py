@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..extractors.compiled_code import alone_on_first_use
 from ..manifests.errors import DecodeError, InputError
 from ..pipeline.decoding.decoder_pool import DecoderPool, DecoderProcess, FrameChunk
 from ..pipeline.decoding.decoders import IndexMismatch
@@ -215,6 +216,7 @@ class _AudioAnalysis:
         mono = np.ascontiguousarray(samples.mean(axis=0))
         self._parts.append(mono if self._resampler is None else self._resampler.resample_chunk(mono))
 
+    @alone_on_first_use("librosa.features")
     def finish(self) -> tuple[bytes, float, NDArray[np.float64] | None, float]:
         """Return spectrogram, end of the analyzed audio, beats and tempo."""
         if self._track is None or not self._parts:

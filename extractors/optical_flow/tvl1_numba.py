@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..compiled_code import alone_on_first_use
 from .tvl1_numba_kernels import Image, resize, solve_level, surround
 from .tvl1_pyramid import growing_taps, level_sizes, shrinking_taps
 from .tvl1_settings import ARITHMETIC, SCALE_STEP, TVL1
 
 
+@alone_on_first_use("tvl1")
 def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
     """``uint8 [time, h, w]`` to ``float32 [time - 1, 2, h, w]``, on as many threads as torch has."""
     frames = gray.contiguous().numpy()

@@ -64,7 +64,9 @@ def test_extras_that_are_not_installed_are_named_with_the_command(monkeypatch: p
     (check,) = doctor.optional_packages()
     assert check.level == "ok"
     assert check.detail.startswith("not installed: yolo (ultralytics), pytorchvideo (pytorchvideo), decord (decord), ")
-    assert check.remedy == install_command("yolo,pytorchvideo,decord,train,plots,pandas,ray,s3,gs,timm,openvino,shots")
+    assert check.remedy == install_command(
+        "yolo,pytorchvideo,decord,train,plots,pandas,ray,s3,gs,timm,pose,openvino,shots"
+    )
     assert [check.subject for check in doctor.decoders()] == ["decoder pyav"]
     assert [check.subject for check in doctor.decoded_clips()] == ["clip by pyav"]
 

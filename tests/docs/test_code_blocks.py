@@ -43,7 +43,7 @@ def test_python_and_toml_are_valid(block: Block) -> None:
 def test_every_command_and_option_exists(block: Block) -> None:
     group: Any = typer.main.get_command(commands)
     for words in commands_in(block):
-        if words in (["--version"], ["--help"]):
+        if words in (["--version"], ["--help"], ["--install-completion"]):
             continue
         command, name, arguments = group.commands[words[0]], words[0], words[1:]
         if hasattr(command, "commands"):
