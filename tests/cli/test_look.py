@@ -112,7 +112,8 @@ def test_boxes_are_drawn_at_any_size_with_the_athlete_on_top() -> None:
 
 def test_key_points_are_drawn_where_they_lie() -> None:
     row = np.zeros((17, 3), np.float32)
-    row[5:7, :2], row[11:13, :2], row[[13, 15], :2] = (0, -0.4), (0, 0.1), (0.3, 0.1)
+    row[:, :2] = (-0.3, -0.4)
+    row[0, :2], row[5:7, :2], row[11:13, :2], row[[13, 15], :2] = (0, -0.45), (0, -0.4), (0, 0.1), (0.3, 0.1)
     picture = with_key_points(np.zeros((200, 300, 3), np.uint8), row)
     assert tuple(picture[60, 150]) == TRUNK
     assert tuple(picture[120, 180]) == LEFT
