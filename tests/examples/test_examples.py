@@ -17,7 +17,7 @@ from arabesque.cli.main import commands
 from arabesque.testing import check_extractor
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-NUM_CLIPS = 6
+NUM_CLIPS = 9
 
 
 @pytest.fixture(scope="module")
