@@ -92,6 +92,6 @@ PANNS_CNN14 = NetworkCard(
     batch_size=(4, 64),
     hears=lambda settings: AudioNeed(RATE_HZ),
     front_end=lambda settings: log_mel,
-    license="MIT",
+    license="CC-BY-4.0",
     source="qiuqiangkong/audioset_tagging_cnn, Cnn14",
 )

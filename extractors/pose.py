@@ -1,7 +1,7 @@
 """Streams ``pose`` and ``key_points``: the athlete's key points, and named features of their movement.
 
-A pose network expects a person upright. An athlete often is not: where the network sees nobody in the upright crop of a
-person, the crop is turned in steps of 45°, and the best one once more to the direction of the body that was found.
+A pose network expects a person upright. An athlete often is not: where the network finds no person in the upright crop
+of a box, the crop is turned in steps of 45°, and the best one once more to the direction of the body that was found.
 """
 
 from __future__ import annotations

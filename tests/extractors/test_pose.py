@@ -486,7 +486,7 @@ def test_without_its_package_blazepose_names_both_ways_to_proceed(
 @pytest.mark.parametrize(
     ("clip", "fps", "turned", "at_least", "at_most"),
     [
-        # six boxes of the gymnast are found; upright, BlazePose sees nobody in any of them
+        # six boxes of the gymnast are found; upright, BlazePose finds no person in any of them
         ("gymnast_394x496_60fps_silent.mp4", 5, False, 0, 1),
         ("gymnast_394x496_60fps_silent.mp4", 5, True, 5, 7),
         ("skater_640x480_30fps.avi", 1, True, 9, 11),
