@@ -29,6 +29,8 @@ CHECKED = {
     "ast": "Published code and transformers on seeded weights: bound 1e-4 of the largest number. Filterbank: 6e-5 from "
     "Kaldi's.",
     "c3d": "The layers of the port, on seeded weights. The real file was not available.",
+    "s3d": "The layers of the published code, on seeded weights: 1e-5. The real file was not available.",
+    "r2plus1d_34": "The layers of the published code, on seeded weights: 1e-5. The real files were not available.",
     "vggish": "The layers of the port, on seeded weights. The real file was not available.",
     "panns_cnn14": "The layers of the published code, on seeded weights. The real file was not available.",
     "optical_flow": "TV-L1 as for `i3d_flow`; DIS and Farneback are OpenCV's own; RAFT: 1e-5 px from torchvision's.",

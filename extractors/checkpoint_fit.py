@@ -81,12 +81,18 @@ def cards_for(layout: str, name: str) -> list[NetworkCard]:
 
     Args:
         layout: Layout of the checkpoint, as in weights.toml.
-        name: Name of the checkpoint; pytorchvideo's have the name of their network.
+        name: Name of the checkpoint; pytorchvideo's have the name of their network, Unmasked Teacher's end with its
+            number of frames.
     """
     from .network import NetworkCard
     from .table import EXTRACTORS, extractor_kind
 
-    names = [f"pytorchvideo:{name.removesuffix('_k400')}"] if layout == "pytorchvideo-hub" else list(EXTRACTORS)
+    if layout == "pytorchvideo-hub":
+        names = [f"pytorchvideo:{name.removesuffix('_k400')}"]
+    elif layout == "unmasked-teacher":
+        names = [f"unmt:l16_{frames}" for frames in ("f8", "f16") if name.endswith(f"_{frames}")]
+    else:
+        names = list(EXTRACTORS)
     kinds = [extractor_kind(each) for each in names]
     return [kind for kind in kinds if isinstance(kind, NetworkCard) and layout in kind.layouts]
 

@@ -54,7 +54,7 @@ def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
             f"{checkpoint.path}: checkpoint {checkpoint.name} is not a plain state dict "
             f"({reason}); fetch it again or add another file for {checkpoint.name}"
         ) from error
-    for wrapper in ("state_dict", "model", "model_state"):
+    for wrapper in ("state_dict", "model", "model_state", "module"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):

