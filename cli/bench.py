@@ -15,7 +15,7 @@ import typer
 from ..manifests.optional_packages import require_package
 from .arguments import WEIGHTS_MANIFEST, check_decoder, check_device, check_streams
 from .console import print_json
-from .inputs import EXCLUDE, INCLUDE, LIMIT, LIST
+from .inputs import CLIPS, EXCLUDE, FRAME_RATE, INCLUDE, LIMIT, LIST
 from .recipe_options import PRECISION, RANDOM, SET, chosen_recipe
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def bench(
         ),
     ] = None,
     list_file: LIST = None,
+    clips: CLIPS = None,
+    frame_rate: FRAME_RATE = None,
     include: INCLUDE = None,
     exclude: EXCLUDE = None,
     limit: LIMIT = None,
@@ -73,8 +75,9 @@ def bench(
     ] = None,
     chart: Annotated[Path | None, typer.Option(help="Write a chart of the rates to this .png file.")] = None,
 ) -> None:
-    """Measure each stage of a run alone, then all of them together, on your videos or generated ones.
+    """Measure each stage of a run alone, then all of them together, on up to four of your videos or generated ones.
 
+    Of a table of clips, up to four clips of four files are measured; all clips of a file are read in one pass.
     The speed-of-light ratio is the end-to-end rate ÷ the rate of the slowest stage alone; 1 is the upper bound.
     """
     from ..pipeline.planning.selection import InputSelection, find_inputs
@@ -86,12 +89,15 @@ def bench(
     check_decoder(decoder)
     _check(chosen, stream, weights, chart, json_file)
     inputs = None
-    if videos or list_file is not None:
+    if videos or list_file is not None or clips is not None:
         inputs = find_inputs(
-            InputSelection(tuple(videos or ()), list_file, tuple(include or ()), tuple(exclude or ()), limit)
+            InputSelection(
+                videos or (), list_file, include or (), exclude or (), limit, frame_rate=frame_rate, clips=clips
+            )
         )
-    elif include or exclude or limit is not None:
-        raise typer.BadParameter("selects from videos; give their folder", param_hint="--include, --exclude, --limit")
+    elif include or exclude or limit is not None or frame_rate is not None:
+        options = "--include, --exclude, --limit, --frame-rate"
+        raise typer.BadParameter("selects from videos; give their folder", param_hint=options)
     from ..pipeline.benchmarking.benchmark import Effort, benchmark, probed
     from ..pipeline.extraction import Extraction
     from .extract import run_options, warn_about_float16
@@ -159,10 +165,10 @@ def _inputs(given: Inputs | None) -> Generator[Inputs, None, None]:
 @contextmanager
 def _local_videos(run: Extraction) -> Generator[list[VideoFile], None, None]:
     """Yield the videos to measure on; those at a URL as copies on the local disk that exist until the block ends."""
-    from ..pipeline.benchmarking.benchmark import MAX_VIDEOS, evenly
+    from ..pipeline.benchmarking.benchmark import chosen_videos
     from ..pipeline.stages.fetch import is_remote, local_copies
 
-    chosen = evenly(run.inputs.videos, MAX_VIDEOS)
+    chosen = chosen_videos(run.inputs.videos)
     if any(map(is_remote, chosen)):
         _print_step(f"fetching {len(chosen)} of {len(run.inputs.videos)} videos")
     with local_copies(chosen, run.options.prefetch_bytes) as here:
@@ -176,7 +182,7 @@ def _measure_one_by_one(found: Benchmark) -> dict[str, Any]:
     streams_s: dict[str, float] = {}
     for stream in found.bench.streams:
         _print_step(f"{stream.name} alone")
-        alone = run_end_to_end(found.bench.of(stream.name), found.sample.files, found.sample.clip_s)
+        alone = run_end_to_end(found.bench.of(stream.name), found.sample.sources)
         streams_s[stream.name] = alone.spent.wall_s
     one_pass_s, sum_s = found.report.wall_s, sum(streams_s.values())
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
@@ -16,20 +16,21 @@ from ..decoding.decoder_pool import DecoderPool
 from ..extraction import Extraction
 from ..items import Stream
 from ..memory_budget import within_memory
+from ..planning.clips import clip_of
 from ..planning.metadata_cache import open_metadata_cache
-from ..records import VideoFile, VideoMetadata
+from ..records import Source, VideoFile, VideoMetadata, grouped
 from ..stages.decode import read_metadata
 from ..streams import made_with
 from .circumstances import Circumstances
 from .clipped_videos import clipped, min_clip_s
-from .end_to_end import Bench, EndToEnd, repeated, run_end_to_end
+from .end_to_end import Bench, EndToEnd, repeated, run_end_to_end, sources_of
 from .isolated_stages import FRAME_STAGES, IsolatedStage, Step, measure_isolated
 from .report import Report, StageCost, bounds, together
 from .resources import memory_in_use
-from .workload import Probed, Workload, workload
+from .workload import Probed, ProbedVideo, Workload, workload
 
-MAX_VIDEOS = 4
-"""Number of videos to measure on, chosen at equal distances."""
+MAX_FILES, MAX_CLIPS = 4, 4
+"""Number of files to measure on, and of clips of each, chosen at equal distances."""
 Item = TypeVar("Item")
 
 
@@ -45,10 +46,9 @@ class Effort:
 
 @dataclass(frozen=True)
 class Sample:
-    """Videos of the end-to-end run: the first ``clip_s`` seconds of each file."""
+    """Files of the end-to-end run: the first seconds of each video or clip."""
 
-    files: tuple[VideoFile, ...]
-    clip_s: float
+    sources: tuple[Source, ...]
     work: Workload
 
 
@@ -88,7 +88,7 @@ def benchmark(
     began = time.perf_counter()
     streams, loaded_bytes = _load(run)
     setup_s = time.perf_counter() - began
-    videos = probed(run, evenly(run.inputs.videos, MAX_VIDEOS)) if choose is None else choose(streams)
+    videos = probed(run, chosen_videos(run.inputs.videos)) if choose is None else choose(streams)
     whole = workload(videos, streams)
     options = within_memory(run.options, streams)
     bench = Bench(run, _shown(streams, whole, on_step), options)
@@ -97,7 +97,7 @@ def benchmark(
     limit = bounds(stages, options.num_cpu_threads)
     sample = choose_sample_of_run(videos, bench.streams, limit.video_s_per_s * effort.end_to_end_s)
     on_step(f"end to end, {sample.work.duration_s:.0f} s of video")
-    end_to_end = run_end_to_end(bench, sample.files, sample.clip_s)
+    end_to_end = run_end_to_end(bench, sample.sources)
     report = _report(bench, videos, setup_s, stages, sample, end_to_end)
     warm_up_s = sum(part.first_s for part in bare)
     report = replace(report, warm_up_s=warm_up_s, loaded_bytes=loaded_bytes, circumstances=circumstances.as_dict())
@@ -129,13 +129,31 @@ def _shown(streams: Sequence[Stream], work: Workload, on_step: Step) -> list[Str
 
 
 def probed(run: Extraction, files: Sequence[VideoFile]) -> Probed:
-    """Metadata of files, cached by `metadata_cache`."""
+    """Metadata of videos and clips, cached by `metadata_cache`.
+
+    Raises:
+        DecodeError: A file cannot be read, or a clip lies outside of its file.
+    """
     with (
         open_metadata_cache(run.options.decoder) as cache,
         DecoderPool(1, run.options.decoder) as pool,
         pool.decoder() as decoder,
     ):
-        return [(file, read_metadata(decoder, cache, file.local_path, frame_rate=file.frame_rate)) for file in files]
+        return [
+            probed_clip(file, read_metadata(decoder, cache, file.local_path, frame_rate=file.frame_rate))
+            for file in files
+        ]
+
+
+def probed_clip(file: VideoFile, metadata: VideoMetadata) -> ProbedVideo:
+    """Return a video or clip with the metadata of its frames, from that of its file."""
+    clip = clip_of(file, metadata)
+    return (replace(file, start_s=clip.offset_s) if file.is_clip else file), clip.metadata
+
+
+def chosen_videos(videos: Iterable[VideoFile]) -> list[VideoFile]:
+    """Choose up to `MAX_FILES` files, and up to `MAX_CLIPS` clips of each."""
+    return [video for source in evenly(grouped(videos), MAX_FILES) for video in evenly(source.videos, MAX_CLIPS)]
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:
@@ -145,17 +163,17 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def choose_sample_of_run(videos: Probed, streams: Sequence[Stream], video_s: float) -> Sample:
-    """Choose about ``video_s`` seconds of video: all videos clipped, or all of them repeatedly."""
-    lengths_s = [probe.end_s for _, probe in videos]
+    """Choose about ``video_s`` seconds of video: the first seconds of all videos, or all of them repeatedly."""
+    lengths_s = [metadata.end_s for _, metadata in videos]
+    times, chosen = 1, videos
     if video_s >= sum(lengths_s):
-        times, clip_s = round(video_s / sum(lengths_s)), math.inf
+        times = max(1, round(video_s / sum(lengths_s)))
     else:
-        times, clip_s = 1, _clip_s(lengths_s, video_s)
-        clip_s = max(clip_s, min_clip_s([probe for _, probe in videos], streams))
-    chosen = [
-        (repeated(file, number), clipped(probe, clip_s)) for number in range(max(1, times)) for file, probe in videos
-    ]
-    return Sample(tuple(file for file, _ in chosen), clip_s, workload(chosen, streams))
+        clip_s = max(_clip_s(lengths_s, video_s), min_clip_s([metadata for _, metadata in videos], streams))
+        chosen = [clipped(video, clip_s) for video in videos]
+    passes = [repeated(chosen, number) for number in range(times)]
+    sources = tuple(source for each in passes for source in sources_of(each))
+    return Sample(sources, workload([video for each in passes for video in each], streams))
 
 
 def _clip_s(lengths_s: Sequence[float], total_s: float) -> float:

@@ -1,88 +1,39 @@
-"""Decoding of the first seconds of videos only, for short measurements."""
+"""The first seconds of videos, for short measurements."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..decoding.chunks import Span
-from ..decoding.decoder_pool import DecoderPool, DecoderProcess, DecoderSettings, FrameChunk, Holes
 from ..items import Stream
-from ..options import RunOptions
-from ..records import AudioTrack, Deinterlace, VideoMetadata
-from .workload import Probed, covering_streams, workload
+from ..records import AudioTrack, VideoMetadata
+from .workload import Probed, ProbedVideo, covering_streams, workload
 
 SAMPLE_VIDEOS = 2
 SAMPLE_BYTES = 512 << 20
 """Limits of the sample: number of videos and bytes of their decoded frames. More videos only to cover all streams."""
 
 
-def clipped(metadata: VideoMetadata, until_s: float) -> VideoMetadata:
-    """Metadata of a video as if it ended with the last frame that begins before ``until_s``."""
+def clipped(video: ProbedVideo, until_s: float) -> ProbedVideo:
+    """Return a video or clip as if it ended with the last frame that begins before ``until_s``: a clip of its file."""
+    file, metadata = video
     num_frames = max(1, int(np.searchsorted(metadata.frame_times_s, until_s, side="left")))
     if num_frames >= metadata.num_frames:
-        return metadata
+        return video
     end_s = float(metadata.frame_times_s[num_frames])
-    return replace(
+    shorter = replace(
         metadata,
         frame_times_s=metadata.frame_times_s[:num_frames],
         end_s=end_s,
         declared_end_s=None,
         audio=None if metadata.audio is None else _shortened(metadata.audio, end_s),
+        excluded_frames=tuple(
+            (first, min(last, num_frames)) for first, last in metadata.excluded_frames if first < num_frames
+        ),
     )
-
-
-class ClippedDecoderPool(DecoderPool):
-    """A `DecoderPool` in which every video ends after ``clip_s``. It has no metadata cache, as in a first run."""
-
-    def __init__(self, clip_s: float, options: RunOptions) -> None:
-        self._clip_s = clip_s
-        super().__init__(options.num_decoders, options.decoder, options.decoder_settings)
-
-    def _new_decoder(self, backend: str, settings: DecoderSettings | None) -> DecoderProcess:
-        return _ClippedDecoder(self._clip_s, backend, settings)
-
-
-class _ClippedDecoder(DecoderProcess):
-    def __init__(self, clip_s: float, backend: str, settings: DecoderSettings | None) -> None:
-        super().__init__(backend, settings)
-        self._clip_s = clip_s
-        self._whole: VideoMetadata | None = None
-
-    def probe(
-        self, path: Path, thorough: bool = False, audio_track: int | str = "best", frame_rate: float | None = None
-    ) -> VideoMetadata:
-        self._whole = super().probe(path, thorough, audio_track, frame_rate)
-        return clipped(self._whole, self._clip_s)
-
-    def decode(
-        self,
-        path: Path,
-        metadata: VideoMetadata,
-        wanted: NDArray[np.int64],
-        *,
-        audio_until_s: float | None = None,
-        bytes_later: int = 0,
-        deinterlace: Deinterlace = "none",
-        spans: Sequence[Span] = (),
-    ) -> Iterator[FrameChunk | Holes]:
-        """Decode the video that was probed last. Audio is not read far beyond the clip."""
-        if audio_until_s is not None:
-            audio_until_s = min(audio_until_s, metadata.end_s)
-        whole = self._whole or metadata  # decord compares the number of frames with the file's
-        return super().decode(
-            path,
-            whole,
-            wanted,
-            audio_until_s=audio_until_s,
-            bytes_later=bytes_later,
-            deinterlace=deinterlace,
-            spans=spans,
-        )
+    return replace(file, end_s=(file.start_s or 0.0) + end_s), shorter
 
 
 def _shortened(track: AudioTrack, end_s: float) -> AudioTrack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..options import RunOptions
 from ..planning.metadata_cache import MetadataCache
 from ..planning.resume_index import ResumeIndex
 from ..planning.run_claims import RunClaims
-from ..records import Outcome, VideoFile
+from ..records import Outcome, Source, VideoFile, grouped
 from ..run_context import RunContext
 from ..runner import process_videos
 from ..store.manifest import write_manifest
@@ -24,10 +24,9 @@ from ..store.shards import OUTCOMES, stream_folder
 from ..store.writer import StoreWriter
 from ..streams import made_with
 from ..system.stage_timer import StageTimer
-from .clipped_videos import ClippedDecoderPool
 from .resources import PeakMemory, Spent, Stopwatch, peaks, reset_peaks
 from .stored_bytes import StoredBytes, stored_bytes
-from .workload import UnsuitableVideo
+from .workload import Probed, UnsuitableVideo
 
 
 @dataclass(frozen=True)
@@ -56,20 +55,20 @@ class EndToEnd:
     outcomes: StoredBytes
 
 
-def run_end_to_end(bench: Bench, files: Iterable[VideoFile], clip_s: float) -> EndToEnd:
+def run_end_to_end(bench: Bench, sources: Sequence[Source]) -> EndToEnd:
     """Measure all stages together, until all rows are on disk, with started decoders and loaded networks.
 
     Raises:
         UnsuitableVideo: A video failed or is partial.
     """
     options, timer = bench.options, StageTimer()
-    with ClippedDecoderPool(clip_s, options) as decoder_pool, scratch_store(bench) as store:
+    with decoder_pool_of(options) as decoder_pool, scratch_store(bench) as store:
         decoder_pool.wait_until_ready()
         context = context_of(bench, decoder_pool, store, timer)
         reset_peaks(options.device)
         watch = Stopwatch(options.device, decoder_pool.pids)
         segments = 0
-        for event in process_videos(context, list(files)):
+        for event in process_videos(context, sources):
             segments += isinstance(event, SegmentFeature)
             if isinstance(event, Outcome) and event.kind in ("failed", "partial"):
                 raise UnsuitableVideo(f"{event.video_id} [{event.stream}]: {event.reason}")
@@ -108,6 +107,20 @@ def context_of(bench: Bench, decoder_pool: DecoderPool, store: ScratchStore, tim
     )
 
 
-def repeated(file: VideoFile, number: int) -> VideoFile:
-    """The same file as another video."""
+def decoder_pool_of(options: RunOptions) -> DecoderPool:
+    """Return a pool of decoders that the next measurement starts and ends."""
+    return DecoderPool(options.num_decoders, options.decoder, options.decoder_settings)
+
+
+def sources_of(videos: Probed) -> list[Source]:
+    """Return the files to read: all clips of a file are read in one pass."""
+    return grouped(file for file, _ in videos)
+
+
+def repeated(videos: Probed, number: int) -> Probed:
+    """Return the same files as other videos."""
+    return [(_renamed(file, number), metadata) for file, metadata in videos]
+
+
+def _renamed(file: VideoFile, number: int) -> VideoFile:
     return replace(file, video_id=f"{file.video_id} ({number})")

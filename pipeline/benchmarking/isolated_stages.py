@@ -40,8 +40,8 @@ from ..stages.decode import preprocessed_bytes
 from ..stages.write import StoreSink
 from ..system.own_process import malloc_trim, one_blas_thread
 from ..system.stage_timer import StageTimer
-from .clipped_videos import ClippedDecoderPool, choose_sample, clipped, min_clip_s
-from .end_to_end import Bench, ScratchStore, context_of, repeated, scratch_store
+from .clipped_videos import choose_sample, clipped, min_clip_s
+from .end_to_end import Bench, ScratchStore, context_of, decoder_pool_of, repeated, scratch_store, sources_of
 from .resources import Spent, Stopwatch, memory_in_use, peak_in_use, reset_peaks
 from .workload import Probed, UnsuitableVideo, plan_of
 
@@ -83,15 +83,15 @@ class IsolatedStage:
 def measure_isolated(bench: Bench, videos: Probed, measure_s: float, on_step: Step) -> list[IsolatedStage]:
     """Measure all stages in their order, each for about ``measure_s`` after a warm-up pass with compilation."""
     clip_s = min_clip_s([probe for _, probe in videos], bench.streams)
-    sample = choose_sample([(file, clipped(probe, clip_s)) for file, probe in videos], bench.streams)
+    sample = choose_sample([clipped(video, clip_s) for video in videos], bench.streams)
     sample_s = sum(probe.end_s for _, probe in sample)
     options = bench.options
     settings = replace(options.decoder_settings, num_buffers=_num_windows(sample, bench))
     on_step("decode in isolation")
     found = [_isolated_decode(bench, videos, measure_s)]
-    with ClippedDecoderPool(clip_s, replace(options, decoding=settings)) as decoder_pool, scratch_store(bench) as store:
+    with decoder_pool_of(replace(options, decoding=settings)) as decoder_pool, scratch_store(bench) as store:
         first, *others = _stages(bench, decoder_pool, store)
-        ready = list(run_alone(first, [file for file, _ in sample]))
+        ready = list(run_alone(first, sources_of(sample)))
         _refuse_failures(ready)
         for stage in others:
             on_step(f"{stage.name} in isolation")
@@ -134,28 +134,29 @@ def _stages(bench: Bench, decoder_pool: DecoderPool, store: ScratchStore) -> lis
 def _num_windows(sample: Probed, bench: Bench) -> int:
     """Upper bound of the number of chunks. All are held at once, and the decoder would wait forever for one too few."""
     count = 0
-    for file, probe in sample:
-        plan = plan_of(file, probe, bench.streams)
-        frame_bytes = max(3 * probe.width_px * probe.height_px, preprocessed_bytes(plan))
+    plans = [plan_of(file, metadata, bench.streams) for file, metadata in sample]
+    later_bytes = max(map(preprocessed_bytes, plans))  # clips of one file share their chunks
+    for plan, (_, metadata) in zip(plans, sample, strict=True):
+        frame_bytes = max(3 * metadata.width_px * metadata.height_px, later_bytes)
         per_buffer = max(1, bench.options.decoder_settings.buffer_bytes // frame_bytes)
-        count += 4 + 2 * len(plan.wanted) // per_buffer + int(probe.end_s)
+        count += 4 + 2 * len(plan.wanted) // per_buffer + int(metadata.end_s)
     return count
 
 
 def _isolated_decode(bench: Bench, videos: Probed, measure_s: float) -> IsolatedStage:
     """Decode files into chunks, which are released immediately."""
     options = bench.options
-    clips_s = [clipped(probe, DECODE_CLIP_S).end_s for _, probe in videos]
-    with ClippedDecoderPool(DECODE_CLIP_S, options) as decoder_pool, scratch_store(bench) as store:
+    clips = [clipped(video, DECODE_CLIP_S) for video in videos]
+    with decoder_pool_of(options) as decoder_pool, scratch_store(bench) as store:
         stage = _stages(bench, decoder_pool, store)[0]
         decoder_pool.wait_until_ready()
         passes, spent = repeat_until(
             stage,
-            lambda number: [repeated(file, number) for file, _ in videos],
+            lambda number: sources_of(repeated(clips, number)),
             measure_s,
             lambda: Stopwatch(options.device, decoder_pool.pids),
         )
-        return IsolatedStage("decode", "", sum(clips_s), passes, spent)
+        return IsolatedStage("decode", "", sum(metadata.end_s for _, metadata in clips), passes, spent)
 
 
 @dataclass(frozen=True)

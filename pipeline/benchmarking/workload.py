@@ -11,7 +11,9 @@ from ..items import Stream, VideoPlan
 from ..planning.plan import plan_video
 from ..records import VideoFile, VideoMetadata, VideoRecord
 
-Probed = list[tuple[VideoFile, VideoMetadata]]
+ProbedVideo = tuple[VideoFile, VideoMetadata]
+"""A video or clip, and the metadata of its frames. ``start_s`` of a clip is the time of its first frame."""
+Probed = list[ProbedVideo]
 
 
 class UnsuitableVideo(ArabesqueError):
@@ -60,12 +62,12 @@ def plan_of(file: VideoFile, metadata: VideoMetadata, streams: Sequence[Stream])
     return plan_video(record, streams, {})[0]
 
 
-def streams_in(video: tuple[VideoFile, VideoMetadata], streams: Sequence[Stream]) -> set[str]:
+def streams_in(video: ProbedVideo, streams: Sequence[Stream]) -> set[str]:
     """Streams that have segments in a video."""
     return set(plan_of(*video, streams).streams)
 
 
-def covering_streams(videos: Iterable[tuple[VideoFile, VideoMetadata]], streams: Sequence[Stream]) -> Probed:
+def covering_streams(videos: Iterable[ProbedVideo], streams: Sequence[Stream]) -> Probed:
     """Choose few videos that together cover every stream that any video has; greedy, ties go to the first."""
     remaining_videos = [(streams_in(video, streams), video) for video in videos]
     chosen: Probed = []
@@ -80,7 +82,7 @@ def covering_streams(videos: Iterable[tuple[VideoFile, VideoMetadata]], streams:
 
 
 def workload(
-    videos: Iterable[tuple[VideoFile, VideoMetadata]],
+    videos: Iterable[ProbedVideo],
     streams: Sequence[Stream],
     remaining: Mapping[str, Sequence[Stream]] | None = None,
 ) -> Workload:

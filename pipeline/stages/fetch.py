@@ -205,14 +205,17 @@ def local_copies(files: Iterable[VideoFile], max_bytes: int = PREFETCH_BYTES) ->
     free_bytes = max_bytes
     with Prefetcher(max_bytes) as prefetcher:
         here: list[VideoFile] = []
+        copies: dict[RemotePath, Path] = {}  # several clips may be of one file
         for file in files:
             if isinstance(file.path, Path):
                 here.append(file)
                 continue
             assert file.state is not None
-            if file.state.size_bytes <= free_bytes or not here:
-                here.append(replace(file, path=prefetcher.copy(file)))
+            if file.path not in copies and (file.state.size_bytes <= free_bytes or not here):
+                copies[file.path] = prefetcher.copy(file)
                 free_bytes -= file.state.size_bytes
+            if file.path in copies:
+                here.append(file.at(copies[file.path]))
         yield here
 
 

@@ -113,3 +113,26 @@ def test_selected_videos_are_measured(videos, tmp_path):
     done = CliRunner(env={"COLUMNS": "200"}).invoke(commands, ["bench", "--limit", "1"])
     assert done.exit_code == 2
     assert "give their folder" in done.output
+
+
+def test_clips_of_a_table_are_measured(videos, tmp_path):
+    (tmp_path / "clips.csv").write_text(
+        "path,id,start_s,end_s\na.mp4,jump,0.2,1.4\na.mp4,spin,1.0,2.6\na.mp4,fall,8,9\n"
+    )
+    words = [
+        "bench",
+        str(videos),
+        "--clips",
+        str(tmp_path / "clips.csv"),
+        "--seconds",
+        "0.1",
+        "--stage-seconds",
+        "0.01",
+    ]
+    done = CliRunner().invoke(commands, [*words, "--exclude", "fall", "--stream", "motion", "--json", "-"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert [name[:12] for name in facts["videos"]] == ["jump: 1.2 s,", "spin: 1.6 s,"]
+    assert facts["video_s"] == pytest.approx(2.8, abs=0.1)
+    done = CliRunner(env={"COLUMNS": "300"}).invoke(commands, words)
+    assert "the clip from 8 s to 9 s is outside of the file" in str(done.exception)

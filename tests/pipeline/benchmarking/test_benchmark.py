@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,14 @@ from arabesque.cli.bench_chart import draw_chart
 from arabesque.extractors.protocol import SegmentInput, Shared
 from arabesque.manifests.errors import ArabesqueError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline.benchmarking.benchmark import Effort, benchmark, choose_sample_of_run, evenly
+from arabesque.pipeline.benchmarking.benchmark import (
+    Effort,
+    benchmark,
+    choose_sample_of_run,
+    chosen_videos,
+    evenly,
+    probed_clip,
+)
 from arabesque.pipeline.benchmarking.isolated_stages import (
     IsolatedStage,
     repeat_until,
@@ -146,15 +153,41 @@ VIDEOS = [(VideoFile(name, Path(name)), probe(num_frames=10 * length)) for name,
 
 
 @pytest.mark.parametrize(
-    ("wanted_s", "clip_s", "got_s", "count"),
-    [(1.0, 1.0, 2.0, 2), (6.0, 4.0, 6.0, 2), (12.0, math.inf, 12.0, 2), (30.0, math.inf, 24.0, 4)],
+    ("wanted_s", "ends_s", "got_s"),
+    [
+        (1.0, [1.0, 1.0], 2.0),
+        (6.0, [None, 4.0], 6.0),
+        (12.0, [None, None], 12.0),
+        (30.0, [None, None, None, None], 24.0),
+    ],
     ids=["at least two segments", "heads", "whole", "twice"],
 )
-def test_what_is_run_from_end_to_end_follows_from_the_time_there_is(wanted_s, clip_s, got_s, count):
-    take = choose_sample_of_run(VIDEOS, [stream()], wanted_s)
-    assert take.clip_s == pytest.approx(clip_s)
-    assert take.work.duration_s == pytest.approx(got_s, abs=0.2)
-    assert len({file.video_id for file in take.files}) == count
+def test_what_is_run_from_end_to_end_follows_from_the_time_there_is(wanted_s, ends_s, got_s):
+    sample = choose_sample_of_run(VIDEOS, [stream()], wanted_s)
+    assert [source.end_s for source in sample.sources] == pytest.approx(ends_s, nan_ok=True)
+    assert sample.work.duration_s == pytest.approx(got_s, abs=0.2)
+    assert len({source.video_id for source in sample.sources}) == len(ends_s)
+
+
+def test_each_repetition_reads_all_clips_of_a_file_in_one_pass():
+    whole = probe(num_frames=100)
+    clips = [
+        replace(VIDEOS[1][0], video_id=name, start_s=start_s, end_s=start_s + 2.0)
+        for name, start_s in (("jump", 1.0), ("spin", 5.0))
+    ]
+    sample = choose_sample_of_run([probed_clip(clip, whole) for clip in clips], [stream()], 8.0)
+    assert [[clip.video_id for clip in source.videos] for source in sample.sources] == [
+        ["jump (0)", "spin (0)"],
+        ["jump (1)", "spin (1)"],
+    ]
+
+
+def test_clips_of_up_to_four_files_are_chosen():
+    clips = [
+        VideoFile(f"{name}{number}", Path(name), start_s=float(number)) for name in "abcdef" for number in range(9)
+    ]
+    chosen = chosen_videos(clips)
+    assert [file.video_id for file in chosen] == [f"{name}{number}" for name in "acdf" for number in (1, 3, 5, 7)]
 
 
 def test_videos_are_chosen_evenly():
