@@ -113,7 +113,10 @@ def resembles_number(cell: str) -> bool:
 
 def parse_number(cell: str) -> float | None:
     """Return the value of a number with a decimal point, or None for any other cell."""
-    return float(cell) if _NUMBER.fullmatch(cell) and is_number(cell) else None
+    if not _NUMBER.fullmatch(cell):
+        return None
+    value = float(cell)
+    return value if math.isfinite(value) else None
 
 
 def parse_scores(cells: Sequence[tuple[str, str, str]]) -> list[float]:

@@ -141,12 +141,14 @@ def _lines_of(table: Path) -> tuple[tuple[str, ...], list[_Line]]:
             start_s, end_s = _time(start, "start_s", place), _time(end, "end_s", place)
             if end_s is not None and end_s <= (start_s or 0.0):
                 raise InputError(f"{place}: end_s ({end}) is not after start_s ({start or 0}); correct them")
-            named = dict(zip(titles, cells, strict=True))
-            excluded_s, exclude = _excluded(named.get("excluded_s", ""), named.get("exclude", ""), place)
-            excluded_s = _inside(excluded_s, start_s or 0.0, math.inf if end_s is None else end_s)
-            if excluded_s and excluded_s[0] == (start_s or 0.0, end_s):
-                raise InputError(f"{place}: excluded_s ({named['excluded_s']}) covers the whole clip; remove the line")
-            others_of_line = tuple(cells[each] for each in others)
+            excluded_s, exclude = (), "cut"
+            if "excluded_s" in titles and (stretches := cells[titles.index("excluded_s")]):
+                what = cells[titles.index("exclude")] if "exclude" in titles else ""
+                excluded_s, exclude = _excluded(stretches, what, place)
+                excluded_s = _inside(excluded_s, start_s or 0.0, math.inf if end_s is None else end_s)
+                if excluded_s and excluded_s[0] == (start_s or 0.0, end_s):
+                    raise InputError(f"{place}: excluded_s ({stretches}) covers the whole clip; remove the line")
+            others_of_line = tuple([cells[each] for each in others])
             lines.append(_Line(reader.line_num, path, video_id, start_s, end_s, excluded_s, exclude, others_of_line))
     except csv.Error as error:
         raise InputError(f"{table}, line {reader.line_num}: is not CSV ({error}); close quotes in their line") from None
@@ -187,8 +189,6 @@ def _time(cell: str, title: str, place: str) -> float | None:
 
 def _excluded(cell: str, exclude: str, place: str) -> tuple[tuple[tuple[float, float], ...], Exclude]:
     """Return the stretches in a cell such as ``12.5-16.9;30-31.2``, ascending and apart, and what becomes of them."""
-    if not cell:
-        return (), "cut"  # a column `exclude` without stretches may be any other column
     stretches: list[tuple[float, float]] = []
     for text in filter(None, map(str.strip, cell.split(";"))):
         start, dash, end = text.partition("-")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...manifests.errors import StoreError
@@ -55,13 +55,18 @@ def keep_clip_columns(store: Store, added: ClipColumns, owner: str) -> None:
     """
     known = read_clip_columns(store)
     titles = tuple(dict.fromkeys((*known.titles, *added.titles)))
-    rows = {
-        video_id: tuple(dict(zip(table.titles, cells, strict=True)).get(title, "") for title in titles)
-        for table in (known, added)
-        for video_id, cells in table.rows.items()
-    }
+    rows = _rows_with(titles, known) | _rows_with(titles, added)
     if (titles, rows) == (known.titles, dict(known.rows)):
         return
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([titles, *(rows[video_id] for video_id in sorted(rows))])
     store.storage.put(CLIPS_FILE, text.getvalue().encode(), owner)
+
+
+def _rows_with(titles: Sequence[str], table: ClipColumns) -> dict[str, tuple[str, ...]]:
+    """Return the rows of a table with these columns; cells of columns that it lacks are empty."""
+    if titles == table.titles:
+        return dict(table.rows)
+    places = {title: place for place, title in enumerate(table.titles)}
+    at = [places.get(title, -1) for title in titles]
+    return {video_id: tuple([*cells, ""][place] for place in at) for video_id, cells in table.rows.items()}
