@@ -25,12 +25,12 @@ PLAIN_INTERVAL_S = 60.0
 MAX_CURRENT = 2
 
 
-def show_run(run: Extraction, labels: str = "") -> None:
+def show_run(run: Extraction, labels: str | None = "") -> None:
     """Execute the run, log its problems, show its progress on standard error, and summarize it.
 
     Args:
         run: The run.
-        labels: Options for the labels of the videos, for the command that is suggested at the end.
+        labels: Options for the labels of the videos, for the training that is suggested at the end; None suggests none.
     """
     display = RunDisplay(run)
     if progress_is_shown():
@@ -99,7 +99,7 @@ class RunDisplay:
         pulse = now.phase != "extracting" or not now.total_video_s
         return Group(ProgressBar(total=1.0, completed=now.share, pulse=pulse, width=60), *lines)
 
-    def summary(self, labels: str = "") -> list[str]:
+    def summary(self, labels: str | None = "") -> list[str]:
         """Return the result of the run and the next command."""
         now = self._tracker.now
         if not now.total_videos and not self._outcomes:
@@ -116,10 +116,12 @@ class RunDisplay:
             lines.append(f"busy time: {stages}")
         return [*lines, *self._next_command(labels)]
 
-    def _next_command(self, labels: str) -> list[str]:
+    def _next_command(self, labels: str | None) -> list[str]:
         out = public_url(self._run.out)
         if any(counts["failed"] or counts["partial"] for counts in self._outcomes.values()):
             return [f"next: `arabesque status {out} --all` lists all reasons; the same command retries some"]
+        if labels is None:
+            return []
         return [f"next: `arabesque train {out} {labels or '--labels SCORES.csv'}`"]
 
     def _stage_shares(self) -> str:

@@ -27,10 +27,17 @@ _LOG = logging.getLogger(__name__)
 METHOD = Annotated[
     str, typer.Option(help="How boundaries are found: content (no weights) or transnet (TransNetV2, slow on a CPU).")
 ]
+PEOPLE = Annotated[
+    bool,
+    typer.Option(
+        "--people",
+        help="Also look for people, twice a second, to find close-ups (YOLOv8: weights yolov8n, extra yolo).",
+    ),
+]
 RULES = Annotated[
     Path | None, typer.Option(help="TOML file with thresholds, in the form of manifests/shot_rules.toml.")
 ]
-DEVICE = Annotated[str, typer.Option(help="Device for TransNetV2: auto, cpu, cuda or cuda:N.")]
+DEVICE = Annotated[str, typer.Option(help="Device for TransNetV2 and YOLOv8: auto, cpu, cuda or cuda:N.")]
 
 
 def shots(
@@ -44,6 +51,7 @@ def shots(
     exclude: EXCLUDE = None,
     limit: LIMIT = None,
     method: METHOD = "content",
+    people: PEOPLE = False,
     rules: RULES = None,
     device: DEVICE = "auto",
     as_json: JSON = False,
@@ -57,7 +65,7 @@ def shots(
     from ..pipeline.planning.selection import InputSelection
 
     selection = InputSelection(videos or (), list_file, include or (), exclude or (), limit)
-    edits, is_complete = _edits(selection, out, method, rules, device)
+    edits, is_complete = _edits(selection, out, method, rules, device, people=people)
     from ..models.broadcast.edits import shots_csv
 
     _write(out / "shots.csv", shots_csv(edits))
@@ -94,6 +102,7 @@ def cut(
         Path | None, typer.Option(help="HTML page to review and correct the table. Default: OUT with the suffix .html.")
     ] = None,
     method: METHOD = "content",
+    people: PEOPLE = False,
     rules: RULES = None,
     device: DEVICE = "auto",
     as_json: JSON = False,
@@ -117,7 +126,8 @@ def cut(
     if page == out:
         raise typer.BadParameter(f"{page} is also --out; give two names", param_hint="--review")
     selection = InputSelection(videos or (), list_file, include or (), exclude or (), limit)
-    edits, is_complete = _edits(selection, shots_folder or out.with_name(f"{out.stem}-shots"), method, rules, device)
+    folder = shots_folder or out.with_name(f"{out.stem}-shots")
+    edits, is_complete = _edits(selection, folder, method, rules, device, people=people)
     from ..models.broadcast.edits import clips_csv
     from ..models.broadcast.review import review_page
 
@@ -160,7 +170,7 @@ def _print_routines(edits: Sequence[Edit], out: Path, page: Path) -> None:
 
 
 def _edits(
-    selection: InputSelection, folder: Path, method: str, rules: Path | None, device: str
+    selection: InputSelection, folder: Path, method: str, rules: Path | None, device: str, *, people: bool
 ) -> tuple[list[Edit], bool]:
     """Read the videos that the folder does not hold yet, and find the shots; also whether all were read in full."""
     from ..manifests.recipes import load_recipe
@@ -179,26 +189,25 @@ def _edits(
     if checked == "transnet":
         _require_transnet()
 
-    from ..models.broadcast.edits import STREAMS, read_edits
+    from ..models.broadcast.edits import PEOPLE_STREAM, STREAMS, read_edits
     from ..pipeline.extraction import Extraction
     from ..pipeline.store.reader import FeatureStore
     from .extract import run_options
     from .progress import show_run
 
-    run = Extraction(
-        list(selection.places), recipe, store, streams=STREAMS[checked], options=run_options(device), inputs=inputs
-    )
+    streams = (*STREAMS[checked], PEOPLE_STREAM) if people else STREAMS[checked]
+    run = Extraction(list(selection.places), recipe, store, streams=streams, options=run_options(device), inputs=inputs)
     if run.remaining or run.inputs.clashes:
-        show_run(run)
+        show_run(run, labels=None)
     paths = {file.video_id: str(file.path) for file in run.inputs.videos}
     paths |= {video_id: str(files[0]) for video_id, files in run.inputs.clashes.items()}
     opened = FeatureStore(store, partial=True)
     reasons = {
         one.video_id: f"{one.kind}: {one.reason}"
         for one in opened.outcomes()
-        if one.video_id in paths and one.stream in STREAMS[checked] and one.kind in ("partial", "failed")
+        if one.video_id in paths and one.stream in streams and one.kind in ("partial", "failed")
     }
-    edits = list(read_edits(opened, dict(sorted(paths.items())), checked, thresholds, reasons))
+    edits = list(read_edits(opened, dict(sorted(paths.items())), checked, thresholds, reasons, people=people))
     return edits, not reasons and all(edit.frames is not None for edit in edits)
 
 

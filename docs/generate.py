@@ -36,6 +36,7 @@ CHECKED = {
     "optical_flow": "TV-L1 as for `i3d_flow`; DIS and Farneback are OpenCV's own; RAFT: 1e-5 px from torchvision's.",
     "signatures": "Bit-exact in every run; tested on pictures with known motion, cuts and skin.",
     "loudness": "Bit-exact in every run; tested on notes, noise and silence.",
+    "people": "The detector of `resnet_crop`.",
     "transnet": "The published network with its own weights: no difference on random frames. Bound: 1e-4.",
     "motion": "Bit-exact in every run; tested on clips with known motion.",
     "pose": "ViTPose: transformers' own code on seeded weights; BlazePose: its own file. Features: drawn people.",

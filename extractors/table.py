@@ -43,6 +43,7 @@ EXTRACTORS: dict[str, str] = {
     "panns_cnn14": "panns:PANNS_CNN14",
     "signatures": "frame_signatures:FrameSignatures",
     "loudness": "loudness:Loudness",
+    "people": "people:People",
     "transnet": "transnet:ShotBoundaries",
     "motion": "motion:Motion",
     "rhythm": "rhythm:Rhythm",
@@ -67,6 +68,7 @@ _DETECTOR = {("detector", "ultralytics", "ultralytics"): "ultralytics"}
 _POSE_NETWORK = {("network", "vitpose", "blazepose"): "ai_edge_litert"}
 PACKAGES_OF_SETTINGS = {
     "resnet_crop": _DETECTOR,
+    "people": _DETECTOR,
     "pose": _DETECTOR | _POSE_NETWORK,
     "key_points": _DETECTOR | _POSE_NETWORK,
 }

@@ -45,6 +45,10 @@ class KindRules(Record):
     face_width: Share
     face_fill: Share
     face_share: Share
+    person_height: Share
+    person_bottom: Share
+    person_width: PositiveFloat
+    person_share: Share
 
 
 class ReplayRules(Record):

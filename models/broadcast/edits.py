@@ -13,7 +13,7 @@ from ...extractors.transnet import boundary_probabilities
 from ...manifests.shot_rules import ShotRules
 from ...pipeline.store.reader import FeatureStore
 from .boundaries import Method, content_boundaries, network_boundaries
-from .measures import FrameMeasures, frame_measures, sound_measures
+from .measures import FrameMeasures, frame_measures, people_measures, sound_measures
 from .routines import Routine, routines_of
 from .shots import Shot, shots_of
 
@@ -23,11 +23,13 @@ STREAMS: Mapping[Method, tuple[str, ...]] = {
     "transnet": ("signatures", "loudness", "boundaries"),
 }
 """Method → the streams of the recipe `shots` that it reads."""
+PEOPLE_STREAM = "people"
+"""The stream of a detector, read in addition where it is asked for."""
 
 SHOT_COLUMNS = (
     "path", "id", "shot", "start_s", "end_s", "first_frame", "kind", "reason", "enters_by", "boundary_score",
     "repeats_start_s", "repeats_end_s", "speed", "correlation", "margin", "has_logo", "motion", "texture", "face_share",
-    "still_share", "black_share",
+    "still_share", "black_share", "person_height", "close_share",
 )  # fmt: skip
 CLIP_COLUMNS = (
     "path", "id", "start_s", "end_s", "excluded_s", "exclude", "start_confidence", "end_confidence", "start_evidence",
@@ -52,7 +54,13 @@ class Edit:
 
 
 def read_edits(
-    store: FeatureStore, paths: Mapping[str, str], method: Method, rules: ShotRules, reasons: Mapping[str, str]
+    store: FeatureStore,
+    paths: Mapping[str, str],
+    method: Method,
+    rules: ShotRules,
+    reasons: Mapping[str, str],
+    *,
+    people: bool = False,
 ) -> Iterator[Edit]:
     """Find the shots and routines of each video.
 
@@ -62,6 +70,7 @@ def read_edits(
         method: How boundaries are found.
         rules: The thresholds.
         reasons: Video id → why it has no rows, or which parts are missing.
+        people: Whether close-ups are also found by the people of the stream ``people``, which the store must have.
 
     Yields:
         One edit for each path, in order, also for videos without rows.
@@ -82,7 +91,12 @@ def read_edits(
             boundaries = network_boundaries(boundary_probabilities(rows, len(frames)), frames, rules.boundaries)
         else:
             boundaries = content_boundaries(frames, rules.boundaries)
-        shots = shots_of(frames, boundaries, rules)
+        seen = (
+            people_measures(store.read(video_id, PEOPLE_STREAM))
+            if people and store.holds(video_id, PEOPLE_STREAM)
+            else None
+        )
+        shots = shots_of(frames, boundaries, rules, seen)
         routines = routines_of(frames, sound, shots, rules.routines)
         notes = [missing] if missing else []
         if not routines:
@@ -112,10 +126,11 @@ def _shot_row(edit: Edit, shot: Shot) -> list[object]:
         numbers = (match.start_s, match.end_s, match.speed, match.correlation, match.margin)
         repeats = tuple(f"{number:.3f}" for number in numbers)
     measured = (shot.motion, shot.texture, shot.face_share, shot.still_share, shot.black_share)
+    seen = (shot.person_height, shot.close_share)
     return [
         edit.path, edit.video_id, shot.index, f"{shot.start_s:.3f}", f"{shot.end_s:.3f}", shot.first_frame, shot.kind,
         shot.reason, shot.enters_by, f"{shot.boundary_score:.3f}", *repeats, int(shot.has_logo),
-        *(f"{number:.3f}" for number in measured),
+        *(f"{number:.3f}" for number in measured), *("" if share is None else f"{share:.3f}" for share in seen),
     ]  # fmt: skip
 
 

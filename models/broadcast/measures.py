@@ -1,4 +1,4 @@
-"""The frames and the sound of one video, from the streams ``signatures`` and ``loudness`` of the recipe `shots`."""
+"""The frames, the sound and the people of one video, from the streams of the recipe `shots`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ...extractors.frame_signatures import FRAME_VALUES, FRAMES_PER_ROW, HEIGHT_PX, WIDTH_PX
 from ...extractors.loudness import PARTS
+from ...extractors.people import PERSON_VALUES
 from ...pipeline.store.stream_features import StreamFeatures
 
 Curve = NDArray[np.floating]
@@ -85,6 +86,25 @@ def frame_measures(features: StreamFeatures) -> FrameMeasures:
 def trusted_cells(cells: NDArray[np.float32]) -> NDArray[np.float32]:
     """The cells without the top row and the two bottom rows, where names, clocks and the word "replay" stand."""
     return cells.reshape(len(cells), 9, 16)[:, 1:-2].reshape(len(cells), -1)
+
+
+@dataclass(frozen=True, eq=False)
+class PeopleMeasures:
+    """The largest person in some frames; zeros in frames without people."""
+
+    times_s: NDArray[np.float64]
+    """``[frames seen]``"""
+    height: Curve
+    """Share of the frame's height."""
+    bottom: Curve
+    """Lower edge: share of the frame's height."""
+    width_to_height: Curve
+
+
+def people_measures(features: StreamFeatures) -> PeopleMeasures:
+    """Read the rows of the stream ``people``."""
+    shown = {name: features.values[:, PERSON_VALUES.index(name)] for name in ("height", "bottom", "width_to_height")}
+    return PeopleMeasures(times_s=features.start_s, **shown)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...manifests.shot_rules import KindRules, ShotRules
 from .boundaries import Boundary, Change, change_of_few_cells
-from .measures import FrameMeasures
+from .measures import FrameMeasures, PeopleMeasures
 from .replays import Match, between_logos, earlier_match, is_replay, logo_boundaries
 
 Kind = Literal["action", "replay", "close-up", "no-athlete"]
@@ -46,15 +46,22 @@ class Shot:
     """Share of the frames that repeat the one before."""
     black_share: float = 0.0
     """Share of black frames."""
+    person_height: float | None = None
+    """Median height of the largest person, as a share of the frame's height; None without a detector or a person."""
+    close_share: float | None = None
+    """Share of the frames seen by a detector whose largest person is close; None without such frames."""
 
 
-def shots_of(frames: FrameMeasures, boundaries: Sequence[Boundary], rules: ShotRules) -> list[Shot]:
+def shots_of(
+    frames: FrameMeasures, boundaries: Sequence[Boundary], rules: ShotRules, people: PeopleMeasures | None = None
+) -> list[Shot]:
     """Divide a video into shots and classify what each shows.
 
     Args:
         frames: The frames.
         boundaries: The boundaries after frame 0, ascending.
         rules: The thresholds.
+        people: What a detector found; None without one.
 
     Returns:
         The shots in order; they cover the video. Empty for a video without frames.
@@ -79,6 +86,8 @@ def shots_of(frames: FrameMeasures, boundaries: Sequence[Boundary], rules: ShotR
             has_logo=index - 1 in logos,
         )
         shot = _measured(shot, frames, inner, rules)
+        if people is not None:
+            shot = _with_people(shot, people, rules.kinds)
         if _without_athlete(shot, rules.kinds) is None:
             shot = replace(shot, match=earlier_match(frames, inner.start, inner.stop - 1, rules.replays))
         shots.append(shot)
@@ -125,6 +134,20 @@ def _measured(shot: Shot, frames: FrameMeasures, inner: slice, rules: ShotRules)
     )
 
 
+def _with_people(shot: Shot, people: PeopleMeasures, rules: KindRules) -> Shot:
+    seen = (people.times_s >= shot.start_s) & (people.times_s < shot.end_s)
+    if not seen.any():
+        return shot
+    height, bottom, shape = people.height[seen], people.bottom[seen], people.width_to_height[seen]
+    close = (height >= rules.person_height) & (bottom >= rules.person_bottom) & (shape >= rules.person_width)
+    found = height[height > 0]
+    return replace(
+        shot,
+        person_height=float(np.median(found)) if len(found) else None,
+        close_share=float(close.mean()),
+    )
+
+
 def _without_athlete(shot: Shot, rules: KindRules) -> str | None:
     """Return why a shot shows no athlete; None if it may show one."""
     if shot.black_share >= 0.5:
@@ -146,6 +169,16 @@ def _with_kind(shot: Shot, rules: ShotRules, *, between: bool) -> Shot:
         return replace(shot, kind="replay", reason=f"repeats {where} (correlation {match.correlation:.2f})")
     if between:
         return replace(shot, kind="replay", reason="between two wipe logos that repeat")
-    if shot.face_share >= rules.kinds.face_share:
-        return replace(shot, kind="close-up", reason=f"a face in {shot.face_share:.0%} of the frames")
+    close_up = _close_up(shot, rules.kinds)
+    if close_up is not None:
+        return replace(shot, kind="close-up", reason=close_up)
     return replace(shot, kind="action", reason=f"motion of {shot.motion:.2f} gray levels, none of the other kinds")
+
+
+def _close_up(shot: Shot, rules: KindRules) -> str | None:
+    """Return why a shot is a close-up: by its people where a detector found some, otherwise by a face's color."""
+    if shot.person_height is not None and shot.close_share is not None:
+        person = f"a person of {shot.person_height:.0%} of the height, cut off by the lower edge"
+        is_close = shot.close_share >= rules.person_share
+        return f"{person} in {shot.close_share:.0%} of the frames seen" if is_close else None
+    return f"a face in {shot.face_share:.0%} of the frames" if shot.face_share >= rules.face_share else None

@@ -101,6 +101,11 @@ def test_a_still_picture_without_sound_has_no_routine(tmp_path: Path) -> None:
     assert table(tmp_path / "clips.csv") == []
 
 
+def test_people_need_the_checkpoint_of_the_detector(broadcast: Broadcast, tmp_path: Path) -> None:
+    with pytest.raises(ArabesqueError, match="checkpoint yolov8n"):
+        run("shots", broadcast.path, "--out", tmp_path / "shots", "--people")
+
+
 def test_a_file_that_is_no_video_has_a_reason(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"not a video at all")
     write_clip(tmp_path / "good.mp4", Clip(num_frames=30))

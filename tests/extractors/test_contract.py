@@ -38,6 +38,7 @@ CASES = {
     "ast": Case(settings={"input_frames": "all"}),
     "vggish": Case(),
     "transnet": Case(frames=8),
+    "people": Case(frames=1),
     "s3d": Case(frames=13, settings=SMALL),
     "r2plus1d_34": Case(frames=2, settings=SMALL),
     "pytorchvideo": Case(frames=4, settings=SMALL, variant=":x3d_xs"),
@@ -61,7 +62,7 @@ def any_aspect_settings(name: str) -> dict[str, Any]:
 
 NAMES = (*EXTRACTORS, "pytorchvideo")
 """Families other than pytorchvideo are in `test_network_families`."""
-SLOW = ("key_points", "c3d", "panns_cnn14", "transnet", "r2plus1d_34")
+SLOW = ("key_points", "people", "c3d", "panns_cnn14", "transnet", "r2plus1d_34")
 """Slow on a CPU; `test_c3d_vggish_panns`, `test_s3d_r2plus1d_unmt` and `test_shot_streams` run their parts."""
 LARGE = ("pose", "i3d_flow", "video_swin_b", "ast")
 """Networks whose forward passes take seconds. `NetworkExtractor` runs them as it runs i3d_rgb and resnet_frame, which

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from arabesque.extractors import people
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
 from arabesque.extractors.frame_signatures import FRAME_VALUES, FRAMES_PER_ROW, FrameSignatures, signature_row
 from arabesque.extractors.loudness import PARTS, RATE_HZ, SILENCE_DB, loudness_row
+from arabesque.extractors.person import Box
+from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.transnet import (
     MARGIN,
     STEP,
@@ -104,6 +108,31 @@ def test_music_is_tonal_and_noise_is_not() -> None:
     assert hiss[:PARTS] == pytest.approx(-20, abs=1)
     assert (silence[:PARTS] == SILENCE_DB).all()
     assert loudness_row(np.zeros(0, np.float32)).shape == (2 * PARTS,)
+
+
+def test_the_largest_person_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Detector:
+        def people(self, frames: Sequence[torch.Tensor]) -> list[list[Box]]:
+            return [[Box(0, 10, 20, 50, 0.9), Box(30, 20, 90, 100, 0.5)] if frame.any() else [] for frame in frames]
+
+    monkeypatch.setattr(people, "load_detector", lambda *_: Detector())
+    extractor = people.People(
+        settings=people.People.Settings(),
+        weights={"detector": RandomWeights(0)},
+        device=torch.device("cpu"),
+        precision="float32",
+    )
+    shown = torch.zeros(3, 3, 100, 160, dtype=torch.uint8)
+    shown[1] = 255
+    segments = [SegmentInput(0, 0.0, 1.0, frames=shown), SegmentInput(1, 1.0, 2.0, frames=shown[:1])]
+    person, nothing = extractor.forward([extractor.prepare(segment) for segment in segments])
+    assert person is not None
+    assert nothing is not None
+    values = dict(zip(extractor.feature_names(), person.tolist(), strict=True))
+    assert values == pytest.approx(
+        {"num_people": 2, "height": 0.8, "bottom": 1.0, "width_to_height": 0.75, "confidence": 0.5}
+    )
+    assert not nothing.any()
 
 
 def test_the_network_runs_only_where_the_picture_changes() -> None:

@@ -10,15 +10,16 @@ from drawn_frames import Frames, measured, scene
 
 from arabesque.manifests.shot_rules import load_shot_rules
 from arabesque.models.broadcast.boundaries import content_boundaries
+from arabesque.models.broadcast.measures import PeopleMeasures
 from arabesque.models.broadcast.replays import between_logos
 from arabesque.models.broadcast.shots import Shot, shots_of
 
 RULES = load_shot_rules()
 
 
-def shots_in(frames: Frames) -> list[Shot]:
+def shots_in(frames: Frames, people: PeopleMeasures | None = None) -> list[Shot]:
     measures = measured(frames)
-    return shots_of(measures, content_boundaries(measures, RULES.boundaries), RULES)
+    return shots_of(measures, content_boundaries(measures, RULES.boundaries), RULES, people)
 
 
 def board(num_frames: int) -> Frames:
@@ -59,6 +60,34 @@ def test_each_kind_is_told_from_the_others() -> None:
     assert match.speed == pytest.approx(0.5, abs=0.05)
     for shot, word in zip(shots, ("still", "crowd", "motion", "face", "repeats", "black"), strict=True):
         assert word in shot.reason
+
+
+def test_people_decide_about_close_ups_before_the_color_of_skin() -> None:
+    """Two shots have a face of skin color; the detector sees that the first and the last person are close."""
+    frames = np.concatenate([face(50), scene(1, 50), face(50)[:, :, ::-1], scene(2, 50)])
+    assert [shot.kind for shot in shots_in(frames)] == ["close-up", "action", "close-up", "action"]
+    times_s = np.arange(0, 8, 0.5)
+    is_close = (times_s < 2) | (times_s >= 6)
+    people = PeopleMeasures(
+        times_s=times_s,
+        height=np.where(is_close, 0.85, 0.75),
+        bottom=np.where(is_close, 0.99, 0.97),
+        width_to_height=np.where(is_close, 0.9, 0.4),
+    )
+    shots = shots_in(frames, people)
+    assert [shot.kind for shot in shots] == ["close-up", "action", "action", "close-up"]
+    assert [shot.close_share for shot in shots] == [1, 0, 0, 1]
+    assert [shot.person_height for shot in shots] == pytest.approx([0.85, 0.75, 0.75, 0.85])
+    assert "85% of the height" in shots[3].reason
+
+
+def test_a_shot_without_people_is_judged_by_the_color_of_skin() -> None:
+    nobody = PeopleMeasures(np.arange(0, 4, 0.5), *np.zeros((3, 8)))
+    shots = shots_in(np.concatenate([face(50), scene(1, 50)]), nobody)
+    assert [(shot.kind, shot.person_height, shot.close_share) for shot in shots] == [
+        ("close-up", None, 0),
+        ("action", None, 0),
+    ]
 
 
 def test_shots_cover_the_video() -> None:
