@@ -15,7 +15,9 @@ from torch import Tensor
 from ..manifests.streams import Geometry, Record, ShortSide, Size
 from .athlete_motion import camera_between
 from .athletes import LOOK_BINS, LOOK_SIZE, Choice, SeenFrame
+from .crops import Crop, cut_and_resize
 from .detectors import Detector, load_detector
+from .device_copies import download
 from .geometry import apply_geometry
 from .person import Box
 from .protocol import SegmentInput
@@ -92,11 +94,21 @@ class AthleteSearch:
         """Return the people of each frame ``uint8 [3, height, width]``, the preferred ones first."""
         return [self._ordered(boxes, frame) for boxes, frame in zip(self._detector.people(frames), frames, strict=True)]
 
+    def looks(self, frames: Sequence[Tensor], candidates: Sequence[Sequence[Box]]) -> list[NDArray[np.float32]]:
+        """Return the looks ``[candidates, LOOK_SIZE]`` of each frame; without rows where they are not needed."""
+        if not self.follows:
+            return [_NO_LOOKS] * len(frames)
+        crops = [crop_around(frames, number, box, 0.0) for number, boxes in enumerate(candidates) for box in boxes]
+        pictures = iter(download(cut_and_resize(frames, crops, _LOOK_GEOMETRY)))
+        found = [[_look(next(pictures).numpy()) for _ in boxes] for boxes in candidates]
+        return [np.stack(looks) if looks else _NO_LOOKS for looks in found]
+
     def seen_frame(
         self,
         frame: Tensor,
         boxes: Sequence[Box],
         camera: NDArray[np.float32],
+        looks: NDArray[np.float32],
         features: NDArray[np.float32],
         whole: NDArray[np.float32],
     ) -> SeenFrame:
@@ -106,16 +118,16 @@ class AthleteSearch:
             frame: ``uint8 [3, height, width]``
             boxes: From `people`.
             camera: Motion of the scene to the next frame.
+            looks: From `looks`.
             features: ``[candidates, dim]``: of the first `num_candidates` people.
             whole: Features of the whole frame; empty if they are not needed.
         """
-        first = boxes[: self.num_candidates]
         edges = [(box.left, box.top, box.right, box.bottom, box.confidence) for box in boxes]
         return SeenFrame(
             height_px=frame.shape[-2],
             width_px=frame.shape[-1],
             boxes=np.array(edges, np.float32).reshape(-1, 5),
-            looks=np.stack([_look(frame, box) for box in first]) if self.follows and first else _NO_LOOKS,
+            looks=looks,
             features=features,
             whole=whole,
             camera=camera,
@@ -138,23 +150,22 @@ class AthleteSearch:
 _NO_LOOKS = np.zeros((0, LOOK_SIZE), np.float32)
 
 
-def _look(frame: Tensor, box: Box) -> NDArray[np.float32]:
-    """Return the color histogram of the upper and the lower half of a box, with sum 1."""
-    small = apply_geometry(cut(frame, box, 0.0)[None], _LOOK_GEOMETRY)[0].cpu().numpy().astype(np.int64)
+def _look(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the color histogram of the upper and the lower half of ``[3, 64, 32]``, with sum 1."""
     # the middle half of the width: the corners of a box show the background
-    level = small[:, :, 8:24] * LOOK_BINS // 256
+    level = picture[:, :, 8:24].astype(np.int64) * LOOK_BINS // 256
     code = (level[0] * LOOK_BINS + level[1]) * LOOK_BINS + level[2]
     halves = [np.bincount(half.ravel(), minlength=LOOK_BINS**3) for half in np.split(code, 2)]
     return (np.concatenate(halves) / code.size).astype(np.float32)
 
 
-def cut(frame: Tensor, box: Box, margin: float) -> Tensor:
-    """``[3, h, w]`` inside the box and its margin, at the nearest whole pixels, at least one by one."""
-    height, width = frame.shape[-2:]
+def crop_around(frames: Sequence[Tensor], number: int, box: Box, margin: float) -> Crop:
+    """Return the crop of a frame inside the box and its margin, at the nearest whole pixels, at least one by one."""
+    height, width = frames[number].shape[-2:]
     more_x, more_y = margin * (box.right - box.left), margin * (box.bottom - box.top)
     left, right = _span(box.left - more_x, box.right + more_x, width)
     top, bottom = _span(box.top - more_y, box.bottom + more_y, height)
-    return frame[:, top:bottom, left:right]
+    return Crop(number, top, left, bottom - top, right - left)
 
 
 def _span(first: float, last: float, limit: int) -> tuple[int, int]:

@@ -5,7 +5,6 @@ Published features were made by PIL, torch or OpenCV, so their arithmetic is par
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..manifests.streams import CenterCrop, Geometry, GeometryStep, Height, Normalization, ShortSide
+from .device_copies import constant
 from .resize import ImageSize, resize, resize_nearest
 
 MAX_PICTURE_PX = 1 << 26
@@ -23,7 +23,7 @@ MAX_PICTURE_PX = 1 << 26
 def output_size(height: int, width: int, geometry: Geometry) -> ImageSize:
     """What a frame of this size becomes."""
     for step in geometry.steps:
-        height, width = _size_after(step, height, width)
+        height, width = size_after(step, height, width)
     return height, width
 
 
@@ -31,7 +31,7 @@ def largest_px(height: int, width: int, geometry: Geometry) -> int:
     """Pixels of the largest picture that the steps make of a frame of this size; 0 without steps."""
     largest = 0
     for step in geometry.steps:
-        height, width = _size_after(step, height, width)
+        height, width = size_after(step, height, width)
         largest = max(largest, height * width)
     return largest
 
@@ -43,7 +43,7 @@ def apply_geometry(frames: Tensor, geometry: Geometry) -> Tensor:
     if geometry.gray:
         frames = _gray(frames)
     for step in geometry.steps:
-        size = _size_after(step, frames.shape[-2], frames.shape[-1])
+        size = size_after(step, frames.shape[-2], frames.shape[-1])
         if size[0] * size[1] > max(MAX_PICTURE_PX, frames.shape[-2] * frames.shape[-1]):
             height, width = frames.shape[-2:]
             raise ValueError(f"a picture of {width}×{height} pixels would become one of {size[1]}×{size[0]}")
@@ -77,15 +77,8 @@ def normalize(frames: Tensor, normalization: Normalization, dtype: torch.dtype =
             f"frames have {frames.shape[-3]} channels, the normalization {len(normalization.mean)} means "
             f"and {len(normalization.std)} standard deviations; set one of each per channel"
         )
-    mean, std = _statistics(normalization.mean, normalization.std, frames.device)
+    mean, std = (constant(each, frames.device)[:, None, None] for each in (normalization.mean, normalization.std))
     return frames.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)
-
-
-@lru_cache(maxsize=64)
-def _statistics(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation as ``[channels, 1, 1]`` on the device: a copy in each call would wait for it."""
-    means, stds = (torch.tensor(each, dtype=torch.float32, device=device).view(-1, 1, 1) for each in (mean, std))
-    return means, stds
 
 
 def center_crop(frames: Tensor, size: ImageSize, odd_margin: Literal["half-even", "down"] = "half-even") -> Tensor:
@@ -99,7 +92,8 @@ def center_crop(frames: Tensor, size: ImageSize, odd_margin: Literal["half-even"
     return frames[..., top : top + size[0], left : left + size[1]]
 
 
-def _size_after(step: GeometryStep, height: int, width: int) -> ImageSize:
+def size_after(step: GeometryStep, height: int, width: int) -> ImageSize:
+    """What a frame of this size becomes by one step."""
     if isinstance(step, ShortSide):
         side = step.short_side_px
         return (side, side * width // height) if height <= width else (side * height // width, side)

@@ -182,7 +182,8 @@ class NetworkExtractor:
         if not segment.blank_frames:
             return segment.frames
         frames = normalize(segment.frames, self._settings.normalization)
-        frames[list(segment.blank_frames)] = 0  # zero after normalization, which no uint8 level can express
+        for place in segment.blank_frames:  # zero after normalization, which no uint8 level can express
+            frames[place].zero_()
         return frames
 
     def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..manifests.streams import Precision
+from .device_copies import upload
 from .engines import on_engine
 from .onednn_layers import to_device
 from .precision import DTYPES, inference
@@ -46,7 +47,7 @@ class NetworkRunner:
                 step = most or len(alike)
                 for first in range(0, len(alike), step):
                     together = alike[first : first + step]
-                    batch = torch.stack([items[position] for position in together]).to(self.device)
+                    batch = upload(torch.stack([items[position] for position in together]), self.device)
                     features = self._network(to_input(batch).to(DTYPES[self._precision]))
                     rows.update(zip(together, features.float(), strict=True))
         return [rows[position] for position in range(len(items))]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from ..manifests.streams import Geometry, Size
+from .device_copies import upload
 from .geometry import apply_geometry
 from .precision import inference
 
@@ -36,9 +37,9 @@ class Detections(NamedTuple):
     """People in one frame."""
 
     edges_px: Tensor
-    """``[people, 4]``: left, top, right, bottom in pixels of the frame."""
+    """``[people, 4]``: left, top, right, bottom in pixels of the frame; on the CPU."""
     confidence: Tensor
-    """``[people]``"""
+    """``[people]``, on the CPU."""
 
 
 class DetectionNetwork(Protocol):
@@ -50,7 +51,11 @@ class DetectionNetwork(Protocol):
         ...
 
     def detect(self, frames: Tensor, threshold: float) -> list[Detections]:
-        """Find the people of each frame of ``uint8 [n, 3, height, width]``, RGB, with at least this confidence."""
+        """Find the people of each frame of ``uint8 [n, 3, height, width]``, RGB, with at least this confidence.
+
+        The numbers of all frames are copied from the device at once, and chosen from on the CPU: a choice on the device
+        makes the host wait in every frame.
+        """
         ...
 
 
@@ -79,7 +84,7 @@ class PersonDetector:
         for together in positions.values():
             batch = torch.stack([frames[position] for position in together])
             with inference(self._device, "float32"):
-                found = self._network.detect(batch.to(self._device), self._threshold)
+                found = self._network.detect(upload(batch, self._device), self._threshold)
             for position, people in zip(together, found, strict=True):
                 boxes[position] = self._boxes(people, batch.shape[-2], batch.shape[-1])
         return [boxes[position] for position in range(len(frames))]

@@ -20,6 +20,7 @@ from ..manifests.streams import Geometry, Precision, StreamSpec
 from .athlete_search import AthleteSearch, AthleteSettings, SearchedFrames
 from .athletes import AthleteVideo, Choice, SeenFrame, ToRow, is_part, packed
 from .checkpoints import Weights
+from .device_copies import upload
 from .person import Box
 from .pose_crops import PoseCrop, angle_between, body_direction, cut_crops
 from .pose_features import FRAME_SIZE, NAMES, frame_features, has_key_points, segment_features
@@ -92,22 +93,28 @@ class Pose:
 
     def forward(self, prepared: Sequence[SearchedFrames]) -> list[Tensor | None]:
         """Return the part of each segment; see `athletes`."""
-        frames = [frame.to(self._device) for segment in prepared for frame in segment.frames]
+        on_device = [upload(segment.frames, self._device) for segment in prepared]
+        frames = [frame for segment in on_device for frame in segment]
         people = self._search.people(frames)
         first = [boxes[: self._search.num_candidates] for boxes in people]
         shown = [frame for frame, boxes in zip(frames, first, strict=True) for _ in boxes]
         poses = iter(self._poses(shown, [box for boxes in first for box in boxes]))
         cameras = [camera for segment in prepared for camera in segment.camera]
+        looks = self._search.looks(frames, first)
 
         def seen_frame(
-            frame: Tensor, boxes: Sequence[Box], candidates: Sequence[Box], camera: NDArray[np.float32]
+            frame: Tensor,
+            boxes: Sequence[Box],
+            candidates: Sequence[Box],
+            camera: NDArray[np.float32],
+            looks: NDArray[np.float32],
         ) -> SeenFrame:
             height, width = frame.shape[-2:]
             rows = [frame_features(*next(poses), height, width, camera) for _ in candidates]
             features = np.stack(rows) if rows else np.zeros((0, FRAME_SIZE), np.float32)
-            return self._search.seen_frame(frame, boxes, camera, features, np.zeros(0, np.float32))
+            return self._search.seen_frame(frame, boxes, camera, looks, features, np.zeros(0, np.float32))
 
-        found = iter([seen_frame(*each) for each in zip(frames, people, first, cameras, strict=True)])
+        found = iter([seen_frame(*each) for each in zip(frames, people, first, cameras, looks, strict=True)])
         return [torch.from_numpy(packed([next(found) for _ in segment.frames])) for segment in prepared]
 
     def _poses(

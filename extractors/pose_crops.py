@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .device_copies import constant, upload
 from .person import Box
 
 MARGIN = 1.25
@@ -66,17 +67,17 @@ def cut_crops(frames: Sequence[Tensor], crops: Sequence[PoseCrop], height: int, 
     Returns:
         ``float32 [crops, 3, height, width]``, 0 to 1.
     """
-    pictures = [_cut(frame, crop, height, width) for frame, crop in zip(frames, crops, strict=True)]
-    return torch.cat(pictures)
+    matrices = torch.tensor(np.stack([crop.matrix(height, width) for crop in crops]), dtype=torch.float32)
+    pairs = zip(frames, upload(matrices, frames[0].device), strict=True)
+    return torch.cat([_cut(frame, matrix, height, width) for frame, matrix in pairs])
 
 
-def _cut(frame: Tensor, crop: PoseCrop, height: int, width: int) -> Tensor:
+def _cut(frame: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:
     frame_height, frame_width = frame.shape[-2:]
-    matrix = torch.tensor(crop.matrix(height, width), dtype=torch.float32, device=frame.device)
     rows = torch.arange(height, dtype=torch.float32, device=frame.device)[:, None].expand(height, width)
     columns = torch.arange(width, dtype=torch.float32, device=frame.device)[None].expand(height, width)
     at = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1) @ matrix.T
-    size = torch.tensor([frame_width, frame_height], dtype=torch.float32, device=frame.device)
+    size = constant((frame_width, frame_height), frame.device)
     grid = (at + 0.5) / size * 2 - 1
     picture = frame[None].float() / 255
     return torch.nn.functional.grid_sample(picture, grid[None], align_corners=False)

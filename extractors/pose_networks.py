@@ -21,6 +21,7 @@ from torch import Tensor
 from ..manifests.errors import WeightsError
 from ..manifests.optional_packages import require_package
 from .checkpoints import CheckpointFile, RandomWeights, Weights, load_network
+from .device_copies import constant, upload
 from .hub_snapshot import CheckpointFolder
 from .onednn_layers import to_device, with_onednn
 from .precision import inference
@@ -82,13 +83,13 @@ class VitPose:
     def find(self, pictures: Tensor) -> Poses:
         """See `PoseNetwork.find`. The presence of a person is the mean confidence of the points."""
         mean, std = (
-            torch.tensor(value, device=self._device)[:, None, None]
+            constant(tuple(value), self._device)[:, None, None]
             for value in (self._processor.image_mean, self._processor.image_std)
         )
         # expert 0 of ViTPose+ is that of COCO
         expert = torch.zeros(len(pictures), dtype=torch.long, device=self._device) if self._has_experts else None
         with inference(self._device, "float32"):
-            output = self._network((pictures.to(self._device) - mean) / std, dataset_index=expert)
+            output = self._network((upload(pictures, self._device) - mean) / std, dataset_index=expert)
         size = np.array([self.width_px, self.height_px], np.float32)
         centers = np.tile(size / 2, (len(pictures), 1))
         scales = np.tile(size / np.float32(self._processor.normalize_factor), (len(pictures), 1))

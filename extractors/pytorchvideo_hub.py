@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..manifests.errors import ConfigError
 from ..manifests.streams import CenterCrop, Geometry, Normalization, ShortSide
 from .checkpoints import Weights, load_network, unchanged
+from .device_copies import constant
 from .network import ClipLengths, NetworkCard
 
 NAMES = (
@@ -128,8 +129,8 @@ class SlowAndFast(nn.Module):
         if time % SLOW_STRIDE:
             raise ValueError(f"segment has {time} frames; SlowFast needs a multiple of {SLOW_STRIDE}: set the recipe's")
         # evenly from the first to the last frame, as the model zoo's own sampling does
-        slow = torch.linspace(0, time - 1, time // SLOW_STRIDE).long()
-        return self.network([clips[:, :, slow.to(clips.device)], clips])
+        slow = tuple(torch.linspace(0, time - 1, time // SLOW_STRIDE).long().tolist())
+        return self.network([clips[:, :, constant(slow, clips.device, torch.long)], clips])
 
 
 class FixedSize(nn.Module):

@@ -120,7 +120,7 @@ def resize_on_device(frames: Tensor, size: ImageSize, interpolation: Filter, lib
         return opencv(frames, size)
     for axis, wanted in ((-1, size[1]), (-2, size[0])):  # rows first, rounded to uint8 between the two
         if frames.shape[axis] != wanted:
-            first, weights, bits = _antialias_table(frames.shape[axis], wanted, interpolation, library, frames.device)
+            first, weights, bits = _table_on_device(frames.shape[axis], wanted, interpolation, library, frames.device)
             total = _weighted_sum(frames, axis, first, weights).add_(1 << (bits - 1)).bitwise_right_shift_(bits)
             frames = total.clamp_(0, 255).to(torch.uint8)
     return frames
@@ -137,54 +137,48 @@ def _weighted_sum(frames: Tensor, axis: int, taps: Tensor, weights: Tensor) -> T
     return total
 
 
-def filter_weights(given: int, wanted: int, interpolation: Filter) -> list[tuple[int, list[float]]]:
-    """Return for each output pixel the first source pixel and the weights of it and the following ones.
+@lru_cache(maxsize=256)
+def antialias_table(
+    given: int, wanted: int, interpolation: Filter, library: Literal["torch", "pil"]
+) -> tuple[NDArray[np.int64], NDArray[np.int32], int]:
+    """Return source pixels ``[taps, wanted]``, their integer weights, and the number of fraction bits of the weights.
 
-    The triangle or cubic filter (a = -0.5) is widened by the ratio when the picture becomes smaller.
+    The triangle or cubic filter (a = -0.5) is widened by the ratio when the picture becomes smaller. torch takes as
+    many bits as the largest weight allows in an int16, PIL always 22.
     """
     scale = given / wanted
     support, kernel = (1.0, _triangle) if interpolation == "bilinear" else (2.0, _cubic)
     support, inverse = (support * scale, 1 / scale) if scale >= 1 else (support, 1.0)
-    rows: list[tuple[int, list[float]]] = []
-    for position in range(wanted):
-        center = scale * (position + 0.5)
-        first = max(int(center - support + 0.5), 0)
-        end = min(int(center + support + 0.5), given)
-        values = [kernel((pixel - center + 0.5) * inverse) for pixel in range(first, end)]
-        total = sum(values)
-        rows.append((first, [value / total for value in values] if total else values))
-    return rows
+    center = scale * (np.arange(wanted) + 0.5)
+    first = np.maximum((center - support + 0.5).astype(np.int64), 0)
+    end = np.minimum((center + support + 0.5).astype(np.int64), given)
+    pixels = first + np.arange(int((end - first).max()))[:, None]
+    values = np.where(pixels < end, kernel((pixels - center + 0.5) * inverse), 0.0)
+    total = np.add.accumulate(values, axis=0)[-1]  # one after the other, as the libraries add
+    values = np.divide(values, total, out=values, where=total != 0)
+    bits = _PIL_BITS
+    while library == "torch" and bits and int(0.5 + values.max() * 2**bits) >= 2**15:
+        bits -= 1
+    weights = (np.where(values < 0, -0.5, 0.5) + values * 2**bits).astype(np.int32)
+    return np.minimum(pixels, given - 1), weights, bits
 
 
-def _triangle(x: float) -> float:
-    return max(1 - abs(x), 0.0)
+def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(1 - abs(x), 0.0)
 
 
-def _cubic(x: float, a: float = -0.5) -> float:
+def _cubic(x: NDArray[np.float64], a: float = -0.5) -> NDArray[np.float64]:
     x = abs(x)
-    if x < 1:
-        return ((a + 2) * x - (a + 3)) * x * x + 1
-    return (((x - 5) * x + 8) * x - 4) * a if x < 2 else 0.0
+    outer = np.where(x < 2, (((x - 5) * x + 8) * x - 4) * a, 0.0)
+    return np.where(x < 1, ((a + 2) * x - (a + 3)) * x * x + 1, outer)
 
 
 @lru_cache(maxsize=256)
-def _antialias_table(
-    given: int, wanted: int, interpolation: Filter, library: Library, device: torch.device
+def _table_on_device(
+    given: int, wanted: int, interpolation: Filter, library: Literal["torch", "pil"], device: torch.device
 ) -> tuple[Tensor, Tensor, int]:
-    """Return source pixels ``[taps, wanted]``, their integer weights, and the number of fraction bits of the weights.
-
-    torch takes as many bits as the largest weight allows in an int16, PIL always 22.
-    """
-    rows = filter_weights(given, wanted, interpolation)
-    largest = max(max(values) for _, values in rows)
-    bits = _PIL_BITS
-    while library == "torch" and bits and int(0.5 + largest * 2**bits) >= 2**15:
-        bits -= 1
-    num_taps = max(len(values) for _, values in rows)
-    taps, weights = np.zeros((num_taps, wanted), np.int64), np.zeros((num_taps, wanted), np.int32)
-    for position, (first, values) in enumerate(rows):
-        taps[:, position] = np.minimum(first + np.arange(num_taps), given - 1)
-        weights[: len(values), position] = [int((-0.5 if value < 0 else 0.5) + value * 2**bits) for value in values]
+    """Return `antialias_table` on the device."""
+    taps, weights, bits = antialias_table(given, wanted, interpolation, library)
     return torch.from_numpy(taps).to(device), torch.from_numpy(weights).to(device), bits
 
 

@@ -13,10 +13,12 @@ from pydantic import Field
 from torch import Tensor
 
 from ..manifests.streams import Geometry, Normalization, Precision, Size
-from .athlete_search import AthleteSearch, AthleteSettings, SearchedFrames, cut
+from .athlete_search import AthleteSearch, AthleteSettings, SearchedFrames, crop_around
 from .athletes import AthleteVideo, SeenFrame, is_part, packed
 from .checkpoints import Weights
-from .geometry import apply_geometry, normalize
+from .crops import Crop, cut_and_resize
+from .device_copies import download, upload
+from .geometry import normalize
 from .network_runner import NetworkRunner
 from .person import Box
 from .protocol import FrameNeed, SegmentInput
@@ -75,27 +77,34 @@ class ResNetCrop:
 
     def forward(self, prepared: Sequence[SearchedFrames]) -> list[Tensor | None]:
         """Return the part of each segment; see `athletes`."""
-        frames = [frame.to(self.runner.device) for segment in prepared for frame in segment.frames]
+        on_device = [upload(segment.frames, self.runner.device) for segment in prepared]
+        frames = [frame for segment in on_device for frame in segment]
         people = self._search.people(frames)
         candidates = [boxes[: self._search.num_candidates] for boxes in people]
-        crops: list[Tensor] = []
-        for frame, boxes in zip(frames, candidates, strict=True):
-            crops += [cut(frame, box, self._settings.margin) for box in boxes]
-            crops += [frame] * self._needs_whole(boxes)
-        seen = [apply_geometry(crop[None], self._settings.crop_geometry)[0] for crop in crops]
+        crops: list[Crop] = []
+        for number, boxes in enumerate(candidates):
+            crops += [crop_around(frames, number, box, self._settings.margin) for box in boxes]
+            crops += [Crop(number, 0, 0, *frames[number].shape[-2:])] * self._needs_whole(boxes)
+        seen = cut_and_resize(frames, crops, self._settings.crop_geometry)
         normalized = partial(normalize, normalization=self._settings.normalization)
-        features = iter(row.cpu().numpy() for row in self.runner.rows(seen, normalized, most=self.batch_size))
+        rows = download(self.runner.rows(seen, normalized, most=self.batch_size))
+        features = iter(row.numpy() for row in rows)
 
         def seen_frame(
-            frame: Tensor, boxes: Sequence[Box], first: Sequence[Box], camera: NDArray[np.float32]
+            frame: Tensor,
+            boxes: Sequence[Box],
+            first: Sequence[Box],
+            camera: NDArray[np.float32],
+            looks: NDArray[np.float32],
         ) -> SeenFrame:
             of_people = [next(features) for _ in first]
             rows = np.stack(of_people) if of_people else np.zeros((0, self.dim), np.float32)
             whole = next(features) if self._needs_whole(first) else np.zeros(0, np.float32)
-            return self._search.seen_frame(frame, boxes, camera, rows, whole)
+            return self._search.seen_frame(frame, boxes, camera, looks, rows, whole)
 
         cameras = [camera for segment in prepared for camera in segment.camera]
-        found = iter([seen_frame(*each) for each in zip(frames, people, candidates, cameras, strict=True)])
+        looks = self._search.looks(frames, candidates)
+        found = iter([seen_frame(*each) for each in zip(frames, people, candidates, cameras, looks, strict=True)])
         return [torch.from_numpy(packed([next(found) for _ in segment.frames])) for segment in prepared]
 
     def _needs_whole(self, candidates: Sequence[Box]) -> bool:

@@ -6,6 +6,7 @@ We recommend ``transformers:ustc-community/dfine-small-coco`` (D-FINE-S, COCO, A
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..manifests.errors import WeightsError
 from .checkpoints import RandomWeights, Weights, load_network
+from .device_copies import download
 from .hub_snapshot import CheckpointFolder
 from .onednn_layers import to_device, with_onednn
 from .person import Detections
@@ -41,10 +43,12 @@ class TransformersDetector:
         """See `DetectionNetwork.detect`."""
         inputs = self._processor(images=list(frames), return_tensors="pt", device=frames.device)
         output = self._network(**inputs)
+        logits, boxes = download([output.logits, output.pred_boxes])
         sizes = [tuple(frames.shape[-2:])] * len(frames)
+        on_cpu = SimpleNamespace(logits=logits, pred_boxes=boxes)
         found: list[Detections] = []
-        for each in self._processor.post_process_object_detection(output, threshold, sizes):
-            people = torch.isin(each["labels"], torch.tensor(self._people, device=frames.device))
+        for each in self._processor.post_process_object_detection(on_cpu, threshold, sizes):
+            people = torch.isin(each["labels"], torch.tensor(self._people))
             found.append(Detections(each["boxes"][people], each["scores"][people]))
         return found
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from ..manifests.streams import Geometry, Precision, Record, Size
 from .checkpoints import Weights, load_network, unchanged
+from .device_copies import upload
 from .geometry import apply_geometry
 from .onednn_layers import to_device
 from .precision import inference
@@ -183,7 +184,7 @@ class ShotBoundaries:
         for places in by_length.values():
             windows = torch.stack([window for window in map(prepared.__getitem__, places) if window is not None])
             with inference(self._device, self._precision):
-                logits = self._network(windows.to(self._device).transpose(1, 2))
+                logits = self._network(upload(windows, self._device).transpose(1, 2))
             for place, row in zip(places, torch.sigmoid(logits.float()).cpu(), strict=True):
                 rows[place] = functional.pad(row[-WINDOW:], (0, max(WINDOW - len(row), 0)))
         return rows

@@ -56,27 +56,25 @@ class UltralyticsDetector:
         """See `DetectionNetwork.detect`."""
         letterbox = Letterbox.fit(frames.shape[-2], frames.shape[-1], LONG_SIDE_PX, self._stride)
         output = self._network(letterbox.apply(frames, GRAY_LEVEL).float() / 255)
+        candidates = candidates_in(output[0] if isinstance(output, tuple) else output).cpu()
         found: list[Detections] = []
-        for raw in output[0] if isinstance(output, tuple) else output:
-            edges, scores = people_in(raw, self._person, threshold)
-            found.append(Detections(letterbox.undo(edges), scores))
+        for each in candidates:
+            people = each[(each[:, 5] == self._person) & (each[:, 4] > threshold)]
+            found.append(Detections(letterbox.undo(people[:, :4]), people[:, 4]))
         return found
 
 
-def people_in(raw: Tensor, person: int, threshold: float) -> tuple[Tensor, Tensor]:
-    """Edges ``[n, 4]`` on the letterboxed image and scores ``[n]`` of one image's people above the threshold.
+def candidates_in(raw: Tensor) -> Tensor:
+    """Return ``[n, candidates, 6]``: edges on the letterboxed image, score and class.
 
-    ``raw`` is ``[4 + classes, anchors]``, center and size first, or from networks that need no
-    suppression (YOLOv10, YOLO26) ``[detections, 6]``: edges, score, class.
+    ``raw`` is ``[n, 4 + classes, anchors]``, center and size first, or already the result, from networks that need no
+    suppression (YOLOv10, YOLO26).
     """
     if raw.shape[-1] == 6:
-        edges, scores, classes = raw[:, :4], raw[:, 4], raw[:, 5]
-    else:
-        center, size = raw[:2].T, raw[2:4].T
-        edges = torch.cat([center - size / 2, center + size / 2], dim=1)
-        scores, classes = raw[4:].max(dim=0)
-    wanted = (classes == person) & (scores > threshold)
-    return edges[wanted], scores[wanted]
+        return raw
+    center, size = raw[:, :2].mT, raw[:, 2:4].mT
+    scores, classes = raw[:, 4:].max(dim=1)
+    return torch.cat([center - size / 2, center + size / 2, scores[..., None], classes[..., None]], dim=2)
 
 
 def load_ultralytics(weights: Weights) -> tuple[Any, int]:

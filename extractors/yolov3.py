@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..manifests.errors import WeightsError
 from .checkpoints import load_network
+from .device_copies import constant
 from .onednn_layers import to_device, with_onednn
 from .person import Detections, Letterbox
 from .weight_sources import CheckpointFile, CheckpointFolder, Weights
@@ -135,7 +136,7 @@ class YoloV3(nn.Module):
             self.scales, features[:1:-1], STRIDES_PX, ANCHORS_PX, strict=True
         ):
             found, raw = scale(feature, found)
-            candidates.append(_decoded(raw, stride_px, raw.new_tensor(anchors_px)))
+            candidates.append(_decoded(raw, stride_px, constant(anchors_px, raw.device)))
         return torch.cat(candidates, dim=1)
 
 
@@ -233,9 +234,10 @@ class YoloV3Detector:
         """See `DetectionNetwork.detect`."""
         letterbox = Letterbox.fit(frames.shape[-2], frames.shape[-1], SIDE_PX, SIDE_PX)
         found: list[Detections] = []
-        for candidates in self._network(letterbox.apply(frames, GRAY_LEVEL).float() / 255):
-            people = candidates[candidates[:, 5 + PERSON] > threshold]
+        output = self._network(letterbox.apply(frames, GRAY_LEVEL).float() / 255)
+        for candidates in torch.cat([output[..., :4], output[..., 5 + PERSON, None]], dim=2).cpu():
+            people = candidates[candidates[:, 4] > threshold]
             center, size = people[:, :2], people[:, 2:4]
             edges = torch.cat([center - size / 2, center + size / 2], dim=1)
-            found.append(Detections(letterbox.undo(edges), people[:, 5 + PERSON]))
+            found.append(Detections(letterbox.undo(edges), people[:, 4]))
         return found

@@ -1,15 +1,20 @@
 """A simulated accelerator: its tensors report the device ``card:0`` and are computed on the CPU.
 
-An operation that mixes tensors of the host and of the device raises an error, as on a GPU. Random numbers are those
-of the CPU's generator, so that results can be compared with the CPU's. The device is registered with PyTorch for the
-rest of the process, so that the autograd engine runs on it: import this module in a process of its own. It replaces
-neither a GPU nor tests on one: kernels, streams and memory are not simulated.
+An operation that mixes tensors of the host and of the device raises an error, as on a GPU. What would make the host
+wait for the device is counted with the place in the code (`WAITS`), and so are operations (`LAUNCHES`). Random numbers
+are those of the CPU's generator, so that results can be compared with the CPU's. The device is registered with PyTorch
+for the rest of the process, so that the autograd engine runs on it: import this module in a process of its own. It
+replaces neither a GPU nor tests on one: kernels, streams and memory are not simulated.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -19,6 +24,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
+ROOT = Path(__file__).parents[1]
+PACKAGES = ROOT / "arabesque"
+WAITS: Counter[tuple[str, str, str]] = Counter()
+"""(thread, kind, ``file:line`` of ours) → how often the host would have waited for the device."""
+LAUNCHES: Counter[tuple[str, str]] = Counter()
+"""(thread, operation) → how often; views are not counted."""
+_LOCK = threading.Lock()
+SYNCHRONIZING = ("nonzero", "nms", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "repeat_interleave")
+"""Operations whose result's shape depends on values, or which read them on the host."""
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 COPIES = ("_to_copy", "to", "copy_")
 
@@ -64,7 +78,17 @@ class CardTensor(Tensor):
         return _run(func, args, kwargs or {})
 
     def tolist(self) -> Any:
+        _wait("tolist")
         return self.on_cpu.tolist()
+
+    def untyped_storage(self) -> Any:
+        return self.on_cpu.untyped_storage()
+
+    def data_ptr(self) -> int:
+        return self.on_cpu.data_ptr()
+
+    def record_stream(self, stream: Any) -> None:
+        """Nothing to do: memory is freed as on the CPU."""
 
     def numpy(self, *_: Any, **__: Any) -> Any:
         raise TypeError("can't convert card:0 device type tensor to numpy. Use Tensor.cpu() first")
@@ -77,17 +101,40 @@ class _CardMode(TorchDispatchMode):
         return _run(func, args, kwargs or {})
 
 
+def _pinned(tensor: Tensor) -> Tensor:
+    """Stand in for `Tensor.pin_memory`: the host's memory is as it was, and marked as page-locked."""
+    copy: Any = tensor.clone()
+    copy.is_page_locked = True
+    return copy
+
+
 @contextmanager
 def simulated_card() -> Iterator[torch.device]:
-    """Compute tensors of the card within the block, in this thread."""
+    """Compute tensors of the card within the block, in this thread and in threads that start there."""
+    run = threading.Thread.run
+
+    def run_on_card(thread: threading.Thread) -> None:
+        with _CardMode():
+            run(thread)
+
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # `Module.to` then makes new parameters
+    lifts_on_cpu = torch._C._only_lift_cpu_tensors()
+    torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(…, device="card")` then copies through the mode
     try:
         # tensors of a subclass count versions, which inference mode does not
-        with mock.patch.object(torch, "inference_mode", torch.no_grad), _CardMode():
+        with (
+            mock.patch.object(torch, "inference_mode", torch.no_grad),
+            mock.patch.object(threading.Thread, "run", run_on_card),
+            mock.patch.object(Tensor, "pin_memory", _pinned),
+            mock.patch.object(torch.accelerator, "synchronize"),
+            mock.patch.object(torch.accelerator, "empty_cache"),
+            _CardMode(),
+        ):
             yield CARD
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
+        torch._C._set_only_lift_cpu_tensors(lifts_on_cpu)
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -97,6 +144,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     of_host = [each for each in tensors if not isinstance(each, CardTensor)]
     device = None if kwargs.get("device") is None else torch.device(kwargs["device"])
     name = func.overloadpacket.__name__
+    _count(name, func, args, kwargs, of_card, of_host, device)
     if of_card and name not in (*INDEXING, *COPIES) and any(each.dim() for each in of_host):
         raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got card:0 and cpu")
     inner_args, inner_kwargs = tree_map(_inner, args), tree_map(_inner, kwargs)
@@ -120,6 +168,53 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return CardTensor(value) if to_card else value
 
     return tree_map(outer, result)
+
+
+def _count(
+    name: str,
+    func: Any,
+    args: Any,
+    kwargs: dict[str, Any],
+    of_card: list[CardTensor],
+    of_host: list[Tensor],
+    device: torch.device | None,
+) -> None:
+    """Count an operation, and whether the host would have to wait for it."""
+    if not of_card and (device is None or device.type != "card"):
+        return
+    if not func.is_view:
+        with _LOCK:
+            LAUNCHES[threading.current_thread().name, name] += 1
+    if name in COPIES:
+        is_asynchronous = kwargs.get("non_blocking", False) or (name == "copy_" and len(args) > 2 and args[2])
+        upload = bool(of_host) and (isinstance(args[0], CardTensor) if name == "copy_" else device is not None)
+        download = bool(of_card) and (
+            not isinstance(args[0], CardTensor) if name == "copy_" else device is not None and device.type == "cpu"
+        )
+        if upload and not (is_asynchronous and all(hasattr(each, "is_page_locked") for each in of_host)):
+            _wait("copy to the device")
+        if download and not is_asynchronous:
+            _wait("copy to the host")
+    elif name == "_local_scalar_dense":
+        _wait("item")
+    elif name in SYNCHRONIZING:
+        _wait(name)
+    elif name in INDEXING:
+        indices = [each for each in args[1] if each is not None]
+        if any(not isinstance(each, CardTensor) for each in indices):
+            _wait("index from the host")
+        if any(each.dtype in (torch.bool, torch.uint8) for each in indices):
+            _wait("index by a mask")
+
+
+def _wait(kind: str) -> None:
+    """Count a wait at the innermost line of our packages."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_filename.startswith(f"{PACKAGES}/"):
+        frame = frame.f_back
+    where = "?" if frame is None else f"{Path(frame.f_code.co_filename).relative_to(PACKAGES)}:{frame.f_lineno}"
+    with _LOCK:
+        WAITS[threading.current_thread().name, kind, where] += 1
 
 
 def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:

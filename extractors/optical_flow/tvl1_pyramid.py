@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,6 +14,10 @@ from .tvl1_settings import MIN_SIDE_PX, SCALE_STEP
 
 Taps = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Of each sample the index of its left neighbor ``[out]`` and the weight of the right one ``[out]``."""
+
+
+DeviceTaps = tuple[Tensor, Tensor]
+"""`Taps` on a device, where they stay."""
 
 
 def level_sizes(size: Sequence[int], scales: int) -> list[tuple[int, ...]]:
@@ -44,10 +49,17 @@ def growing_taps(side: int, out_side: int, pixel_centers: bool) -> Taps:
     return linear_taps(side, out_side, side / out_side, pixel_centers)
 
 
-def resize(images: Tensor, rows: Taps, columns: Taps) -> Tensor:
+@lru_cache(maxsize=256)
+def _on_device(
+    taps: Callable[[int, int, bool], Taps], side: int, out_side: int, pixel_centers: bool, device: torch.device
+) -> DeviceTaps:
+    left, weight = (torch.from_numpy(array).to(device) for array in taps(side, out_side, pixel_centers))
+    return left, weight
+
+
+def resize(images: Tensor, rows: DeviceTaps, columns: DeviceTaps) -> Tensor:
     """Bilinear, ``[..., h, w]`` to ``[..., out_h, out_w]``."""
-    for axis, taps in ((-1, columns), (-2, rows)):
-        left, weight = (torch.from_numpy(array).to(images.device) for array in taps)
+    for axis, (left, weight) in ((-1, columns), (-2, rows)):
         right = (left + 1).clamp(max=images.shape[axis] - 1)
         weight = weight if axis == -1 else weight[:, None]
         before, after = images.index_select(axis, left), images.index_select(axis, right)
@@ -60,10 +72,8 @@ def pyramid(images: Tensor, scales: int, pixel_centers: bool) -> list[Tensor]:
     levels = [images]
     for out_height, out_width in level_sizes(images.shape[-2:], scales)[1:]:
         height, width = levels[-1].shape[-2:]
-        rows, columns = (
-            shrinking_taps(height, out_height, pixel_centers),
-            shrinking_taps(width, out_width, pixel_centers),
-        )
+        rows = _on_device(shrinking_taps, height, out_height, pixel_centers, images.device)
+        columns = _on_device(shrinking_taps, width, out_width, pixel_centers, images.device)
         levels.append(resize(levels[-1], rows, columns))
     return levels
 
@@ -71,7 +81,8 @@ def pyramid(images: Tensor, scales: int, pixel_centers: bool) -> list[Tensor]:
 def grow(flow: Tensor, height: int, width: int, pixel_centers: bool) -> Tensor:
     """A flow ``[..., h, w]`` on the next finer level, in its pixels."""
     rows, columns = (
-        growing_taps(*sides, pixel_centers) for sides in zip(flow.shape[-2:], (height, width), strict=True)
+        _on_device(growing_taps, *sides, pixel_centers, flow.device)
+        for sides in zip(flow.shape[-2:], (height, width), strict=True)
     )
     return resize(flow, rows, columns) / SCALE_STEP
 

@@ -166,8 +166,9 @@ class _VideoAssembly:
             for index in arrived.keys() - needed:
                 del arrived[index]
             places = [place for place, index in enumerate(indices.tolist()) if index in needed]
-            if len(places) < len(indices):
-                arrived.update(zip(indices[places].tolist(), frames[places], strict=True))
+            if places and len(places) < len(indices):
+                kept = torch.stack([frames[place] for place in places])  # an index would be copied to the device
+                arrived.update(zip(indices[places].tolist(), kept, strict=True))
 
 
 _NOT_YET = object()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...extractors.device_copies import download
 from ...extractors.protocol import Extractor, Shared
 from ...manifests.errors import ArabesqueError
 from ..items import Batch, BatchResult, SegmentFailure, SegmentFeature, SegmentTask, Stream
@@ -134,7 +135,8 @@ def _checked_rows(extractor: Extractor, prepared: list[Any]) -> list[NDArray[np.
     """Return the extractor's rows on the CPU, after checking their number, shape and values."""
     with torch.inference_mode():
         rows = extractor.forward(prepared)
-    features = [None if row is None else row.to("cpu", torch.float32).numpy() for row in rows]
+    found = iter(download([row for row in rows if row is not None]))
+    features = [None if row is None else next(found).float().numpy() for row in rows]
     if len(features) != len(prepared):
         raise RuntimeError(f"{type(extractor).__name__} returned {len(features)} rows for {len(prepared)} segments")
     has_parts = hasattr(extractor, "start_video")

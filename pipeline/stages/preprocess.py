@@ -42,7 +42,12 @@ def preprocess(item: DecodedChunk) -> PreprocessedChunk | ChunkFailure:
 def _apply(
     frames: torch.Tensor, indices: NDArray[np.int64], chosen: NDArray[np.bool_], geometry: Geometry
 ) -> tuple[NDArray[np.int64], torch.Tensor]:
-    picked = frames if chosen.all() else frames[torch.from_numpy(np.flatnonzero(chosen)).to(frames.device)]
+    if chosen.all():
+        picked = frames
+    elif chosen.any():
+        picked = torch.stack([frames[place] for place in np.flatnonzero(chosen)])  # an index would be copied first
+    else:
+        picked = frames[:0]
     result = apply_geometry(picked, geometry)
     if result.untyped_storage().data_ptr() == frames.untyped_storage().data_ptr():
         result = result.clone()  # the result must not refer to the decoder's buffer

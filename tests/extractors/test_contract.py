@@ -1,48 +1,21 @@
 """Every extractor of the table keeps the contract of `arabesque.testing.check_extractor`.
 
-The table gives the extractors; one needs an entry in `CASES` only if 16 frames and a second of audio do not suit it.
+The table gives the extractors; one needs an entry in `extractor_cases.CASES` only if 16 frames and a second of audio
+do not suit it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from torch import Tensor
+from extractor_cases import CASES, Case, OnePerson
 
 from arabesque.extractor_contract import EXTRACTOR_CHECKS, ExtractorContract
 from arabesque.extractors import athlete_search
-from arabesque.extractors.person import Box
 from arabesque.extractors.table import EXTRACTORS, extractor_kind
 from arabesque.manifests.streams import Precision
-
-
-@dataclass(frozen=True)
-class Case:
-    frames: int = 16
-    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    variant: str = ""
-
-
-SMALL = {"geometry": {"steps": [{"size_px": [64, 64]}]}}
-CASES = {
-    "i3d_rgb": Case(frames=9),
-    "i3d_flow": Case(frames=9),
-    "video_swin_b": Case(frames=2),
-    "resnet_frame": Case(frames=1),
-    "resnet_crop": Case(frames=1),
-    "key_points": Case(frames=1, settings={"presence_threshold": 0}),
-    "pose": Case(frames=2, settings={"presence_threshold": 0}),
-    "ast": Case(settings={"input_frames": "all"}),
-    "vggish": Case(),
-    "transnet": Case(frames=8),
-    "people": Case(frames=1),
-    "s3d": Case(frames=13, settings=SMALL),
-    "r2plus1d_34": Case(frames=2, settings=SMALL),
-    "pytorchvideo": Case(frames=4, settings=SMALL, variant=":x3d_xs"),
-}
 
 
 def any_aspect_settings(name: str) -> dict[str, Any]:
@@ -88,14 +61,6 @@ def param(name: str, *check: str) -> Any:
     is_slow = name in SLOW or (name in LARGE and (not check or check[0] in OF_THE_RUNNER))
     is_slow |= name in EMULATED and check == ("check_half_precision",)
     return pytest.param(name, *check, marks=[pytest.mark.slow] if is_slow else [])
-
-
-class OnePerson:
-    """A detector that finds a person in the middle of each frame."""
-
-    def people(self, frames: Sequence[Tensor]) -> list[list[Box]]:
-        sizes = [frame.shape[-2:] for frame in frames]
-        return [[Box(width / 4, height / 8, 3 * width / 4, 7 * height / 8)] for height, width in sizes]
 
 
 @pytest.fixture(scope="module")

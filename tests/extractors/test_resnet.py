@@ -11,8 +11,9 @@ from torchvision.models import resnet50
 from torchvision.transforms import v2
 
 from arabesque.extractors import athlete_search
-from arabesque.extractors.athlete_search import cut
+from arabesque.extractors.athlete_search import crop_around
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
+from arabesque.extractors.crops import cut_and_resize
 from arabesque.extractors.geometry import apply_geometry
 from arabesque.extractors.network import NetworkExtractor
 from arabesque.extractors.person import Box
@@ -126,11 +127,17 @@ def test_loading_is_strict_with_the_classifier_and_names_the_layout(
 
 
 def test_cuts_the_box_out_of_the_frame() -> None:
-    frame = frames(1)[0]
-    assert torch.equal(cut(frame, Box(10.4, 20.6, 50.6, 80.4), 0.0), frame[:, 21:80, 10:51])
-    assert torch.equal(cut(frame, Box(40, 20, 60, 60), 0.25), frame[:, 10:70, 35:65])
-    assert torch.equal(cut(frame, Box(0, 0, 160, 120), 1.0), frame)
-    assert cut(frame, Box(159.8, 119.8, 160, 120), 0.0).shape == (3, 1, 1)
+    shown = frames(1)
+
+    def cut(box: Box, margin: float) -> torch.Tensor:
+        crop = crop_around(shown, 0, box, margin)
+        return cut_and_resize(shown, [crop], Geometry(steps=()))[0]
+
+    frame = shown[0]
+    assert torch.equal(cut(Box(10.4, 20.6, 50.6, 80.4), 0.0), frame[:, 21:80, 10:51])
+    assert torch.equal(cut(Box(40, 20, 60, 60), 0.25), frame[:, 10:70, 35:65])
+    assert torch.equal(cut(Box(0, 0, 160, 120), 1.0), frame)
+    assert cut(Box(159.8, 119.8, 160, 120), 0.0).shape == (3, 1, 1)
 
 
 def test_the_network_sees_the_crop_at_the_files_resolution(build_crop: Callable[..., ResNetCrop]) -> None:

@@ -1,0 +1,45 @@
+"""Segments that suit an extractor, for tests of the whole table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from arabesque.extractors.person import Box
+
+
+@dataclass(frozen=True)
+class Case:
+    frames: int = 16
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    variant: str = ""
+
+
+SMALL = {"geometry": {"steps": [{"size_px": [64, 64]}]}}
+CASES = {
+    "i3d_rgb": Case(frames=9),
+    "i3d_flow": Case(frames=9),
+    "video_swin_b": Case(frames=2),
+    "resnet_frame": Case(frames=1),
+    "resnet_crop": Case(frames=1),
+    "key_points": Case(frames=1, settings={"presence_threshold": 0}),
+    "pose": Case(frames=2, settings={"presence_threshold": 0}),
+    "ast": Case(settings={"input_frames": "all"}),
+    "vggish": Case(),
+    "transnet": Case(frames=8),
+    "people": Case(frames=1),
+    "s3d": Case(frames=13, settings=SMALL),
+    "r2plus1d_34": Case(frames=2, settings=SMALL),
+    "pytorchvideo": Case(frames=4, settings=SMALL, variant=":x3d_xs"),
+}
+
+
+class OnePerson:
+    """A detector that finds a person in the middle of each frame."""
+
+    def people(self, frames: Sequence[Tensor]) -> list[list[Box]]:
+        sizes = [frame.shape[-2:] for frame in frames]
+        return [[Box(width / 4, height / 8, 3 * width / 4, 7 * height / 8)] for height, width in sizes]
