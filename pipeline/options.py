@@ -64,6 +64,6 @@ class RunOptions:
 
     @property
     def decoder_settings(self) -> DecoderSettings:
-        """Settings of the decoder processes. A GPU converts color itself; on a CPU swscale is faster
+        """Settings of the decoder processes. An accelerator converts color itself; on a CPU swscale is faster
         (``benchmarks/decoding.py``)."""
-        return self.decoding or DecoderSettings(planar=self.device.type == "cuda")
+        return self.decoding or DecoderSettings(planar=self.device.type != "cpu")

@@ -87,7 +87,7 @@ class CardTensor(Tensor):
     def data_ptr(self) -> int:
         return self.on_cpu.data_ptr()
 
-    def record_stream(self, stream: Any) -> None:
+    def record_stream(self, s: Any) -> None:
         """Nothing to do: memory is freed as on the CPU."""
 
     def numpy(self, *_: Any, **__: Any) -> Any:

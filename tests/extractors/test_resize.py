@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from arabesque.extractors import resize as resize_module
+from arabesque.extractors.crops import Crop, cut_and_resize, resize_together
 from arabesque.extractors.geometry import apply_geometry
 from arabesque.extractors.resize import Filter, Library, resize, resize_nearest, resize_on_device
-from arabesque.manifests.streams import Geometry, Size
+from arabesque.manifests.streams import CenterCrop, Geometry, ShortSide, Size
 
 PIL_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 CV2_FLAGS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
@@ -157,3 +159,24 @@ def test_a_device_resizes_large_batches_in_parts(monkeypatch: pytest.MonkeyPatch
     assert resize(frames, (256, 455), "bilinear", "torch").shape == (30, 3, 256, 455)
     assert sum(sizes) == 30
     assert max(sizes) * 3 * 1080 * 1920 <= 2**26
+
+
+@pytest.mark.parametrize("library", ["torch", "pil"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crops_that_are_resized_together_are_those_resized_alone(
+    library: Literal["torch", "pil"], interpolation: Filter
+) -> None:
+    """Frames of two sizes, crops of the target's size in one direction or both, and steps after the resize."""
+    shown = [noise(90, 120, 3)[0], noise(60, 80, 3, seed=1)[0], noise(90, 120, 3, seed=2)[0]]
+    crops = [
+        Crop(0, 3, 5, 50, 31),
+        Crop(1, 0, 0, 60, 80),
+        Crop(2, 80, 110, 1, 1),
+        Crop(0, 0, 0, 24, 18),
+        Crop(2, 7, 9, 24, 40),
+    ]
+    for steps in ((Size(size_px=(24, 18)),), (ShortSide(short_side_px=20), CenterCrop(center_crop_px=(16, 16)))):
+        geometry = Geometry(steps=steps, interpolation=interpolation, resize_arithmetic=library)
+        alone = cut_and_resize(shown, crops, geometry)
+        together = resize_together(shown, crops, geometry)
+        assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
