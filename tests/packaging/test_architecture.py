@@ -108,6 +108,7 @@ def test_the_pipeline_knows_no_network_by_name():
         "precision",
         "weight_sources",
         "engines",
+        "device_copies",
     }
     wrong = [
         f"{path.name} imports extractors.{module}"
