@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,16 +13,21 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..manifests.errors import InputError, WeightsError
+from ..manifests.errors import ConfigError, InputError, WeightsError
 from .arguments import WEIGHTS_MANIFEST
 from .console import JSON, print_columns, print_json
 from .messages import progress_is_shown, verbose_is_shown, with_messages
+from .recipe_options import RANDOM
 
 if TYPE_CHECKING:
     from ..manifests.weights import WeightsEntry
     from ..pipeline.weights.cache import WeightsCache
     from ..pipeline.weights.downloading import Progress
     from ..pipeline.weights.receipts import Receipt
+
+_LOG = logging.getLogger(__name__)
+TRANSFORMERS = "transformers:"
+"""Prefix of checkpoints that are repositories of the Hugging Face Hub, or folders."""
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch, verify and add the checkpoints of networks.")
 
@@ -97,23 +103,26 @@ def fetch(
     as_json: JSON = False,
 ) -> None:
     """Download checkpoints from their official addresses and verify them. An interrupted download is resumed."""
-    wanted = [*(names or []), *(_required_by(recipe) if recipe else [])]
-    if not wanted:
+    if not names and recipe is None:
         raise typer.BadParameter("no checkpoint is named; give names, or a recipe with --recipe", param_hint="NAMES")
+    wanted = list(dict.fromkeys((names or []) + (_required_by(recipe) if recipe else [])))
+    if not wanted:
+        _LOG.info(f"recipe {recipe} needs no checkpoint")
     cache = _cache(weights_manifest, recipe)
-    folders = [name for name in dict.fromkeys(wanted) if name.startswith("transformers:")]
-    entries = [cache.entry(name) for name in dict.fromkeys(wanted) if name not in folders]
-    for name in folders:
-        from ..extractors.hub_snapshot import find_checkpoint
+    for name in wanted:
+        if not name.startswith(TRANSFORMERS):
+            cache.entry(name)  # an unknown name is an error before the first download
 
-        found = find_checkpoint(name.removeprefix("transformers:"), tensors=True).with_digest()
-        Console().print(Text(f"transformers:{found.name}: in {found.path}, sha256 {found.digest}"), soft_wrap=True)
+    def fetch_one(name: str) -> str:
+        if name.startswith(TRANSFORMERS):
+            from ..extractors.hub_snapshot import find_checkpoint
 
-    def fetch_one(entry: WeightsEntry) -> Receipt:
-        with _progress(entry.name) as progress:
-            return cache.fetch(entry.name, progress, force=force)
+            found = find_checkpoint(name.removeprefix(TRANSFORMERS), tensors=True).with_digest()
+            return f"in {found.path}, sha256 {found.digest}"
+        with _progress(name) as progress:
+            return _verification_text(cache.entry(name), cache.fetch(name, progress, force=force))
 
-    _each(entries, fetch_one, as_json=as_json)
+    _each(wanted, fetch_one, as_json=as_json)
 
 
 @app.command()
@@ -124,10 +133,10 @@ def verify(
     """Read checkpoints and compare their digests. Default: all checkpoints on this machine."""
     cache = _cache(weights_manifest, recipe)
     present = [name for name in cache.manifest.weights if cache.path(name).exists()]
-    entries = [cache.entry(name) for name in dict.fromkeys(names or present)]
+    entries = {name: cache.entry(name) for name in names or present}
     if not entries and not as_json:
         Console().print(Text(f"{cache.folder} contains no checkpoint to verify"))
-    _each(entries, lambda entry: cache.verify(entry.name), as_json=as_json)
+    _each(entries, lambda name: _verification_text(entries[name], cache.verify(name)), as_json=as_json)
 
 
 @app.command()
@@ -148,7 +157,8 @@ def add(
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
         raise InputError(f"{file}: {what}; give the file of {name}")
-    _each([cache.entry(name)], lambda entry: cache.add(entry.name, file, trust=trust), as_json=as_json)
+    entry = cache.entry(name)
+    _each([name], lambda _: _verification_text(entry, cache.add(name, file, trust=trust)), as_json=as_json)
 
 
 def _cache(weights_manifest: Path | None, recipe: str | None) -> WeightsCache:
@@ -170,27 +180,27 @@ def _required_by(recipe: str) -> list[str]:
         from ..extractors.table import resolved_recipe
 
         loaded = resolved_recipe(loaded)
-    return [name for stream in loaded.streams.values() for name in stream.weights.values()]
+    names = [name for stream in loaded.streams.values() for name in stream.weights.values()]
+    return [name for name in names if not RANDOM.fullmatch(name)]
 
 
-def _each(entries: list[WeightsEntry], step: Callable[[WeightsEntry], Receipt], *, as_json: bool) -> None:
-    """Process each entry and print one line, or all results as JSON.
+def _each(names: Iterable[str], step: Callable[[str], str], *, as_json: bool) -> None:
+    """Process each checkpoint and print one line, or all results as JSON.
 
     A failure does not stop the others, and gives exit status 1.
     """
     failed, results = False, list[dict[str, Any]]()
-    for entry in entries:
+    for name in names:
         try:
-            receipt = step(entry)
-        except WeightsError as error:
+            text = step(name)
+        except (WeightsError, ConfigError) as error:
             failed = True
-            results.append({"name": entry.name, "ok": False, "detail": str(error)})
+            results.append({"name": name, "ok": False, "detail": str(error)})
             Console(stderr=True).print(Text(f"arabesque: {error}", "red"), soft_wrap=True)
         else:
-            text = _verification_text(entry, receipt)
-            results.append({"name": entry.name, "ok": True, "detail": text})
+            results.append({"name": name, "ok": True, "detail": text})
             if not as_json:
-                Console().print(Text(f"{entry.name}: {text}"), soft_wrap=True)
+                Console().print(Text(f"{name}: {text}"), soft_wrap=True)
     if as_json:
         print_json(results)
     if failed:

@@ -9,6 +9,7 @@ import file_server
 import pytest
 import torch
 from file_server import FileServer
+from json_documentation import problems_of
 from torchvision.models.optical_flow import raft_small
 from typer.testing import CliRunner, Result
 
@@ -130,6 +131,21 @@ def test_fetch_what_a_recipe_needs(tmp_path: Path) -> None:
         'sampling = { fps = 1, frames_per_segment = 1, frames_per_step = 1, remainder = "drop-tail" }\n'
     )
     assert run("fetch", "--recipe", str(recipe)).stdout == f"net: verified: sha256 {SHA256}\n"
+    recipe.write_text(recipe.read_text().replace('"net"', '"random:0"'))
+    for name in (str(recipe), "starter"):
+        nothing = run("fetch", "--recipe", name, "--json")
+        assert (nothing.exit_code, json.loads(nothing.stdout)) == (0, [])
+
+
+@pytest.mark.usefixtures("server")
+def test_a_folder_of_transformers_is_one_of_the_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(BODY)
+    found = run("fetch", "net", f"transformers:{tmp_path}", f"transformers:{tmp_path}/nowhere", "--json")
+    results = json.loads(found.stdout)
+    assert problems_of("weights fetch", results) == []
+    assert [each["ok"] for each in results] == [True, True, False]
+    assert found.exit_code == 1
 
 
 @pytest.mark.usefixtures("server")
