@@ -108,11 +108,6 @@ def extract(
 
     Exit status: 0 all done or empty, 3 some videos failed or are partial, 1 the run itself failed, 2 wrong usage.
     """
-    from ..pipeline.planning.selection import InputSelection, find_inputs
-    from ..pipeline.store.files.storage import as_store_path
-    from ..pipeline.store.manifest import refuse_other_recipe
-    from ..pipeline.store.store import Store
-
     check_label_options(labels, dataset, target)
     budget, part, memory_bytes = _failure_budget(max_failures), _partition(partition), _memory_bytes(memory)
     executor_options = ExecutorOptions(executor, workers, ray_address, cpus_per_worker, gpus_per_worker)
@@ -127,7 +122,12 @@ def extract(
         recipe, settings=setting, weights=weights, precision=precision, weights_manifest=weights_manifest
     )
     check_streams(chosen, stream, override)
-    _LOG.info(f"recipe {chosen.name}: {', '.join(stream or chosen.streams)}")
+    _LOG.info(f"recipe {chosen.name}: {', '.join(stream or chosen.streams)}")  # before imports that take a second
+    from ..pipeline.planning.selection import InputSelection, find_inputs
+    from ..pipeline.store.files.storage import as_store_path
+    from ..pipeline.store.manifest import refuse_other_recipe
+    from ..pipeline.store.store import Store
+
     inputs = find_inputs(
         InputSelection(
             tuple(videos or ()),

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from ..manifests.errors import InputError
-from ..models.label_matching import match_labels
 
 LABELS = Annotated[
     Path | None,
@@ -71,6 +70,8 @@ def check_labels(labels: Path, video_ids: Collection[str], dataset: str | None, 
     Raises:
         InputError: The labels cannot be read, are ambiguous, or none of them has a video.
     """
+    from ..models.label_matching import match_labels
+
     if dataset is None or dataset == "csv":
         from ..models.labels import read_labels
 

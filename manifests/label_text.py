@@ -13,6 +13,8 @@ from pathlib import Path
 from .errors import InputError, os_reason
 
 SEPARATORS = {"tab": "\t", "semicolon": ";", "bar": "|", "comma": ",", "blank": " ", "colon": ":"}
+CLIP_COLUMNS = ("path", "id", "start_s", "end_s")
+"""Titles that make a file a table of clips, which may be a label file as well."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:0|[1-9][0-9]*),[0-9]+")

@@ -9,9 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..manifests.errors import InputError
-from ..manifests.label_text import SEPARATORS, is_number, parse_scores, read_label_text, resembles_number, split_cells
+from ..manifests.label_text import (
+    CLIP_COLUMNS,
+    SEPARATORS,
+    is_number,
+    parse_scores,
+    read_label_text,
+    resembles_number,
+    split_cells,
+)
 from ..manifests.validation import suggestion
-from ..pipeline.store.clip_columns import CLIP_COLUMNS
 
 UNTITLED = "score"
 """Name of the score in a file without titles."""

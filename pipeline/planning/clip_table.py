@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...manifests.errors import InputError, os_reason
-from ...manifests.label_text import parse_number
+from ...manifests.label_text import CLIP_COLUMNS, parse_number
 from ...manifests.validation import suggestion
 from ..records import Exclude, RemotePath, VideoFile, source_path
-from ..store.clip_columns import CLIP_COLUMNS, ClipColumns
+from ..store.clip_columns import ClipColumns
 from ..store.files.storage import StorePath
 from .discovery import Inputs, ListedRoot, files_at
 from .sampling import merged_intervals

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...manifests.errors import StoreError
+from ...manifests.label_text import CLIP_COLUMNS
 from .store import Store
 
 CLIPS_FILE = "clips.csv"
-CLIP_COLUMNS = ("path", "id", "start_s", "end_s")
 
 
 @dataclass(frozen=True)

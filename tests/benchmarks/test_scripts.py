@@ -25,6 +25,7 @@ SMALL = {
     "object_storage": ["--videos", "20", "--shards", "2", "--latency-ms", "0"],
     "planning": ["--videos", "30", "--done", "20"],
     "scheduling": ["--videos", "2000"],
+    "start_up": ["--repeats", "1"],
     "training_readers": ["--videos", "8"],
     "optical_flow": ["--pairs", "2", "--size", "64", "96", "--methods", "dis", "tvl1", "--repeats", "1", "--golden"],
     "memory": ["--times", "1", "--allowances", "512MiB", "--recipe-allowances"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -48,6 +50,13 @@ def test_lists_fit_the_terminal(command: tuple[str, ...], monkeypatch: pytest.Mo
     if command == ("recipes",):
         assert len(lines) <= 30
     assert "\x1b" not in found.stdout
+
+
+def test_help_imports_no_large_package():
+    large = {"numpy", "pyarrow", "pydantic", "torch"}
+    program = f"import sys; import arabesque.cli.main; print(*sorted({large} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert found.stdout.split() == []
 
 
 def test_every_output_has_the_same_short_option():
