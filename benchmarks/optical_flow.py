@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -223,7 +223,7 @@ def contenders_for(method: str, device: str, scene: MovingTexture, options: argp
     settings = SETTINGS[method]
     frames = (scene.frames if METHODS[settings.method].color else scene.gray[:, None]).to(device)
     weights = raft_weights(method, options)
-    contenders = [Contender("arabesque", make_flow(settings, weights, torch.device(device)), frames)]
+    contenders = [Contender("arabesque", of_one_clip(settings, weights, torch.device(device)), frames)]
     if isinstance(settings, Raft):
         state_dict = raft_state_dict(settings, weights["flow"])
         contenders.append(Contender("torchvision", pairwise_raft(settings, torch.device(device), state_dict), frames))
@@ -254,15 +254,20 @@ def raft_state_dict(settings: Raft, weights: CheckpointFile | RandomWeights) -> 
     return getattr(optical_flow, settings.model)(weights=None).state_dict()
 
 
+def of_one_clip(settings: Any, weights: Mapping[str, Any], device: torch.device) -> Callable[[Tensor], Tensor]:
+    flow = make_flow(settings, weights, device)
+    return lambda frames: flow([frames])[0]
+
+
 def floors_of(method: str, scene: MovingTexture, options: argparse.Namespace) -> dict[str, Any]:
     settings = SETTINGS[method]
     device = torch.device("cuda")
     if isinstance(settings, TVL1):
         endless = settings.model_copy(update={"epsilon": 0.0})
         frames = scene.gray[:33, None].to(device)
-        return {method: tvl1_floors(make_flow(endless, {}, device), endless, frames)}
+        return {method: tvl1_floors(of_one_clip(endless, {}, device), endless, frames)}
     if isinstance(settings, Raft):
-        flow = make_flow(settings, raft_weights(method, options), device)
+        flow = of_one_clip(settings, raft_weights(method, options), device)
         return {method: raft_floors(flow, settings, scene.frames[:33].to(device))}
     return {}
 

@@ -47,13 +47,16 @@ class FlowField:
     def prepare(self, segment: SegmentInput) -> Tensor:
         """The row, or the frames where the method runs on the device."""
         assert segment.frames is not None
-        return self._row(segment.frames) if self._runs_in_prepare else segment.frames
+        return self._rows([segment.frames])[0] if self._runs_in_prepare else segment.frames
 
     def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:
-        return [item if self._runs_in_prepare else self._row(item) for item in prepared]
+        return [*(prepared if self._runs_in_prepare else self._rows(prepared))]
 
-    def _row(self, frames: Tensor) -> Tensor:
-        if len(frames) == 1:
-            return torch.zeros(self.dim, device=frames.device)
-        field = functional.adaptive_avg_pool2d(self._flow(frames), self._grid).mean(dim=0)
+    def _rows(self, clips: Sequence[Tensor]) -> list[Tensor]:
+        flows = iter(self._flow([frames for frames in clips if len(frames) > 1]))
+        still = torch.zeros(self.dim, device=clips[0].device)
+        return [self._row(next(flows)) if len(frames) > 1 else still for frames in clips]
+
+    def _row(self, flow: Tensor) -> Tensor:
+        field = functional.adaptive_avg_pool2d(flow, self._grid).mean(dim=0)
         return field.flatten().half().float()

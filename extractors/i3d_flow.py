@@ -88,14 +88,18 @@ class I3DFlow:
     def prepare(self, segment: SegmentInput) -> Tensor | FlowClip:
         assert segment.frames is not None
         clip = FlowClip(segment.frames, segment.has_next_frame)
-        return self._flow_of(clip) if self._flow_runs_in == "prepare" else clip
+        return self._flows_of([clip])[0] if self._flow_runs_in == "prepare" else clip
 
     def forward(self, prepared: Sequence[Tensor | FlowClip]) -> list[Tensor | None]:
-        flows = [self._flow_of(item) if isinstance(item, FlowClip) else item for item in prepared]
+        found = iter(self._flows_of([item for item in prepared if isinstance(item, FlowClip)]))
+        flows = [next(found) if isinstance(item, FlowClip) else item for item in prepared]
         return [*self.runner.rows(flows, self._to_network)]
 
-    def _flow_of(self, clip: FlowClip) -> Tensor:
-        flow = self._flow(clip.frames)
+    def _flows_of(self, clips: Sequence[FlowClip]) -> list[Tensor]:
+        flows = self._flow([clip.frames for clip in clips])
+        return [self._stored(flow, clip) for flow, clip in zip(flows, clips, strict=True)]
+
+    def _stored(self, flow: Tensor, clip: FlowClip) -> Tensor:
         if not clip.has_next_frame:
             last = flow[-1:]
             flow = torch.cat([flow, last if self._settings.last_flow == "repeat" else torch.zeros_like(last)])

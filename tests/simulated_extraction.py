@@ -85,6 +85,17 @@ SMALL: dict[str, Small] = {
         {"video_swin.swin3d_b": narrow_swin},
         dim=64,
     ),
+    "small flow": Small(
+        "optical_flow",
+        Case(
+            frames=3,
+            settings={
+                "flow": {"method": "tvl1", "mode": "fast", "scales": 1},
+                "geometry": {"steps": [{"size_px": [32, 32]}], "gray": True},
+            },
+        ),
+        {},
+    ),
     "small crops": Small(
         "resnet_crop",
         Case(

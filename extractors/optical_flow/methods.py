@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from ..checkpoints import Weights
 from .opencv import Dis, Farneback, dis, farneback
 from .raft import ROLE, Raft, RaftFlow
-from .tvl1 import tvl1
+from .tvl1 import tvl1_of_clips
 from .tvl1_settings import TVL1
 
 FlowSettings = Annotated[Dis | Farneback | TVL1 | Raft, Field(discriminator="method")]
 """A recipe's ``flow = { method = …, … }``: each method has its own options."""
 
-Flow = Callable[[Tensor], Tensor]
-"""Frames ``uint8 [time, channels, height, width]`` to ``float32 [time - 1, 2, height, width]``: what moved how many
+Flow = Callable[[Sequence[Tensor]], list[Tensor]]
+"""Clips ``uint8 [time, channels, height, width]`` to ``float32 [time - 1, 2, height, width]`` each: what moved how many
 pixels to the right and down from each frame to the next."""
 
 
@@ -31,7 +31,7 @@ class FlowMethod:
     make: Callable[[Any, Mapping[str, Weights], torch.device], Flow]
     """From the method's settings, its checkpoints by role, and the device."""
     runs_in: Literal["prepare", "forward"]
-    """``prepare``: one segment on a CPU thread. ``forward``: one segment after another, on the device or on all CPU
+    """``prepare``: one segment on a CPU thread. ``forward``: all segments of a batch, on the device or on all CPU
     threads, before the network."""
     color: bool = False
     """Whether it looks at three channels or at one."""
@@ -39,14 +39,23 @@ class FlowMethod:
 
 
 def _of_gray(compute: Callable[[Tensor, Any], Tensor]) -> Callable[[Any, Mapping[str, Weights], torch.device], Flow]:
-    return lambda settings, weights, device: lambda frames: compute(frames[:, 0], settings)
+    return lambda settings, weights, device: lambda clips: [compute(frames[:, 0], settings) for frames in clips]
+
+
+def _tvl1(settings: TVL1, weights: Mapping[str, Weights], device: torch.device) -> Flow:
+    return lambda clips: tvl1_of_clips([frames[:, 0] for frames in clips], settings)
+
+
+def _raft(settings: Raft, weights: Mapping[str, Weights], device: torch.device) -> Flow:
+    flow = RaftFlow(settings, weights, device)
+    return lambda clips: [flow(frames) for frames in clips]
 
 
 METHODS: Mapping[str, FlowMethod] = {
     "dis": FlowMethod(_of_gray(dis), "prepare"),
     "farneback": FlowMethod(_of_gray(farneback), "prepare"),
-    "tvl1": FlowMethod(_of_gray(tvl1), "forward"),
-    "raft": FlowMethod(RaftFlow, "forward", color=True, weight_roles=(ROLE,)),
+    "tvl1": FlowMethod(_tvl1, "forward"),
+    "raft": FlowMethod(_raft, "forward", color=True, weight_roles=(ROLE,)),
 }
 
 

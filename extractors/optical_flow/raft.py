@@ -20,6 +20,7 @@ from torchvision.models import optical_flow
 
 from ...manifests.streams import Record
 from ..checkpoints import Layouts, StateDict, Weights, load_network, renamed, unchanged
+from ..device_copies import upload
 from ..precision import inference
 from .raft_iterations import RaftIterations
 
@@ -90,13 +91,13 @@ class RaftFlow:
     def __call__(self, frames: Tensor) -> Tensor:
         _check(frames)
         with inference(self._device, "float32"):
-            return self._flow(frames)
+            return self._flow(upload(frames, self._device))
 
     def _flow(self, frames: Tensor) -> Tensor:
         height, width = frames.shape[-2:]
         border = _padding(height, width)
         left, _, above, _ = border
-        images = functional.pad(2 * (frames.to(self._device).float() / 255) - 1, border, mode="replicate")
+        images = functional.pad(2 * (frames.float() / 255) - 1, border, mode="replicate")
         flow = torch.cat(list(self._of_pairs(images)))
         return flow[..., above : above + height, left : left + width]
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from ..device_copies import download, upload
 from .tvl1_settings import TVL1, Kernel
+
+_LOG = logging.getLogger(__name__)
+
+FlowOfClips = Callable[[Sequence[Tensor], TVL1], list[Tensor]]
+"""Clips ``uint8 [time, h, w]`` to ``float32 [time - 1, 2, h, w]`` each."""
 
 
 def tvl1(gray: Tensor, settings: TVL1) -> Tensor:
@@ -21,7 +29,7 @@ def tvl1(gray: Tensor, settings: TVL1) -> Tensor:
         ``float32 [time - 1, 2, height, width]`` on the same device: displacement in pixels to the right and down.
 
     Raises:
-        ValueError: Another type or shape, fewer than two frames, empty frames, or a device without a fused kernel.
+        ValueError: Another type or shape, fewer than two frames, or empty frames.
         ImportError: On CUDA without Triton.
 
     Example:
@@ -29,22 +37,58 @@ def tvl1(gray: Tensor, settings: TVL1) -> Tensor:
         >>> tuple(flow.shape)
         (2, 2, 32, 32)
     """
-    if gray.dtype != torch.uint8 or gray.ndim != 3 or len(gray) < 2 or not gray[0].numel():
-        raise ValueError(f"optical flow needs uint8 [2 or more, h, w], not {gray.dtype} {list(gray.shape)}")
-    return flow_function(settings.kernel, gray.device.type)(gray, settings)
+    return tvl1_of_clips([gray], settings)[0]
 
 
-def flow_function(kernel: Kernel, device_type: str) -> Callable[[Tensor, TVL1], Tensor]:
+def tvl1_of_clips(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
+    """`tvl1` of several clips on one device: a GPU computes the pairs of all clips together.
+
+    Args:
+        clips: ``uint8 [time, height, width]``, of any sizes.
+        settings: Variant, mode and kernel.
+
+    Returns:
+        For each clip ``float32 [time - 1, 2, height, width]`` on the same device.
+
+    Raises:
+        ValueError: As `tvl1`.
+        ImportError: As `tvl1`.
+    """
+    for gray in clips:
+        if gray.dtype != torch.uint8 or gray.ndim != 3 or len(gray) < 2 or not gray[0].numel():
+            raise ValueError(f"optical flow needs uint8 [2 or more, h, w], not {gray.dtype} {list(gray.shape)}")
+    return flow_function(settings.kernel, clips[0].device.type)(clips, settings) if clips else []
+
+
+def flow_function(kernel: Kernel, device_type: str) -> FlowOfClips:
     """The computation behind ``tvl1``; what it needs is imported here."""
     if kernel == "torch":
-        from .tvl1_torch import flow_of_pairs
-    elif device_type == "cpu":
-        from .tvl1_numba import flow_of_pairs
-    elif device_type == "cuda":
+        return _clip_by_clip
+    if device_type == "cuda":
         try:
-            from .tvl1_triton import flow_of_pairs
+            from .tvl1_triton import flows_of_clips
         except ImportError as error:
             raise ImportError('TV-L1 on CUDA needs the package triton; install it, or set kernel = "torch"') from error
-    else:
-        raise ValueError(f'TV-L1 has no fused kernel for {device_type}; set kernel = "torch", or use a CPU')
-    return flow_of_pairs
+        return flows_of_clips
+    return _on_cpu
+
+
+def _clip_by_clip(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
+    from .tvl1_torch import flow_of_pairs
+
+    return [flow_of_pairs(gray, settings) for gray in clips]
+
+
+def _on_cpu(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
+    """Use the CPU, also for frames on a device without a fused kernel, where single operations take far longer."""
+    from .tvl1_numba import flow_of_pairs
+
+    device = clips[0].device
+    if device.type != "cpu":
+        _warn_of_cpu(device.type)
+    return [upload(flow_of_pairs(gray, settings), device) for gray in download(clips)]
+
+
+@cache
+def _warn_of_cpu(device_type: str) -> None:
+    _LOG.warning('TV-L1 has no kernel for %s and runs on the CPU; kernel = "torch" computes on the device', device_type)

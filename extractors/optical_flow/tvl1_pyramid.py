@@ -87,18 +87,32 @@ def grow(flow: Tensor, height: int, width: int, pixel_centers: bool) -> Tensor:
     return resize(flow, rows, columns) / SCALE_STEP
 
 
-def coarse_to_fine(gray: Tensor, scales: int, pixel_centers: bool, solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Flow of consecutive frames ``uint8 [time, h, w]``, from zero on the coarsest level up to ``[time - 1, 2, h, w]``.
+Solve = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``solve(before, after, flow)`` improves the flow ``[pairs, 2, h, w]`` between images ``[pairs, h, w]``."""
 
-    ``solve(images, flow)`` improves the flow ``[time - 1, 2, h, w]`` on one level's images ``[time, h, w]``.
+
+def coarse_to_fine(clips: Sequence[Tensor], scales: int, pixel_centers: bool, solve: Solve) -> Tensor:
+    """Flow between consecutive frames of clips, from zero on the coarsest level up to the finest one.
+
+    Args:
+        clips: ``uint8 [time, h, w]`` of one size, each with two frames or more.
+        scales: Levels.
+        pixel_centers: See `Arithmetic`.
+        solve: Computes one level of all pairs.
+
+    Returns:
+        ``float32 [pairs, 2, h, w]``: the pairs of all clips, one clip after another.
     """
-    levels = pyramid(gray.float(), scales, pixel_centers)
-    flow = gray.new_zeros((len(gray) - 1, 2, *levels[-1].shape[-2:]), dtype=torch.float32)
+    lengths = [len(clip) for clip in clips]
+    levels = pyramid(torch.cat([*clips]).float(), scales, pixel_centers)
+    flow = clips[0].new_zeros((sum(lengths) - len(lengths), 2, *levels[-1].shape[-2:]), dtype=torch.float32)
     for images in reversed(levels):
         height, width = images.shape[-2:]
         if flow.shape[-2:] != (height, width):
             flow = grow(flow, height, width, pixel_centers)
-        flow = solve(images, flow)
+        of_clips = images.split(lengths)
+        before, after = torch.cat([clip[:-1] for clip in of_clips]), torch.cat([clip[1:] for clip in of_clips])
+        flow = solve(before, after, flow)
     return flow
 
 

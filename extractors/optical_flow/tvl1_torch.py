@@ -21,19 +21,19 @@ def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
     """``uint8 [time, h, w]`` to ``float32 [time - 1, 2, h, w]``."""
     arithmetic = ARITHMETIC[settings.variant]
 
-    def solve(images: Tensor, flow: Tensor) -> Tensor:
-        return _solve_level(images, flow, settings, arithmetic)
+    def solve(before: Tensor, after: Tensor, flow: Tensor) -> Tensor:
+        return _solve_level(before, after, flow, settings, arithmetic)
 
-    return coarse_to_fine(gray, settings.scales, arithmetic.pixel_centers, solve)
+    return coarse_to_fine([gray], settings.scales, arithmetic.pixel_centers, solve)
 
 
-def _solve_level(images: Tensor, flow: Tensor, settings: TVL1, arithmetic: Arithmetic) -> Tensor:
+def _solve_level(before: Tensor, after: Tensor, flow: Tensor, settings: TVL1, arithmetic: Arithmetic) -> Tensor:
     margin = (MARGIN_PX,) * 4
     mode = "constant" if arithmetic.border == "zero" else "replicate"
-    following = pad(with_gradients(images[1:]), margin, mode=mode)
+    following = pad(with_gradients(after), margin, mode=mode)
     dual = flow.new_zeros((len(flow), 2, 2, *flow.shape[-2:]))  # [pair, component of the flow, derivative, h, w]
     for _ in range(settings.warps):
-        data = linearize(images[:-1], following, flow, arithmetic)
+        data = linearize(before, following, flow, arithmetic)
         flow, dual = _solve_warp(data, flow, dual, settings, arithmetic)
     return flow
 

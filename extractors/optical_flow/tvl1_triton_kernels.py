@@ -141,6 +141,29 @@ def iterate(
             tl.store(errors + (pair * ITERATIONS + k) * tl.num_programs(0) + strip, tl.sum(sums[k]))
 
 
+@launched
+def begin_round(
+    side,
+    steps,
+    left,
+    done,
+    pairs,
+    IS_FILTERED: tl.constexpr,
+    INNER: tl.constexpr,
+    ITERATIONS: tl.constexpr,
+    PAIRS: tl.constexpr,
+):
+    """Count the iterations that a round has, for the pairs that are not done; after the median their other state is
+    the current one."""
+    pair = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)
+    inside = pair < pairs
+    running = 1 - tl.load(done + pair, mask=inside, other=1)
+    if IS_FILTERED:
+        tl.store(side + pair, tl.load(side + pair, mask=inside, other=0) ^ running, mask=inside)
+    tl.store(left + pair, running * INNER, mask=inside)
+    tl.store(steps + pair, running * tl.minimum(INNER, ITERATIONS), mask=inside)
+
+
 @triton.jit
 def own_columns(column, y, top, bottom, end, ITERATIONS: tl.constexpr):
     """Whether a strip answers for them in row ``y``, or only looks at them."""

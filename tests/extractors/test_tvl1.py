@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from arabesque.extractors.optical_flow.tvl1 import flow_function, tvl1
 from arabesque.extractors.optical_flow.tvl1_numba_kernels import compiled
@@ -166,11 +170,6 @@ def test_wrong_input_is_named(wrong: Tensor) -> None:
         tvl1(wrong, TVL1())
 
 
-def test_devices_without_a_kernel_are_named() -> None:
-    with pytest.raises(ValueError, match=r'no fused kernel for meta; set kernel = "torch"'):
-        tvl1(torch.zeros(2, 32, 32, dtype=torch.uint8, device="meta"), TVL1())
-
-
 def test_cuda_without_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, f"{tvl1.__module__}_triton", raising=False)
@@ -199,36 +198,157 @@ def test_triton_kernels_agree_in_the_interpreter(settings: dict[str, Any]) -> No
     assert result["motion"] > 0.1
 
 
-@pytest.mark.slow
-def test_triton_kernels_compile_without_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For an H100's architecture; the iteration without shared memory and barriers, which is its point."""
+class Count:
+    """Counts its launches in place of a Triton kernel."""
+
+    def __init__(self, launches: Counter[str], name: str) -> None:
+        self._launches, self._name = launches, name
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*_: Any, **__: Any) -> None:
+            self._launches[self._name] += 1
+            programs = f"programs of {self._name}"
+            self._launches[programs] = max(self._launches[programs], math.prod(grid))
+
+        return launch
+
+
+class CountOperations(TorchDispatchMode):
+    """Counts what torch itself launches."""
+
+    def __init__(self, launches: Counter[str]) -> None:
+        super().__init__()
+        self._launches = launches
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._launches["torch"] += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+KERNELS = ("begin_round", "filter_median", "iterate", "judge", "linearize")
+
+
+def launches_of(num_clips: int, rounds: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Run the host's part of TV-L1 on CUDA without memory and kernels; every pair is done in the given round."""
     pytest.importorskip("triton")
+    from arabesque.extractors.optical_flow import tvl1_triton
+
+    launches = Counter[str]()
+    for name in KERNELS:
+        monkeypatch.setattr(tvl1_triton, name, Count(launches, name))
+
+    class Answer:
+        """A round late, as on a card; its copy is one operation."""
+
+        def __init__(self, device: torch.device) -> None:
+            self.asked = 0
+
+        def forget(self) -> None:
+            self.asked = 0
+
+        def was(self, condition: Tensor) -> bool:
+            self.asked += 1
+            launches["torch"] += 1
+            return self.asked > rounds
+
+    monkeypatch.setattr(tvl1_triton, "LateAnswer", Answer)
+    clips = [torch.zeros(33, 256, 341, dtype=torch.uint8, device="meta")] * num_clips
+    with CountOperations(launches):
+        flows = tvl1_triton.flows_of_clips(clips, TVL1())
+    assert [flow.shape for flow in flows] == [(32, 2, 256, 341)] * num_clips
+    return launches
+
+
+@pytest.mark.parametrize(("rounds", "most"), [(1, 2.5), (3, 4.5), (10, 9.5)])
+def test_the_pairs_of_a_batch_share_their_launches(rounds: int, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of sixteen segments has 512 pairs: launches are as many as for one segment, which has 37 a pair."""
+    alone, together = launches_of(1, rounds, monkeypatch), launches_of(16, rounds, monkeypatch)
+    assert {name: together[name] for name in KERNELS} == {name: alone[name] for name in KERNELS}
+    assert together["programs of iterate"] == 16 * alone["programs of iterate"] > 10_000
+    num_launches = sum(together[name] for name in (*KERNELS, "torch"))
+    assert num_launches / 512 < most, num_launches
+
+
+def test_clips_of_two_sizes_and_parts_of_clips_are_batches() -> None:
+    pytest.importorskip("triton")
+    from arabesque.extractors.optical_flow.tvl1_triton import batches_of
+
+    clips = [torch.arange(5)[:, None, None], torch.arange(10, 13)[:, None, None], torch.arange(20, 22)[:, None, None]]
+    found = [[part.flatten().tolist() for part in batch] for batch in batches_of(clips, 3)]
+    assert found == [[[0, 1, 2, 3]], [[3, 4], [10, 11, 12]], [[20, 21]]]
+
+
+COMPUTE_CAPABILITIES = (80, 89, 90, 100, 120)
+MOST_REGISTERS = 208
+"""Of `iterate`: ten warps of it share a multiprocessor of an H100. It takes 168 (sm_80) to 204 (sm_120)."""
+
+
+def compile_kernel(function: Any, capability: int, **constants: Any) -> Any:
+    """Compile a kernel for a card that is not there."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
+    types = dict.fromkeys(function.arg_names, "i32")
+    types |= dict.fromkeys(("images", "following", "data", "state", "errors", "bound"), "*fp32")
+    types |= dict.fromkeys(("side", "steps", "left", "iteration", "done"), "*i32")
+    types |= {"limit": "fp32", **dict.fromkeys(constants, "constexpr")}
+    signature = {name: types[name] for name in function.arg_names}
+    source = ASTSource(function, signature=signature, constexprs=constants)
+    options = {"num_warps": 1, "enable_fp_fusion": True}
+    return compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources_of(compiled: Any, folder: Path) -> dict[str, int]:
+    """Return the registers of a thread, and the bytes of its stack and local memory, to which registers spill."""
+    import triton
+
+    file = folder / "kernel.cubin"
+    file.write_bytes(compiled.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    printed = subprocess.run([tool, "--dump-resource-usage", file], check=True, capture_output=True, text=True).stdout
+    return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", printed)}
+
+
+@pytest.mark.parametrize(
+    "capability", [pytest.param(each, marks=[] if each == 90 else [pytest.mark.slow]) for each in COMPUTE_CAPABILITIES]
+)
+def test_the_iteration_compiles_without_spills(
+    capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without shared memory and barriers, which is its point."""
+    pytest.importorskip("triton")
     from arabesque.extractors.optical_flow import tvl1_triton_kernels as kernels
 
-    def compiled_code(function: Any, **constants: Any) -> str:
-        types = dict.fromkeys(function.arg_names, "i32")
-        types |= dict.fromkeys(("images", "following", "data", "state", "errors", "bound"), "*fp32")
-        types |= dict.fromkeys(("side", "steps", "left", "iteration", "done"), "*i32")
-        types |= {"limit": "fp32", **dict.fromkeys(constants, "constexpr")}
-        signature = {name: types[name] for name in function.arg_names}
-        options = {"num_warps": 1, "enable_fp_fusion": True}
-        source = ASTSource(function, signature=signature, constexprs=constants)
-        return compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    iteration = compile_kernel(kernels.iterate, capability, ITERATIONS=5, ROWS=64, COLUMNS=64)
+    assert "shfl" in iteration.asm["ptx"]
+    assert "bar.sync" not in iteration.asm["ptx"]
+    used = resources_of(iteration, tmp_path)
+    assert used.keys() == {"REG", "STACK", "LOCAL", "SHARED"}
+    assert used["REG"] <= MOST_REGISTERS
+    assert used["STACK"] == used["LOCAL"] == 0, "registers spill"
+    assert iteration.metadata.shared == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", COMPUTE_CAPABILITIES)
+def test_the_other_kernels_compile_without_spills(
+    capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    from arabesque.extractors.optical_flow import tvl1_triton_kernels as kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    iteration = compiled_code(kernels.iterate, ITERATIONS=5, ROWS=64, COLUMNS=64)
-    assert "shfl" in iteration
-    assert "shared" not in iteration
-    assert "bar.sync" not in iteration
-    for lazy in (False, True):
-        compiled_code(kernels.judge, ITERATIONS=5, LAZY=lazy)
-    compiled_code(kernels.linearize, CUBIC=-0.75, REPLICATE=False, PER_PX=32, PIXELS=256)
-    compiled_code(kernels.linearize, CUBIC=-0.5, REPLICATE=True, PER_PX=0, PIXELS=256)
-    for side_px in (3, 5):
-        compiled_code(kernels.filter_median, SIDE_PX=side_px, PIXELS=256)
+    cases: list[tuple[Any, dict[str, Any]]] = [
+        *((kernels.judge, {"ITERATIONS": 5, "LAZY": lazy}) for lazy in (False, True)),
+        (kernels.linearize, {"CUBIC": -0.75, "REPLICATE": False, "PER_PX": 32, "PIXELS": 256}),
+        (kernels.linearize, {"CUBIC": -0.5, "REPLICATE": True, "PER_PX": 0, "PIXELS": 256}),
+        *((kernels.filter_median, {"SIDE_PX": side_px, "PIXELS": 256}) for side_px in (3, 5)),
+        (kernels.begin_round, {"IS_FILTERED": True, "INNER": 30, "ITERATIONS": 5, "PAIRS": 256}),
+    ]
+    for function, constants in cases:
+        used = resources_of(compile_kernel(function, capability, **constants), tmp_path)
+        assert used["STACK"] == used["LOCAL"] == 0, (function, used)
 
 
 def test_defaults_follow_variant_and_mode() -> None:

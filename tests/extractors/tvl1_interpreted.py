@@ -22,5 +22,9 @@ if __name__ == "__main__":
     )
     settings = TVL1(**case["settings"])
     plain = tvl1(frames.byte(), settings.model_copy(update={"kernel": "torch"}))
-    flow = tvl1_triton.flow_of_pairs(frames.byte(), settings)
-    print(json.dumps({"difference": (flow - plain).abs().max().item(), "motion": plain.abs().mean().item()}))
+    # two clips, of which the second is divided between two batches
+    tvl1_triton.BYTES_AT_ONCE = 3 * tvl1_triton.BYTES_OF_PIXEL * case["height"] * case["width"]
+    first, second = tvl1_triton.flows_of_clips([frames.byte(), frames.byte().flip(0)], settings)
+    reverse = tvl1(frames.byte().flip(0), settings.model_copy(update={"kernel": "torch"}))
+    difference = max((first - plain).abs().max().item(), (second - reverse).abs().max().item())
+    print(json.dumps({"difference": difference, "motion": plain.abs().mean().item()}))
