@@ -72,11 +72,11 @@ def check_decoder(name: str) -> None:
 
 
 def check_engine(name: str, device: str) -> Engine:
-    """Return the engine; raise if it is not known or not installed, or if the device is a GPU."""
-    if name == "torch":
-        return "torch"
+    """Return the engine; raise if it is not known or not installed, or does not run on the device."""
+    if name in ("torch", "compile"):
+        return name
     if name != "openvino":
-        raise typer.BadParameter(f"{name!r} is neither torch nor openvino; give one of them", param_hint="--engine")
+        raise typer.BadParameter(f"{name!r} is not an engine; give torch, compile or openvino", param_hint="--engine")
     if device.startswith("cuda"):
         raise typer.BadParameter("openvino runs on the CPU; add --device cpu", param_hint="--engine")
     require_package("openvino", "--engine openvino")

@@ -56,7 +56,11 @@ def extract(
     precision: PRECISION = None,
     device: Annotated[str, typer.Option(help="Device for networks: auto, cpu, cuda or cuda:N.")] = "auto",
     engine: Annotated[
-        str, typer.Option(help="What runs networks on a CPU: torch, or openvino (pip install '.[openvino]').")
+        str,
+        typer.Option(
+            help="What runs networks: torch, compile (torch.compile: minutes at first, then fewer kernels), or "
+            "openvino on a CPU (pip install '.[openvino]')."
+        ),
     ] = "torch",
     decoder: Annotated[str, typer.Option(help="Decoder backend: pyav or decord.")] = "pyav",
     decode_workers: Annotated[

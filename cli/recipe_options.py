@@ -27,7 +27,7 @@ SET = Annotated[
     ),
 ]
 PRECISION = Annotated[
-    Literal["float32", "bfloat16", "float16"] | None,
+    Literal["float32", "tf32", "bfloat16", "float16"] | None,
     typer.Option(help="Precision of all networks. Default: the recipe's."),
 ]
 WEIGHTS = Annotated[
@@ -47,7 +47,7 @@ def chosen_recipe(
     *,
     settings: Sequence[str] | None,
     weights: Sequence[str] | None,
-    precision: Literal["float32", "bfloat16", "float16"] | None,
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] | None,
     weights_manifest: Path | None = None,
 ) -> tuple[Recipe, str | None]:
     """Load a recipe and apply the options.

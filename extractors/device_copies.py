@@ -36,7 +36,7 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
         tensor: Any tensor; one that is on the device already is returned itself.
         device: The device. Operations that are queued on its current stream later see the copy.
     """
-    if tensor.device == device or device.type == "cpu" or tensor.device.type != "cpu":
+    if tensor.device == device or device.type in ("cpu", "meta") or tensor.device.type != "cpu":
         return tensor.to(device)
     pinned = tensor if device.type == "mps" else tensor.pin_memory()  # MPS shares the memory of the host
     return pinned.to(device, non_blocking=True)

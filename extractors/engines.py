@@ -1,9 +1,9 @@
-"""Engines that run networks: PyTorch, or OpenVINO on CPUs (``--engine openvino``, extra ``openvino``).
+"""Engines that run networks: PyTorch, ``torch.compile``, or OpenVINO on CPUs (extra ``openvino``).
 
-A network is exported once for each (network, its numbers, shape of an item, precision) into the user's cache folder,
-which takes from seconds to minutes, and compiled from there in later runs. Items are computed one at a time, so that a
-row does not depend on the other items of its batch. A network that cannot be exported runs in PyTorch, and a warning
-states it.
+For OpenVINO a network is exported once for each (network, its numbers, shape of an item, precision) into the user's
+cache folder, which takes from seconds to minutes, and compiled from there in later runs. Items are computed one at a
+time, so that a row does not depend on the other items of its batch. A network that cannot be exported runs in PyTorch,
+and a warning states it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .precision import TOLERANCES
 
 _LOG = logging.getLogger(__name__)
 
-Engine = Literal["torch", "openvino"]
+Engine = Literal["torch", "compile", "openvino"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 FOLDER, MODEL = "engines", "network.xml"
-_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_HINTS: dict[Precision, str] = {"float32": "f32", "tf32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CURRENT: ContextVar[Engine] = ContextVar("engine", default="torch")
 
 
@@ -50,11 +50,75 @@ def building_for(engine: Engine) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
+def current_engine() -> Engine:
+    """Return the engine of the enclosing `building_for`."""
+    return _CURRENT.get()
+
+
 def on_engine(network: nn.Module, device: torch.device, precision: Precision) -> Callable[[Tensor], Tensor]:
-    """Return the network for the engine of the enclosing `building_for`; PyTorch's on other devices than CPUs."""
+    """Return the network for the engine of the enclosing `building_for`; OpenVINO runs on CPUs only."""
+    if _CURRENT.get() == "compile":
+        return CompiledNetwork(network, precision)
     if _CURRENT.get() == "torch" or device.type != "cpu":
         return network
     return OpenVinoNetwork(network, precision)
+
+
+BACKEND = "inductor"
+"""What ``torch.compile`` generates code with."""
+
+
+class CompiledNetwork:
+    """A network that ``torch.compile`` fuses into few kernels, once for each shape of a batch.
+
+    A batch that is smaller than the largest one so far is filled up to it, so that the last batch of a run is not
+    compiled for itself. A network that cannot be compiled as one graph, or whose first rows are not PyTorch's within
+    the tolerance of the precision, runs in PyTorch, and a warning states it.
+
+    Args:
+        network: Takes ``[n, ...]`` to ``[n, dim]``.
+        precision: Number format of matrix products and convolutions.
+    """
+
+    def __init__(self, network: nn.Module, precision: Precision) -> None:
+        self._network = without_onednn(network)  # the compiler has kernels of its own
+        self._precision: Precision = precision
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._largest: dict[tuple[int, ...], int] = {}
+        self._is_refused = False
+
+    def __call__(self, items: Tensor) -> Tensor:
+        if self._is_refused:
+            return self._network(items)
+        if self._compiled is None:
+            self._compiled = torch.compile(self._network, fullgraph=True, dynamic=False, backend=BACKEND)
+        shape = tuple(items.shape[1:])
+        largest = self._largest.get(shape, 0)
+        if len(items) < largest:
+            filling = items[-1:].expand(largest - len(items), *shape)
+            return self._compiled(torch.cat([items, filling]))[: len(items)]
+        if len(items) == largest:
+            return self._compiled(items)
+        try:
+            rows = self._compiled(items)
+            self._check(rows, items)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # the compiler runs the network's own code
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            name = type(self._network).__name__
+            _LOG.warning("%s of %s: torch.compile cannot run it (%s); PyTorch does", name, list(items.shape), reason)
+            self._is_refused = True
+            return self._network(items)
+        self._largest[shape] = len(items)
+        return rows
+
+    def _check(self, rows: Tensor, items: Tensor) -> None:
+        """Raise ValueError unless PyTorch computes the same."""
+        expected = self._network(items).float()
+        error = float((rows.float() - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+        if not error <= TOLERANCES[self._precision]:
+            raise ValueError(f"its numbers differ by {error:.1e} of the largest")
 
 
 class OpenVinoNetwork:

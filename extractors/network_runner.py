@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from ..manifests.streams import Precision
 from .device_copies import upload
-from .engines import on_engine
+from .engines import current_engine, on_engine
 from .onednn_layers import to_device
-from .precision import DTYPES, inference
+from .precision import DTYPES, convert_weights, inference
 
 
 class NetworkRunner:
@@ -26,6 +26,8 @@ class NetworkRunner:
     def __init__(self, network: nn.Module, device: torch.device, precision: Precision) -> None:
         self.device = device
         self._precision: Precision = precision
+        if current_engine() != "openvino":  # it converts float32 weights itself
+            convert_weights(network, precision)
         self._network = on_engine(to_device(network, device), device, precision)
 
     def rows(

@@ -7,21 +7,24 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..manifests.streams import Precision
 
 DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
+    "tf32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
 
 
-TOLERANCES: dict[Precision, float] = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 4e-3}
+TOLERANCES: dict[Precision, float] = {"float32": 1e-5, "tf32": 4e-3, "bfloat16": 3e-2, "float16": 4e-3}
 """How far a batch's company, the number of decoders or an interruption may move a number of a network's row, as a share
 of the row's largest: matrix products sum in another order. Streams without a network do not move at all.
 
-Rows are as near to float32's: bfloat16 was off by 8e-3 with seeded weights and 2e-2 with I3D's, float16 by 1.4e-3."""
+Rows are as near to float32's: bfloat16 was off by 8e-3 with seeded weights and 2e-2 with I3D's, float16 by 1.4e-3.
+TF32 has float16's mantissa; it has not been measured, for lack of a GPU."""
 
 
 @contextmanager
@@ -29,11 +32,41 @@ def inference(device: torch.device, precision: Precision) -> Iterator[None]:
     """Run networks without gradients and in the given precision.
 
     Matrix products and convolutions use ``precision``; other operations use it where autocast considers it safe.
-    ``float32`` means IEEE float32; see `forbid_reduced_float32`.
+    ``float32`` means IEEE float32; see `forbid_reduced_float32`. ``tf32`` lets NVIDIA's GPUs use TensorFloat-32, which
+    rounds the factors of products to 10 bits; other devices compute in float32.
     """
-    forbid_reduced_float32()
-    with torch.inference_mode(), torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32"):
+    if precision == "tf32":
+        allow_tf32()
+    else:
+        forbid_reduced_float32()
+    cast_on = "cpu" if device.type == "meta" else device.type
+    with torch.inference_mode(), torch.autocast(cast_on, DTYPES[precision], enabled=is_half(precision)):
         yield
+
+
+def is_half(precision: Precision) -> bool:
+    """Return whether a precision has 16 bits."""
+    return DTYPES[precision] != torch.float32
+
+
+def convert_weights(network: nn.Module, precision: Precision) -> None:
+    """Convert the weights of matrix products and convolutions once, in place; other numbers stay float32.
+
+    Under autocast a layer converts its float32 weights in every call, because autocast keeps converted weights only of
+    networks in training. The rounding is the same.
+    """
+    if not is_half(precision):
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            module.to(DTYPES[precision])
+
+
+def allow_tf32() -> None:
+    """Let this process use TF32 on NVIDIA's GPUs, until `forbid_reduced_float32`. Networks run one at a time."""
+    cudnn: Any = torch.backends.cudnn
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "tf32"
 
 
 def forbid_reduced_float32() -> None:
@@ -42,7 +75,7 @@ def forbid_reduced_float32() -> None:
     By default, cuDNN convolves in TF32, which has 10 bits of mantissa. ``TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1``, which
     NVIDIA's container images set, does the same for matrix products, and ``torch.set_float32_matmul_precision`` can
     select TF32 or bfloat16, on CPUs as well. The switches belong to the process, not to the thread, so they are set
-    and never reset.
+    and only changed by `allow_tf32`.
     """
     cudnn: Any = torch.backends.cudnn  # torch annotates some of their attributes only
     mkldnn: Any = torch.backends.mkldnn

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 
 from .short_help import own_names
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Remainder = Literal["drop-tail", "drop-both", "pad-last"]
 FrameChoice = Literal["nearest-time", "integer-stride", "integer-stride-of-whole-rate"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]

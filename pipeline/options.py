@@ -34,7 +34,7 @@ class RunOptions:
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     engine: Engine = "torch"
-    """What runs networks on a CPU: ``torch`` or ``openvino``."""
+    """What runs networks: ``torch``, ``compile``, or on a CPU ``openvino``."""
     decoder: str = "pyav"
     """``pyav`` or ``decord``."""
     num_decoders: int = 1

@@ -120,7 +120,9 @@ def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Even
     device, decoder_pool, writer = context.options.device, context.decoder_pool, context.writer
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
     made = made_with(context.options.decoder, [stream.spec.extractor for stream in context.streams])
-    if context.options.engine != "torch" and device.type == "cpu":
+    if context.options.engine == "compile":
+        made["engine"] = f"torch.compile {torch.__version__}"
+    elif context.options.engine != "torch" and device.type == "cpu":
         made["engine"] = f"{context.options.engine} {version(context.options.engine)}"
     collector = RowCollector(made | {"device": device_name})
     sink = StoreSink(writer)

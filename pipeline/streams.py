@@ -36,7 +36,7 @@ def build_streams(
         weights: Stream → role → checkpoint, from `chosen_weights`.
         settings_digests: Stream → digest, from `digests_of_settings`.
         device: Where the networks run.
-        engine: What runs them on a CPU.
+        engine: What runs them.
     """
     with building_for(engine):
         return [

@@ -133,9 +133,10 @@ class _Level:
         if is_filtered:
             window: dict[str, Any] = {"PIXELS": PIXELS, "SIDE_PX": self.settings.median_px}
             filter_median[self._pixels()](self.state, self.side, self.done, *self.shape, **window, **OPTIONS)
-        begun: dict[str, Any] = {"INNER": self.settings.inner_iterations, "ITERATIONS": ITERATIONS, "PAIRS": PIXELS}
+        begun: dict[str, Any] = {"IS_FILTERED": is_filtered, "INNER": self.settings.inner_iterations}
+        begun |= {"ITERATIONS": ITERATIONS, "PAIRS": PIXELS}
         counters = (self.side, self.steps, self.left, self.done)
-        begin_round[(math.ceil(pairs / PIXELS),)](*counters, pairs, IS_FILTERED=is_filtered, **begun, **OPTIONS)
+        begin_round[(math.ceil(pairs / PIXELS),)](*counters, pairs, **begun, **OPTIONS)
         per_pair = (self.side, self.steps, self.left, self.iteration, self.done, self.bound)
         strips = {"ITERATIONS": ITERATIONS, "ROWS": STRIP_ROWS, "COLUMNS": STRIP_COLUMNS, "num_warps": 1}
         test = {"ITERATIONS": ITERATIONS, "LAZY": self.arithmetic.lazy_test, "num_warps": 1}

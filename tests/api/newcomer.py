@@ -37,7 +37,7 @@ class Colors:
         self._network = load_network(lambda: nn.Linear(3, NUM_FEATURES), weights["network"], LAYOUTS).to(device)
         self._device = device
         self._gain = settings.gain
-        self._dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+        self._dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
         self._network.to(self._dtype)
 
     def prepare(self, segment: SegmentInput) -> Tensor:

@@ -1,0 +1,127 @@
+"""Networks for ``torch.compile``: each is one graph, and the engine ``compile`` gives PyTorch's rows."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from extractor_cases import CASES, Case
+from torch import Tensor, nn
+from torchvision.models.video import SwinTransformer3d
+
+from arabesque.extractor_contract import ExtractorContract
+from arabesque.extractors import engines, network_runner, video_swin
+from arabesque.extractors.checkpoints import RandomWeights
+from arabesque.extractors.engines import building_for
+from arabesque.extractors.network_runner import NetworkRunner
+from arabesque.extractors.table import build
+
+META = torch.device("meta")
+NETWORKS = (
+    *("i3d_rgb", "i3d_flow", "video_swin_b", "resnet_frame", "ast", "c3d", "vggish", "panns_cnn14", "s3d"),
+    *("r2plus1d_34", "pytorchvideo"),
+)
+
+
+def forward_on_meta(name: str, case: Case, monkeypatch: pytest.MonkeyPatch) -> list[Tensor | None]:
+    """Run a batch through an extractor without numbers; a break of the graph raises an error."""
+
+    def compiled(network: nn.Module, *_: Any) -> Any:
+        return torch.compile(network, fullgraph=True, dynamic=False, backend="eager")
+
+    monkeypatch.setattr(network_runner, "on_engine", compiled)
+    torch.compiler.reset()
+    contract = ExtractorContract(name + case.variant, num_frames=case.frames, settings=case.settings)
+    spec = contract.resolved
+    extractor = build(spec, {role: RandomWeights(0) for role in spec.weights}, META)
+    return extractor.forward([extractor.prepare(segment) for segment in contract.segments[:2]])
+
+
+def narrow_swin(**_: Any) -> SwinTransformer3d:
+    return SwinTransformer3d([2, 4, 4], 8, [2, 2], [1, 2], [8, 7, 7], num_classes=400)
+
+
+def test_shifted_windows_do_not_break_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_swin, "swin3d_b", narrow_swin)
+    case = Case(frames=2, settings={"geometry": {"steps": [{"size_px": [80, 80]}]}})
+    rows = forward_on_meta("video_swin_b", case, monkeypatch)
+    assert [row.shape for row in rows if row is not None] == [(16,), (16,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = forward_on_meta(name, CASES.get(name, Case()), monkeypatch)
+    assert all(row is not None and row.device == META for row in rows)
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.head = nn.Linear(6, 4)
+
+    def forward(self, items: Tensor) -> Tensor:
+        return self.head(items).relu()
+
+
+class Asking(Small):
+    """Asks for a number, which breaks the graph."""
+
+    def forward(self, items: Tensor) -> Tensor:
+        return super().forward(items) * (2 if float(items.sum()) > 0 else 1)
+
+
+class Drifting(Small):
+    """Computes something else when it is compiled."""
+
+    def forward(self, items: Tensor) -> Tensor:
+        return super().forward(items) + (1 if torch.compiler.is_compiling() else 0)
+
+
+def items(count: int) -> list[Tensor]:
+    return list(torch.randn(5, 6, generator=torch.Generator().manual_seed(1))[:count])
+
+
+def runner_of(engine: Any, network: nn.Module) -> NetworkRunner:
+    with building_for(engine):
+        return NetworkRunner(network.eval().requires_grad_(False), torch.device("cpu"), "float32")
+
+
+@pytest.fixture
+def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the batches for which a graph was compiled; the graph runs as it is."""
+    found: list[tuple[int, ...]] = []
+
+    def backend(graph: Any, examples: list[Tensor]) -> Any:
+        found.extend(tuple(each.shape) for each in examples if each.shape[1:] == (6,) and each.shape[0] != 4)
+        return graph.forward
+
+    torch.compiler.reset()
+    monkeypatch.setattr(engines, "BACKEND", backend)
+    return found
+
+
+def test_a_smaller_batch_is_filled_up_instead_of_compiled(shapes: list[tuple[int, ...]]) -> None:
+    runner, plain = runner_of("compile", Small()), runner_of("torch", Small())
+    for count in (3, 5, 2, 5, 1):
+        found = torch.stack(runner.rows(items(count), lambda batch: batch))
+        torch.testing.assert_close(found, torch.stack(plain.rows(items(count), lambda batch: batch)))
+    assert shapes == [(3, 6), (5, 6)]
+
+
+@pytest.mark.parametrize(("network", "reason"), [(Asking, "Asking of [3, 6]"), (Drifting, "its numbers differ by")])
+def test_a_network_that_cannot_be_compiled_runs_in_pytorch(
+    network: type[nn.Module], reason: str, shapes: list[tuple[int, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    runner, plain = runner_of("compile", network()), runner_of("torch", network())
+    with caplog.at_level(logging.WARNING, logger="arabesque.extractors.engines"):
+        for _ in range(2):
+            found = runner.rows(items(3), lambda batch: batch)
+    torch.testing.assert_close(torch.stack(found), torch.stack(plain.rows(items(3), lambda batch: batch)))
+    [message] = [record.getMessage() for record in caplog.records if "torch.compile" in record.getMessage()]
+    assert reason in message
+    assert message.endswith("PyTorch does")
