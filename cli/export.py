@@ -38,6 +38,10 @@ def export(
         Path | None,
         typer.Option(help="Also write the boxes of people to this file, .csv or .parquet, one row for each box."),
     ] = None,
+    sentences: Annotated[
+        Path | None,
+        typer.Option(help="Also write the sentences of streams with a text tower, and their rows, to this .npz file."),
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="Number type: source (that of the import, else float32), float32 or float16.")
     ] = "source",
@@ -55,12 +59,14 @@ def export(
     """
     from ..pipeline.interop.box_files import export_boxes
     from ..pipeline.interop.exporting import export as write
+    from ..pipeline.interop.sentence_files import export_sentences
     from ..pipeline.store.reader import FeatureStore
     from .import_features import show_files
 
     number = _number(dtype)
     reader = FeatureStore(store, partial=partial)
     num_boxes = None if boxes is None else export_boxes(reader, boxes, stream or (), force=force)
+    num_sentences = None if sentences is None else export_sentences(reader, sentences, stream or (), force=force)
     with show_files("exporting") as on_file:
         done = write(
             reader,
@@ -83,6 +89,7 @@ def export(
                 "removed": [str(file) for file in done.removed],
                 "num_partial": done.num_partial,
                 "num_boxes": num_boxes,
+                "num_sentences": num_sentences,
                 "failed": failed,
             }
         )
@@ -91,6 +98,8 @@ def export(
     print(f"{done.num_arrays} arrays in {files}: {done.files[0]}{' …' if len(done.files) > 1 else ''}")
     if num_boxes is not None:
         print(f"{num_boxes} boxes: {boxes}")
+    if num_sentences is not None:
+        print(f"{num_sentences} sentences: {sentences}")
     if done.num_kept == len(done.files) and not done.removed:
         print("already complete: nothing has changed in the store")
     elif done.num_kept or done.removed:

@@ -16,6 +16,18 @@ from ..manifests.errors import ConfigError, WeightsError
 
 PREFIX = "transformers:"
 CONFIG_FILES = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+)
+"""Files that decide how a sentence becomes the input of a text tower."""
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 
 
@@ -54,6 +66,26 @@ class CheckpointFolder:
             raise WeightsError(f"{self.path}: checkpoint cannot be read ({error.strerror or error})") from error
         return CheckpointFolder(self.name, self.path, total.hexdigest())
 
+    def tokenizer_digest(self) -> str:
+        """Return the SHA-256 over names and contents of the tokenizer's files.
+
+        Raises:
+            ConfigError: There are none, or they cannot be read.
+        """
+        files = [self.path / name for name in TOKENIZER_FILES if (self.path / name).is_file()]
+        if not files:
+            raise ConfigError(
+                f"{PREFIX}{self.name}: {self.path} has no tokenizer (tokenizer.json), which settings.sentences needs; "
+                "choose a checkpoint with one"
+            )
+        total = hashlib.sha256()
+        try:
+            for file in files:
+                total.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        except OSError as error:
+            raise ConfigError(f"{self.path}: tokenizer cannot be read ({error.strerror or error})") from error
+        return total.hexdigest()
+
     def read_config(self) -> dict[str, Any]:
         """Return ``config.json``; raises `ConfigError` where it is not a configuration."""
         try:
@@ -67,12 +99,15 @@ class CheckpointFolder:
         return content
 
 
-def find_checkpoint(name: str, *, tensors: bool = False, offline: bool = False) -> CheckpointFolder:
+def find_checkpoint(
+    name: str, *, tensors: bool = False, tokenizer: bool = False, offline: bool = False
+) -> CheckpointFolder:
     """Find a checkpoint on this machine, or download its configuration.
 
     Args:
         name: ``REPOSITORY``, ``REPOSITORY@REVISION``, or the path of a folder.
-        tensors: Download the tensors as well.
+        tensors: Download the tensors and the tokenizer as well.
+        tokenizer: Download the tokenizer as well.
         offline: Use what is on this machine.
 
     Raises:
@@ -86,7 +121,7 @@ def find_checkpoint(name: str, *, tensors: bool = False, offline: bool = False) 
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
-    patterns = [*CONFIG_FILES, *(WEIGHT_FILES if tensors else ())]
+    patterns = [*CONFIG_FILES, *(WEIGHT_FILES if tensors else ()), *(TOKENIZER_FILES if tensors or tokenizer else ())]
     try:
         folder = Path(
             snapshot_download(repository, revision=revision or None, allow_patterns=patterns, local_files_only=offline)

@@ -80,6 +80,8 @@ class NetworkCard:
         classify: From settings and weights to the network with its classifier, which returns ``[n, num_classes]``
             before any softmax. None without a classifier.
         num_classes: Number of classes of `classify`.
+        complete: From settings to settings with what depends on files of the checkpoint; None where nothing does.
+        dim_of: From settings to the length of a row, where it depends on them.
         license: License of the network's published weights.
         source: Where network and settings were published.
         version: Raised whenever the numbers change; part of every row's key.
@@ -100,6 +102,8 @@ class NetworkCard:
     default_weights: str | None = None
     classify: Callable[[Any, Weights], nn.Module] | None = None
     num_classes: int = 0
+    complete: Callable[[Any], Record] | None = None
+    dim_of: Callable[[Any], int] | None = None
     license: str = ""
     source: str = ""
     version: int = 1
@@ -154,7 +158,8 @@ class NetworkCard:
         self, *, settings: Any, weights: Mapping[str, Weights], device: torch.device, precision: Precision
     ) -> NetworkExtractor:
         network = self.load(settings, weights[ROLE])
-        return NetworkExtractor(self, settings, NetworkRunner(network, device, precision))
+        sentence_rows: Tensor | None = getattr(network, "sentence_rows", None)
+        return NetworkExtractor(self, settings, NetworkRunner(network, device, precision), sentence_rows)
 
 
 class NetworkExtractor:
@@ -164,8 +169,12 @@ class NetworkExtractor:
     the card's front end returns.
     """
 
-    def __init__(self, card: NetworkCard, settings: Any, runner: NetworkRunner) -> None:
-        self.dim = card.dim
+    def __init__(
+        self, card: NetworkCard, settings: Any, runner: NetworkRunner, sentence_rows: Tensor | None = None
+    ) -> None:
+        self.dim = card.dim_of(settings) if card.dim_of else card.dim
+        self.sentence_rows = sentence_rows
+        """``float32 [sentences, dim]`` for the sentences of the settings; None without any."""
         self.frames = None if card.input == "audio" else FrameNeed(settings.geometry)
         self.audio = card.hears(settings) if card.hears else None
         self.batch_size = card.batch_size[runner.device.type != "cpu"]

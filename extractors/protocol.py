@@ -232,7 +232,11 @@ class ExtractorKind(Protocol):
 
 
 class Extractor(Protocol):
-    """The computation of one stream; `arabesque.extractors.table.build` makes it from an `ExtractorKind`."""
+    """The computation of one stream; `arabesque.extractors.table.build` makes it from an `ExtractorKind`.
+
+    An extractor with a text tower also has ``sentence_rows``: ``float32 [sentences, dim]``, one row for each of
+    ``settings.sentences``, or None. The manifest of the store keeps them.
+    """
 
     dim: int
     """Length of a feature row."""

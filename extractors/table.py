@@ -217,6 +217,8 @@ def resolve(spec: StreamSpec) -> StreamSpec:
     except ValidationError as error:
         complaint = validation_message(error, "settings", keys_of(kind.Settings))
         raise ConfigError(f"extractor {spec.extractor}: {complaint}") from None
+    if (complete := getattr(kind, "complete", None)) is not None:
+        settings = complete(settings)
     roles = {*kind.weight_roles, *getattr(settings, "weight_roles", ())}
     default = getattr(kind, "default_weights", None)
     if default and not spec.weights:

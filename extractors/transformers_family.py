@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..manifests.errors import ConfigError
 from ..manifests.streams import (
@@ -32,10 +34,11 @@ from .hub_snapshot import PREFIX, CheckpointFolder, find_checkpoint
 from .network import ClipLengths, NetworkCard
 from .onednn_layers import with_onednn
 from .protocol import AudioNeed
+from .sentences import MAX_SENTENCES, sentence_rows
 from .transformers_checkpoints import filled, one_line, read_config
 from .without_memory import without_memory
 
-Output = Literal["pooled", "cls", "patches"]
+Output = Literal["pooled", "cls", "patches", "similarity"]
 
 FEATURES = ("get_video_features", "get_image_features", "get_vision_features")
 """Methods of networks with several towers that return the embedding of pictures."""
@@ -49,7 +52,12 @@ TRIED_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 class VisionOptions(Record):
     output: Output = "pooled"
     """``pooled``: what the network itself offers, else its class token, else the mean of its tokens. ``cls``: the class
-    token after the last layer. ``patches``: the mean of all other tokens."""
+    token after the last layer. ``patches``: the mean of all other tokens. ``similarity``: the cosine between ``pooled``
+    and each of the sentences."""
+    sentences: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=MAX_SENTENCES)] = ()
+    """Sentences for the text tower, such as names of elements. The store has a row for each of them."""
+    tokenizer_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+    """Digest of the tokenizer that the sentences pass through; filled in where there are sentences."""
 
 
 def transformers_card(variant: str) -> NetworkCard:
@@ -82,12 +90,14 @@ def transformers_card(variant: str) -> NetworkCard:
     dim = _dim(network, takes, lengths.at_least if takes.clip else 1, size, variant)
     return NetworkCard(
         input="clip" if takes.clip else "image",
-        load=lambda settings, weights: VisionTower(_load(config, weights, settings.output), takes, settings.output),
+        load=lambda settings, weights: _tower(checkpoint, config, takes, settings, weights),
         dim=dim,
         batch_size=(2, 8) if takes.clip else (8, 64),
         geometry=geometry,
         normalization=normalization,
         options=VisionOptions,
+        complete=partial(_complete, checkpoint, variant, hasattr(network, "get_text_features"), takes.method),
+        dim_of=lambda settings: len(settings.sentences) if settings.output == "similarity" else dim,
         clip_lengths=lengths,
         **facts,
     )
@@ -102,18 +112,70 @@ class Takes(Record):
     clip: bool
 
 
-class VisionTower(nn.Module):
-    """Pictures ``float [n, 3, height, width]`` or clips ``[n, 3, time, height, width]`` to ``[n, dim]``."""
+def _complete(checkpoint: CheckpointFolder, name: str, has_text: bool, method: str, settings: VisionOptions) -> Record:
+    """The settings with the digest of the tokenizer; raises `ConfigError` for sentences that cannot be used."""
+    if settings.output == "similarity" and not settings.sentences:
+        raise ConfigError(f'extractor transformers:{name}: output = "similarity" needs settings.sentences; give a list')
+    if not settings.sentences:
+        return settings
+    if not has_text or method == "forward":
+        raise ConfigError(
+            f"extractor transformers:{name}: the network has no text tower; remove settings.sentences, or choose a "
+            "checkpoint of CLIP, SigLIP or X-CLIP"
+        )
+    digest = find_checkpoint(checkpoint.name, tokenizer=True).tokenizer_digest()
+    if settings.tokenizer_sha256 not in ("", digest):
+        raise ConfigError(
+            f"extractor transformers:{name}: the tokenizer is not the one of settings.tokenizer_sha256; remove this "
+            "setting, or restore the checkpoint"
+        )
+    return settings.model_copy(update={"tokenizer_sha256": digest})
 
-    def __init__(self, network: nn.Module, takes: Takes, output: Output) -> None:
+
+def _tower(
+    checkpoint: CheckpointFolder, config: Any, takes: Takes, settings: VisionOptions, weights: Weights
+) -> VisionTower:
+    network: Any = _load(config, weights, settings.output)
+    rows = None
+    if settings.sentences:
+        folder = find_checkpoint(checkpoint.name, tokenizer=True)
+        rows = sentence_rows(network, folder, settings.sentences)
+    if hasattr(network, "text_model"):  # a text tower takes memory, and pictures never reach it
+        network.text_model = nn.Identity()
+    return VisionTower(with_onednn(network), takes, settings.output, rows)
+
+
+class VisionTower(nn.Module):
+    """Pictures ``float [n, 3, height, width]`` or clips ``[n, 3, time, height, width]`` to ``[n, dim]``.
+
+    Args:
+        network: The network.
+        takes: How pictures are given to it.
+        output: Which of its outputs is the row.
+        rows: The embeddings of the sentences, ``float32 [sentences, dim]``.
+    """
+
+    def __init__(self, network: nn.Module, takes: Takes, output: Output, rows: Tensor | None = None) -> None:
         super().__init__()
         self.network: Any = network
+        self.sentence_rows = rows
         self._takes, self._output = takes, output
+        if output == "similarity":
+            assert rows is not None
+            self.directions: Tensor
+            self.register_buffer("directions", functional.normalize(rows, dim=1))
+            self._output = "pooled"
         vision = getattr(network, "vision_model", None)
-        if output != "pooled" and vision is not None:
+        if self._output != "pooled" and vision is not None:
             self.network, self._takes = vision, takes.model_copy(update={"method": "forward"})
 
     def forward(self, pixels: Tensor) -> Tensor:
+        row = self._row(pixels)
+        if "directions" not in self._buffers:
+            return row
+        return functional.normalize(row, dim=1) @ self.directions.to(row.dtype).T
+
+    def _row(self, pixels: Tensor) -> Tensor:
         if self._takes.clip:
             pixels = pixels.transpose(1, 2)
         given: dict[str, Any] = {self._takes.argument: pixels}
@@ -162,9 +224,7 @@ def _load(config: Any, weights: Weights, output: Output) -> nn.Module:
             network = _build(config)
     else:
         network = _from_folder(cast("CheckpointFolder", weights), config, output)
-    if hasattr(network, "text_model"):  # a text tower takes memory, and pictures never reach it
-        network.text_model = nn.Identity()
-    return with_onednn(network.eval().requires_grad_(False))
+    return network.eval().requires_grad_(False)
 
 
 def _from_folder(checkpoint: CheckpointFolder, config: Any, output: Output) -> nn.Module:
@@ -172,7 +232,7 @@ def _from_folder(checkpoint: CheckpointFolder, config: Any, output: Output) -> n
     from transformers import AutoModel
 
     def is_needed(name: str) -> bool:
-        return output == "pooled" or "pooler" not in name
+        return output in ("pooled", "similarity") or "pooler" not in name
 
     def hint(lacking: list[str]) -> str:
         return '; set output = "cls" or "patches"' if all("pooler" in name for name in lacking) else ""
@@ -359,13 +419,20 @@ def _audio_card(name: str, config: Any, processor: Any, facts: dict[str, Any]) -
         row = AudioTower(network, method, argument)(front_end(torch.zeros(rate_hz))[None].to("meta"))
     return NetworkCard(
         input="audio",
-        load=lambda settings, weights: AudioTower(_load(config, weights, "pooled"), method, argument),
+        load=lambda settings, weights: _audio_tower(config, weights, method, argument),
         dim=int(row.shape[1]),
         batch_size=(4, 32),
         hears=lambda settings: AudioNeed(rate_hz),
         front_end=lambda settings: front_end,
         **facts,
     )
+
+
+def _audio_tower(config: Any, weights: Weights, method: str, argument: str) -> AudioTower:
+    network: Any = _load(config, weights, "pooled")
+    if hasattr(network, "text_model"):
+        network.text_model = nn.Identity()
+    return AudioTower(with_onednn(network), method, argument)
 
 
 def _audio_input(processor: Any, argument: str, waveform: Tensor) -> Tensor:

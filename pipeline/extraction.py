@@ -40,6 +40,7 @@ from .store.files.storage import StorePath, as_store_path, is_url
 from .store.maintenance.compaction import archive_stale_rows, compact
 from .store.manifest import is_store, read_manifest, refuse_other_recipe, write_manifest
 from .store.outcomes import OutcomeWatcher
+from .store.sentences import sentence_entry
 from .store.store import Store
 from .store.writer import StoreWriter
 from .streams import build_streams, chosen_weights, code_of, digests_of_settings, made_with, weight_digests
@@ -148,13 +149,13 @@ class Extraction:
             refuse_other_settings(self.out, self._held_settings, held, self._differences)
         if self.remaining:
             yield PhaseStarted("loading networks")
-        streams, dims = self._load() if self.remaining or self.inputs.clashes else ([], {})
+        streams, described = self._load() if self.remaining or self.inputs.clashes else ([], {})
         options = within_memory(self.options, streams) if streams else self.options
         with ExitStack() as stack:
             with self.store.starting(self._held_settings, self._differences):
                 refuse_other_recipe(self.store, self.recipe.name, self.recipe.changes)
-                changed_code = self._write_manifest(dims)
-                settings = self.settings_digests if dims else {}
+                changed_code = self._write_manifest(described)
+                settings = self.settings_digests if described else {}
                 writer = StoreWriter(self.store, settings=settings, float16=self.options.float16)
                 if self.inputs.columns is not None:
                     keep_clip_columns(self.store, self.inputs.columns, writer.writer_id)
@@ -217,17 +218,19 @@ class Extraction:
         found = setting_differences(there.get(stream, {}), here.get(stream, {}))
         return ", ".join(f"{each.name} is {each.a} there, {each.b} here" for each in found[:3])
 
-    def _load(self) -> tuple[list[Stream], dict[str, int]]:
-        """Load the networks and return the streams and the width of each stream's features.
+    def _load(self) -> tuple[list[Stream], dict[str, dict[str, Any]]]:
+        """Load the networks and return the streams and what the manifest says of each stream's rows.
 
         With an executor, whose workers load their own networks, the list is empty: each network is loaded once, so
         that an error is raised before anything is written.
         """
-        streams, dims = list[Stream](), dict[str, int]()
+        streams, described = list[Stream](), dict[str, dict[str, Any]]()
         tracks, fields = dict[str, int | str](), dict[str, str]()
         for name in self.streams:
             stream = self.build_stream(name)
-            dims[name] = stream.extractor.dim
+            described[name] = {"dim": stream.extractor.dim}
+            if (rows := getattr(stream.extractor, "sentence_rows", None)) is not None:
+                described[name] |= sentence_entry(stream.spec.settings["sentences"], rows.cpu().numpy())
             if stream.extractor.audio is not None:
                 tracks[name] = stream.spec.audio_track
             if stream.extractor.frames is not None:
@@ -236,7 +239,7 @@ class Extraction:
                 streams.append(stream)
         common_setting("audio_track", tracks, "best")
         common_setting("deinterlace", fields, "none")
-        return streams, dims
+        return streams, described
 
     @property
     def worker_config(self) -> WorkerConfig:
@@ -292,11 +295,11 @@ class Extraction:
                 yield outcome
         yield VideoSettled(event.video_id)
 
-    def _write_manifest(self, dims: Mapping[str, int]) -> list[Notice]:
+    def _write_manifest(self, rows: Mapping[str, Mapping[str, Any]]) -> list[Notice]:
         """Write the store's manifest, after archiving rows with other settings.
 
         Args:
-            dims: Stream → width of its features; empty if the run has no work.
+            rows: Stream → facts about its rows, from `_load`; empty if the run has no work.
 
         Returns:
             A notice for each extractor whose code has changed although its version has not.
@@ -307,7 +310,7 @@ class Extraction:
             if name in known and known[name]["settings_digest"] != digest:
                 archive_stale_rows(self.store, name, digest)
         entries = self.stream_entries
-        described = {name: entries[name] | {"dim": dim} for name, dim in dims.items()}
+        described = {name: {**entries[name], **facts} for name, facts in rows.items()}
         write_manifest(
             self.store,
             {

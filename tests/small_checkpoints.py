@@ -10,7 +10,16 @@ from typing import Any
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 PICTURES = {**TINY, "image_size": 32, "patch_size": 16}
-TEXT = {**TINY, "vocab_size": 100, "max_position_embeddings": 16, "projection_size": 32}
+END = 50
+"""Token at the end of a sentence, whose output CLIP takes."""
+TEXT = {
+    **TINY,
+    "vocab_size": 100,
+    "max_position_embeddings": 16,
+    "projection_size": 32,
+    "bos_token_id": 0,
+    "eos_token_id": END,
+}
 CONVOLUTIONS = {"hidden_sizes": [8, 8, 8, 16], "depths": [1, 1, 1, 1]}
 
 
@@ -233,4 +242,25 @@ def write_checkpoint(folder: Path, model_type: str, seed: int | None = None) -> 
     if seed is not None:
         torch.manual_seed(seed)
         AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+WORDS = ("a", "skater", "jumps", "spins", "falls", "gymnast", "throws", "the", "ball", "ribbon")
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """Write a tokenizer that knows `WORDS`, splits at spaces and ends each sentence with a mark; return the folder."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+
+    known = {"<unk>": 0, "<pad>": 1, "<end>": END} | {word: 2 + place for place, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(WordLevel(known, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    ending = TemplateProcessing(single="$A <end>", special_tokens=[("<end>", END)])
+    tokenizer.post_processor = ending  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.save(str(folder / "tokenizer.json"))
+    facts = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(facts | {"eos_token": "<end>"}))
     return folder

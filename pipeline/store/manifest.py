@@ -36,6 +36,10 @@ class StreamEntry(BaseModel):
     dim: int
     extractor_version: int
     weights: dict[str, str]
+    sentences: list[str] = []
+    """Sentences that went through the text tower of the stream's network."""
+    sentence_rows: str = ""
+    """Their rows: base64 of little-endian float32 ``[sentences, dim of the text tower]``."""
 
 
 class _Manifest(BaseModel):

@@ -13,9 +13,10 @@ from .boxes import BoxRun, current_runs, read_boxes
 from .files.storage import StorePath
 from .html import html_table
 from .index import Columns, current_places, newest_outcome_columns, retry_on_missing
-from .manifest import StreamEntry, read_manifest, stream_entries
+from .manifest import MANIFEST, StreamEntry, read_manifest, stream_entries
 from .open_shards import OpenShards
 from .outcomes import OutcomeTable, read_outcome_table
+from .sentences import SentenceRows, read_sentences
 from .shards import RowPlace
 from .store import Store
 from .stream_features import StreamFeatures
@@ -209,6 +210,31 @@ class FeatureStore:
             return pandas.DataFrame(columns=["video_id", "start_s", "end_s"])
         joined = pandas.concat({name: tables[name] for name in sorted(tables)}, names=["video_id"])
         return joined.reset_index("video_id").reset_index(drop=True)
+
+    def sentences(self, stream: str) -> SentenceRows:
+        """Return the sentences of a stream's text tower, and one row for each.
+
+        Args:
+            stream: One of `streams`, whose recipe has ``settings.sentences``.
+
+        Returns:
+            The sentences, and ``float32 [sentences, dim]``.
+
+        Raises:
+            KeyError: The store has no such stream, or the stream has no sentences.
+            StoreError: The rows are damaged.
+
+        Example:
+            >>> FeatureStore("features").sentences("motion")
+            Traceback (most recent call last):
+                ...
+            KeyError: "stream 'motion' has no sentences; its recipe has no settings.sentences"
+        """
+        self._places(stream)  # refuses an unknown stream
+        entry = self._entries[stream]
+        if not entry.sentences:
+            raise KeyError(f"stream {stream!r} has no sentences; its recipe has no settings.sentences")
+        return read_sentences(entry, self._storage.where(MANIFEST))
 
     def boxes(self, video_id: str) -> dict[str, PersonBoxes]:
         """Return the people that were found in a video, and which of them each stream used.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from network_rows import extractor_for, picture_frames, row_of
 from small_checkpoints import AUDIO, FAMILIES, PICTURES, processor, write_checkpoint
 from torch import Tensor
 from torchvision import models
@@ -20,8 +21,7 @@ from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
 from arabesque.extractors.geometry import apply_geometry
 from arabesque.extractors.hub_snapshot import CheckpointFolder, find_checkpoint
 from arabesque.extractors.network import NetworkCard
-from arabesque.extractors.protocol import Extractor, SegmentInput
-from arabesque.extractors.table import build, extractor_kind, resolve
+from arabesque.extractors.table import extractor_kind, resolve
 from arabesque.manifests.errors import ConfigError, WeightsError
 from arabesque.manifests.streams import Sampling, StreamSpec
 
@@ -82,25 +82,6 @@ def test_families_keep_the_contract(contract: ExtractorContract, check: str) -> 
 
 def test_at_least_25_families_are_tested() -> None:
     assert len(PACKAGED) + len(FAMILIES) + len(AUDIO) >= 25
-
-
-def extractor_for(name: str, weights: Any, frames: int = 1, **settings: Any) -> Extractor:
-    sampling = Sampling(fps=5, frames_per_segment=frames, frames_per_step=frames, remainder="drop-tail")
-    spec = resolve(StreamSpec(extractor=name, sampling=sampling, settings=settings))
-    return build(spec, {"network": weights}, CPU)
-
-
-def picture_frames(num_frames: int) -> Tensor:
-    coarse = np.random.default_rng(3).integers(0, 256, (num_frames, 3, 12, 16), np.uint8)
-    return torch.nn.functional.interpolate(torch.from_numpy(coarse), (121, 163), mode="bilinear")
-
-
-def row_of(extractor: Extractor, frames: Tensor) -> Tensor:
-    assert extractor.frames is not None
-    seen = apply_geometry(frames, extractor.frames.geometry)
-    [row] = extractor.forward([extractor.prepare(SegmentInput(0, 0.0, 1.0, frames=seen))])
-    assert row is not None
-    return row
 
 
 @pytest.mark.parametrize(
