@@ -294,6 +294,7 @@ def compare(
     format_a: str | None = None,
     format_b: str | None = None,
     trust: bool = False,
+    published: str | None = None,
 ) -> FeatureComparison:
     """Compare two sets of features, and explain why they differ.
 
@@ -307,6 +308,8 @@ def compare(
         format_a: Format of A, such as ``npy-folder``; by default it is detected.
         format_b: Format of B.
         trust: Read pickles in a way that runs the code they name; only for files whose source you know.
+        published: B are these released features, such as ``actionformer-i3d``, or those of a recipe; see
+            `docs/interop.md`.
 
     Returns:
         A result for each video and stream; ``same`` summarizes them.
@@ -314,6 +317,7 @@ def compare(
     Raises:
         StoreError: A file is damaged or not trusted.
         InputError: Nothing is there, or both sides have nothing in common.
+        ConfigError: Released features of this name are not known.
 
     Example:
         >>> import arabesque
@@ -333,6 +337,7 @@ def compare(
         format_a=format_a,
         format_b=format_b,
         trust=trust,
+        published=published,
     )
 
 

@@ -34,6 +34,15 @@ def compare(
     tolerance: Annotated[
         float, typer.Option(min=0, help="Largest relative error (difference ÷ largest value) that counts as the same.")
     ] = 1e-4,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="NAME",
+            help="B are these released features, e.g. actionformer-i3d, or those of a recipe: names settings of A that "
+            "differ from the documented ones.",
+        ),
+    ] = None,
     common: Annotated[bool, typer.Option("--common", help="Ignore videos that only one side has.")] = False,
     format_a: Annotated[str | None, typer.Option(help=f"Format of A: {FORMAT_HELP}")] = None,
     format_b: Annotated[str | None, typer.Option(help="Format of B. Default: detected.")] = None,
@@ -72,6 +81,7 @@ def compare(
             format_a=format_a,
             format_b=format_b,
             trust=trust,
+            published=published,
             on_pair=on_pair,
         )
     if as_json:
@@ -90,7 +100,15 @@ def _report(result: FeatureComparison) -> dict[str, Any]:
     return {
         "same": result.same,
         "tolerance": result.tolerance,
-        "streams": [_stream(one) | {"settings": _settings(result.settings.get(one.stream))} for one in result.streams],
+        "as": result.published or None,
+        "streams": [
+            _stream(one)
+            | {
+                "settings": _settings(result.settings.get(one.stream)),
+                "not_documented": list(result.unknown.get(one.stream, ())),
+            }
+            for one in result.streams
+        ],
         "only_in_a": [list(name) for name in result.only_a],
         "only_in_b": [list(name) for name in result.only_b],
         "pairs": [_pair(one) for one in result.pairs],
@@ -144,8 +162,21 @@ def _print(result: FeatureComparison, most: int | None) -> None:
         _print_stream(one, different, result.tolerance)
         for difference in result.settings.get(one.stream, ()):
             print(f"  setting {difference}")
+        if result.published:
+            _print_documented(one, result)
     for side, names in (("A", result.only_a), ("B", result.only_b)):
         _print_unmatched(side, names, most)
+
+
+def _print_documented(stream: Verdict, result: FeatureComparison) -> None:
+    """Print what the documentation of released features leaves open."""
+    if stream.stream not in result.settings:
+        print(f"  the settings of A are not known; {result.published} is compared by its numbers only")
+    elif not result.settings[stream.stream]:
+        print(f"  no documented setting of {result.published} differs")
+    if stream.explanation is not None:
+        for text in result.unknown.get(stream.stream, ()):
+            print(f"  not documented: {text}")
 
 
 def _print_stream(stream: Verdict, different: Sequence[Comparison], tolerance: float) -> None:

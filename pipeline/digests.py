@@ -18,9 +18,10 @@ _ADDED: dict[str, Any] = {
     "num_athletes": 1,
     "pixel_aspect": "ignore",
     "resize_arithmetic": "torch",
+    "sentences": [],
+    "tokenizer_sha256": "",
 }
-"""Fields of `StreamSpec`, geometries and `resnet_crop` added after the first stores → value that leaves rows as they
-are."""
+"""Fields of `StreamSpec`, geometries and settings added after the first stores → value that leaves rows as they are."""
 _DIGITS = 32  # 128 bits: accidental collisions are practically impossible
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ...manifests.errors import StoreError
@@ -11,6 +11,7 @@ from ...manifests.optional_packages import require_package
 from ..store.files.storage import StorePath
 from ..store.html import html_table
 from .comparing import Comparison, Verdict, compared, paired, verdicts
+from .documented import aligned, documented_streams, unknown_settings
 from .feature_files import of_stream, opened
 from .stored_settings import SettingDifference, setting_differences
 
@@ -32,6 +33,8 @@ class FeatureComparison:
         only_b: (video id, stream) that only B has.
         tolerance: Largest relative error of features that count as the same.
         common: Whether videos that only one side has are ignored.
+        published: Name of the released features that B was compared as; empty without.
+        unknown: Stream → what is not documented of these.
     """
 
     pairs: tuple[Comparison, ...]
@@ -41,6 +44,8 @@ class FeatureComparison:
     only_b: tuple[tuple[str, str], ...]
     tolerance: float
     common: bool
+    published: str = ""
+    unknown: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     @property
     def same(self) -> bool:
@@ -98,6 +103,7 @@ def compare_features(
     format_a: str | None = None,
     format_b: str | None = None,
     trust: bool = False,
+    published: str | None = None,
     on_pair: Callable[[int, int], None] | None = None,
 ) -> FeatureComparison:
     """Compare two sets of features, video by video and stream by stream.
@@ -112,18 +118,28 @@ def compare_features(
         format_a: Format of A; by default it is detected.
         format_b: Format of B.
         trust: Read pickles in a way that runs the code they name.
+        published: B are these released features, such as ``actionformer-i3d``, or those of a recipe: their rows get
+            the documented streams and times, and settings of A that differ from the documented ones are named.
         on_pair: Called with the number of pairs that are compared and the number of all pairs.
 
     Raises:
         StoreError: A file is damaged or not trusted.
         InputError: Nothing is there, or both sides have nothing in common.
+        ConfigError: Released features of this name are not known.
     """
+    if published is not None:
+        documented_streams(published)  # an unknown name is an error before files are read
     with (
         opened(a, format_a, trust=trust, names=names) as side_a,
         opened(b, format_b, trust=trust, names=names) as side_b,
     ):
         for problem in (*side_a.problems, *side_b.problems):
             raise StoreError(problem)
+        known = None
+        if published is not None:
+            known = aligned(published, side_a, side_b)
+            side_a, side_b = replace(side_a, arrays=known.a), replace(side_b, arrays=known.b)
+            stream = known.names.get(stream, stream) if stream is not None else None
         pairing = paired(of_stream(side_a, stream), of_stream(side_b, stream))
         found: list[Comparison] = []
         for one in compared(pairing.pairs, tolerance):
@@ -131,11 +147,15 @@ def compare_features(
             if on_pair is not None:
                 on_pair(len(found), len(pairing.pairs))
         streams = verdicts(pairing.pairs, found, tolerance)
-    settings = {
-        one.stream: tuple(setting_differences(side_a.settings[one.stream], side_b.settings[one.stream]))
-        for one in streams
-        if one.stream in side_a.settings and one.stream in side_b.settings
-    }
+    if known is None:
+        settings = {
+            one.stream: tuple(setting_differences(side_a.settings[one.stream], side_b.settings[one.stream]))
+            for one in streams
+            if one.stream in side_a.settings and one.stream in side_b.settings
+        }
+    else:
+        found_settings = {one.stream: known.differences(one.stream) for one in streams}
+        settings = {name: tuple(each) for name, each in found_settings.items() if each is not None}
     return FeatureComparison(
         pairs=tuple(found),
         streams=tuple(streams),
@@ -144,4 +164,6 @@ def compare_features(
         only_b=pairing.only_b,
         tolerance=tolerance,
         common=common,
+        published=published or "",
+        unknown={} if known is None else unknown_settings(known.streams, [one.stream for one in streams]),
     )

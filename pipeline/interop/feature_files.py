@@ -21,7 +21,7 @@ from .export_manifest import ExportManifest, read_complete
 from .feature_arrays import FeatureArray, without_twins
 from .formats import READERS, detect_format
 from .reading_process import ReadingProcess, ReadLimits, SourceListing
-from .stored_settings import Settings, stored_settings
+from .stored_settings import Settings, stored_checkpoints, stored_settings
 
 STORE = "store"
 
@@ -35,6 +35,8 @@ class FeatureSource:
     arrays: tuple[FeatureArray, ...]
     settings: Mapping[str, Settings] = field(default_factory=dict[str, Settings])
     """Stream → its settings, if the manifest of a store has them."""
+    checkpoints: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+    """Stream → role → checkpoint, if the manifest of a store has them."""
     problems: tuple[str, ...] = ()
     """Errors of files that could not be read, one sentence each."""
     exported: ExportManifest | None = None
@@ -87,7 +89,8 @@ def opened(
         arrays = _of_store(path)
         if not arrays:
             raise InputError(f"{path}: no features in it (read as {STORE}); check the path, or give --format")
-        yield FeatureSource(path, STORE, tuple(arrays), stored_settings(read_manifest(path)))
+        manifest = read_manifest(path)
+        yield FeatureSource(path, STORE, tuple(arrays), stored_settings(manifest), stored_checkpoints(manifest))
         return
     export = read_complete(Path(path))
     if export is not None and format in (None, export.header.format) and not names:
@@ -101,7 +104,7 @@ def opened(
             return
         if not found.arrays:
             raise InputError(f"{path}: no features in it (read as {found.format}); check the path, or give --format")
-        yield FeatureSource(path, found.format, tuple(without_twins(found.arrays)), {}, found.problems)
+        yield FeatureSource(path, found.format, tuple(without_twins(found.arrays)), problems=found.problems)
 
 
 def _of_export(path: Path, export: ExportManifest, found: SourceListing) -> FeatureSource:
@@ -124,8 +127,8 @@ def _of_export(path: Path, export: ExportManifest, found: SourceListing) -> Feat
         f"{path}: {file}{f': {member}' if member else ''} is not part of the export; move it to import it separately"
         for file, member in listed
     ]
-    settings = stored_settings(export.header.store)
-    return FeatureSource(path, found.format, tuple(arrays), settings, (*found.problems, *strays), export)
+    settings, checkpoints = stored_settings(export.header.store), stored_checkpoints(export.header.store)
+    return FeatureSource(path, found.format, tuple(arrays), settings, checkpoints, (*found.problems, *strays), export)
 
 
 def _refuse_missing(file: Path, member: str) -> NDArray[Any]:

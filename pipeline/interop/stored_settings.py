@@ -32,7 +32,7 @@ def stored_settings(manifest: Mapping[str, Any]) -> dict[str, Settings]:
     for stream, entry in stream_entries(manifest).items():
         if stream in specs:
             digests = {f"weights.{role}": digest[:12] for role, digest in entry.weights.items()}
-            named = {name: text for name, text in _leaves(specs[stream], "") if not name.startswith("weights.")}
+            named = {name: text for name, text in leaves(specs[stream]) if not name.startswith("weights.")}
             found[stream] = {**named, **digests, "extractor_version": str(entry.extractor_version)}
     return found
 
@@ -46,10 +46,23 @@ def setting_differences(a: Settings, b: Settings) -> list[SettingDifference]:
     ]
 
 
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
+def stored_checkpoints(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return stream → role → name of the checkpoint, or ``random:SEED`` where it was replaced."""
+    specs: Mapping[str, Any] = manifest["recipe"].get("streams", {})
+    return {
+        stream: {
+            role: digest if digest.startswith("random:") else str(specs[stream].get("weights", {}).get(role, digest))
+            for role, digest in entry.weights.items()
+        }
+        for stream, entry in stream_entries(manifest).items()
+        if stream in specs
+    }
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Yield (name, text) of all values; nested tables are flattened, lists are converted to text."""
     if isinstance(value, Mapping):
         for key, item in cast("Mapping[Any, Any]", value).items():
-            yield from _leaves(item, f"{name}.{key}" if name else str(key))
+            yield from leaves(item, f"{name}.{key}" if name else str(key))
     else:
         yield name.removeprefix("settings."), value if isinstance(value, str) else json.dumps(value)
