@@ -15,7 +15,7 @@ import typer
 from ..manifests.optional_packages import require_package
 from .arguments import WEIGHTS_MANIFEST, check_decoder, check_device, check_streams
 from .console import print_json
-from .inputs import CLIPS, EXCLUDE, FRAME_RATE, INCLUDE, LIMIT, LIST
+from .inputs import InputOptions, with_inputs
 from .recipe_options import PRECISION, RANDOM, SET, chosen_recipe
 
 if TYPE_CHECKING:
@@ -33,20 +33,18 @@ NUM_GENERATED = 2
 GENERATED_S = 12.0
 
 
+VIDEOS = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Folders of videos, videos, patterns such as 'videos/*.mp4', and URLs. Default: two generated videos, "
+        "720p, 25 fps."
+    ),
+]
+
+
+@with_inputs("id_prefix", videos=VIDEOS)
 def bench(
-    videos: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Folders of videos, videos, patterns such as 'videos/*.mp4', and URLs. Default: two generated videos, "
-            "720p, 25 fps."
-        ),
-    ] = None,
-    list_file: LIST = None,
-    clips: CLIPS = None,
-    frame_rate: FRAME_RATE = None,
-    include: INCLUDE = None,
-    exclude: EXCLUDE = None,
-    limit: LIMIT = None,
+    inputs: InputOptions,
     recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a .toml file.")] = "starter",
     stream: Annotated[
         list[str] | None, typer.Option(help="Run only this stream of the recipe; may be repeated. Default: all.")
@@ -80,32 +78,24 @@ def bench(
     Of a table of clips, up to four clips of four files are measured; all clips of a file are read in one pass.
     The speed-of-light ratio is the end-to-end rate ÷ the rate of the slowest stage alone; 1 is the upper bound.
     """
-    from ..pipeline.planning.selection import InputSelection, find_inputs
-
     chosen, _ = chosen_recipe(
         recipe, settings=setting, weights=None, precision=precision, weights_manifest=weights_manifest
     )
     check_device(device)
     check_decoder(decoder)
     _check(chosen, stream, weights, chart, json_file)
-    inputs = None
-    if videos or list_file is not None or clips is not None:
-        inputs = find_inputs(
-            InputSelection(
-                videos or (), list_file, include or (), exclude or (), limit, frame_rate=frame_rate, clips=clips
-            )
-        )
-    elif include or exclude or limit is not None or frame_rate is not None:
+    if inputs.are_given and not inputs.name_files:
         options = "--include, --exclude, --limit, --frame-rate"
         raise typer.BadParameter("selects from videos; give their folder", param_hint=options)
+    found = inputs.find() if inputs.are_given else None
     from ..pipeline.benchmarking.benchmark import Effort, benchmark, probed
     from ..pipeline.extraction import Extraction
     from .extract import run_options, warn_about_float16
 
     options = run_options(device, decoder, decode_workers, threads)
-    with _inputs(inputs) as measured, TemporaryDirectory(prefix="arabesque-bench-") as temporary:
+    with _inputs(found) as measured, TemporaryDirectory(prefix="arabesque-bench-") as temporary:
         run = Extraction(
-            videos or [],
+            inputs.videos or [],
             chosen,
             Path(temporary) / "features",
             streams=stream or None,
@@ -115,19 +105,21 @@ def bench(
         )
         warn_about_float16(run)
         with _local_videos(run) as local:
-            found = benchmark(run, Effort(stage_seconds, seconds), _print_step, lambda streams: probed(run, local))
-            alone = _measure_one_by_one(found) if one_by_one else None
-    facts = found.report.as_json() | ({} if alone is None else {"one_by_one": alone})
+            measurement = benchmark(
+                run, Effort(stage_seconds, seconds), _print_step, lambda streams: probed(run, local)
+            )
+            alone = _measure_one_by_one(measurement) if one_by_one else None
+    facts = measurement.report.as_json() | ({} if alone is None else {"one_by_one": alone})
     if json_file == Path("-"):
         print_json(facts)
     else:
-        _print_report(found.report, alone)
+        _print_report(measurement.report, alone)
     if json_file is not None and json_file != Path("-"):
         json_file.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if chart is not None:
         from .bench_chart import draw_chart
 
-        draw_chart(found.report, chart)
+        draw_chart(measurement.report, chart)
 
 
 def _check(recipe: Recipe, streams: list[str] | None, weights: str, chart: Path | None, json_file: Path | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arguments import ID_PREFIX, REPLACE, WEIGHTS_MANIFEST, check_decoder, check_device, check_engine, check_streams
+from .arguments import REPLACE, WEIGHTS_MANIFEST, check_decoder, check_device, check_engine, check_streams
 from .console import JSON, print_json
 from .executors import (
     CPUS,
@@ -21,7 +21,7 @@ from .executors import (
     check_executor_options,
     chosen_executor,
 )
-from .inputs import CLIPS, EXCLUDE, FRAME_RATE, INCLUDE, LIMIT, LIST, VIDEOS
+from .inputs import InputOptions, with_inputs
 from .label_check import DATASET, LABELS, TARGET, check_label_options, check_labels, label_options
 from .recipe_options import PRECISION, RECIPE_NAME, SET, WEIGHTS, chosen_recipe, random_roles
 
@@ -38,16 +38,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
+@with_inputs()
 def extract(
     recipe: Annotated[str, typer.Option(help=RECIPE_NAME)],
     out: Annotated[str, typer.Option("--out", "-o", help="Feature store: a new or existing folder or URL.")],
-    videos: VIDEOS = None,
-    list_file: LIST = None,
-    clips: CLIPS = None,
-    frame_rate: FRAME_RATE = None,
-    include: INCLUDE = None,
-    exclude: EXCLUDE = None,
-    limit: LIMIT = None,
+    inputs: InputOptions,
     stream: Annotated[
         list[str] | None, typer.Option(help="Extract only this stream of the recipe; may be repeated. Default: all.")
     ] = None,
@@ -86,7 +81,6 @@ def extract(
         typer.Option(min=0.001, help="Disk space in GiB per worker, in TMPDIR, for copies of videos at a URL."),
     ] = 20.0,
     float16: Annotated[bool, typer.Option("--float16", help="Store features as float16. Default: float32.")] = False,
-    id_prefix: ID_PREFIX = "",
     replace_sources: REPLACE = False,
     executor: EXECUTOR = "local",
     workers: WORKERS = None,
@@ -127,25 +121,13 @@ def extract(
     )
     check_streams(chosen, stream, override)
     _LOG.info(f"recipe {chosen.name}: {', '.join(stream or chosen.streams)}")  # before imports that take a second
-    from ..pipeline.planning.selection import InputSelection, find_inputs
     from ..pipeline.store.files.storage import as_store_path
     from ..pipeline.store.manifest import refuse_other_recipe
     from ..pipeline.store.store import Store
 
-    inputs = find_inputs(
-        InputSelection(
-            tuple(videos or ()),
-            list_file,
-            tuple(include or ()),
-            tuple(exclude or ()),
-            limit,
-            id_prefix,
-            frame_rate,
-            clips,
-        )
-    )
+    found = inputs.find()
     if labels is not None:
-        matched = check_labels(labels, {*(file.video_id for file in inputs.videos), *inputs.clashes}, dataset, target)
+        matched = check_labels(labels, {*(file.video_id for file in found.videos), *found.clashes}, dataset, target)
         for line in matched.lines():
             _LOG.info(line)
     store = Store.open(out)
@@ -153,18 +135,18 @@ def extract(
     from ..pipeline.finished import is_finished
     from ..pipeline.status import read_status
 
-    roots = [as_store_path(each) for each in videos or ()]
+    roots = [as_store_path(each) for each in inputs.videos or ()]
     if part is None and is_finished(
-        store, chosen, stream, override, inputs, roots=roots, id_prefix=id_prefix, retry_failed=retry_failed
+        store, chosen, stream, override, found, roots=roots, id_prefix=inputs.id_prefix, retry_failed=retry_failed
     ):
-        _announce_finished(chosen, stream or [*chosen.streams], inputs, override)
+        _announce_finished(chosen, stream or [*chosen.streams], found, override)
         if dry_run:
             if as_json:
                 print_json(None)
             else:
                 print("nothing remains to be done")
             raise typer.Exit
-        raise typer.Exit(_print_result(read_status(store, inputs), as_json=as_json))
+        raise typer.Exit(_print_result(read_status(store, found), as_json=as_json))
     from ..pipeline.extraction import Extraction
     from .dry_run import show_estimate
 
@@ -175,7 +157,7 @@ def extract(
     if workers_executor is not None:
         _check_not_dry_run(dry_run)
     run = Extraction(
-        videos or [],
+        inputs.videos or [],
         chosen,
         store,
         streams=stream or None,
@@ -183,8 +165,8 @@ def extract(
         options=options,
         executor=workers_executor,
         partition=part,
-        id_prefix=id_prefix,
-        inputs=inputs,
+        id_prefix=inputs.id_prefix,
+        inputs=found,
     )
     _announce(run, override)
     if executor == "local":

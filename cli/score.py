@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arguments import ID_PREFIX, REPLACE, check_device, check_store_or_new, model_folder
+from .arguments import REPLACE, check_device, check_store_or_new, model_folder
 from .console import JSON, print_json
-from .inputs import CLIPS, EXCLUDE, FRAME_RATE, INCLUDE, LIMIT, LIST, VIDEOS
+from .inputs import InputOptions, with_inputs
 
 if TYPE_CHECKING:
     from ..models.video_scores import ScoreReport, Segment, VideoScore
@@ -20,16 +20,10 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
+@with_inputs()
 def score(
-    *,
-    videos: VIDEOS = None,
     model: Annotated[Path, typer.Option(help="Folder of a model that `arabesque train` wrote.")],
-    list_file: LIST = None,
-    clips: CLIPS = None,
-    frame_rate: FRAME_RATE = None,
-    include: INCLUDE = None,
-    exclude: EXCLUDE = None,
-    limit: LIMIT = None,
+    inputs: InputOptions,
     store: Annotated[
         str | None, typer.Option(help="Feature store to read and extend. Default: features/ in the model's folder.")
     ] = None,
@@ -38,7 +32,6 @@ def score(
         bool, typer.Option("--partial", help="Also score videos of which only a part can be decoded.")
     ] = False,
     as_json: JSON = False,
-    id_prefix: ID_PREFIX = "",
     replace_sources: REPLACE = False,
     device: Annotated[str, typer.Option(help="Device for networks: auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for networks. Default: all cores.")] = None,
@@ -49,34 +42,21 @@ def score(
 
     Exit status: 0 all scored, 3 some videos have no score, 1 the run itself failed, 2 wrong usage.
     """
-    from ..pipeline.planning.selection import InputSelection, find_inputs
-
     check_device(device)
     model = model_folder(model)
-    inputs = find_inputs(
-        InputSelection(
-            tuple(videos or ()),
-            list_file,
-            tuple(include or ()),
-            tuple(exclude or ()),
-            limit,
-            id_prefix,
-            frame_rate,
-            clips,
-        )
-    )
+    found = inputs.find()
     if store is not None:
         check_store_or_new(store)
     from .progress import show_run
     from .scoring import score_raw_videos
 
     report = score_raw_videos(
-        inputs,
-        videos or (),
+        found,
+        inputs.videos or (),
         model,
         store=store,
         partial=partial,
-        id_prefix=id_prefix,
+        id_prefix=inputs.id_prefix,
         replace_sources=replace_sources,
         device=device,
         threads=threads,

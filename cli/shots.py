@@ -15,13 +15,11 @@ from ..manifests.errors import InputError
 from ..manifests.optional_packages import install_command
 from .arguments import check_device, check_output_folder
 from .console import JSON, print_json
-from .inputs import EXCLUDE, INCLUDE, LIMIT, LIST, VIDEOS
+from .inputs import InputOptions, with_inputs
 
 if TYPE_CHECKING:
     from ..models.broadcast.boundaries import Method
     from ..models.broadcast.edits import Edit
-    from ..pipeline.planning.selection import InputSelection
-
 _LOG = logging.getLogger(__name__)
 
 METHOD = Annotated[
@@ -40,16 +38,13 @@ RULES = Annotated[
 DEVICE = Annotated[str, typer.Option(help="Device for TransNetV2 and YOLOv8: auto, cpu, cuda or cuda:N.")]
 
 
+@with_inputs("clips", "frame_rate", "id_prefix")
 def shots(
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="Folder for shots.csv and what was measured; reused by later commands."),
     ],
-    videos: VIDEOS = None,
-    list_file: LIST = None,
-    include: INCLUDE = None,
-    exclude: EXCLUDE = None,
-    limit: LIMIT = None,
+    inputs: InputOptions,
     method: METHOD = "content",
     people: PEOPLE = False,
     rules: RULES = None,
@@ -62,10 +57,7 @@ def shots(
 
     Exit status: 0 all videos were read, 3 some could not be read in full, 1 the run itself failed, 2 wrong usage.
     """
-    from ..pipeline.planning.selection import InputSelection
-
-    selection = InputSelection(videos or (), list_file, include or (), exclude or (), limit)
-    edits, is_complete = _edits(selection, out, method, rules, device, people=people)
+    edits, is_complete = _edits(inputs, out, method, rules, device, people=people)
     from ..models.broadcast.edits import shots_csv
 
     _write(out / "shots.csv", shots_csv(edits))
@@ -80,13 +72,10 @@ def shots(
     raise typer.Exit(0 if is_complete else 3)
 
 
+@with_inputs("clips", "frame_rate", "id_prefix")
 def cut(
     out: Annotated[Path, typer.Option("--out", "-o", help="CSV table of clips to write: one row for each routine.")],
-    videos: VIDEOS = None,
-    list_file: LIST = None,
-    include: INCLUDE = None,
-    exclude: EXCLUDE = None,
-    limit: LIMIT = None,
+    inputs: InputOptions,
     shots_folder: Annotated[
         Path | None,
         typer.Option("--shots", help="Folder that `arabesque shots` wrote, or a new one. Default: OUT-shots."),
@@ -114,8 +103,6 @@ def cut(
     Exit status: 0 every video has a routine, 3 some have none or could not be read in full, 1 the run itself failed,
     2 wrong usage.
     """
-    from ..pipeline.planning.selection import InputSelection
-
     if excluded not in ("cut", "mask", "keep"):
         raise typer.BadParameter(f"{excluded!r} is not cut, mask or keep; give one of them", param_hint="--excluded")
     page = review or out.with_suffix(".html")
@@ -125,9 +112,8 @@ def cut(
         check_output_folder(path.parent, option)
     if page == out:
         raise typer.BadParameter(f"{page} is also --out; give two names", param_hint="--review")
-    selection = InputSelection(videos or (), list_file, include or (), exclude or (), limit)
     folder = shots_folder or out.with_name(f"{out.stem}-shots")
-    edits, is_complete = _edits(selection, folder, method, rules, device, people=people)
+    edits, is_complete = _edits(inputs, folder, method, rules, device, people=people)
     from ..models.broadcast.edits import clips_csv
     from ..models.broadcast.review import review_page
 
@@ -170,19 +156,18 @@ def _print_routines(edits: Sequence[Edit], out: Path, page: Path) -> None:
 
 
 def _edits(
-    selection: InputSelection, folder: Path, method: str, rules: Path | None, device: str, *, people: bool
+    inputs: InputOptions, folder: Path, method: str, rules: Path | None, device: str, *, people: bool
 ) -> tuple[list[Edit], bool]:
     """Read the videos that the folder does not hold yet, and find the shots; also whether all were read in full."""
     from ..manifests.recipes import load_recipe
     from ..manifests.shot_rules import load_shot_rules
-    from ..pipeline.planning.selection import find_inputs
     from ..pipeline.store.manifest import refuse_other_recipe
     from ..pipeline.store.store import Store
 
     checked, thresholds = _checked_method(method), load_shot_rules(rules)
     check_device(device)
     check_output_folder(folder, "--out")
-    inputs = find_inputs(selection)
+    found = inputs.find()
     recipe = load_recipe("shots")
     store = Store.open(folder)
     refuse_other_recipe(store, recipe.name, recipe.changes)
@@ -196,7 +181,7 @@ def _edits(
     from .progress import show_run
 
     streams = (*STREAMS[checked], PEOPLE_STREAM) if people else STREAMS[checked]
-    run = Extraction(list(selection.places), recipe, store, streams=streams, options=run_options(device), inputs=inputs)
+    run = Extraction(inputs.videos or [], recipe, store, streams=streams, options=run_options(device), inputs=found)
     if run.remaining or run.inputs.clashes:
         show_run(run, labels=None)
     paths = {file.video_id: str(file.path) for file in run.inputs.videos}

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .arguments import ID_PREFIX
 from .console import JSON, print_json
-from .inputs import CLIPS, EXCLUDE, FRAME_RATE, INCLUDE, LIMIT, LIST
+from .inputs import InputOptions, with_inputs
 from .label_check import DATASET, LABELS, TARGET, check_label_options, check_labels
 
 if TYPE_CHECKING:
@@ -21,19 +20,16 @@ MAX_REASONS = 12
 KINDS = ("done", "empty", "partial", "failed")
 
 
+VIDEOS = Annotated[
+    list[str] | None,
+    typer.Argument(help="Folders or videos to compare with the store. Default: those of the latest run."),
+]
+
+
+@with_inputs(videos=VIDEOS)
 def status(
     store: Annotated[str, typer.Argument(help="Feature store.")],
-    videos: Annotated[
-        list[str] | None,
-        typer.Argument(help="Folders or videos to compare with the store. Default: those of the latest run."),
-    ] = None,
-    list_file: LIST = None,
-    clips: CLIPS = None,
-    frame_rate: FRAME_RATE = None,
-    include: INCLUDE = None,
-    exclude: EXCLUDE = None,
-    limit: LIMIT = None,
-    id_prefix: ID_PREFIX = "",
+    inputs: InputOptions,
     labels: LABELS = None,
     dataset: DATASET = None,
     target: TARGET = None,
@@ -47,21 +43,17 @@ def status(
 
     Exit status: 0 nothing in the store failed, 3 some videos failed or are partial.
     """
-    from ..pipeline.planning.selection import InputSelection, find_inputs
     from ..pipeline.status import read_status
 
     check_label_options(labels, dataset, target)
-    selection = InputSelection(
-        tuple(videos or ()), list_file, tuple(include or ()), tuple(exclude or ()), limit, id_prefix, frame_rate, clips
-    )
-    inputs = None if selection == InputSelection(id_prefix=id_prefix) else find_inputs(selection)
-    found = read_status(store, inputs)
+    given = inputs.find() if inputs.are_given else None
+    found = read_status(store, given)
     checked = None
     if labels is not None:
         from ..pipeline.store.reader import FeatureStore
 
         ids = {*FeatureStore(store, partial=True).video_ids}
-        ids |= {*(file.video_id for file in inputs.videos), *inputs.clashes} if inputs is not None else set()
+        ids |= {*(file.video_id for file in given.videos), *given.clashes} if given is not None else set()
         checked = check_labels(labels, ids, dataset, target)
     if as_json:
         print_json({**status_facts(found), "labels": None if checked is None else asdict(checked)})
