@@ -21,6 +21,7 @@ class BoundaryRules(Record):
 
     cut_least: PositiveFloat
     cut_ratio: Annotated[float, Field(ge=1)]
+    cut_share: Share
     jump_least: PositiveFloat
     jump_ratio: Annotated[float, Field(ge=1)]
     flash_s: PositiveFloat
@@ -58,6 +59,7 @@ class ReplayRules(Record):
     slowest: Annotated[float, Field(gt=0, lt=1)]
     fastest: Annotated[float, Field(gt=0, le=1)]
     least_match: Share
+    least_evidence: PositiveFloat
     least_margin: Share
     least_motion: PositiveFloat
     longest_s: PositiveFloat

@@ -132,7 +132,7 @@ def _cuts(frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
         & (change >= rules.cut_ratio * np.median(around, axis=1))
         & (change >= around[:, reach - 2 : reach + 2].max(axis=1))
     )
-    peaks = np.flatnonzero(is_cut | _jumps(frames, reach, rules))
+    peaks = np.flatnonzero(is_cut & _is_one_step(frames, rules) | _jumps(frames, reach, rules))
     if len(peaks) == 0:
         return []
     last, num_flash = len(frames) - 1, frames.frames_of(rules.flash_s)
@@ -150,6 +150,14 @@ def _cuts(frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
     level = frames.cells.mean(axis=1)
     is_fade = (np.minimum(level[peaks], level[peaks + 1]) < rules.black_level) & (step < rules.cut_least)
     return [Boundary(int(peak) + 1, "cut", float(change[peak])) for peak in peaks[~is_flash & ~is_fade]]
+
+
+def _is_one_step(frames: FrameMeasures, rules: BoundaryRules) -> NDArray[np.bool_]:
+    """``[frames]``: whether most of the change from two frames before to three frames after happens at once."""
+    every, last = np.arange(len(frames), dtype=np.int64), len(frames) - 1
+    step = difference(frames, every, np.minimum(every + 1, last))
+    around = difference(frames, np.maximum(every - 2, 0), np.minimum(every + 3, last))
+    return step >= rules.cut_share * around
 
 
 def _jumps(frames: FrameMeasures, reach: int, rules: BoundaryRules) -> NDArray[np.bool_]:
@@ -235,8 +243,15 @@ def _fades_and_logos(frames: FrameMeasures, candidates: Sequence[_Gradual], rule
         return float(shown.mean(axis=1).min()) < rules.black_level
 
     plain = [each.boundary for each in candidates if not each.hides or is_black(each.boundary)]
-    logos = [each for each in hiding if each not in plain and comes_again(each)]
-    return [*plain, *logos, *_further_logos(frames, logos, rules)]
+    logos, further = list[Boundary](), list[Boundary]()
+    for boundary in hiding:
+        if boundary in plain:
+            continue
+        others = _further_logos(frames, [boundary], rules)
+        if others or comes_again(boundary):
+            logos.append(boundary)
+            further += others
+    return [*plain, *logos, *further]
 
 
 def _further_logos(frames: FrameMeasures, logos: Sequence[Boundary], rules: BoundaryRules) -> list[Boundary]:

@@ -90,8 +90,11 @@ def earlier_match(frames: FrameMeasures, first: int, last: int, rules: ReplayRul
 
 
 def is_replay(match: Match | None, rules: ReplayRules) -> bool:
-    """Whether a match is good enough."""
-    return match is not None and match.correlation >= rules.least_match and match.margin >= rules.least_margin
+    """Whether a match is good enough. The shorter the stretch that is repeated, the better it must agree."""
+    if match is None or match.correlation < rules.least_match or match.margin < rules.least_margin:
+        return False
+    z = np.arctanh(min(match.correlation, 0.9999))
+    return bool(z * np.sqrt(match.end_s - match.start_s) >= rules.least_evidence)
 
 
 def logo_boundaries(
@@ -104,7 +107,7 @@ def logo_boundaries(
     """
     half = max(frames.frames_of(rules.logo_s) // 2, 1)
     places = np.array([boundary.frame for boundary in boundaries], np.int64)
-    is_logo = hides_both(frames, places, cuts) & (frames.cells[places].mean(axis=1) >= cuts.black_level)
+    is_logo = _hides_as_logo(frames, boundaries, cuts) & (frames.cells[places].mean(axis=1) >= cuts.black_level)
     margin = half + half // 2
     is_logo &= (places > margin) & (places < len(frames) - margin - 1)
     covering = np.flatnonzero(is_logo).tolist()
@@ -120,6 +123,23 @@ def logo_boundaries(
             if least <= cuts.logo_difference:
                 found |= {index, other}
     return found
+
+
+def _hides_as_logo(frames: FrameMeasures, boundaries: Sequence[Boundary], cuts: BoundaryRules) -> NDArray[np.bool_]:
+    """``[boundaries]``: whether the picture differs from those before and after, and from a blend of both."""
+    places = np.array([boundary.frame for boundary in boundaries], np.int64)
+    reach = frames.frames_of(cuts.gradual_s)
+    before, after = (
+        frames.cells[np.clip(places + shift, 0, len(frames) - 1)].astype(np.float64) for shift in (-reach, reach)
+    )
+    shown, change = frames.cells[places] - before, after - before
+    share = (shown * change).sum(axis=1) / np.maximum((change**2).sum(axis=1), 1.0)
+    rest = np.sqrt(np.square(shown - share[:, None] * change).mean(axis=1))
+    # a cut by itself changes the picture before it: only the picture after it shows that something was hidden
+    sides = np.abs(np.stack([shown, frames.cells[places] - after])).mean(axis=2).min(axis=0)
+    is_cut = np.array([boundary.change == "cut" for boundary in boundaries], np.bool_)
+    least = np.where(is_cut, cuts.gradual_least, cuts.logo_difference)
+    return hides_both(frames, places, cuts) & (rest >= cuts.gradual_least) & (sides >= least)
 
 
 def between_logos(start_s: Sequence[float], logos: Sequence[bool], rules: ReplayRules) -> list[bool]:
