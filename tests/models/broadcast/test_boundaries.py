@@ -95,6 +95,26 @@ def test_the_networks_probabilities_become_boundaries() -> None:
     assert [(boundary.frame, boundary.change) for boundary in found] == [(31, "cut"), (65, "gradual"), (101, "cut")]
 
 
+def wiped(before: Frames, after: Frames, logo: Frames) -> Frames:
+    """Join two shots: the logo moves in over eight frames before the boundary, and out over eight frames after it."""
+    joined = np.concatenate([before, after])
+    for step in range(8):
+        width = 6 * (step + 1)
+        joined[len(before) - 8 + step, :, :width] = logo[:, 48 - width :]
+        joined[len(before) + 7 - step, :, 48 - width :] = logo[:, :width]
+    return joined
+
+
+def test_a_wipe_is_one_gradual_boundary_and_its_edge_is_no_cut() -> None:
+    logo = np.full((27, 48, 3), (230, 210, 40), np.uint8)
+    logo[8:20, 18:30] = (20, 30, 160)
+    shots = [scene(seed, 80) for seed in (31, 32, 33)]
+    frames = wiped(wiped(shots[0], shots[1], logo), shots[2], logo)
+    found = found_in(frames)
+    assert [boundary.change for boundary in found] == ["gradual", "gradual"]
+    assert [boundary.frame for boundary in found] == pytest.approx([80, 160], abs=8)
+
+
 def test_runs_of_nothing() -> None:
     assert runs(np.zeros(3, bool)) == []
     assert runs(np.ones(3, bool)) == [(0, 3)]

@@ -11,7 +11,7 @@ from drawn_frames import Frames, measured, scene
 from arabesque.manifests.shot_rules import load_shot_rules
 from arabesque.models.broadcast.boundaries import content_boundaries
 from arabesque.models.broadcast.measures import PeopleMeasures
-from arabesque.models.broadcast.replays import between_logos
+from arabesque.models.broadcast.replays import Match, between_logos, is_replay, logo_boundaries
 from arabesque.models.broadcast.shots import Shot, shots_of
 
 RULES = load_shot_rules()
@@ -88,6 +88,35 @@ def test_a_shot_without_people_is_judged_by_the_color_of_skin() -> None:
         ("close-up", None, 0),
         ("action", None, 0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("correlation", "margin", "seconds", "expected"),
+    [
+        (0.87, 0.4, 0.5, False),
+        (0.87, 0.4, 2.0, True),
+        (0.98, 0.4, 0.5, True),
+        (0.8, 0.4, 9.0, False),
+        (0.98, 0.05, 2.0, False),
+    ],
+)
+def test_a_short_stretch_must_agree_better_to_be_a_replay(
+    correlation: float, margin: float, seconds: float, expected: bool
+) -> None:
+    match = Match(start_s=1.0, end_s=1.0 + seconds, speed=0.5, correlation=correlation, margin=margin)
+    assert is_replay(match, RULES.replays) == expected
+
+
+def test_a_dissolve_that_comes_twice_is_no_logo() -> None:
+    """Two pictures dissolve into each other twice: the blends look alike, as two appearances of a logo would."""
+    share = np.linspace(0, 1, 16)[:, None, None, None]
+    crossing = (board(16) * (1 - share) + face(16) * share).astype(np.uint8)
+    part = np.concatenate([board(60), crossing, face(60)])
+    frames = np.concatenate([part, scene(1, 80), part])
+    measures = measured(frames)
+    boundaries = content_boundaries(measures, RULES.boundaries)
+    assert sum(boundary.change == "gradual" for boundary in boundaries) == 2
+    assert logo_boundaries(measures, boundaries, RULES.replays, RULES.boundaries) == set()
 
 
 def test_shots_cover_the_video() -> None:
