@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from ...manifests.errors import DecodeError
 from .codecs import AUDIO_DECODERS, VIDEO_DECODERS, WHITELIST
+from .decoders import IndexMismatch
 from .signatures import format_of, head_of, is_moving
 from .timelines import check_file
 
@@ -131,18 +132,18 @@ def choose_audio(
 
 
 def video_stream(container: InputContainer, path: Path, index: int) -> VideoStream:
-    """Return the video stream that the metadata names."""
+    """Return the video stream that the metadata names. Raises `IndexMismatch`."""
     stream = container.streams[index] if index < len(container.streams) else None
     if not isinstance(stream, VideoStream) or stream.codec_context is None:
-        raise DecodeError(f"{path}: stream {index} is not a video stream any more; run again")
+        raise IndexMismatch(f"{path}: stream {index} is not a video stream, although the metadata names it")
     return stream
 
 
 def audio_stream(container: InputContainer, path: Path, index: int) -> AudioStream:
-    """Return the audio stream that the metadata names."""
+    """Return the audio stream that the metadata names. Raises `IndexMismatch`."""
     stream = container.streams[index] if index < len(container.streams) else None
     if not isinstance(stream, AudioStream):
-        raise DecodeError(f"{path}: stream {index} is not an audio stream any more; run again")
+        raise IndexMismatch(f"{path}: stream {index} is not an audio stream, although the metadata names it")
     return checked_audio(stream, path)
 
 

@@ -362,20 +362,31 @@ def test_a_known_video_is_probed_by_no_decoder(tmp_path, monkeypatch):
         assert cache.content(path) == read_content(path)
 
 
-def test_half_an_index_does_not_make_half_a_video(tmp_path, monkeypatch):
+WRONG_METADATA = {
+    "half of the frames": lambda whole: replace(
+        whole, frame_times_s=whole.frame_times_s[:32], end_s=32 / 25, declared_end_s=32 / 25
+    ),
+    "audio track as video": lambda whole: replace(whole, video_index=whole.audio.stream_index),
+    "video track as audio": lambda whole: replace(whole, audio=replace(whole.audio, stream_index=whole.video_index)),
+    "a track that does not exist": lambda whole: replace(whole, audio=replace(whole.audio, stream_index=7)),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_METADATA)
+def test_wrong_metadata_cost_no_frame(tmp_path, monkeypatch, fault):
     path = write_clip(tmp_path / "a.mp4", Clip(num_frames=64, beeps_s=(0.2,)))
     monkeypatch.setenv("ARABESQUE_METADATA_CACHE", str(tmp_path / "cache"))
     with DecoderPool(1) as slots, slots.decoder() as slot:
-        whole = slot.probe(path)
-    half = replace(whole, frame_times_s=whole.frame_times_s[:32], end_s=32 / 25, declared_end_s=32 / 25)
+        wrong = WRONG_METADATA[fault](slot.probe(path))
     cache = open_cache(tmp_path)
-    cache.keep_probe(path, state_of(path), half)
+    cache.keep_probe(path, state_of(path), wrong)
     cache.close()
     for _ in Extraction(path, parse_recipe(RECIPE, "known.toml"), tmp_path / "out"):
         pass
     store = FeatureStore(tmp_path / "out", partial=True)
     assert {end.kind for end in store.outcomes()} == {"done"}
     assert store["a"]["numbers"].values.ravel().tolist() == list(range(64))
+    assert {"numbers", "loudness"} <= set(store["a"])
 
 
 @given(
