@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..manifests.json_text import to_json
 from ..manifests.optional_packages import require_package
 from .arguments import WEIGHTS_MANIFEST, check_decoder, check_device, check_streams
 from .console import print_json
@@ -115,7 +115,7 @@ def bench(
     else:
         _print_report(measurement.report, alone)
     if json_file is not None and json_file != Path("-"):
-        json_file.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        json_file.write_text(to_json(facts), encoding="utf-8")
     if chart is not None:
         from .bench_chart import draw_chart
 

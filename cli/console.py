@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import select
 import sys
 from collections.abc import Collection, Sequence
-from pathlib import PurePath
 from typing import Annotated, Any
 
 import typer
+
+from ..manifests.json_text import to_json
 
 
 def prepare_output() -> None:
@@ -46,10 +46,10 @@ def lost_output() -> str:
 JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON, in the form of docs/json.md.")]
 
 
-def print_json(value: Any, *, allow_nan: bool = True) -> None:
-    """Print JSON. If the encoding is not UTF-8, non-ASCII characters are written as JSON escapes."""
+def print_json(value: Any) -> None:
+    """Print JSON (`to_json`). If the encoding is not UTF-8, other characters are written as JSON escapes."""
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(value, indent=2, ensure_ascii=not is_utf8, allow_nan=allow_nan, default=_plain))
+    print(to_json(value, ascii_only=not is_utf8), end="")
 
 
 def print_columns(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
@@ -71,15 +71,6 @@ def print_columns(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right
         ]
         line = "  ".join(cells).rstrip()
         print(line if len(line) <= console.width else f"{line[: console.width - 1]}…")
-
-
-def _plain(value: Any) -> Any:
-    """Convert values that JSON does not have: paths, and numbers and arrays of NumPy."""
-    if isinstance(value, PurePath):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 class _UnfailingFile(io.FileIO):

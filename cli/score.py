@@ -64,7 +64,7 @@ def score(
         on_warning=_LOG.warning,
     )
     if as_json:
-        print_json(_as_json(report), allow_nan=False)
+        print_json(_as_json(report))
     else:
         _print_scores(report, segments)
     for name, reason in report.not_scored.items():

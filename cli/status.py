@@ -137,6 +137,8 @@ def _print_inputs(about: InputStatus, found: StoreStatus) -> None:
         _print_table(title, about.streams)
     remaining = ", ".join(f"{name} {number}" for name, number in about.left.items() if number)
     print(f"{title}: {f'remaining: {remaining}' if remaining else 'nothing remains to be done'}")
+    if retried := sum(one.transient for one in about.troubles):
+        print(f"failed for a reason that may pass; the same `arabesque extract` tries again: {retried}")
     if about.namesakes:
         names = ", ".join(repr(file.video_id) for file in about.namesakes[:MAX_REASONS])
         print(

@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,6 +22,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from ..manifests.errors import ConfigError, StoreError, UsageError, WeightsError
+from ..manifests.json_text import to_json
 from ..manifests.streams import Record
 from ..manifests.validation import validation_message
 from .protocol import Protocol
@@ -152,7 +152,7 @@ def _read_card(content: bytes) -> tuple[ModelCard, str | None]:
 def to_json_with_digest(content: Mapping[str, Any]) -> bytes:
     """Return indented JSON that ends with the ``sha256`` of its content."""
     plain = json.loads(to_json(content))  # as it is read: tuples become lists, NaN becomes null
-    return to_json(plain | {"sha256": _digest_of(plain)})
+    return to_json(plain | {"sha256": _digest_of(plain)}).encode()
 
 
 def from_json_with_digest(content: bytes, name: str) -> dict[str, Any]:
@@ -244,16 +244,3 @@ def _belongs_to_dead_process(temporary: Path) -> bool:
     except (OSError, OverflowError):
         return False
     return False
-
-
-def to_json(value: Any) -> bytes:
-    """Return indented JSON with keys in their order; NaN becomes null."""
-    return (json.dumps(_defined(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _defined(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _defined(part) for name, part in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, list | tuple):
-        return [_defined(part) for part in cast("Sequence[Any]", value)]
-    return None if isinstance(value, float) and math.isnan(value) else value

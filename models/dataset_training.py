@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from ..manifests.datasets import load_dataset
 from ..manifests.errors import ConfigError, InputError
+from ..manifests.json_text import to_json
 from ..manifests.validation import validation_message
 from ..pipeline.store.files.storage import StorePath
-from .checkpoints import to_json, write_atomically
+from .checkpoints import write_atomically
 from .dataset_runs import Task, make_task, report, trainers
 from .experiment import Experiment, Stage, with_protocol
 from .highlights import AnyReport
@@ -238,7 +239,7 @@ def train_on_dataset(
     reports = [replace(each, notes=(*each.notes, noted)) for each in reports]
     write_atomically(out / "predictions.csv", _predictions(results, task))
     summary = {"experiment": experiment.model_dump(mode="json"), "reports": [asdict(each) for each in reports]}
-    write_atomically(out / "report.json", to_json(summary))
+    write_atomically(out / "report.json", to_json(summary).encode())
     return reports
 
 

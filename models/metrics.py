@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,10 +44,15 @@ def mean_squared_error(predicted: ArrayLike, true: ArrayLike) -> float:
 
 
 def relative_l2(predicted: ArrayLike, true: ArrayLike, score_range: tuple[float, float]) -> float:
-    """Return R-l2 ×100, the mean squared error relative to ``score_range``. Papers use different ranges."""
+    """Return R-l2 ×100, the mean squared error relative to ``score_range``; NaN for the range of equal scores.
+
+    Papers use different ranges. Raises `ValueError` if the lowest score is above the highest.
+    """
     low, high = score_range
-    if not high > low:
+    if not high >= low:
         raise ValueError(f"score range {low} … {high} is empty; give it as (lowest, highest)")
+    if high == low:
+        return math.nan
     return 100 * mean_squared_error(predicted, true) / (high - low) ** 2
 
 

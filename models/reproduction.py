@@ -13,7 +13,8 @@ import torch
 
 from ..manifests.cores import available_cores
 from ..manifests.errors import InputError
-from .checkpoints import to_json, write_atomically
+from ..manifests.json_text import to_json
+from .checkpoints import write_atomically
 from .data_at_hand import DataAtHand
 from .dataset_runs import Task, fold_mean, fold_trainers, make_task, report, trainers
 from .figure_data import NetworkSize, network_size, save_figure_data
@@ -223,7 +224,7 @@ class Reproduction:
             for run in cell.runs:
                 if cell.selection != "cross-validation":
                     save_figure_data(run, cell.task)
-        write_atomically(self.out / "table.json", to_json(content))
+        write_atomically(self.out / "table.json", to_json(content).encode())
         text = markdown(table, lines, self.description, openings(self.out))
         write_atomically(self.out / "table.md", text.encode())
         return lines

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ..manifests.errors import InputError
+from ..manifests.json_text import to_json
 from ..pipeline.store.files.storage import StorePath
 from ..pipeline.store.reader import FeatureStore
-from .checkpoints import ModelCard, save_checkpoint, to_json, write_atomically
+from .checkpoints import ModelCard, save_checkpoint, write_atomically
 from .experiment import Experiment, Stage
 from .features import LabeledSamples, contents_of, label_samples, read_store
 from .fitting import cpu_threads
@@ -275,5 +276,5 @@ def _write(out: Path, network: nn.Module, card: ModelCard, report: Report) -> li
     writer.writerows([row.video_id, row.true, f"{row.predicted:.4f}", row.fold] for row in report.predictions)
     write_atomically(out / "predictions.csv", table.getvalue().encode())
     summary = {name: value for name, value in asdict(report).items() if name not in ("predictions", "files")}
-    write_atomically(out / "report.json", to_json(summary))
+    write_atomically(out / "report.json", to_json(summary).encode())
     return [*save_checkpoint(out, network, card), out / "predictions.csv", out / "report.json"]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from arabesque.models.checkpoints import (
     load_checkpoint,
     new_network,
     save_checkpoint,
-    to_json,
     write_atomically,
 )
 from arabesque.models.protocol import Protocol
@@ -117,8 +115,3 @@ def test_files_are_written_atomically(tmp_path: Path) -> None:
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "a").iterdir()] == [("file", b"second")]
     with pytest.raises(StoreError, match="cannot be written"):
         write_atomically(tmp_path / "a" / "file" / "below", b"x")
-
-
-def test_undefined_numbers_are_null() -> None:
-    text = to_json({"a": math.nan, "b": (1.5, [math.nan]), "c": {"d": 2}})
-    assert json.loads(text) == {"a": None, "b": [1.5, [None]], "c": {"d": 2}}

@@ -52,9 +52,13 @@ def test_errors_by_hand() -> None:
     assert mean_squared_error([1, 2, 5], [1, 4, 4]) == pytest.approx(5 / 3)
     assert relative_l2([1, 2, 5], [1, 4, 4], (0, 10)) == pytest.approx(100 * (0.2**2 + 0.1**2) / 3)
     with pytest.raises(ValueError, match="is empty"):
-        relative_l2([1, 2], [1, 2], (3, 3))
+        relative_l2([1, 2], [1, 2], (3, 2))
     with pytest.raises(ValueError, match="two rows of one length"):
         spearman([1, 2], [1, 2, 3])
+
+
+def test_equal_scores_have_no_range() -> None:
+    assert np.isnan(relative_l2([1, 2], [3, 3], (3, 3)))
 
 
 def test_the_papers_averages() -> None:
