@@ -60,6 +60,7 @@ class ExtractOptions(TypedDict, total=False):
     decode_workers: int | None
     threads: int | None
     memory: str | None
+    gpu_memory: str | None
     progress: Progress | None
     on_progress: Callable[[RunProgress], None] | None
 
@@ -111,6 +112,7 @@ def extract(
     decode_workers: int | None = None,
     threads: int | None = None,
     memory: str | None = None,
+    gpu_memory: str | None = None,
     progress: Progress | None = None,
     on_progress: Callable[[RunProgress], None] | None = None,
     retry_failed: bool = False,
@@ -146,6 +148,7 @@ def extract(
         decode_workers: Videos that are decoded at once, each in its own process; by default by the number of cores.
         threads: CPU threads for networks; by default all usable cores.
         memory: Memory limit for all processes, e.g. ``4GiB``.
+        gpu_memory: Memory limit on each GPU, e.g. ``20GiB``; workers on one GPU share it.
         progress: Called with each event of the run.
         on_progress: Called about twice a second with the state of the run: seconds of video done and in total, speed,
             remaining time. For tqdm: ``bar = tqdm(unit="s")`` and ``on_progress=lambda now: (setattr(bar, "total",
@@ -198,6 +201,7 @@ def extract(
             float16=float16,
             replaces_sources=replace_sources,
             memory_bytes=None if memory is None else parse_bytes(memory),
+            gpu_memory_bytes=None if gpu_memory is None else parse_bytes(gpu_memory),
             max_failures=None if max_failures is None else FailureBudget(str(max_failures)),
         )
         if out is not None and executor is None:

@@ -40,7 +40,7 @@ GPU_DEVICES = ("nvidia[0-9]*", "nvidiactl", "nvgpu*", "nvhost*", "kfd", "dxg")
 
 def check_device(name: str) -> None:
     """Raise if the name is not a device, or is a GPU on a machine without one. torch checks the index later."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", name):
         raise typer.BadParameter(f"{name!r} is not a device; give auto, cpu, cuda or cuda:1", param_hint="--device")
     if name.startswith("cuda") and sys.platform == "linux" and not _may_have_gpu():
         raise typer.BadParameter(

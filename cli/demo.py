@@ -50,7 +50,7 @@ def demo(
     from ..models.labels import Labels, read_labels
     from ..models.training import train_and_evaluate
     from ..pipeline.extraction import Extraction
-    from ..pipeline.machine import default_decoders
+    from ..pipeline.options import default_decoders
     from ..pipeline.store.reader import FeatureStore
     from ..reports.report import write_report
     from .demo_videos.routines import write_routine, write_routines
@@ -90,7 +90,7 @@ def demo(
             videos=run.inputs,
             model=folder / "model",
             labels=Labels(labels.target, {**labels.scores, NEW: new.score}),
-            num_decoders=default_decoders(available_cores()),
+            num_decoders=default_decoders(available_cores(), "cpu"),
             on_progress=on_progress,
         )
     if as_json:

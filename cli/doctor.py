@@ -267,6 +267,8 @@ def devices() -> Iterator[Check]:
     except Exception as error:
         yield Check("fail", "torch", f"does not load ({error})", "pip install --force-reinstall torch torchvision")
         return
+    from ..pipeline.system.accelerators import device_name, unusable_gpu
+
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             _, total_bytes = torch.cuda.mem_get_info(index)
@@ -275,9 +277,15 @@ def devices() -> Iterator[Check]:
                 yield Check("fail", f"cuda:{index}", f"{detail}; {problem}", "install a driver and a torch that fit it")
             else:
                 yield Check("ok", f"cuda:{index}", f"{detail}; a convolution agrees with the CPU")
-    elif shutil.which("nvidia-smi") or Path("/proc/driver/nvidia/version").exists():
-        detail = f"an NVIDIA driver is installed, but torch {torch.__version__} finds no device"
-        yield Check("warn", "GPU", detail, "install a newer driver; in a container, add --gpus all")
+    elif problem := unusable_gpu():
+        yield Check("warn", "GPU", problem, "install a newer driver; in a container, add --gpus all")
+    elif torch.accelerator.is_available():
+        device = torch.device(torch.accelerator.current_accelerator(), 0)  # type: ignore[arg-type]
+        detail = f"{device_name(device)}, torch {torch.__version__}"
+        if problem := kernel(device):
+            yield Check("fail", str(device), f"{detail}; {problem}", "give --device cpu")
+        else:
+            yield Check("ok", str(device), f"{detail}; a convolution agrees with the CPU")
     else:
         detail = f"not found; networks run on the CPU with torch {torch.__version__}"
         yield Check("warn", "GPU", detail, "sufficient for `starter` and tests; large networks take seconds per clip")

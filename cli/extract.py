@@ -69,6 +69,13 @@ def extract(
             help="Memory limit for all processes, e.g. 4GiB; reduces concurrency and batch size. Default: no limit."
         ),
     ] = None,
+    gpu_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory limit on each GPU, e.g. 20GiB, shared by the workers on it. Default: all; workers on one GPU "
+            "share it evenly."
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Also retry videos whose outcome is failed or partial.")
     ] = False,
@@ -107,7 +114,10 @@ def extract(
     Exit status: 0 all done or empty, 3 some videos failed or are partial, 1 the run itself failed, 2 wrong usage.
     """
     check_label_options(labels, dataset, target)
-    budget, part, memory_bytes = _failure_budget(max_failures), _partition(partition), _memory_bytes(memory)
+    budget, part = _failure_budget(max_failures), _partition(partition)
+    memory_bytes, gpu_memory_bytes = _bytes_of(memory, "--memory"), _bytes_of(gpu_memory, "--gpu-memory")
+    if gpu_memory is not None and device == "cpu":
+        raise typer.BadParameter("networks run on the CPU; leave out the option", param_hint="--gpu-memory")
     executor_options = ExecutorOptions(executor, workers, ray_address, cpus_per_worker, gpus_per_worker)
     local_device = device if executor == "local" else "cpu"  # Ray chooses the devices of its workers
     if executor == "ray" or (workers or 1) > 1:
@@ -152,7 +162,9 @@ def extract(
 
     options = run_options(local_device, decoder, decode_workers, threads, retry_failed=retry_failed, float16=float16)
     options = replace(options, max_failures=budget, memory_bytes=memory_bytes, prefetch_bytes=round(spool_gb * 2**30))
-    options = replace(options, replaces_sources=replace_sources, engine=chosen_engine)
+    options = replace(
+        options, replaces_sources=replace_sources, engine=chosen_engine, gpu_memory_bytes=gpu_memory_bytes
+    )
     options, workers_executor = chosen_executor(executor_options, options, device, decode_workers, threads)
     if workers_executor is not None:
         _check_not_dry_run(dry_run)
@@ -261,7 +273,7 @@ def _partition(text: str | None) -> Partition | None:
         raise typer.BadParameter(str(error), param_hint="--partition") from None
 
 
-def _memory_bytes(text: str | None) -> int | None:
+def _bytes_of(text: str | None, option: str) -> int | None:
     if text is None:
         return None
     from ..pipeline.memory_sizes import parse_bytes
@@ -269,7 +281,7 @@ def _memory_bytes(text: str | None) -> int | None:
     try:
         return parse_bytes(text)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--memory") from None
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def _announce(run: Extraction, override: str | None) -> None:

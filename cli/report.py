@@ -66,7 +66,8 @@ def report(
         inputs = required_videos([as_store_path(each) for each in videos], checked_id_prefix(prefix) if prefix else "")
     from ..manifests.cores import available_cores
     from ..models.labels import read_labels
-    from ..pipeline.machine import default_decoders, find_device
+    from ..pipeline.machine import find_device
+    from ..pipeline.options import default_decoders
     from ..pipeline.store.reader import FeatureStore
     from ..reports.report import write_report
 
@@ -78,7 +79,7 @@ def report(
             model=model,
             labels=read_labels(labels, target) if labels is not None else None,
             labels_path=labels,
-            num_decoders=default_decoders(available_cores()),
+            num_decoders=default_decoders(available_cores(), "cpu"),
             device=find_device(device),
             on_progress=on_progress,
         )

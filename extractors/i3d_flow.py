@@ -76,7 +76,7 @@ class I3DFlow:
         self.dim = FEATURE_DIM
         self.audio = None
         self.frames = FrameNeed(settings.geometry, next_frame=True)
-        self.batch_size = 16 if device.type == "cuda" else 4
+        self.batch_size = 4 if device.type == "cpu" else 16
         self._settings = settings
         self._flow = make_flow(settings.flow, weights, device)
         self._flow_runs_in = METHODS[settings.flow.method].runs_in

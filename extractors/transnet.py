@@ -185,7 +185,7 @@ class ShotBoundaries:
             windows = torch.stack([window for window in map(prepared.__getitem__, places) if window is not None])
             with inference(self._device, self._precision):
                 logits = self._network(upload(windows, self._device).transpose(1, 2))
-            for place, row in zip(places, torch.sigmoid(logits.float()).cpu(), strict=True):
+            for place, row in zip(places, torch.sigmoid(logits.float()), strict=True):
                 rows[place] = functional.pad(row[-WINDOW:], (0, max(WINDOW - len(row), 0)))
         return rows
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..extractors.table import extractor_kind, resolved_recipe
+from ..manifests.errors import InputError
 from ..manifests.recipes import Recipe
 from ..manifests.urls import public_url
 from .decoding.decoders import check_backend
@@ -44,6 +45,8 @@ from .store.sentences import sentence_entry
 from .store.store import Store
 from .store.writer import StoreWriter
 from .streams import build_streams, chosen_weights, code_of, digests_of_settings, made_with, weight_digests
+from .system.accelerators import limit_memory
+from .system.device_errors import first_line, is_out_of_memory
 from .system.logs import current_logs
 from .system.stage_timer import StageTimer
 from .workers.coordinator import Executor, WorkerConfig
@@ -224,6 +227,8 @@ class Extraction:
         With an executor, whose workers load their own networks, the list is empty: each network is loaded once, so
         that an error is raised before anything is written.
         """
+        if self.executor is None:
+            limit_memory(self.options.device, self.options.gpu_memory_bytes)
         streams, described = list[Stream](), dict[str, dict[str, Any]]()
         tracks, fields = dict[str, int | str](), dict[str, str]()
         for name in self.streams:
@@ -258,7 +263,15 @@ class Extraction:
         """Load the network of a stream; on the CPU if an executor's workers do the work."""
         device = self.options.device if self.executor is None else torch.device("cpu")
         spec, engine = {name: self.streams[name]}, self.options.engine
-        (stream,) = build_streams(spec, self.weights, self.settings_digests, device, engine)
+        try:
+            (stream,) = build_streams(spec, self.weights, self.settings_digests, device, engine)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"stream {name}: its network does not fit into the memory of {device} ({first_line(error)}); extract "
+                "fewer streams at once (--stream), or allow more memory (--gpu-memory)"
+            ) from None
         return stream
 
     def _delegate(self, writer: StoreWriter) -> Generator[Event, None, None]:

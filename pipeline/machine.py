@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import torch
 
 from ..manifests.cores import available_cores
 from ..manifests.errors import InputError
-from .options import RunOptions
+from .options import RunOptions, default_decoders
+from .system.accelerators import share_of_memory, unusable_gpu
 from .workers.coordinator import Executor
 
-MAX_DECODERS = 8
-"""More decoder processes do not make a run faster (docs/measurements.md)."""
+_LOG = logging.getLogger(__name__)
 
 
 def find_device(name: str) -> torch.device:
     """Return the device with this name.
 
     Args:
-        name: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for the first GPU and the CPU where there is none.
+        name: ``cpu``, ``cuda``, ``cuda:N``, ``xpu``, ``xpu:N``, ``mps``, or ``auto`` for the first GPU (CUDA or XPU)
+            and the CPU where there is none; a warning is logged if there is a GPU that PyTorch cannot use.
 
     Raises:
         InputError: The machine does not have this device.
     """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
     if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        if accelerator is not None and accelerator.type in ("cuda", "xpu"):
+            return torch.device(accelerator.type, 0)
+        if problem := unusable_gpu():
+            _LOG.warning("networks run on the CPU although there is an NVIDIA GPU: %s", problem)
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"device {name!r} is not known; give auto, cpu, cuda or cuda:1") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs; `arabesque doctor` may say why"
-        )
+    if device.type == "cpu":
+        return device
+    seen = torch.accelerator.device_count() if accelerator is not None and accelerator.type == device.type else 0
+    if (device.index or 0) >= seen:
+        raise InputError(f"device {name!r} is not there: torch sees {seen} GPUs; `arabesque doctor` may say why")
     return device
 
 
@@ -45,7 +53,7 @@ def options_for_machine(
     Args:
         device: A name for `find_device`.
         decoder: ``pyav`` or ``decord``.
-        decode_workers: Videos that are decoded at once; by default half as many as threads, at most `MAX_DECODERS`.
+        decode_workers: Videos that are decoded at once; by default as `default_decoders`.
         threads: CPU threads for networks; by default as many as usable cores.
 
     Raises:
@@ -53,17 +61,13 @@ def options_for_machine(
     """
     threads = threads or available_cores()
     torch.set_num_threads(threads)
+    found = find_device(device)
     return RunOptions(
-        device=find_device(device),
+        device=found,
         decoder=decoder,
-        num_decoders=decode_workers or default_decoders(threads),
+        num_decoders=decode_workers or default_decoders(threads, found.type),
         num_cpu_threads=threads,
     )
-
-
-def default_decoders(threads: int) -> int:
-    """Return how many videos a process with so many threads decodes at once."""
-    return max(1, min(MAX_DECODERS, threads // 2))
 
 
 def local_workers(
@@ -76,7 +80,8 @@ def local_workers(
 ) -> tuple[RunOptions, Executor | None]:
     """Return the options of each local worker, and the executor that starts them; None for a single worker.
 
-    Workers share cores and memory evenly where ``decode_workers`` and ``threads`` are not given.
+    Workers share memory and the memory of their GPU evenly, and cores where ``decode_workers`` and ``threads`` are not
+    given.
 
     Args:
         options: From `options_for_machine`.
@@ -85,8 +90,10 @@ def local_workers(
         decode_workers: Videos that each worker decodes at once.
         threads: CPU threads of each worker.
     """
-    on_all = device in ("auto", "cuda") and options.device.type == "cuda"
-    gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())] if on_all else [options.device]
+    kind = options.device.type
+    on_all = device in ("auto", kind) and kind != "cpu"
+    gpus = [torch.device(kind, index) for index in range(torch.accelerator.device_count())] if on_all else []
+    gpus = gpus or [options.device]
     devices = [gpus[number % len(gpus)] for number in range(workers or len(gpus))]
     if len(devices) == 1:
         return options, None
@@ -96,7 +103,8 @@ def local_workers(
     shared = replace(
         options,
         num_cpu_threads=threads or cores,
-        num_decoders=decode_workers or default_decoders(cores),
+        num_decoders=decode_workers or default_decoders(cores, kind),
         memory_bytes=options.memory_bytes and options.memory_bytes // (len(devices) + 1),  # one is for the leader
+        gpu_memory_bytes=share_of_memory(devices[0], options.gpu_memory_bytes, devices.count(devices[0])),
     )
     return shared, LocalWorkers(devices)

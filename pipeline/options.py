@@ -12,6 +12,23 @@ from .decoding.decoder_pool import DecoderSettings
 from .failure_budget import FailureBudget
 from .stages.fetch import PREFETCH_BYTES
 
+MAX_DECODERS_ON_CPU = 8
+"""More decoder processes do not make a run faster whose networks run on the CPU (docs/measurements.md)."""
+
+
+def default_decoders(threads: int, device_type: str) -> int:
+    """Return how many videos a process decodes at once: with its networks on a GPU, all cores decode.
+
+    Args:
+        threads: CPU threads of the process.
+        device_type: Where its networks run.
+
+    Example:
+        >>> default_decoders(16, "cuda"), default_decoders(16, "cpu"), default_decoders(4, "cpu")
+        (16, 8, 2)
+    """
+    return threads if device_type != "cpu" else max(1, min(MAX_DECODERS_ON_CPU, threads // 2))
+
 
 @dataclass(frozen=True)
 class Concurrency:
@@ -48,6 +65,8 @@ class RunOptions:
     """Whether features are stored as float16 instead of float32."""
     memory_bytes: int | None = None
     """Memory limit of a worker and its decoders; None: no limit."""
+    gpu_memory_bytes: int | None = None
+    """Memory limit of a worker on its GPU; None: no limit. A batch that does not fit is halved."""
     decoding: DecoderSettings | None = None
     """Settings of the decoder processes; None: the defaults for ``device``."""
     prefetch_bytes: int = PREFETCH_BYTES

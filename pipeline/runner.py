@@ -6,7 +6,6 @@ Read `stages_of` first: each line of it is a file in `stages/` (``batch`` and ``
 from __future__ import annotations
 
 import inspect
-import platform
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from .stages.transfer import Transfer
 from .stages.write import StoreSink
 from .store.write_ahead_log import WriteAheadLog
 from .streams import made_with
+from .system.accelerators import device_name
 from .system.own_process import one_blas_thread, share_arenas
 
 T = TypeVar("T")
@@ -118,13 +118,12 @@ def process_videos(context: RunContext, videos: Iterable[Source]) -> Generator[E
 def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Event, None, None]:
     share_arenas()
     device, decoder_pool, writer = context.options.device, context.decoder_pool, context.writer
-    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
     made = made_with(context.options.decoder, [stream.spec.extractor for stream in context.streams])
     if context.options.engine == "compile":
         made["engine"] = f"torch.compile {torch.__version__}"
     elif context.options.engine != "torch" and device.type == "cpu":
         made["engine"] = f"{context.options.engine} {version(context.options.engine)}"
-    collector = RowCollector(made | {"device": device_name})
+    collector = RowCollector(made | {"device": device_name(device)})
     sink = StoreSink(writer)
     watch = FailureWatch(decoder_pool.close)
     with Prefetcher(context.options.prefetch_bytes) as prefetcher:

@@ -200,7 +200,8 @@ def row_of(extractor: Any, row: NDArray[np.float32] | None, segment: SegmentInpu
     parts.add(0, row, segment.frame_times_s[: int(row[1])])
     finished = parts.finish()
     assert finished.boxes is not None
-    return np.concatenate([finished.features[0], finished.boxes.edges_px.ravel() / np.float32(finished.boxes.width_px)])
+    edges = np.nan_to_num(finished.boxes.edges_px.ravel()) / np.float32(finished.boxes.width_px)
+    return np.concatenate([finished.features[0], edges])
 
 
 def compared_runs(folder: Path) -> dict[str, Any]:

@@ -125,11 +125,14 @@ def pairs_per_batch(height: int, width: int, budget_bytes: float) -> int:
 
 
 def _budget_bytes(device: torch.device) -> float:
-    if device.type != "cuda":
+    if device.type not in ("cuda", "xpu"):
         return _CPU_BYTES
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    held_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return _GPU_SHARE * (free_bytes + held_bytes)
+    free_bytes, total_bytes = torch.accelerator.get_memory_info(device)
+    reserved_bytes = torch.accelerator.memory_reserved(device)
+    if device.type == "cuda":  # the share of this process, which other workers on the card may leave it
+        allowed_bytes = torch.cuda.get_per_process_memory_fraction(device) * total_bytes
+        free_bytes = max(min(free_bytes, allowed_bytes - reserved_bytes), 0)
+    return _GPU_SHARE * (free_bytes + reserved_bytes - torch.accelerator.memory_allocated(device))
 
 
 def _padding(height: int, width: int) -> tuple[int, int, int, int]:

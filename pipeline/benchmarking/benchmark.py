@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
-import torch
-
 from ...manifests.errors import ArabesqueError
 from ..decoding.decoder_pool import DecoderPool
 from ..extraction import Extraction
@@ -21,6 +19,7 @@ from ..planning.metadata_cache import open_metadata_cache
 from ..records import Source, VideoFile, VideoMetadata, grouped
 from ..stages.decode import read_metadata
 from ..streams import made_with
+from ..system.accelerators import device_name
 from .circumstances import Circumstances
 from .clipped_videos import clipped, min_clip_s
 from .end_to_end import Bench, EndToEnd, repeated, run_end_to_end, sources_of
@@ -220,7 +219,7 @@ def _report(
     return Report(
         recipe=run.recipe.name,
         weights=run.worker_config.weights or "checkpoints",
-        device=torch.cuda.get_device_name(options.device) if options.device.type == "cuda" else "cpu",
+        device="cpu" if options.device.type == "cpu" else device_name(options.device),
         cores=options.num_cpu_threads,
         decoder=options.decoder,
         num_decoders=options.num_decoders,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..decoding.decoder_process import so_far
+from ..system.accelerators import reports_memory
 from ..system.process_stats import cpu_s, forget_peak, peak_bytes, resident_bytes
 
 
@@ -71,15 +72,15 @@ class PeakMemory:
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has completed its pending work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def reset_peaks(device: torch.device) -> None:
     """Reset the peaks of the device and, if the kernel allows it, of this process."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    if reports_memory(device):
+        torch.accelerator.empty_cache()
+        torch.accelerator.reset_peak_memory_stats(device)
     forget_peak()
 
 
@@ -90,7 +91,7 @@ def peaks(device: torch.device, pids: Iterable[int]) -> PeakMemory:
         parent_bytes=peak_bytes(),
         decoder_bytes=max(known) if known else None,
         num_decoders=len(decoders),
-        device_bytes=torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
+        device_bytes=torch.accelerator.max_memory_reserved(device) if reports_memory(device) else None,
     )
 
 
@@ -102,13 +103,13 @@ def peaks_of_past(device: torch.device) -> PeakMemory:
 
 def memory_in_use(device: torch.device) -> int | None:
     """Memory in use: allocated by torch on a GPU, resident on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
+    if reports_memory(device):
+        return torch.accelerator.memory_allocated(device)
     return resident_bytes()
 
 
 def peak_in_use(device: torch.device) -> int | None:
     """Peak of `memory_in_use` since `reset_peaks`."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if reports_memory(device):
+        return torch.accelerator.max_memory_allocated(device)
     return peak_bytes()

@@ -25,6 +25,7 @@ import torch
 from ...manifests.errors import ArabesqueError, InputError
 from ...manifests.optional_packages import require_package
 from ..items import Notice
+from ..options import default_decoders
 from ..records import Source
 from .coordinator import (
     MAX_RESTARTS,
@@ -117,11 +118,13 @@ class RayWorkers:
 
     def _worker_config(self, config: WorkerConfig, resources: _Resources) -> WorkerConfig:
         threads = self.num_cpu_threads or max(1, int(resources.cpus))
+        limit_bytes = config.options.gpu_memory_bytes
         options = replace(
             config.options,
             device=torch.device("cuda", 0) if resources.gpus else torch.device("cpu"),  # the worker's own
+            gpu_memory_bytes=limit_bytes and int(limit_bytes * min(resources.gpus, 1)),
             num_cpu_threads=threads,
-            num_decoders=self.num_decoders or max(1, min(8, threads // 2)),
+            num_decoders=self.num_decoders or default_decoders(threads, "cuda" if resources.gpus else "cpu"),
         )
         return replace(config, out=_absolute(config.out), options=options)
 

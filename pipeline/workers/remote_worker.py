@@ -27,6 +27,7 @@ from ..store.outcomes import OutcomeWatcher
 from ..store.store import Store
 from ..store.writer import StoreWriter
 from ..streams import build_streams, chosen_weights, digests_of_settings
+from ..system.accelerators import limit_memory
 from ..system.logs import set_up_logs
 from ..system.stage_timer import StageTimer
 from .coordinator import Assignment, CoordinatorLink, ForwardedEvent, WorkerConfig, WorkerFailure, WorkerReport
@@ -58,8 +59,8 @@ def worker_main(config: WorkerConfig, coordinator: CoordinatorLink) -> None:
             if config.logs is not None:
                 set_up_logs(config.logs)
             torch.set_num_threads(config.options.num_cpu_threads)
-            if config.options.device.type == "cuda":
-                torch.cuda.set_device(config.options.device)
+            if config.options.device.index is not None:
+                torch.accelerator.set_device_index(config.options.device)
             _process_videos(config, _streams(config), coordinator, reporter)
         except Exception as error:
             reporter.fail(error)
@@ -215,6 +216,7 @@ def _streams(config: WorkerConfig) -> list[Stream]:
                 f"{socket.gethostname()}: the checkpoints of stream {name}, or the version of arabesque, differ from "
                 "those of the machine that started the run; install the same on both"
             )
+    limit_memory(config.options.device, config.options.gpu_memory_bytes)
     return build_streams(specs, weights, digests, config.options.device, config.options.engine)
 
 
