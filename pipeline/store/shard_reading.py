@@ -300,6 +300,8 @@ def _row(storage: Storage, shard: str, table: pa.Table, at: int) -> StoredRow:
     stored = _numbers(cell["features"].values.flatten()).reshape(cell["segments"].as_py(), cell["dim"].as_py())
     start_s, end_s = _numbers(cell["start_s"].values), _numbers(cell["end_s"].values)
     text = {name: cell[name].as_py() for name in ("video_id", "stream", "key", "content_digest", "settings_digest")}
+    if not_text := [name for name, value in text.items() if not isinstance(value, str)]:  # a bit of the schema flipped
+        raise _damaged(storage, shard, f"the column {not_text[0]} does not hold text")
     if checksum(stored, start_s, end_s) != cell["checksum"].as_py():
         raise _damaged(storage, shard, f"the checksum of {text['video_id']}'s row does not match")
     row = FeatureRow(

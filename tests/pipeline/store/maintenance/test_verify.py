@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -161,6 +163,19 @@ def test_small_damage_of_a_shard_costs_no_row(tmp_path, kind, least):
 @pytest.mark.parametrize(("kind", "least"), [("flips 1", 6), ("random 64", 2)])
 def test_rows_whose_checksum_holds_are_kept_where_there_is_no_parity(tmp_path, kind, least):
     assert kept_rows(tmp_path, kind, 40, parity=False) >= least
+
+
+def test_a_column_whose_type_was_damaged_is_reported_and_its_rows_are_dropped(tmp_path):
+    """A flipped bit of the schema can turn text into bytes."""
+    written(new_store(tmp_path), row("a"))
+    shard = shard_of(tmp_path)
+    table = pq.read_table(shard)
+    place = table.schema.get_field_index("content_digest")
+    column = table.column(place).cast(pa.binary())
+    pq.write_table(table.set_column(place, "content_digest", column), shard)
+    assert check_store(tmp_path).damaged_files == (shard.relative_to(tmp_path).as_posix(),)
+    assert repair_store(tmp_path).rows_kept == 0
+    assert list(FeatureStore(tmp_path)) == []
 
 
 @pytest.mark.slow
