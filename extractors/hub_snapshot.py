@@ -128,7 +128,8 @@ def find_checkpoint(
         )
     except HFValidationError as error:
         raise ConfigError(f"transformers:{name}: is not a repository name such as facebook/dinov2-base") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError, TypeError, KeyError) as error:
+        # the last three where something else than a hub answers
         raise ConfigError(f"transformers:{name}: {_reason(error, repository, revision)}") from error
     return CheckpointFolder(f"{repository}@{folder.name}", folder)
 
