@@ -5,6 +5,7 @@ Published features were made by PIL, torch or OpenCV, so their arithmetic is par
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..manifests.streams import CenterCrop, Geometry, GeometryStep, Height, Normalization, ShortSide
+from ..manifests.streams import CenterCrop, Geometry, GeometryStep, Height, Normalization, Patches, ShortSide
 from .device_copies import constant
 from .resize import ImageSize, resize, resize_nearest
 
@@ -99,7 +100,19 @@ def size_after(step: GeometryStep, height: int, width: int) -> ImageSize:
         return (side, side * width // height) if height <= width else (side * height // width, side)
     if isinstance(step, Height):
         return step.height_px, max((2 * step.height_px * width + height) // (2 * height), 1)
+    if isinstance(step, Patches):
+        return _most_patches(step, height, width)
     return step.center_crop_px if isinstance(step, CenterCrop) else step.size_px
+
+
+def _most_patches(step: Patches, height: int, width: int) -> ImageSize:
+    """The largest multiple of the size of a frame, each side enlarged to whole patches, that has few enough of them."""
+    sides = [
+        min(rows / height, (step.max_patches // rows) / width) for rows in range(1, step.max_patches + 1)
+    ]  # in patches for each pixel, where a picture may have this number of rows
+    scale = max(sides) * (1 - 1e-9)  # so that rounding does not add a patch
+    rows, columns = (max(math.ceil(side * scale), 1) for side in (height, width))
+    return rows * step.patch_px, columns * step.patch_px
 
 
 def _gray(frames: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from ..manifests.streams import (
     GeometryStep,
     Interpolation,
     Normalization,
+    Patches,
     Record,
     ShortSide,
     Size,
@@ -120,8 +121,8 @@ def _complete(checkpoint: CheckpointFolder, name: str, has_text: bool, method: s
         return settings
     if not has_text or method == "forward":
         raise ConfigError(
-            f"extractor transformers:{name}: the network has no text tower; remove settings.sentences, or choose a "
-            "checkpoint of CLIP, SigLIP or X-CLIP"
+            f"extractor transformers:{name}: the network has no text tower that is known here; remove "
+            "settings.sentences, or choose a checkpoint of CLIP, SigLIP or X-CLIP"
         )
     digest = find_checkpoint(checkpoint.name, tokenizer=True).tokenizer_digest()
     if settings.tokenizer_sha256 not in ("", digest):
@@ -180,8 +181,12 @@ class VisionTower(nn.Module):
             pixels = pixels.transpose(1, 2)
         given: dict[str, Any] = {self._takes.argument: pixels}
         method = getattr(self.network, self._takes.method)
-        if "skip_predictor" in inspect.signature(method).parameters:  # V-JEPA 2: the encoder alone
+        parameters = inspect.signature(method).parameters
+        if "skip_predictor" in parameters:  # V-JEPA 2: the encoder alone
             given["skip_predictor"] = True
+        if "spatial_shapes" in parameters:  # SigLIP 2: patches of pictures of any aspect ratio
+            config = getattr(self.network.config, "vision_config", self.network.config)
+            given = _as_patches(pixels, config.patch_size)
         found: Any = method(**given)
         pooled: Any = found if isinstance(found, Tensor) else getattr(found, "pooler_output", None)
         if self._output == "pooled" and pooled is not None:
@@ -193,6 +198,17 @@ class VisionTower(nn.Module):
         if self._output == "cls" or (self._output == "pooled" and num_special):
             return tokens[:, 0]
         return tokens[:, num_special:].mean(dim=1)
+
+
+def _as_patches(pixels: Tensor, patch_px: int) -> dict[str, Tensor]:
+    """``float [n, 3, height, width]`` as ``[n, patches, patch_px · patch_px · 3]``; nothing is padded or masked."""
+    count, _, height, width = pixels.shape
+    rows, columns = height // patch_px, width // patch_px
+    cut = pixels.unflatten(3, (columns, patch_px)).unflatten(2, (rows, patch_px))  # n, 3, rows, y, columns, x
+    return {
+        "pixel_values": cut.permute(0, 2, 4, 3, 5, 1).reshape(count, rows * columns, -1),
+        "spatial_shapes": torch.tensor([[rows, columns]] * count),
+    }
 
 
 def _one_row(values: Tensor) -> Tensor:
@@ -299,6 +315,11 @@ def _geometry(processor: Any, odd_margin: Literal["down", "half-even"]) -> Geome
     def crop(height: int, width: int) -> CenterCrop:
         return CenterCrop(center_crop_px=(height, width), odd_margin=odd_margin)
 
+    if (most := getattr(processor, "max_num_patches", None)) is not None:
+        return Geometry(
+            steps=(Patches(max_patches=most, patch_px=processor.patch_size),),
+            interpolation=INTERPOLATIONS[int(processor.resample)],
+        )
     size, cropped = _sides(getattr(processor, "size", None)), _sides(getattr(processor, "crop_size", None))
     side, crop_share = size.get("shortest_edge"), getattr(processor, "crop_pct", None)
     if getattr(processor, "do_resize", True) and side and crop_share:  # ConvNeXt
@@ -364,6 +385,11 @@ def _processed(processor: Any, frames: Tensor) -> Tensor:
         found = processor([[frame.permute(1, 2, 0).numpy() for frame in frames]], return_tensors="pt")
     else:
         found = processor(images=[*frames], return_tensors="pt")
+    if "spatial_shapes" in found:
+        rows, columns = found["spatial_shapes"][0].tolist()
+        side = processor.patch_size
+        patches = found["pixel_values"][:, : rows * columns].reshape(-1, rows, columns, side, side, 3)
+        return patches.permute(0, 5, 1, 3, 2, 4).reshape(-1, 3, rows * side, columns * side)
     values = found["pixel_values_videos"] if "pixel_values_videos" in found else found["pixel_values"]
     return values[0] if values.ndim == 5 else values
 
@@ -407,9 +433,10 @@ def _dim(network: nn.Module, takes: Takes, num_frames: int, size: tuple[int, int
 
 def _audio_card(name: str, config: Any, processor: Any, facts: dict[str, Any]) -> NetworkCard:
     network: Any = without_memory(lambda: _build(config))
-    method = "get_audio_features" if hasattr(network, "get_audio_features") else "forward"
+    known = ("get_audio_features", "get_audio_embeds")
+    method = next((each for each in known if hasattr(network, each)), "forward")
     arguments = inspect.signature(getattr(network, method)).parameters
-    argument = next((known for known in ("input_features", "input_values") if known in arguments), None)
+    argument = next((each for each in ("input_features", "input_values") if each in arguments), None)
     if argument is None:
         raise ConfigError(f"transformers:{name}: {type(network).__name__} has no tower for audio")
     rate_hz = int(processor.sampling_rate)

@@ -116,7 +116,16 @@ class CenterCrop(Record):
     """Rounding of half an odd margin: torchvision's ``round``, or video_features' ``// 2`` (differs at 455 px)."""
 
 
-GeometryStep = ShortSide | Height | Size | CenterCrop
+class Patches(Resize):
+    """Resize to as many square patches as a network takes at most, at nearly the same aspect ratio (SigLIP 2)."""
+
+    max_patches: PositiveInt
+    """Largest number of patches."""
+    patch_px: PositiveInt
+    """Side of a patch in pixels."""
+
+
+GeometryStep = ShortSide | Height | Size | CenterCrop | Patches
 
 
 class Geometry(Record):
@@ -127,7 +136,8 @@ class Geometry(Record):
     """
 
     steps: tuple[GeometryStep, ...]
-    """``short_side_px``, ``height_px`` and ``size_px`` resize, ``center_crop_px`` crops. Empty: as decoded."""
+    """``short_side_px``, ``height_px``, ``size_px`` and ``max_patches`` resize, ``center_crop_px`` crops. Empty: as
+    decoded."""
     interpolation: Interpolation = "bilinear"
     """Interpolation of all resizing steps: nearest, bilinear or bicubic."""
     antialias: bool = True

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from arabesque.extractors import geometry as geometry_module
-from arabesque.extractors.geometry import apply_geometry, center_crop, normalize, output_size
+from arabesque.extractors.geometry import apply_geometry, center_crop, normalize, output_size, size_after
 from arabesque.manifests.streams import (
     CenterCrop,
     Geometry,
@@ -22,6 +22,7 @@ from arabesque.manifests.streams import (
     Height,
     Interpolation,
     Normalization,
+    Patches,
     ShortSide,
     Size,
 )
@@ -190,3 +191,15 @@ def test_normalize_is_the_published_arithmetic() -> None:
 def test_wrong_input_is_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("most", [16, 64, 256, 1024])
+def test_as_many_patches_as_fit_are_those_of_siglip2(most: int) -> None:
+    from transformers.models.siglip2.image_processing_siglip2 import get_image_size_for_max_num_patches
+
+    step = Patches(max_patches=most, patch_px=16)
+    rng = np.random.default_rng(most)
+    for height, width in [(480, 640), (1080, 1920), (2000, 3), *rng.integers(8, 2000, (200, 2)).tolist()]:
+        found = size_after(step, height, width)
+        assert found == get_image_size_for_max_num_patches(height, width, 16, most)
+        assert found[0] * found[1] <= most * 256

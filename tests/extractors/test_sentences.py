@@ -86,7 +86,7 @@ def test_sentences_that_cannot_be_used_are_one_line(tmp_path: Path, settings: di
 
 def test_checkpoints_without_text_tower_or_tokenizer(tmp_path: Path) -> None:
     alone = write_tokenizer(write_checkpoint(tmp_path / "dinov2", "dinov2", seed=1))
-    with pytest.raises(ConfigError, match=r"has no text tower; remove settings\.sentences"):
+    with pytest.raises(ConfigError, match=r"has no text tower that is known here; remove settings\.sentences"):
         extractor_for(f"transformers:{alone}", find_checkpoint(str(alone)).with_digest(), sentences=SENTENCES)
     mute = write_checkpoint(tmp_path / "clip", "clip", seed=1)
     with pytest.raises(ConfigError, match=r"has no tokenizer \(tokenizer\.json\)"):
