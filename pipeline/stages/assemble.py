@@ -15,6 +15,7 @@ from ...manifests.streams import Geometry
 from ..items import ChunkFailure, PreprocessedChunk, SegmentTask, StreamPlan, VideoEnd, VideoPlan
 from ..planning.sampling import BLANK
 from ..system.device_errors import is_out_of_memory, on_device
+from ..system.device_streams import on_input_stream
 from .waveforms import WaveformCursor, WholeTrack
 
 
@@ -167,7 +168,8 @@ class _VideoAssembly:
                 del arrived[index]
             places = [place for place, index in enumerate(indices.tolist()) if index in needed]
             if places and len(places) < len(indices):
-                kept = torch.stack([frames[place] for place in places])  # an index would be copied to the device
+                with on_input_stream(frames.device):
+                    kept = torch.stack([frames[place] for place in places])  # an index would be copied to the device
                 arrived.update(zip(indices[places].tolist(), kept, strict=True))
 
 

@@ -18,6 +18,7 @@ from ...extractors.protocol import Extractor, Shared
 from ...manifests.errors import ArabesqueError
 from ..items import Batch, BatchResult, SegmentFailure, SegmentFeature, SegmentTask, Stream
 from ..system.device_errors import first_line, is_out_of_memory, on_device, release_memory, require_device
+from ..system.device_streams import await_inputs
 
 MAX_WAIT_S = 10.0
 """A batch is processed unfilled after this time, so that rare segments do not delay a finished video."""
@@ -112,6 +113,7 @@ class Forward:
         """Return the features of a batch, or what its network raised."""
         began = time.perf_counter()
         try:
+            await_inputs(self._device)
             rows = _checked_rows(stream.extractor, [item.prepared for item in tasks])
         except Exception as error:
             require_device(self._device, error, stream.name)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..items import ChunkFailure, DecodedChunk
 from ..system.device_errors import first_line, is_out_of_memory, on_device
+from ..system.device_streams import input_stream
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class CudaCopy:
             copied = torch.from_numpy(frames).to(self._device, non_blocking=True)
             done = self._stream.record_event()
         # the allocator must not reuse the memory for the next copy while kernels of the other stream read it
-        copied.record_stream(torch.cuda.default_stream(self._device))
+        copied.record_stream(input_stream(self._device))
         done.synchronize()
         return copied
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
 
 from ...manifests.errors import ArabesqueError
+from .device_streams import on_input_stream
 
 R = TypeVar("R")
 
@@ -69,11 +71,15 @@ def release_memory(device: torch.device, error: BaseException) -> None:
         seen.__traceback__ = None
         seen = seen.__cause__ or seen.__context__
     if device.type != "cpu":
+        with suppress(RuntimeError):  # a lost device is reported by the next operation
+            torch.accelerator.synchronize(device)  # a failed batch may be computing with inputs that are freed next
         torch.accelerator.empty_cache()
 
 
 def on_device(device: torch.device, where: str, call: Callable[[], R]) -> R:
-    """Call a function that computes on a device; if memory is short, once more after unused memory was released.
+    """Call a function that computes the input of networks; if memory is short, once more after some was released.
+
+    On a GPU it runs on the stream of the inputs; see `device_streams`.
 
     Args:
         device: The device.
@@ -84,12 +90,13 @@ def on_device(device: torch.device, where: str, call: Callable[[], R]) -> R:
         ArabesqueError: The device has failed; the run must end.
         Exception: What the function raises otherwise.
     """
-    try:
+    with on_input_stream(device):
+        try:
+            return call()
+        except Exception as error:
+            require_device(device, error, where)
+            if not is_out_of_memory(error):
+                raise
+            failure = error
+        release_memory(device, failure)
         return call()
-    except Exception as error:
-        require_device(device, error, where)
-        if not is_out_of_memory(error):
-            raise
-        failure = error
-    release_memory(device, failure)
-    return call()

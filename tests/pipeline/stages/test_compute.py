@@ -19,7 +19,7 @@ from arabesque.pipeline.stages import compute as networks
 from arabesque.pipeline.stages.compute import Batcher, Forward, prepare
 
 CPU = torch.device("cpu")
-SECOND_GPU = torch.device("cuda", 1)
+SECOND_GPU = torch.device("xpu", 1)  # PyTorch makes no stream of a CUDA device that is not there
 
 
 def forward(batch):

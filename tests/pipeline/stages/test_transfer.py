@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from arabesque.pipeline.items import ChunkFailure, DecodedChunk
 from arabesque.pipeline.planning.plan import plan_video
 from arabesque.pipeline.stages import transfer
 from arabesque.pipeline.stages.transfer import PageLocked, Transfer
+from arabesque.pipeline.system import device_errors
 
 
 class FakeCudart:
@@ -88,6 +90,7 @@ def test_the_buffer_is_released_even_if_the_copy_fails(monkeypatch):
         return torch.from_numpy(frames.copy())
 
     monkeypatch.setattr(transfer, "CudaCopy", lambda device: copy)
+    monkeypatch.setattr(device_errors, "on_input_stream", lambda device: nullcontext())
     to_gpu = Transfer(torch.device("cuda:0"))
     moved: Any = to_gpu(decoded(buffers, 0, released))
     assert released == [0]

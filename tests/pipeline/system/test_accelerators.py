@@ -123,8 +123,7 @@ def on(device: torch.device, frames: torch.Tensor) -> torch.Tensor:
 
 
 def fail_in_transfer(device: torch.device, patch: pytest.MonkeyPatch) -> None:
-    """This build of torch has no XPU, so that a copy to it fails by itself."""
-    transfer = Transfer(torch.device("xpu", device.index))
+    transfer = Transfer(device)
     patch.setattr(torch.Tensor, "to", lost)
     transfer(decoded(device))
 
@@ -183,5 +182,5 @@ def test_a_lost_gpu_ends_the_run_in_every_stage(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.accelerator, "synchronize", synchronize)
         with pytest.raises(ArabesqueError, match=r"the GPU has failed \(CUDA error: an illegal .*run the same command"):
-            fail(torch.device("cuda", index), patch)
+            fail(torch.device("xpu", index), patch)  # PyTorch makes no stream of a CUDA device that is not there
     assert asked == [index]
