@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..manifests.streams import Geometry, Normalization, Precision, Size
 from .athlete_search import AthleteSearch, AthleteSettings, SearchedFrames, crop_around
@@ -25,41 +25,51 @@ from .protocol import FrameNeed, SegmentInput
 from .resnet import DIM, IMAGENET, FcBias, load_resnet50
 
 
+class CropSettings(AthleteSettings):
+    """Settings of every network on crops around the athlete."""
+
+    crop_geometry: Geometry = Geometry(steps=(Size(size_px=(224, 224)),))
+    """From the crop, whatever its shape, to what the network sees."""
+    normalization: Normalization = IMAGENET
+    """``(x / 255 - mean) / std``."""
+    margin: float = Field(default=0.0, ge=0)
+    """Widens the box on each of its four sides by this share of its width or height."""
+    no_person: Literal["whole-frame", "drop"] = "whole-frame"
+    """Replacement for a frame without an athlete. ACTION-NET drops it, and with it its place in time; the
+    whole frame keeps every segment, so that streams stay aligned and a video without people still has features.
+    The side table of boxes and the outcome state in how many frames an athlete was found."""
+
+
 class ResNetCrop:
     """Crops at the resolution of the file. A segment's row is the mean over its frames, less those left out."""
 
-    class Settings(AthleteSettings):
-        crop_geometry: Geometry = Geometry(steps=(Size(size_px=(224, 224)),))
-        """From the crop, whatever its shape, to what the network sees."""
-        normalization: Normalization = IMAGENET
-        """``(x / 255 - mean) / std``."""
+    class _Settings(CropSettings):
         fc_bias_seed: FcBias = "none"
         """Seed of a random bias that is added to the row, as in ACTION-NET's code; none: no bias."""
-        margin: float = Field(default=0.0, ge=0)
-        """Widens the box on each of its four sides by this share of its width or height."""
-        no_person: Literal["whole-frame", "drop"] = "whole-frame"
-        """Replacement for a frame without an athlete. ACTION-NET drops it, and with it its place in time; the
-        whole frame keeps every segment, so that streams stay aligned and a video without people still has features.
-        The side table of boxes and the outcome state in how many frames an athlete was found."""
 
+    Settings: ClassVar[Any] = _Settings
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ("network", "detector")
 
     def __init__(
         self,
         *,
-        settings: Settings,
+        settings: Any,
         weights: Mapping[str, Weights],
         device: torch.device,
         precision: Precision,
     ) -> None:
-        self.dim = DIM
+        network, self.dim = self._load(settings, weights["network"])
         self._search = AthleteSearch(settings, weights["detector"], device)
         self.frames = FrameNeed(Geometry(steps=()), next_frame=self._search.follows)
         self.audio = None
         self.batch_size = 8 if device.type == "cpu" else 32
-        self._settings = settings
-        self.runner = NetworkRunner(load_resnet50(weights["network"], settings.fc_bias_seed), device, precision)
+        self._settings: CropSettings = settings
+        self.runner = NetworkRunner(network, device, precision)
+
+    def _load(self, settings: Any, weights: Weights) -> tuple[nn.Module, int]:
+        """Return the network, ``[n, 3, height, width] → [n, dim]``, and dim."""
+        return load_resnet50(weights, settings.fc_bias_seed), DIM
 
     def start_video(self) -> AthleteVideo:
         """Return what combines the parts of one video (`VideoParts`)."""

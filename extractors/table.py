@@ -55,6 +55,7 @@ EXTRACTORS: dict[str, str] = {
 FAMILIES: dict[str, str] = {
     "pytorchvideo": "pytorchvideo_hub:pytorchvideo_card",
     "timm": "timm_family:timm_card",
+    "crop": "athlete_crop:crop_kind",
     "logits": "class_scores:logits_kind",
     "torchvision": "torchvision_family:torchvision_card",
     "transformers": "transformers_family:transformers_card",
@@ -68,6 +69,7 @@ _DETECTOR = {("detector", "ultralytics", "ultralytics"): "ultralytics"}
 _POSE_NETWORK = {("network", "vitpose", "blazepose"): "ai_edge_litert"}
 PACKAGES_OF_SETTINGS = {
     "resnet_crop": _DETECTOR,
+    "crop": _DETECTOR,
     "people": _DETECTOR,
     "pose": _DETECTOR | _POSE_NETWORK,
     "key_points": _DETECTOR | _POSE_NETWORK,
@@ -115,9 +117,10 @@ def require_available(spec: StreamSpec) -> None:
     name = spec.extractor
     if is_from_another_package(name):
         _checked_class(_path_and_variant(name)[0])
-    elif module := PACKAGES.get(name.removeprefix("logits:").partition(":")[0]):
+    elif module := PACKAGES.get(name.removeprefix("logits:").removeprefix("crop:").partition(":")[0]):
         require_package(module, f"extractor {name}")
-    for (setting, default, value), module in PACKAGES_OF_SETTINGS.get(name, {}).items():
+    of_settings = PACKAGES_OF_SETTINGS.get("crop" if name.startswith("crop:") else name, {})
+    for (setting, default, value), module in of_settings.items():
         if spec.settings.get(setting, default) == value:
             require_package(module, f'extractor {name} with {setting} = "{value}"')
 

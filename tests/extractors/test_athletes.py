@@ -6,18 +6,24 @@ import hashlib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from real_clips import sampled_frames
+from torch import Tensor
 
-from arabesque.extractors import athlete_path, resnet_crop
+from arabesque.extractors import athlete_path, athlete_search, resnet_crop
 from arabesque.extractors.athletes import LOOK_SIZE, AthleteVideo, SeenFrame, is_part, packed, unpacked
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
+from arabesque.extractors.person import Box
 from arabesque.extractors.protocol import FinishedVideo, PersonBoxes, SegmentInput
 from arabesque.extractors.resnet_crop import ResNetCrop
+from arabesque.extractors.table import build, extractor_kind, resolve
+from arabesque.manifests.errors import ConfigError
+from arabesque.manifests.streams import Sampling, StreamSpec
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "people_in_clips.npz"
 RED, BLUE = 5, 70
@@ -336,3 +342,57 @@ def test_the_detector_and_the_choice_follow_the_right_person_in_real_clips(
     right, wrong = num_right(followed(times_s, parts, 2048), points)
     assert expected - 1 <= right <= expected + 1
     assert wrong <= 1
+
+
+@pytest.mark.parametrize("athlete", ["largest", "track"])
+def test_any_network_on_frames_sees_the_athlete(athlete: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`crop:NAME` gives the row that NAME has of the picture of the box."""
+
+    class OneBox:
+        def people(self, frames: Sequence[Tensor]) -> list[list[Box]]:
+            return [[Box(32, 16, 96, 80)] for _ in frames]
+
+    monkeypatch.setattr(athlete_search, "load_detector", lambda *_: OneBox())
+    frames = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    small = {"steps": [{"size_px": [64, 64]}]}
+    sampling = Sampling(fps=1, frames_per_segment=2, frames_per_step=2, remainder="drop-tail")
+
+    def row(name: str, shown: Tensor, **settings: Any) -> Tensor:
+        kind: Any = extractor_kind(name)
+        weights = dict.fromkeys(kind.weight_roles, "random:0")
+        spec = resolve(StreamSpec(extractor=name, sampling=sampling, weights=weights, settings=settings))
+        extractor: Any = build(spec, {role: RandomWeights(0) for role in weights}, torch.device("cpu"))
+        [found] = extractor.forward([extractor.prepare(SegmentInput(0, 0.0, 2.0, frames=shown))])
+        if not hasattr(extractor, "start_video"):
+            return found
+        video = extractor.start_video()
+        video.add(0, found.numpy(), [0.0, 1.0])
+        return torch.from_numpy(video.finish().features[0])
+
+    on_athlete = row("crop:torchvision:resnet18", frames, crop_geometry=small, athlete=athlete)
+    expected = row("torchvision:resnet18", frames[..., 16:80, 32:96], geometry=small)
+    torch.testing.assert_close(on_athlete, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("crop", "only a network on single frames can look at the athlete; write crop:NAME"),
+        ("crop:i3d_rgb", "only a network on single frames"),
+        ("crop:crop:resnet_frame", "only a network on single frames"),
+        ("crop:torchvision:resnet19", "did you mean resnet1"),
+    ],
+)
+def test_networks_that_cannot_see_the_athlete(name: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        extractor_kind(name)
+
+
+def test_a_network_of_one_size_gets_it() -> None:
+    sampling = Sampling(fps=1, frames_per_segment=1, frames_per_step=1, remainder="drop-tail")
+    weights = {"network": "random:0", "detector": "random:0"}
+    spec = StreamSpec(extractor="crop:torchvision:vit_b_16", sampling=sampling, weights=weights)
+    assert resolve(spec).settings["crop_geometry"]["steps"][0]["size_px"] == [224, 224]
+    small = spec.model_copy(update={"settings": {"crop_geometry": {"steps": [{"size_px": [64, 64]}]}}})
+    with pytest.raises(ConfigError, match=r"takes pictures of 224 × 224 px; set settings\.crop_geometry"):
+        resolve(small)

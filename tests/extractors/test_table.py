@@ -30,7 +30,7 @@ def test_a_resolved_spec_leaves_no_setting_implicit():
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        (spec("i4d"), "extractor 'i4d' is not known; there are ast, c3d, i3d_flow"),
+        (spec("i4d"), "extractor 'i4d' is not known; there are ast, c3d, crop, i3d_flow"),
         (spec("pytorchvideo:x4d", {"network": "x3d_m_k400"}), "pytorchvideo:x4d is not known; NAME is one of .*x3d_m"),
         (spec("pytorchvideo", {"network": "x3d_m_k400"}), "NAME is one of"),
         (spec("motion:fast"), "motion has no variants; write 'motion'"),

