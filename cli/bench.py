@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,9 @@ from .recipe_options import PRECISION, RANDOM, SET, chosen_recipe
 if TYPE_CHECKING:
     from ..manifests.recipes import Recipe
     from ..pipeline.benchmarking.benchmark import Benchmark
+    from ..pipeline.benchmarking.card_prediction import Counts, Prediction
     from ..pipeline.benchmarking.report import Report, StageCost
+    from ..pipeline.benchmarking.workload import Probed
     from ..pipeline.extraction import Extraction
     from ..pipeline.planning.discovery import Inputs
     from ..pipeline.records import VideoFile
@@ -67,6 +70,14 @@ def bench(
     one_by_one: Annotated[
         bool, typer.Option("--one-by-one", help="Also run each stream alone, to compare with one pass for all.")
     ] = False,
+    predict: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CARD",
+            help="Instead compute what bounds the recipe on a GPU that is not there: h200, h100, a100 or l4, beside "
+            "--threads CPU cores.",
+        ),
+    ] = None,
     weights_manifest: WEIGHTS_MANIFEST = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all results to this JSON file; - prints them.")
@@ -87,12 +98,13 @@ def bench(
     if inputs.are_given and not inputs.name_files:
         options = "--include, --exclude, --limit, --frame-rate"
         raise typer.BadParameter("selects from videos; give their folder", param_hint=options)
+    _check_prediction(predict, device, one_by_one=one_by_one, chart=chart)
     found = inputs.find() if inputs.are_given else None
     from ..pipeline.benchmarking.benchmark import Effort, benchmark, probed
     from ..pipeline.extraction import Extraction
     from .extract import run_options, warn_about_float16
 
-    options = run_options(device, decoder, decode_workers, threads)
+    options = run_options("cpu" if predict else device, decoder, decode_workers, threads)
     with _inputs(found) as measured, TemporaryDirectory(prefix="arabesque-bench-") as temporary:
         run = Extraction(
             inputs.videos or [],
@@ -103,6 +115,10 @@ def bench(
             options=options,
             inputs=measured,
         )
+        if predict is not None:
+            with _local_videos(run) as local:
+                _predict(run, probed(run, local), predict, stage_seconds, json_file)
+            return
         warn_about_float16(run)
         with _local_videos(run) as local:
             measurement = benchmark(
@@ -120,6 +136,72 @@ def bench(
         from .bench_chart import draw_chart
 
         draw_chart(measurement.report, chart)
+
+
+def _check_prediction(card: str | None, device: str, *, one_by_one: bool, chart: Path | None) -> None:
+    """Raise if the card is not known, or options are given that a prediction would ignore."""
+    if card is None:
+        return
+    from ..pipeline.benchmarking.cards import CARDS
+
+    if card not in CARDS:
+        raise typer.BadParameter(f"{card!r} is not one of {', '.join(CARDS)}", param_hint="--predict")
+    given = {"--device": device != "auto", "--one-by-one": one_by_one, "--chart": chart is not None}
+    for option, is_given in given.items():
+        if is_given:
+            raise typer.BadParameter("has no meaning for a GPU that is not there; leave it out", param_hint=option)
+
+
+def _predict(run: Extraction, videos: Probed, name: str, measure_s: float, json_file: Path | None) -> None:
+    """Print what bounds the run on a card."""
+    from ..pipeline.benchmarking.card_prediction import META, predict
+    from ..pipeline.benchmarking.cards import CARDS
+    from ..pipeline.benchmarking.end_to_end import Bench
+    from ..pipeline.streams import build_streams
+
+    _print_step("loading the networks without their numbers")
+    streams = build_streams(run.streams, run.weights, run.settings_digests, META)
+    options = replace(run.options, decoding=replace(run.options.decoder_settings, planar=True))
+    _print_step("decoding and preparing on this CPU")
+    found = predict(Bench(run, streams, options), videos, CARDS[name], options.num_cpu_threads, measure_s)
+    if json_file == Path("-"):
+        print_json(found.as_json())
+        return
+    if json_file is not None:
+        json_file.write_text(to_json(found.as_json()), encoding="utf-8")
+    _print_prediction(found)
+
+
+def _print_prediction(found: Prediction) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"recipe {found.recipe} on {found.card.name} with {found.cores} CPU cores: a bound, not a measurement"
+    table = Table(title=title, title_justify="left")
+    table.add_column("for a second of video", no_wrap=True)
+    for heading in ("CPU ms", "launches", "GFLOP", "GB", "card ms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_row("decode", _rate(1e3 * found.decode_cpu_s), "", "", "", "")
+    table.add_row("preprocess", "", *_counts(found.preprocess, found.preprocess.card_s))
+    for each in found.streams:
+        counts = ("?",) * 4 if each.not_counted else _counts(each.network, each.network.card_s + each.tvl1_s)
+        table.add_row(each.stream, _rate(1e3 * each.prepare_cpu_s), *counts)
+    Console().print(table)
+    for each in found.streams:
+        if each.not_counted:
+            print(f"{each.stream}: its network is not counted ({each.not_counted}), so that the bound is too high")
+    for resource, seconds in found.seconds.items():
+        print(f"{resource}: {1e3 * seconds:.2f} ms, {_rate(1 / seconds) if seconds else 'any'} video s/s")
+    print(f"bound by {found.bound}: at most {_rate(found.most_video_s_per_s)} video s/s")
+
+
+def _counts(counts: Counts, card_s: float) -> tuple[str, ...]:
+    return (
+        _rate(counts.launches),
+        _rate(counts.flop / 1e9),
+        _rate(counts.moved_bytes / 1e9),
+        _rate(1e3 * card_s),
+    )
 
 
 def _check(recipe: Recipe, streams: list[str] | None, weights: str, chart: Path | None, json_file: Path | None) -> None:

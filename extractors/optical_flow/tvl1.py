@@ -62,6 +62,8 @@ def tvl1_of_clips(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
 
 def flow_function(kernel: Kernel, device_type: str) -> FlowOfClips:
     """The computation behind ``tvl1``; what it needs is imported here."""
+    if device_type == "meta":
+        return _shapes
     if kernel == "torch":
         return _clip_by_clip
     if device_type == "cuda":
@@ -71,6 +73,11 @@ def flow_function(kernel: Kernel, device_type: str) -> FlowOfClips:
             raise ImportError('TV-L1 on CUDA needs the package triton; install it, or set kernel = "torch"') from error
         return flows_of_clips
     return _on_cpu
+
+
+def _shapes(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
+    """Return flows without numbers, as the meta device has none."""
+    return [gray.new_empty((len(gray) - 1, 2, *gray.shape[1:]), dtype=torch.float32) for gray in clips]
 
 
 def _clip_by_clip(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:

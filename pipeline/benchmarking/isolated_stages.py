@@ -88,7 +88,7 @@ def measure_isolated(bench: Bench, videos: Probed, measure_s: float, on_step: St
     options = bench.options
     settings = replace(options.decoder_settings, num_buffers=_num_windows(sample, bench))
     on_step("decode in isolation")
-    found = [_isolated_decode(bench, videos, measure_s)]
+    found = [isolated_decode(bench, videos, measure_s)]
     with decoder_pool_of(replace(options, decoding=settings)) as decoder_pool, scratch_store(bench) as store:
         first, *others = _stages(bench, decoder_pool, store)
         ready = list(run_alone(first, sources_of(sample)))
@@ -143,7 +143,7 @@ def _num_windows(sample: Probed, bench: Bench) -> int:
     return count
 
 
-def _isolated_decode(bench: Bench, videos: Probed, measure_s: float) -> IsolatedStage:
+def isolated_decode(bench: Bench, videos: Probed, measure_s: float) -> IsolatedStage:
     """Decode files into chunks, which are released immediately."""
     options = bench.options
     clips = [clipped(video, DECODE_CLIP_S) for video in videos]
