@@ -44,13 +44,18 @@ def list_weights(
     weights_manifest: WEIGHTS_MANIFEST = None,
     recipe: RECIPE = None,
     commercial_only: Annotated[
-        bool, typer.Option("--commercial-only", help="Leave out checkpoints whose license is for research only.")
+        bool,
+        typer.Option(
+            "--commercial-only", help="Leave out checkpoints whose license is for research only or not stated."
+        ),
     ] = False,
 ) -> None:
     """List the known checkpoints, their licenses, and whether each is on this machine."""
     cache = _cache(weights_manifest, recipe)
     entries = {
-        name: entry for name, entry in cache.manifest.weights.items() if not (commercial_only and entry.research_only)
+        name: entry
+        for name, entry in cache.manifest.weights.items()
+        if entry.allows_commercial_use or not commercial_only
     }
     users = recipes_by_checkpoint()
     if as_json:
@@ -70,13 +75,13 @@ def list_weights(
         path = cache.path(name)
         size_bytes = path.stat().st_size if path.exists() else entry.size_bytes
         size = "?" if size_bytes is None else f"{size_bytes / 1e6:.0f} MB"
-        row = [name, cache.state(name), size, ", ".join(users.get(name, [])) or "-"]
-        rows.append([*row[:3], entry.license, entry.trained_on, row[3]] if verbose_is_shown() else row)
+        details = (entry.trained_on,) if verbose_is_shown() else ()
+        rows.append([name, cache.state(name), size, entry.license, *details, ", ".join(users.get(name, [])) or "-"])
     print(f"in {cache.folder}")
-    details = ("license", "trained on") if verbose_is_shown() else ()
-    print_columns(("name", "state", "size", *details, "recipes"), rows, right=("size",))
+    details = ("trained on",) if verbose_is_shown() else ()
+    print_columns(("name", "state", "size", "license", *details, "recipes"), rows, right=("size",))
     if not verbose_is_shown():
-        print("-v adds license and training data")
+        print("-v adds training data")
 
 
 def recipes_by_checkpoint() -> dict[str, list[str]]:

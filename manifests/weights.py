@@ -65,9 +65,9 @@ class WeightsEntry(Record):
         return self
 
     @property
-    def research_only(self) -> bool:
-        """Whether the license excludes commercial use, as far as its name says."""
-        return re.search(r"(?i)\bnc\b|non-?commercial|research", self.license) is not None
+    def allows_commercial_use(self) -> bool:
+        """Whether there is a license that does not exclude commercial use, as far as its name says."""
+        return re.search(r"(?i)\bnc\b|non-?commercial|research|not stated|unknown", self.license) is None
 
     @property
     def published_digest(self) -> str | None:

@@ -132,3 +132,12 @@ def test_addresses_are_those_of_pytorchvideo() -> None:
         if entry.layout == "pytorchvideo-hub"
     }
     assert ours == published
+
+
+@pytest.mark.parametrize(
+    ("license", "allowed"),
+    [("MIT", True), ("AGPL-3.0", True), ("CC-BY-NC-4.0", False), ("research only", False), ("not stated", False)],
+)
+def test_commercial_use_needs_a_license_that_does_not_exclude_it(license: str, allowed: bool) -> None:
+    entry = load_weights_manifest().entry("c3d_sports1m").model_copy(update={"license": license})
+    assert entry.allows_commercial_use == allowed
