@@ -84,7 +84,7 @@ def aligned(name: str, a: FeatureSource, b: FeatureSource) -> Aligned:
     if not names:
         raise InputError(
             f"{a.path}: no stream like those of {name} in it; it has {', '.join(a.streams)}, {name} has "
-            f"{', '.join(streams)}; give --name {next(iter(streams))}=YOURS"
+            f"{', '.join(streams)}; extract such a stream, or compare without --as"
         )
     arrays_a = tuple(
         _without_last(replace(array, stream=names[array.stream]), streams[names[array.stream]].fewer_rows)

@@ -76,7 +76,7 @@ def test_list_shows_the_state_of_each_checkpoint() -> None:
     ]
     run("fetch", "net")
     listed = run("list")
-    assert listed.stdout.splitlines()[2].split() == ["net", "ready", "0", "MB", "-"]
+    assert listed.stdout.splitlines()[2].split() == ["net", "ready", "0", "MB", "MIT", "-"]
     assert listed.exit_code == 0
 
 
