@@ -82,8 +82,8 @@ class RunDisplay:
         parts = [f"{now.num_videos}/{now.total_videos} videos", *_amounts(now)]
         if now.phase != "extracting":
             parts = [f"{now.phase} …"]
-        if self._num_awaited:
-            parts.append(f"waiting for {self._num_awaited} videos claimed by other runs")
+        if self._num_awaited:  # how long other runs take is not known
+            parts = [parts[0], f"waiting for {self._num_awaited} of them, claimed by other runs"]
         if stages := self._stage_shares():
             parts.append(stages)
         return " · ".join(parts)
