@@ -278,6 +278,9 @@ class VideoMetadata:
     num_video_tracks: int = 1
     """Video streams of the file, cover art aside."""
     num_audio_tracks: int = 1
+    has_other_recording: bool = False
+    """Whether the file holds another recording in tracks of its own, before or behind the frames, which is not decoded;
+    `declared_end_s` then exceeds `end_s` by its estimated duration."""
     tick_s: tuple[int, int] = (0, 1)
     """Unit of the time stamps, as a fraction; 0 if unknown. Times of a clip are whole ticks, as those of a cut file."""
     excluded_frames: tuple[tuple[int, int], ...] = ()

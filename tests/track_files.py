@@ -57,6 +57,25 @@ def write_tracks(path: Path, sounds: Sequence[Sound], first: int = 0, num_frames
     return path
 
 
+def write_two_recordings(path: Path, num_frames: tuple[int, int], same_pids: bool = False) -> Path:
+    """A transport stream of two recordings, one after the other: frames from 0 and from 100."""
+    parts: list[bytes] = []
+    for recording, number in enumerate(num_frames):
+        pid = 0 if same_pids else recording
+        part = write_tracks(
+            path.with_suffix(f".{recording}.ts"),
+            [Sound(LOUD)],
+            first=100 * recording,
+            num_frames=number,
+            mpegts_pmt_start_pid=str(0x1000 + pid),
+            mpegts_start_pid=str(0x100 + 0x10 * pid),
+        )
+        parts.append(part.read_bytes())
+        part.unlink()
+    path.write_bytes(b"".join(parts))
+    return path
+
+
 def write_two_programs(path: Path) -> Path:
     """A transport stream with two programs: a few frames from 0 with silence, and more frames from 100 with a tone."""
     packets: list[list[bytes]] = []

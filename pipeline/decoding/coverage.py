@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -191,29 +191,66 @@ def transport_stream_losses(path: Path, pids: Iterable[int], alive: Callable[[],
     losses = {pid: StreamLosses() for pid in pids}
     counters: dict[int, int] = {}
     interrupted: set[int] = set()
+    for rows, position, is_resumed in _transport_packets(path, alive):
+        if is_resumed:
+            for each in losses.values():
+                each.at.append(max(0, position - (rows.shape[1] - TS_PACKET_BYTES)))
+            interrupted |= losses.keys()
+        _add_losses(rows, position, losses, counters, interrupted)
+    return losses
+
+
+def separate_video_bytes(path: Path, begin: int, end: int, alive: Callable[[], None]) -> int:
+    """Return the size of the video streams of a transport stream that have no packet between two positions.
+
+    Recordings with different PIDs that were joined are such streams, seen from one of them; programs that were recorded
+    at the same time are not.
+    """
+    num_outside: dict[int, int] = {}
+    overlapping: set[int] = set()
+    for rows, position, _ in _transport_packets(path, alive):
+        places = position + np.arange(len(rows)) * rows.shape[1]
+        is_outside = (places < begin) | (places >= end)
+        pids = _pids(rows)
+        # the first packet of each picture: a unit starts, without an adaptation field or behind it, with 00 00 01 E0…EF
+        payload = np.where(rows[:, 3] & 0x20 > 0, 5 + rows[:, 4].astype(np.int64), 4).clip(max=TS_PACKET_BYTES - 4)
+        head = rows[np.arange(len(rows))[:, None], payload[:, None] + np.arange(4)]
+        is_video = (rows[:, 1] & 0x40 > 0) & (head[:, :3] == (0, 0, 1)).all(1) & (head[:, 3] >> 4 == 0xE)
+        for pid in np.unique(pids[is_video]).tolist():
+            num_outside.setdefault(pid, 0)
+        for pid in num_outside:
+            num_outside[pid] += int((is_outside & (pids == pid)).sum())
+            if (~is_outside & (pids == pid)).any():
+                overlapping.add(pid)
+    return TS_PACKET_BYTES * sum(number for pid, number in num_outside.items() if pid not in overlapping)
+
+
+def _transport_packets(path: Path, alive: Callable[[], None]) -> Iterator[tuple[NDArray[np.uint8], int, bool]]:
+    """Yield blocks of consecutive packets: ``[packets, bytes]``, position, whether bytes before are not packets."""
     data = np.memmap(path, np.uint8, mode="r")
     position, stride, has_begun, in_sync = 0, TS_PACKET_BYTES, False, False
     while True:
         alive()
+        is_resumed = has_begun and not in_sync
         if not in_sync:
             found = _find_packets(data, position)
             if found is None:
-                return losses
+                return
             position, stride = found
-            if has_begun:
-                for each in losses.values():
-                    each.at.append(max(0, position - (stride - TS_PACKET_BYTES)))
-                interrupted |= losses.keys()
             has_begun = in_sync = True
         num_rows = min(_BLOCK_PACKETS, (len(data) - position) // stride)
         if num_rows == 0:
-            return losses
+            return
         rows = data[position : position + num_rows * stride].reshape(num_rows, stride)
         out_of_sync = np.flatnonzero(rows[:, 0] != _SYNC)
         if len(out_of_sync):
             rows, in_sync = rows[: out_of_sync[0]], False
-        _add_losses(rows, position, losses, counters, interrupted)
+        yield rows, position, is_resumed
         position += len(rows) * stride
+
+
+def _pids(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return (rows[:, 1] & 0x1F).astype(np.int64) << 8 | rows[:, 2]
 
 
 def _find_packets(data: NDArray[np.uint8], position: int) -> tuple[int, int] | None:
@@ -250,7 +287,7 @@ def _add_losses(
         counters: The last counter of each elementary stream; updated.
         interrupted: Streams none of whose packets has come since the last bytes that are not packets; updated.
     """
-    pids = (rows[:, 1] & 0x1F).astype(np.int64) << 8 | rows[:, 2]
+    pids = _pids(rows)
     for pid, found in losses.items():
         places = np.flatnonzero(pids == pid)
         if len(places) == 0:

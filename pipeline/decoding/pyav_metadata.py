@@ -53,6 +53,7 @@ from .coverage import (
     broken_chunks,
     ends_midway,
     lost_stretches,
+    separate_video_bytes,
     transport_stream_losses,
 )
 from .decoders import MAX_JUMP_S
@@ -74,6 +75,8 @@ VERIFY_COMPLETENESS = {"h264", "mpeg2video", "mpeg1video", "mpeg4"}
 """Codecs of which FFmpeg's decoder reports a picture that lacks its end."""
 MAX_ENCODER_DELAY_S = 0.25
 """Longest start of a track that the decoder may discard as the encoder's delay; a longer one is damaged."""
+MIN_RECORDING_S = 0.5
+"""Shortest recording in tracks of its own that counts: the tables and audio behind the last frame take less."""
 _TIMES_MAY_JUMP = 0x0200  # FFmpeg's AVFMT_TS_DISCONT
 _FIELDS = ("stream", "pts", "dts", "duration", "position", "size", "keyframe", "discarded")
 _BLOCK_PACKETS = 65_536
@@ -136,6 +139,8 @@ class _Demuxed:
     """When the last packet of MP4's index is decoded, in ticks."""
     declared_end_s: float | None
     """Matroska's."""
+    other_recording_s: float
+    """See `_other_recording_s`."""
     unreadable: bool
     """The packets end with an error or with a truncated packet."""
     audio: AudioTrack | None
@@ -265,6 +270,7 @@ def _demux(path: Path, audio_track: int | str, alive: Callable[[], None]) -> _De
             num_declared=num_declared,
             last_indexed=last_indexed,
             declared_end_s=_declared_end_s(container, video, reach_s),
+            other_recording_s=_other_recording_s(path, whole, time_base, alive) if name == "mpegts" else 0.0,
             unreadable=unreadable,
             audio=track,
             has_packets_of_audio=len(audio_packets) > 0,
@@ -428,6 +434,19 @@ def _reach_s(packets: Packets, stream: VideoStream | AudioStream | None) -> floa
     return max(0.0, float(int((packets.pts + packets.duration)[stamped].max()) * (stream.time_base or 1)))
 
 
+def _other_recording_s(path: Path, packets: Packets, time_base: Fraction, alive: Callable[[], None]) -> float:
+    """Estimate the duration of other recordings in a transport stream from their size; 0 where there is none."""
+    times = packets.pts[packets.pts != NO_STAMP]
+    if not len(times):
+        return 0.0
+    begin, end = int(packets.position.min()), int((packets.position + packets.size).max())
+    s_per_byte = float(int(times.max() - times.min()) * time_base) / max(1, int(packets.size.sum()))
+    if (path.stat().st_size - (end - begin)) * s_per_byte < MIN_RECORDING_S:
+        return 0.0
+    found_s = separate_video_bytes(path, begin, end, alive) * s_per_byte
+    return found_s if found_s >= MIN_RECORDING_S else 0.0
+
+
 def _declared_packets(container: InputContainer, video: VideoStream) -> tuple[int, int]:
     """How many, and when the last one is decoded, where the container says so.
 
@@ -504,6 +523,7 @@ def _probe(found: _Demuxed, first: VideoFrame, timeline: Timeline, thorough: boo
         video_index=found.video_index,
         num_video_tracks=found.num_video_tracks,
         num_audio_tracks=found.num_audio_tracks,
+        has_other_recording=found.other_recording_s > 0,
         tick_s=(found.time_base.numerator, found.time_base.denominator),
     )
 
@@ -521,6 +541,8 @@ def _promised_end_s(found: _Demuxed, start_s: float, end_s: float, fps: float) -
         promised_s = end_s
     elif found.declared_end_s is not None:
         promised_s = found.declared_end_s - start_s
+    if found.other_recording_s:
+        promised_s = max(promised_s or 0.0, end_s + found.other_recording_s)
     if found.unreadable:  # the length of the lost rest is unknown
         promised_s = max(promised_s or 0.0, end_s + 2 / fps)
     return promised_s

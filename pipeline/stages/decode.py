@@ -480,12 +480,19 @@ def read_metadata(
 
 
 def truncation(metadata: VideoMetadata) -> Hole | None:
-    """Return the missing end of a truncated file; None if the file has the duration that its header states."""
+    """Return what a truncated file lacks, or another recording in it; None if the frames are all that it promises."""
     if (
         metadata.declared_end_s is None
         or metadata.declared_end_s - metadata.end_s <= END_TOLERANCE_FRAMES / metadata.fps
     ):
         return None
+    if metadata.has_other_recording:
+        other_s = metadata.declared_end_s - metadata.end_s
+        reason = (
+            f"the file also holds another recording, of about {other_s:.1f} s, in tracks of its own, which is not "
+            "read; split the file (ffmpeg -i IN -map 0:v:1 -map 0:a:1? -c copy OUT.ts writes the second recording)"
+        )
+        return Hole(metadata.end_s, metadata.declared_end_s, reason)
     reason = (
         f"the file is truncated: its header states {metadata.declared_end_s:.2f} s, "
         f"its frames end at {metadata.end_s:.2f} s; get the whole file and run again"
