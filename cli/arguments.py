@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..manifests.errors import InputError
+from ..manifests.errors import InputError, WeightsError
 from ..manifests.optional_packages import require_package
 
 if TYPE_CHECKING:
@@ -98,7 +98,14 @@ def check_streams(recipe: Recipe, names: list[str] | None, override: str | None)
         require_available(spec)
     from ..pipeline.weights.required import require_checkpoints
 
-    require_checkpoints(recipe, chosen, override)
+    try:
+        require_checkpoints(recipe, chosen, override)
+    except WeightsError:
+        if recipe.changes:  # a misspelled role leaves the checkpoint of the right one missing
+            from ..extractors.table import resolved_recipe
+
+            resolved_recipe(recipe.model_copy(update={"streams": chosen}))
+        raise
 
 
 def check_features(path: str) -> None:

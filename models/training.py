@@ -223,13 +223,14 @@ def _require_enough_videos(data: LabeledSamples, store: StorePath, labels: Label
         )
         missing += f"; not extracted completely: {abbreviate(data.unfinished)}" if data.unfinished else ""
         raise InputError(
-            f"{store}: {count} labeled videos, {FEWEST_VIDEOS} are needed to train and hold some out{missing}"
+            f"{store}: {count} labeled videos, {FEWEST_VIDEOS} are needed to train and hold some out; "
+            f"extract and label more{missing}"
         )
     different = len(shuffled_groups(data.samples.video_ids, 0, data.contents))
     if different < FEWEST_VIDEOS:
         raise InputError(
             f"{store}: {count} labeled videos are {different} different ones, {FEWEST_VIDEOS} are needed to train "
-            "and hold some out; the others have the same content under another id"
+            "and hold some out; the others have the same content under another id, or are clips that overlap"
         )
     if np.ptp(data.scores) == 0:
         raise InputError(

@@ -13,7 +13,10 @@ import sys
 
 import pytest
 from store_rows import new_store
+from typer.testing import CliRunner
 
+from arabesque.cli.main import commands
+from arabesque.manifests.errors import ConfigError, WeightsError
 from arabesque.pipeline.store.manifest import read_manifest
 
 PROGRAM = """
@@ -224,3 +227,12 @@ def test_a_wrong_argument_is_refused_at_once(answers, number):
     assert heavy == []
     assert "unexpected " not in output or expected == 2
     assert "Errno" not in output
+
+
+def test_a_misspelled_role_is_reported_instead_of_missing_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path / "weights"))
+    words = ["extract", str(tmp_path), "--recipe", "gdlt", "--out", str(tmp_path / "new")]
+    done = CliRunner().invoke(commands, [*words, "--weights", "vst.netwrk=random:0"])
+    assert isinstance(done.exception, ConfigError)
+    assert "weights.netwrk; did you mean network" in str(done.exception)
+    assert isinstance(CliRunner().invoke(commands, words).exception, WeightsError)
