@@ -93,6 +93,27 @@ def center_crop(frames: Tensor, size: ImageSize, odd_margin: Literal["half-even"
     return frames[..., top : top + size[0], left : left + size[1]]
 
 
+def several_crops(frames: Tensor, step: CenterCrop, *, mirrored: bool) -> Tensor:
+    """Return the crops at the four corners and at the center, as torchvision's ``five_crop`` and ``ten_crop`` do.
+
+    Args:
+        frames: ``[..., height, width]``; smaller frames are padded with zeros.
+        step: Size of the crops, and the rounding of the center.
+        mirrored: Append the five crops of the mirrored frames.
+
+    Returns:
+        ``[5 or 10, ..., crop height, crop width]``: top left, top right, bottom left, bottom right, center.
+    """
+    height, width = step.center_crop_px
+    frames = center_crop(frames, (max(height, frames.shape[-2]), max(width, frames.shape[-1])), step.odd_margin)
+    crops: list[Tensor] = []
+    for each in (frames, frames.flip(-1)) if mirrored else (frames,):
+        rows, columns = (each[..., :height, :], each[..., -height:, :]), (slice(None, width), slice(-width, None))
+        crops += [row[..., column] for row in rows for column in columns]
+        crops.append(center_crop(each, step.center_crop_px, step.odd_margin))
+    return torch.stack(crops)
+
+
 def size_after(step: GeometryStep, height: int, width: int) -> ImageSize:
     """What a frame of this size becomes by one step."""
     if isinstance(step, ShortSide):

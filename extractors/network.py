@@ -15,9 +15,9 @@ from pydantic import Field, create_model
 from torch import Tensor, nn
 
 from ..manifests.errors import ConfigError
-from ..manifests.streams import Geometry, Normalization, Precision, Record, StreamSpec
+from ..manifests.streams import CenterCrop, Geometry, Normalization, Precision, Record, StreamSpec
 from .checkpoints import Weights
-from .geometry import ImageSize, normalize, output_size
+from .geometry import ImageSize, normalize, output_size, several_crops
 from .network_runner import NetworkRunner
 from .protocol import AudioNeed, FrameNeed, SegmentInput
 
@@ -25,6 +25,12 @@ ROLE = "network"
 AS_DECODED = Geometry(steps=())
 HALVES = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 """From −1 to 1."""
+
+
+_CROPS = (
+    'Crops of each frame. "center": the last step of the geometry. "five": the corners and the center, of the size of '
+    'that step; a row is the mean over the crops. "ten": these and their mirror images, at ten times the cost.'
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ class NetworkCard:
     version: int = 1
     weight_roles: tuple[str, ...] = field(default=(ROLE,), init=False)
     Settings: type[Record] = field(init=False)
-    """What a recipe may set: `options`, and for frames ``geometry`` and ``normalization``."""
+    """What a recipe may set: `options`, and for frames ``geometry``, ``normalization`` and ``crops``."""
 
     def __post_init__(self) -> None:
         defaults: Any = {
@@ -118,6 +124,7 @@ class NetworkCard:
                 Field(self.geometry, description="From decoded frames to the input of the network."),
             ),
             "normalization": (Normalization, Field(self.normalization, description="``(x / 255 - mean) / std``.")),
+            "crops": (Literal["center", "five", "ten"], Field("center", description=_CROPS)),
         }
         settings = self.options
         if self.input != "audio":
@@ -144,7 +151,13 @@ class NetworkCard:
                 f"extractor {spec.extractor}: the network takes {self.clip_lengths}, not {num_frames}; "
                 "set sampling.frames_per_segment"
             )
-        geometry = self.Settings.model_validate(spec.settings).model_dump().get("geometry")
+        settings: Any = self.Settings.model_validate(spec.settings)
+        geometry = settings.model_dump().get("geometry")
+        if geometry is not None and settings.crops != "center" and _last_crop(settings.geometry) is None:
+            raise ConfigError(
+                f'extractor {spec.extractor}: crops = "{settings.crops}" replaces a center crop at the end of the '
+                "geometry, which has none; set settings.geometry so that it ends with center_crop_px"
+            )
         if self.input_size is not None and geometry is not None:
             sizes = {output_size(*sides, Geometry.model_validate(geometry)) for sides in ((480, 640), (640, 480))}
             if sizes != {self.input_size}:
@@ -165,8 +178,8 @@ class NetworkCard:
 class NetworkExtractor:
     """The stream of one network.
 
-    Prepared: ``uint8 [time, 3, height, width]``, or the same normalized where some frames are blank; for audio, what
-    the card's front end returns.
+    Prepared: ``uint8 [time, 3, height, width]``, or the same normalized where some frames are blank; with several crops
+    ``[crops, time, 3, height, width]``; for audio, what the card's front end returns.
     """
 
     def __init__(
@@ -175,7 +188,12 @@ class NetworkExtractor:
         self.dim = card.dim_of(settings) if card.dim_of else card.dim
         self.sentence_rows = sentence_rows
         """``float32 [sentences, dim]`` for the sentences of the settings; None without any."""
+        self._crop = None if card.input == "audio" or settings.crops == "center" else _last_crop(settings.geometry)
+        """Size of several crops, which are averaged; None for a single one."""
         self.frames = None if card.input == "audio" else FrameNeed(settings.geometry)
+        if self._crop is not None:
+            steps = settings.geometry.steps[:-1]
+            self.frames = FrameNeed(settings.geometry.model_copy(update={"steps": steps}))
         self.audio = card.hears(settings) if card.hears else None
         self.batch_size = card.batch_size[runner.device.type != "cpu"]
         self._input = card.input
@@ -188,16 +206,24 @@ class NetworkExtractor:
             assert segment.waveform is not None
             return self._front_end(segment.waveform)
         assert segment.frames is not None
-        if not segment.blank_frames:
-            return segment.frames
-        frames = normalize(segment.frames, self._settings.normalization)
-        for place in segment.blank_frames:  # zero after normalization, which no uint8 level can express
-            frames[place].zero_()
-        return frames
+        frames = segment.frames
+        if segment.blank_frames:
+            frames = normalize(frames, self._settings.normalization)
+            for place in segment.blank_frames:  # zero after normalization, which no uint8 level can express
+                frames[place].zero_()
+        if self._crop is None:
+            return frames
+        return several_crops(frames, self._crop, mirrored=self._settings.crops == "ten")
 
     def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:
+        if self._crop is None:
+            return [*self._rows(prepared)]
+        rows = iter(self._rows([crop for crops in prepared for crop in crops]))
+        return [torch.stack([next(rows) for _ in crops]).mean(dim=0) for crops in prepared]
+
+    def _rows(self, prepared: Sequence[Tensor]) -> list[Tensor]:
         if self._input != "image":
-            return [*self.runner.rows(prepared, self._to_network)]
+            return self.runner.rows(prepared, self._to_network, most=self.batch_size)
         images = [image for frames in prepared for image in frames]
         rows = iter(self.runner.rows(images, self._to_network, most=self.batch_size))
         return [torch.stack([next(rows) for _ in frames]).mean(dim=0) for frames in prepared]
@@ -206,3 +232,9 @@ class NetworkExtractor:
         if stacked.dtype == torch.uint8:
             stacked = normalize(stacked, self._settings.normalization)
         return stacked.transpose(1, 2) if self._input == "clip" else stacked
+
+
+def _last_crop(geometry: Geometry) -> CenterCrop | None:
+    """Return the center crop at the end of a geometry; None if there is none."""
+    last = geometry.steps[-1] if geometry.steps else None
+    return last if isinstance(last, CenterCrop) else None

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from .short_help import own_names
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
-Remainder = Literal["drop-tail", "drop-both", "pad-last"]
+Remainder = Literal["drop-tail", "drop-both", "pad-last", "pad-both"]
 FrameChoice = Literal["nearest-time", "integer-stride", "integer-stride-of-whole-rate"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Resampler = Literal["soxr", "sinc-hann"]
@@ -54,7 +54,9 @@ class Sampling(Record):
     remainder: Remainder
     """How frames that do not fill the last segment are handled. ``drop-tail`` drops them, ``drop-both`` drops half of
     them at the start and the rest at the end of the video (GDLT), ``pad-last`` repeats the last frame until the segment
-    is full."""
+    is full. ``pad-both`` centers a segment on every step-th sampled frame, from the first one on, with half of its
+    frames (rounded down) before that frame, and repeats the first and the last frame of the video beyond its ends: one
+    row for each frame with ``frames_per_step = 1``. The interval of a row is then that of its step."""
     frame_choice: FrameChoice = "nearest-time"
     """How frames are chosen for ``fps``. ``nearest-time``: the frame nearest to each tick, at any recorded rate.
     ``integer-stride``: every stride-th frame, the last of each stride, with stride = int(N / int(N · fps / recorded
@@ -74,7 +76,9 @@ class Sampling(Record):
             raise ValueError(f'frame_choice = "{self.frame_choice}" takes frames at a rate; set fps to a number')
         if self.zero_last_frame and not strided:
             raise ValueError('zero_last_frame requires an integer stride; set frame_choice = "integer-stride"')
-        if self.zero_last_frame and (self.frames_per_segment == 1 or self.remainder == "pad-last"):
+        if self.remainder == "pad-both" and self.frames_after:
+            raise ValueError('remainder = "pad-both" has a segment at every step; leave frames_after out')
+        if self.zero_last_frame and (self.frames_per_segment == 1 or self.remainder in ("pad-last", "pad-both")):
             raise ValueError("zero_last_frame would leave a segment without a picture; drop the tail of longer ones")
         return self
 

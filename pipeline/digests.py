@@ -12,6 +12,7 @@ from ..manifests.streams import RENAMED, StreamSpec, respelled
 _ADDED: dict[str, Any] = {
     "athlete": "largest",
     "audio_track": "best",
+    "crops": "center",
     "deinterlace": "none",
     "detector": "ultralytics",
     "link_threshold": 0.1,

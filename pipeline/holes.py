@@ -33,7 +33,7 @@ def gap_holes(metadata: VideoMetadata) -> tuple[Hole, ...]:
 
 
 def touched(segments: Segments, holes: Iterable[Hole], *, next_frame: bool) -> NDArray[np.bool_]:
-    """Return ``bool [segments]``: whether a hole overlaps the interval of a segment.
+    """Return ``bool [segments]``: whether a hole overlaps the interval of a segment's frames.
 
     Args:
         segments: Segments of a stream.
@@ -43,11 +43,11 @@ def touched(segments: Segments, holes: Iterable[Hole], *, next_frame: bool) -> N
     found = np.zeros(len(segments), np.bool_)
     for hole in holes:
         if next_frame:
-            before_end = (segments.end_s > hole.start_s - ROUNDING) & (segments.next_frame_index >= 0)
-            before_end |= segments.end_s > hole.start_s + ROUNDING
+            before_end = (segments.frames_end_s > hole.start_s - ROUNDING) & (segments.next_frame_index >= 0)
+            before_end |= segments.frames_end_s > hole.start_s + ROUNDING
         else:
-            before_end = segments.end_s > hole.start_s + ROUNDING
-        found |= before_end & (segments.start_s < hole.end_s - ROUNDING)
+            before_end = segments.frames_end_s > hole.start_s + ROUNDING
+        found |= before_end & (segments.frames_start_s < hole.end_s - ROUNDING)
     return found
 
 

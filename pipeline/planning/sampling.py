@@ -27,6 +27,9 @@ class Segments:
     """``[segments]``: index of the sampled frame after each segment, -1 at the end of the video."""
     start_s: NDArray[np.float64]
     end_s: NDArray[np.float64]
+    frames_start_s: NDArray[np.float64]
+    frames_end_s: NDArray[np.float64]
+    """Interval of the frames: that of the segment, except for segments that are centered on their interval."""
 
     def __len__(self) -> int:
         return len(self.start_s)
@@ -63,16 +66,12 @@ def cut_segments(
                 next_frame_index=np.where(part.next_frame_index < 0, -1, part.next_frame_index + first),
                 start_s=part.start_s + start_s,
                 end_s=part.end_s + start_s,
+                frames_start_s=part.frames_start_s + start_s,
+                frames_end_s=part.frames_end_s + start_s,
             )
         )
-    return Segments(
-        frame_indices=np.concatenate(
-            [np.zeros((0, sampling.frames_per_segment), np.int64), *(part.frame_indices for part in parts)]
-        ),
-        next_frame_index=np.concatenate([np.zeros(0, np.int64), *(part.next_frame_index for part in parts)]),
-        start_s=np.concatenate([np.zeros(0), *(part.start_s for part in parts)]),
-        end_s=np.concatenate([np.zeros(0), *(part.end_s for part in parts)]),
-    )
+    none = _segments_of(np.zeros(0), 0.0, sampling)
+    return Segments(**{name: np.concatenate([getattr(part, name) for part in (none, *parts)]) for name in vars(none)})
 
 
 def remaining_frames(num_frames: int, excluded: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -99,14 +98,21 @@ def relative_times(times_s: NDArray[np.float64], offset_s: float, tick_s: tuple[
 def _segments_of(frame_times_s: NDArray[np.float64], end_s: float, sampling: Sampling) -> Segments:
     frames, times_s = _sampled_frames(frame_times_s, end_s, sampling)
     positions = _segment_positions(len(frames), sampling)
-    inside = np.minimum(positions, len(frames) - 1)
-    following = positions[:, -1] + 1 if len(positions) else np.zeros(0, np.int64)
+    inside = np.clip(positions, 0, len(frames) - 1) if len(positions) else positions
+    following = np.minimum(positions[:, -1] + 1, len(frames))
     edges_s = np.append(times_s, end_s)
+    frames_start_s, frames_end_s = edges_s[inside[:, 0]], edges_s[following]
+    start_s, end_of_row_s = frames_start_s, frames_end_s
+    if sampling.remainder == "pad-both":
+        steps = sampling.frames_per_step * np.arange(len(positions) + 1)
+        start_s, end_of_row_s = edges_s[steps[:-1]], edges_s[np.minimum(steps[1:], len(frames))]
     return Segments(
         frame_indices=frames[inside],
-        next_frame_index=np.append(frames, -1)[np.minimum(following, len(frames))],
-        start_s=times_s[inside[:, 0]],
-        end_s=edges_s[np.minimum(following, len(frames))],
+        next_frame_index=np.append(frames, -1)[following],
+        start_s=start_s,
+        end_s=end_of_row_s,
+        frames_start_s=frames_start_s,
+        frames_end_s=frames_end_s,
     )
 
 
@@ -169,8 +175,11 @@ def _strided_frames(
 
 
 def _segment_positions(num_sampled: int, sampling: Sampling) -> NDArray[np.int64]:
-    """``[segments, frames]`` positions in the sampled sequence; with ``pad-last`` beyond its end."""
+    """``[segments, frames]`` positions in the sampled sequence; with padding also before and beyond it."""
     length, step = sampling.frames_per_segment, sampling.frames_per_step
+    if sampling.remainder == "pad-both":
+        centers = np.arange(0, num_sampled, step, dtype=np.int64)
+        return centers[:, None] + np.arange(length, dtype=np.int64) - length // 2
     num_segments = max(0, (num_sampled - sampling.frames_after - length) // step + 1)
     covered = (num_segments - 1) * step + length if num_segments else 0
     left_over = num_sampled - covered

@@ -117,6 +117,8 @@ def _grid_problem(
     With ``has_stretches`` every stretch between excluded ones has a grid of its own, and segments may follow a gap.
     """
     length, step = sampling.frames_per_segment, sampling.frames_per_step
+    if sampling.remainder == "pad-both":
+        length = step  # the rows of centered segments have the intervals of their steps
     if step >= length and np.any(end_s[:-1] > start_s[1:] + _SAME_TIME_S):
         return "its segments overlap, which the recipe's do not"
     if sampling.fps == "native" or sampling.frame_choice != "nearest-time":

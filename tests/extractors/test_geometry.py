@@ -10,11 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import v2
+from torchvision.transforms.functional import ten_crop
 
 from arabesque.extractors import geometry as geometry_module
-from arabesque.extractors.geometry import apply_geometry, center_crop, normalize, output_size, size_after
+from arabesque.extractors.geometry import (
+    apply_geometry,
+    center_crop,
+    normalize,
+    output_size,
+    several_crops,
+    size_after,
+)
+from arabesque.extractors.network import NetworkCard
+from arabesque.extractors.protocol import FrameNeed, SegmentInput
+from arabesque.extractors.table import resolve
+from arabesque.manifests.errors import ConfigError
 from arabesque.manifests.streams import (
     CenterCrop,
     Geometry,
@@ -23,9 +35,12 @@ from arabesque.manifests.streams import (
     Interpolation,
     Normalization,
     Patches,
+    Sampling,
     ShortSide,
     Size,
+    StreamSpec,
 )
+from arabesque.pipeline.digests import settings_digest
 
 PIL_FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -203,3 +218,61 @@ def test_as_many_patches_as_fit_are_those_of_siglip2(most: int) -> None:
         found = size_after(step, height, width)
         assert found == get_image_size_for_max_num_patches(height, width, 16, most)
         assert found[0] * found[1] <= most * 256
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 33), (16, 16), (9, 30)])
+def test_several_crops_are_those_of_torchvision(height, width):
+    frames = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    step = CenterCrop(center_crop_px=(16, 14))
+    padded = center_crop(frames, (max(height, 16), max(width, 14)))
+    ten = several_crops(frames, step, mirrored=True)
+    assert torch.equal(ten, torch.stack(ten_crop(padded, [16, 14])))
+    assert torch.equal(several_crops(frames, step, mirrored=False), ten[:5])
+
+
+class MeanColor(nn.Module):
+    """A network whose row is the mean color, of one image or of all frames of a clip."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.flatten(2).mean(dim=2)
+
+
+@pytest.mark.parametrize("kind", ["image", "clip"])
+def test_a_row_is_the_mean_over_the_crops(kind):
+    card = NetworkCard(
+        input=kind,
+        load=lambda settings, weights: MeanColor(),
+        dim=3,
+        layouts=(),
+        batch_size=(2, 2),
+        geometry=Geometry(steps=(CenterCrop(center_crop_px=(4, 6)),)),
+    )
+    segments = [
+        SegmentInput(number, 0.0, 1.0, frames=torch.randint(0, 256, (3, 3, *size), dtype=torch.uint8))
+        for number, size in enumerate([(9, 11), (9, 11), (12, 8)])
+    ]
+    for crops, mirrored in (("five", False), ("ten", True)):
+        settings = card.Settings.model_validate({"crops": crops})
+        made = card(settings=settings, weights={"network": None}, device=torch.device("cpu"), precision="float32")  # pyright: ignore[reportArgumentType]
+        assert made.frames == FrameNeed(Geometry(steps=()))
+        rows = made.forward([made.prepare(segment) for segment in segments])
+        for row, segment in zip(rows, segments, strict=True):
+            assert segment.frames is not None
+            cut = several_crops(segment.frames, CenterCrop(center_crop_px=(4, 6)), mirrored=mirrored)
+            expected = (cut.float() / 255 - 0.5).div(0.5).mean(dim=(0, 1, 3, 4))
+            torch.testing.assert_close(row, expected)
+
+
+def test_several_crops_need_a_crop_and_leave_the_keys_of_a_single_one():
+    sampling = Sampling(fps=1, frames_per_segment=1, frames_per_step=1, remainder="drop-tail")
+    given = {"extractor": "resnet_frame", "sampling": sampling, "weights": {"network": "random:0"}}
+    plain = resolve(StreamSpec.model_validate(given))
+    ten = resolve(StreamSpec.model_validate(given | {"settings": {"crops": "ten"}}))
+    without = plain.model_copy(
+        update={"settings": {name: value for name, value in plain.settings.items() if name != "crops"}}
+    )
+    digests = [settings_digest(spec, {"network": "random:0"}, 1) for spec in (plain, without, ten)]
+    assert digests[0] == digests[1] != digests[2]
+    whole = {"crops": "five", "geometry": {"steps": [{"size_px": [224, 224]}]}}
+    with pytest.raises(ConfigError, match="so that it ends with center_crop_px"):
+        resolve(StreamSpec.model_validate(given | {"settings": whole}))

@@ -46,7 +46,8 @@ def extract(out, *files, **options):
 
 
 @pytest.mark.parametrize(
-    ("fps", "remainder"), [("native", "drop-tail"), (5, "pad-last"), (4, "drop-both"), (7.3, "pad-last")]
+    ("fps", "remainder"),
+    [("native", "drop-tail"), (5, "pad-last"), (4, "drop-both"), (7.3, "pad-last"), (5, "pad-both")],
 )
 def test_cut_stretches_leave_the_segments_of_the_remaining_ones(recording, tmp_path, fps, remainder):
     """Each remaining stretch gives the rows of a clip of its own, at its times in the whole clip."""

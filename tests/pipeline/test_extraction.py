@@ -22,6 +22,7 @@ from arabesque.pipeline.items import Notice, PhaseStarted, SegmentFeature, Video
 from arabesque.pipeline.options import RunOptions
 from arabesque.pipeline.records import Outcome
 from arabesque.pipeline.store import store as store_module
+from arabesque.pipeline.store.maintenance.verify import check_store
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.writer import StoreWriter
 from arabesque.pipeline.system.process_stats import resident_bytes
@@ -163,6 +164,21 @@ def test_changed_settings_of_one_stream_recompute_that_stream_alone(videos, tmp_
     import pandas
 
     assert len(pandas.read_parquet(tmp_path / "out" / "stream=numbers")) == 1
+
+
+def test_centered_segments_have_a_row_for_each_step(videos, tmp_path):
+    write_clip(videos / "a.mp4", Clip(num_frames=21))
+    recipe = RECIPE.replace("drop-tail", "pad-both").replace("frames_per_step = 8", "frames_per_step = 4")
+    recipe = recipe.replace('fps = "native"', "fps = 25")
+    run(videos, tmp_path / "out", recipe, streams=["numbers"])
+    rows = FeatureStore(tmp_path / "out")["a"]["numbers"]
+    assert rows.values.tolist() == [
+        [min(max(center + offset, 0), 20) for offset in range(-4, 4)] for center in (0, 4, 8, 12, 16, 20)
+    ]
+    np.testing.assert_allclose(rows.start_s, np.arange(0, 24, 4) / 25, atol=1e-9)
+    np.testing.assert_allclose(rows.end_s, [*(np.arange(4, 24, 4) / 25), 21 / 25], atol=1e-9)
+    check = check_store(tmp_path / "out")
+    assert not check.damaged_files
 
 
 def test_bad_files_end_as_they_should_and_stop_nothing(videos, tmp_path):

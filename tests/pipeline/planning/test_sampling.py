@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arabesque.manifests.streams import Sampling
+from arabesque.pipeline.holes import touched
 from arabesque.pipeline.planning.sampling import BLANK, cut_segments, nearest_frames
+from arabesque.pipeline.records import Hole
 
 
 def sampling(
@@ -42,6 +44,39 @@ def test_pad_last_repeats_the_last_frame_and_ends_with_the_video():
     assert segments.frame_indices[-1].tolist() == [8, 9, 9, 9]
     assert segments.end_s[-1] == pytest.approx(0.4)
     assert segments.next_frame_index.tolist() == [4, 8, -1]
+
+
+@pytest.mark.parametrize(
+    ("length", "step", "rows"),
+    [
+        (3, 1, [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 4]]),
+        (4, 2, [[0, 0, 0, 1], [0, 1, 2, 3], [2, 3, 4, 4]]),
+        (1, 2, [[0], [2], [4]]),
+        (9, 5, [[0, 0, 0, 0, 0, 1, 2, 3, 4]]),
+    ],
+)
+def test_pad_both_centers_a_segment_on_every_step(length, step, rows):
+    segments = cut_segments(*steady(5), sampling(length=length, step=step, remainder="pad-both"))
+    assert segments.frame_indices.tolist() == rows
+    starts = np.arange(0, 5, step) / 25
+    assert segments.start_s.tolist() == pytest.approx(starts)
+    assert segments.end_s.tolist() == pytest.approx([*starts[1:], 0.2])
+    assert segments.next_frame_index.tolist()[-1] == -1 or length == 1
+    assert segments.frames_start_s.tolist() == pytest.approx([row[0] / 25 for row in rows])
+    assert segments.frames_end_s.tolist() == pytest.approx([(row[-1] + 1) / 25 for row in rows])
+
+
+def test_pad_both_in_a_remaining_stretch_repeats_its_own_frames():
+    segments = cut_segments(*steady(10), sampling(length=3, step=2, remainder="pad-both"), [(4, 6)])
+    assert segments.frame_indices.tolist() == [[0, 0, 1], [1, 2, 3], [6, 6, 7], [7, 8, 9]]
+    with pytest.raises(ValueError, match="leave frames_after out"):
+        sampling(remainder="pad-both", frames_after=1)
+
+
+def test_a_hole_loses_the_centered_segments_whose_frames_reach_into_it():
+    segments = cut_segments(*steady(20), sampling(length=5, step=4, remainder="pad-both"))
+    lost = touched(segments, [Hole(0.08, 0.12, "frame 2 is damaged")], next_frame=False)
+    assert lost.tolist() == [True, True, False, False, False]  # the second one has frames 2 to 6, its row 4 to 7
 
 
 def test_pad_last_adds_nothing_when_all_frames_are_covered():
@@ -98,7 +133,7 @@ def test_native_intervals_follow_a_gap():
     num_frames=st.integers(0, 200),
     length=st.integers(1, 40),
     step=st.integers(1, 40),
-    remainder=st.sampled_from(["drop-tail", "drop-both", "pad-last"]),
+    remainder=st.sampled_from(["drop-tail", "drop-both", "pad-last", "pad-both"]),
     fps=st.one_of(st.just("native"), st.floats(0.5, 90)),
 )
 def test_segments_are_ordered_in_range_and_never_run_past_the_end(num_frames, length, step, remainder, fps):
