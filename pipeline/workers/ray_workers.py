@@ -26,7 +26,7 @@ from ...manifests.errors import ArabesqueError, InputError
 from ...manifests.optional_packages import require_package
 from ..items import Notice
 from ..options import default_decoders
-from ..records import Source
+from ..records import RemotePath, Source
 from .coordinator import (
     MAX_RESTARTS,
     Assignment,
@@ -92,7 +92,7 @@ class RayWorkers:
             resources = self._resources(ray, can_grow=not is_new)
             here = ray.get_runtime_context().get_node_id()
             strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
-            files = [replace(file, path=_absolute(file.path)) for file in videos]
+            files = [file if isinstance(file.path, RemotePath) else file.at(file.path.absolute()) for file in videos]
             actor = ray.remote(_RayCoordinator).options(num_cpus=0, scheduling_strategy=strategy)
             coordinator = actor.remote(files, lengths)
             pool = _WorkerPool(

@@ -24,7 +24,10 @@ from arabesque.manifests.errors import ArabesqueError, InputError, MissingPackag
 from arabesque.manifests.recipes import parse_recipe
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.items import Notice, VideoSettled
+from arabesque.pipeline.planning.discovery import Inputs
+from arabesque.pipeline.records import VideoFile, state_of
 from arabesque.pipeline.store.maintenance.verify import check_store
+from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.system.logs import LogSettings, set_up_logs
 from arabesque.pipeline.workers import ray_workers
 from arabesque.pipeline.workers.coordinator import WorkerFailure
@@ -57,6 +60,20 @@ def test_an_actor_that_is_killed_during_a_video_loses_nothing(cluster, run, vide
     settled = Counter(event.video_id for event in events if isinstance(event, VideoSettled))
     assert settled == dict.fromkeys([path.stem for path in videos.iterdir()], 1)
     check_equal(tmp_path / "out", whole)
+
+
+def test_clips_of_one_file_are_those_of_one_process(cluster, tmp_path):
+    """Also with a path relative to the folder of the driver, which the actors do not share."""
+    path = Path(os.path.relpath(write_clip(tmp_path / "long.mp4", Clip(num_frames=60, beeps_s=(0.4, 1.7)))))
+    clips = [
+        VideoFile(name, path, state_of(path), path.name, str(path.parent), start_s=start_s, end_s=start_s + 0.8)
+        for name, start_s in (("jump", 0.2), ("spin", 1.4))
+    ]
+    for out, executor in (("ray", workers()), ("whole", None)):
+        inputs = Inputs(tuple(clips), {}, 0)
+        list(Extraction([], parse_recipe(RECIPE, "known.toml"), tmp_path / out, inputs=inputs, executor=executor))
+    check_equal(tmp_path / "ray", tmp_path / "whole")
+    assert FeatureStore(tmp_path / "ray")["jump"]["numbers"].values[0].tolist() == list(range(5, 13))
 
 
 @pytest.mark.slow
