@@ -41,9 +41,12 @@ class KindRules(Record):
     black_share: Share
     still_change: PositiveFloat
     still_share: Share
+    flicker_change: PositiveFloat
+    flicker_share: Share
     crowd_texture: Share
     face_height: Share
     face_width: Share
+    face_aspect: tuple[PositiveFloat, PositiveFloat]
     face_fill: Share
     face_share: Share
     person_height: Share

@@ -29,7 +29,7 @@ PEOPLE_STREAM = "people"
 SHOT_COLUMNS = (
     "path", "id", "shot", "start_s", "end_s", "first_frame", "kind", "reason", "enters_by", "boundary_score",
     "repeats_start_s", "repeats_end_s", "speed", "correlation", "margin", "has_logo", "motion", "texture", "face_share",
-    "still_share", "black_share", "person_height", "close_share",
+    "still_share", "black_share", "flicker_share", "person_height", "close_share",
 )  # fmt: skip
 CLIP_COLUMNS = (
     "path", "id", "start_s", "end_s", "excluded_s", "exclude", "start_confidence", "end_confidence", "start_evidence",
@@ -125,7 +125,7 @@ def _shot_row(edit: Edit, shot: Shot) -> list[object]:
     if match is not None:
         numbers = (match.start_s, match.end_s, match.speed, match.correlation, match.margin)
         repeats = tuple(f"{number:.3f}" for number in numbers)
-    measured = (shot.motion, shot.texture, shot.face_share, shot.still_share, shot.black_share)
+    measured = (shot.motion, shot.texture, shot.face_share, shot.still_share, shot.black_share, shot.flicker_share)
     seen = (shot.person_height, shot.close_share)
     return [
         edit.path, edit.video_id, shot.index, f"{shot.start_s:.3f}", f"{shot.end_s:.3f}", shot.first_frame, shot.kind,

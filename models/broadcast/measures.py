@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class FrameMeasures:
     def __len__(self) -> int:
         return len(self.times_s)
 
-    @property
+    @cached_property
     def period_s(self) -> float:
         """Usual time between two frames."""
         return float(np.median(np.diff(self.times_s))) if len(self) > 1 else max(self.end_s, 1e-3)

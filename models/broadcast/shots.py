@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...extractors.frame_signatures import HEIGHT_PX, WIDTH_PX
 from ...manifests.shot_rules import KindRules, ShotRules
 from .boundaries import Boundary, Change, change_of_few_cells
 from .measures import FrameMeasures, PeopleMeasures
@@ -46,6 +47,8 @@ class Shot:
     """Share of the frames that repeat the one before."""
     black_share: float = 0.0
     """Share of black frames."""
+    flicker_share: float = 0.0
+    """Share of the frames after which the picture changes as by a cut."""
     person_height: float | None = None
     """Median height of the largest person, as a share of the frame's height; None without a detector or a person."""
     close_share: float | None = None
@@ -117,12 +120,16 @@ def _measured(shot: Shot, frames: FrameMeasures, inner: slice, rules: ShotRules)
     kinds = rules.kinds
     height, width = frames["skin_height"][inner], frames["skin_width"][inner]
     fill = frames["skin_area"][inner] / np.maximum(height * width, 1e-6)
+    aspect = height * HEIGHT_PX / np.maximum(width * WIDTH_PX, 1e-6)
     face = (height >= kinds.face_height) & (width <= kinds.face_width) & (fill >= kinds.face_fill)
+    face &= (aspect >= kinds.face_aspect[0]) & (aspect <= kinds.face_aspect[1])
     active = _active_share(frames, inner, rules)
     # over a quarter of a second: in slow motion frames are repeated, in a still picture all of them
     first: NDArray[np.int64] = np.arange(inner.start, inner.stop, dtype=np.int64)
     later = np.minimum(first + frames.frames_of(0.24), inner.stop - 1)
     change = change_of_few_cells(frames, first, later)[: max(len(first) - frames.frames_of(0.24), 1)]
+    change_to_next = np.mean([frames[f"{name}_change"][inner] for name in ("hue", "saturation", "value")], axis=0)
+    flicker = change_to_next >= kinds.flicker_change
     black = (frames.cells[inner] < rules.boundaries.black_level).mean(axis=1) >= kinds.black_share
     return replace(
         shot,
@@ -131,6 +138,7 @@ def _measured(shot: Shot, frames: FrameMeasures, inner: slice, rules: ShotRules)
         face_share=float(face.mean()),
         still_share=float((change < kinds.still_change).mean()),
         black_share=float(black.mean()),
+        flicker_share=float(flicker.mean()),
     )
 
 
@@ -154,6 +162,8 @@ def _without_athlete(shot: Shot, rules: KindRules) -> str | None:
         return f"black in {shot.black_share:.0%} of the frames"
     if shot.still_share >= rules.still_share:
         return f"still in {shot.still_share:.0%} of the frames: a board or a picture"
+    if shot.flicker_share >= rules.flicker_share:
+        return f"another picture after {shot.flicker_share:.0%} of the frames: flashes or noise"
     if shot.texture >= rules.crowd_texture:
         return f"detail in {shot.texture:.0%} of the picture: a crowd"
     return None

@@ -119,6 +119,25 @@ def test_a_dissolve_that_comes_twice_is_no_logo() -> None:
     assert logo_boundaries(measures, boundaries, RULES.replays, RULES.boundaries) == set()
 
 
+def test_another_picture_in_every_frame_is_no_action() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 9, 16, 3), np.uint8).repeat(3, axis=1).repeat(3, axis=2)
+    strobe = scene(5, 60)
+    strobe[::2] = 255 - (255 - strobe[::2]) // 6
+    for frames in (noise, strobe):
+        (shot,) = shots_in(frames)
+        assert shot.kind == "no-athlete"
+        assert "flashes or noise" in shot.reason
+
+
+def test_skin_color_that_is_wider_than_high_is_no_face() -> None:
+    frames = scene(11, 60, pan_px=0)[:, :, ::-1].copy()
+    for index, frame in enumerate(frames):
+        left = 8 + round(2 * np.sin(index / 9))
+        frame[6:16, left : left + 26] = (210, 160, 130)
+    (shot,) = shots_in(frames)
+    assert (shot.kind, shot.face_share) == ("action", 0)
+
+
 def test_shots_cover_the_video() -> None:
     shots = shots_in(np.concatenate([scene(1, 50), scene(2, 70), board(30)]))
     assert shots[0].start_s == 0
