@@ -16,7 +16,16 @@ from measured import ROOT, read
 PAGE = ROOT / "docs" / "measurements.md"
 RESULTS = ROOT / "benchmarks" / "results"
 RECIPES = ("starter", "gdlt", "everything")
-SCRIPTS = ("networks", "decoding", "memory", "scheduling", "training_readers", "object_storage", "training")
+SCRIPTS = (
+    "shots_cost",
+    "networks",
+    "decoding",
+    "memory",
+    "scheduling",
+    "training_readers",
+    "object_storage",
+    "training",
+)
 
 
 def main() -> None:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 METHOD = Annotated[
-    str, typer.Option(help="How boundaries are found: content (no weights) or transnet (TransNetV2, slow on a CPU).")
+    str,
+    typer.Option(
+        help="How boundaries are found: content (no weights) or transnet (TransNetV2 as well, slow on a CPU)."
+    ),
 ]
 PEOPLE = Annotated[
     bool,

@@ -65,8 +65,10 @@ def content_boundaries(frames: FrameMeasures, rules: BoundaryRules) -> list[Boun
 def network_boundaries(
     probabilities: NDArray[np.float32], frames: FrameMeasures, rules: BoundaryRules
 ) -> list[Boundary]:
-    """Find boundaries where TransNetV2's probability exceeds the threshold: at its largest value, or in the middle of a
-    long run.
+    """Find boundaries where TransNetV2's probability exceeds the threshold, at its largest value or in the middle of a
+    long run, and those of `content_boundaries`.
+
+    The network overlooks cuts between two pictures of one scene, and wipes; on their own these have no false alarms.
 
     Args:
         probabilities: ``[frames]``: how likely a new shot begins after each frame.
@@ -80,7 +82,7 @@ def network_boundaries(
         is_cut = end - start <= 3
         frame = peak + 1 if is_cut else (start + end + 1) // 2
         found.append(Boundary(frame, "cut" if is_cut else "gradual", float(probabilities[peak])))
-    return _apart(found, frames, rules)
+    return _apart([*found, *content_boundaries(frames, rules)], frames, rules)
 
 
 def runs(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -24,6 +24,7 @@ SMALL = {
     "networks": ["--only", "resnet50", "--repeats", "1"],
     "object_storage": ["--videos", "20", "--shards", "2", "--latency-ms", "0"],
     "planning": ["--videos", "30", "--done", "20"],
+    "shots_cost": ["--seconds", "4", "--rounds", "1"],
     "scheduling": ["--videos", "2000"],
     "start_up": ["--repeats", "1"],
     "training_readers": ["--videos", "8"],

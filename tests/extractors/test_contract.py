@@ -41,6 +41,7 @@ LARGE = ("pose", "i3d_flow", "video_swin_b", "ast")
 """Networks whose forward passes take seconds. `NetworkExtractor` runs them as it runs i3d_rgb and resnet_frame, which
 the fast tests check in all respects."""
 OF_THE_RUNNER = (
+    "check_rows_are_in_order_and_the_same_alone",
     "check_a_batch_may_hold_two_frame_sizes",
     "check_prepare_runs_in_threads_and_keeps_its_input",
     "check_the_seed_decides_random_weights",

@@ -73,8 +73,19 @@ def test_gdlt(save: Save, released: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("released", [True, False])
-@pytest.mark.parametrize("configuration", ["rg-feats1", "rg-feats2", "fisv-feats1", "fisv-feats2"])
+@pytest.mark.parametrize(
+    ("configuration", "released"),
+    [
+        ("rg-feats1", True),
+        ("rg-feats2", False),
+        ("fisv-feats1", False),
+        ("fisv-feats2", True),
+        pytest.param("rg-feats1", False, marks=pytest.mark.slow),
+        pytest.param("rg-feats2", True, marks=pytest.mark.slow),
+        pytest.param("fisv-feats1", True, marks=pytest.mark.slow),
+        pytest.param("fisv-feats2", False, marks=pytest.mark.slow),
+    ],
+)
 def test_pamfn(save: Save, configuration: str, released: bool) -> None:
     name = f"pamfn_{configuration.replace('-', '_')}"
     wanted = golden_arrays(name)

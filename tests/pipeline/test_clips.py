@@ -158,7 +158,7 @@ def test_the_audio_of_a_clip_is_that_of_its_interval(long, tmp_path):
     assert np.array_equal(loud[1], loud[0])
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".ts", ".avi", ".webm"])
+@pytest.mark.parametrize("suffix", [".mkv", ".ts", ".avi", pytest.param(".webm", marks=pytest.mark.slow)])
 def test_other_containers(tmp_path, suffix, passes):
     options = {".avi": {"codec": "mpeg4", "options": {}}, ".webm": {"codec": "libvpx", "options": {}}}.get(suffix, {})
     path = write_clip(tmp_path / f"long{suffix}", replace(LONG, num_frames=500, beeps_s=None, **options))

@@ -116,8 +116,8 @@ def by_the_formula(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
         (11025, 8000),
         (7, 5),
         (44101, 16000),
-        (8011, 16000),
-        (15999, 16000),
+        pytest.param(8011, 16000, marks=pytest.mark.slow),
+        pytest.param(15999, 16000, marks=pytest.mark.slow),
     ],
 )
 def test_sinc_resampling_is_its_formula_however_the_track_is_cut(from_hz, to_hz):

@@ -307,7 +307,7 @@ def compact_twice(store, *sizes):
         compact(store, max_shard_bytes=size)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 12))])
 def test_no_row_is_lost_however_many_put_a_store_in_order_at_once(seed, tmp_path, monkeypatch):
     """Three at a time and no lease between them, again and again, over rows that stand twice and rows replaced."""
     root = new_store(f"memory://{tmp_path.name}/features")

@@ -356,7 +356,8 @@ def test_killed_while_setting_aside_no_row_is_lost_or_mixed(tmp_path, order):
         assert FeatureStore(root).video_ids == ("A", "B")
 
 
-def test_killed_while_repairing_no_row_is_lost(tmp_path, order):
+@pytest.mark.parametrize("num_points", [7, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_while_repairing_no_row_is_lost(tmp_path, order, num_points):
     damaged = written(new_store(tmp_path / "damaged"), *(row(name, stream) for name in "ABC" for stream in DIMS))
     for shard in damaged.rglob("part-*.parquet"):
         data = bytearray(shard.read_bytes())
@@ -364,7 +365,7 @@ def test_killed_while_repairing_no_row_is_lost(tmp_path, order):
         shard.write_bytes(data)
     (damaged / MANIFEST).write_bytes((damaged / MANIFEST).read_bytes()[:-1])
     calls = order("repair", shutil.copytree(damaged, tmp_path / "whole"))["calls"]
-    for point in [None, *kill_points(calls, 20)]:
+    for point in [None, *kill_points(calls, num_points)]:
         root = tmp_path / ("whole" if point is None else str(point))
         if point is not None:
             assert order("repair", shutil.copytree(damaged, root), kill_at=point)["killed"]
