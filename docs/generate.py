@@ -29,8 +29,8 @@ CHECKED = {
     "ast": "Published code and transformers on seeded weights: bound 1e-4 of the largest number. Filterbank: 6e-5 from "
     "Kaldi's.",
     "c3d": "The layers of the port, on seeded weights. The real file was not available.",
-    "s3d": "The layers of the published code, on seeded weights: 1e-5. The real file was not available. On random weights "
-    "float16 differs from float32 by 5e-3 of the largest number, more than the 4e-3 of other networks.",
+    "s3d": "The layers of the published code, on seeded weights: 1e-5. The real file was not available. On random "
+    "weights float16 differs from float32 by 5e-3 of the largest number, more than the 4e-3 of other networks.",
     "r2plus1d_34": "The layers of the published code, on seeded weights: 1e-5. The real files were not available.",
     "vggish": "The layers of the port, on seeded weights. The real file was not available.",
     "panns_cnn14": "The layers of the published code, on seeded weights. The real file was not available.",
