@@ -28,6 +28,10 @@ WAITS_OF_A_BATCH = {
 }
 
 
+REFINED = 1e-4
+"""Key points are refined by the curvature of maps, which makes the last digits of other kernels larger: 2.3e-5."""
+
+
 def measured(tmp_path: Path, *names: str) -> dict[str, Any]:
     """Run the script in a process of its own, since the simulated device stays registered with PyTorch."""
     command = [sys.executable, str(TESTS / "simulated_extraction.py"), str(tmp_path), *names]
@@ -39,7 +43,7 @@ def measured(tmp_path: Path, *names: str) -> dict[str, Any]:
 
 def check(name: str, found: dict[str, Any]) -> None:
     """Check that rows are the CPU's, and how often a batch made the host wait."""
-    assert found["difference"] <= TOLERANCES["float32"]
+    assert found["difference"] <= (REFINED if name in ("pose", "key_points") else TOLERANCES["float32"])
     prepare, forward = (sum(found[step]["waits"].values()) for step in ("prepare", "forward"))
     on_cpu = name in COMPUTED_ON_THE_CPU or name == "small crops"
     assert prepare == (NUM_SEGMENTS if on_cpu else 0), found["prepare"]
