@@ -159,7 +159,7 @@ def compared(small: Small) -> dict[str, Any]:
 def largest_difference(of_cpu: list[NDArray[np.float32]], of_card: list[NDArray[np.float32]]) -> float:
     """Return the largest difference as a share of a row's largest number."""
     assert len(of_cpu) > 0
-    return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(of_cpu, of_card, strict=True))
+    return max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-12)) for a, b in zip(of_cpu, of_card, strict=True))
 
 
 def rows_on(
