@@ -25,6 +25,7 @@ SCRIPTS = (
     "training_readers",
     "object_storage",
     "training",
+    "start_up",
 )
 
 
