@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from ..manifests.plurals import plural
 from .console import print_json
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _print_estimate(found: Estimate) -> None:
         table.add_row("fetching, in parallel", "", "", duration_text(found.fetching_s), "", "")
     Console().print(table)
     basis = "all" if found.num_probed == found.num_videos else f"{found.num_probed} of them"
-    print(f"{found.num_videos:,} videos, {duration_text(found.video_s)} in total, estimated from {basis}")
+    print(f"{plural(found.num_videos, 'video')}, {duration_text(found.video_s)} in total, estimated from {basis}")
     if found.num_unreadable:
         print(f"{found.num_unreadable} of these cannot be read and are excluded from the estimate")
     gpu = "" if found.device_bytes is None else f", {size_text(found.device_bytes)} on the GPU"

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..manifests.plurals import plural
 from .console import JSON, print_json
 from .import_features import stream_labels
 
@@ -94,7 +95,7 @@ def export(
             }
         )
         raise typer.Exit(3 if done.failed else 0)
-    files = "1 file" if len(done.files) == 1 else f"{len(done.files)} files"
+    files = plural(len(done.files), "file")
     print(f"{done.num_arrays} arrays in {files}: {done.files[0]}{' …' if len(done.files) > 1 else ''}")
     if num_boxes is not None:
         print(f"{num_boxes} boxes: {boxes}")

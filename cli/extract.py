@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..manifests.plurals import plural
 from .arguments import REPLACE, WEIGHTS_MANIFEST, check_decoder, check_device, check_engine, check_streams
 from .console import JSON, print_json
 from .executors import (
@@ -286,9 +287,10 @@ def _bytes_of(text: str | None, option: str) -> int | None:
 
 def _announce(run: Extraction, override: str | None) -> None:
     """Log a summary of the run."""
-    num_finished = len(run.inputs.videos) - len(run.remaining)
+    num_videos, num_remaining = len(run.inputs.videos), len(run.remaining)
     _LOG.info(
-        f"{len(run.inputs.videos)} videos, {num_finished} finished by earlier runs, {len(run.remaining)} remaining; "
+        f"{plural(num_videos, 'video')}, {num_videos - num_remaining} finished by earlier runs, "
+        f"{num_remaining} remaining; "
         f"{run.executor or f'device {run.options.device}, {run.options.num_decoders} decoding'}"
     )
     _announce_inputs(run.inputs)
@@ -298,7 +300,7 @@ def _announce(run: Extraction, override: str | None) -> None:
 def _announce_finished(recipe: Recipe, streams: Sequence[str], inputs: Inputs, override: str | None) -> None:
     """Log the summary of a run that has nothing to do."""
     num_videos = len(inputs.videos)
-    _LOG.info(f"{num_videos} videos, {num_videos} finished by earlier runs, 0 remaining")
+    _LOG.info(f"{plural(num_videos, 'video')}, {num_videos} finished by earlier runs, 0 remaining")
     _announce_inputs(inputs)
     _announce_random(random_roles(recipe, [*streams], override))
 
@@ -306,7 +308,7 @@ def _announce_finished(recipe: Recipe, streams: Sequence[str], inputs: Inputs, o
 def _announce_inputs(inputs: Inputs) -> None:
     """Log what a run leaves out."""
     if inputs.num_other_files:
-        _LOG.info(f"{inputs.num_other_files} files without a video suffix are ignored")
+        _LOG.info(f"ignored: {plural(inputs.num_other_files, 'file')} without a video suffix")
     if inputs.missing:
         names = ", ".join(inputs.missing[:3])
         more = f" and {len(inputs.missing) - 3:,} more" if len(inputs.missing) > 3 else ""

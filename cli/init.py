@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..manifests.plurals import plural
 from .console import JSON, print_json
 from .label_check import LabelCheck, check_labels
 from .recipe_options import RECIPE_NAME
@@ -43,7 +44,7 @@ def init(
     chosen = load_recipe(recipe)
     inputs = find_inputs(InputSelection((str(folder),)))
     ids = {file.video_id for file in inputs.videos}
-    _LOG.info(f"{len(inputs.videos)} videos in {folder}; measuring …")
+    _LOG.info(f"{plural(len(inputs.videos), 'video')} in {folder}; measuring …")
     labels = _find_labels(folder, ids)
     names = {name for spec in chosen.streams.values() for name in spec.weights.values()}
     cache = open_cache(chosen.weights)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..manifests.errors import InputError
+from ..manifests.plurals import plural
 
 LABELS = Annotated[
     Path | None,
@@ -41,13 +42,13 @@ class LabelCheck:
     def lines(self) -> list[str]:
         """Return what to print."""
         lines = [f"{self.labels}: {self.num_matched} of {self.num_labels} labels have a video", *self.notes]
-        for what, names in (
-            ("labels without a video", self.labels_without_video),
-            ("videos without a label", self.videos_without_label),
+        for noun, lacking, names in (
+            ("label", "without a video", self.labels_without_video),
+            ("video", "without a label", self.videos_without_label),
         ):
             if names:
                 more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-                lines.append(f"{len(names)} {what}: {', '.join(map(repr, names[:MAX_NAMES]))}{more}")
+                lines.append(f"{plural(len(names), noun)} {lacking}: {', '.join(map(repr, names[:MAX_NAMES]))}{more}")
         return lines
 
 

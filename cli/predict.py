@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..manifests.plurals import plural
 from .arguments import WEIGHTS_MANIFEST, check_decoder, check_device, check_streams
 from .console import JSON, print_json
 from .recipe_options import PRECISION, RECIPE_NAME, SET, WEIGHTS, chosen_recipe, random_roles
@@ -71,7 +72,7 @@ def predict(
 
 def _print(found: Prediction, *, with_segments: bool) -> None:
     for each in found.streams:
-        print(f"stream {each.stream} ({each.extractor}, {each.checkpoint}), {len(each.segments)} segments")
+        print(f"stream {each.stream} ({each.extractor}, {each.checkpoint}), {plural(len(each.segments), 'segment')}")
         for score in each.classes:
             print(f"  {score.probability:6.1%}  {score.name}")
         if not with_segments:

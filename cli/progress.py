@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from ..manifests.plurals import plural
 from ..manifests.urls import public_url
 from ..pipeline.extraction import Extraction
 from ..pipeline.items import Awaiting, Event, Notice, PhaseStarted
@@ -106,10 +107,10 @@ class RunDisplay:
             return ["nothing remained to be done", *self._next_command(labels)]
         speed = f", {now.video_s / now.elapsed_s:.1f} × real time" if now.video_s and now.elapsed_s else ""
         amount = f", {duration_text(now.video_s)} of video" if now.video_s else ""
-        lines = [f"{now.num_videos} videos{amount} in {duration_text(now.elapsed_s)}{speed}"]
+        lines = [f"{plural(now.num_videos, 'video')}{amount} in {duration_text(now.elapsed_s)}{speed}"]
         totals = sum((counts for counts in self._outcomes.values()), Counter[str]())
         outcomes = ", ".join(f"{kind} {totals[kind]}" for kind in KINDS if totals[kind])
-        lines.append(f"outcomes of {len(self._run.streams)} streams: {outcomes or 'none'}")
+        lines.append(f"outcomes of {plural(len(self._run.streams), 'stream')}: {outcomes or 'none'}")
         if self._notices:
             lines.append(f"{self._notices} warning{'s' if self._notices > 1 else ''}, see above")
         if stages := self._stage_shares():

@@ -13,6 +13,7 @@ import typer
 
 from ..manifests.errors import InputError
 from ..manifests.optional_packages import install_command
+from ..manifests.plurals import plural
 from .arguments import check_device, check_output_folder
 from .console import JSON, print_json
 from .inputs import InputOptions, with_inputs
@@ -70,8 +71,8 @@ def shots(
         for edit in edits:
             kinds = Counter(shot.kind for shot in edit.shots)
             counts = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-            print(f"{edit.video_id}: {len(edit.shots)} shots{f' ({counts})' if counts else ''}{_note(edit)}")
-        print(f"{out / 'shots.csv'}: {sum(len(edit.shots) for edit in edits)} shots")
+            print(f"{edit.video_id}: {plural(len(edit.shots), 'shot')}{f' ({counts})' if counts else ''}{_note(edit)}")
+        print(f"{out / 'shots.csv'}: {plural(sum(len(edit.shots) for edit in edits), 'shot')}")
     raise typer.Exit(0 if is_complete else 3)
 
 
@@ -155,7 +156,7 @@ def _print_routines(edits: Sequence[Edit], out: Path, page: Path) -> None:
         if note := _note(edit):
             print(f"{edit.video_id}{note}")
     num_routines = sum(len(edit.routines) for edit in edits)
-    print(f"{out}: {num_routines} routines; review them in {page}")
+    print(f"{out}: {plural(num_routines, 'routine')}; review them in {page}")
 
 
 def _edits(

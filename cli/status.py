@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..manifests.plurals import plural
 from .console import JSON, print_json
 from .inputs import InputOptions, with_inputs
 from .label_check import DATASET, LABELS, TARGET, check_label_options, check_labels
@@ -75,7 +76,7 @@ def print_status(found: StoreStatus, max_reasons: int | None = MAX_REASONS, *, o
     Returns:
         3 if some videos failed or are partial, else 0.
     """
-    _print_table(f"recipe {found.recipe} · {found.num_videos} videos in the store", found.streams)
+    _print_table(f"recipe {found.recipe} · {plural(found.num_videos, 'video')} in the store", found.streams)
     about = found.inputs
     if about is not None:
         _print_inputs(about, found)
@@ -132,7 +133,7 @@ def _outcome_facts(found: StoreStatus | InputStatus) -> list[dict[str, Any]]:
 
 def _print_inputs(about: InputStatus, found: StoreStatus) -> None:
     """Print what remains of the inputs, and their counts if the store also contains other videos."""
-    title = f"{about.num_videos} videos of {about.folder or 'the inputs'}"
+    title = f"{plural(about.num_videos, 'video')} of {about.folder or 'the inputs'}"
     if about.streams != found.streams:
         _print_table(title, about.streams)
     remaining = ", ".join(f"{name} {number}" for name, number in about.left.items() if number)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..manifests.plurals import plural
 from ..manifests.urls import public_url
 from .arguments import ID_PREFIX, check_device, check_store_path
 from .console import JSON, print_json
@@ -125,8 +126,8 @@ def _facts(check: StoreCheck) -> dict[str, Any]:
 
 
 def _print_check(check: StoreCheck, recomputed: Sequence[Recomputed], problems: Sequence[str]) -> None:
-    size = f"{check.num_bytes / 1e6:,.1f} MB"
-    print(f"{check.num_files} files, {size}, {check.num_rows} rows, {check.num_outcomes} outcomes")
+    rows, outcomes = plural(check.num_rows, "row"), plural(check.num_outcomes, "outcome")
+    print(f"{plural(check.num_files, 'file')}, {check.num_bytes / 1e6:,.1f} MB, {rows}, {outcomes}")
     for one in recomputed:
         if not one.problem:
             error = f"relative error {one.relative_error:.1e} (tolerance {one.allowed:.0e})"

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..manifests.errors import InputError, StoreError, os_reason
+from ..manifests.plurals import plural
 from ..pipeline.records import one_line
 from .charts import number
 
@@ -48,11 +49,6 @@ def size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.1f} GB"
-
-
-def plural(count: int, noun: str) -> str:
-    """Format a count: ``1 video``, ``2 videos``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 class ReportFolder:

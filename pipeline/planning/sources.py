@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ...manifests.cores import available_cores
 from ...manifests.errors import DecodeError, InputError, StoreError
+from ...manifests.plurals import plural
 from ...manifests.urls import public_url
 from ..decoding.timelines import check_file, read_content
 from ..records import PROTECTED_KINDS, Outcome, VideoFile, fragment_of, source_path, state_of
@@ -104,7 +105,7 @@ def refusal(out: StorePath, conflicts: Sequence[tuple[Outcome, VideoFile]], earl
     named = "; ".join(_named(outcome, file, earlier_folder) for outcome, file in conflicts[:MAX_NAMED])
     rest = len(conflicts) - MAX_NAMED
     more = f"; and {rest} more" if rest > 0 else ""
-    count = "1 video" if len(conflicts) == 1 else f"{len(conflicts)} videos"
+    count = plural(len(conflicts), "video")
     return (
         f"{public_url(out)}: holds features of other files under the ids of {count}: {named}{more}; give --id-prefix "
         f"NAME to store the new files as NAME/{conflicts[0][1].video_id}, or --replace to replace the stored features"

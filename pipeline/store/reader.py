@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...extractors.protocol import PersonBoxes
 from ...manifests.optional_packages import require_package
+from ...manifests.plurals import plural
 from ...manifests.validation import suggestion
 from ..records import FeatureRow, Outcome
 from .boxes import BoxRun, current_runs, read_boxes
@@ -122,12 +123,12 @@ class FeatureStore:
         return isinstance(video_id, str) and any(self.holds(video_id, stream) for stream in self.streams)
 
     def __repr__(self) -> str:
-        return f"FeatureStore({str(self.path)!r}: {len(self)} videos; {', '.join(self.streams)})"
+        return f"FeatureStore({str(self.path)!r}: {plural(len(self), 'video')}; {', '.join(self.streams)})"
 
     def _repr_html_(self) -> str:
         counts = {name: sum(map(self._shows, self._places(name).values())) for name in self.streams}
         rows = [(name, counts[name], entry.dim, entry.settings_digest[:12]) for name, entry in self._entries.items()]
-        caption = f"Feature store {self.path}: {len(self)} videos, recipe {self.manifest['recipe']['name']}"
+        caption = f"Feature store {self.path}: {plural(len(self), 'video')}, recipe {self.manifest['recipe']['name']}"
         return html_table(caption, ("stream", "videos", "features", "settings"), rows)
 
     def holds(self, video_id: str, stream: str) -> bool:

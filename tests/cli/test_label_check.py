@@ -20,8 +20,8 @@ def test_what_matches_and_what_does_not(tmp_path: Path):
         f"{labels}: 2 of 3 labels have a video",
         "2 of 2 labels were matched to videos despite a different folder, suffix or case, for example 'ball/a.mp4' to "
         "'ball/a'",
-        "1 labels without a video: 'lost'",
-        "1 videos without a label: 'new'",
+        "1 label without a video: 'lost'",
+        "1 video without a label: 'new'",
     ]
 
 
@@ -29,7 +29,7 @@ def test_long_lists_are_cut(tmp_path: Path):
     labels = tmp_path / "scores.csv"
     labels.write_text("video_id,score\n" + "".join(f"v{number},1\n" for number in range(2000)))
     (_, line) = check_labels(labels, {"v7"}, None, None).lines()
-    assert line == "1999 labels without a video: 'v0', 'v1', 'v2', 'v3', 'v4' and 1994 more"
+    assert line == "1,999 labels without a video: 'v0', 'v1', 'v2', 'v3', 'v4' and 1994 more"
 
 
 def test_a_file_without_any_video_is_an_error(tmp_path: Path):
