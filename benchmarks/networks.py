@@ -24,12 +24,18 @@ from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 from arabesque.extractors.audio_spectrogram_network import load_spectrogram_transformer
+from arabesque.extractors.c3d import load_c3d
 from arabesque.extractors.checkpoints import RandomWeights, load_network
 from arabesque.extractors.i3d import load_i3d
 from arabesque.extractors.onednn_layers import TURNED, to_device
+from arabesque.extractors.panns import load_cnn14
 from arabesque.extractors.precision import inference
 from arabesque.extractors.pytorchvideo_hub import load_hub_network
+from arabesque.extractors.r2plus1d import load_r2plus1d_34
 from arabesque.extractors.resnet import load_resnet50
+from arabesque.extractors.s3d import load_s3d
+from arabesque.extractors.unmasked_teacher import load_unmasked_teacher
+from arabesque.extractors.vggish import load_vggish
 from arabesque.extractors.video_swin import headless_swin3d_b
 from arabesque.extractors.window_attention import WindowAttention
 from arabesque.manifests.streams import Precision
@@ -58,6 +64,12 @@ CASES = {
     "i3d": Case(lambda: load_i3d(WEIGHTS, in_channels=3, batch_norm_eps=1e-3), (3, 32, 224, 224), (1, 16)),
     "resnet50": Case(lambda: load_resnet50(WEIGHTS), (3, 224, 224), (8, 64)),
     "x3d_m": Case(lambda: load_hub_network("x3d_m", WEIGHTS)[0], (3, 16, 224, 224), (1, 16)),
+    "s3d": Case(lambda: load_s3d(WEIGHTS), (3, 32, 224, 224), (1, 16)),
+    "r2plus1d_34": Case(lambda: load_r2plus1d_34(WEIGHTS), (3, 32, 112, 112), (1, 16)),
+    "c3d": Case(lambda: load_c3d(WEIGHTS), (3, 16, 112, 112), (1, 16)),
+    "unmt_l16_f16": Case(lambda: load_unmasked_teacher("l16", 16, WEIGHTS), (3, 16, 224, 224), (1, 8)),
+    "vggish": Case(lambda: load_vggish(WEIGHTS), (10, 96, 64), (1, 64)),
+    "panns_cnn14": Case(lambda: load_cnn14(WEIGHTS), (1000, 64), (1, 64)),
     "ast": Case(lambda: load_spectrogram_transformer(WEIGHTS, 1e-6), (1024, 128), (1, 32)),
     "yolov8n": Case(yolo, (3, 384, 640), (4, 32), float32_only=True),
 }
