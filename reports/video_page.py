@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extractors.protocol import PersonBoxes
+from ..manifests.plurals import plural
 from ..pipeline.records import VideoMetadata
 from ..pipeline.store.stream_features import StreamFeatures
 from . import charts
@@ -160,7 +161,7 @@ def metadata_facts(metadata: VideoMetadata) -> list[tuple[str, str]]:
             metadata.field_order if metadata.field_order == "progressive" else f"interlaced, {metadata.field_order}",
         ),
         *([("pixel shape", f"{metadata.pixel_aspect:.4g} : 1")] if metadata.pixel_aspect != 1 else []),
-        ("audio", f"{audio.rate_hz:,} Hz, {audio.channels} channels" if audio else "none"),
+        ("audio", f"{audio.rate_hz:,} Hz, {plural(audio.channels, 'channel')}" if audio else "none"),
         *(
             [("tracks", f"{metadata.num_video_tracks} video, {metadata.num_audio_tracks} audio")]
             if metadata.num_video_tracks + metadata.num_audio_tracks > 2
