@@ -21,7 +21,7 @@ share of its height (both in pixels), and the detector's confidence. All 0 in a 
 
 
 class People:
-    """Looks at the frame in the middle of each segment."""
+    """Looks at the frame in the middle of each segment. Boxes are computed in float32, whatever the precision."""
 
     class Settings(Record):
         detector: Detector = "ultralytics"

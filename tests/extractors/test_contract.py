@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from extractor_cases import CASES, Case, OnePerson
+from extractor_cases import CASES, Case, OnePerson, SeededPerson
 
 from arabesque.extractor_contract import EXTRACTOR_CHECKS, ExtractorContract
-from arabesque.extractors import athlete_search
+from arabesque.extractors import athlete_search, people
 from arabesque.extractors.table import EXTRACTORS, extractor_kind
 from arabesque.manifests.streams import Precision
 
@@ -54,8 +54,8 @@ EMULATED = (*LARGE, "i3d_rgb", "s3d", "resnet_frame", "resnet_crop")
 are small enough for the fast tests."""
 
 
-FLOAT32_ONLY = [(name, "check_half_precision") for name in ("pose", "key_points")]
-"""Key points are maxima of maps, and always computed in float32."""
+FLOAT32_ONLY = [(name, "check_half_precision") for name in ("people", "pose", "key_points")]
+"""Key points are maxima of maps, and boxes are whole or not there: both are always computed in float32."""
 
 
 def param(name: str, *check: str) -> Any:
@@ -70,6 +70,8 @@ def contract(request: pytest.FixtureRequest) -> Iterator[ExtractorContract]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param in ("pose", "key_points"):  # an untrained detector finds no one
             patch.setattr(athlete_search, "load_detector", lambda *_: OnePerson())
+        if request.param == "people":
+            patch.setattr(people, "load_detector", lambda kind, weights, *_: SeededPerson(weights))
         yield ExtractorContract(
             request.param + case.variant,
             num_frames=case.frames,
@@ -99,7 +101,7 @@ def test_the_case_has_frames_of_two_sizes(contract: ExtractorContract) -> None:
     assert portrait.frames.shape != landscape.frames.shape
 
 
-WITHOUT_FLOAT16 = ("pose", "key_points", "s3d")
+WITHOUT_FLOAT16 = ("people", "pose", "key_points", "s3d")
 """S3D differs by 5e-3 of the largest number on random weights, at any size; its trained weights were not available."""
 
 
