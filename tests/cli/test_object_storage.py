@@ -137,7 +137,7 @@ def test_every_command_takes_a_url(uploaded, bucket, tmp_path):
     out, clip = f"{bucket}/features", f"{uploaded}/a.mp4"
     assert command("extract", clip, "--recipe", "starter", "--out", out).exit_code == 0
     assert list(pandas.read_parquet(f"{out}/stream=motion").video_id) == ["a"]
-    assert f"videos of {clip}" in command("status", out).stdout
+    assert f"1 video of {clip}" in command("status", out).stdout
     assert "recomputed: 'a' [motion]" in command("verify", out, "--videos", clip, "--sample", "1").stdout
     assert "nothing is damaged" in command("repair", out).stdout
     assert command("export", out, "--format", "npy-folder", "--out", tmp_path / "npy").exit_code == 0
