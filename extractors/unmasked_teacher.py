@@ -29,7 +29,7 @@ def unmasked_teacher_card(variant: str) -> NetworkCard:
     """Return the card of ``unmt:l16_f8`` or ``unmt:l16_f16``.
 
     Raises:
-        ConfigError: There is no such network.
+        ConfigError: The name is not one of these networks.
     """
     size, _, frames = variant.partition("_")
     if size not in SIZES or frames not in FRAMES:

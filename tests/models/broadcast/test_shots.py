@@ -82,8 +82,8 @@ def test_people_decide_about_close_ups_before_the_color_of_skin() -> None:
 
 
 def test_a_shot_without_people_is_judged_by_the_color_of_skin() -> None:
-    nobody = PeopleMeasures(np.arange(0, 4, 0.5), *np.zeros((3, 8)))
-    shots = shots_in(np.concatenate([face(50), scene(1, 50)]), nobody)
+    no_people = PeopleMeasures(np.arange(0, 4, 0.5), *np.zeros((3, 8)))
+    shots = shots_in(np.concatenate([face(50), scene(1, 50)]), no_people)
     assert [(shot.kind, shot.person_height, shot.close_share) for shot in shots] == [
         ("close-up", None, 0),
         ("action", None, 0),
