@@ -39,7 +39,7 @@ def cut_and_resize(frames: Sequence[Tensor], crops: Sequence[Crop], geometry: Ge
         geometry: From a crop to the result.
 
     Returns:
-        For each crop ``uint8 [channels, h, w]``.
+        For each crop ``[channels, h, w]``, of the type that `apply_geometry` returns.
 
     Example:
         >>> frame = torch.arange(16, dtype=torch.uint8).reshape(1, 4, 4)
@@ -80,6 +80,8 @@ def _cut(frame: Tensor, crop: Crop) -> Tensor:
 def _starts_with_antialiased_resize(geometry: Geometry) -> bool:
     if not geometry.steps or isinstance(geometry.steps[0], CenterCrop) or geometry.gray:
         return False
+    if geometry.resize_arithmetic not in ("torch", "pil"):
+        return False
     step = geometry.steps[0].antialias
     return geometry.interpolation != "nearest" and (geometry.antialias if step == "as-geometry" else step)
 
@@ -87,7 +89,8 @@ def _starts_with_antialiased_resize(geometry: Geometry) -> bool:
 def _resize(frames: Tensor, crops: Sequence[Crop], sizes: Sequence[ImageSize], geometry: Geometry) -> list[Tensor]:
     """Resize crops of ``frames [n, channels, h, w]``: columns, then rows, with a table for each crop."""
     assert geometry.interpolation != "nearest"
-    library: Literal["torch", "pil"] = geometry.resize_arithmetic
+    library = geometry.resize_arithmetic
+    assert library in ("torch", "pil")
     across = _Tables([(crop.width, size[1]) for crop, size in zip(crops, sizes, strict=True)], geometry, library)
     down = _Tables([(crop.height, size[0]) for crop, size in zip(crops, sizes, strict=True)], geometry, library)
     tallest = max(crop.height for crop in crops)

@@ -6,7 +6,7 @@ Published features were made by PIL, torch or OpenCV, so their arithmetic is par
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..manifests.streams import CenterCrop, Geometry, GeometryStep, Height, Normalization, Patches, ShortSide
 from .device_copies import constant
-from .resize import ImageSize, resize, resize_nearest
+from .resize import ImageSize, resize, resize_in_float, resize_nearest
 
 MAX_PICTURE_PX = 1 << 26
 """What a step may enlarge a picture to: a narrow strip whose short side grows has no bound otherwise."""
@@ -38,7 +38,19 @@ def largest_px(height: int, width: int, geometry: Geometry) -> int:
 
 
 def apply_geometry(frames: Tensor, geometry: Geometry) -> Tensor:
-    """Frames ``uint8 [n, channels, height, width]``, in any memory layout, after every step; may be a view of them."""
+    """Apply every step to frames.
+
+    Args:
+        frames: ``uint8 [n, channels, height, width]``, in any memory layout.
+        geometry: The steps.
+
+    Returns:
+        ``uint8 [n, channels, height, width]``, which may be a view of the frames; float32 levels from 0 to 255 with
+        ``resize_arithmetic = "float"`` (a bicubic filter goes beyond them).
+
+    Raises:
+        ValueError: The frames have another type or shape, or a step makes a picture that is too large.
+    """
     if frames.dtype != torch.uint8 or frames.ndim != 4:
         raise ValueError(f"frames must be uint8 [n, channels, h, w], not {frames.dtype} {list(frames.shape)}")
     if geometry.gray:
@@ -54,10 +66,15 @@ def apply_geometry(frames: Tensor, geometry: Geometry) -> Tensor:
             antialias = geometry.antialias if step.antialias == "as-geometry" else step.antialias
             if geometry.interpolation == "nearest":
                 frames = resize_nearest(frames, size, centered=antialias)
-            else:
+            elif geometry.resize_arithmetic in ("torch", "pil"):
                 library = geometry.resize_arithmetic if antialias else "opencv"
                 frames = resize(frames, size, geometry.interpolation, library)
-    return frames
+            else:
+                factor = step.short_side_px / min(frames.shape[-2:]) if _has_one_factor(step) else None
+                frames = resize_in_float(frames, size, geometry.interpolation, antialias=antialias, factor=factor)
+                if geometry.resize_arithmetic == "float-rounded":
+                    frames = frames.round_().clamp_(0, 255).to(torch.uint8)
+    return frames.float() if geometry.resize_arithmetic == "float" else frames
 
 
 def crop(values: Tensor, geometry: Geometry) -> Tensor:
@@ -70,16 +87,16 @@ def crop(values: Tensor, geometry: Geometry) -> Tensor:
 
 
 def normalize(frames: Tensor, normalization: Normalization, dtype: torch.dtype = torch.float32) -> Tensor:
-    """``(x / 255 - mean) / std`` of ``uint8 [..., channels, height, width]``, computed in float32."""
-    if frames.dtype != torch.uint8:
-        raise ValueError(f"frames to normalize must be uint8, not {frames.dtype}")
+    """``(x / 255 - mean) / std`` of levels ``[..., channels, height, width]``, uint8 or float32, in float32."""
+    if frames.dtype not in (torch.uint8, torch.float32):
+        raise ValueError(f"frames to normalize must be uint8 or float32, not {frames.dtype}")
     if not frames.shape[-3] == len(normalization.mean) == len(normalization.std):
         raise ValueError(
             f"frames have {frames.shape[-3]} channels, the normalization {len(normalization.mean)} means "
             f"and {len(normalization.std)} standard deviations; set one of each per channel"
         )
     mean, std = (constant(each, frames.device)[:, None, None] for each in (normalization.mean, normalization.std))
-    return frames.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)
+    return frames.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std).to(dtype)
 
 
 def center_crop(frames: Tensor, size: ImageSize, odd_margin: Literal["half-even", "down"] = "half-even") -> Tensor:
@@ -118,12 +135,19 @@ def size_after(step: GeometryStep, height: int, width: int) -> ImageSize:
     """What a frame of this size becomes by one step."""
     if isinstance(step, ShortSide):
         side = step.short_side_px
+        if step.one_factor:  # as torch computes it
+            factor = side / min(height, width)
+            return int(height * factor), int(width * factor)
         return (side, side * width // height) if height <= width else (side * height // width, side)
     if isinstance(step, Height):
         return step.height_px, max((2 * step.height_px * width + height) // (2 * height), 1)
     if isinstance(step, Patches):
         return _most_patches(step, height, width)
     return step.center_crop_px if isinstance(step, CenterCrop) else step.size_px
+
+
+def _has_one_factor(step: GeometryStep) -> TypeGuard[ShortSide]:
+    return isinstance(step, ShortSide) and step.one_factor
 
 
 def _most_patches(step: Patches, height: int, width: int) -> ImageSize:

@@ -143,6 +143,11 @@ class NetworkCard:
         """Whether `Sampling.zero_last_frame` is possible: every network on frames takes zeros."""
         return self.input != "audio"
 
+    @property
+    def takes_float_frames(self) -> bool:
+        """Whether a geometry may leave pixels unrounded."""
+        return self.input != "audio"
+
     def check(self, spec: StreamSpec) -> None:
         """Raise `ConfigError` for a stream whose segments the network cannot take."""
         num_frames = spec.sampling.frames_per_segment
@@ -178,8 +183,9 @@ class NetworkCard:
 class NetworkExtractor:
     """The stream of one network.
 
-    Prepared: ``uint8 [time, 3, height, width]``, or the same normalized where some frames are blank; with several crops
-    ``[crops, time, 3, height, width]``; for audio, what the card's front end returns.
+    Prepared: ``uint8 [time, 3, height, width]``, or the same normalized where some frames are blank or the geometry
+    does not round; with several crops ``[crops, time, 3, height, width]``; for audio, what the card's front end
+    returns.
     """
 
     def __init__(
@@ -207,7 +213,7 @@ class NetworkExtractor:
             return self._front_end(segment.waveform)
         assert segment.frames is not None
         frames = segment.frames
-        if segment.blank_frames:
+        if segment.blank_frames or frames.dtype != torch.uint8:
             frames = normalize(frames, self._settings.normalization)
             for place in segment.blank_frames:  # zero after normalization, which no uint8 level can express
                 frames[place].zero_()

@@ -84,7 +84,8 @@ class SegmentInput:
     start_s: float
     end_s: float
     frames: torch.Tensor | None = None
-    """``uint8 [time, channels, height, width]``, on the extractor's device."""
+    """``uint8 [time, channels, height, width]``, on the extractor's device; float32 levels with
+    ``resize_arithmetic = "float"``."""
     frame_times_s: tuple[float, ...] = ()
     """One time per frame, relative to the video's first frame."""
     waveform: torch.Tensor | None = None
@@ -199,6 +200,7 @@ class ExtractorKind(Protocol):
     A class or a card may also have these attributes:
 
     - ``takes_blank_frames = True``: frames in `SegmentInput.blank_frames` are zero after normalization.
+    - ``takes_float_frames = True``: frames may be float32 levels (`Geometry.resize_arithmetic`).
     - ``feature_names()``, a static method: the names of the numbers of a row, in order.
     - ``default_weights``: the checkpoint of a stream that names none, and the name of the extractor with it.
     - ``check(spec)``: raises `ConfigError` for a resolved stream that the extractor cannot compute.

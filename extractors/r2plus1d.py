@@ -53,10 +53,11 @@ R2PLUS1D_34 = NetworkCard(
     dim=DIM,
     layouts=("ig65m-pytorch",),
     batch_size=(2, 16),
-    # ig65m-pytorch's `extract`, but for rounding the resized pixels to 8 bits
+    # ig65m-pytorch's `extract`
     geometry=Geometry(
-        steps=(ShortSide(short_side_px=128), CenterCrop(center_crop_px=(112, 112))),
+        steps=(ShortSide(short_side_px=128, one_factor=True), CenterCrop(center_crop_px=(112, 112))),
         antialias=False,
+        resize_arithmetic="float",
     ),
     normalization=Normalization(mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989)),
     classify=lambda settings, weights: load_r2plus1d_34(weights, classifier=True),

@@ -1,7 +1,7 @@
-"""Resizing of 8-bit pictures with the integer arithmetic of the published pipelines, equal bit for bit on every device.
+"""Resizing of 8-bit pictures with the arithmetic of the published pipelines.
 
-Three libraries resize pictures in this field. All compute with integer weights, so that their results can be
-reproduced exactly:
+Three libraries resize pictures in this field with integer weights, so that their results can be reproduced exactly,
+equal bit for bit on every device:
 
 - ``torch``: `torch.nn.functional.interpolate(antialias=True)` on uint8: 16-bit weights (torchvision v2, tensors).
 - ``pil``: Pillow's `Image.resize`: 22-bit weights (torchvision on PIL images). One level apart from torch in
@@ -11,14 +11,15 @@ reproduced exactly:
   columns in floating point, and other devices are one level off in about 5 % of the pixels. No recipe uses it.
 
 On the CPU the library itself is called. On other devices the same integers are computed with torch operations; their
-tables are kept on the device, so that the host does not wait for it.
+tables are kept on the device, so that the host does not wait for it. Others convert to floating point before they
+resize; `resize_in_float` does so, and devices differ by the rounding of float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -58,6 +59,40 @@ def resize(frames: Tensor, size: ImageSize, interpolation: Filter, library: Libr
         return _ON_CPU[library](frames, size, interpolation)
     chunk = max(_CHUNK_BYTES // max(frames[:1].numel(), 1), 1)
     return torch.cat([resize_on_device(part, size, interpolation, library) for part in frames.split(chunk)])
+
+
+def resize_in_float(
+    frames: Tensor, size: ImageSize, interpolation: Filter, *, antialias: bool, factor: float | None = None
+) -> Tensor:
+    """Resize frames in floating point, as `torch.nn.functional.interpolate` does, without rounding.
+
+    Args:
+        frames: Levels ``[n, channels, height, width]``, uint8 or float32.
+        size: Height and width of the result in pixels.
+        interpolation: Filter.
+        antialias: Whether the filter is widened when it makes pictures smaller.
+        factor: Scale of the coordinates on both sides (torch's ``scale_factor``). None: the ratio of the sizes, which
+            differs between the sides where one was truncated.
+
+    Returns:
+        float32 ``[n, channels, *size]``, on the device of the frames.
+
+    Raises:
+        ValueError: The factor does not lead to the size.
+
+    Example:
+        >>> frames = torch.arange(16, dtype=torch.uint8).reshape(1, 1, 4, 4)
+        >>> resize_in_float(frames, (2, 2), "bilinear", antialias=False).tolist()
+        [[[[2.5, 4.5], [10.5, 12.5]]]]
+    """
+    how: dict[str, Any] = {"mode": interpolation, "antialias": antialias, "size": size}
+    if factor is not None:
+        how |= {"size": None, "scale_factor": factor, "recompute_scale_factor": False}
+    chunk = max(_CHUNK_BYTES // max(4 * frames[:1].numel(), 1), 1)
+    resized = torch.cat([functional.interpolate(part.float(), **how) for part in frames.split(chunk)])
+    if tuple(resized.shape[-2:]) != tuple(size):
+        raise ValueError(f"a factor of {factor} makes pictures of {list(resized.shape[-2:])}, not {list(size)}")
+    return resized
 
 
 def resize_nearest(frames: Tensor, size: ImageSize, *, centered: bool) -> Tensor:

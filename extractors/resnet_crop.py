@@ -50,6 +50,7 @@ class ResNetCrop:
     Settings: ClassVar[Any] = _Settings
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ("network", "detector")
+    takes_float_frames: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from ..manifests.errors import ConfigError, UsageError
 from ..manifests.import_paths import import_class
 from ..manifests.optional_packages import require_package
 from ..manifests.recipes import Recipe
-from ..manifests.streams import Record, StreamSpec
+from ..manifests.streams import Geometry, Record, StreamSpec
 from ..manifests.validation import keys_of, suggestion, validation_message
 from .protocol import Extractor, ExtractorKind
 
@@ -237,6 +237,13 @@ def resolve(spec: StreamSpec) -> StreamSpec:
         raise ConfigError(
             f"extractor {spec.extractor} takes no blank frames; remove sampling.zero_last_frame from its stream"
         )
+    if not getattr(kind, "takes_float_frames", False):
+        for name, value in settings:
+            if isinstance(value, Geometry) and value.resize_arithmetic == "float":
+                raise ConfigError(
+                    f"extractor {spec.extractor} takes 8-bit frames only; set settings.{name}.resize_arithmetic to "
+                    '"float-rounded", "torch" or "pil"'
+                )
     resolved = spec.model_copy(update={"settings": settings.model_dump(mode="json"), "weights": weights})
     if (check := getattr(kind, "check", None)) is not None:
         check(resolved)

@@ -48,7 +48,9 @@ def timm_card(name: str) -> NetworkCard:
         dim=int(network.head_hidden_size),
         layouts=(TIMM_LAYOUT,),
         batch_size=(8, 64),
-        geometry=Geometry(steps=_steps(name, facts), interpolation=facts["interpolation"]),
+        geometry=Geometry(
+            steps=_steps(name, facts), interpolation=facts["interpolation"], resize_arithmetic="pil"
+        ),  # timm's evaluation transform resizes PIL images
         normalization=Normalization(mean=facts["mean"], std=facts["std"]),
         input_size=fixed,
         default_weights=f"timm:{published}" if entry else None,

@@ -57,7 +57,8 @@ def torchvision_card(variant: str) -> NetworkCard:
         geometry=Geometry(
             steps=(resize, CenterCrop(center_crop_px=(crop[0], crop[1]))),
             interpolation=preset.interpolation.value,
-            antialias=not video,  # as torchvision's presets do
+            antialias=not video,  # as torchvision's presets do with uint8 tensors
+            resize_arithmetic="float-rounded",
         ),
         normalization=Normalization(mean=tuple(preset.mean), std=tuple(preset.std)),
         input_size=(crop[0], crop[1]) if name.startswith(FIXED_SIZE) else None,

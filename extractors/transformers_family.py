@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
+from itertools import product
+from operator import itemgetter
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
@@ -26,6 +28,7 @@ from ..manifests.streams import (
     Normalization,
     Patches,
     Record,
+    ResizeArithmetic,
     ShortSide,
     Size,
 )
@@ -47,6 +50,12 @@ INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bic
 """PIL's numbers in processor configurations."""
 COMPARED_SIZES = ((250, 333), (341, 256))
 """Height and width of the pictures on which a processor is compared with our geometry."""
+ARITHMETICS: tuple[ResizeArithmetic, ...] = ("torch", "pil", "float")
+"""Most processors resize with torchvision, ViViT's with PIL (one level apart in up to 0.5 % of the pixels), DINOv3's in
+floating point."""
+ODD_MARGINS: tuple[Literal["down", "half-even"], ...] = ("down", "half-even")
+SAME_PIXELS = 0.01
+"""Largest difference of pixels, in levels of 255, that is rounding of the normalization."""
 TRIED_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -260,8 +269,11 @@ def _processor(checkpoint: CheckpointFolder, name: str) -> Any:
     """The checkpoint's own processor of videos, images or audio."""
     from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoVideoProcessor
 
+    kinds: list[Any] = [AutoImageProcessor, AutoVideoProcessor, AutoFeatureExtractor]
+    if (checkpoint.path / "video_preprocessor_config.json").exists():
+        kinds[:2] = AutoVideoProcessor, AutoImageProcessor
     errors: list[str] = []
-    for kind in (AutoVideoProcessor, AutoImageProcessor, AutoFeatureExtractor):
+    for kind in kinds:
         try:
             found = kind.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
         except Exception as error:  # each of them raises its own errors for a processor of another kind
@@ -297,19 +309,27 @@ def _preprocessing(processor: Any, name: str) -> tuple[Geometry, Normalization]:
         ConfigError: The processor does something else.
     """
     normalization = _normalization(processor)
-    for odd_margin in ("down", "half-even"):
-        geometry = _geometry(processor, odd_margin)
-        if geometry is not None and all(
-            _largest_difference(processor, geometry, normalization, *sides) <= 1 for sides in COMPARED_SIZES
-        ):
+    found: list[tuple[float, Geometry]] = []
+    for arithmetic, odd_margin in product(ARITHMETICS, ODD_MARGINS):
+        geometry = _geometry(processor, arithmetic, odd_margin)
+        if geometry is None:
+            break
+        difference = max(_largest_difference(processor, geometry, normalization, *sides) for sides in COMPARED_SIZES)
+        if difference < SAME_PIXELS:
             return geometry, normalization
+        found.append((difference, geometry))
+    difference, geometry = min(found, key=itemgetter(0), default=(float("inf"), None))
+    if geometry is not None and difference <= 1:
+        return geometry, normalization
     raise ConfigError(
         f"transformers:{name}: {type(processor).__name__} does more than resize, crop and normalize; "
         "its pixels cannot be reproduced"
     )
 
 
-def _geometry(processor: Any, odd_margin: Literal["down", "half-even"]) -> Geometry | None:
+def _geometry(
+    processor: Any, arithmetic: ResizeArithmetic, odd_margin: Literal["down", "half-even"]
+) -> Geometry | None:
     steps: list[GeometryStep] = []
 
     def crop(height: int, width: int) -> CenterCrop:
@@ -319,6 +339,7 @@ def _geometry(processor: Any, odd_margin: Literal["down", "half-even"]) -> Geome
         return Geometry(
             steps=(Patches(max_patches=most, patch_px=processor.patch_size),),
             interpolation=INTERPOLATIONS[int(processor.resample)],
+            resize_arithmetic=arithmetic,
         )
     size, cropped = _sides(getattr(processor, "size", None)), _sides(getattr(processor, "crop_size", None))
     side, crop_share = size.get("shortest_edge"), getattr(processor, "crop_pct", None)
@@ -333,7 +354,9 @@ def _geometry(processor: Any, odd_margin: Literal["down", "half-even"]) -> Geome
         steps += [crop(cropped["height"], cropped["width"])]
     resample = getattr(processor, "resample", None)
     interpolation = INTERPOLATIONS.get(2 if resample is None else int(resample))
-    return Geometry(steps=tuple(steps), interpolation=interpolation) if steps and interpolation else None
+    if not steps or not interpolation:
+        return None
+    return Geometry(steps=tuple(steps), interpolation=interpolation, resize_arithmetic=arithmetic)
 
 
 def _normalization(processor: Any) -> Normalization:

@@ -95,6 +95,9 @@ class ShortSide(Resize):
 
     short_side_px: PositiveInt
     """Length of the shorter side in pixels."""
+    one_factor: bool = False
+    """Scale the coordinates of both sides by the factor of the shorter side, as torch does for ``scale_factor``,
+    although the longer side is truncated. Needs ``antialias = false`` and ``resize_arithmetic = "float"``."""
 
 
 class Height(Resize):
@@ -129,14 +132,16 @@ class Patches(Resize):
     """Side of a patch in pixels."""
 
 
+ResizeArithmetic = Literal["torch", "pil", "float", "float-rounded"]
+"""See `Geometry.resize_arithmetic`."""
 GeometryStep = ShortSide | Height | Size | CenterCrop | Patches
 
 
 class Geometry(Record):
     """Steps from decoded frames to network input, in order. Results are rounded to uint8 after each resize.
 
-    Published pipelines resize 8-bit images (PIL, OpenCV) and round at the same points. Streams with equal geometry
-    share the result.
+    Most published pipelines resize 8-bit images (PIL, OpenCV) and round at the same points; those that resize in
+    floating point are ``resize_arithmetic = "float"``. Streams with equal geometry share the result.
     """
 
     steps: tuple[GeometryStep, ...]
@@ -145,12 +150,26 @@ class Geometry(Record):
     interpolation: Interpolation = "bilinear"
     """Interpolation of all resizing steps: nearest, bilinear or bicubic."""
     antialias: bool = True
-    """True: the resize of PIL and torch. False: OpenCV's ``cv2.resize``."""
-    resize_arithmetic: Literal["torch", "pil"] = "torch"
-    """Integer weights of an antialiased resize: those of torch's uint8 kernel (16 bits), or Pillow's (22 bits), which
-    published code used on PIL images. They differ by one level in .05 to .5 % of the pixels of real videos."""
+    """True: the resize of PIL and torch. False: OpenCV's ``cv2.resize``, or that of torch in floating point."""
+    resize_arithmetic: ResizeArithmetic = "torch"
+    """torch, pil: integer weights of an antialiased resize, those of torch's uint8 kernel (16 bits) or Pillow's (22
+    bits), which published code used on PIL images. They differ by one level in .05 to .5 % of the pixels of real
+    videos. float: torch's resize in floating point, and no rounding (processors that rescale first; video_features'
+    R(2+1)D and S3D). float-rounded: the same, rounded to 8 bits after each resize (torchvision on uint8 videos). The
+    last two are only for networks on frames and clips."""
     gray: bool = False
     """Convert to one channel (ITU-R 601 luma, as OpenCV's ``COLOR_RGB2GRAY``) before the first step."""
+
+    @model_validator(mode="after")
+    def _one_factor_is_torch_s(self) -> Geometry:
+        for step in self.steps:
+            if isinstance(step, ShortSide) and step.one_factor:
+                antialias = self.antialias if step.antialias == "as-geometry" else step.antialias
+                if antialias or self.interpolation == "nearest" or self.resize_arithmetic in ("torch", "pil"):
+                    raise ValueError(
+                        'one_factor is possible with antialias = false and resize_arithmetic = "float" only; set both'
+                    )
+        return self
 
 
 class Normalization(Record):

@@ -17,6 +17,7 @@ _ADDED: dict[str, Any] = {
     "detector": "ultralytics",
     "link_threshold": 0.1,
     "num_athletes": 1,
+    "one_factor": False,
     "pixel_aspect": "ignore",
     "resize_arithmetic": "torch",
     "sentences": [],

@@ -219,9 +219,10 @@ def _noise_segment(stream: Stream, device: torch.device) -> SegmentInput:
     if need is not None:
         num_frames = sampling.frames_per_segment + need.next_frame
         shape = (num_frames, 1 if need.geometry.gray else 3, *output_size(*LARGEST_FRAME_PX, need.geometry))
+        dtype = torch.float32 if need.geometry.resize_arithmetic == "float" else torch.uint8
         segment = replace(
             segment,
-            frames=torch.randint(0, 256, shape, dtype=torch.uint8, generator=random).to(device),
+            frames=torch.randint(0, 256, shape, dtype=dtype, generator=random).to(device),
             frame_times_s=tuple(np.linspace(0, length_s, num_frames).tolist()),
             has_next_frame=need.next_frame,
         )

@@ -110,16 +110,25 @@ def resize_rounding(pairs: Sequence[Pair], resizes: tuple[str, str]) -> Explanat
         pairs: Rows of each video.
         resizes: `FeatureArray.resize` of A and of B.
     """
-    if set(resizes) != {"torch", "pil"} or any(a.shape != b.shape or not agree(a, b, _RESIZED) for a, b in pairs):
+    if (
+        resizes[0] == resizes[1]
+        or "" in resizes
+        or any(a.shape != b.shape or not agree(a, b, _RESIZED) for a, b in pairs)
+    ):
         return None
     if float(np.concatenate([cosines(a, b) for a, b in pairs]).min()) < _RESIZED_COSINE:
         return None
     error = max(relative_error(a, b) for a, b in pairs)
-    named = {"torch": "torch's kernel", "pil": "PIL's fixed-point arithmetic"}
+    named = {
+        "torch": "torch's kernel",
+        "pil": "PIL's fixed-point arithmetic",
+        "float": "torch in floating point",
+        "float-rounded": "torch in floating point, rounded",
+    }
     return Explanation(
         "resize-rounding",
         f"uint8 resize, ± 1 level: A resizes with {named[resizes[0]]}, B with {named[resizes[1]]}; relative error "
-        f'{error:.1e}. Set resize_arithmetic = "pil" in the geometry, extract and compare again',
+        f'{error:.1e}. Set resize_arithmetic = "{resizes[1]}" in the geometry, extract and compare again',
     )
 
 

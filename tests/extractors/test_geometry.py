@@ -200,7 +200,10 @@ def test_normalize_is_the_published_arithmetic() -> None:
             lambda: normalize(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), Normalization(mean=(0, 0, 0), std=(1, 1, 1))),
             "1 channels, the normalization 3 means",
         ),
-        (lambda: normalize(torch.zeros(1, 1, 8, 8), Normalization(mean=(0,), std=(1,))), "must be uint8"),
+        (
+            lambda: normalize(torch.zeros(1, 1, 8, 8).half(), Normalization(mean=(0,), std=(1,))),
+            "must be uint8 or float32",
+        ),
     ],
 )
 def test_wrong_input_is_named(call: Any, message: str) -> None:
@@ -276,3 +279,71 @@ def test_several_crops_need_a_crop_and_leave_the_keys_of_a_single_one():
     whole = {"crops": "five", "geometry": {"steps": [{"size_px": [224, 224]}]}}
     with pytest.raises(ConfigError, match="so that it ends with center_crop_px"):
         resolve(StreamSpec.model_validate(given | {"settings": whole}))
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 61), (61, 90), (480, 640), (480, 960), (56, 56)])
+def test_one_factor_is_torchs_scale_factor(height: int, width: int) -> None:
+    frames = as_frames(picture(height, width))
+    geometry = Geometry(
+        steps=(ShortSide(short_side_px=56, one_factor=True),), antialias=False, resize_arithmetic="float"
+    )
+    theirs = torch.nn.functional.interpolate(
+        frames / 255, scale_factor=56 / min(height, width), mode="bilinear", recompute_scale_factor=False
+    )
+    ours = apply_geometry(frames, geometry)
+    assert ours.shape[-2:] == theirs.shape[-2:] == output_size(height, width, geometry)
+    assert (ours / 255 - theirs).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_float_is_torchs_resize_without_rounding(interpolation: Any, antialias: bool) -> None:
+    frames = as_frames(picture(61, 90))
+    theirs = v2.functional.resize(frames.float(), [40, 50], v2.InterpolationMode(interpolation), antialias=antialias)
+    geometry = Geometry(
+        steps=(Size(size_px=(40, 50)),), interpolation=interpolation, antialias=antialias, resize_arithmetic="float"
+    )
+    assert torch.equal(apply_geometry(frames, geometry), theirs)
+    rounded = geometry.model_copy(update={"resize_arithmetic": "float-rounded"})
+    assert torch.equal(apply_geometry(frames, rounded), theirs.round().clamp(0, 255).to(torch.uint8))
+
+
+def test_float_is_float_where_nothing_is_resized() -> None:
+    frames = as_frames(picture(8, 9))
+    geometry = Geometry(steps=(Size(size_px=(8, 9)),), resize_arithmetic="float")
+    assert torch.equal(apply_geometry(frames, geometry), frames.float())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{}, {"antialias": False}, {"resize_arithmetic": "float"}, {"antialias": False, "interpolation": "nearest"}],
+)
+def test_one_factor_needs_a_resize_that_has_it(other: Any) -> None:
+    with pytest.raises(ValueError, match="one_factor is possible with antialias = false"):
+        Geometry(steps=(ShortSide(short_side_px=9, one_factor=True),), **other)
+
+
+def test_float_pixels_are_refused_where_an_extractor_takes_8_bits() -> None:
+    sampling = Sampling(fps="native", frames_per_segment=16, frames_per_step=16, remainder="drop-tail")
+    settings = {"flow_geometry": {"steps": [], "resize_arithmetic": "float"}}
+    spec = StreamSpec(extractor="i3d_flow", sampling=sampling, weights={"network": "random:0"}, settings=settings)
+    with pytest.raises(ConfigError, match=r"takes 8-bit frames only; set settings\.flow_geometry\.resize_arithmetic"):
+        resolve(spec)
+
+
+def test_a_network_normalizes_float_pixels() -> None:
+    card = NetworkCard(
+        input="image",
+        load=lambda settings, weights: nn.Flatten(),
+        layouts=(),
+        dim=3 * 2 * 4,
+        geometry=Geometry(steps=(Size(size_px=(2, 4)),), antialias=False, resize_arithmetic="float"),
+        normalization=Normalization(mean=(0.5,) * 3, std=(0.25,) * 3),
+        batch_size=(2, 2),
+    )
+    frames = as_frames(picture(7, 9), picture(7, 9, seed=1))
+    made = card(settings=card.Settings(), weights={"network": None}, device=torch.device("cpu"), precision="float32")  # pyright: ignore[reportArgumentType]
+    shown = apply_geometry(frames, card.geometry)
+    (row,) = made.forward([made.prepare(SegmentInput(0, 0.0, 1.0, frames=shown))])
+    expected = torch.nn.functional.interpolate(frames / 255, (2, 4), mode="bilinear").sub(0.5).div(0.25)
+    torch.testing.assert_close(row, expected.flatten(1).mean(dim=0))

@@ -18,7 +18,7 @@ from torchvision import models
 
 from arabesque.extractor_contract import EXTRACTOR_CHECKS, ExtractorContract
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
-from arabesque.extractors.geometry import apply_geometry
+from arabesque.extractors.geometry import apply_geometry, normalize
 from arabesque.extractors.hub_snapshot import CheckpointFolder, find_checkpoint
 from arabesque.extractors.network import NetworkCard
 from arabesque.extractors.table import extractor_kind, resolve
@@ -26,7 +26,7 @@ from arabesque.manifests.errors import ConfigError, WeightsError
 from arabesque.manifests.streams import Sampling, StreamSpec
 
 CPU = torch.device("cpu")
-ONE_LEVEL = 2e-3
+SAME_PIXELS = 1e-4
 """Where a library resizes in floating point, or Pillow does: some pixels differ by one level of 255."""
 SMALL = {"geometry": {"steps": [{"size_px": [64, 64]}]}}
 
@@ -113,7 +113,7 @@ def test_rows_equal_the_processor_and_forward_of_transformers(name: str, tmp_pat
     )
 
     assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= family.tolerance * expected.abs().max()
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def theirs_of(network: Any, inputs: dict[str, Any], output: str) -> Tensor:
@@ -264,7 +264,17 @@ def test_torchvision_rows_are_the_input_of_its_last_layer() -> None:
         network(models.ResNet18_Weights.IMAGENET1K_V1.transforms()(frames))
     found = row_of(extractor_for("torchvision:resnet18", RandomWeights(0)), frames)
     assert card.dim == len(found) == 512
-    assert (found - seen[0][0]).abs().max() <= ONE_LEVEL * found.abs().max()
+    assert (found - seen[0][0]).abs().max() <= SAME_PIXELS * found.abs().max()
+
+
+@pytest.mark.parametrize("name", ["r2plus1d_18", "swin3d_t", "convnext_tiny"])
+def test_pixels_are_those_of_torchvisions_preset(name: str) -> None:
+    card = extractor_kind(f"torchvision:{name}")
+    assert isinstance(card, NetworkCard)
+    frames = picture_frames(2)
+    expected = models.get_model_weights(name)["DEFAULT"].transforms()(frames)
+    found = normalize(apply_geometry(frames, card.geometry), card.normalization)
+    torch.testing.assert_close(found.transpose(0, 1) if card.input == "clip" else found, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -298,7 +308,7 @@ def test_timm_rows_are_its_features(save_checkpoint: Any) -> None:
     with torch.inference_mode():
         pixels = transform(to_pil_image(frames[0]))[None]
         expected = theirs.forward_head(theirs.forward_features(pixels), pre_logits=True)[0]
-    assert (found - expected).abs().max() <= ONE_LEVEL * expected.abs().max()
+    assert (found - expected).abs().max() <= SAME_PIXELS * expected.abs().max()
 
 
 def test_a_folder_without_tensors_names_the_command(tmp_path: Path) -> None:
