@@ -146,7 +146,7 @@ class Geometry(Record):
 
     steps: tuple[GeometryStep, ...]
     """``short_side_px``, ``height_px``, ``size_px`` and ``max_patches`` resize, ``center_crop_px`` crops. Empty: as
-    decoded."""
+    decoded. ``one_factor`` scales both sides by the factor of the shorter one, as torch's scale_factor does."""
     interpolation: Interpolation = "bilinear"
     """Interpolation of all resizing steps: nearest, bilinear or bicubic."""
     antialias: bool = True

@@ -162,7 +162,7 @@ def test_every_field_of_a_printed_recipe_has_an_explanation(name: str):
             keys.setdefault(line.partition(" = ")[0], previous)
         previous = line
     known_by_place = {"network", "detector", "flow", "short_side_px", "center_crop_px", "size_px", "height_px"}
-    known_by_place |= {"steps", "antialias", "odd_margin"}  # explained at the first list of steps
+    known_by_place |= {"steps", "antialias", "odd_margin", "one_factor"}  # explained at the first list of steps
     assert [key for key, before in keys.items() if not before.startswith("#") and key not in known_by_place] == []
 
 
