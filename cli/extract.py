@@ -55,7 +55,7 @@ def extract(
         str,
         typer.Option(
             help="What runs networks: torch, compile (torch.compile: minutes at first, then fewer kernels), or "
-            "openvino on a CPU (pip install '.[openvino]')."
+            "openvino on a CPU (extra openvino)."
         ),
     ] = "torch",
     decoder: Annotated[str, typer.Option(help="Decoder backend: pyav or decord.")] = "pyav",

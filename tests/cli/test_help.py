@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import typer
+from rich.text import Text
 from typer.testing import CliRunner
 
 from arabesque.cli.main import commands
@@ -50,6 +51,15 @@ def test_lists_fit_the_terminal(command: tuple[str, ...], monkeypatch: pytest.Mo
     if command == ("recipes",):
         assert len(lines) <= 30
     assert "\x1b" not in found.stdout
+
+
+def test_no_help_text_loses_words_in_square_brackets():
+    """Typer reads them as Rich's markup."""
+    group = typer.main.get_command(commands)
+    for command in group.commands.values():  # pyright: ignore[reportAttributeAccessIssue]
+        for part in (command, *getattr(command, "commands", {}).values()):
+            texts = [part.help or "", *(getattr(parameter, "help", None) or "" for parameter in part.params)]
+            assert [text for text in texts if Text.from_markup(text).plain != text] == []
 
 
 def test_help_imports_no_large_package():
