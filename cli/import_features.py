@@ -59,7 +59,8 @@ def import_features(
         typer.Option(help="Recipe name in the store's manifest. Default: that of the export, else imported."),
     ] = None,
     parts: Annotated[
-        str, typer.Option(help="Reduce [segments, parts, dim]: mean (as PAMFN does) or split (one row per part).")
+        str,
+        typer.Option(help="Reduce arrays of segments × parts × dim: mean (as PAMFN does) or split (one row per part)."),
     ] = "mean",
     id_prefix: ID_PREFIX = "",
     replace_sources: REPLACE = False,
