@@ -37,9 +37,9 @@ NAMES = (*EXTRACTORS, "pytorchvideo")
 """Families other than pytorchvideo are in `test_network_families`."""
 SLOW = ("key_points", "people", "c3d", "panns_cnn14", "transnet", "r2plus1d_34")
 """Slow on a CPU; `test_c3d_vggish_panns`, `test_s3d_r2plus1d_unmt` and `test_shot_streams` run their parts."""
-LARGE = ("pose", "i3d_flow", "video_swin_b", "ast")
-"""Networks whose forward passes take seconds. `NetworkExtractor` runs them as it runs i3d_rgb and resnet_frame, which
-the fast tests check in all respects."""
+LARGE = ("pose", "i3d_rgb", "i3d_flow", "video_swin_b", "ast")
+"""Networks whose forward passes take seconds. `NetworkExtractor` runs them as it runs s3d and resnet_frame, which the
+fast tests check in all respects."""
 OF_THE_RUNNER = (
     "check_rows_are_in_order_and_the_same_alone",
     "check_a_batch_may_hold_two_frame_sizes",
@@ -49,7 +49,7 @@ OF_THE_RUNNER = (
 """Checks that are slow for `LARGE` networks."""
 
 
-EMULATED = (*LARGE, "i3d_rgb", "s3d", "resnet_frame", "resnet_crop")
+EMULATED = (*LARGE, "s3d", "resnet_frame", "resnet_crop")
 """Networks that a CPU without half-precision units emulates in many times the time of float32; vggish and pytorchvideo
 are small enough for the fast tests."""
 

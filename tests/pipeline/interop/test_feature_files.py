@@ -6,12 +6,14 @@ import pickle
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from store_rows import new_store, row, written
 
 from arabesque.manifests.errors import InputError, StoreError
 from arabesque.pipeline.interop.export_manifest import COMPLETE
@@ -19,8 +21,6 @@ from arabesque.pipeline.interop.exporting import export
 from arabesque.pipeline.interop.feature_arrays import id_of, safe_path
 from arabesque.pipeline.interop.feature_files import detect, of_stream, opened
 from arabesque.pipeline.interop.formats import FORMATS
-from arabesque.pipeline.interop.import_timing import TimeGrid
-from arabesque.pipeline.interop.importing import import_features
 from arabesque.pipeline.store.reader import FeatureStore
 
 TELLS_STREAMS = {"pamfn-folder", "pamfn-dict", "hdf5", "webdataset"}
@@ -33,15 +33,14 @@ def features(seed: int, segments: int = 5, dim: int = 4) -> np.ndarray:
 
 
 def store_of(root: Path, streams: dict[str, dict[str, np.ndarray]]) -> FeatureStore:
-    for stream, videos in streams.items():
-        source = root / "source" / stream
-        for video_id, array in videos.items():
-            path = source / f"{video_id}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, array)
-        with opened(source, "npy-folder") as found:
-            import_features(found, of_stream(found, stream), root / "store", grids={stream: TimeGrid()})
-    return FeatureStore(root / "store")
+    """Write a store as an import of these arrays does."""
+    new_store(root / "store", {stream: next(iter(videos.values())).shape[1] for stream, videos in streams.items()})
+    rows = [
+        replace(row(video_id, stream, features=array), provenance={"source_dtype": array.dtype.name})
+        for stream, videos in streams.items()
+        for video_id, array in videos.items()
+    ]
+    return FeatureStore(written(root / "store", *rows))
 
 
 def read_back(path: Path, format: str | None = None, **options) -> dict[tuple[str, str], np.ndarray]:
