@@ -102,6 +102,17 @@ def published(golden: GoldenReader, tmp_path_factory: pytest.TempPathFactory) ->
     return files
 
 
+@pytest.fixture(scope="module")
+def network(published: dict[str, CheckpointFile]) -> InceptionI3D:
+    return load_i3d(published["i3d_rgb"], in_channels=3, batch_norm_eps=1e-3)
+
+
+@pytest.fixture(scope="module")
+def rgb(published: dict[str, CheckpointFile]) -> Any:
+    """The stream i3d_rgb with seeded weights and its own settings."""
+    return extractor("i3d_rgb", published["i3d_rgb"])
+
+
 @pytest.mark.parametrize(
     ("name", "eps", "num_frames", "array"),
     [
@@ -133,10 +144,9 @@ def test_golden(
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
-def test_extractor_gives_the_mean_over_time(golden: GoldenReader, published: dict[str, CheckpointFile]) -> None:
+def test_extractor_gives_the_mean_over_time(golden: GoldenReader, rgb: Any) -> None:
     """The golden numbers again, from uint8 frames through `prepare` and `forward`."""
     expected = torch.from_numpy(golden("i3d_rgb").arrays["eps_1e3"]).mean(-1)[0]
-    rgb = extractor("i3d_rgb", published["i3d_rgb"], batch_norm_eps=1e-3)
 
     (row,) = rgb.forward([rgb.prepare(segment(golden_input("i3d_rgb", 32)[0].transpose(0, 1)))])
 
@@ -198,9 +208,8 @@ def test_smallest_clip_has_one_time_step() -> None:
         assert InceptionI3D(2, 1e-3).eval().pooled(torch.zeros(1, 2, 9, 193, 193)).shape == (1, 1024, 1, 1, 1)
 
 
-def test_rgb_rows_do_not_depend_on_their_company(published: dict[str, CheckpointFile]) -> None:
+def test_rgb_rows_do_not_depend_on_their_company(rgb: Any) -> None:
     """float32 on the CPU: 1e-5 of the largest feature (measured 2e-7); clips of other lengths may travel along."""
-    rgb = extractor("i3d_rgb", published["i3d_rgb"])
     clips = [noise_frames(num_frames, 193, 193, seed=seed) // (seed + 1) for seed, num_frames in enumerate((9, 12, 9))]
 
     together = rgb.forward([rgb.prepare(segment(clip)) for clip in clips])
@@ -359,15 +368,13 @@ def test_flow_in_pixels_is_not_stretched(quantization: str, geometry: dict[str, 
         flow_extractor(quantization={"form": quantization}, flow_geometry=geometry)
 
 
-def test_a_blank_frame_is_zero_after_normalization(published: dict[str, CheckpointFile]) -> None:
+def test_a_blank_frame_is_zero_after_normalization(rgb: Any, network: InceptionI3D) -> None:
     """ACTION-NET's zero row (docs/provenance.md): mid-gray, not representable as uint8, beside clips without one."""
-    rgb = extractor("i3d_rgb", published["i3d_rgb"])
     frames = noise_frames(9, 193, 193)
     blank = SegmentInput(0, 0.0, 1.0, frames=frames, blank_frames=(8,))
     whole, with_blank = rgb.forward([rgb.prepare(segment(frames)), rgb.prepare(blank)])
     clips = normalize(frames, I3D_RGB.Settings().normalization).repeat(2, 1, 1, 1, 1)
     clips[1, 8] = 0
-    network = load_i3d(published["i3d_rgb"], in_channels=3, batch_norm_eps=1e-3)
     with torch.inference_mode():
         expected = network(clips.transpose(1, 2))
     tolerance = 1e-5 * float(expected.abs().max())
@@ -395,13 +402,16 @@ def test_a_method_may_run_beside_the_network(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_raft_sees_color_and_has_weights_of_its_own(glance: Glance) -> None:
     weights = {"network": RandomWeights(0), "flow": RandomWeights(1)}
-    settings = {"flow": {"method": "raft", "model": "raft_small", "iterations": 2}}
+    settings = {
+        "flow": {"method": "raft", "model": "raft_small", "iterations": 2},
+        "flow_geometry": {"steps": [{"center_crop_px": [128, 128]}]},
+    }
     sampling = Sampling(fps="native", frames_per_segment=9, frames_per_step=9, remainder="drop-tail")
     spec = resolve(
         StreamSpec(extractor="i3d_flow", sampling=sampling, weights=dict.fromkeys(weights, "any"), settings=settings)
     )
     stream = build(spec, weights, CPU)
-    frames = sliding_frames(10, 224, 224).expand(-1, 3, -1, -1)
+    frames = sliding_frames(10, 128, 128).expand(-1, 3, -1, -1)
     assert stream.frames is not None
     assert not stream.frames.geometry.gray
     whole, last = stream.forward(
