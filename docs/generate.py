@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
+COMMANDS: Any = typer.main.get_command(commands)
+"""All commands with their options."""
 CHECKED = {
     "video_swin_b": "The authors' code and torchvision's network give identical numbers on seeded weights; ours differ "
     "by 1e-7 of the largest number. Bound in the tests: 1e-4.",
@@ -141,14 +143,13 @@ def _status(row: Row, datasets: set[str]) -> tuple[str, str]:
 
 def commands_page() -> str:
     """Return the reference of all commands as Markdown, from the same definitions as ``--help``."""
-    group: Any = typer.main.get_command(commands)
     lines = [
         "# Commands",
         "",
         "`arabesque COMMAND --help` prints the same. Exit statuses of all commands: 0 success, 1 the command itself",
         "failed, 2 wrong usage, 3 finished with failures, 130 and 143 interrupted.",
     ]
-    for name, command in group.commands.items():
+    for name, command in COMMANDS.commands.items():
         if hasattr(command, "commands"):
             lines += ["", f"## {name}", "", command.help or ""]
             for part, member in command.commands.items():
@@ -156,7 +157,7 @@ def commands_page() -> str:
         else:
             lines += _command(name, command, "##")
     lines += ["", "## Messages", "", "Every command has these options.", ""]
-    lines += _table([each for each in group.commands["status"].params if _is_message_option(each)])
+    lines += _table([each for each in COMMANDS.commands["status"].params if _is_message_option(each)])
     return "\n".join([*lines, ""])
 
 
@@ -192,7 +193,7 @@ def _table(parameters: list[Any]) -> list[str]:
         else:
             value = "" if parameter.is_flag or parameter.count else f" {(parameter.metavar or 'VALUE').upper()}"
             names = ", ".join(f"`{option}{value}`" for option in parameter.opts)
-        _, text = parameter.get_help_record(typer.Context(typer.main.get_command(commands)))
+        _, text = parameter.get_help_record(typer.Context(COMMANDS))
         lines.append(f"| {names} | {_escaped(text)} |")
     return lines
 

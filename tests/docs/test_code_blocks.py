@@ -39,9 +39,13 @@ def test_python_and_toml_are_valid(block: Block) -> None:
         tomllib.loads(block.text.replace("…", ""))
 
 
+@pytest.fixture(scope="module")
+def group() -> Any:
+    return typer.main.get_command(commands)
+
+
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "bash"], ids=str)
-def test_every_command_and_option_exists(block: Block) -> None:
-    group: Any = typer.main.get_command(commands)
+def test_every_command_and_option_exists(block: Block, group: Any) -> None:
     for words in commands_in(block):
         if words in (["--version"], ["--help"], ["--install-completion"]):
             continue

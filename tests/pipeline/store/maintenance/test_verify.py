@@ -119,7 +119,7 @@ def check_flip(sound: Path, root: Path, name: str, bit: int) -> None:
         assert done.manifest_restored
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=12, deadline=None)  # `test_a_bit_of_every_byte_is_found_and_mended` leaves none out
 @given(data=st.data())
 def test_a_bit_flipped_anywhere_is_found_and_mended(sound, tmp_path_factory, data):
     name = data.draw(st.sampled_from(files_of(sound)))
@@ -162,7 +162,7 @@ def test_small_damage_of_a_shard_costs_no_row(tmp_path, kind, least):
 
 @pytest.mark.parametrize(("kind", "least"), [("flips 1", 6), ("random 64", 2)])
 def test_rows_whose_checksum_holds_are_kept_where_there_is_no_parity(tmp_path, kind, least):
-    assert kept_rows(tmp_path, kind, 40, parity=False) >= least
+    assert kept_rows(tmp_path, kind, 15, parity=False) >= least
 
 
 def test_a_column_whose_type_was_damaged_is_reported_and_its_rows_are_dropped(tmp_path):
