@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -64,6 +65,20 @@ def test_every_linked_file_exists(page: Path) -> None:
 
 def test_the_readme_is_read_in_five_minutes() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/streams.md"])
+def test_the_table_of_streams_has_the_licenses_of_the_checkpoints(page: str) -> None:
+    entries = tomllib.loads((ROOT / "manifests" / "weights.toml").read_text(encoding="utf-8"))["weights"]
+    rows = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    named = [(row, name) for row in rows for name in re.findall("`([a-z0-9_]+)`", row) if name in entries]
+    assert len(named) >= 5
+    detectors = {"yolov8n", "yolov3"}  # they have a table of their own
+    assert [
+        (row, name)
+        for row, name in named
+        if name not in detectors and entries[name]["license"].removesuffix(" by the port") not in row
+    ] == []
 
 
 def test_every_page_is_in_the_navigation() -> None:
