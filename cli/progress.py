@@ -6,9 +6,10 @@ import logging
 import time
 from collections import Counter, defaultdict
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from ..manifests.plurals import plural
@@ -89,7 +90,7 @@ class RunDisplay:
             parts.append(stages)
         return " · ".join(parts)
 
-    def renderable(self) -> Group:
+    def renderable(self) -> Table:
         """Return the display of a terminal: a bar, the line, and the current files."""
         now = self._tracker.now
         current = [repr(name) for name in now.current[:MAX_CURRENT]]
@@ -98,14 +99,17 @@ class RunDisplay:
         if current:
             lines.append(Text(f"{', '.join(current)}{more}", style="dim", overflow="ellipsis", no_wrap=True))
         pulse = now.phase != "extracting" or not now.total_video_s
-        return Group(ProgressBar(total=1.0, completed=now.share, pulse=pulse, width=60), *lines)
+        rows = Table.grid()  # a bar alone does not end its line
+        for row in (ProgressBar(total=1.0, completed=now.share, pulse=pulse, width=60), *lines):
+            rows.add_row(row)
+        return rows
 
     def summary(self, labels: str | None = "") -> list[str]:
         """Return the result of the run and the next command."""
         now = self._tracker.now
         if not now.total_videos and not self._outcomes:
             return ["nothing remained to be done", *self._next_command(labels)]
-        speed = f", {now.video_s / now.elapsed_s:.1f} × real time" if now.video_s and now.elapsed_s else ""
+        speed = f", {speed_text(now.video_s / now.elapsed_s)}" if now.video_s and now.elapsed_s else ""
         amount = f", {duration_text(now.video_s)} of video" if now.video_s else ""
         lines = [f"{plural(now.num_videos, 'video')}{amount} in {duration_text(now.elapsed_s)}{speed}"]
         totals = sum((counts for counts in self._outcomes.values()), Counter[str]())
@@ -137,10 +141,15 @@ def _amounts(now: RunProgress) -> list[str]:
     """Return the parts of a line that are known."""
     parts = [f"{clock_text(now.video_s)} of {clock_text(now.total_video_s)} of video"] if now.total_video_s else []
     if now.speed:
-        parts.append(f"{now.speed:.1f} × real time")
+        parts.append(speed_text(now.speed))
     if now.left_s is not None:
         parts.append(f"{clock_text(now.left_s)} left")
     return parts
+
+
+def speed_text(speed: float) -> str:
+    """Format a speed as ``4.1 × real time`` or ``0.03 × real time``."""
+    return f"{speed:.1f} × real time" if speed >= 0.1 else f"{speed:.2g} × real time"
 
 
 def clock_text(seconds: float) -> str:
