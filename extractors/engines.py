@@ -186,6 +186,7 @@ class OpenVinoNetwork:
         ):
             warnings.simplefilter("ignore")
             converted = openvino.convert_model(self._network, example_input=torch.zeros(shape), input=[shape])
+        _leave_out_indices(converted)
         staged = folder.with_suffix(f".{os.getpid()}")
         staged.mkdir(parents=True, exist_ok=True)
         openvino.save_model(converted, staged / MODEL, compress_to_fp16=False)
@@ -200,6 +201,26 @@ class OpenVinoNetwork:
         error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
         if not error <= TOLERANCES[self._precision]:
             raise ValueError(f"its numbers differ by {error:.1e} of the largest")
+
+
+def _leave_out_indices(model: Any) -> None:
+    """Replace pooling that also finds the index of each maximum, which takes a third of its time.
+
+    OpenVINO itself does so where no window extends beyond the end.
+    """
+    opset = _openvino().opset1
+    for pooling in [each for each in model.get_ops() if each.get_type_name() == "MaxPool"]:
+        given = pooling.get_attributes()
+        if given["rounding_type"] == "floor" or pooling.output(1).get_target_inputs():
+            continue
+        sizes, found = pooling.input_value(0).shape[2:], pooling.output(0).shape[2:]
+        axes = zip(sizes, found, given["kernel"], given["strides"], given["pads_begin"], strict=True)
+        behind = [max((count - 1) * step + length - size - before, 0) for size, count, length, step, before in axes]
+        plain = opset.max_pool(
+            pooling.input_value(0), given["strides"], given["pads_begin"], behind, given["kernel"], "floor"
+        )
+        pooling.output(0).replace(plain.output(0))
+    model.validate_nodes_and_infer_types()
 
 
 @cache

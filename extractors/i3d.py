@@ -98,9 +98,30 @@ class Unit3D(nn.Module):
         self.norm = nn.BatchNorm3d(out_channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.strided:
-            x = pad_same(x, self.conv.kernel_size, self.conv.stride)
-        return functional.relu(self.norm(self.conv(x)), inplace=True)
+        if not self.strided:
+            x = self.conv(x)
+        elif x.device.type == "cpu" and (x.dtype == torch.bfloat16 or torch.jit.is_tracing()):
+            x = _convolve_pairs(x, self.conv)
+        else:
+            x = self.conv(pad_same(x, self.conv.kernel_size, self.conv.stride))
+        return functional.relu(self.norm(x), inplace=True)
+
+
+def _convolve_pairs(x: Tensor, conv: nn.Conv3d) -> Tensor:
+    """Convolve with stride 2 and SAME padding, two neighboring columns as one with twice the channels.
+
+    The sums are the same but for zeros and their order. Kernels for processors with matrix instructions take blocks of
+    channels, of which 3 fill a small part: pairs take .6 of the time in bfloat16 and .9 in float32 (OpenVINO, AMX).
+    """
+    padding = _padding(x, conv.kernel_size, conv.stride)
+    padding[1] += 1  # the kernel has an odd width, and a column of zeros more here
+    pixels = functional.pad(x.permute(0, 2, 3, 4, 1), [0, 0, *padding])
+    kernel = functional.pad(conv.weight.permute(0, 2, 3, 4, 1), (0, 0, 0, 1))
+    pairs, paired_kernel = (
+        each.reshape(*map(int, (*each.shape[:3], each.shape[3] // 2, 2 * each.shape[4]))).permute(0, 4, 1, 2, 3)
+        for each in (pixels, kernel)
+    )
+    return functional.conv3d(pairs, paired_kernel, conv.bias, (*conv.stride[:2], 1))
 
 
 class StridedMaxPool(nn.Module):
@@ -112,7 +133,11 @@ class StridedMaxPool(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return max_pool(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
+        if _pools_by_axes(x):
+            return max_pool_by_axes(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
+        # a padded copy is not needed: half of the padding lies before, and a last window may extend beyond the end
+        before = [count // 2 for count in _missing(x, self.kernel, self.stride)]
+        return functional.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=True)
 
 
 class Mixed(nn.Module):
@@ -130,14 +155,18 @@ class Mixed(nn.Module):
         return torch.cat([self.branch_0(x), self.branch_1(x), self.branch_2(x), self.branch_3(x)], dim=1)
 
 
-def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """`functional.max_pool3d` without padding, exactly.
+def _pools_by_axes(x: Tensor) -> bool:
+    """On CPUs, without gradients, and not while another engine exports the network, which has a kernel of its own."""
+    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not torch.jit.is_tracing()
+    return plain and not (torch.is_grad_enabled() and x.requires_grad)
 
-    PyTorch's kernel on CPUs also finds the index of each maximum and compares one number at a time. Without gradients,
-    the maximum along one axis after the other takes half to nine tenths of its time.
+
+def max_pool_by_axes(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """`functional.max_pool3d` without padding and gradients, exactly.
+
+    PyTorch's kernel on CPUs also finds the index of each maximum, compares one number at a time, and computes in
+    float32 under autocast. The maximum along one axis after the other takes half to nine tenths of its time in float32.
     """
-    if x.device.type != "cpu" or x.dtype != torch.float32 or (torch.is_grad_enabled() and x.requires_grad):
-        return functional.max_pool3d(x, tuple(kernel), tuple(stride))
     axes = sorted(zip((-3, -2, -1), kernel, stride, strict=True), key=lambda axis: -axis[2])  # the smaller result first
     for axis, length, step in axes:
         last = (x.shape[axis] - length) // step * step + 1
@@ -155,11 +184,21 @@ def _every(step: int, axis: int) -> tuple[Any, ...]:
 
 def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Zeros around ``[…, time, height, width]`` for ``ceil(size / stride)`` outputs; the odd one goes behind."""
-    padding: list[int] = []
-    for size, length, step in zip(reversed(x.shape[-3:]), reversed(kernel), reversed(stride), strict=True):
-        missing = max((-(-size // step) - 1) * step + length - size, 0)
-        padding += [missing // 2, missing - missing // 2]
+    padding = _padding(x, kernel, stride)
     return functional.pad(x, padding) if any(padding) else x
+
+
+def _padding(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
+    """In the order of `functional.pad`: before and behind the last axis first."""
+    missing = reversed(_missing(x, kernel, stride))
+    return [part for count in missing for part in (count // 2, count - count // 2)]
+
+
+def _missing(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
+    """How many numbers ``ceil(size / stride)`` outputs need beyond those of each of the last three axes."""
+    axes = zip(x.shape[-3:], kernel, stride, strict=True)
+    # int: where a network is traced, sizes are tensors, and what is computed from them must be a constant
+    return [max((-(-int(size) // step) - 1) * step + length - int(size), 0) for size, length, step in axes]
 
 
 def load_i3d(weights: Weights, *, in_channels: int, batch_norm_eps: float) -> InceptionI3D:

@@ -49,6 +49,16 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def processor_extensions() -> list[str]:
+    """Vector and matrix instructions of the processor that decide how fast networks run; empty where unknown."""
+    try:
+        lines = (PROC / "cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return [flag for flag in flags if flag.startswith(("avx", "amx", "fma"))]
+
+
 def _others_cpu_s() -> float:
     """Processor time of the machine since it started, without this process and its ended children."""
     times, own = psutil.cpu_times(), os.times()

@@ -22,12 +22,13 @@ from torchvision.transforms import v2
 from arabesque.extractors import i3d_flow as i3d_flow_module
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, StateDict, read_state_dict
 from arabesque.extractors.geometry import apply_geometry, normalize
-from arabesque.extractors.i3d import I3D_RGB, InceptionI3D, load_i3d, max_pool, pad_same
+from arabesque.extractors.i3d import I3D_RGB, InceptionI3D, StridedMaxPool, Unit3D, load_i3d, max_pool_by_axes, pad_same
 from arabesque.extractors.i3d_flow import I3DFlow
 from arabesque.extractors.optical_flow import METHODS
 from arabesque.extractors.optical_flow.conventions import clamp20, denseflow_images, from_images, video_features
 from arabesque.extractors.optical_flow.methods import FlowMethod
 from arabesque.extractors.optical_flow.raft import Raft, RaftFlow
+from arabesque.extractors.precision import TOLERANCES
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.table import build, resolve
 from arabesque.manifests.errors import ConfigError, WeightsError
@@ -471,10 +472,38 @@ def test_the_maximum_by_axes_is_that_of_pytorch(kernel, stride, shape) -> None:
     values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     values[0, 0, 0, 0, 0] = float("nan")
     expected = torch.nn.functional.max_pool3d(values, kernel, stride)
-    torch.testing.assert_close(max_pool(values, kernel, stride), expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(max_pool_by_axes(values, kernel, stride), expected, rtol=0, atol=0, equal_nan=True)
     last = values.contiguous(memory_format=torch.channels_last_3d)
-    assert max_pool(last, kernel, stride).is_contiguous(memory_format=torch.channels_last_3d)
-    assert max_pool(values.requires_grad_(), kernel, stride).requires_grad
+    assert max_pool_by_axes(last, kernel, stride).is_contiguous(memory_format=torch.channels_last_3d)
+    assert StridedMaxPool(kernel, stride)(values.requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize("shape", [(4, 9, 11), (5, 8, 12), (2, 3, 3)])
+@pytest.mark.parametrize(
+    ("kernel", "stride"),
+    [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (1, 1, 1)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2))],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_ways_to_pool_give_the_same_numbers(kernel, stride, shape, dtype) -> None:
+    """With gradients PyTorch's kernel pools, without them the maximum by axes does."""
+    values = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(0)).relu().to(dtype)
+    pool = StridedMaxPool(kernel, stride)
+    with torch.no_grad():
+        by_axes = pool(values)
+    assert torch.equal(pool(values.requires_grad_()).detach(), by_axes)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("size", [(9, 20, 21), (8, 17, 20)])
+def test_pairs_of_columns_give_the_convolution_of_single_columns(size: tuple[int, int, int]) -> None:
+    unit = Unit3D(3, 8, kernel=7, stride=2, eps=1e-3).eval()
+    clips = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = unit(clips)
+        found = torch.jit.trace(unit, clips)(clips)  # an engine that exports the network gets pairs
+        half = unit.to(torch.bfloat16)(clips.bfloat16()).float()
+    torch.testing.assert_close(found, expected)
+    assert (half - expected).abs().max() <= TOLERANCES["bfloat16"] * expected.abs().max()
 
 
 @pytest.mark.slow
