@@ -19,6 +19,7 @@ RECIPES = ("starter", "gdlt", "everything")
 SCRIPTS = (
     "shots_cost",
     "networks",
+    "engines",
     "decoding",
     "memory",
     "scheduling",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from arabesque.extractors.checkpoints import RandomWeights
 from arabesque.extractors.person import Box
+from arabesque.extractors.table import extractor_kind
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,21 @@ CASES = {
     "r2plus1d_34": Case(frames=2, settings=SMALL),
     "pytorchvideo": Case(frames=4, settings=SMALL, variant=":x3d_xs"),
 }
+
+
+def any_aspect_settings(name: str) -> dict[str, Any]:
+    """No step of the geometry makes landscape and portrait frames equal."""
+    short_side = {"short_side_px": 196 if name.startswith("i3d") else 64}  # I3D takes no smaller frames
+    keeps_aspect = {
+        "geometry": {"steps": [short_side], "gray": name in ("i3d_flow", "optical_flow")},
+        "crop_geometry": {"steps": [short_side]},
+        "flow_geometry": {"steps": []},
+    }
+    kind = extractor_kind(name)
+    if getattr(kind, "input_size", None) is not None:
+        return {}
+    known = kind.Settings.model_fields
+    return {name: value for name, value in keeps_aspect.items() if name in known}
 
 
 class OnePerson:

@@ -7,6 +7,7 @@ loader = DataLoader(dataset, batch_size=32, shuffle=True, collate_fn=collate_pad
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,7 +158,9 @@ class AlignedDataset:
 
     def _read(self, video_id: str, stream: str) -> StreamFeatures:
         loaded = self._loaded.get((video_id, stream))
-        return self.store.read(video_id, stream) if loaded is None else loaded
+        if loaded is None:
+            return self.store.read(video_id, stream)
+        return replace(loaded, values=loaded.values.copy())  # a sample belongs to the caller
 
     def _dim(self, stream: str) -> int:
         return self.store.manifest["streams"][stream]["dim"]
@@ -179,11 +182,12 @@ def on_grid(
 
     Returns:
         float32 ``[intervals, dim]`` and bool ``[intervals]``. Where no row overlaps an interval, the values are zero
-        and the mask is False. A row of exactly the same interval is returned unchanged.
+        and the mask is False. A row of exactly the same interval is returned unchanged; if all rows are, the values
+        may be the array of the features.
     """
     own = features.with_masked()
     if np.array_equal(start_s, own.start_s) and np.array_equal(end_s, own.end_s):
-        return own.values.astype(np.float32), own.present
+        return own.values.astype(np.float32, copy=False), own.present
     first = np.maximum(start_s[:, None], features.start_s)
     last = np.minimum(end_s[:, None], features.end_s)
     overlap_s = np.maximum(last - first, 0.0)
@@ -244,7 +248,11 @@ def collate_padded(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return batch
 
 
-def _padded(sequences: list[torch.Tensor]) -> torch.Tensor:
-    from torch.nn.utils.rnn import pad_sequence
-
-    return pad_sequence(sequences, batch_first=True)
+def _padded(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
+    """As `pad_sequence`, but every number is written once: a large batch is new memory, which is slow to touch."""
+    longest = max(map(len, sequences))
+    batch = sequences[0].new_empty(len(sequences), longest, *sequences[0].shape[1:])
+    for row, sequence in zip(batch, sequences, strict=True):
+        row[: len(sequence)] = sequence
+        row[len(sequence) :] = 0
+    return batch

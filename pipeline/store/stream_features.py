@@ -89,6 +89,8 @@ class StreamFeatures:
     def with_masked(self) -> MaskedFeatures:
         """Return the features of all segments, with zeros and a mask for those that touch an excluded stretch.
 
+        Without such segments the arrays are those of the features, not copies.
+
         Example:
             >>> import arabesque
             >>> motion = arabesque.open_store("features")["routine"]["motion"].with_masked()
@@ -96,6 +98,8 @@ class StreamFeatures:
             True
         """
         masked_s = self.masked_s
+        if not len(masked_s) and bool((np.diff(self.start_s) >= 0).all()):
+            return MaskedFeatures(self.values, np.ones(len(self), bool), self.start_s, self.end_s)
         order = np.argsort(np.concatenate([self.start_s, masked_s[:, 0]]), kind="stable")
         return MaskedFeatures(
             values=np.concatenate([self.values, np.zeros((len(masked_s), self._dim), np.float32)])[order],

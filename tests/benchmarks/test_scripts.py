@@ -22,6 +22,7 @@ REDRAWN = sorted({path.stem for path in RESULTS.glob("*.json")} & {path.stem for
 SMALL = {
     "decoding": ["--frames", "12", "--rounds", "1"],
     "networks": ["--only", "resnet50", "--repeats", "1"],
+    "engines": ["--only", "resnet50", "--rounds", "1"],
     "object_storage": ["--videos", "20", "--shards", "2", "--latency-ms", "0"],
     "planning": ["--videos", "30", "--done", "20"],
     "shots_cost": ["--seconds", "4", "--rounds", "1"],

@@ -10,28 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from extractor_cases import CASES, Case, OnePerson, SeededPerson
+from extractor_cases import CASES, Case, OnePerson, SeededPerson, any_aspect_settings
 
 from arabesque.extractor_contract import EXTRACTOR_CHECKS, ExtractorContract
 from arabesque.extractors import athlete_search, people
-from arabesque.extractors.table import EXTRACTORS, extractor_kind
+from arabesque.extractors.table import EXTRACTORS
 from arabesque.manifests.streams import Precision
-
-
-def any_aspect_settings(name: str) -> dict[str, Any]:
-    """No step of the geometry makes landscape and portrait frames equal."""
-    short_side = {"short_side_px": 196 if name.startswith("i3d") else 64}  # I3D takes no smaller frames
-    keeps_aspect = {
-        "geometry": {"steps": [short_side], "gray": name in ("i3d_flow", "optical_flow")},
-        "crop_geometry": {"steps": [short_side]},
-        "flow_geometry": {"steps": []},
-    }
-    kind = extractor_kind(name)
-    if getattr(kind, "input_size", None) is not None:
-        return {}
-    known = kind.Settings.model_fields
-    return {name: value for name, value in keeps_aspect.items() if name in known}
-
 
 NAMES = (*EXTRACTORS, "pytorchvideo")
 """Families other than pytorchvideo are in `test_network_families`."""

@@ -11,6 +11,7 @@ import pytest
 from clips import Clip, write_clip
 from numpy.typing import NDArray
 
+from arabesque.extractors.engines import Engine
 from arabesque.extractors.precision import TOLERANCES
 from arabesque.extractors.table import extractor_kind
 from arabesque.manifests.recipes import Recipe, parse_recipe
@@ -72,15 +73,25 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The engine of all runs of a test; networks are exported into a cache of this module."""
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield request.param
+
+
 @pytest.fixture(scope="module")
-def whole_run(videos: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Rows:
+def whole_run(videos: Path, recipe: Recipe, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Rows:
     out = tmp_path_factory.mktemp("whole") / "out"
-    list(run(videos, recipe, out))
+    list(run(videos, recipe, out, engine))
     return rows_of(out)
 
 
-def run(videos: Path, recipe: Recipe, out: Path, num_decoders: int = 1) -> Iterator[object]:
-    options = RunOptions(num_decoders=num_decoders, num_cpu_threads=4)
+def run(videos: Path, recipe: Recipe, out: Path, engine: Engine, num_decoders: int = 1) -> Iterator[object]:
+    options = RunOptions(num_decoders=num_decoders, num_cpu_threads=4, engine=engine)
     return iter(Extraction(videos, recipe, out, weights="random:0", options=options))
 
 
@@ -103,34 +114,38 @@ def same(found: Rows, expected: Rows, recipe: Recipe) -> None:
 
 
 @pytest.mark.slow
-def test_features_do_not_depend_on_their_company(videos: Path, recipe: Recipe, whole_run: Rows, tmp_path: Path) -> None:
+def test_features_do_not_depend_on_their_company(
+    videos: Path, recipe: Recipe, engine: Engine, whole_run: Rows, tmp_path: Path
+) -> None:
     """Each video in a run of its own: other batches, other batch sizes."""
     assert len(whole_run) == 3 * len(recipe.streams)
     alone: Rows = {}
     for video in sorted(videos.iterdir()):
-        list(run(video, recipe, tmp_path / video.stem))
+        list(run(video, recipe, tmp_path / video.stem, engine))
         alone |= rows_of(tmp_path / video.stem)
     same(alone, whole_run, recipe)
 
 
 @pytest.mark.slow
 def test_features_do_not_depend_on_the_number_of_decoders(
-    videos: Path, recipe: Recipe, whole_run: Rows, tmp_path: Path
+    videos: Path, recipe: Recipe, engine: Engine, whole_run: Rows, tmp_path: Path
 ) -> None:
-    list(run(videos, recipe, tmp_path / "out", num_decoders=3))
+    list(run(videos, recipe, tmp_path / "out", engine, num_decoders=3))
     same(rows_of(tmp_path / "out"), whole_run, recipe)
 
 
 @pytest.mark.slow
-def test_features_do_not_depend_on_interruptions(videos: Path, recipe: Recipe, whole_run: Rows, tmp_path: Path) -> None:
+def test_features_do_not_depend_on_interruptions(
+    videos: Path, recipe: Recipe, engine: Engine, whole_run: Rows, tmp_path: Path
+) -> None:
     """Stopped after every few segments: what is taken up again is computed in other batches, and the rest kept."""
     out, told = tmp_path / "out", 0
     for stop_after in (3, 7):
-        events = run(videos, recipe, out)
+        events = run(videos, recipe, out, engine)
         for event in events:
             told += isinstance(event, SegmentFeature)
             if told >= stop_after:
                 break
         events.close()  # type: ignore[attr-defined]
-    list(run(videos, recipe, out))
+    list(run(videos, recipe, out, engine))
     same(rows_of(out), whole_run, recipe)
