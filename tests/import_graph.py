@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("manifests", "extractors", "pipeline", "models", "reports", "cli")
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def import_graph() -> dict[str, set[str]]:
     """Module → the modules of ours that it imports."""
     modules = {module_name(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
@@ -28,7 +35,7 @@ def module_name(path: Path) -> str:
 
 def imported_modules(name: str, path: Path, modules: dict[str, Path]) -> Iterable[str]:
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if not isinstance(node, ast.ImportFrom):
             continue
         base = package[: len(package) - node.level + 1] if node.level else []

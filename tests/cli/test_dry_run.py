@@ -78,6 +78,13 @@ def test_several_workers_are_refused(tmp_path):
     assert "--workers 1" in done.output
 
 
+@pytest.fixture
+def short_effort(monkeypatch):
+    """Estimates measure for a fraction of a second."""
+    monkeypatch.setattr(estimating, "EFFORT", Effort(stage_s=0.02, end_to_end_s=0.2))
+
+
+@pytest.mark.usefixtures("short_effort")
 def test_the_run_after_a_dry_run_reports_the_estimate_error(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "videos").mkdir()
@@ -99,6 +106,7 @@ def test_the_run_after_a_dry_run_reports_the_estimate_error(tmp_path, monkeypatc
     assert "nothing remains to be done" in arabesque("--dry-run")
 
 
+@pytest.mark.usefixtures("short_effort")
 def test_videos_at_a_url_are_fetched_for_the_estimate(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(estimating, "MAX_FETCHED", 2)

@@ -21,6 +21,8 @@ from arabesque.cli.demo_videos.routines import write_routines
 from arabesque.cli.main import commands
 from arabesque.manifests.recipes import load_recipe
 from arabesque.models.training import train_and_evaluate
+from arabesque.pipeline.benchmarking import estimate
+from arabesque.pipeline.benchmarking.benchmark import Effort
 from arabesque.pipeline.extraction import Extraction
 
 SHORT = ("--seconds", 0.1, "--stage-seconds", 0.01, "--stream", "motion")
@@ -163,6 +165,7 @@ def in_ascii(monkeypatch, words) -> tuple[int, str]:
 def test_every_command_has_the_same_status_with_ascii_outputs(places, monkeypatch, tmp_path, command):
     monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(estimate, "EFFORT", Effort(stage_s=0.01, end_to_end_s=0.1))
     expected, *words = command
     status, told = in_ascii(monkeypatch, [places.get(word, word) for word in words])
     assert status == expected, told

@@ -50,10 +50,10 @@ def pair_by_pair(net: Any, images: Tensor, iterations: int) -> Tensor:
 
 @pytest.mark.parametrize("model", ["raft_large", "raft_small"])
 def test_a_sequence_is_its_pairs(model: Any) -> None:
-    clip = frames(4)
+    clip = frames(3)
     expected = pair_by_pair(network(model), clip, 4)
     found = RaftFlow(Raft(model=model, iterations=4), {"flow": RandomWeights(0)}, CPU)(clip)
-    assert found.shape == (3, 2, 128, 136)
+    assert found.shape == (2, 2, 128, 136)
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() <= 1e-4
     assert expected.abs().max() > 0.5
@@ -62,10 +62,10 @@ def test_a_sequence_is_its_pairs(model: Any) -> None:
 
 def test_batches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last frame of a batch is the first of the next."""
-    clip = frames(6)
+    clip = frames(5)
     flow = RaftFlow(Raft(model="raft_small", iterations=2), {"flow": RandomWeights(0)}, CPU)
     flows: list[Tensor] = []
-    for pairs in (1, 2, 3, 5, 100):
+    for pairs in (1, 3, 100):
         monkeypatch.setattr(raft, "pairs_per_batch", lambda *_, pairs=pairs: pairs)
         flows.append(flow(clip))
     for other in flows[1:]:

@@ -25,7 +25,7 @@ Learnable = Callable[..., tuple[Path, Path]]
 
 def test_cross_validation_ranks_unseen_videos(learnable: Learnable, tmp_path: Path) -> None:
     store, labels = learnable(40)
-    report = train_and_evaluate(store, labels, tmp_path / "model", epochs=15)
+    report = train_and_evaluate(store, labels, tmp_path / "model", epochs=8)
     assert report.spearman.value > 0.7
     assert report.spearman.low < report.spearman.value < report.spearman.high
     assert sorted(row.video_id for row in report.predictions) == [f"routine_{n:03d}" for n in range(40)]
@@ -39,7 +39,7 @@ def test_shuffled_labels_are_not_learned(learnable: Learnable, tmp_path: Path) -
         rows = list(csv.DictReader(file))
     scores = np.random.default_rng(1).permutation([row["score"] for row in rows])
     labels.write_text("".join(f"{row['video_id']},{score}\n" for row, score in zip(rows, scores, strict=True)))
-    report = train_and_evaluate(store, labels, tmp_path / "model", epochs=15)
+    report = train_and_evaluate(store, labels, tmp_path / "model", epochs=8)
     assert abs(report.spearman.value) < 0.35
     assert report.spearman.low < 0 < report.spearman.high
 

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from import_graph import import_cycles, import_graph
+from import_graph import import_cycles, import_graph, parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("manifests", "extractors", "pipeline", "models", "reports", "cli")
@@ -61,7 +61,7 @@ def imported_rooms(path: Path, room: str) -> list[tuple[str, str]]:
     """``(room, module or folder below it)`` for everything of ours that a file imports, however it says so."""
     package = ["arabesque", *path.relative_to(ROOT).parts[:-1]]
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             parts = [*base, *(node.module or "").split(".")] if node.module else base
@@ -151,7 +151,7 @@ def test_manifests_and_commands_import_nothing_heavy_at_the_top(room):
     for path in sources(room):
         if path.name in deferred:
             continue
-        for node in ast.parse(path.read_text()).body:
+        for node in parsed(path).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
             wrong += [f"{path.name}: {name}" for name in names if name.split(".")[0] in HEAVY]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_rows import new_store, outcome_of, row
+from workloads import workload_process
 
 from arabesque.manifests.errors import InputError, StoreError
 from arabesque.pipeline.interop.comparing import compared, paired
@@ -72,12 +70,14 @@ def assert_same_rows(one: FeatureStore, other: FeatureStore) -> None:
 
 
 def assert_same(store: FeatureStore, path: Path, out: Path) -> None:
-    bring_in(path, out)
-    assert_same_rows(store, FeatureStore(out, partial=store.partial))
-    with opened(store.path) as a, opened(path) as b:
-        pairing = paired(a.arrays, b.arrays)
-        assert (pairing.only_a, pairing.only_b) == ((), ())
-        assert all(one.same and one.relative_error == 0 for one in compared(pairing.pairs, 0.0))
+    with opened(path) as b:
+        assert b.exported is not None
+        import_features(b, b.arrays, out, grids={})
+        assert_same_rows(store, FeatureStore(out, partial=store.partial))
+        with opened(store.path) as a:
+            pairing = paired(a.arrays, b.arrays)
+            assert (pairing.only_a, pairing.only_b) == ((), ())
+            assert all(one.same and one.relative_error == 0 for one in compared(pairing.pairs, 0.0))
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -187,34 +187,16 @@ def test_any_ids_are_restored_or_named(tmp_path_factory: pytest.TempPathFactory,
 
 # interrupted and repeated exports
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from arabesque.pipeline.interop.exporting import export
-from arabesque.pipeline.store.reader import FeatureStore
-store, out, format, moment = sys.argv[1:]
 
-def kill(done, total):
-    if done == int(moment):
-        os.kill(os.getpid(), 9)
-
-if int(moment) < 0:  # in the middle of a file
-    read, reads = FeatureStore.read, []
-    def read_some(self, *name):
-        reads.append(name)
-        if len(reads) == -int(moment):
-            os.kill(os.getpid(), 9)
-        return read(self, *name)
-    FeatureStore.read = read_some
-export(FeatureStore(store), Path(out), format, on_file=kill)
-"""
-
-
-def export_until(store: Path, out: Path, format: str, moment: int) -> None:
+@pytest.fixture(scope="module")
+def export_until() -> Iterator[Callable[..., None]]:
     """Export in a process that is killed after ``moment`` files, or at the ``-moment``-th array."""
-    arguments = [str(store), str(out), format, str(moment)]
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
-    assert done.returncode == -signal.SIGKILL
+    with workload_process("export_workload.py") as give:
+
+        def until(store: Path, out: Path, format: str, moment: int, streams: Sequence[str] | None = None) -> None:
+            assert give(store=store, out=out, format=format, moment=moment, streams=streams)["killed"]
+
+        yield until
 
 
 @pytest.mark.parametrize(
@@ -228,7 +210,9 @@ def export_until(store: Path, out: Path, format: str, moment: int) -> None:
         pytest.param("npz", (-2, 1, -2), marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_export_is_refused_until_it_is_continued(tmp_path: Path, format: str, moments: tuple[int, ...]):
+def test_a_killed_export_is_refused_until_it_is_continued(
+    export_until: Callable[..., None], tmp_path: Path, format: str, moments: tuple[int, ...]
+):
     store = store_of(tmp_path / "store", ["a", "b", "c"])
     out = tmp_path / "out"
     for moment in moments:
@@ -246,13 +230,13 @@ def test_a_killed_export_is_refused_until_it_is_continued(tmp_path: Path, format
     ("format", "moments"),
     [("npz", (-2, 1)), ("logo-dict", (1,)), pytest.param("logo-dict", (-2, 1), marks=pytest.mark.slow)],
 )
-def test_a_killed_export_to_one_file_is_continued(tmp_path: Path, format: str, moments: tuple[int, ...]):
+def test_a_killed_export_to_one_file_is_continued(
+    export_until: Callable[..., None], tmp_path: Path, format: str, moments: tuple[int, ...]
+):
     store = store_of(tmp_path / "store", ["a", "b"])
     path = tmp_path / f"out{SINGLE[format]}"
-    script = KILLED.replace("format, on_file", "format, streams=('vst',), on_file")
     for moment in moments:
-        arguments = [str(tmp_path / "store"), str(path), format, str(moment)]
-        assert subprocess.run([sys.executable, "-c", script, *arguments], check=False).returncode == -signal.SIGKILL
+        export_until(tmp_path / "store", path, format, moment, streams=["vst"])
         if path.exists():
             with pytest.raises(InputError, match="was interrupted"), opened(path):
                 pass

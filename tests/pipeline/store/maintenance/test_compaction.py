@@ -356,7 +356,7 @@ def test_killed_while_setting_aside_no_row_is_lost_or_mixed(tmp_path, order):
         assert FeatureStore(root).video_ids == ("A", "B")
 
 
-@pytest.mark.parametrize("num_points", [7, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_points", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_while_repairing_no_row_is_lost(tmp_path, order, num_points):
     damaged = written(new_store(tmp_path / "damaged"), *(row(name, stream) for name in "ABC" for stream in DIMS))
     for shard in damaged.rglob("part-*.parquet"):
