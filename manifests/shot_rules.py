@@ -20,9 +20,12 @@ class BoundaryRules(Record):
     """When a new shot begins."""
 
     cut_least: PositiveFloat
+    cut_gray_least: PositiveFloat
     cut_ratio: Annotated[float, Field(ge=1)]
     cut_share: Share
     jump_least: PositiveFloat
+    local_jump_least: PositiveFloat
+    local_jump_share: PositiveFloat
     jump_ratio: Annotated[float, Field(ge=1)]
     flash_s: PositiveFloat
     flash_return: Share
@@ -61,6 +64,7 @@ class ReplayRules(Record):
     search_s: PositiveFloat
     slowest: Annotated[float, Field(gt=0, lt=1)]
     fastest: Annotated[float, Field(gt=0, le=1)]
+    zooms: tuple[Annotated[float, Field(ge=1, le=2)], ...]
     least_match: Share
     least_evidence: PositiveFloat
     least_margin: Share

@@ -32,6 +32,10 @@ _MOST_UNLIKE = 0.15
 """Of `_unlike_blend`: dissolves between moving shots stay below 0.05, pans reach 0.5."""
 
 
+_JUMP_REACH_S = 0.3
+"""Time before and after a jump with which it is compared: in slow motion frames are repeated."""
+_NOISE_LEVELS = 0.5
+"""Gray levels of a cell that differ without motion."""
 _LOGO_HALF_S = 0.2
 """Half the time in which a wipe logo moves across the picture."""
 _COVERED_HALF_S = 0.12
@@ -131,10 +135,12 @@ def _cuts(frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
     around = _around_each(change, reach)
     is_cut = (
         (change >= rules.cut_least)
+        & (_gray_step(frames) >= rules.cut_gray_least)
         & (change >= rules.cut_ratio * np.median(around, axis=1))
         & (change >= around[:, reach - 2 : reach + 2].max(axis=1))
     )
-    peaks = np.flatnonzero(is_cut & _is_one_step(frames, rules) | _jumps(frames, reach, rules))
+    jumps = _jumps(frames, max(reach, frames.frames_of(_JUMP_REACH_S)), rules)
+    peaks = np.flatnonzero(is_cut & _is_one_step(frames, rules) | jumps)
     if len(peaks) == 0:
         return []
     last, num_flash = len(frames) - 1, frames.frames_of(rules.flash_s)
@@ -149,9 +155,20 @@ def _cuts(frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
         ]
     is_flash = np.minimum(returns, came_from) < rules.flash_return * step
     # colors of nearly black frames say nothing: the frames of a fade differ in hue alone
-    level = frames.cells.mean(axis=1)
+    level = np.quantile(frames.cells, 0.8, axis=1)  # not the mean: pillars are black, too
     is_fade = (np.minimum(level[peaks], level[peaks + 1]) < rules.black_level) & (step < rules.cut_least)
     return [Boundary(int(peak) + 1, "cut", float(change[peak])) for peak in peaks[~is_flash & ~is_fade]]
+
+
+def _gray_step(frames: FrameMeasures) -> NDArray[np.float64]:
+    """``[frames]``: change in gray levels of the half of the cells that change most: the others may be black bars."""
+    every: NDArray[np.int64] = np.arange(len(frames), dtype=np.int64)
+    half = frames.cells.shape[1] // 2
+    found = [
+        np.partition(change, half, axis=1)[:, half:].mean(axis=1)
+        for change in _cell_changes(frames, every, _next(every))
+    ]
+    return np.concatenate([np.zeros(0), *found]).astype(np.float64)
 
 
 def _is_one_step(frames: FrameMeasures, rules: BoundaryRules) -> NDArray[np.bool_]:
@@ -163,16 +180,29 @@ def _is_one_step(frames: FrameMeasures, rules: BoundaryRules) -> NDArray[np.bool
 
 
 def _jumps(frames: FrameMeasures, reach: int, rules: BoundaryRules) -> NDArray[np.bool_]:
-    """``[frames]``: whether the athlete jumps; a clock that advances changes as many cells, but only near the edges."""
+    """``[frames]``: whether the athlete jumps. A clock that advances changes as many cells, but only near the edges."""
+    moved, ratio = jump_measures(frames, reach)
     every: NDArray[np.int64] = np.arange(len(frames), dtype=np.int64)
-    found = np.ones(len(frames), np.bool_)
-    for without_clocks in (False, True):
-        moved = change_of_few_cells(
-            frames, every, np.minimum(every + 1, len(frames) - 1), without_clocks=without_clocks
-        )
-        usual = _around_each(moved, reach).max(axis=1)
-        found &= (moved >= rules.jump_least) & (moved >= rules.jump_ratio * usual)
-    return found
+    usual = [np.median(change, axis=1) for change in _cell_changes(frames, every, _next(every))]
+    is_local = moved >= rules.local_jump_share * np.maximum(np.concatenate([np.zeros(0), *usual]), _NOISE_LEVELS)
+    least = np.where(is_local, rules.local_jump_least, rules.jump_least)
+    has_both_sides = (every >= reach) & (every < len(frames) - reach)
+    return (moved >= least) & (ratio >= rules.jump_ratio) & has_both_sides
+
+
+def jump_measures(frames: FrameMeasures, reach: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``[frames]`` twice: how far the athlete moves to the next frame, in gray levels, and times the most around it."""
+    every: NDArray[np.int64] = np.arange(len(frames), dtype=np.int64)
+    both = [
+        change_of_few_cells(frames, every, _next(every), without_clocks=without_clocks)
+        for without_clocks in (False, True)
+    ]
+    ratios = [moved / np.maximum(_around_each(moved, reach).max(axis=1), _NOISE_LEVELS) for moved in both]
+    return np.minimum(*both), np.minimum(*ratios)
+
+
+def _next(every: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.minimum(every + 1, len(every) - 1)
 
 
 def _around_each(curve: NDArray[np.float64], reach: int) -> NDArray[np.float64]:

@@ -15,10 +15,24 @@ from .measures import FrameMeasures, trusted_cells
 
 NUM_ANCHORS = 32
 """Frames of a shot that are compared with an earlier stretch."""
-_SPEED_STEP = 1.04
+_SPEED_STEP = 1.08
 _CANDIDATES = 24
 """Places of each speed, those with the least difference in gray levels, whose motion is compared."""
+_SHORTEST_FRAMES = 6
+"""Of a stretch that is repeated."""
 _ELSEWHERE_S = 1.0
+_PERHAPS_ENLARGED = 0.3
+"""Correlation with the stretch that an enlarged replay repeats, before enlargements are tried."""
+_LOGO_OFFSET_S = 0.12
+"""Between the boundary and the middle of its logo."""
+
+_LIVE_TO_LIVE, _REPLAY_TO_REPLAY, _REPLAY, _KNOWN_REPLAY_IS_LIVE = 3.0, 1.0, 0.5, 2.0
+"""How much a logo between such stretches, or such a stretch between logos, speaks against an arrangement."""
+
+Stretch = tuple[int, int]
+"""First frame, and the one after the last."""
+_Candidate = tuple[float, int, int, float]
+"""Correlation, first frame, number of frames, speed."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +49,16 @@ class Match:
     """By which ``correlation`` exceeds that of the best other place."""
 
 
-def earlier_match(frames: FrameMeasures, first: int, last: int, rules: ReplayRules) -> Match | None:
-    """Find the earlier stretch whose motion a shot repeats at a constant speed.
+def earlier_match(
+    frames: FrameMeasures,
+    first: int,
+    last: int,
+    rules: ReplayRules,
+    *,
+    begin: int = 0,
+    replays: Sequence[tuple[Stretch, Stretch]] = (),
+) -> Match | None:
+    """Find the earlier stretch whose motion a shot repeats at a constant speed, perhaps enlarged.
 
     Candidates are stretches with similar pictures; what counts is the correlation of what changes in them.
 
@@ -45,6 +67,8 @@ def earlier_match(frames: FrameMeasures, first: int, last: int, rules: ReplayRul
         first: First frame of the shot, without a transition.
         last: Last frame.
         rules: Speeds, and how far back to search.
+        begin: First frame that is searched.
+        replays: Earlier replays and what they repeat: a stretch and its replay are one place, not two that compete.
 
     Returns:
         The best candidate, whether or not it is good enough; None for a shot in which nothing moves or that has no
@@ -52,49 +76,135 @@ def earlier_match(frames: FrameMeasures, first: int, last: int, rules: ReplayRul
     """
     anchors = np.unique(np.linspace(first, last, NUM_ANCHORS).round().astype(np.int64))
     since_s = frames.times_s[anchors] - frames.times_s[first]
-    shown = trusted_cells(frames.cells[anchors])
+    shown = _without_brightness(trusted_cells(frames.cells[anchors]))
     changes: NDArray[np.float32] = shown - shown.mean(axis=0)
     if len(anchors) < 8 or float(np.square(changes).mean()) < rules.least_motion**2:
         return None
     since: float = float(frames.times_s[first]) - rules.search_s
-    begin = int(np.searchsorted(frames.times_s, since))
-    earlier = trusted_cells(frames.cells[begin:first])
-    products, sizes = shown @ earlier.T, (earlier**2).sum(axis=1)
-    found: list[tuple[float, int, int, float]] = []
-    speed = rules.slowest
-    while speed <= rules.fastest * _SPEED_STEP:
-        steps = np.rint(min(speed, rules.fastest) * since_s / frames.period_s).astype(np.int64)
-        num_places = len(earlier) - int(steps[-1])
-        if num_places > 0 and steps[-1] >= 6:
-            distance = np.zeros(num_places)
-            for row, step in zip(products, steps, strict=True):
-                distance += sizes[step : step + num_places] - 2 * row[step : step + num_places]
-            nearest = np.argsort(distance)[:_CANDIDATES]
-            for place in map(int, nearest):
-                other = earlier[place + steps]
-                found.append((_correlation(changes, other - other.mean(axis=0)), place, int(steps[-1]), speed))
-        speed *= _SPEED_STEP
-    if not found:
-        return None
+    begin = max(begin, int(np.searchsorted(frames.times_s, since)))
+    found: list[_Candidate] = []
+    for zoom in rules.zooms:
+        earlier = _without_brightness(trusted_cells(zoomed(frames.cells[begin:first], zoom)))
+        search = _Search(changes, earlier, shown @ earlier.T, (earlier**2).sum(axis=1), since_s / frames.period_s)
+        speed = rules.slowest
+        while speed < rules.fastest * _SPEED_STEP:
+            found += search.candidates(min(speed, rules.fastest), begin)
+            speed *= _SPEED_STEP
+        if not found:
+            return None
+        _, place, _, speed = max(found)
+        for factor in (_SPEED_STEP**-0.5, _SPEED_STEP**0.5):
+            near = min(max(speed * factor, rules.slowest), rules.fastest)
+            found += search.candidates(near, begin, np.arange(place - begin - 3, place - begin + 4))
+        if not _PERHAPS_ENLARGED <= max(found)[0] < rules.least_match:
+            break
     correlation, place, length, speed = max(found)
+    same = _same_places((place, place + length), replays)
     apart = round(_ELSEWHERE_S / frames.period_s)
-    others = [each[0] for each in found if abs(each[1] - place) > apart]
-    times_s = frames.times_s[begin:first]
+    others = [
+        each[0]
+        for each in found
+        if abs(each[1] - place) > apart
+        and not any(each[1] < end and each[1] + each[2] > start for start, end in same[1:])
+    ]
     return Match(
-        start_s=float(times_s[place]),
-        end_s=float(times_s[min(place + length, len(times_s) - 1)]),
-        speed=float(min(speed, rules.fastest)),
+        start_s=float(frames.times_s[place]),
+        end_s=float(frames.times_s[min(place + length, first - 1)]),
+        speed=speed,
         correlation=correlation,
         margin=correlation - max(others, default=0.0),
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """A shot, and the earlier frames with which it is compared."""
+
+    changes: NDArray[np.float32]
+    """``[anchors, cells]``: the anchors against their mean."""
+    earlier: NDArray[np.float32]
+    """``[frames, cells]``"""
+    products: NDArray[np.float32]
+    """``[anchors, frames]``: of the anchors with the earlier frames."""
+    sizes: NDArray[np.float32]
+    """``[frames]``: squared length of the earlier frames."""
+    since: NDArray[np.float64]
+    """``[anchors]``: frames since the first anchor."""
+
+    def candidates(self, speed: float, begin: int, places: NDArray[np.int64] | None = None) -> list[_Candidate]:
+        """The stretches that begin at some places, or those with the most similar pictures."""
+        steps = np.rint(speed * self.since).astype(np.int64)
+        length = int(steps[-1])
+        num_places = len(self.earlier) - length
+        if num_places <= 0 or length < _SHORTEST_FRAMES:
+            return []
+        if places is None:
+            distance = np.zeros(num_places)
+            for row, step in zip(self.products, steps, strict=True):
+                distance += self.sizes[step : step + num_places] - 2 * row[step : step + num_places]
+            places = np.argpartition(distance, min(_CANDIDATES, num_places) - 1)[:_CANDIDATES]
+        else:
+            places = places[(places >= 0) & (places < num_places)]
+        others = self.earlier[places[:, None] + steps]
+        others -= others.mean(axis=1, keepdims=True)
+        sizes = np.sqrt(np.square(self.changes).sum() * np.square(others).sum(axis=(1, 2)))
+        correlations = np.einsum("pac,ac->p", others, self.changes) / np.maximum(sizes, 1e-6)
+        return [
+            (float(correlation), begin + int(place), length, speed)
+            for place, correlation in zip(places, correlations, strict=True)
+        ]
+
+
+def repeated_frames(frames: FrameMeasures, match: Match) -> Stretch:
+    """The frames of the earlier stretch."""
+    first, last = np.searchsorted(frames.times_s, (match.start_s, match.end_s)).tolist()
+    return first, last + 1
+
+
+def _same_places(stretch: Stretch, replays: Sequence[tuple[Stretch, Stretch]]) -> list[Stretch]:
+    """The stretch, and what shows the same: its replays, what it repeats, and so on."""
+    same = [stretch]
+    for start, end in same:  # grows
+        for pair in replays:
+            for one, other in (pair, pair[::-1]):
+                if one[0] < end and one[1] > start and other not in same:
+                    same.append(other)
+    return same
+
+
+def zoomed(cells: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
+    """``[frames, 144]``: the middle of the pictures, enlarged."""
+    if zoom == 1:
+        return cells
+    rows, columns = (_enlarging(num_cells, zoom) for num_cells in (9, 16))
+    return np.einsum("ij,fjk,lk->fil", rows, cells.reshape(-1, 9, 16), columns, optimize=True).reshape(cells.shape)
+
+
+def _enlarging(num_cells: int, zoom: float) -> NDArray[np.float32]:
+    """``[cells, cells]``: weights with which enlarged cells are computed from cells, by linear interpolation."""
+    middle = (num_cells - 1) / 2
+    places = middle + (np.arange(num_cells) - middle) / zoom
+    distance = np.abs(places[:, None] - np.arange(num_cells))
+    return np.maximum(1 - distance, 0).astype(np.float32)
+
+
+def _without_brightness(cells: NDArray[np.float32]) -> NDArray[np.float32]:
+    return cells - cells.mean(axis=1, keepdims=True)
+
+
 def is_replay(match: Match | None, rules: ReplayRules) -> bool:
     """Whether a match is good enough. The shorter the stretch that is repeated, the better it must agree."""
-    if match is None or match.correlation < rules.least_match or match.margin < rules.least_margin:
-        return False
-    z = np.arctanh(min(match.correlation, 0.9999))
-    return bool(z * np.sqrt(match.end_s - match.start_s) >= rules.least_evidence)
+    return match is not None and agrees(match, rules) and evidence(match) >= rules.least_evidence
+
+
+def agrees(match: Match | None, rules: ReplayRules) -> bool:
+    """Whether a match is good enough for a shot beside a wipe logo, however short the stretch is."""
+    return match is not None and match.correlation >= rules.least_match and match.margin >= rules.least_margin
+
+
+def evidence(match: Match) -> float:
+    """Fisher's z of the correlation × √(seconds that are repeated)."""
+    return float(np.arctanh(np.clip(match.correlation, 0, 0.9999)) * np.sqrt(match.end_s - match.start_s))
 
 
 def logo_boundaries(
@@ -105,10 +215,10 @@ def logo_boundaries(
     Returns:
         Indices of the boundaries.
     """
-    half = max(frames.frames_of(rules.logo_s) // 2, 1)
+    half, reach = max(frames.frames_of(rules.logo_s) // 2, 1), frames.frames_of(_LOGO_OFFSET_S)
     places = np.array([boundary.frame for boundary in boundaries], np.int64)
     is_logo = _hides_as_logo(frames, boundaries, cuts) & (frames.cells[places].mean(axis=1) >= cuts.black_level)
-    margin = half + half // 2
+    margin = half + reach
     is_logo &= (places > margin) & (places < len(frames) - margin - 1)
     covering = np.flatnonzero(is_logo).tolist()
     found: set[int] = set()
@@ -118,7 +228,7 @@ def logo_boundaries(
             here = boundaries[index].frame + window
             least = min(
                 float(difference(frames, here, boundaries[other].frame + window + shift).mean())
-                for shift in range(-(half // 2), half // 2 + 1)
+                for shift in range(-reach, reach + 1)
             )
             if least <= cuts.logo_difference:
                 found |= {index, other}
@@ -142,35 +252,47 @@ def _hides_as_logo(frames: FrameMeasures, boundaries: Sequence[Boundary], cuts: 
     return hides_both(frames, places, cuts) & (rest >= cuts.gradual_least) & (sides >= least)
 
 
-def between_logos(start_s: Sequence[float], logos: Sequence[bool], rules: ReplayRules) -> list[bool]:
-    """Tell which shots lie between an opening and a closing logo.
+def between_logos(
+    start_s: Sequence[float], logos: Sequence[bool], repeats: Sequence[bool], rules: ReplayRules
+) -> list[bool]:
+    """Find the shots between an opening and a closing logo: the arrangement that fits the logos best.
 
-    Logos that are at most ``longest_s`` apart form a group. In a group of an even number they open and close in turn;
-    in one of an odd number each separates two replays.
+    Logos stand between the live picture and a replay, sometimes between two replays, and hardly ever between two live
+    pictures. What shows a shot that repeats is a replay; what takes longer than ``longest_s`` is not. If several
+    arrangements remain, the shorter stretches are the replays.
 
     Args:
         start_s: Start of each shot.
         logos: Whether each shot begins with a logo.
+        repeats: Whether each shot seems to repeat an earlier one.
         rules: The longest replay.
 
     Example:
         >>> from arabesque.manifests.shot_rules import load_shot_rules
-        >>> between_logos([0, 10, 14, 18, 60], [False, True, True, True, False], load_shot_rules().replays)
+        >>> rules = load_shot_rules().replays
+        >>> between_logos([0, 10, 14, 18, 60], [False, True, True, True, False], [False] * 5, rules)
         [False, True, True, False, False]
     """
+    edges = [index for index, is_logo in enumerate(logos) if is_logo]
+    # beside a known replay a logo stands where it should, even if the one at the other side was not found
+    between_live = [0.0 if repeats[edge] or (edge > 0 and repeats[edge - 1]) else _LIVE_TO_LIVE for edge in edges]
+    # cost and replays of the best arrangement if the last stretch is live, and if it is a replay
+    live, replay = (0.0, list[int]()), (np.inf, list[int]())
+    for number, (first, end) in enumerate(pairwise(edges)):
+        length = (start_s[end] - start_s[first]) / rules.longest_s
+        live_cost = _KNOWN_REPLAY_IS_LIVE if any(repeats[first:end]) else 0.0
+        replay_cost = np.inf if length > 1 else _REPLAY + length / 4
+        live, replay = (
+            min((live[0] + between_live[number] + live_cost, live[1]), (replay[0] + live_cost, replay[1])),
+            min(
+                (live[0] + replay_cost, [*live[1], number]),
+                (replay[0] + _REPLAY_TO_REPLAY + replay_cost, [*replay[1], number]),
+            ),
+        )
+    if edges:
+        live = live[0] + between_live[-1], live[1]
     inside = [False] * len(start_s)
-    group: list[int] = []
-    for index in [*(at for at, logo in enumerate(logos) if logo), None]:
-        if group and (index is None or start_s[index] - start_s[group[-1]] > rules.longest_s):
-            for place, (first, end) in enumerate(pairwise(group)):
-                if len(group) % 2 or place % 2 == 0:
-                    inside[first:end] = [True] * (end - first)
-            group = []
-        if index is not None:
-            group.append(index)
+    for number in min(live, replay)[1]:
+        first, end = edges[number], edges[number + 1]
+        inside[first:end] = [True] * (end - first)
     return inside
-
-
-def _correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / size if size > 0 else 0.0

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ...extractors.frame_signatures import HEIGHT_PX, WIDTH_PX
 from ...manifests.shot_rules import KindRules, ShotRules
 from .boundaries import Boundary, Change, change_of_few_cells
+from .direct_replays import direct_replays
 from .measures import FrameMeasures, PeopleMeasures
-from .replays import Match, between_logos, earlier_match, is_replay, logo_boundaries
+from .replays import Match, Stretch, agrees, between_logos, earlier_match, is_replay, logo_boundaries, repeated_frames
 
 Kind = Literal["action", "replay", "close-up", "no-athlete"]
 
@@ -71,10 +72,12 @@ def shots_of(
     """
     if len(frames) == 0:
         return []
+    boundaries = _with_direct_replays(frames, boundaries, rules)
     logos = logo_boundaries(frames, boundaries, rules.replays, rules.boundaries)
     entries = [Boundary(0, "start", 0.0), *boundaries]
     edges = [*(entry.frame for entry in entries), len(frames)]
     shots: list[Shot] = []
+    replays = list[tuple[Stretch, Stretch]]()
     for index, (first, end) in enumerate(pairwise(edges)):
         inner = _without_transitions(frames, entries, index, end, rules)
         shot = Shot(
@@ -92,10 +95,25 @@ def shots_of(
         if people is not None:
             shot = _with_people(shot, people, rules.kinds)
         if _without_athlete(shot, rules.kinds) is None:
-            shot = replace(shot, match=earlier_match(frames, inner.start, inner.stop - 1, rules.replays))
+            match = earlier_match(frames, inner.start, inner.stop - 1, rules.replays, replays=replays)
+            if match is not None and is_replay(match, rules.replays):
+                replays.append(((first, end), repeated_frames(frames, match)))
+            shot = replace(shot, match=match)
         shots.append(shot)
-    inside = between_logos([shot.start_s for shot in shots], [shot.has_logo for shot in shots], rules.replays)
+    repeats = [agrees(shot.match, rules.replays) for shot in shots]
+    inside = between_logos([shot.start_s for shot in shots], [shot.has_logo for shot in shots], repeats, rules.replays)
     return [_with_kind(shot, rules, between=between) for shot, between in zip(shots, inside, strict=True)]
+
+
+def _with_direct_replays(frames: FrameMeasures, boundaries: Sequence[Boundary], rules: ShotRules) -> list[Boundary]:
+    """Divide the shots that may show an athlete where a replay follows directly."""
+    entries, found = [Boundary(0, "start", 0.0), *boundaries], list(boundaries)
+    for index, (first, end) in enumerate(pairwise([*(entry.frame for entry in entries), len(frames)])):
+        inner = _without_transitions(frames, entries, index, end, rules)
+        shot = Shot(index, 0.0, 0.0, first, entries[index].change, 0.0, "action", "")
+        if _without_athlete(_measured(shot, frames, inner, rules), rules.kinds) is None:
+            found += direct_replays(frames, inner.start, inner.stop, rules.replays)
+    return sorted(found, key=lambda boundary: boundary.frame)
 
 
 def _without_transitions(

@@ -34,6 +34,21 @@ def test_a_cut_within_one_scene_is_found_to_the_frame() -> None:
     assert (found.frame, found.change) == (70, "cut")
 
 
+def test_a_cut_between_two_dark_pictures_between_pillars_is_found() -> None:
+    """Most of the picture is black, but it is no fade."""
+    frames = np.concatenate([scene(1, 60), scene(2, 60)])
+    frames = frames // np.array([2, 3, 1], np.uint8)
+    frames[:, :, :11] = frames[:, :, 37:] = 0
+    assert [boundary.frame for boundary in found_in(frames)] == [60]
+
+
+def test_colors_that_change_at_a_key_frame_are_not_a_cut() -> None:
+    frames = scene(6, 100, pan_px=0)
+    frames[50:, :, :, 1] -= np.minimum(frames[50:, :, :, 1], 3)
+    frames[50:, :, :, 2] += 3
+    assert found_in(frames) == []
+
+
 def test_a_clock_that_advances_is_not_a_cut() -> None:
     frames = np.repeat(scene(21, 1), 140, axis=0)
     for index, frame in enumerate(frames):

@@ -6,11 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from drawn_frames import Frames, measured, scene
+from drawn_frames import FPS, Frames, measured, scene
+from numpy.typing import NDArray
 
 from arabesque.manifests.shot_rules import load_shot_rules
 from arabesque.models.broadcast.boundaries import content_boundaries
-from arabesque.models.broadcast.measures import PeopleMeasures
+from arabesque.models.broadcast.measures import Curve, PeopleMeasures
 from arabesque.models.broadcast.replays import Match, between_logos, is_replay, logo_boundaries
 from arabesque.models.broadcast.shots import Shot, shots_of
 
@@ -194,9 +195,112 @@ def test_a_video_without_frames_has_no_shots() -> None:
     assert shots_of(empty, [], RULES) == []
 
 
+def static_scene(seed: int, num_frames: int, *, speed: float = 1.0, start_s: float = 0.0) -> Frames:
+    """A camera that stands still: an athlete who moves the arms and steps aside, and never repeats a position."""
+    rng = np.random.default_rng(seed)
+    phase, hertz = rng.uniform(0, 6, 3), rng.uniform(0.3, 0.9, 3)
+    times_s = start_s + np.arange(num_frames) * speed / FPS
+    x, y, arm = np.array([[20], [8], [16]]) * np.sin(2 * np.pi * hertz[:, None] * times_s + phase[:, None])
+    boxes = [((88 + x, 108 + x), (32 + y, 80 + y), (250, 20, 30))]
+    boxes += [((88 + x + np.minimum(arm, 0), 108 + x + np.maximum(arm, 0)), (40 + y, 48 + y), (250, 220, 30))]
+    return with_boxes(seed, boxes)
+
+
+def with_boxes(seed: int, boxes: list[tuple[tuple[Curve, Curve], tuple[Curve, Curve], tuple[int, int, int]]]) -> Frames:
+    """A still picture, and in front of it boxes with their left and right, upper and lower edges, in quarter pixels."""
+    import cv2
+
+    still = np.asarray(cv2.resize(scene(seed, 1)[0], (192, 108), interpolation=cv2.INTER_CUBIC), np.uint8)
+    frames = list[NDArray[np.uint8]]()
+    for index in range(len(boxes[0][0][0])):
+        large = still.copy()
+        for (left, right), (top, bottom), color in boxes:
+            large[round(top[index]) : round(bottom[index]), round(left[index]) : round(right[index])] = color
+        frames.append(np.asarray(cv2.resize(large, (48, 27), interpolation=cv2.INTER_AREA), np.uint8))
+    return np.stack(frames)
+
+
+@pytest.mark.parametrize("speed", [0.3, 0.5, 0.75, 0.95])
+def test_a_replay_directly_after_its_shot_is_found(speed: float) -> None:
+    """Only the end of the action is repeated, and the camera stands still: the cut changes a few cells."""
+    num_frames = round(50 / speed)
+    shot, replay = static_scene(1, 120), static_scene(1, num_frames, speed=speed, start_s=2.4)
+    shots = shots_in(np.concatenate([scene(4, 60), shot, replay, scene(2, 60)]))
+    assert [shot.kind for shot in shots] == ["action", "action", "replay", "action"]
+    assert [shot.first_frame for shot in shots[1:]] == pytest.approx([60, 180, 180 + num_frames], abs=1)
+    assert shots[2].match is not None
+    assert shots[2].match.speed == pytest.approx(speed, rel=0.06)
+
+
+def test_a_replay_that_no_cut_shows_is_found_by_its_motion() -> None:
+    """The replay begins with almost the picture that the shot ends with."""
+    shot = scene(3, 100, pan_px=0)
+    change = np.abs(shot[20:80].astype(int) - shot[99]).sum(axis=(1, 2, 3))
+    start = 20 + int(change.argmin())
+    replay = scene(3, 2 * 100, pan_px=0, speed=0.5)[2 * start :]
+    measures = measured(np.concatenate([shot, replay]))
+    assert content_boundaries(measures, RULES.boundaries) == []
+    assert [each.kind for each in shots_of(measures, [], RULES)] == ["action", "replay"]
+
+
+def test_replays_of_one_action_are_found_each_time() -> None:
+    """Two replays of one stretch, and a replay of a replay: what is repeated was shown several times."""
+    action = scene(1, 100)
+    replays = [scene(1, 100, speed=0.5), scene(1, 100, speed=0.7), scene(1, 200, speed=0.25)]
+    shots = shots_in(np.concatenate([action, board(30), replays[0], board(30), replays[1], board(30), replays[2]]))
+    assert [shot.kind for shot in shots] == ["action", *("no-athlete", "replay") * 3]
+
+
+def test_a_replay_may_be_enlarged_or_darker() -> None:
+    import cv2
+
+    zoom = np.array([[1.08, 0, -0.08 * 24], [0, 1.08, -0.08 * 13.5]], np.float32)
+    replay = scene(1, 120, speed=0.5)
+    enlarged = np.stack([np.asarray(cv2.warpAffine(frame, zoom, (48, 27)), np.uint8) for frame in replay])
+    for changed in (enlarged, (replay * 0.8).astype(np.uint8)):
+        shots = shots_in(np.concatenate([scene(1, 100), scene(2, 60), changed]))
+        assert [shot.kind for shot in shots] == ["action", "action", "replay"]
+
+
+def spin(num_frames: int, *, hertz: float, drift: float, slower: float = 1.0) -> Frames:
+    """An athlete who turns almost on the spot; in the end the turns take ``slower`` times as long."""
+    turns = np.cumsum(hertz * np.linspace(1, 1 / slower, num_frames)) / FPS
+    middle, half = 96 + drift * np.arange(num_frames) / FPS, 6 + 20 * np.abs(np.cos(np.pi * turns))
+    return with_boxes(12, [((middle - half, middle + half), (0 * half + 24, 0 * half + 80), (250, 20, 30))])
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        pytest.param([spin(200, hertz=1.5, drift=6, slower=2.5)], id="a spin that slows down"),
+        pytest.param(
+            [spin(60, hertz=2, drift=8), scene(2, 40), spin(90, hertz=1, drift=-4)], id="the same spin, slower"
+        ),
+        pytest.param([static_scene(1, 60), crowd(40), static_scene(1, 60, start_s=3.5)], id="one camera goes on"),
+        pytest.param([scene(1, 80), scene(2, 60), scene(1, 120, speed=0.5)[:, :, ::-1]], id="mirrored"),
+        pytest.param([board(1).repeat(50, 0), scene(1, 60), board(1).repeat(80, 0)], id="a held pose"),
+        pytest.param([crowd(60), scene(1, 60), crowd(90)], id="the crowd twice"),
+    ],
+)
+def test_what_only_looks_alike_is_not_a_replay(frames: list[Frames]) -> None:
+    shots = shots_in(np.concatenate(frames))
+    assert len(shots) == len(frames)
+    assert "replay" not in {shot.kind for shot in shots}
+
+
 def test_logos_open_and_close_in_turn() -> None:
     starts_s = [0.0, 10.0, 14.0, 20.0, 24.0, 90.0]
-    two = between_logos(starts_s, [False, True, True, True, True, False], RULES.replays)
-    assert two == [False, True, False, True, False, False]
-    one = between_logos(starts_s, [False, True, False, False, False, True], RULES.replays)
-    assert not any(one)
+    four, unknown = [False, True, True, True, True, False], [False] * 6
+    assert between_logos(starts_s, four, unknown, RULES.replays) == [False, True, False, True, False, False]
+    two = [False, True, False, False, False, True]
+    assert not any(between_logos(starts_s, two, unknown, RULES.replays))
+
+
+def test_what_repeats_shows_which_logos_belong_together() -> None:
+    """Two replays, live, one replay: of the five logos the second, or the first, may have been overlooked."""
+    starts_s = [0.0, 10.0, 13.0, 16.0, 21.0, 24.0]
+    repeats = [False, True, True, False, True, False]
+    truth = [False, True, True, False, True, False]
+    assert between_logos(starts_s, [False, *[True] * 5], repeats, RULES.replays) == truth
+    without_first = between_logos(starts_s, [False, False, *[True] * 4], repeats, RULES.replays)
+    assert without_first == [False, False, True, False, True, False]
