@@ -1,6 +1,6 @@
 """Runs that are killed or whose disk fails give the same store as an uninterrupted run after they are resumed.
 
-The fast test kills 12 runs, the slow one 1,000. `test_compaction.py` kills about 50 processes that only write a store.
+The fast test kills 8 runs, the slow one 1,000. `test_compaction.py` kills about 50 processes that only write a store.
 """
 
 from __future__ import annotations
@@ -130,13 +130,14 @@ def plan(chance: random.Random, calls: int, stores: int, kills_each: int) -> lis
     return [[first, *(later() for _ in range(kills_each - 1))] for first in firsts]
 
 
-def kill_runs(order: Order, videos: Path, whole: Path, folder: Path, stores: int, seed: int) -> Figures:
-    """Kill runs in two processes, to use both cores."""
+def kill_runs(order: Order, videos: Path, whole: Path, folder: Path, stores: int, seed: int, processes: int) -> Figures:
+    """Kill runs that several processes start, to use several cores."""
     calls = run(order, videos, folder / "counted")["calls"]
     plans = plan(random.Random(seed), calls, stores, kills_each=6)
     total = Figures()
     with ExitStack() as stack:
-        orders = [order, stack.enter_context(workload_process("extraction_workload.py"))]
+        more = (workload_process("extraction_workload.py") for _ in range(processes - 1))
+        orders = [order, *(stack.enter_context(each) for each in more)]
         threads = stack.enter_context(ThreadPoolExecutor(len(orders)))
 
         def work(turn: int) -> Figures:
@@ -152,25 +153,27 @@ def kill_runs(order: Order, videos: Path, whole: Path, folder: Path, stores: int
     return total
 
 
-def kill_at_least(how_many: int, stores: int, order: Order, videos: Path, whole: Path, folder: Path) -> Figures:
+def kill_at_least(
+    how_many: int, stores: int, order: Order, videos: Path, whole: Path, folder: Path, processes: int = 1
+) -> Figures:
     """Repeat rounds of ``stores`` stores until enough runs were killed; some finish before their kill."""
     total, seed = Figures(), 0
     while total.kills < how_many:
         seed += 1
         (folder / str(seed)).mkdir()
-        total.add(kill_runs(order, videos, whole, folder / str(seed), stores=stores, seed=seed))
+        total.add(kill_runs(order, videos, whole, folder / str(seed), stores, seed, processes))
     return total
 
 
 def test_killed_many_times_and_resumed_equals_an_uninterrupted_run(order, videos, whole, tmp_path):
-    figures = kill_at_least(12, 3, order, videos, whole, tmp_path)
+    figures = kill_at_least(8, 2, order, videos, whole, tmp_path)
     assert (figures.rows_lost, figures.differing) == (0, [])
-    assert figures.rows_seen > 12
+    assert figures.rows_seen > 8
 
 
 @pytest.mark.slow
 def test_killed_a_thousand_times(order, videos, whole, tmp_path, capsys):
-    total = kill_at_least(1000, 40, order, videos, whole, tmp_path)
+    total = kill_at_least(1000, 40, order, videos, whole, tmp_path, processes=2)
     with capsys.disabled():
         print(
             f"\n{time.strftime('%Y-%m-%d')}: {total.runs} runs of arabesque extract, {total.kills} killed with -9, "
@@ -232,8 +235,7 @@ FULL = "the disk is full; make room and run the same command again"
 @pytest.mark.parametrize(
     ("share", "code", "remedy"),
     [
-        (0.0, errno.ENOSPC, FULL),
-        pytest.param(0.3, errno.ENOSPC, FULL, marks=pytest.mark.slow),
+        *(pytest.param(share, errno.ENOSPC, FULL, marks=pytest.mark.slow) for share in (0.0, 0.3)),
         (0.6, errno.ENOSPC, FULL),
         (0.9, errno.EDQUOT, FULL),
         (0.7, errno.EROFS, "allow writing there or choose another output folder"),
