@@ -121,9 +121,9 @@ def by_the_formula(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     ],
 )
 def test_sinc_resampling_is_its_formula_however_the_track_is_cut(from_hz, to_hz):
-    wave = np.random.default_rng(0).normal(0, 0.3, 4001).astype(np.float32)
+    wave = np.random.default_rng(0).normal(0, 0.3, 2001).astype(np.float32)
     expected = by_the_formula(wave.astype(np.float64), from_hz, to_hz)
-    for size in (4001, 1000, 37):
+    for size in (2001, 500, 37):
         resampler = SincResampler(from_hz, to_hz)
         starts = range(0, len(wave), size)
         parts = [resampler.resample_chunk(wave[start : start + size], last=start == starts[-1]) for start in starts]
