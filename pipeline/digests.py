@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from ..manifests.streams import RENAMED, StreamSpec, respelled
 
@@ -66,11 +66,11 @@ def _without_original_additions(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {
             name: _without_original_additions(item)
-            for name, item in value.items()
+            for name, item in cast("Mapping[str, Any]", value).items()
             if name not in _ADDED or item != _ADDED[name]
         }
     if isinstance(value, list | tuple):
-        return [_without_original_additions(item) for item in value]
+        return [_without_original_additions(item) for item in cast("Sequence[Any]", value)]
     return value
 
 
@@ -89,7 +89,7 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, str):
         return respelled(value, {new: old for old, new in RENAMED.items()})
     if isinstance(value, Mapping):
-        return {_canonical(str(name)): _canonical(item) for name, item in value.items()}
+        return {_canonical(str(name)): _canonical(item) for name, item in cast("Mapping[object, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
+        return [_canonical(item) for item in cast("Sequence[Any]", value)]
     return value

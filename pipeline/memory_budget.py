@@ -18,10 +18,11 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..extractors.geometry import output_size
 from ..extractors.protocol import SegmentInput
@@ -237,12 +238,12 @@ def _size_bytes(item: Any) -> int:
     if isinstance(item, torch.Tensor):
         return item.numel() * item.element_size() if item.device.type == "cpu" else 0
     if isinstance(item, np.ndarray):
-        return item.nbytes
+        return cast("NDArray[Any]", item).nbytes
     if isinstance(item, Mapping):
-        return sum(map(_size_bytes, item.values()))
+        return sum(map(_size_bytes, cast("Mapping[Any, Any]", item).values()))
     if isinstance(item, list | tuple):
-        return sum(map(_size_bytes, item))
-    return sum(map(_size_bytes, vars(item).values())) if hasattr(item, "__dict__") else 0
+        return sum(map(_size_bytes, cast("Sequence[Any]", item)))
+    return sum(map(_size_bytes, cast("dict[str, Any]", vars(item)).values())) if hasattr(item, "__dict__") else 0
 
 
 def in_gib(num_bytes: int) -> str:

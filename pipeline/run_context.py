@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -50,7 +50,7 @@ def open_context(
     timer: StageTimer,
     *,
     on_read: Callable[[Source], None] = lambda source: None,
-) -> Iterator[RunContext]:
+) -> Generator[RunContext]:
     """Start decoders and open the metadata cache for the duration of the block.
 
     Args:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure, StageInfo, TaskHook
@@ -155,7 +155,7 @@ def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Even
 
 
 @contextmanager
-def short_waits(device: torch.device) -> Iterator[None]:
+def short_waits(device: torch.device) -> Generator[None]:
     """Let threads that have waited for a device continue soon, although another thread computes in Python.
 
     A wait of 0.2 ms takes 0.9 ms beside such a thread, and 5.4 ms with Python's interval of 5 ms
@@ -174,7 +174,7 @@ def build_pipeline(
     source: Iterable[Any], stages: Sequence[Stage[Any]], hooks: Callable[[StageInfo], list[TaskHook]]
 ) -> Pipeline[Any]:
     """Connect stages by bounded queues; the pipeline yields the output of the last stage."""
-    builder = PipelineBuilder().add_source(source)
+    builder = PipelineBuilder[Any, Any]().add_source(source)
     for stage in stages:
         if isinstance(stage.call, Batcher):
             builder.aggregate(_Batches(stage.takes, stage.call)).disaggregate()
@@ -235,7 +235,7 @@ class FailureWatch(TaskHook):
         self.error: Exception | None = None
 
     @asynccontextmanager
-    async def task_hook(self, input_item: Any = None) -> AsyncIterator[None]:
+    async def task_hook(self, input_item: Any = None) -> AsyncGenerator[None]:
         try:
             yield
         except StopAsyncIteration:  # a stage that yields several items has no more
@@ -267,7 +267,8 @@ def root_cause(failure: BaseException) -> BaseException:
     """Return the original exception of a stage from SPDL's groups and chains; an `ArabesqueError` takes precedence."""
     while not isinstance(failure, ArabesqueError):
         if isinstance(failure, BaseExceptionGroup):
-            failure = max(failure.exceptions, key=lambda error: isinstance(root_cause(error), ArabesqueError))
+            parts = cast("BaseExceptionGroup[BaseException]", failure).exceptions
+            failure = max(parts, key=lambda error: isinstance(root_cause(error), ArabesqueError))
         elif failure.__cause__ is not None:
             failure = failure.__cause__
         else:

@@ -9,10 +9,10 @@ and `prepare` take is measured on this machine's CPU.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class Counts:
 
 class _Counter(TorchDispatchMode):
     def __init__(self, card: Card, precision: Precision) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self._bytes_per_s, self._per_s = card.bytes_per_s, card.operations_per_s(precision)
         self.counts = Counts()
 
@@ -83,7 +83,7 @@ class _Counter(TorchDispatchMode):
 
 
 @contextmanager
-def _counting(card: Card, precision: Precision) -> Iterator[_Counter]:
+def _counting(card: Card, precision: Precision) -> Generator[_Counter]:
     with torch.inference_mode(), _Counter(card, precision) as counter:
         yield counter
 
@@ -216,7 +216,11 @@ def _stream(task: SegmentTask, segments_per_video_s: float, card: Card) -> Strea
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     flow: Any = task.stream.spec.settings.get("flow")
     tvl1_s = 0.0
-    if isinstance(flow, Mapping) and flow.get("method") == "tvl1" and task.segment.frames is not None:
+    if (
+        isinstance(flow, dict)
+        and cast("dict[str, object]", flow).get("method") == "tvl1"
+        and task.segment.frames is not None
+    ):
         frames = task.segment.frames
         size = frames.shape[-2] * frames.shape[-1] / (256 * 341)
         tvl1_s = segments_per_video_s * (len(frames) - 1) * size / card.tvl1_pairs_per_s

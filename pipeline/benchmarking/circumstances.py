@@ -55,7 +55,7 @@ def processor_extensions() -> list[str]:
         lines = (PROC / "cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), list[str]())
     return [flag for flag in flags if flag.startswith(("avx", "amx", "fma"))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,7 +86,7 @@ class ScratchStore:
 
 
 @contextmanager
-def scratch_store(bench: Bench) -> Iterator[ScratchStore]:
+def scratch_store(bench: Bench) -> Generator[ScratchStore]:
     """A new store that is removed at the end of the block."""
     run = bench.run
     entries = run.stream_entries

@@ -38,7 +38,8 @@ def stored_bytes(root: Path, folder: str) -> StoredBytes:
 
     A video that was processed several times counts once, since its second row compresses to almost nothing.
     """
-    shards = [pq.read_table(path) for path in sorted((root / folder).glob("part-*.parquet"))]
+    paths = sorted((root / folder).glob("part-*.parquet"))
+    shards = [pq.read_table(path) for path in paths]  # pyright: ignore[reportUnknownMemberType]
     if not shards:
         return StoredBytes(0, 0.0, 0.0, 0.0)
     table = pa.concat_tables(shards)
@@ -54,7 +55,7 @@ def stored_bytes(root: Path, folder: str) -> StoredBytes:
 def _sizes(table: pa.Table) -> tuple[int, int]:
     """Bytes of the columns that grow with the segments, and of the rest of a shard."""
     data = shard_bytes(table)
-    description = pq.read_metadata(io.BytesIO(data))
+    description = pq.read_metadata(io.BytesIO(data))  # pyright: ignore[reportUnknownMemberType]
     columns = (
         description.row_group(group).column(number)
         for group in range(description.num_row_groups)

@@ -182,7 +182,7 @@ class _AudioPackets:
 
     def decode(self, packet: Packet[AudioStream] | None) -> Iterator[AudioFrame | str]:
         try:
-            frames = self._stream.decode(packet)
+            frames = self._stream.decode(packet)  # pyright: ignore[reportUnknownMemberType]
             for frame in frames:
                 _check(frame)
         except FFmpegError as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import av
 from av.audio.stream import AudioStream
@@ -39,7 +40,7 @@ AUDIO_RATES_HZ = 1_000, 768_000
 
 
 @contextmanager
-def open_container(path: Path) -> Iterator[InputContainer]:
+def open_container(path: Path) -> Generator[InputContainer]:
     """Open a video file. Raises `DecodeError` for anything else."""
     check_file(path)
     with _name_for_ffmpeg(path) as name:
@@ -75,7 +76,7 @@ def _why_not_opened(path: Path, error: FFmpegError) -> str:
 
 
 @contextmanager
-def _name_for_ffmpeg(path: Path) -> Iterator[str]:
+def _name_for_ffmpeg(path: Path) -> Generator[str]:
     """An absolute name, which FFmpeg cannot mistake for a protocol; a descriptor where the name is not UTF-8."""
     name = os.path.abspath(path)
     try:
@@ -102,7 +103,7 @@ def choose_video(container: InputContainer, path: Path) -> VideoStream:
         raise DecodeError(f"{path}: no video stream; there is nothing to see in this file")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in candidates else candidates[0]
-    if stream.codec_context is None:
+    if stream.codec_context is None:  # pyright: ignore[reportUnnecessaryComparison]  # PyAV's stub is wrong
         raise DecodeError(f"{path}: no decoder for its video codec; convert it (ffmpeg -i IN OUT.mp4)")
     check_codec(stream, path)
     return stream
@@ -134,7 +135,7 @@ def choose_audio(
 def video_stream(container: InputContainer, path: Path, index: int) -> VideoStream:
     """Return the video stream that the metadata names. Raises `IndexMismatch`."""
     stream = container.streams[index] if index < len(container.streams) else None
-    if not isinstance(stream, VideoStream) or stream.codec_context is None:
+    if not isinstance(stream, VideoStream) or stream.codec_context is None:  # pyright: ignore[reportUnnecessaryComparison]
         raise IndexMismatch(f"{path}: stream {index} is not a video stream, although the metadata names it")
     return stream
 
@@ -149,7 +150,8 @@ def audio_stream(container: InputContainer, path: Path, index: int) -> AudioStre
 
 def checked_audio(stream: AudioStream, path: Path) -> AudioStream:
     """Return the stream; raise `DecodeError` where FFmpeg cannot decode it, or its rate is beyond all in use."""
-    if stream.codec_context is None or stream.rate <= 0 or stream.channels <= 0:
+    no_decoder = stream.codec_context is None  # pyright: ignore[reportUnnecessaryComparison]
+    if no_decoder or stream.rate <= 0 or stream.channels <= 0:
         raise DecodeError(
             f"{path}: no decoder for its audio; convert it, or leave it out (ffmpeg -i IN -c copy -an OUT)"
         )
@@ -176,11 +178,11 @@ def check_all_codecs(path: Path) -> None:
     """Raise `DecodeError` where any stream needs a decoder that is not accepted, for readers that open all of them."""
     with open_container(path) as container:
         for stream in (*container.streams.video, *container.streams.audio):
-            if stream.codec_context is not None:
+            if stream.codec_context is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 check_codec(stream, path)
 
 
-def packets(container: InputContainer, *streams: Stream, alive: Callable[[], None]) -> Iterator[Packet]:
+def packets(container: InputContainer, *streams: Stream, alive: Callable[[], None]) -> Iterator[Packet[Any]]:
     """The packets of some streams, without the empty ones that end them. Raises `FFmpegError`."""
     for other in container.streams:
         if other not in streams:

@@ -257,7 +257,7 @@ def _find_packets(data: NDArray[np.uint8], position: int) -> tuple[int, int] | N
     """Where the next three transport packets in a row begin, and how far apart they are."""
     while position + 3 * TS_PACKET_BYTES <= len(data):
         block = data[position : position + (1 << 20)]
-        starts = []
+        starts: list[tuple[int, int]] = []
         for stride in _TS_STRIDES:
             length = len(block) - 2 * stride
             if length > 0:

@@ -27,7 +27,7 @@ import mmap
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,7 +126,7 @@ class _Child:
             raise _ParentGone from error
 
     @contextlib.contextmanager
-    def _reporting_errors(self) -> Iterator[None]:
+    def _reporting_errors(self) -> Generator[None]:
         """Send errors to the parent. Exit when memory is exhausted, as the state of the process is then unknown."""
         try:
             yield

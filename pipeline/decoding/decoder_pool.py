@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -254,7 +254,7 @@ class DecoderProcess:
             self._child = None
 
     @contextmanager
-    def _watched(self, path: Path) -> Iterator[None]:
+    def _watched(self, path: Path) -> Generator[None]:
         try:
             yield
         except (ChildLost, MalformedDataError) as error:
@@ -374,7 +374,7 @@ class DecoderPool:
         return DecoderProcess(backend, settings)
 
     @contextmanager
-    def decoder(self) -> Iterator[DecoderProcess]:
+    def decoder(self) -> Generator[DecoderProcess]:
         """Borrow a decoder process; waits until one is idle."""
         decoder = self._idle.get()
         try:

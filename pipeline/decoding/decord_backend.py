@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import decord
+import decord  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,7 +77,8 @@ def _open(path: Path, metadata: VideoMetadata) -> Any:
             f"{path}: decord counts {len(reader)} frames, the container presents {metadata.num_frames}; "
             "use --decoder pyav"
         )
-    times_s = reader.get_frame_timestamp(np.arange(len(reader)))[:, 0].astype(np.float64)
+    stamps = cast("NDArray[np.float64]", reader.get_frame_timestamp(np.arange(len(reader))))  # pyright: ignore
+    times_s = stamps[:, 0].astype(np.float64)
     off = np.abs(times_s - metadata.frame_times_s) > SAME_TIME_S
     if off.any() and (np.abs(times_s) < SANE_TIME_S).all():
         index = int(np.argmax(off))

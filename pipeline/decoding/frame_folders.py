@@ -115,7 +115,7 @@ def decode_folder(
     if len(paths) != metadata.num_frames:
         raise DecodeError(f"{folder}: has {len(paths)} frames, and had {metadata.num_frames} before; run again")
     edges_s = np.append(metadata.frame_times_s, metadata.end_s)
-    for index in wanted.tolist():
+    for index in map(int, wanted):
         alive()
         path = paths[index]
         try:

@@ -112,7 +112,7 @@ class PictureStream:
         self._has_begun = self._has_begun or packet.is_keyframe
         self._queue.expect(packet)
         try:
-            frames = self._stream.decode(packet)
+            frames = self._stream.decode(packet)  # pyright: ignore[reportUnknownMemberType]
         except FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
@@ -153,7 +153,7 @@ class PictureStream:
         if self._is_waiting:
             return
         try:
-            frames = self._stream.decode(None)
+            frames = self._stream.decode(None)  # pyright: ignore[reportUnknownMemberType]
         except FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise

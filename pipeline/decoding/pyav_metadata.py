@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -413,7 +412,7 @@ def _encoder_delay_s(path: Path, track: AudioTrack, alive: Callable[[], None]) -
             for packet in packets(container, stream, alive=alive):
                 if first_s is None and packet.pts is not None and not packet.is_discard:
                     first_s = float(packet.pts * time_base)
-                frames = stream.decode(cast("Packet[AudioStream]", packet))
+                frames = stream.decode(packet)  # pyright: ignore[reportUnknownMemberType]
                 position = frames[0].pts if frames else packet.pts
                 if first_s is None or position is None:
                     continue

@@ -25,7 +25,7 @@ class SharedBuffers:
         self.size_bytes = size_bytes
         self.descriptor = _nameless_file(count * size_bytes)
         self._memory = np.frombuffer(mmap.mmap(self.descriptor, count * size_bytes), np.uint8)
-        self._free = set(range(count))
+        self._free: set[int] = set(range(count))
         self._changed = threading.Condition()
         self._is_closed = False
 
@@ -35,13 +35,13 @@ class SharedBuffers:
     def take_free(self) -> set[int]:
         """Take all free buffers."""
         with self._changed:
-            taken, self._free = self._free, set()
+            taken, self._free = self._free, set[int]()
             return taken
 
     def wait_until_free(self) -> bool:
         """Wait for a free buffer; return False if the buffers were closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free or self._is_closed)
+            self._changed.wait_for(lambda: bool(self._free) or self._is_closed)
             return not self._is_closed
 
     def close(self) -> None:

@@ -67,7 +67,7 @@ def read_content(file: Path | int) -> Content:
         while count := opened.readinto(block):
             digest.update(block[:count])
             size += count
-            zeros = zeros + count if block[:count] == nothing[:count] else 0
+            zeros = zeros + count if block[:count] == nothing[:count] else 0  # pyright: ignore[reportUnnecessaryComparison]
             longest = max(longest, zeros)
     return Content(digest.hexdigest(), size, longest)
 

@@ -403,7 +403,7 @@ def _files_of_web_folder(files: Any, root: str, unlisted: list[str]) -> dict[str
             unlisted.append(public_url(folder))
             continue
         for entry in entries:
-            parts = urlsplit(entry["name"])
+            parts = urlsplit(str(entry["name"]))
             address = parts._replace(path=normpath(parts.path).rstrip("/") + "/").geturl()
             if entry["type"] != "directory":
                 found[entry["name"]] = entry

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
@@ -235,7 +235,7 @@ class MetadataCache:
 
 
 @contextmanager
-def open_metadata_cache(decoder: str, *, enabled: bool = True) -> Iterator[MetadataCache]:
+def open_metadata_cache(decoder: str, *, enabled: bool = True) -> Generator[MetadataCache]:
     """Open this user's cache and close it after the block; without ``enabled``, it is empty and keeps nothing."""
     cache = MetadataCache(cache_folder() if enabled else None, decoder)
     try:

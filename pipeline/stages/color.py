@@ -7,6 +7,8 @@ features do not depend on where color is converted. On a CPU swscale is faster (
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,8 @@ def to_rgb(planes: Tensor, color: ColorSpace) -> Tensor:
     """
     num, rows, width = planes.shape
     height = 2 * rows // 3
-    parts = planes.reshape(num, -1).split([height * width, height * width // 4, height * width // 4], dim=1)
+    sizes = [height * width, height * width // 4, height * width // 4]
+    parts = cast("tuple[torch.Tensor, ...]", planes.reshape(num, -1).split(sizes, dim=1))  # pyright: ignore[reportUnknownMemberType]
     black, luma, red_v, blue_u, green_u, green_v = _coefficients(color)
     # 2 × 2 pixels share one chroma sample, in interlaced pictures within one field
     fields = 2 if color.interlaced else 1

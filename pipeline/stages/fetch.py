@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -41,7 +41,7 @@ class LocalCopy:
     def __init__(self, origin: Source, prefetcher: Prefetcher, copying: Future[Path | None]) -> None:
         self.origin = origin
         self._prefetcher = prefetcher
-        self._copying = copying
+        self._copying: Future[Path | None] = copying
 
     def wait(self) -> Path:
         """Wait for the local copy and return its path.
@@ -107,9 +107,10 @@ class Prefetcher:
             if isinstance(file.path, Path):
                 yield file
             else:
-                yield LocalCopy(
-                    file, self, self._pool.submit(lambda file=file: self.copy(file) if is_free(file) else None)
-                )
+                yield LocalCopy(file, self, self._pool.submit(self._copy_if_free, file, is_free))
+
+    def _copy_if_free(self, file: Source, is_free: Callable[[Source], bool]) -> Path | None:
+        return self.copy(file) if is_free(file) else None
 
     def copy(self, file: Source, *, at_once: bool = False) -> Path:
         """Fetch a file and return the path of its copy.
@@ -185,7 +186,7 @@ class Prefetcher:
 
 
 @contextmanager
-def local_copy(file: VideoFile) -> Iterator[Path]:
+def local_copy(file: VideoFile) -> Generator[Path]:
     """Yield the path of the file, or of a temporary copy of a remote one."""
     if isinstance(file.path, Path):
         yield file.path
@@ -200,7 +201,7 @@ def is_remote(file: VideoFile) -> bool:
 
 
 @contextmanager
-def local_copies(files: Iterable[VideoFile], max_bytes: int = PREFETCH_BYTES) -> Iterator[list[VideoFile]]:
+def local_copies(files: Iterable[VideoFile], max_bytes: int = PREFETCH_BYTES) -> Generator[list[VideoFile]]:
     """Yield the files, with remote ones as temporary copies: as many of them as fit in ``max_bytes``, at least one."""
     free_bytes = max_bytes
     with Prefetcher(max_bytes) as prefetcher:
@@ -221,7 +222,7 @@ def local_copies(files: Iterable[VideoFile], max_bytes: int = PREFETCH_BYTES) ->
 
 def _download(url: str, path: Path, state: FileState, check: Any) -> None:
     """Download a file and check that it has the listed size and time. The copy gets the original's time."""
-    from fsspec.callbacks import Callback
+    from fsspec.callbacks import Callback  # pyright: ignore[reportMissingTypeStubs]
 
     shown = public_url(url)
 
@@ -243,7 +244,7 @@ def _download(url: str, path: Path, state: FileState, check: Any) -> None:
 
 
 @contextmanager
-def _full_disk(shown: str, folder: Path) -> Iterator[None]:
+def _full_disk(shown: str, folder: Path) -> Generator[None]:
     """Distinguish a full disk from errors of the network, which have the same class."""
     try:
         yield

@@ -38,11 +38,11 @@ class Transfer:
         if device.type == "cuda":
             self._copy = CudaCopy(device)
         elif device.type != "cpu":
-            self._copy = lambda frames: torch.from_numpy(frames).to(device)
+            self._copy = lambda frames: torch.from_numpy(frames).to(device)  # pyright: ignore[reportUnknownMemberType]
 
     def __call__(self, item: DecodedChunk) -> DecodedChunk | ChunkFailure:
         if self._copy is None:
-            return replace(item, frames=torch.from_numpy(item.chunk.frames))
+            return replace(item, frames=torch.from_numpy(item.chunk.frames))  # pyright: ignore[reportUnknownMemberType]
         try:
             return replace(item, frames=on_device(self._device, "transfer", partial(self._copy, item.chunk.frames)))
         except RuntimeError as error:
@@ -65,7 +65,7 @@ class CudaCopy:
         with torch.cuda.stream(self._stream):
             if frames.size:
                 self._locked.cover(frames)
-            copied = torch.from_numpy(frames).to(self._device, non_blocking=True)
+            copied = torch.from_numpy(frames).to(self._device, non_blocking=True)  # pyright: ignore[reportUnknownMemberType]
             done = self._stream.record_event()
         # the allocator must not reuse the memory for the next copy while kernels of the other stream read it
         copied.record_stream(input_stream(self._device))

@@ -69,7 +69,7 @@ class WaveformCursor:
         waveform = np.zeros(end - start, np.float32)
         lead = max(0, self._first - start)
         waveform[lead : lead + len(inside)] = inside
-        return torch.from_numpy(waveform)
+        return torch.from_numpy(waveform)  # pyright: ignore[reportUnknownMemberType]
 
     def _position(self, time_s: float) -> int:
         return round((time_s - self._track_start_s) * self._need.rate_hz)
@@ -108,7 +108,7 @@ class WholeTrack(WaveformCursor):
         length = len(self._samples) // num_shares
         if length == 0:
             return None
-        return torch.from_numpy(self._samples[index * length : (index + 1) * length].copy())
+        return torch.from_numpy(self._samples[index * length : (index + 1) * length].copy())  # pyright: ignore[reportUnknownMemberType]
 
     def _discard_before(self, position: int) -> None:
         """Keep all samples."""
@@ -119,6 +119,6 @@ def _open_resampler(need: AudioNeed, track_rate_hz: int) -> StreamingResampler |
         return None
     if need.resampler == "sinc-hann":
         return SincResampler(track_rate_hz, need.rate_hz)
-    import soxr
+    import soxr  # pyright: ignore[reportMissingTypeStubs]
 
     return soxr.ResampleStream(track_rate_hz, need.rate_hz, 1, "float32", "HQ")

@@ -15,7 +15,7 @@ import torch
 
 def input_stream(device: torch.device) -> torch.cuda.Stream:
     """Return the stream of the stages before the networks; ``cuda`` and ``cuda:0`` have the same one."""
-    return _stream(torch.cuda.current_device() if device.index is None else device.index)
+    return _stream(torch.cuda.current_device() if device.index is None else device.index)  # pyright: ignore[reportUnnecessaryComparison]
 
 
 @cache

@@ -121,7 +121,7 @@ def _message(kinds: Mapping[str, type[Any]], text: bytearray, payload: bytearray
     except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 are a ValueError, too
         raise MalformedDataError(f"not JSON ({type(error).__name__})") from None
     match data:
-        case [str(name), dict(fields)] if name in kinds:
-            return from_data(kinds[name], fields, payload)
+        case [str(name), dict()] if name in kinds:
+            return from_data(kinds[name], data[1], payload)
         case _:
             raise MalformedDataError("not a message of a known kind")

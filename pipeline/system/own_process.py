@@ -11,26 +11,28 @@ threads the peak grows during a run: by 14 % from one to ten minutes of video, b
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 MAX_ARENAS = 2
 _M_ARENA_MAX = -8  # from glibc's malloc.h
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> Generator[None]:
     """Limit every loaded OpenBLAS to one thread within the block (NumPy, SciPy and OpenCV contain one each).
 
     Does nothing without threadpoolctl, as on a machine that only runs the benchmark; set OPENBLAS_NUM_THREADS=1 there.
     """
     try:
-        from threadpoolctl import ThreadpoolController
+        from threadpoolctl import ThreadpoolController  # pyright: ignore[reportMissingTypeStubs]
     except ImportError:
         yield
         return
-    with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
+    controller: Any = ThreadpoolController()
+    with controller.select(internal_api="openblas").limit(limits=1):
         yield
 
 

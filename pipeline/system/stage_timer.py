@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -32,7 +32,7 @@ class StageTimer:
             self.busy_s[stage] += busy_s
 
     @contextmanager
-    def busy(self, stage: str) -> Iterator[None]:
+    def busy(self, stage: str) -> Generator[None]:
         """Add the duration of the block to a stage's busy time."""
         began = time.perf_counter()
         try:
@@ -65,7 +65,7 @@ class _StageHook(TaskHook):
         self._stage = stage
 
     @asynccontextmanager
-    async def task_hook(self, input_item: Any = None) -> AsyncIterator[None]:
+    async def task_hook(self, input_item: Any = None) -> AsyncGenerator[None]:
         began = time.perf_counter()
         try:
             yield

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,9 @@ def to_data(value: Any, arrays: list[NDArray[Any]]) -> Any:
         arrays: Arrays are appended to this list. The JSON data contains their shapes.
     """
     if isinstance(value, np.ndarray):
-        arrays.append(np.ascontiguousarray(value))
-        return list(value.shape)
+        array = cast("NDArray[Any]", value)
+        arrays.append(np.ascontiguousarray(array))
+        return list(array.shape)
     if dataclasses.is_dataclass(value):
         return {each.name: to_data(getattr(value, each.name), arrays) for each in dataclasses.fields(value)}
     if isinstance(value, Enum):
@@ -49,7 +50,7 @@ def to_data(value: Any, arrays: list[NDArray[Any]]) -> Any:
     if isinstance(value, tuple):
         return [to_data(each, arrays) for each in value]  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, np.generic):
-        return value.item()
+        return cast("np.generic[Any]", value).item()
     return str(value) if isinstance(value, Path) else value
 
 
@@ -78,6 +79,7 @@ class _Reader:
 
     def read(self, kind: Any, data: Any, name: str) -> Any:
         origin, arguments = get_origin(kind), get_args(kind)
+        parts: Any = data  # pyright narrows `data` to containers of unknown types
         if kind in (bool, str) and type(data) is kind:
             return data
         if kind is int and type(data) is int and data in _INT64:
@@ -94,17 +96,17 @@ class _Reader:
             inner = [each for each in arguments if each is not types.NoneType]
             return self.read(type(data) if type(data) in inner else inner[-1], data, name)
         if origin is tuple and type(data) is list:
-            return self._tuple(arguments, data, name)
+            return self._tuple(arguments, parts, name)
         if origin is dict and type(data) is dict:
-            return {key: self.read(arguments[1], each, f"{name}.{key[:40]}") for key, each in data.items()}
+            return {key: self.read(arguments[1], each, f"{name}.{key[:40]}") for key, each in parts.items()}
         if origin is np.ndarray and type(data) is list:
-            return self._array(np.dtype(get_args(arguments[1])[0]), data, name)
+            return self._array(np.dtype(get_args(arguments[1])[0]), parts, name)
         if isinstance(kind, type) and issubclass(kind, Enum):
             found = next((each for each in kind if type(each.value) is type(data) and each.value == data), None)
             if found is not None:
                 return found
-        if dataclasses.is_dataclass(kind) and type(data) is dict:
-            return self._dataclass(kind, data, name)
+        if dataclasses.is_dataclass(cast("object", kind)) and type(data) is dict:
+            return self._dataclass(kind, parts, name)
         raise MalformedDataError(f"{name or 'it'} is not {_named(kind)}")
 
     def _dataclass(self, kind: Any, data: dict[str, Any], name: str) -> Any:

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -402,7 +402,7 @@ def _link_or_copy(file: Path, staged: Path) -> None:
 
 
 @contextmanager
-def locked_folder(folder: Path, name: str) -> Iterator[None]:
+def locked_folder(folder: Path, name: str) -> Generator[None]:
     """Lock a checkpoint's folder against other processes. Errors of the disk are raised as `WeightsError`."""
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)  # not group-writable, since its receipts would be ignored

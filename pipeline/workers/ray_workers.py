@@ -352,13 +352,13 @@ def run_events(ray: Any, coordinator: Any, pool: WorkerPool) -> Iterator[RunEven
 def _ray() -> Any:
     require_package("ray", "--executor ray")
     import ray
-    import ray.util.scheduling_strategies
+    import ray.util.scheduling_strategies  # pyright: ignore[reportUnusedImport]  # makes it an attribute of ray
 
     return ray
 
 
 @contextmanager
-def connected_cluster(ray: Any, address: str | None) -> Iterator[bool]:
+def connected_cluster(ray: Any, address: str | None) -> Generator[bool]:
     """Connect to a cluster, or start one, for the duration of the block. An existing connection is used as it is.
 
     Everyone who reaches a port of Ray can run code. The ports of a cluster that is started here listen on the loopback
@@ -409,7 +409,7 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 @contextmanager
-def _private_cluster() -> Iterator[None]:
+def _private_cluster() -> Generator[None]:
     """Within the block Ray starts clusters on the loopback address, as it does by default on macOS and Windows.
 
     They require a token that only this user's processes see; Ray's default is a file that other users may read.
@@ -439,7 +439,7 @@ def _refuse_open_ports(ray: Any) -> None:
 
 
 @contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
+def _signal_handlers_kept() -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -59,7 +59,7 @@ def worker_main(config: WorkerConfig, coordinator: CoordinatorLink) -> None:
             if config.logs is not None:
                 set_up_logs(config.logs)
             torch.set_num_threads(config.options.num_cpu_threads)
-            if config.options.device.index is not None:
+            if config.options.device.index is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 torch.accelerator.set_device_index(config.options.device)
             _process_videos(config, _streams(config), coordinator, reporter)
         except Exception as error:
