@@ -23,6 +23,9 @@ MIN_FRAMES = 9
 """Fewer leave the final pool, two time steps long, less than two: time is halved three times, rounding up."""
 MIN_SIDE_PX = 193
 """The same in space: the final pool is 7 × 7, after five halvings."""
+FEATURES_LAYER = "trunk"
+POOLED_STEPS = 2
+"""Of the final pool in time. A row is the mean of what the pool gives."""
 
 Extent = tuple[int, int, int]
 """``(time, height, width)``"""
@@ -270,6 +273,8 @@ I3D_RGB = NetworkCard(
         load_i3d(weights, in_channels=3, batch_norm_eps=settings.batch_norm_eps)
     ),
     num_classes=NUM_CLASSES,
+    features_layer=FEATURES_LAYER,
+    pooled_steps=POOLED_STEPS,
     license="Apache-2.0",
     source="Carreira & Zisserman, CVPR 2017; deepmind/kinetics-i3d",
 )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import PositiveFloat, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..manifests.streams import CenterCrop, Geometry, Precision
+from ..manifests.errors import ConfigError
+from ..manifests.streams import CenterCrop, Geometry, Precision, StreamSpec
 from .checkpoints import Weights
-from .geometry import apply_geometry, crop
-from .i3d import FEATURE_DIM, NUM_CLASSES, I3DClassifier, load_i3d
+from .geometry import apply_geometry, crop, output_size
+from .i3d import FEATURE_DIM, FEATURES_LAYER, NUM_CLASSES, POOLED_STEPS, I3DClassifier, InceptionI3D, load_i3d
+from .inner_layers import InnerLayer, Network, OutputSettings, is_inner, with_row_shape
 from .network_runner import NetworkRunner
 from .optical_flow import METHODS, Quantization, as_network_input, as_stored, make_flow
 from .optical_flow.conventions import Clamp20, Denseflow8
@@ -34,7 +37,7 @@ class I3DFlow:
     """Prepared: flow as ``[time, 2, height, width]``, float32 in pixels or uint8 as images; the clip itself where
     the method runs on the device."""
 
-    class Settings(FlowStreamSettings):
+    class Settings(OutputSettings, FlowStreamSettings):
         """Flow is computed on what ``geometry`` leaves, then cropped: vectors stay in pixels of the resized frame."""
 
         quantization: Quantization = Clamp20()
@@ -60,6 +63,28 @@ class I3DFlow:
     has_classifier: ClassVar[bool] = False
     """Whether a row is the classifier's output in place of features."""
 
+    @classmethod
+    def networks(cls, spec: StreamSpec) -> list[Network]:
+        """Return the network with the sizes of input that a landscape and a portrait video have."""
+        settings = cls.Settings.model_validate(spec.settings)
+        sizes = {
+            output_size(*output_size(*sides, settings.geometry), settings.flow_geometry): None
+            for sides in ((480, 640), (640, 480))
+        }
+        frames = spec.sampling.frames_per_segment
+        return [
+            Network(_load, settings, (2, frames, *size), FEATURE_DIM, FEATURES_LAYER, POOLED_STEPS) for size in sizes
+        ]
+
+    @classmethod
+    def with_row_shape(cls, spec: StreamSpec) -> StreamSpec:
+        """See `NetworkCard.with_row_shape`."""
+        if not is_inner(cls.Settings.model_validate(spec.settings)):
+            return spec
+        if cls.has_classifier:
+            raise ConfigError(f"extractor {spec.extractor}: classes have one row; remove output and layer")
+        return with_row_shape(spec, cls.networks(spec))
+
     @staticmethod
     def classifier() -> type[I3DFlow]:
         """Return the same network with its classifier."""
@@ -73,17 +98,19 @@ class I3DFlow:
         device: torch.device,
         precision: Precision,
     ) -> None:
-        self.dim = FEATURE_DIM
+        self.shape: tuple[int, ...] = settings.row_shape or (NUM_CLASSES if self.has_classifier else FEATURE_DIM,)
+        self.dim = math.prod(self.shape)
         self.audio = None
         self.frames = FrameNeed(settings.geometry, next_frame=True)
         self.batch_size = 4 if device.type == "cpu" else 16
         self._settings = settings
         self._flow = make_flow(settings.flow, weights, device)
         self._flow_runs_in = METHODS[settings.flow.method].runs_in
-        network = load_i3d(weights["network"], in_channels=2, batch_norm_eps=settings.batch_norm_eps)
-        if self.has_classifier:
-            self.dim = NUM_CLASSES
-        self.runner = NetworkRunner(I3DClassifier(network) if self.has_classifier else network, device, precision)
+        loaded = _load(settings, weights["network"])
+        network: nn.Module = I3DClassifier(loaded) if self.has_classifier else loaded
+        if settings.row_shape:
+            network = InnerLayer(network, settings, FEATURES_LAYER, POOLED_STEPS)
+        self.runner = NetworkRunner(network, device, precision)
 
     def prepare(self, segment: SegmentInput) -> Tensor | FlowClip:
         assert segment.frames is not None
@@ -110,6 +137,10 @@ class I3DFlow:
 
     def _to_network(self, stored: Tensor) -> Tensor:
         return as_network_input(stored, self._settings.quantization).transpose(1, 2)
+
+
+def _load(settings: I3DFlow.Settings, weights: Weights) -> InceptionI3D:
+    return load_i3d(weights, in_channels=2, batch_norm_eps=settings.batch_norm_eps)
 
 
 class I3DFlowClassifier(I3DFlow):

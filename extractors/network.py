@@ -6,6 +6,7 @@ makes the card of one of its networks (``pytorchvideo:x3d_m``). `table.EXTRACTOR
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from ..manifests.errors import ConfigError
 from ..manifests.streams import CenterCrop, Geometry, Normalization, Precision, Record, StreamSpec
 from .checkpoints import Weights
 from .geometry import ImageSize, normalize, output_size, several_crops
+from .inner_layers import InnerLayer, Network, OutputSettings, is_inner, with_row_shape
 from .network_runner import NetworkRunner
 from .protocol import AudioNeed, FrameNeed, SegmentInput
 
@@ -86,6 +88,9 @@ class NetworkCard:
         classify: From settings and weights to the network with its classifier, which returns ``[n, num_classes]``
             before any softmax. None without a classifier.
         num_classes: Number of classes of `classify`.
+        is_classifier: Whether it is the network with its classifier, whose rows are never of an inner layer.
+        features_layer: The layer whose mean is the row; None for the last one with a map of `dim` channels.
+        pooled_steps: Steps of time whose mean the network takes at each step before all others: 2 for I3D and S3D.
         complete: From settings to settings with what depends on files of the checkpoint; None where nothing does.
         dim_of: From settings to the length of a row, where it depends on them.
         license: License of the network's published weights.
@@ -108,6 +113,9 @@ class NetworkCard:
     default_weights: str | None = None
     classify: Callable[[Any, Weights], nn.Module] | None = None
     num_classes: int = 0
+    is_classifier: bool = False
+    features_layer: str | None = None
+    pooled_steps: int = 1
     complete: Callable[[Any], Record] | None = None
     dim_of: Callable[[Any], int] | None = None
     license: str = ""
@@ -115,7 +123,8 @@ class NetworkCard:
     version: int = 1
     weight_roles: tuple[str, ...] = field(default=(ROLE,), init=False)
     Settings: type[Record] = field(init=False)
-    """What a recipe may set: `options`, and for frames ``geometry``, ``normalization`` and ``crops``."""
+    """What a recipe may set: `options`, and for frames ``geometry``, ``normalization``, ``crops`` and those of
+    `OutputSettings`."""
 
     def __post_init__(self) -> None:
         defaults: Any = {
@@ -128,7 +137,8 @@ class NetworkCard:
         }
         settings = self.options
         if self.input != "audio":
-            settings = create_model("Settings", __base__=self.options, __module__=__name__, **defaults)
+            bases: Any = (OutputSettings,) if self.options is Record else (self.options, OutputSettings)
+            settings = create_model("Settings", __base__=bases, __module__=__name__, **defaults)
         object.__setattr__(self, "Settings", settings)
 
     @property
@@ -136,7 +146,9 @@ class NetworkCard:
         """The same network with its classifier: a row has one number for each class. None without a classifier."""
         if self.classify is None:
             return None
-        return replace(self, load=self.classify, dim=self.num_classes, default_weights=None, classify=None)
+        return replace(
+            self, load=self.classify, dim=self.num_classes, default_weights=None, classify=None, is_classifier=True
+        )
 
     @property
     def takes_blank_frames(self) -> bool:
@@ -147,6 +159,48 @@ class NetworkCard:
     def takes_float_frames(self) -> bool:
         """Whether a geometry may leave pixels unrounded."""
         return self.input != "audio"
+
+    def networks(self, spec: StreamSpec) -> list[Network]:
+        """Return the network with the sizes of input that a landscape and a portrait video have.
+
+        Args:
+            spec: The stream, with all settings.
+
+        Raises:
+            ConfigError: The network takes audio.
+        """
+        if self.input == "audio":
+            raise ConfigError(f"extractor {spec.extractor}: layers are known of networks on frames only")
+        settings: Any = self.Settings.model_validate(spec.settings)
+        frames = (spec.sampling.frames_per_segment,) if self.input == "clip" else ()
+        sizes = {output_size(*sides, settings.geometry): None for sides in ((480, 640), (640, 480))}
+        return [
+            Network(self.load, settings, (3, *frames, *size), self.dim, self.features_layer, self.pooled_steps)
+            for size in sizes
+        ]
+
+    def with_row_shape(self, spec: StreamSpec) -> StreamSpec:
+        """Return a resolved stream with its layer and the shape of its rows, if it stores something else than rows.
+
+        Raises:
+            ConfigError: The network does not have this output.
+        """
+        settings: Any = self.Settings.model_validate(spec.settings)
+        if not is_inner(settings):
+            return spec
+        if self.is_classifier:
+            raise ConfigError(f"extractor {spec.extractor}: classes have one row; remove output and layer")
+        if self.input == "image" and settings.output == "time":
+            raise ConfigError(
+                f"extractor {spec.extractor}: output = 'time' needs a network on clips, and this one takes single "
+                "frames; set sampling.frames_per_segment = 1 for a row for each frame"
+            )
+        if settings.output == "map" and settings.crops != "center":
+            raise ConfigError(
+                f"extractor {spec.extractor}: output = 'map' has no mean over crops, which show other places; set "
+                "crops = 'center', or another output"
+            )
+        return with_row_shape(spec, self.networks(spec))
 
     def check(self, spec: StreamSpec) -> None:
         """Raise `ConfigError` for a stream whose segments the network cannot take."""
@@ -177,6 +231,8 @@ class NetworkCard:
     ) -> NetworkExtractor:
         network = self.load(settings, weights[ROLE])
         sentence_rows: Tensor | None = getattr(network, "sentence_rows", None)
+        if self.input != "audio" and settings.row_shape:
+            network = InnerLayer(network, settings, self.features_layer, self.pooled_steps)
         return NetworkExtractor(self, settings, NetworkRunner(network, device, precision), sentence_rows)
 
 
@@ -191,7 +247,9 @@ class NetworkExtractor:
     def __init__(
         self, card: NetworkCard, settings: Any, runner: NetworkRunner, sentence_rows: Tensor | None = None
     ) -> None:
-        self.dim = card.dim_of(settings) if card.dim_of else card.dim
+        own_dim = card.dim_of(settings) if card.dim_of else card.dim
+        self.shape: tuple[int, ...] = getattr(settings, "row_shape", ()) or (own_dim,)
+        self.dim = math.prod(self.shape)
         self.sentence_rows = sentence_rows
         """``float32 [sentences, dim]`` for the sentences of the settings; None without any."""
         self._crop = None if card.input == "audio" or settings.crops == "center" else _last_crop(settings.geometry)

@@ -203,6 +203,7 @@ class ExtractorKind(Protocol):
     - ``takes_float_frames = True``: frames may be float32 levels (`Geometry.resize_arithmetic`).
     - ``feature_names()``, a static method: the names of the numbers of a row, in order.
     - ``default_weights``: the checkpoint of a stream that names none, and the name of the extractor with it.
+    - ``with_row_shape(spec)``: returns a resolved stream with what follows from its sampling and its settings.
     - ``check(spec)``: raises `ConfigError` for a resolved stream that the extractor cannot compute.
     - ``shows_network = True``: `arabesque look` shows what the network finds, and needs its checkpoint.
     - ``variants``, a tuple of names: a recipe chooses one by ``module:class:variant``; the constructor has the keyword
@@ -236,12 +237,15 @@ class ExtractorKind(Protocol):
 class Extractor(Protocol):
     """The computation of one stream; `arabesque.extractors.table.build` makes it from an `ExtractorKind`.
 
+    An extractor whose segments have more than one row, such as [time, dim], also has ``shape``, the shape of what
+    `forward` returns for a segment; ``dim`` is then the number of its values.
+
     An extractor with a text tower also has ``sentence_rows``: ``float32 [sentences, dim]``, one row for each of
     ``settings.sentences``, or None. The manifest of the store keeps them.
     """
 
     dim: int
-    """Length of a feature row."""
+    """Number of values of a segment: the length of its row."""
     frames: FrameNeed | None
     audio: AudioNeed | None
     batch_size: int
@@ -252,8 +256,14 @@ class Extractor(Protocol):
         ...
 
     def forward(self, prepared: Sequence[Any]) -> list[torch.Tensor | None]:
-        """One ``float32 [dim]`` row for each item, whatever else is in the batch; or one part, see `VideoParts`.
+        """One ``float32 [dim]`` row for each item, whatever else is in the batch; or one part, see `VideoParts`; or
+        values of the extractor's ``shape``.
 
         None where the stream has nothing to say of a segment (no person in it): it then has no row.
         """
         ...
+
+
+def shape_of(extractor: Extractor) -> tuple[int, ...]:
+    """Return the shape of what an extractor makes of a segment: ``(dim,)`` unless it has another ``shape``."""
+    return getattr(extractor, "shape", (extractor.dim,))

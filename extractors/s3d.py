@@ -76,6 +76,8 @@ S3D_K400 = NetworkCard(
     clip_lengths=ClipLengths(at_least=13),  # fewer end in one step of time, and the last pool spans two
     classify=lambda settings, weights: load_s3d(weights, classifier=True),
     num_classes=NUM_CLASSES,
+    features_layer="features",
+    pooled_steps=2,
     license="MIT",
     source="Xie et al., ECCV 2018; kylemin/S3D",
 )

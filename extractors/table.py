@@ -215,6 +215,11 @@ def resolve(spec: StreamSpec) -> StreamSpec:
     """
     kind = extractor_kind(spec.extractor)
     _check_variant(spec.extractor, kind)
+    for name in ("output", "layer"):
+        if name in spec.settings and name not in kind.Settings.model_fields:
+            raise ConfigError(
+                f"extractor {spec.extractor}: a segment has one row, the only output of this extractor; remove {name}"
+            )
     try:
         settings = kind.Settings.model_validate(spec.settings)
     except ValidationError as error:
@@ -245,6 +250,8 @@ def resolve(spec: StreamSpec) -> StreamSpec:
                     '"float-rounded", "torch" or "pil"'
                 )
     resolved = spec.model_copy(update={"settings": settings.model_dump(mode="json"), "weights": weights})
+    if (with_row_shape := getattr(kind, "with_row_shape", None)) is not None:
+        resolved = with_row_shape(resolved)
     if (check := getattr(kind, "check", None)) is not None:
         check(resolved)
     return resolved

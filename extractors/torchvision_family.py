@@ -66,6 +66,8 @@ def torchvision_card(variant: str) -> NetworkCard:
         default_weights=f"torchvision:{name}.{weights.name}",
         classify=lambda settings, given: load_torchvision(name, weights, given, classifier=True),
         num_classes=len(weights.meta["categories"]),
+        features_layer="features" if name == "s3d" else None,
+        pooled_steps=2 if name == "s3d" else 1,
         license=entry.license,
         source=entry.source,
     )

@@ -42,7 +42,7 @@ from .sentences import MAX_SENTENCES, sentence_rows
 from .transformers_checkpoints import filled, one_line, read_config
 from .without_memory import without_memory
 
-Output = Literal["pooled", "cls", "patches", "similarity"]
+Output = Literal["pooled", "time", "map", "cls", "patches", "similarity"]
 
 FEATURES = ("get_video_features", "get_image_features", "get_vision_features")
 """Methods of networks with several towers that return the embedding of pictures."""
@@ -63,7 +63,8 @@ class VisionOptions(Record):
     output: Output = "pooled"
     """``pooled``: what the network itself offers, else its class token, else the mean of its tokens. ``cls``: the class
     token after the last layer. ``patches``: the mean of all other tokens. ``similarity``: the cosine between ``pooled``
-    and each of the sentences."""
+    and each of the sentences. ``time`` and ``map``, of networks with a map before their pooling: the mean over height
+    and width, [time, dim], and all positions, [time, height, width, dim]; on single frames, [height, width, dim]."""
     sentences: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=MAX_SENTENCES)] = ()
     """Sentences for the text tower, such as names of elements. The store has a row for each of them."""
     tokenizer_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
@@ -145,14 +146,15 @@ def _complete(checkpoint: CheckpointFolder, name: str, has_text: bool, method: s
 def _tower(
     checkpoint: CheckpointFolder, config: Any, takes: Takes, settings: VisionOptions, weights: Weights
 ) -> VisionTower:
-    network: Any = _load(config, weights, settings.output)
+    output: Output = "patches" if settings.output in ("time", "map") else settings.output  # both without a pooler
+    network: Any = _load(config, weights, output)
     rows = None
     if settings.sentences:
         folder = find_checkpoint(checkpoint.name, tokenizer=True)
         rows = sentence_rows(network, folder, settings.sentences)
     if hasattr(network, "text_model"):  # a text tower takes memory, and pictures never reach it
         network.text_model = nn.Identity()
-    return VisionTower(with_onednn(network), takes, settings.output, rows)
+    return VisionTower(with_onednn(network), takes, output, rows)
 
 
 class VisionTower(nn.Module):

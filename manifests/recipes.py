@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from .errors import ConfigError
 from .recipe_changes import changed_name, changed_table, precision_changes
-from .streams import Precision, Record, Sampling, StreamSpec
+from .streams import OF_NETWORK, Precision, Record, Sampling, StreamSpec
 from .validation import read_config, suggestion, validation_message
 from .weights import Checkpoints, read_weights_manifest, weights_manifest_with
 
@@ -61,7 +61,7 @@ class Recipe(Record):
         return f"recipe {self.name}"
 
 
-_KEYS = (*Recipe.model_fields, *StreamSpec.model_fields, *Sampling.model_fields)
+_KEYS = (*Recipe.model_fields, *StreamSpec.model_fields, *OF_NETWORK, *Sampling.model_fields)
 """Keys of a recipe's tables, for suggestions in error messages."""
 
 

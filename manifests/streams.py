@@ -185,6 +185,10 @@ RENAMED = {"normalisation": "normalization", "quantisation": "quantization"}
 """Spelling in recipes of earlier stores → current spelling, for keys and values of a stream's settings."""
 
 
+OF_NETWORK = ("output", "layer")
+"""Settings of the extractor that a stream may also have beside its settings: ``streams.rgb.output = "time"``."""
+
+
 def respelled(value: Any, spelling: Mapping[str, str]) -> Any:
     """Return a copy of the value in which each name of ``spelling`` is replaced in keys and strings, recursively."""
     if isinstance(value, str):
@@ -232,8 +236,13 @@ class StreamSpec(Record):
     @model_validator(mode="before")
     @classmethod
     def _read_earlier_spelling(cls, given: Any) -> Any:
-        """Accept the settings of recipes in stores of earlier versions."""
+        """Accept the settings of recipes in stores of earlier versions, and `OF_NETWORK` beside the settings."""
         if not isinstance(given, Mapping):
             return given
         fields = dict(cast("Mapping[str, Any]", given))
+        if isinstance(settings := fields.get("settings", {}), Mapping):
+            beside = {name: fields.pop(name) for name in OF_NETWORK if name in fields}
+            if twice := [name for name in beside if name in settings]:
+                raise ValueError(f"{twice[0]} is also in settings; set it once")
+            fields |= {"settings": {**settings, **beside}} if beside else {}
         return fields | ({"settings": respelled(fields["settings"], RENAMED)} if "settings" in fields else {})

@@ -12,6 +12,7 @@ import torch
 from ..manifests.errors import InputError
 from ..pipeline.store.aligned_dataset import on_grid
 from ..pipeline.store.files.storage import StorePath
+from ..pipeline.store.manifest import stream_entries
 from ..pipeline.store.reader import FeatureStore
 from ..pipeline.store.stream_features import StreamFeatures
 from .label_matching import Matching, match_labels
@@ -143,12 +144,18 @@ def read_store(
         max_lost: Include only those partial videos that lost at most this share (0 to 1) of their duration.
 
     Raises:
-        InputError: The store does not have one of the streams.
+        InputError: The store does not have one of the streams, or the segments of a stream have more than one row.
     """
     chosen = tuple(streams or store.streams)
     for stream in chosen:
         if stream not in store.streams:
             raise InputError(f"{store.path}: no stream {stream!r} in this store; it has {', '.join(store.streams)}")
+    for stream, entry in stream_entries(store.manifest).items():
+        if stream in chosen and len(entry.row_shape) > 1:
+            raise InputError(
+                f"{store.path}: stream {stream!r} has {' × '.join(map(str, entry.row_shape))} values for each segment, "
+                f'and scoring models take one row; extract it with output = "pooled", or choose other streams'
+            )
     empty = {(outcome.video_id, outcome.stream) for outcome in store.outcomes() if outcome.kind == "empty"}
     lost = _lost_shares(store, chosen)
     admitted = {name for name, share in lost.items() if store.partial and (max_lost is None or share <= max_lost)}

@@ -15,11 +15,13 @@ _ADDED: dict[str, Any] = {
     "crops": "center",
     "deinterlace": "none",
     "detector": "ultralytics",
+    "layer": "",
     "link_threshold": 0.1,
     "num_athletes": 1,
     "one_factor": False,
     "pixel_aspect": "ignore",
     "resize_arithmetic": "torch",
+    "row_shape": [],
     "sentences": [],
     "tokenizer_sha256": "",
 }
@@ -41,9 +43,12 @@ def settings_digest(spec: StreamSpec, weight_digests: Mapping[str, str], extract
     missing = ", ".join(sorted(spec.weights.keys() - weight_digests.keys()))
     if missing:
         raise ValueError(f"{spec.extractor}: no checkpoint digest for weight role {missing}; pass one for each role")
+    described = _without_original_additions(spec.model_dump())
+    if described["settings"].get("output") == "pooled" and "transformers:" not in spec.extractor:
+        del described["settings"]["output"]  # only networks of transformers had it from the start
     return _digest(
         {
-            "spec": _without_original_additions(spec.model_dump()),
+            "spec": described,
             "weights": dict(weight_digests),
             "extractor_version": extractor_version,
         }

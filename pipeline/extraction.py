@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..extractors.protocol import shape_of
 from ..extractors.table import extractor_kind, resolved_recipe
 from ..manifests.errors import InputError
 from ..manifests.recipes import Recipe
@@ -39,7 +40,7 @@ from .store.concurrency.held_settings import HeldSettings, refuse_other_settings
 from .store.concurrency.writer_locks import BusyStore
 from .store.files.storage import StorePath, as_store_path, is_url
 from .store.maintenance.compaction import archive_stale_rows, compact
-from .store.manifest import is_store, read_manifest, refuse_other_recipe, write_manifest
+from .store.manifest import is_store, read_manifest, refuse_other_recipe, shape_entry, write_manifest
 from .store.outcomes import OutcomeWatcher
 from .store.sentences import sentence_entry
 from .store.store import Store
@@ -233,7 +234,7 @@ class Extraction:
         tracks, fields = dict[str, int | str](), dict[str, str]()
         for name in self.streams:
             stream = self.build_stream(name)
-            described[name] = {"dim": stream.extractor.dim}
+            described[name] = shape_entry(shape_of(stream.extractor))
             if (rows := getattr(stream.extractor, "sentence_rows", None)) is not None:
                 described[name] |= sentence_entry(stream.spec.settings["sentences"], rows.cpu().numpy())
             if stream.extractor.audio is not None:

@@ -178,8 +178,8 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class SegmentFeature:
-    """A finished segment; ``feature`` is ``float32 [dim]``, None if the extractor returns none, or a part of the
-    video's features (`VideoParts`)."""
+    """A finished segment; ``feature`` is ``float32 [dim]`` or of the extractor's ``shape``, None if the extractor
+    returns none, or a part of the video's features (`VideoParts`)."""
 
     plan: VideoPlan
     stream: Stream

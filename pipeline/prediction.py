@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extractors.class_scores import class_names, logits_kind
+from ..extractors.inner_layers import OutputSettings
 from ..extractors.table import resolved_recipe
 from ..manifests.errors import ConfigError, ExtractionError, WeightsError
 from ..manifests.recipes import Recipe
@@ -98,7 +99,16 @@ def predict(
     recipe = resolved_recipe(recipe)
     names, skipped = _streams_with_classes(recipe, streams, weights)
     with_logits = {
-        name: recipe.streams[name].model_copy(update={"extractor": f"logits:{recipe.streams[name].extractor}"})
+        name: recipe.streams[name].model_copy(
+            update={
+                "extractor": f"logits:{recipe.streams[name].extractor}",
+                "settings": {
+                    key: value
+                    for key, value in recipe.streams[name].settings.items()
+                    if key not in OutputSettings.model_fields
+                },
+            }
+        )
         for name in names
     }
     with tempfile.TemporaryDirectory(prefix="arabesque-predict-") as folder:

@@ -340,7 +340,7 @@ class FeatureRow:
     """Digest of everything in the key except the content; equal for all rows of a stream in a consistent store."""
     outcome: Literal["done", "partial"]
     features: NDArray[np.float32]
-    """``[segments, dim]``"""
+    """``[segments, dim]``, or with further axes between the two, such as ``[segments, time, height, width, dim]``."""
     start_s: NDArray[np.float64]
     end_s: NDArray[np.float64]
     provenance: dict[str, str] = field(default_factory=dict[str, str])

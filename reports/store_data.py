@@ -184,7 +184,7 @@ def read_store_data(store: FeatureStore) -> StoreData:
             if not len(features):
                 continue
             ends_s[features.video_id] = max(ends_s.get(features.video_id, 0.0), float(features.end_s[-1]))
-            values = features.values.reshape(len(features), -1).astype(np.float64)
+            values = features.row_means.astype(np.float64)
             sums.ids.append(features.video_id)
             sums.means.append(values.mean(axis=0))
             sums.deviations.append(values.std(axis=0))

@@ -96,7 +96,7 @@ class StorePage:
                     "extractor": specs.get(name, {}).get("extractor", "imported"),
                     "counts": {kind: counts[name][kind] for kind in KINDS},
                     "segments": sum(video.segments.get(name, 0) for video in data.videos),
-                    "dim": entry["dim"],
+                    "dim": " × ".join(map(str, entry.get("shape") or [entry["dim"]])),
                     "digest": entry["settings_digest"],
                     "weights": sorted(entry.get("weights", {}).items()),
                 }

@@ -185,7 +185,7 @@ def segment_rows(
             Row(
                 stream,
                 "segments",
-                f"{len(each)} segments × {each.values.shape[1]}",
+                f"{len(each)} segments × {' × '.join(map(str, each.values.shape[1:]))}",
                 height=LANE_PX * max(1, len(lanes)),
                 spoken=f"Segments of {stream}",
                 segments=tuple(buttons),
@@ -364,7 +364,7 @@ def feature_rows(
                 f"{stream}: all features",
                 "heat",
                 "blue below, red above the mean of all videos",
-                height=min(160, max(40, each.values.shape[1] // 2)),
+                height=min(160, max(40, each.values.shape[-1] // 2)),
                 picture=f"{name}-{page_name(stream)[-10:]}.png",
                 spoken=f"Deviation of every feature of {stream} from the mean of all segments of all videos",
             )
@@ -373,7 +373,7 @@ def feature_rows(
 
 
 def _curve_of(each: StreamFeatures, statistics: StreamStatistics, index: int, duration_s: float) -> str:
-    values = each.values[:, index].astype(np.float64)
+    values = each.row_means[:, index].astype(np.float64)
     mean, deviation = float(statistics.mean[index]), float(statistics.deviation[index])
     low, high = min(float(values.min()), mean - 2 * deviation), max(float(values.max()), mean + 2 * deviation)
     span = high - low or 1.0
@@ -393,7 +393,7 @@ def _deviation_picture(each: StreamFeatures, statistics: StreamStatistics, durat
     import cv2
 
     scale = np.where(statistics.deviation > 1e-12, statistics.deviation, np.inf)
-    values = np.clip((each.values - statistics.mean) / scale / 3, -1, 1)
+    values = np.clip((each.row_means - statistics.mean) / scale / 3, -1, 1)
     at_s = (np.arange(HEAT_COLUMNS) + 0.5) * duration_s / HEAT_COLUMNS
     chosen = np.searchsorted(each.start_s, at_s, side="right") - 1
     covered = (chosen >= 0) & (at_s < each.end_s[np.maximum(chosen, 0)])

@@ -178,7 +178,7 @@ def _deviations(context: PageContext, each: StreamFeatures, stream: str) -> dict
     if np.isnan(found).all():
         return {"stream": stream, "rows": []}
     order = np.argsort(-np.abs(np.nan_to_num(found)), kind="stable")[:MAX_DEVIATIONS].tolist()
-    own = each.values.mean(axis=0)
+    own = each.row_means.mean(axis=0)
     largest = max(abs(float(found[order[0]])), 1e-9)
     return {
         "stream": stream,
@@ -203,7 +203,7 @@ def _explorer(context: PageContext, features: Mapping[str, StreamFeatures]) -> d
         each = features.get(stream)
         if each is None or not len(each) or stream not in context.data.statistics:
             continue
-        values = np.nan_to_num(each.values.astype(np.float64))
+        values = np.nan_to_num(each.row_means.astype(np.float64))
         low, high = values.min(axis=0), values.max(axis=0)
         span = np.asarray(np.maximum(high - low, 1e-12), np.float64)
         steps = np.asarray(255 * (values - low) / span + 0.5, np.uint8)

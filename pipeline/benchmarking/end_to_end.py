@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ...extractors.protocol import shape_of
 from ..decoding.decoder_pool import DecoderPool
 from ..extraction import Extraction
 from ..items import SegmentFeature, Stream
@@ -18,7 +19,7 @@ from ..planning.run_claims import RunClaims
 from ..records import Outcome, Source, VideoFile, grouped
 from ..run_context import RunContext
 from ..runner import process_videos
-from ..store.manifest import write_manifest
+from ..store.manifest import shape_entry, write_manifest
 from ..store.outcomes import OutcomeWatcher
 from ..store.shards import OUTCOMES, stream_folder
 from ..store.writer import StoreWriter
@@ -91,7 +92,8 @@ def scratch_store(bench: Bench) -> Generator[ScratchStore]:
     run = bench.run
     entries = run.stream_entries
     with TemporaryDirectory(prefix="arabesque-bench-") as folder:
-        described = {stream.name: entries[stream.name] | {"dim": stream.extractor.dim} for stream in bench.streams}
+        shapes = {stream.name: shape_of(stream.extractor) for stream in bench.streams}
+        described = {name: entries[name] | shape_entry(shape) for name, shape in shapes.items()}
         manifest = {"format": 1, "recipe": run.recipe.model_dump(mode="json", exclude_none=True), "streams": described}
         write_manifest(Path(folder), manifest | {"made_with": made_with(bench.options.decoder)})
         with StoreWriter(Path(folder), float16=bench.options.float16) as writer:

@@ -46,7 +46,7 @@ def rows_at_common_times(one: FeatureArray, other: FeatureArray, tolerance: floa
         return CommonRows(a, b, a.shape, b.shape)
     times_a = None if one.load_times is None else one.load_times()
     times_b = None if other.load_times is None else other.load_times()
-    if times_a is None or times_b is None or a.ndim != 2 or b.ndim != 2 or not (len(a) and len(b)):
+    if times_a is None or times_b is None or min(a.ndim, b.ndim) < 2 or not (len(a) and len(b)):
         return CommonRows(a, b, a.shape, b.shape)
     if len(times_a[0]) != len(a) or len(times_b[0]) != len(b):  # several rows for each time
         return CommonRows(a, b, a.shape, b.shape)

@@ -6,6 +6,7 @@ explains the difference is reported.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,13 +53,20 @@ def diagnose_together(arrays: Sequence[tuple[NDArray[Any], NDArray[Any]]], toler
 
 
 def as_rows(a: NDArray[Any], b: NDArray[Any]) -> Pair:
-    """Return both as ``float64 [rows, dim]``. Parts of segments are averaged if the shapes then agree, else listed."""
+    """Return both as ``float64 [rows, dim]``. Parts of segments are averaged if the shapes then agree, else listed.
+
+    Parts are the axes between segments and dim; a map [time, height, width] is averaged to [time] if the other side
+    has this one axis.
+    """
 
     def rows(one: NDArray[Any], other: NDArray[Any]) -> Array:
         if one.ndim < 3:
             return np.atleast_2d(one).astype(np.float64)
-        averaged = other.ndim < 3 and len(other) != one.shape[0] * one.shape[1]
-        return (one.mean(axis=1, dtype=np.float64) if averaged else one.reshape(-1, one.shape[-1])).astype(np.float64)
+        kept = max(other.ndim - 2, 0)  # inner axes of the other side
+        is_listed = other.ndim < 3 and len(other) == math.prod(one.shape[:-1])
+        inner = () if is_listed else tuple(range(1 + kept, one.ndim - 1))
+        averaged = one.mean(axis=inner, dtype=np.float64) if inner else one.astype(np.float64)
+        return averaged.reshape(-1, one.shape[-1])
 
     return rows(a, b), rows(b, a)
 
@@ -75,9 +83,11 @@ def _not_comparable(arrays: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> Expl
 
 
 def _halves(a: NDArray[Any], b: NDArray[Any]) -> Explanation:
-    parts = (a if a.ndim == 3 else b).shape[1]
-    side, other = ("A", "B") if a.ndim == 3 else ("B", "A")
+    parts = math.prod((a if a.ndim > b.ndim else b).shape[1:-1])
+    side, other = ("A", "B") if a.ndim > b.ndim else ("B", "A")
     how = "their mean is" if len(a) == len(b) else "in order they are"
+    if min(a.ndim, b.ndim) > 2:
+        how = "their mean over height and width is"
     return Explanation("halves", f"{side} has {parts} vectors for each segment; {how} {other}'s")
 
 

@@ -83,7 +83,7 @@ def restored_row(array: FeatureArray) -> FeatureRow | Outcome:
         values = array.load()
         if _file_digest(Path(array.file)) != array.file_sha256:
             raise UnfitArray(f"{array.file}: was changed after the export; export again, or import it with --format")
-        if (values.dtype.name, values.shape) != (exported.dtype, exported.shape) or values.ndim != 2:
+        if (values.dtype.name, values.shape) != (exported.dtype, exported.shape) or values.ndim < 2:
             raise UnfitArray(f"{array.file}: holds {values.dtype} {list(values.shape)}, not what was exported")
         if not np.isfinite(values).all():
             raise UnfitArray(f"{array.file}: holds numbers that are not finite; get the file again")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...extractors.geometry import largest_px
+from ...extractors.protocol import shape_of
 from ...manifests.streams import Geometry, Size
 from ..digests import row_key
 from ..holes import gap_holes, touched
@@ -54,10 +55,11 @@ def plan_video(
     for stream in streams:
         key, need = _key(video, stream), stream.extractor.frames
         segments, masked = _segments_and_masks(metadata, stream)
+        shape = (-1,) if hasattr(stream.extractor, "start_video") else shape_of(stream.extractor)
         holes = gap_holes(metadata) if need is not None else ()
         lost = np.flatnonzero(touched(segments, holes, next_frame=needs_next_frame(stream)))
         known = {  # with exactly the intervals of this plan; the file may have been indexed again
-            index: segment.feature
+            index: None if segment.feature is None else segment.feature.reshape(shape)
             for index, segment in progress.get(key, {}).items()
             if index < len(segments)
             and _is_usable(stream, segment.feature)

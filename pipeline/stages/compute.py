@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...extractors.device_copies import download
-from ...extractors.protocol import Extractor, Shared
+from ...extractors.protocol import Extractor, Shared, shape_of
 from ...manifests.errors import ArabesqueError
 from ..items import Batch, BatchResult, SegmentFailure, SegmentFeature, SegmentTask, Stream
 from ..system.device_errors import first_line, is_out_of_memory, on_device, release_memory, require_device
@@ -145,8 +145,8 @@ def _checked_rows(extractor: Extractor, prepared: list[Any]) -> list[NDArray[np.
     for feature in features:
         if has_parts and (feature is None or feature.ndim != 1):
             raise RuntimeError(f"{type(extractor).__name__} returned {feature}, not the part of a segment")
-        if not has_parts and feature is not None and feature.shape != (extractor.dim,):
-            raise RuntimeError(f"{type(extractor).__name__} returned a row of {feature.shape}, not ({extractor.dim},)")
+        if not has_parts and feature is not None and feature.shape != (shape := shape_of(extractor)):
+            raise RuntimeError(f"{type(extractor).__name__} returned a row of {feature.shape}, not {shape}")
         if feature is not None and not np.isfinite(feature).all():
             raise RuntimeError(f"{type(extractor).__name__} returned values that are not finite")
     return features

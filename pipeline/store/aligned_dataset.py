@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .manifest import stream_entries
 from .reader import FeatureStore
 from .stream_features import StreamFeatures
 
@@ -29,7 +30,8 @@ class AlignedDataset:
     A sample, with T the segments of the reference stream:
 
         video_id        str
-        <stream>        float32 [T, dim]; zeros where nothing of the stream overlaps a segment
+        <stream>        float32 [T, dim], or [T, time, dim] … of a stream whose segments have more than one row;
+                        zeros where nothing of the stream overlaps a segment
         masks           {stream: bool [T]}; False in these places
         valid           bool [T]; False for segments that touch an excluded stretch
         start_s, end_s  float64 [T], the reference's grid
@@ -75,6 +77,7 @@ class AlignedDataset:
         self._check_names(store)
         self.store = store
         self._labels = labels
+        self._row_shapes = {name: entry.row_shape for name, entry in stream_entries(store.manifest).items()}
         self.left_out: dict[str, str] = {}
         """video_id → the reason why it has no sample, for each video that has features or a label."""
         self._empty = {(end.video_id, end.stream) for end in store.outcomes() if end.kind == "empty"}
@@ -111,7 +114,7 @@ class AlignedDataset:
             if stream in features:
                 values, mask = on_grid(features[stream], grid.start_s, grid.end_s, grid.present)
             else:
-                values = np.zeros((len(grid.present), self._dim(stream)), np.float32)
+                values = np.zeros((len(grid.present), *self._row_shapes[stream]), np.float32)
                 mask = np.zeros(len(grid.present), bool)
             sample[stream] = torch.as_tensor(values)
             sample["masks"][stream] = torch.as_tensor(mask)
@@ -162,9 +165,6 @@ class AlignedDataset:
             return self.store.read(video_id, stream)
         return replace(loaded, values=loaded.values.copy())  # a sample belongs to the caller
 
-    def _dim(self, stream: str) -> int:
-        return self.store.manifest["streams"][stream]["dim"]
-
 
 def on_grid(
     features: StreamFeatures,
@@ -181,9 +181,9 @@ def on_grid(
         present: bool ``[intervals]``: False for intervals that stay masked; by default none does.
 
     Returns:
-        float32 ``[intervals, dim]`` and bool ``[intervals]``. Where no row overlaps an interval, the values are zero
-        and the mask is False. A row of exactly the same interval is returned unchanged; if all rows are, the values
-        may be the array of the features.
+        float32 ``[intervals, dim]``, with the inner axes of the features if they have any, and bool ``[intervals]``.
+        Where no row overlaps an interval, the values are zero and the mask is False. A row of exactly the same interval
+        is returned unchanged; if all rows are, the values may be the array of the features.
     """
     own = features.with_masked()
     if np.array_equal(start_s, own.start_s) and np.array_equal(end_s, own.end_s):
@@ -196,7 +196,8 @@ def on_grid(
     overlap_s[overlap_s < _TOUCHING_S] = 0.0
     total_s = overlap_s.sum(axis=1, keepdims=True)
     weights = np.divide(overlap_s, total_s, out=np.zeros_like(overlap_s), where=total_s > 0)
-    return _few_of_many(weights, features.values), total_s[:, 0] > 0
+    found = _few_of_many(weights, features.values.reshape(len(features), -1))
+    return found.reshape(len(weights), *features.values.shape[1:]), total_s[:, 0] > 0
 
 
 def _few_of_many(weights: NDArray[np.float64], values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -220,7 +221,7 @@ def collate_padded(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         A dictionary with these entries::
 
             video_id        list of B
-            <stream>        float32 [B, T, dim], zeros in the padding
+            <stream>        float32 [B, T, dim] or with inner axes, zeros in the padding
             masks           {stream: bool [B, T]}, False in the padding
             start_s, end_s  float64 [B, T]
             valid           bool [B, T]: True for segments, False for padding and for segments that touch an excluded

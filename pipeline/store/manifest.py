@@ -6,8 +6,9 @@ Its last line is the SHA-256 of the lines before it, and there is a hidden copy:
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,12 +35,30 @@ class StreamEntry(BaseModel):
 
     settings_digest: str
     dim: int
+    """Number of values of a segment."""
+    shape: list[int] = []
+    """Shape of what a segment has, e.g. [time, dim]; empty where it is one row of ``dim`` values."""
     extractor_version: int
     weights: dict[str, str]
     sentences: list[str] = []
     """Sentences that went through the text tower of the stream's network."""
     sentence_rows: str = ""
     """Their rows: base64 of little-endian float32 ``[sentences, dim of the text tower]``."""
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of what a segment has."""
+        return tuple(self.shape) or (self.dim,)
+
+
+def shape_entry(shape: Sequence[int]) -> dict[str, Any]:
+    """Return the fields of a stream's entry that say what a segment has.
+
+    Example:
+        >>> shape_entry((1024,)), shape_entry((7, 1024))
+        ({'dim': 1024}, {'dim': 7168, 'shape': [7, 1024]})
+    """
+    return {"dim": math.prod(shape)} | ({"shape": list(shape)} if len(shape) > 1 else {})
 
 
 class _Manifest(BaseModel):

@@ -91,7 +91,7 @@ class _OpenShard:
         yield from ((number, found.pop(number)) for number in numbers)
 
     def _values(self, numbers: Sequence[int]) -> list[NDArray[Any]]:
-        """Read the numbers of rows, ``[segments, dim]`` each."""
+        """Read the numbers of rows, in the shape of each."""
         table, arrays = self.table, list[NDArray[Any]]()
         pieces: list[tuple[int, NDArray[np.uint8]]] = []
         for number in numbers:

@@ -127,7 +127,8 @@ class FeatureStore:
 
     def _repr_html_(self) -> str:
         counts = {name: sum(map(self._shows, self._places(name).values())) for name in self.streams}
-        rows = [(name, counts[name], entry.dim, entry.settings_digest[:12]) for name, entry in self._entries.items()]
+        shapes = {name: " × ".join(map(str, entry.row_shape)) for name, entry in self._entries.items()}
+        rows = [(name, counts[name], shapes[name], entry.settings_digest[:12]) for name, entry in self._entries.items()]
         caption = f"Feature store {self.path}: {plural(len(self), 'video')}, recipe {self.manifest['recipe']['name']}"
         return html_table(caption, ("stream", "videos", "features", "settings"), rows)
 

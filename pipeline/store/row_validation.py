@@ -31,7 +31,7 @@ def validated_row(row: FeatureRow, streams: Mapping[str, StreamEntry], *, float1
             f"{name}: made under settings {row.settings_digest}, the store's are {entry.settings_digest}; "
             "write the new manifest first"
         )
-    _check_shapes(name, row, entry.dim)
+    _check_shapes(name, row, entry.row_shape)
     largest = float(np.abs(row.features).max())
     if not largest <= (_FLOAT16_MAX if float16 else _FLOAT32_MAX):  # NaN compares as False
         raise ValueError(f"{name}: features reach {largest}, which cannot be stored; use float32 if they are finite")
@@ -44,12 +44,12 @@ def validated_row(row: FeatureRow, streams: Mapping[str, StreamEntry], *, float1
     )
 
 
-def _check_shapes(name: str, row: FeatureRow, dim: int) -> None:
+def _check_shapes(name: str, row: FeatureRow, shape: tuple[int, ...]) -> None:
     segments = len(row.features)
-    if row.features.dtype != np.float32 or row.features.shape != (segments, dim) or not segments:
+    if row.features.dtype != np.float32 or row.features.shape != (segments, *shape) or not segments:
         raise ValueError(
             f"{name}: features are {row.features.dtype} {list(row.features.shape)}, "
-            f"not float32 [segments, {dim}] with at least one segment"
+            f"not float32 [segments, {', '.join(map(str, shape))}] with at least one segment"
         )
     if row.start_s.shape != (segments,) or row.end_s.shape != (segments,):
         raise ValueError(f"{name}: needs one start_s and one end_s for each of {segments} segments")
@@ -83,9 +83,10 @@ def row_problem(row: FeatureRow, stream: str, entry: StreamEntry | None, samplin
         return "its key is not that of its contents and settings"
     if row.outcome not in ("done", "partial"):
         return f"its outcome is {row.outcome!r}"
-    segments, dim = row.features.shape
-    if not segments or (entry is not None and dim != entry.dim):
-        return f"its features are {segments} × {dim}" + (f", not × {entry.dim}" if entry is not None else "")
+    segments, *shape = row.features.shape
+    if not segments or (entry is not None and tuple(shape) != entry.row_shape):
+        wanted = "" if entry is None else f", not × {' × '.join(map(str, entry.row_shape))}"
+        return f"its features are {segments} × {' × '.join(map(str, shape))}{wanted}"
     if not np.isfinite(row.features).all():
         return "it holds numbers that are not finite"
     has_stretches = "cut=" in fragment_of(row.content_digest)

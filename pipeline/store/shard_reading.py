@@ -7,6 +7,7 @@ not written by this package.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -115,8 +116,8 @@ class ShardTable(NamedTuple):
     """What a shard holds beside its features, and where these are."""
 
     rows: list[RowFacts]
-    shapes: list[tuple[int, int]]
-    """Segments and dim of each row."""
+    shapes: list[tuple[int, ...]]
+    """Shape of the features of each row: segments, any further axes, and dim."""
     dtype: np.dtype[Any]
     places: NDArray[np.int64]
     """Position of each row's numbers in the file; -1 for a row that must be decoded."""
@@ -124,9 +125,10 @@ class ShardTable(NamedTuple):
 
 def read_shard_table(storage: Storage, shard: str) -> ShardTable:
     """Read a shard's columns beside its features, and the place of each row's numbers."""
-    names = [*RowFacts._fields, "segments", "dim"]
+    names = [*RowFacts._fields, "segments", "dim", "shape"]
     with _opened(storage, shard, names) as file:
         table = file.read(columns=names, use_threads=False)  # pyright: ignore[reportUnknownMemberType]
+        table = completed(table, names)
         schema, metadata = file.schema_arrow, file.metadata
         kind: Any = schema.types[schema.get_field_index("features")]
         dtype = np.dtype(kind.value_type.value_type.to_pandas_dtype())
@@ -137,15 +139,26 @@ def read_shard_table(storage: Storage, shard: str) -> ShardTable:
         rows = list(map(RowFacts._make, zip(*texts, *times, strict=True)))
         counts: list[Any] = table.column("segments").to_pylist()
         dims: list[Any] = table.column("dim").to_pylist()
-        shapes: list[tuple[int, int]] = list(zip(counts, dims, strict=True))
+        stated: list[Any] = table.column("shape").to_pylist()
+        shapes = [_shape(*each) for each in zip(counts, dims, stated, strict=True)]
         return ShardTable(rows, shapes, dtype, _places(metadata, shapes, dtype.itemsize))
+
+
+def _shape(segments: int, dim: int, stated: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the shape of a row's features; ValueError if the stated one has another number of values."""
+    if stated is None:
+        return segments, dim
+    shape = tuple(stated)
+    if shape[:1] != (segments,) or math.prod(shape[1:]) != dim or min(shape) < 1:
+        raise ValueError(f"a row of {segments} × {dim} values states the shape {list(shape)}")
+    return shape
 
 
 def _times(cell: Any) -> NDArray[np.float64]:
     return _numbers(cell.values)
 
 
-def _places(metadata: Any, shapes: Sequence[tuple[int, int]], itemsize: int) -> NDArray[np.int64]:
+def _places(metadata: Any, shapes: Sequence[tuple[int, ...]], itemsize: int) -> NDArray[np.int64]:
     """Return where the numbers of each row begin; -1 where they are compressed or encoded.
 
     The numbers are the last bytes of their page, and the page is the last of its column chunk.
@@ -156,7 +169,7 @@ def _places(metadata: Any, shapes: Sequence[tuple[int, int]], itemsize: int) -> 
     for group in range(metadata.num_row_groups):
         described = metadata.row_group(group)
         chunk, end = described.column(leaf), first + described.num_rows
-        sizes = np.array([segments * dim * itemsize for segments, dim in shapes[first:end]], np.int64)
+        sizes = np.array([math.prod(shape) * itemsize for shape in shapes[first:end]], np.int64)
         is_plain = chunk.compression == "UNCOMPRESSED" and set(chunk.encodings) <= {"PLAIN", "RLE"}
         if is_plain and not chunk.has_dictionary_page and int(sizes.sum()) <= chunk.total_compressed_size:
             begin = chunk.data_page_offset + chunk.total_compressed_size - int(sizes.sum())
@@ -218,6 +231,7 @@ def _without_damage(shard: str, file: Any, unverified: Any, group: int, first: i
     num_rows = file.metadata.row_group(group).num_rows
     keys = unpacked_keys(file.metadata.metadata)
     known = {} if keys is None else {name: keys.column(name).slice(first, num_rows) for name in keys.column_names}
+    known["shape"] = pa.chunked_array([pa.repeat(pa.scalar(None, pa.list_(pa.int32())), num_rows)])
     for name, value in {
         "stream": shard.split("/")[-2].removeprefix("stream="),
         "writer": writer_of(shard),
@@ -297,7 +311,8 @@ def stored_number(storage: Storage, shard: str) -> str:
 
 def _row(storage: Storage, shard: str, table: pa.Table, at: int) -> StoredRow:
     cell = {name: table.column(name)[at] for name in table.column_names}
-    stored = _numbers(cell["features"].values.flatten()).reshape(cell["segments"].as_py(), cell["dim"].as_py())
+    shape = _shape(*(cell[name].as_py() for name in ("segments", "dim", "shape")))
+    stored = _numbers(cell["features"].values.flatten()).reshape(shape)
     start_s, end_s = _numbers(cell["start_s"].values), _numbers(cell["end_s"].values)
     text = {name: cell[name].as_py() for name in ("video_id", "stream", "key", "content_digest", "settings_digest")}
     if not_text := [name for name, value in text.items() if not isinstance(value, str)]:  # a bit of the schema flipped

@@ -43,14 +43,16 @@ _ADDED = {
     "counter": 0,
     "frames_seen": 0,
     "frames_with_person": 0,
+    "shape": pa.scalar(None, pa.list_(pa.int32())),
 }
 """Columns that earlier versions did not write → default value."""
 
 
 def rows_table(rows: Sequence[StoredRow], *, float16: bool) -> pa.Table:
-    """Build the table of rows of one stream with one ``dim``."""
+    """Build the table of rows of one stream with one ``dim``; further axes of the features become a shape."""
     dtype: np.dtype[Any] = np.dtype("float16" if float16 else "float32")
-    values = [np.ascontiguousarray(stored.row.features, dtype) for stored in rows]
+    shapes = [stored.row.features.shape for stored in rows]
+    values = [np.ascontiguousarray(each.row.features, dtype).reshape(len(each.row.features), -1) for each in rows]
     dim: int = values[0].shape[1]
     schema = _row_schema(pa.list_(pa.float16(), dim) if float16 else pa.list_(pa.float32(), dim))
     nested = _type_of(schema, "features")  # list<fixed_size_list<number, dim>>; the numbers are copied once
@@ -76,6 +78,7 @@ def rows_table(rows: Sequence[StoredRow], *, float16: bool) -> pa.Table:
         "written_at": [stored.written_us for stored in rows],
         "writer": [stored.writer for stored in rows],
         "counter": [stored.counter for stored in rows],
+        "shape": [list(shape) if len(shape) > 2 else None for shape in shapes],
     }
     return _table(columns, schema)
 
@@ -145,8 +148,7 @@ def completed(table: pa.Table, names: Sequence[str] | None = None) -> pa.Table:
     if table.column_names == list(names):
         return table
     columns: list[Any] = [
-        table.column(name) if name in table.column_names else pa.repeat(pa.scalar(_ADDED[name]), len(table))
-        for name in names
+        table.column(name) if name in table.column_names else pa.repeat(_ADDED[name], len(table)) for name in names
     ]
     return pa.table(columns, list(names)).replace_schema_metadata(table.schema.metadata)
 
@@ -204,7 +206,7 @@ def _row_schema(feature: pa.DataType) -> pa.Schema:
         pa.field("checksum", pa.string()),
         pa.field("provenance", pa.string()),  # JSON: Hugging Face datasets do not support map columns
     ]
-    return _schema("features", described + _WHEN_AND_WHO)
+    return _schema("features", [*described, *_WHEN_AND_WHO, pa.field("shape", pa.list_(pa.int32()))])
 
 
 def _schema(kind: str, described: list[pa.Field[Any]]) -> pa.Schema:

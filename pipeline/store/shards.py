@@ -16,8 +16,9 @@ from .files.storage import Storage
 
 FORMAT = 1
 """Version of the format (docs/store-format.md); shards of another one are not read."""
-MINOR = 1
-"""Additions to the format that readers of earlier versions can read: 1.1 stores features as plain pages."""
+MINOR = 2
+"""Additions to the format that readers of earlier versions can read: 1.1 stores features as plain pages, 1.2 the shape
+of a segment's features."""
 MAX_COUNTER = 1 << 62
 """Counters of rows and outcomes stay below; a greater one is damaged or forged."""
 OUTCOMES = "outcomes"

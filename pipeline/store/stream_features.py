@@ -21,7 +21,7 @@ class MaskedFeatures(NamedTuple):
     """The features of all segments of one video and one stream, masked segments included."""
 
     values: NDArray[np.float32]
-    """``[segments, dim]``; zeros for masked segments."""
+    """Shape of `StreamFeatures.values`; zeros for masked segments."""
     present: NDArray[np.bool_]
     """``[segments]``: False for masked segments."""
     start_s: NDArray[np.float64]
@@ -37,7 +37,8 @@ class StreamFeatures:
     Attributes:
         video_id: The video's id in its store.
         stream: The stream's name in the recipe.
-        values: float32 ``[segments, dim]``.
+        values: float32 ``[segments, dim]``; of a stream with ``output = "time"`` ``[segments, time, dim]``, with
+            ``"map"`` ``[segments, time, height, width, dim]``, without time for a network on single frames.
         start_s: float64 ``[segments]``: when each segment starts, in seconds since the first frame.
         end_s: float64 ``[segments]``: when each segment ends.
         key: Digest of the video's bytes, the stream's settings, its checkpoints and the extractor's version.
@@ -102,7 +103,7 @@ class StreamFeatures:
             return MaskedFeatures(self.values, np.ones(len(self), bool), self.start_s, self.end_s)
         order = np.argsort(np.concatenate([self.start_s, masked_s[:, 0]]), kind="stable")
         return MaskedFeatures(
-            values=np.concatenate([self.values, np.zeros((len(masked_s), self._dim), np.float32)])[order],
+            values=np.concatenate([self.values, np.zeros((len(masked_s), *self.values.shape[1:]), np.float32)])[order],
             present=order < len(self),
             start_s=np.concatenate([self.start_s, masked_s[:, 0]])[order],
             end_s=np.concatenate([self.end_s, masked_s[:, 1]])[order],
@@ -116,7 +117,13 @@ class StreamFeatures:
         from ...extractors.table import feature_names
 
         names = feature_names(self.extractor)
-        return names if names is not None and len(names) == self.values.shape[1] else None
+        return names if names is not None and self.values.shape[1:] == (len(names),) else None
+
+    @property
+    def row_means(self) -> NDArray[np.float32]:
+        """float32 ``[segments, dim]``: the mean over the axes between segments and features, if there are any."""
+        inner = tuple(range(1, self.values.ndim - 1))
+        return self.values.mean(axis=inner, dtype=np.float64).astype(np.float32) if inner else self.values
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a table with one row for each segment.
@@ -126,10 +133,16 @@ class StreamFeatures:
 
         Raises:
             MissingPackageError: pandas is not installed.
+            ValueError: A segment has more than one row; take ``values``, or ``row_means``.
         """
         require_package("pandas", "a table of pandas")
         import pandas  # pyright: ignore[reportMissingTypeStubs]
 
+        if self.values.ndim != 2:
+            raise ValueError(
+                f"stream {self.stream!r}: a segment has {self._shape} values, which are not one row of a table; take "
+                "values, or row_means for their mean"
+            )
         names = self.names or [f"{self.stream}_{index}" for index in range(self.values.shape[1])]
         times = pandas.DataFrame({"start_s": self.start_s, "end_s": self.end_s})
         table = pandas.concat([times, pandas.DataFrame(self.values, columns=list(names))], axis=1)
@@ -148,15 +161,20 @@ class StreamFeatures:
         names = self.names
         header = ("segment", "start_s", "end_s", *(names[:4] if names else map(str, range(min(4, self._dim)))))
         rows = (
-            (index, f"{self.start_s[index]:.2f}", f"{self.end_s[index]:.2f}", *(f"{x:.4g}" for x in row[:4]))
+            (index, f"{self.start_s[index]:.2f}", f"{self.end_s[index]:.2f}", *(f"{x:.4g}" for x in row.ravel()[:4]))
             for index, row in enumerate(self.values[:5])
         )
         return html_table(f"{self.video_id}, {self.stream}: {self._summary()}", header, rows)
 
     @property
     def _dim(self) -> int:
-        return self.values.shape[1] if self.values.ndim > 1 else 0
+        return self.values.shape[-1] if self.values.ndim > 1 else 0
+
+    @property
+    def _shape(self) -> str:
+        """What a segment has, such as ``7 × 1024``."""
+        return " × ".join(map(str, self.values.shape[1:] or (0,)))
 
     def _summary(self) -> str:
         until = f"{self.start_s[0]:.1f} to {self.end_s[-1]:.1f} s, " if len(self.start_s) else ""
-        return f"{len(self)} segment{'s' * (len(self) != 1)} × {self._dim} features, {until}{self.outcome}"
+        return f"{len(self)} segment{'s' * (len(self) != 1)} × {self._shape} features, {until}{self.outcome}"

@@ -33,7 +33,7 @@ class FinishedSegment:
     start_s: float
     end_s: float
     feature: NDArray[np.float32] | None
-    """``[dim]``; None if the extractor gave no feature for the segment."""
+    """``[dim]``, without further axes; None if the extractor gave no feature for the segment."""
 
 
 class WriteAheadLog(Mapping[str, dict[int, FinishedSegment]]):

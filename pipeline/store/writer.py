@@ -189,9 +189,9 @@ class StoreWriter:
     ) -> None:
         """Add one finished segment of an incomplete row to the write-ahead log; see `WriteAheadLog`.
 
-        ``feature``: ``[dim]``, or None if the extractor gave no feature for the segment.
+        ``feature``: what the extractor made of the segment, of any shape, or None if it gave nothing.
         """
-        copied = None if feature is None else np.array(feature, np.float32)
+        copied = None if feature is None else np.array(feature, np.float32).ravel()
         with self._changed:
             self._begin_call()
             entry = LoggedSegment(key, segment_index, start_s, end_s, copied, self._counter)
