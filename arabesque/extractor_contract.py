@@ -19,7 +19,7 @@ from torch import Tensor
 from arabesque.extractors.checkpoints import RandomWeights
 from arabesque.extractors.geometry import apply_geometry
 from arabesque.extractors.precision import TOLERANCES
-from arabesque.extractors.protocol import AudioNeed, Extractor, FrameNeed, SegmentInput, Shared, VideoParts
+from arabesque.extractors.protocol import AudioNeed, Extractor, FrameNeed, SegmentInput, Shared, VideoParts, shape_of
 from arabesque.extractors.table import build, extractor_kind, resolve
 from arabesque.manifests.errors import ConfigError
 from arabesque.manifests.import_paths import class_path
@@ -151,7 +151,7 @@ class ExtractorContract:
         """Every segment has a row of finite float32 numbers."""
         for row in self.rows:
             _require(row.dtype == torch.float32, f"a row is {row.dtype}")
-            _require(row.shape == (self.extractor.dim,), f"a row has shape {tuple(row.shape)}")
+            _require(row.shape == shape_of(self.extractor), f"a row has shape {tuple(row.shape)}")
             _require(bool(row.isfinite().all()), "a row has numbers that are not finite")
 
     def check_names_match_the_row(self) -> None:

@@ -23,14 +23,21 @@ def recipes(
     weights: WEIGHTS = None,
     precision: PRECISION = None,
     weights_manifest: WEIGHTS_MANIFEST = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STREAM",
+            help="List the layers of this stream's network, and what a segment has of each: for streams.NAME.layer.",
+        ),
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """List the recipes, or print one as TOML: every setting that the key of a feature covers, with explanations."""
     from ..manifests.recipes import list_recipes, load_recipe
 
     if name is None:
-        if setting or weights or precision:
-            raise typer.BadParameter("a change needs a recipe; give its name", param_hint="NAME")
+        if setting or weights or precision or layers:
+            raise typer.BadParameter("a change or --layers needs a recipe; give its name", param_hint="NAME")
         found = [_facts(load_recipe(known)) for known in list_recipes()]
         if as_json:
             print_json(found)
@@ -45,6 +52,9 @@ def recipes(
             f"{override} belongs to a run, not to a recipe; give it to `arabesque extract`, or STREAM.ROLE={override}",
             param_hint="--weights",
         )
+    if layers is not None:
+        _print_layers(recipe, layers, as_json=as_json)
+        return
     if as_json:
         from ..extractors.table import resolved_recipe
 
@@ -53,6 +63,35 @@ def recipes(
     from .recipe_text import recipe_text
 
     sys.stdout.write(recipe_text(recipe))
+
+
+def _print_layers(recipe: Recipe, stream: str, *, as_json: bool) -> None:
+    """Print the layers of a stream's network in the order in which they finish."""
+    from ..extractors.inner_layers import layers_of
+    from ..extractors.table import extractor_kind, resolved_recipe
+    from ..manifests.errors import ConfigError, InputError
+    from ..manifests.validation import suggestion
+
+    if stream not in recipe.streams:
+        hint = suggestion(stream, recipe.streams) or f"; it has {', '.join(recipe.streams)}"
+        raise InputError(f"--layers {stream}: recipe {recipe.name} has no such stream{hint}")
+    spec = resolved_recipe(recipe).streams[stream]
+    networks = getattr(extractor_kind(spec.extractor), "networks", None)
+    if networks is None:
+        raise ConfigError(f"extractor {spec.extractor}: has no layers that a recipe can name; choose another stream")
+    found = layers_of(networks(spec)[0])
+    if as_json:
+        print_json([{"layer": layer.name, "output": layer.kind, "shape": list(layer.shape)} for layer in found])
+        return
+    print_columns(
+        ("output", "shape", "layer"),
+        [[layer.kind, " × ".join(map(str, layer.shape)), layer.name] for layer in found],
+    )
+    print(
+        "map: time × height × width × dim, of single frames height × width × dim;\n"
+        f"     set streams.{stream}.layer=LAYER, and .output=pooled, time or map\n"
+        "tokens, row: only output=pooled, the mean over tokens"
+    )
 
 
 def _facts(recipe: Recipe) -> dict[str, Any]:
