@@ -9,7 +9,8 @@ reduced until the sum fits, those with the least effect on speed first.
     segments            incomplete ones of every video; complete ones in queues and in preparation
     batches             incomplete ones, `BATCHES_IN_FLIGHT`, and the memory of a network for one
 
-Not limited: streams that need the whole audio track (`AudioNeed.needs_whole_track`); 6 MB for 100 s at 16 kHz.
+Not limited: streams that need the whole audio track (`AudioNeed.needs_whole_track`), 6 MB for 100 s at 16 kHz; and the
+features of unfinished videos, which only maps make large (`plan.MAX_ROW_BYTES`).
 """
 
 from __future__ import annotations

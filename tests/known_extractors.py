@@ -30,6 +30,15 @@ class FrameNumbers(FakeExtractor):
         return torch.tensor([_number_or_none(frame) for frame in frames])
 
 
+class FrameGrid(FrameNumbers):
+    """The frame numbers of a segment as four steps of time with two values each."""
+
+    shape = (4, 2)
+
+    def _numbers(self, segment):
+        return super()._numbers(segment).reshape(self.shape)
+
+
 def _number_or_none(frame) -> float:
     try:
         return float(number_of(frame))

@@ -25,6 +25,9 @@ USUAL_FRAME_PX = (1080, 1920)
 MAX_GROWTH, MAX_GROWTH_WITH_LIMIT = 64, 4
 """Maximum size of a geometry's frames relative to those of a 1920 × 1080 video. A memory limit is planned for that
 size; with one the maximum is 4, a 4K video at its own size."""
+MAX_ROW_BYTES = 1 << 30
+"""Largest size of the features of one video and stream with several rows for each segment. They are held in memory
+until the video is finished, and a page of a Parquet file is limited to 2 GiB."""
 MAX_PIXEL_ASPECT = 16.0
 """Pixel aspect ratios beyond this are not used by any known format."""
 
@@ -71,7 +74,7 @@ def plan_video(
         plan = StreamPlan(stream, key, segments, known, frozenset(lost.tolist()), masked, geometry)
         if reason := _nothing_to_extract(video, plan):
             outcomes.append(outcome_of(video, stream, "empty", reason, key=key))
-        elif reason := _cannot_exclude(video, stream):
+        elif (reason := _cannot_exclude(video, stream)) or (reason := _too_long(plan, video)):
             outcomes.append(outcome_of(video, stream, "failed", reason, key=key))
         elif reason := _too_large(plan, video, limited_memory=limited_memory):
             outcomes.append(outcome_of(video, stream, "failed", reason, key=key, transient=limited_memory))
@@ -142,6 +145,18 @@ def _video_plan(video: VideoRecord, plans: Mapping[str, StreamPlan]) -> VideoPla
     by_geometry = {geometry: np.unique(np.concatenate(parts)) for geometry, parts in frames.items()}
     wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *by_geometry.values()]))
     return VideoPlan(video, plans, by_geometry, wanted, max(audio_ends_s, default=None))
+
+
+def _too_long(plan: StreamPlan, video: VideoRecord) -> str:
+    """Return why the features of a stream are too many for a row of the store; empty if they are not."""
+    segments, dim = len(plan.segments), plan.stream.extractor.dim
+    num_bytes = segments * dim * 4
+    if num_bytes <= MAX_ROW_BYTES or len(shape_of(plan.stream.extractor)) == 1:
+        return ""
+    return (
+        f"{video.path}: {segments} segments of {dim:,} values are {num_bytes / 2**30:.1f} GiB, and a video has at most "
+        f'{MAX_ROW_BYTES >> 30} GiB; set output = "time" or "pooled", or cut it into clips (--clips)'
+    )
 
 
 def _too_large(plan: StreamPlan, video: VideoRecord, *, limited_memory: bool) -> str:
