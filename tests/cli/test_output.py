@@ -66,6 +66,8 @@ COMMANDS = [
     (0, "recipes", "RECIPE"),
     (0, "recipes", "--json"),
     (0, "recipes", "RECIPE", "--json"),
+    (0, "recipes", "NETWORK", "--layers", "x3d"),
+    (0, "recipes", "NETWORK", "--layers", "x3d", "--json"),
     (0, "train", "STORE", "--labels", "LABELS", "--out", "NEW_MODEL", "--epochs", 1),
     (0, "train", "STORE", "--labels", "LABELS", "--out", "NEW_MODEL", "--epochs", 1, "--json"),
     (0, "evaluate", "MODEL", "STORE", "--labels", "LABELS"),
@@ -178,6 +180,8 @@ def heading_of(words: Sequence[str]) -> str:
     """Return the heading of docs/json.md for a command."""
     if words[0] == "weights":
         return f"weights {words[1]}"
+    if "--layers" in words:
+        return "recipes NAME --layers STREAM"
     if words[0] == "recipes":
         return "recipes NAME" if words[1] == "RECIPE" else "recipes"
     for name, option in (("extract", "--dry-run"), ("train", "--dataset"), ("reproduce", "--list")):
