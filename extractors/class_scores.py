@@ -8,6 +8,7 @@ from typing import Any
 from ..manifests.errors import ConfigError
 from ..manifests.streams import StreamSpec
 from ..manifests.weights import Classes, WeightsEntry
+from .inner_layers import OutputSettings
 from .protocol import ExtractorKind
 
 
@@ -27,6 +28,12 @@ def logits_kind(name: str) -> ExtractorKind:
     if found is None:
         raise ConfigError(f"extractor {name}: its network has no classifier that is known here; use another stream")
     return found() if isinstance(kind, type) else found
+
+
+def with_classifier(spec: StreamSpec) -> StreamSpec:
+    """Return a stream of the classes of another stream's network, whatever that stores of the network."""
+    settings = {name: value for name, value in spec.settings.items() if name not in OutputSettings.model_fields}
+    return spec.model_copy(update={"extractor": f"logits:{spec.extractor}", "settings": settings})
 
 
 def class_names(spec: StreamSpec, entry_of: Callable[[str], WeightsEntry]) -> Sequence[str]:

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..extractors.class_scores import class_names, logits_kind
-from ..extractors.inner_layers import OutputSettings
+from ..extractors.class_scores import class_names, logits_kind, with_classifier
 from ..extractors.table import resolved_recipe
 from ..manifests.errors import ConfigError, ExtractionError, WeightsError
 from ..manifests.recipes import Recipe
@@ -98,19 +97,7 @@ def predict(
     """
     recipe = resolved_recipe(recipe)
     names, skipped = _streams_with_classes(recipe, streams, weights)
-    with_logits = {
-        name: recipe.streams[name].model_copy(
-            update={
-                "extractor": f"logits:{recipe.streams[name].extractor}",
-                "settings": {
-                    key: value
-                    for key, value in recipe.streams[name].settings.items()
-                    if key not in OutputSettings.model_fields
-                },
-            }
-        )
-        for name in names
-    }
+    with_logits = {name: with_classifier(recipe.streams[name]) for name in names}
     with tempfile.TemporaryDirectory(prefix="arabesque-predict-") as folder:
         run = Extraction(
             video,
