@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,7 @@ def _message(kinds: Mapping[str, type[Any]], text: bytearray, payload: bytearray
     except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 are a ValueError, too
         raise MalformedDataError(f"not JSON ({type(error).__name__})") from None
     match data:
-        case [str(name), dict()] if name in kinds:
-            return from_data(kinds[name], data[1], payload)
+        case [str(name), dict() as fields] if name in kinds:  # pyright: ignore[reportUnknownVariableType]
+            return from_data(kinds[name], cast("dict[str, Any]", fields), payload)
         case _:
             raise MalformedDataError("not a message of a known kind")
