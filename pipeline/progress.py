@@ -69,7 +69,8 @@ class ProgressTracker:
     ) -> None:
         self._clock = clock
         self._began_s = clock()
-        self._computing_since_s: float | None = None
+        self._first: tuple[float, float] | None = None
+        """Time and seconds of video when something was computed for the first time: before it, code is compiled."""
         self._phase: Phase = "loading networks"
         self._durations_s = dict(durations_s)
         self._sizes = {file.video_id: sizes.get(file.video_id, 0.0) for file in files}
@@ -85,8 +86,6 @@ class ProgressTracker:
         match event:
             case PhaseStarted(phase=phase):
                 self._phase = phase
-                if phase == "extracting":
-                    self._computing_since_s = self._clock()
             case VideoOpened(video_id=video_id) if video_id in self._sizes:
                 self._open[video_id] = event
                 if video_id not in self._durations_s:
@@ -118,15 +117,15 @@ class ProgressTracker:
         self._samples.append((now_s, done_s))
         while len(self._samples) > 2 and self._samples[1][0] < now_s - RATE_S:
             self._samples.popleft()
-        since_s = self._computing_since_s
+        if self._first is None and done_s:
+            self._first = now_s, done_s
         speed, left_s = 0.0, None
-        if since_s is not None and now_s - since_s >= MIN_RATE_S:
-            then_s, before_s = max(self._samples[0], (since_s, 0.0))
-            if now_s > then_s and done_s > before_s:
-                speed = (done_s - before_s) / (now_s - then_s)
-            elif done_s:
-                speed = done_s / (now_s - since_s)
-            if speed and total_s and (done_s > 0):
+        if self._first is not None and now_s - self._first[0] >= MIN_RATE_S:
+            for then_s, before_s in (max(self._samples[0], self._first), self._first):  # where nothing is new lately
+                if done_s > before_s and now_s > then_s:
+                    speed = (done_s - before_s) / (now_s - then_s)
+                    break
+            if speed and total_s:
                 left_s = max(0.0, total_s - done_s) / speed
         return RunProgress(
             phase=self._phase,
