@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,10 @@ def test_the_keyboard_corrects_the_table_and_extract_reads_it(browser, review) -
     (clip,) = read_clips(saved).videos
     assert (clip.start_s, clip.end_s, clip.exclude) == (2.5, 6.96, "mask")
     assert clip.excluded_s == ((2.5, 4.0),)
+    with saved.open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["start_confidence"], row["start_evidence"]) == ("1.0", "start set by hand")
+    assert row["num_action_shots"] == "2"  # the replay and the shot after it
     page.get_by_label("keep ").uncheck()
     assert page.locator("#count").inner_text() == "0 routines"
     visit.check()
