@@ -195,6 +195,11 @@ def one_by_one(read: Callable[[Any], Any], names: Sequence[Any]) -> Iterator[Any
     return (read(names[place]) for place in np.random.default_rng(0).permutation(len(names)))
 
 
+def load_float32(path: Path) -> NDArray[np.float32]:
+    """What a training needs, as the store returns it."""
+    return np.load(path).astype(np.float32)
+
+
 class Passes:
     """An iterable that can be read again."""
 
@@ -230,14 +235,15 @@ def readers(root: Path) -> dict[str, Callable[[], Iterable[Any]]]:
     paths = sorted((root / "npy").glob("*.npy"))
     return {
         "np.load, any order": lambda: Passes(lambda: one_by_one(np.load, paths)),
+        "np.load to float32, any order": lambda: Passes(lambda: one_by_one(load_float32, paths)),
         "FeatureStore.read, any order": rows,
         "FeatureStore.scan, in order": scan,
         ".npy files one by one": plain,
         ".npy files one by one, 2 workers": lambda: plain(2),
-        "AlignedSamples, any order": lambda: shuffled(samples()),
-        "AlignedSamples, in memory": lambda: shuffled(samples(in_memory=True)),
+        "AlignedDataset, any order": lambda: shuffled(samples()),
+        "AlignedDataset, in memory": lambda: shuffled(samples(in_memory=True)),
         "StreamingDataset": streamed,
-        "StreamedSamples, 2 workers": lambda: streamed(2),
+        "StreamingDataset, 2 workers": lambda: streamed(2),
         "what `arabesque train` reads, in memory": lambda: routines(root / "store"),
     }
 

@@ -55,6 +55,11 @@ def current_engine() -> Engine:
     return _CURRENT.get()
 
 
+def is_exported() -> bool:
+    """Return whether a network that runs is being exported to OpenVINO, which has other kernels than PyTorch."""
+    return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+
+
 def on_engine(network: nn.Module, device: torch.device, precision: Precision) -> Callable[[Tensor], Tensor]:
     """Return the network for the engine of the enclosing `building_for`; OpenVINO runs on CPUs only."""
     if _CURRENT.get() == "compile":

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ..manifests.streams import CenterCrop, Geometry, Normalization, Record, ShortSide
 from .checkpoints import Layouts, StateDict, Weights, load_network, renamed
+from .engines import is_exported
 from .network import ClipLengths, NetworkCard
 
 FEATURE_DIM = 1024
@@ -103,16 +104,11 @@ class Unit3D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.strided:
             x = self.conv(x)
-        elif x.device.type == "cpu" and (x.dtype == torch.bfloat16 or _is_exported()):
+        elif x.device.type == "cpu" and (x.dtype == torch.bfloat16 or is_exported()):
             x = _convolve_pairs(x, self.conv)
         else:
             x = self.conv(pad_same(x, self.conv.kernel_size, self.conv.stride))
         return functional.relu(self.norm(x), inplace=True)
-
-
-def _is_exported() -> bool:
-    """Whether another engine traces the network."""
-    return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _convolve_pairs(x: Tensor, conv: nn.Conv3d) -> Tensor:
@@ -165,7 +161,7 @@ class Mixed(nn.Module):
 
 def _pools_by_axes(x: Tensor) -> bool:
     """On CPUs, without gradients, and not for another engine, which has a kernel of its own."""
-    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not _is_exported()
+    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not is_exported()
     return plain and not (torch.is_grad_enabled() and x.requires_grad)
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
+from .engines import is_exported
+
 Network = TypeVar("Network", bound=nn.Module)
 Extent = tuple[int, int, int]
 """``(time, height, width)``"""
@@ -26,6 +28,8 @@ class WindowAttention(ShiftedWindowAttention3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[n, time, height, width, channels]`` → the same shape."""
+        if is_exported():  # OpenVINO has no rule for the assignment to a group of windows
+            return super().forward(x)
         size = (x.shape[1], x.shape[2], x.shape[3])
         window, shift = _fitted(size, self.window_size, self.shift_size)
         missing = [-length % side for length, side in zip(size, window, strict=True)]

@@ -250,7 +250,11 @@ def collate_padded(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _padded(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
-    """As `pad_sequence`, but every number is written once: a large batch is new memory, which is slow to touch."""
+    """As `pad_sequence`, but each number is written once: a large batch is new memory, which is slow to touch."""
+    from torch.nn.utils.rnn import pad_sequence
+
+    if sequences[0].ndim == 1:
+        return pad_sequence([*sequences], batch_first=True)
     longest = max(map(len, sequences))
     batch = sequences[0].new_empty(len(sequences), longest, *sequences[0].shape[1:])
     for row, sequence in zip(batch, sequences, strict=True):

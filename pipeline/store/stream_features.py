@@ -85,7 +85,9 @@ class StreamFeatures:
 
         They have no row. Only for clips whose table says ``mask``.
         """
-        return np.array(json.loads(self.provenance.get("masked_s", "[]")), np.float64).reshape(-1, 2)
+        if "masked_s" not in self.provenance:
+            return np.empty((0, 2))
+        return np.array(json.loads(self.provenance["masked_s"]), np.float64).reshape(-1, 2)
 
     def with_masked(self) -> MaskedFeatures:
         """Return the features of all segments, with zeros and a mask for those that touch an excluded stretch.
