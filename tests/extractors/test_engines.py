@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 from arabesque.extractors.engines import FOLDER, OpenVinoNetwork, building_for
+from arabesque.extractors.i3d import StridedMaxPool
 from arabesque.extractors.network_runner import NetworkRunner
 from arabesque.extractors.onednn_layers import with_onednn
 from arabesque.extractors.precision import TOLERANCES
+from arabesque.extractors.window_attention import with_window_attention
 
 pytest.importorskip("openvino")
 
@@ -78,6 +81,33 @@ def test_a_network_is_exported_once(cache: Path) -> None:
     rows("openvino", "bfloat16")
     assert len(list(cache.glob("*/network.xml"))) == 4, "another shape, other weights, another precision"
     assert not list(cache.glob(".*"))
+
+
+class Shifted(nn.Module):
+    """A block of Video Swin whose windows are shifted, and a pool whose windows extend beyond the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            attention = ShiftedWindowAttention3d(8, window_size=[2, 4, 4], shift_size=[1, 2, 2], num_heads=2)
+        self.attention = with_window_attention(attention)
+        self.pool = StridedMaxPool((1, 3, 3), (1, 2, 2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        volume = images.reshape(len(images), 4, 8, 8, 8)
+        return self.pool(self.attention(volume).relu().permute(0, 4, 1, 2, 3)).flatten(1)
+
+
+def test_networks_have_another_form_for_the_export(caplog: pytest.LogCaptureFixture) -> None:
+    block = Shifted().eval().requires_grad_(False)
+    values = list(torch.randn(2, 4, 8, 64, generator=torch.Generator().manual_seed(1)))
+    with building_for("openvino"):
+        runner = NetworkRunner(block, torch.device("cpu"), "float32")
+    with caplog.at_level(logging.WARNING):
+        found = torch.stack(runner.rows(values, lambda batch: batch))
+    assert not caplog.records, "exported, not run in PyTorch"
+    torch.testing.assert_close(found, block(torch.stack(values)))
 
 
 def test_a_network_that_cannot_be_exported_runs_in_pytorch(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
