@@ -18,7 +18,7 @@ _TRIED_TYPE = re.compile(r"(literal|tuple|dict|list)\[.*\]|(constrained-)?(float
 
 
 def suggestion(name: str, known: Iterable[str], most: int = 1) -> str:
-    """Return ``; did you mean gdlt?``, or an empty string if no known name is similar.
+    """Return `` (did you mean gdlt?)``, or an empty string if no known name is similar.
 
     Args:
         name: The unknown name.
@@ -26,7 +26,7 @@ def suggestion(name: str, known: Iterable[str], most: int = 1) -> str:
         most: Maximal number of suggestions.
     """
     near = get_close_matches(name, list(known), n=most)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def read_config(path: Path) -> str:
@@ -60,7 +60,7 @@ def keys_of(record: type[BaseModel]) -> set[str]:
 
 
 def validation_message(error: ValidationError, under: str = "", known: Iterable[str] = ()) -> str:
-    """``settings.dropot: this key is not known; did you mean dropout? (and 1 more)``
+    """``settings.dropot: this key is not known (did you mean dropout?) (and 1 more)``
 
     Unknown keys are reported first, because a misspelled key is also a missing one.
 

@@ -181,7 +181,7 @@ def test_the_key_of_a_row_has_the_import_path_and_the_version(place: Path, monke
     ("command", "complaint"),
     [
         (("extract", "missing", "--recipe", "wrong.toml", "--out", "new"), "extractor 'newcomers:Colors': module newc"),
-        (("bench", "--recipe", "wrong.toml"), "did you mean newcomer?; install its package in this environment, or"),
+        (("bench", "--recipe", "wrong.toml"), "did you mean newcomer?); install its package in this environment, or"),
         (
             ("extract", "missing", "--recipe", "recipe.toml", "--weights-manifest", "gone.toml", "--out", "new"),
             "gone.toml: the file does not exist",
@@ -204,11 +204,11 @@ def test_the_key_of_a_row_has_the_import_path_and_the_version(place: Path, monke
         ),
         (
             ("reproduce", "pamfn-11", "--features", "missing", "--labels", "labels"),
-            "table 'pamfn-11' is not known; did you mean pamfn-1?",
+            "table 'pamfn-11' is not known (did you mean pamfn-1?",
         ),
         (
             ("reproduce", "wrong_table.toml", "--features", "missing", "--labels", "labels"),
-            "wrong_table.toml, mean: protocol 'shirt' is not known; did you mean short?",
+            "wrong_table.toml, mean: protocol 'shirt' is not known (did you mean short?",
         ),
         (
             ("reproduce", "other_model.toml", "--features", "missing", "--labels", "labels"),

@@ -26,7 +26,7 @@ def complaint(values: dict[str, object], under: str = "") -> str:
     ("values", "told"),
     [
         ({}, "name: is missing"),
-        ({"name": "a", "iner": {}}, "iner: this key is not known; did you mean inner?"),
+        ({"name": "a", "iner": {}}, "iner: this key is not known (did you mean inner?)"),
         ({"name": "a", "zzz": 1}, "zzz: this key is not known; remove it or correct its spelling"),
         (
             {"name": "a", "zzz": 1, "yyy": 2},
@@ -45,6 +45,6 @@ def test_what_was_given_is_told_unless_it_is_long() -> None:
 
 
 def test_names_that_are_near() -> None:
-    assert suggestion("gdlr", ["gdlt", "umt"]) == "; did you mean gdlt?"
-    assert suggestion("net-1", ["net-2", "net-3"], most=2) == "; did you mean net-3 or net-2?"
+    assert suggestion("gdlr", ["gdlt", "umt"]) == " (did you mean gdlt?)"
+    assert suggestion("net-1", ["net-2", "net-3"], most=2) == " (did you mean net-3 or net-2?)"
     assert suggestion("nothing of the kind", ["gdlt"]) == ""

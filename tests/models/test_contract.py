@@ -67,5 +67,5 @@ def test_an_unknown_setting_is_named() -> None:
 
 
 def test_an_unknown_model_name_is_rejected() -> None:
-    with pytest.raises(InputError, match="'gdtl' is not known; did you mean gdlt"):
+    with pytest.raises(InputError, match=r"'gdtl' is not known.*did you mean gdlt"):
         build_model("gdtl", ONE, {}, seed=0)

@@ -30,7 +30,7 @@ def test_one_of_several_scores(tmp_path: Path) -> None:
     assert read_labels(path, "PCS").scores == {"a/b": 29.0, "2": 27.0}
     with pytest.raises(InputError, match=r"which score.*TES, PCS"):
         read_labels(path)
-    with pytest.raises(InputError, match="column 'TSE' does not exist; did you mean TES"):
+    with pytest.raises(InputError, match=r"column 'TSE' does not exist.*did you mean TES"):
         read_labels(path, "TSE")
 
 
