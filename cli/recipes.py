@@ -37,7 +37,7 @@ def recipes(
 
     if name is None:
         if setting or weights or precision or layers:
-            raise typer.BadParameter("a change or --layers needs a recipe; give its name", param_hint="NAME")
+            raise typer.BadParameter("--set, --weights and --layers need a recipe; give its name", param_hint="NAME")
         found = [_facts(load_recipe(known)) for known in list_recipes()]
         if as_json:
             print_json(found)
