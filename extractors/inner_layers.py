@@ -162,7 +162,14 @@ def _tensor_of(result: Any) -> Tensor | None:
 
 def _chosen(spec: StreamSpec, network: Network) -> Layer:
     """Return the layer that a stream names, or that of the features."""
-    layers = layers_of(network)
+    try:
+        layers = layers_of(network)
+    except Exception as error:  # each network has its own way to refuse
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"extractor {spec.extractor}: the network does not take input of {list(network.input_shape)} ({reason}); "
+            "set sampling.frames_per_segment and settings.geometry"
+        ) from error
     wanted: str = spec.settings["layer"]
     if not wanted:
         return _features_layer(spec, network, layers)

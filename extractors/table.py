@@ -250,10 +250,10 @@ def resolve(spec: StreamSpec) -> StreamSpec:
                     '"float-rounded", "torch" or "pil"'
                 )
     resolved = spec.model_copy(update={"settings": settings.model_dump(mode="json"), "weights": weights})
-    if (with_row_shape := getattr(kind, "with_row_shape", None)) is not None:
-        resolved = with_row_shape(resolved)
     if (check := getattr(kind, "check", None)) is not None:
         check(resolved)
+    if (with_row_shape := getattr(kind, "with_row_shape", None)) is not None:
+        resolved = with_row_shape(resolved)
     return resolved
 
 

@@ -123,6 +123,8 @@ def test_rows_of_several_crops_are_averaged_in_time() -> None:
         ("i3d_rgb", 17, {"layer": "conv"}, "is the end of [0-9]+ paths, such as trunk.conv3d_1a_7x7.conv and"),
         ("i3d_rgb", 17, {"output": "map", "crops": "ten"}, "no mean over crops"),
         ("i3d_rgb", 17, {"output": "map", "geometry": {"steps": [{"short_side_px": 224}]}}, "pictures of one size"),
+        ("i3d_rgb", 8, {"output": "map"}, "the network takes at least 9 frames, not 8"),
+        ("i3d_rgb", 17, {"output": "map", **SMALL}, "does not take input of .* at least 9 frames of 193 × 193 px"),
         ("i3d_rgb", 17, {"output": "maps"}, "Input should be 'pooled', 'time' or 'map'"),
         ("logits:i3d_rgb", 17, {"output": "time"}, "classes have one row; remove output and layer"),
         ("logits:i3d_flow", 17, {"layer": "trunk"}, "classes have one row; remove output and layer"),
