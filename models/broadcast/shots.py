@@ -111,8 +111,12 @@ def _with_direct_replays(frames: FrameMeasures, boundaries: Sequence[Boundary], 
     for index, (first, end) in enumerate(pairwise([*(entry.frame for entry in entries), len(frames)])):
         inner = _without_transitions(frames, entries, index, end, rules)
         shot = Shot(index, 0.0, 0.0, first, entries[index].change, 0.0, "action", "")
-        if _without_athlete(_measured(shot, frames, inner, rules), rules.kinds) is None:
-            found += direct_replays(frames, inner.start, inner.stop, rules.replays)
+        if _without_athlete(_measured(shot, frames, inner, rules), rules.kinds) is not None:
+            continue
+        added = direct_replays(frames, inner.start, inner.stop, rules.replays)
+        # a replay in slow motion jumps from frame to frame, and is one shot
+        if added and not is_replay(earlier_match(frames, inner.start, inner.stop - 1, rules.replays), rules.replays):
+            found += added
     return sorted(found, key=lambda boundary: boundary.frame)
 
 
