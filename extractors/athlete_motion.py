@@ -127,13 +127,12 @@ def camera_between(gray: NDArray[np.uint8]) -> Array:
     x, y = _cell_centers(height_px, width_px)
     camera_px = fit_similarity(flow_px, texture, x * height_px, y * height_px)
     for index in pairs:
+        following: NDArray[np.uint8] = gray[index + 1]
         matrix = to_matrix(camera_px[index], height_px, width_px)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        undone = cv2.warpAffine(
-            gray[index + 1], matrix, (width_px, height_px), flags=flags, borderMode=cv2.BORDER_REPLICATE
-        )
+        undone = cv2.warpAffine(following, matrix, (width_px, height_px), flags=flags, borderMode=cv2.BORDER_REPLICATE)
         moved = np.median(cv2.absdiff(undone, gray[index]))
-        still = np.median(cv2.absdiff(gray[index + 1], gray[index]))
+        still = np.median(cv2.absdiff(following, gray[index]))
         if moved > 0.9 * still:
             camera_px[index] = 0
     return camera_px / np.array([height_px, height_px, 1, 1], np.float32)

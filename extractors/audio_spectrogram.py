@@ -61,8 +61,8 @@ class FrontEnd:
     def __call__(self, waveform: Tensor) -> Tensor:
         energies = kaldi_fbank(waveform.numpy(), self._options)
         if self._settings.padding == "before-normalization":
-            return torch.from_numpy(self._normalize(self._fit(energies)))
-        return torch.from_numpy(self._fit(self._normalize(energies)))
+            return torch.as_tensor(self._normalize(self._fit(energies)))
+        return torch.as_tensor(self._fit(self._normalize(energies)))
 
     def _normalize(self, energies: NDArray[np.float32]) -> NDArray[np.float32]:
         return (energies - np.float32(self._settings.mean)) / np.float32(2 * self._settings.std)

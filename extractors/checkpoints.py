@@ -7,7 +7,7 @@ import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,12 +54,13 @@ def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
             f"{checkpoint.path}: checkpoint {checkpoint.name} is not a plain state dict "
             f"({reason}); fetch it again or add another file for {checkpoint.name}"
         ) from error
+    tensors: Mapping[str, Any] = cast("Mapping[str, Any]", content) if isinstance(content, Mapping) else {}
     for wrapper in ("state_dict", "model", "model_state", "module"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        if isinstance(tensors.get(wrapper), Mapping):
+            tensors = tensors[wrapper]
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise WeightsError(f"{checkpoint.path}: checkpoint {checkpoint.name} holds something other than named tensors")
-    return {name: value.float() if value.is_floating_point() else value for name, value in content.items()}
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def _parsed(content: bytes, suffix: str) -> object:
@@ -91,8 +92,8 @@ def load_network(
         WeightsError: The checkpoint has another layout, or its tensors do not fit.
     """
     if isinstance(weights, RandomWeights):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(weights.seed)
+        with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+            torch.manual_seed(weights.seed)  # pyright: ignore[reportUnknownMemberType]
             network = factory()
     else:
         network = factory()

@@ -62,8 +62,8 @@ def class_names(spec: StreamSpec, entry_of: Callable[[str], WeightsEntry]) -> Se
 
 def _names_of(classes: Classes) -> Sequence[str]:
     """Return the class names, which torchvision contains for its own weights."""
-    from torchvision.models import ResNet50_Weights
-    from torchvision.models.video import R3D_18_Weights
+    from torchvision.models import ResNet50_Weights  # pyright: ignore[reportMissingTypeStubs]
+    from torchvision.models.video import R3D_18_Weights  # pyright: ignore[reportMissingTypeStubs]
 
     published: Any = {"kinetics-400": R3D_18_Weights.KINETICS400_V1, "imagenet-1k": ResNet50_Weights.IMAGENET1K_V1}
     return published[classes].meta["categories"]

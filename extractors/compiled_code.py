@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 import platformdirs
@@ -25,7 +25,7 @@ _first_use = threading.RLock()
 
 
 @contextmanager
-def alone_on_first_use(code: str) -> Iterator[None]:
+def alone_on_first_use(code: str) -> Generator[None, None, None]:
     """Run the block while no other thread or process runs its first one; later blocks of a process run at once.
 
     Where the user's cache folder cannot hold a lock, only the threads of this process wait for each other.

@@ -141,8 +141,8 @@ def _table(
 
 def _uploaded(numbers: Sequence[NDArray[np.int64]], device: torch.device) -> list[Tensor]:
     """Copy arrays to a device in one copy."""
-    flat = torch.from_numpy(np.concatenate([each.ravel() for each in numbers]))
-    parts = upload(flat, device).split([each.size for each in numbers])
+    flat = torch.as_tensor(np.concatenate([each.ravel() for each in numbers]))
+    parts = torch.split(upload(flat, device), [each.size for each in numbers])
     return [part.view(each.shape) for part, each in zip(parts, numbers, strict=True)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,4 +47,4 @@ def evenly(curve: Curve, times_s: Curve, rate_hz: float) -> Curve:
     if len(curve) < 2:
         return curve
     count = int((times_s[-1] - times_s[0]) * rate_hz) + 1
-    return np.interp(times_s[0] + np.arange(count) / rate_hz, times_s, curve)
+    return cast("Curve", np.interp(times_s[0] + np.arange(count) / rate_hz, times_s, curve))

@@ -59,7 +59,7 @@ def download(tensors: Sequence[Tensor]) -> list[Tensor]:
     found = list(tensors)
     for places in together.values():
         flat = torch.cat([tensors[place].reshape(-1) for place in places]).cpu()
-        parts = flat.split([tensors[place].numel() for place in places])
+        parts = torch.split(flat, [tensors[place].numel() for place in places])
         for place, part in zip(places, parts, strict=True):
             found[place] = part.view(tensors[place].shape)
     return found

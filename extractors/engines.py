@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -41,7 +41,7 @@ _CURRENT: ContextVar[Engine] = ContextVar("engine", default="torch")
 
 
 @contextmanager
-def building_for(engine: Engine) -> Iterator[None]:
+def building_for(engine: Engine) -> Generator[None, None, None]:
     """Build networks in this block for an engine."""
     token = _CURRENT.set(engine)
     try:
@@ -152,7 +152,7 @@ class OpenVinoNetwork:
         if compiled is None:
             return self._network(items)
         values = items.float().contiguous().numpy()
-        rows = [torch.from_numpy(compiled(values[at : at + 1])[0].copy()) for at in range(len(values))]
+        rows = [torch.as_tensor(compiled(values[at : at + 1])[0].copy()) for at in range(len(values))]
         return torch.cat(rows)
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
@@ -202,7 +202,7 @@ class OpenVinoNetwork:
         values = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         with torch.autocast("cpu", enabled=False):
             expected = self._network(values).float()
-        found = torch.from_numpy(compiled(values.numpy())[0])
+        found = torch.as_tensor(compiled(values.numpy())[0])
         error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
         if not error <= TOLERANCES[self._precision]:
             raise ValueError(f"its numbers differ by {error:.1e} of the largest")

@@ -84,7 +84,7 @@ class FrameSignatures:
         shown = apply_geometry(segment.frames, self.frames.geometry)  # unchanged if the pipeline applied it
         frames = np.ascontiguousarray(shown.cpu().numpy().transpose(0, 2, 3, 1))
         times_s = np.asarray(segment.frame_times_s) - segment.start_s
-        return torch.from_numpy(signature_row(frames, times_s, has_next=segment.has_next_frame))
+        return torch.as_tensor(signature_row(frames, times_s, has_next=segment.has_next_frame))
 
     def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         return list(prepared)

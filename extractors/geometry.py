@@ -173,7 +173,7 @@ def _gray(frames: Tensor) -> Tensor:
     gray = np.empty((len(frames), 1, height, width), dtype=np.uint8)
     for frame, result in zip(frames, gray, strict=True):
         cv2.cvtColor(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), cv2.COLOR_RGB2GRAY, dst=result[0])
-    return torch.from_numpy(gray)
+    return torch.as_tensor(gray)
 
 
 def _gray_in_torch(frames: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..manifests.errors import ConfigError, WeightsError
 
@@ -96,7 +96,7 @@ class CheckpointFolder:
             ) from error
         if not isinstance(content, dict):
             raise ConfigError(f"{self.path}/config.json: is not a configuration of transformers")
-        return content
+        return cast("dict[str, Any]", content)
 
 
 def find_checkpoint(
@@ -117,7 +117,7 @@ def find_checkpoint(
         return CheckpointFolder(name, Path(name).expanduser())
     if name.startswith((".", "/", "~")):
         raise ConfigError(f"transformers:{name}: this folder does not exist; give a folder that contains config.json")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")

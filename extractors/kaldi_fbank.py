@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ def _hann(length: int) -> NDArray[np.float64]:
 def _mel_filters(options: FilterbankOptions) -> NDArray[np.float64]:
     """``[mel bins, fft / 2 + 1]``: triangles that are equally spaced, and straight, on the mel axis."""
     lowest, highest = _mel(np.array([LOW_HZ, options.told_rate_hz / 2]))
-    edges = np.linspace(lowest, highest, options.num_mel_bins + 2)
+    edges = cast("NDArray[np.float64]", np.linspace(lowest, highest, options.num_mel_bins + 2))
     left, center, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     mel = _mel(np.arange(options.fft_samples // 2 + 1) * options.told_rate_hz / options.fft_samples)
     filters = np.maximum(0.0, np.minimum((mel - left) / (center - left), (right - mel) / (right - center)))

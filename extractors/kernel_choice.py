@@ -55,8 +55,8 @@ def speed_ratios() -> Mapping[Kind, float]:
 def measure() -> dict[Kind, float]:
     """Measure the ratios of `speed_ratios` with typical layers of the networks here, in about half a second."""
     found: dict[Kind, float] = {}
-    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+        torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
         for kind in KINDS:
             ours = theirs = 0.0
             for default, onednn in _pairs(kind):

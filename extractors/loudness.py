@@ -47,7 +47,7 @@ class Loudness:
         """The row itself: there is nothing left for a device to do."""
         if segment.waveform is None:
             raise ValueError("loudness: the segment carries no waveform; build it as `Loudness.audio` asks")
-        return torch.from_numpy(loudness_row(segment.waveform.cpu().numpy()))
+        return torch.as_tensor(loudness_row(segment.waveform.cpu().numpy()))
 
     def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         return list(prepared)

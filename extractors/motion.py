@@ -91,7 +91,7 @@ class Motion:
         """The row itself: there is nothing left for a device to do."""
         if segment.frames is None:
             raise ValueError("motion: the segment carries no frames; build it as `Motion.frames` asks")
-        return torch.from_numpy(motion_features(athlete_in(segment)))
+        return torch.as_tensor(motion_features(athlete_in(segment)))
 
     def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         return list(prepared)

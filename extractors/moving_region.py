@@ -34,7 +34,8 @@ def moving_boxes(motion_px: Array, aspect: float) -> tuple[Array, NDArray[np.boo
     if not found.any():
         return boxes, found
     clock = np.arange(len(boxes))
-    filled = np.stack([np.interp(clock, clock[found], column[found]) for column in boxes.T], axis=1)
+    columns: list[NDArray[np.float64]] = [np.interp(clock, clock[found], column[found]) for column in boxes.T]
+    filled = np.stack(columns, axis=1)
     return _blurred_over_time(_median_over_time(filled.astype(np.float32))), found
 
 

@@ -49,8 +49,10 @@ def listen(waveform: NDArray[np.float32]) -> Music:
 
     sound = np.pad(waveform, (0, max(0, _WINDOW - len(waveform))))
     power = np.abs(librosa.stft(sound, n_fft=_WINDOW, hop_length=_HOP)) ** 2
-    mel_db = librosa.power_to_db(librosa.feature.melspectrogram(S=power, sr=RATE_HZ))
-    onset = librosa.onset.onset_strength(S=mel_db, sr=RATE_HZ, hop_length=_HOP)
+    mel_db: NDArray[np.float32] = librosa.power_to_db(  # pyright: ignore[reportUnknownMemberType]
+        librosa.feature.melspectrogram(S=power, sr=RATE_HZ)
+    )
+    onset = librosa.onset.onset_strength(S=mel_db, sr=RATE_HZ, hop_length=_HOP)  # pyright: ignore[reportUnknownMemberType]
     rms = librosa.feature.rms(S=np.sqrt(power), frame_length=_WINDOW)[0]
     tempo_bpm, regularity, beats = _beat(onset)
     return Music(

@@ -70,7 +70,7 @@ def _mel_weights() -> Tensor:
     import librosa
 
     filters = librosa.filters.mel(sr=RATE_HZ, n_fft=FFT, n_mels=MELS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ)
-    return torch.from_numpy(filters.T.copy())
+    return torch.as_tensor(filters.T.copy())
 
 
 def _from_panns(state_dict: StateDict) -> StateDict:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import nms
+from torchvision.ops import nms  # pyright: ignore[reportMissingTypeStubs]
 
 from ..manifests.streams import Geometry, Size
 from .device_copies import upload
@@ -96,7 +96,8 @@ class PersonDetector:
         else:
             kept = nms(edges, confidence, self._network.overlap_iou)
         inside = edges[kept].clamp(min=0).minimum(edges.new_tensor([width, height, width, height]))
-        numbers = torch.cat([inside, confidence[kept, None]], dim=1).tolist()
+        rows = torch.cat([inside, confidence[kept, None]], dim=1)
+        numbers = cast("list[list[float]]", rows.tolist())  # pyright: ignore[reportUnknownMemberType]
         found = [Box(*row) for row in numbers]
         return [box for box in found if box.right > box.left and box.bottom > box.top]
 

@@ -115,7 +115,7 @@ class Pose:
             return self._search.seen_frame(frame, boxes, camera, looks, features, np.zeros(0, np.float32))
 
         found = iter([seen_frame(*each) for each in zip(frames, people, first, cameras, looks, strict=True)])
-        return [torch.from_numpy(packed([next(found) for _ in segment.frames])) for segment in prepared]
+        return [torch.as_tensor(packed([next(found) for _ in segment.frames])) for segment in prepared]
 
     def _poses(
         self, frames: Sequence[Tensor], boxes: Sequence[Box]

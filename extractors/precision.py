@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ TF32 has float16's mantissa; it has not been measured, for lack of a GPU."""
 
 
 @contextmanager
-def inference(device: torch.device, precision: Precision) -> Iterator[None]:
+def inference(device: torch.device, precision: Precision) -> Generator[None, None, None]:
     """Run networks without gradients and in the given precision.
 
     Matrix products and convolutions use ``precision``; other operations use it where autocast considers it safe.

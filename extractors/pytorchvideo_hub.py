@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ def load_hub_network(name: str, weights: Weights, *, classifier: bool = False) -
     require_name(name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore, on import
-        from pytorchvideo.models import hub
+        from pytorchvideo.models import hub  # pyright: ignore[reportMissingTypeStubs]
     network = load_network(getattr(hub, name), weights, {"pytorchvideo-hub": unchanged})
     dim = _cut_off_classifier(network, keep=classifier)
     if name.startswith("slowfast"):
@@ -129,8 +129,8 @@ class SlowAndFast(nn.Module):
         if time % SLOW_STRIDE:
             raise ValueError(f"segment has {time} frames; SlowFast needs a multiple of {SLOW_STRIDE}: set the recipe's")
         # evenly from the first to the last frame, as the model zoo's own sampling does
-        slow = tuple(torch.linspace(0, time - 1, time // SLOW_STRIDE).long().tolist())
-        return self.network([clips[:, :, constant(slow, clips.device, torch.long)], clips])
+        slow = cast("list[int]", torch.linspace(0, time - 1, time // SLOW_STRIDE).long().tolist())  # pyright: ignore[reportUnknownMemberType]
+        return self.network([clips[:, :, constant(tuple(slow), clips.device, torch.long)], clips])
 
 
 class FixedSize(nn.Module):

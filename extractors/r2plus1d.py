@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
-from torchvision.models.video import resnet
+from torchvision.models.video import resnet  # pyright: ignore[reportMissingTypeStubs]
 
 from ..manifests.streams import CenterCrop, Geometry, Normalization, ShortSide
 from .checkpoints import StateDict, Weights, load_network

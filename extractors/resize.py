@@ -58,7 +58,7 @@ def resize(frames: Tensor, size: ImageSize, interpolation: Filter, library: Libr
     if frames.device.type == "cpu":
         return _ON_CPU[library](frames, size, interpolation)
     chunk = max(_CHUNK_BYTES // max(frames[:1].numel(), 1), 1)
-    return torch.cat([resize_on_device(part, size, interpolation, library) for part in frames.split(chunk)])
+    return torch.cat([resize_on_device(part, size, interpolation, library) for part in torch.split(frames, chunk)])
 
 
 def resize_in_float(
@@ -89,7 +89,7 @@ def resize_in_float(
     if factor is not None:
         how |= {"size": None, "scale_factor": factor, "recompute_scale_factor": False}
     chunk = max(_CHUNK_BYTES // max(4 * frames[:1].numel(), 1), 1)
-    resized = torch.cat([functional.interpolate(part.float(), **how) for part in frames.split(chunk)])
+    resized = torch.cat([functional.interpolate(part.float(), **how) for part in torch.split(frames, chunk)])
     if tuple(resized.shape[-2:]) != tuple(size):
         raise ValueError(f"a factor of {factor} makes pictures of {list(resized.shape[-2:])}, not {list(size)}")
     return resized
@@ -140,12 +140,13 @@ _ON_CPU: dict[Library, Callable[[Tensor, ImageSize, Filter], Tensor]] = {
 def _by_image(frames: Tensor, size: ImageSize, convert: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Tensor:
     """Apply ``convert`` to each frame as ``[height, width, 3]``, or to each channel as ``[height, width]``."""
     if frames.shape[1] not in (1, 3):  # to PIL, two channels are gray and alpha, and colors are weighted with alpha
-        return _by_image(frames.flatten(0, 1)[:, None], size, convert).unflatten(0, frames.shape[:2])[:, :, 0]
+        channels = _by_image(frames.flatten(0, 1)[:, None], size, convert)
+        return torch.unflatten(channels, 0, frames.shape[:2])[:, :, 0]
     results = np.empty((len(frames), *size, frames.shape[1]), dtype=np.uint8)
     for frame, result in zip(frames, results, strict=True):
         image = frame[0] if len(frame) == 1 else frame.permute(1, 2, 0)
         result[...] = convert(np.ascontiguousarray(image.numpy())).reshape(result.shape)
-    return torch.from_numpy(results).permute(0, 3, 1, 2)
+    return torch.as_tensor(results).permute(0, 3, 1, 2)
 
 
 def resize_on_device(frames: Tensor, size: ImageSize, interpolation: Filter, library: Library) -> Tensor:
@@ -214,7 +215,7 @@ def _table_on_device(
 ) -> tuple[Tensor, Tensor, int]:
     """Return `antialias_table` on the device."""
     taps, weights, bits = antialias_table(given, wanted, interpolation, library)
-    return torch.from_numpy(taps).to(device), torch.from_numpy(weights).to(device), bits
+    return torch.as_tensor(taps).to(device), torch.as_tensor(weights).to(device), bits
 
 
 def _opencv_bilinear(frames: Tensor, size: ImageSize) -> Tensor:
@@ -261,7 +262,7 @@ def _opencv_table(
         offsets, weights = (-1, 0, 1, 2), np.stack([outer, left, right, one - outer - left - right])
     taps = (first.astype(np.int64) + np.array(offsets)[:, None]).clip(0, given - 1)
     fixed = np.rint(weights * 2**_OPENCV_BITS).astype(np.int32)
-    return torch.from_numpy(taps).to(device), torch.from_numpy(fixed).to(device)
+    return torch.as_tensor(taps).to(device), torch.as_tensor(fixed).to(device)
 
 
 @lru_cache(maxsize=256)
@@ -275,4 +276,4 @@ def _nearest(given: int, wanted: int, centered: bool, device: torch.device) -> T
         pixels = np.add.accumulate(np.array([step / 2] + [step] * (wanted - 1))).astype(np.int64)
     else:
         pixels = (np.arange(wanted) * (1 / (wanted / given))).astype(np.int64)
-    return torch.from_numpy(pixels).to(device)
+    return torch.as_tensor(pixels).to(device)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
-from torchvision.models import resnet50
+from torchvision.models import resnet50  # pyright: ignore[reportMissingTypeStubs]
 
 from ..manifests.streams import CenterCrop, Geometry, Normalization, Record, ShortSide
 from .checkpoints import Weights, load_network, unchanged
@@ -40,8 +40,8 @@ def load_resnet50_classifier(weights: Weights) -> nn.Module:
 
 def fc_bias(seed: int) -> Tensor:
     """``float32 [2048]``: what a new Linear(2048, 2048) starts with, after ``torch.manual_seed(seed)``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         return nn.Linear(DIM, DIM).bias.detach()
 
 

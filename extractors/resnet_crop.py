@@ -116,7 +116,7 @@ class ResNetCrop:
         cameras = [camera for segment in prepared for camera in segment.camera]
         looks = self._search.looks(frames, candidates)
         found = iter([seen_frame(*each) for each in zip(frames, people, candidates, cameras, looks, strict=True)])
-        return [torch.from_numpy(packed([next(found) for _ in segment.frames])) for segment in prepared]
+        return [torch.as_tensor(packed([next(found) for _ in segment.frames])) for segment in prepared]
 
     def _needs_whole(self, candidates: Sequence[Box]) -> bool:
         """Return whether a frame may turn out to have no athlete, and is then used as a whole."""

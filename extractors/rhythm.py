@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class Rhythm:
             raise ValueError("rhythm: a segment must carry frames and a waveform, as `Rhythm.frames` and `.audio` ask")
         music = listen(segment.waveform.cpu().numpy())  # first: `motion` may be following the athlete just now
         motion = athlete_in(segment)
-        return torch.from_numpy(rhythm_features(music, motion.articulation, motion.times_s - segment.start_s))
+        return torch.as_tensor(rhythm_features(music, motion.articulation, motion.times_s - segment.start_s))
 
     def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         return list(prepared)
@@ -134,7 +134,9 @@ def lagged_correlation(music: Music, energy: Curve, times_s: Curve) -> tuple[Cur
     steps = round(MAX_LAG_S / _LAG_STEP_S)
     lags_s = np.arange(-steps, steps + 1) * _LAG_STEP_S
     onset = _widened(music.onset)
-    heard = np.interp(times_s - lags_s[:, None], music.times_s, onset - onset.mean(), left=0.0, right=0.0)
+    heard = cast(
+        "Curve", np.interp(times_s - lags_s[:, None], music.times_s, onset - onset.mean(), left=0.0, right=0.0)
+    )
     moved = energy - energy.mean()
     size = np.sqrt((heard**2).sum(axis=1) * (moved**2).sum())
     return lags_s, (heard @ moved) / np.maximum(size, 1e-12)
@@ -144,7 +146,7 @@ def _widened(onset: Curve) -> Curve:
     """A drum is a moment, a movement takes a quarter of a second: both are compared at the slower one's width."""
     reach = np.arange(-8, 9)
     kernel = np.exp(-0.5 * (reach / 3.0) ** 2)
-    return np.convolve(np.pad(onset, 8, mode="edge"), kernel / kernel.sum(), mode="valid")
+    return cast("Curve", np.convolve(np.pad(onset, 8, mode="edge"), kernel / kernel.sum(), mode="valid"))
 
 
 def _at_beat_rate(music: Music, energy: Curve, times_s: Curve) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import video
+from torchvision.models import video  # pyright: ignore[reportMissingTypeStubs]
 
 from ..manifests.streams import CenterCrop, Geometry, ShortSide
 from .checkpoints import StateDict, Weights, load_network, renamed

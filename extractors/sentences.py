@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -33,7 +33,10 @@ def sentence_rows(network: Any, checkpoint: CheckpointFolder, sentences: Sequenc
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
+        tokenizer = cast(
+            "Callable[..., Any]",
+            AutoTokenizer.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True),  # pyright: ignore[reportUnknownMemberType]
+        )
         longest = int(network.config.text_config.max_position_embeddings)
         for sentence in sentences:
             if (length := len(tokenizer(sentence)["input_ids"])) > longest:

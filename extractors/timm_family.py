@@ -84,6 +84,6 @@ def _steps(name: str, facts: dict[str, Any]) -> tuple[GeometryStep, ...]:
 def _timm() -> ModuleType:
     require_package("timm", "extractor timm")
     import timm
-    import timm.data
+    import timm.data  # pyright: ignore[reportUnusedImport]  # callers use it as `timm.data`
 
     return timm

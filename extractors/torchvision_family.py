@@ -7,10 +7,11 @@ Geometry and normalization are the preset that torchvision publishes with the we
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 from torch import nn
-from torchvision import models
+from torchvision import models  # pyright: ignore[reportMissingTypeStubs]
 
 from ..manifests.errors import ConfigError
 from ..manifests.hub_weights import TORCHVISION_LAYOUT, torchvision_entry, torchvision_weights
@@ -104,7 +105,7 @@ def _last_layer(network: nn.Module, published: Any) -> tuple[str, int]:
     """Name and number of inputs of the layer that computes the classes; auxiliary classifiers stand before it."""
     num_classes = len(published.meta["categories"])
     found = ("", 0)
-    for name, module in network.named_modules():
+    for name, module in cast("Iterator[tuple[str, nn.Module]]", network.named_modules()):
         if isinstance(module, nn.Linear) and module.out_features == num_classes:
             found = name, module.in_features
         elif isinstance(module, nn.Conv2d | nn.Conv3d) and module.out_channels == num_classes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -35,7 +35,7 @@ def read_config(checkpoint: CheckpointFolder, name: str) -> Any:
             f"transformers:{name}: transformers {__version__} does not implement model type {model_type!r}"
         )
     try:
-        return AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
+        return cast("Any", AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True))  # pyright: ignore[reportUnknownMemberType]
     except Exception as error:  # a configuration of others may raise any error
         raise ConfigError(f"transformers:{name}: config.json: {one_line(error)}") from error
 

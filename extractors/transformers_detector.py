@@ -7,7 +7,7 @@ We recommend ``transformers:ustc-community/dfine-small-coco`` (D-FINE-S, COCO, A
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -74,7 +74,10 @@ def _load(weights: Weights) -> tuple[Any, Any]:
     config = read_config(weights, weights.name)
     network = filled(AutoModelForObjectDetection, weights, config)
     try:
-        processor = AutoImageProcessor.from_pretrained(weights.path, trust_remote_code=False, local_files_only=True)
+        processor = cast(
+            "Any",
+            AutoImageProcessor.from_pretrained(weights.path, trust_remote_code=False, local_files_only=True),  # pyright: ignore[reportUnknownMemberType]
+        )
     except Exception as error:  # processors raise any error
         raise WeightsError(f"{weights.path}: checkpoint {weights.name} has no processor: {one_line(error)}") from error
     if not hasattr(processor, "post_process_object_detection"):

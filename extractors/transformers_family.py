@@ -215,7 +215,8 @@ def _as_patches(pixels: Tensor, patch_px: int) -> dict[str, Tensor]:
     """``float [n, 3, height, width]`` as ``[n, patches, patch_px · patch_px · 3]``; nothing is padded or masked."""
     count, _, height, width = pixels.shape
     rows, columns = height // patch_px, width // patch_px
-    cut = pixels.unflatten(3, (columns, patch_px)).unflatten(2, (rows, patch_px))  # n, 3, rows, y, columns, x
+    cut = torch.unflatten(pixels, 3, (columns, patch_px))
+    cut = torch.unflatten(cut, 2, (rows, patch_px))  # n, 3, rows, y, columns, x
     return {
         "pixel_values": cut.permute(0, 2, 4, 3, 5, 1).reshape(count, rows * columns, -1),
         "spatial_shapes": torch.tensor([[rows, columns]] * count),
@@ -241,13 +242,13 @@ def _build(config: Any) -> nn.Module:
     """The whole network of a configuration, with random numbers."""
     from transformers import AutoModel
 
-    return AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32)
+    return cast("nn.Module", AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _load(config: Any, weights: Weights, output: Output) -> nn.Module:
     if isinstance(weights, RandomWeights):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(weights.seed)
+        with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+            torch.manual_seed(weights.seed)  # pyright: ignore[reportUnknownMemberType]
             network = _build(config)
     else:
         network = _from_folder(cast("CheckpointFolder", weights), config, output)
@@ -388,7 +389,7 @@ def _largest_difference(
 ) -> float:
     """Between the processor's pixels and ours, in levels of 255; infinite where sizes differ."""
     rng = np.random.default_rng(height)
-    coarse = torch.from_numpy(rng.integers(0, 256, (2, 3, height // 8, width // 8), np.uint8))
+    coarse = torch.as_tensor(rng.integers(0, 256, (2, 3, height // 8, width // 8), np.uint8))
     frames = apply_geometry(coarse, Geometry(steps=(Size(size_px=(height, width)),), interpolation="bicubic"))
     try:
         theirs = _processed(processor, frames)

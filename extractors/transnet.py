@@ -72,7 +72,7 @@ class _Stage(nn.Module):
         features = functional.relu(first(frames))
         joined = functional.relu(second(features)) + features
         # a pool over space alone: `avg_pool3d` has no bfloat16 kernel on CPUs
-        return functional.avg_pool2d(joined.flatten(1, 2), 2).unflatten(1, joined.shape[1:3])
+        return torch.unflatten(functional.avg_pool2d(joined.flatten(1, 2), 2), 1, joined.shape[1:3])
 
 
 class _FrameSimilarity(nn.Module):

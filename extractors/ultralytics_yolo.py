@@ -6,11 +6,11 @@ import atexit
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -55,8 +55,9 @@ class UltralyticsDetector:
     def detect(self, frames: Tensor, threshold: float) -> list[Detections]:
         """See `DetectionNetwork.detect`."""
         letterbox = Letterbox.fit(frames.shape[-2], frames.shape[-1], LONG_SIDE_PX, self._stride)
-        output = self._network(letterbox.apply(frames, GRAY_LEVEL).float() / 255)
-        candidates = candidates_in(output[0] if isinstance(output, tuple) else output).cpu()
+        output: Any = self._network(letterbox.apply(frames, GRAY_LEVEL).float() / 255)
+        raw = cast("Tensor", output[0] if isinstance(output, tuple) else output)
+        candidates = candidates_in(raw).cpu()
         found: list[Detections] = []
         for each in candidates:
             people = each[(each[:, 5] == self._person) & (each[:, 4] > threshold)]
@@ -132,12 +133,12 @@ def ultralytics_tasks() -> ModuleType:
         from ultralytics.nn import tasks
         from ultralytics.utils import SETTINGS
     torch.save = save
-    SETTINGS.update(sync=False)
+    SETTINGS.update(sync=False)  # pyright: ignore[reportUnknownMemberType]
     return tasks
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def _environment(values: dict[str, str]) -> Generator[None, None, None]:
     names = (*values, "OMP_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(values)

@@ -119,7 +119,7 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
         qkv = functional.linear(tokens, self.qkv.weight, bias)
-        queries, keys, values = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = torch.unflatten(qkv, -1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         found = functional.scaled_dot_product_attention(queries, keys, values)
         return self.proj(found.transpose(1, 2).flatten(2))
 
@@ -134,6 +134,6 @@ def sine_positions(num_positions: int, width: int) -> Tensor:
 
 def _in_time(positions: Tensor, num_frames: int) -> Tensor:
     """Interpolate positions of 8 frames, as fine-tuning starts; a checkpoint replaces them."""
-    by_patch = positions[0].unflatten(0, (FIXED_POSITIONS, NUM_PATCHES)).permute(1, 2, 0)
+    by_patch = torch.unflatten(positions[0], 0, (FIXED_POSITIONS, NUM_PATCHES)).permute(1, 2, 0)
     longer = functional.interpolate(by_patch, size=num_frames, mode="linear", align_corners=False)
     return longer.permute(2, 0, 1).flatten(0, 1)[None]

@@ -7,10 +7,11 @@ are those of the last layer, without the PCA and the 8-bit levels of the AudioSe
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .checkpoints import Weights, load_network, unchanged
@@ -52,10 +53,10 @@ def log_mel_examples(waveform: Tensor) -> Tensor:
     """``float32 [samples]`` at 16 kHz to ``float32 [examples, 96, 64]``."""
     samples = nn.functional.pad(waveform, (0, max(EXAMPLE_SAMPLES - len(waveform), 0)))
     frames = samples.unfold(0, WINDOW, HOP) * torch.hann_window(WINDOW)
-    magnitudes = torch.fft.rfft(frames, FFT).abs()
-    energies = torch.log(magnitudes @ _mel_weights() + LOG_OFFSET)
+    spectrum = cast("Tensor", torch.fft.rfft(frames, FFT))  # pyright: ignore[reportUnknownMemberType]
+    energies = torch.log(spectrum.abs() @ _mel_weights() + LOG_OFFSET)
     count = len(energies) // EXAMPLE_FRAMES
-    return energies[: count * EXAMPLE_FRAMES].unflatten(0, (count, EXAMPLE_FRAMES))
+    return torch.unflatten(energies[: count * EXAMPLE_FRAMES], 0, (count, EXAMPLE_FRAMES))
 
 
 def _mel_weights() -> Tensor:
@@ -64,13 +65,13 @@ def _mel_weights() -> Tensor:
     def mel(hertz: Any) -> Any:
         return 1127.0 * np.log(1.0 + hertz / 700.0)
 
-    edges = np.linspace(mel(LOWEST_HZ), mel(HIGHEST_HZ), MELS + 2)
+    edges = cast("NDArray[np.float64]", np.linspace(mel(LOWEST_HZ), mel(HIGHEST_HZ), MELS + 2))
     bins = mel(np.linspace(0.0, RATE_HZ / 2, FFT // 2 + 1))[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     weights = np.maximum(0.0, np.minimum(rising, falling))
     weights[0] = 0.0
-    return torch.from_numpy(weights.astype(np.float32))
+    return torch.as_tensor(weights.astype(np.float32))
 
 
 def load_vggish(weights: Weights) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
-from torchvision.models.video import SwinTransformer3d, swin3d_b
+from torchvision.models.video import SwinTransformer3d, swin3d_b  # pyright: ignore[reportMissingTypeStubs]
 
 from ..manifests.streams import CenterCrop, Geometry, Normalization, ShortSide, Size
 from .checkpoints import Layouts, StateDict, Weights, load_network, renamed

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d  # pyright: ignore[reportMissingTypeStubs]
 
 from .engines import is_exported
 
@@ -63,7 +63,7 @@ def with_window_attention(network: Network) -> Network:
     return network
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # pyright: ignore[reportUnknownMemberType]
 def window_kinds(
     size: Extent, window: Extent, shift: Extent, device: torch.device
 ) -> tuple[tuple[Tensor, Tensor | None], ...]:
@@ -99,9 +99,9 @@ def _window_kinds(
     parts, group_of = np.unique(blocks.reshape(-1, t * h * w), axis=0, return_inverse=True)
     groups: list[tuple[Tensor, Tensor | None]] = []
     for number, part in enumerate(parts):
-        chosen = torch.from_numpy(np.flatnonzero(group_of.ravel() == number)).to(device)
+        chosen = torch.as_tensor(np.flatnonzero(group_of.ravel() == number)).to(device)
         apart = part[:, None] != part[None, :]
-        groups.append((chosen, torch.from_numpy(apart * np.float32(APART)).to(device) if apart.any() else None))
+        groups.append((chosen, torch.as_tensor(apart * np.float32(APART)).to(device) if apart.any() else None))
     return tuple(groups)
 
 
@@ -115,13 +115,15 @@ def _fitted(size: Extent, window: list[int], shift: list[int]) -> tuple[Extent, 
 def _cut(volume: Tensor, window: Extent) -> Tensor:
     """``[n, time, height, width, channels]`` → ``[n, windows, tokens, channels]``"""
     t, h, w = window
-    blocks = volume.unflatten(3, (-1, w)).unflatten(2, (-1, h)).unflatten(1, (-1, t))
+    blocks = volume
+    for axis, side in ((3, w), (2, h), (1, t)):
+        blocks = torch.unflatten(blocks, axis, (-1, side))
     return blocks.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6).flatten(1, 3)
 
 
 def _join(windows: Tensor, size: Extent, window: Extent) -> Tensor:
     counts = [length // side for length, side in zip(size, window, strict=True)]
-    blocks = windows.unflatten(2, window).unflatten(1, counts)
+    blocks = torch.unflatten(torch.unflatten(windows, 2, window), 1, counts)
     return blocks.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(5, 6).flatten(3, 4).flatten(1, 2)
 
 
@@ -129,4 +131,4 @@ def _heads_joined(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Te
     """``[n, windows, heads, tokens, dim]`` each → ``[n, windows, tokens, heads · dim]``"""
     together = [part.flatten(0, 1) for part in (query, key, value)]
     found = functional.scaled_dot_product_attention(*together, attn_mask=mask.to(query.dtype))
-    return found.transpose(1, 2).flatten(2).unflatten(0, query.shape[:2])
+    return torch.unflatten(found.transpose(1, 2).flatten(2), 0, query.shape[:2])

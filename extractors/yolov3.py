@@ -200,7 +200,7 @@ def _fill(network: YoloV3, numbers: NDArray[np.float32], weights: CheckpointFile
         )
     ends = np.cumsum([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, np.split(numbers, ends[:-1]), strict=True):
-        tensor.data.copy_(torch.from_numpy(part.copy()).view_as(tensor))
+        tensor.data.copy_(torch.as_tensor(part.copy()).view_as(tensor))
 
 
 def _in_file_order(network: YoloV3) -> Iterator[Tensor]:

@@ -82,7 +82,7 @@ def through_jpeg(images: Tensor, quality: int) -> Tensor:
         return cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)
 
     flat = images.flatten(0, -3).cpu().numpy()
-    back = torch.from_numpy(np.stack([through(image) for image in flat]))
+    back = torch.as_tensor(np.stack([through(image) for image in flat]))
     return back.view(images.shape).to(images.device)
 
 

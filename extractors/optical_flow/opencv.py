@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...manifests.streams import Record
 
+Array = NDArray[Any]
 Preset = Literal["ultrafast", "fast", "medium"]
 
 
@@ -57,12 +58,12 @@ def farneback(gray: Tensor, settings: Farneback) -> Tensor:
     return _of_pairs(gray, lambda image, following: compute(image, following, None, **parameters))
 
 
-def _of_pairs(gray: Tensor, flow: Callable[[NDArray, NDArray], NDArray]) -> Tensor:
+def _of_pairs(gray: Tensor, flow: Callable[[Array, Array], Array]) -> Tensor:
     if gray.dtype != torch.uint8 or gray.ndim != 3 or len(gray) < 2:
         raise ValueError(f"optical flow needs uint8 [2 or more, h, w], not {gray.dtype} {list(gray.shape)}")
     images = [np.ascontiguousarray(image) for image in gray.cpu().numpy()]
     flows = np.stack([*_pool(torch.get_num_threads()).map(flow, images[:-1], images[1:])])
-    return torch.from_numpy(flows.astype(np.float32, copy=False)).permute(0, 3, 1, 2)
+    return torch.as_tensor(flows.astype(np.float32, copy=False)).permute(0, 3, 1, 2)
 
 
 @cache

@@ -16,7 +16,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
-from torchvision.models import optical_flow
+from torchvision.models import optical_flow  # pyright: ignore[reportMissingTypeStubs]
 
 from ...manifests.streams import Record
 from ..checkpoints import Layouts, StateDict, Weights, load_network, renamed, unchanged

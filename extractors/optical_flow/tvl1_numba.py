@@ -35,7 +35,7 @@ def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
             frame = following
         for pair in pairs:
             pair.result()
-    return torch.from_numpy(flows)
+    return torch.as_tensor(flows)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _prepare(frame: NDArray[np.uint8], settings: TVL1) -> list[Level]:
     """The levels of a frame, the finest first."""
     arithmetic = ARITHMETIC[settings.variant]
     image = frame.astype(np.float32)
-    levels = []
+    levels: list[Level] = []
     for size in level_sizes(frame.shape, settings.scales):
         if size != image.shape:
             rows, columns = (

@@ -35,8 +35,9 @@ class DisjointArrays(CompilerBase):
     """Promises LLVM that the arrays of one call do not overlap; it would not vectorize a dozen of them otherwise."""
 
     def define_pipelines(self) -> list[Any]:
-        self.state.flags.noalias = True
-        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+        state: Any = self.state
+        state.flags.noalias = True
+        return [DefaultPassBuilder.define_nopython_pipeline(state)]  # pyright: ignore[reportUnknownMemberType]
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -53,7 +53,7 @@ def growing_taps(side: int, out_side: int, pixel_centers: bool) -> Taps:
 def _on_device(
     taps: Callable[[int, int, bool], Taps], side: int, out_side: int, pixel_centers: bool, device: torch.device
 ) -> DeviceTaps:
-    left, weight = (torch.from_numpy(array).to(device) for array in taps(side, out_side, pixel_centers))
+    left, weight = (torch.as_tensor(array).to(device) for array in taps(side, out_side, pixel_centers))
     return left, weight
 
 
@@ -110,7 +110,7 @@ def coarse_to_fine(clips: Sequence[Tensor], scales: int, pixel_centers: bool, so
         height, width = images.shape[-2:]
         if flow.shape[-2:] != (height, width):
             flow = grow(flow, height, width, pixel_centers)
-        of_clips = images.split(lengths)
+        of_clips = torch.split(images, lengths)
         before, after = torch.cat([clip[:-1] for clip in of_clips]), torch.cat([clip[1:] for clip in of_clips])
         flow = solve(before, after, flow)
     return flow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 
@@ -52,6 +52,7 @@ class TVL1(Record):
     def _defaults_of_mode_and_variant(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
+        given = cast("Mapping[str, Any]", given)
         fast = {"warps": 2, "outer_iterations": 1} if given.get("mode") == "fast" else {}
         cuda = {"median_px": 1} if given.get("variant") == "cuda" else {}
         return {**fast, **cuda, **given}

@@ -72,8 +72,8 @@ def _bicubic(fields: Tensor, flow: Tensor, arithmetic: Arithmetic) -> Tensor:
     for row in range(4):
         for column in range(4):
             index = (first_row + row) * fields.shape[-1] + first_column + column
-            taps = flat.gather(2, index.flatten(1)[:, None].expand(-1, 3, -1)).unflatten(2, (height, width))
-            result += (across[column] * down[row])[:, None] * taps
+            taps = flat.gather(2, index.flatten(1)[:, None].expand(-1, 3, -1))
+            result += (across[column] * down[row])[:, None] * torch.unflatten(taps, 2, (height, width))
     return result
 
 

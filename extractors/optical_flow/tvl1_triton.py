@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .tvl1_pyramid import coarse_to_fine, with_gradients
 from .tvl1_settings import ARITHMETIC, TVL1, Arithmetic
-from .tvl1_triton_kernels import begin_round, filter_median, iterate, judge, linearize
+from .tvl1_triton_kernels import begin_round, filter_median, iterate, judge, linearize  # pyright: ignore[reportUnknownVariableType]
 
 BYTES_AT_ONCE = 2**32
 """Memory of the pairs that are computed together: about 580 pairs of 256 × 341 pixels."""
@@ -43,7 +43,7 @@ def flows_of_clips(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
         with torch.cuda.device_of(clips[0]):  # Triton launches on the current one
             batches = batches_of([clips[place] for place in places], most)
             flow = torch.cat([_flow_of_batch(batch, settings) for batch in batches])
-        flows.update(zip(places, flow.split([len(clips[place]) - 1 for place in places]), strict=True))
+        flows.update(zip(places, torch.split(flow, [len(clips[place]) - 1 for place in places]), strict=True))
     return [flows[place] for place in range(len(clips))]
 
 

@@ -1,5 +1,5 @@
-# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
-# what these functions are written in looks like Python and is Triton's own language
+# pyright: standard, reportGeneralTypeIssues=false, reportOperatorIssue=false
+# these functions look like Python and are written in Triton's own language, which has no types
 """The arithmetic of TV-L1 in Triton.
 
 A warp of threads takes a strip of columns and walks down it, several iterations at once: the row that the first
