@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -119,7 +119,7 @@ def _traced(load: Callable[[Any, Weights], nn.Module], settings: Record, input_s
 
         return record
 
-    for name, module in network.named_modules():
+    for name, module in cast("Iterator[tuple[str, nn.Module]]", network.named_modules()):
         if name:
             module.register_forward_hook(recorder(name))
     with torch.inference_mode():
