@@ -232,7 +232,9 @@ def _nothing_to_extract(video: VideoRecord, plan: StreamPlan) -> str:
 def _is_usable(stream: Stream, stored: NDArray[np.float32] | None) -> bool:
     """Return whether a segment of the write-ahead log is what this version of the extractor writes there."""
     is_part = getattr(stream.extractor, "is_part", None)
-    return is_part is None or (stored is not None and is_part(stored))
+    if is_part is None:
+        return stored is None or stored.size == stream.extractor.dim
+    return stored is not None and is_part(stored)
 
 
 def needs_next_frame(stream: Stream) -> bool:
