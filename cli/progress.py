@@ -127,6 +127,8 @@ class RunDisplay:
             return [f"next: `arabesque status {out} --all` lists all reasons; the same command retries some"]
         if labels is None:
             return []
+        if any(len(spec.settings.get("row_shape", ())) > 1 for spec in self._run.streams.values()):
+            return [f"next: `arabesque export {out} --format npz --out FILES`"]  # scoring models take one row
         return [f"next: `arabesque train {out} {labels or '--labels SCORES.csv'}`"]
 
     def _stage_shares(self) -> str:
