@@ -500,7 +500,8 @@ def test_pairs_of_columns_give_the_convolution_of_single_columns(size: tuple[int
     clips = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = unit(clips)
-        found = torch.jit.trace(unit, clips)(clips)  # an engine that exports the network gets pairs
+        exported: Any = torch.jit.trace(unit, clips)  # an engine that exports the network gets pairs
+        found = exported(clips)
         half = unit.to(torch.bfloat16)(clips.bfloat16()).float()
     torch.testing.assert_close(found, expected)
     assert (half - expected).abs().max() <= TOLERANCES["bfloat16"] * expected.abs().max()
