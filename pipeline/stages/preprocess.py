@@ -43,12 +43,14 @@ def _apply(
     frames: torch.Tensor, indices: NDArray[np.int64], chosen: NDArray[np.bool_], geometry: Geometry
 ) -> tuple[NDArray[np.int64], torch.Tensor]:
     if chosen.all():
-        picked = frames
-    elif chosen.any():
-        picked = torch.stack([frames[place] for place in np.flatnonzero(chosen)])  # an index would be copied first
+        result = apply_geometry(frames, geometry)
+    elif not chosen.any():
+        result = apply_geometry(frames[:0], geometry)
+    elif frames.device.type == "cpu":  # views: copies of pictures cost more than a call for each of them
+        result = torch.cat([apply_geometry(frames[place : place + 1], geometry) for place in np.flatnonzero(chosen)])
     else:
-        picked = frames[:0]
-    result = apply_geometry(picked, geometry)
+        picked = torch.stack([frames[place] for place in np.flatnonzero(chosen)])  # an index would be copied first
+        result = apply_geometry(picked, geometry)
     if result.untyped_storage().data_ptr() == frames.untyped_storage().data_ptr():
         result = result.clone()  # the result must not refer to the decoder's buffer
     return indices[chosen], result
