@@ -168,7 +168,8 @@ def rows_on(
     """Return the rows, or parts, of two segments, and what their batch costs."""
     spec = contract.resolved
     extractor = build(spec, {role: RandomWeights(0) for role in spec.weights}, device)
-    extractor.dim = dim or extractor.dim
+    if dim is not None:
+        extractor.dim, extractor.shape = dim, (dim,)
     stream = Stream(contract.name, spec, extractor, "settings", {})
     plan, _ = plan_video(video(num_frames=40), [stream], {})
     network = Forward(device)

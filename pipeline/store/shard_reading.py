@@ -231,7 +231,7 @@ def _without_damage(shard: str, file: Any, unverified: Any, group: int, first: i
     num_rows = file.metadata.row_group(group).num_rows
     keys = unpacked_keys(file.metadata.metadata)
     known = {} if keys is None else {name: keys.column(name).slice(first, num_rows) for name in keys.column_names}
-    known["shape"] = pa.chunked_array([pa.repeat(pa.scalar(None, pa.list_(pa.int32())), num_rows)])
+    known["shape"] = pa.chunked_array([pa.nulls(num_rows, pa.list_(pa.int32()))])
     for name, value in {
         "stream": shard.split("/")[-2].removeprefix("stream="),
         "writer": writer_of(shard),

@@ -43,7 +43,7 @@ _ADDED = {
     "counter": 0,
     "frames_seen": 0,
     "frames_with_person": 0,
-    "shape": pa.scalar(None, pa.list_(pa.int32())),
+    "shape": pa.nulls(1, pa.list_(pa.int32()))[0],  # pa.scalar imports pandas
 }
 """Columns that earlier versions did not write → default value."""
 

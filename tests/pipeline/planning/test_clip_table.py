@@ -99,7 +99,7 @@ def test_a_missing_file_fails_alone_and_filters_apply(folder):
     [
         ("", "clips.csv: has no clips"),
         (TITLES, "clips.csv: has no clips"),
-        ("path,id,start,end_s\n", r"line 1: has no column 'start_s'; is it start\?"),
+        ("path,id,start,end_s\n", r"line 1: has no column 'start_s' \(is it start\?"),
         ("path,id,start_s\n", "line 1: has no column 'end_s'; it has path, id, start_s"),
         (f"{TITLES},id\n", "line 1: has two columns 'id'"),
         (f"{TITLES},\n", "line 1: column 5 has no title"),
