@@ -12,6 +12,7 @@ from pathlib import Path
 from ...extractors.transnet import boundary_probabilities
 from ...manifests.shot_rules import ShotRules
 from ...pipeline.store.reader import FeatureStore
+from ...pipeline.system.own_process import one_blas_thread
 from .boundaries import Method, content_boundaries, network_boundaries
 from .measures import FrameMeasures, frame_measures, people_measures, sound_measures
 from .routines import Routine, routines_of
@@ -96,7 +97,8 @@ def read_edits(
             if people and store.holds(video_id, PEOPLE_STREAM)
             else None
         )
-        shots = shots_of(frames, boundaries, rules, seen)
+        with one_blas_thread():  # the matrices are small, and idle threads of OpenBLAS spin
+            shots = shots_of(frames, boundaries, rules, seen)
         routines = routines_of(frames, sound, shots, rules.routines)
         notes = [missing] if missing else []
         if not routines:
