@@ -31,10 +31,10 @@ from .import_rows import (
     UnfitArray,
     imported_row,
     outcome_of,
+    parts_and_dim,
     restored_outcome,
     restored_outcome_of,
     restored_row,
-    shape_of,
 )
 from .import_timing import TimeGrid
 
@@ -178,7 +178,7 @@ def _usual_shape(arrays: Sequence[FeatureArray]) -> tuple[int, int]:
         try:
             values = array.load()
             if values.size:
-                shapes.append(shape_of(values))
+                shapes.append(parts_and_dim(values))
         except (StoreError, UnfitArray) as error:
             problem = problem or error
         if len(shapes) == _SHAPES_COMPARED:

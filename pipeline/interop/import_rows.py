@@ -129,7 +129,7 @@ def _placed(
     values: NDArray[Any], stream: ImportStream, times: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
     """Return (features, start_s, end_s). Raises UnfitArray if the shape is not that of the stream."""
-    parts, dim = shape_of(values)
+    parts, dim = parts_and_dim(values)
     if (parts, dim) != (stream.parts, stream.dim):
         wanted = f"[segments, {stream.parts}, {stream.dim}]" if stream.parts else f"[segments, {stream.dim}]"
         raise UnfitArray(
@@ -149,7 +149,7 @@ def _placed(
     return np.ascontiguousarray(features), *stream.grid.intervals(len(values), rows_per_segment)
 
 
-def shape_of(values: NDArray[Any]) -> tuple[int, int]:
+def parts_and_dim(values: NDArray[Any]) -> tuple[int, int]:
     """Return (parts, dim) of ``[segments, dim]`` (0 parts) or ``[segments, parts, dim]``."""
     if values.ndim not in (2, 3):
         raise UnfitArray(f"shape {list(values.shape)} is neither [segments, dim] nor [segments, parts, dim]")

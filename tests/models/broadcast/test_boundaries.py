@@ -35,7 +35,7 @@ def test_a_cut_within_one_scene_is_found_to_the_frame() -> None:
 
 
 def test_a_cut_between_two_dark_pictures_between_pillars_is_found() -> None:
-    """Most of the picture is black, but it is no fade."""
+    """Most of the picture is black, which does not make it a fade."""
     frames = np.concatenate([scene(1, 60), scene(2, 60)])
     frames = frames // np.array([2, 3, 1], np.uint8)
     frames[:, :, :11] = frames[:, :, 37:] = 0
