@@ -18,6 +18,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ARABESQUE_METADATA_CACHE", "")  # tests do not use the metadata cache of the user
+for name in ("TERMINAL_WIDTH", "FORCE_COLOR", "PY_COLORS"):  # Typer reads them once, when a test imports it first
+    os.environ.pop(name, None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from arabesque.cli.main import commands
 
-PLAIN = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "xterm-256color"}
+PLAIN = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "xterm-256color"}
 
 
 def names() -> Iterator[tuple[str, ...]]:
