@@ -6,6 +6,7 @@ Published features were made by PIL, torch or OpenCV, so their arithmetic is par
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, TypeGuard
 
 import numpy as np
@@ -54,7 +55,7 @@ def apply_geometry(frames: Tensor, geometry: Geometry) -> Tensor:
     if frames.dtype != torch.uint8 or frames.ndim != 4:
         raise ValueError(f"frames must be uint8 [n, channels, h, w], not {frames.dtype} {list(frames.shape)}")
     if geometry.gray:
-        frames = _gray(frames)
+        frames = to_gray(frames)
     for step in geometry.steps:
         size = size_after(step, frames.shape[-2], frames.shape[-1])
         if size[0] * size[1] > max(MAX_PICTURE_PX, frames.shape[-2] * frames.shape[-1]):
@@ -160,19 +161,33 @@ def _most_patches(step: Patches, height: int, width: int) -> ImageSize:
     return rows * step.patch_px, columns * step.patch_px
 
 
-def _gray(frames: Tensor) -> Tensor:
+def to_gray(frames: Tensor, places: Sequence[int] | None = None) -> Tensor:
+    """OpenCV's gray levels of some of the frames.
+
+    Args:
+        frames: ``uint8 [n, 1 or 3, height, width]``, in any memory layout.
+        places: Which of the frames, without a copy of the others; None for all.
+
+    Returns:
+        ``uint8 [n or places, 1, height, width]``; all frames of one channel are returned as they are.
+
+    Raises:
+        ValueError: The frames have another number of channels.
+    """
     _, channels, height, width = frames.shape
     if channels == 1:
-        return frames
+        return frames if places is None else frames[list(places)]
     if channels != 3:
         raise ValueError(f"frames to turn gray must have 1 or 3 channels, not {channels}")
     if frames.device.type != "cpu":
-        return _gray_in_torch(frames)
+        return _gray_in_torch(frames if places is None else torch.stack([frames[place] for place in places]))
     import cv2
 
-    gray = np.empty((len(frames), 1, height, width), dtype=np.uint8)
-    for frame, result in zip(frames, gray, strict=True):
-        cv2.cvtColor(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), cv2.COLOR_RGB2GRAY, dst=result[0])
+    places = range(len(frames)) if places is None else places
+    gray = np.empty((len(places), 1, height, width), dtype=np.uint8)
+    for place, result in zip(places, gray, strict=True):
+        frame = np.ascontiguousarray(frames[place].permute(1, 2, 0).numpy())
+        cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY, dst=result[0])
     return torch.as_tensor(gray)
 
 

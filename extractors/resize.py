@@ -104,7 +104,12 @@ def resize_nearest(frames: Tensor, size: ImageSize, *, centered: bool) -> Tensor
 
 
 def _torch_on_cpu(frames: Tensor, size: ImageSize, interpolation: Filter) -> Tensor:
-    return functional.interpolate(frames, size, mode=interpolation, antialias=True)
+    if len(frames) < 2 or frames.shape[1] > 1:
+        return functional.interpolate(frames, size, mode=interpolation, antialias=True)
+    # torch computes four channels even where there is one: four gray frames take the time of one
+    fours = (frames[first : first + 4].transpose(0, 1) for first in range(0, len(frames), 4))
+    resized = [functional.interpolate(four, size, mode=interpolation, antialias=True) for four in fours]
+    return torch.cat(resized, dim=1).transpose(0, 1)
 
 
 def _pil_on_cpu(frames: Tensor, size: ImageSize, interpolation: Filter) -> Tensor:

@@ -85,7 +85,8 @@ def earlier_match(
     found: list[_Candidate] = []
     for zoom in rules.zooms:
         earlier = _without_brightness(trusted_cells(zoomed(frames.cells[begin:first], zoom)))
-        search = _Search(changes, earlier, shown @ earlier.T, (earlier**2).sum(axis=1), since_s / frames.period_s)
+        distances = (np.square(earlier).sum(axis=1) - 2 * (shown @ earlier.T)).astype(np.float64)
+        search = _Search(changes, earlier, distances, since_s / frames.period_s)
         speed = rules.slowest
         while speed < rules.fastest * _SPEED_STEP:
             found += search.candidates(min(speed, rules.fastest), begin)
@@ -124,10 +125,8 @@ class _Search:
     """``[anchors, cells]``: the anchors against their mean."""
     earlier: NDArray[np.float32]
     """``[frames, cells]``"""
-    products: NDArray[np.float32]
-    """``[anchors, frames]``: of the anchors with the earlier frames."""
-    sizes: NDArray[np.float32]
-    """``[frames]``: squared length of the earlier frames."""
+    distances: NDArray[np.float64]
+    """``[anchors, frames]``: squared, from the anchors to the earlier frames, but for the same term in each row."""
     since: NDArray[np.float64]
     """``[anchors]``: frames since the first anchor."""
 
@@ -140,15 +139,16 @@ class _Search:
             return []
         if places is None:
             distance = np.zeros(num_places)
-            for row, step in zip(self.products, steps, strict=True):
-                distance += self.sizes[step : step + num_places] - 2 * row[step : step + num_places]
+            for row, step in zip(self.distances, steps.tolist(), strict=True):
+                distance += row[step : step + num_places]
             places = np.argpartition(distance, min(_CANDIDATES, num_places) - 1)[:_CANDIDATES]
         else:
             places = places[(places >= 0) & (places < num_places)]
-        others = self.earlier[places[:, None] + steps]
+        others = self.earlier.take((places[:, None] + steps).ravel(), axis=0).reshape(len(places), len(steps), -1)
         others -= others.mean(axis=1, keepdims=True)
-        sizes = np.sqrt(np.square(self.changes).sum() * np.square(others).sum(axis=(1, 2)))
-        correlations = np.einsum("pac,ac->p", others, self.changes) / np.maximum(sizes, 1e-6)
+        others = others.reshape(len(places), -1)
+        sizes = np.sqrt(np.square(self.changes).sum() * np.einsum("pc,pc->p", others, others))
+        correlations = others @ self.changes.ravel() / np.maximum(sizes, 1e-6)
         return [
             (float(correlation), begin + int(place), length, speed)
             for place, correlation in zip(places, correlations, strict=True)

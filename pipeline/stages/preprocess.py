@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...extractors.geometry import apply_geometry
+from ...extractors.geometry import apply_geometry, to_gray
 from ...manifests.errors import ArabesqueError
 from ...manifests.streams import Geometry
 from ..items import ChunkFailure, DecodedChunk, PreprocessedChunk
@@ -42,15 +42,15 @@ def preprocess(item: DecodedChunk) -> PreprocessedChunk | ChunkFailure:
 def _apply(
     frames: torch.Tensor, indices: NDArray[np.int64], chosen: NDArray[np.bool_], geometry: Geometry
 ) -> tuple[NDArray[np.int64], torch.Tensor]:
-    if chosen.all():
-        result = apply_geometry(frames, geometry)
-    elif not chosen.any():
-        result = apply_geometry(frames[:0], geometry)
+    places = np.flatnonzero(chosen).tolist()
+    if len(places) in (0, len(frames)):
+        result = apply_geometry(frames[: len(places)], geometry)
+    elif geometry.gray:
+        result = apply_geometry(to_gray(frames, places), geometry)
     elif frames.device.type == "cpu":  # views: copies of pictures cost more than a call for each of them
-        result = torch.cat([apply_geometry(frames[place : place + 1], geometry) for place in np.flatnonzero(chosen)])
-    else:
-        picked = torch.stack([frames[place] for place in np.flatnonzero(chosen)])  # an index would be copied first
-        result = apply_geometry(picked, geometry)
+        result = torch.cat([apply_geometry(frames[place : place + 1], geometry) for place in places])
+    else:  # an index would be copied to the device first
+        result = apply_geometry(torch.stack([frames[place] for place in places]), geometry)
     if result.untyped_storage().data_ptr() == frames.untyped_storage().data_ptr():
         result = result.clone()  # the result must not refer to the decoder's buffer
     return indices[chosen], result

@@ -22,6 +22,7 @@ from arabesque.extractors.geometry import (
     output_size,
     several_crops,
     size_after,
+    to_gray,
 )
 from arabesque.extractors.network import NetworkCard
 from arabesque.extractors.protocol import FrameNeed, SegmentInput
@@ -87,6 +88,13 @@ def test_gray_is_opencvs_on_every_device() -> None:
     assert differences(gray, np.asarray(expected)).max() == 0
     assert torch.equal(geometry_module._gray_in_torch(as_frames(image)), gray)
     assert torch.equal(apply_geometry(gray, Geometry(steps=(), gray=True)), gray)
+
+
+def test_some_frames_are_turned_gray_without_the_others() -> None:
+    frames = torch.randint(256, (5, 6, 8, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    gray = to_gray(frames)
+    assert torch.equal(to_gray(frames, [0, 3]), gray[[0, 3]])
+    assert torch.equal(to_gray(gray, [4]), gray[[4]])
 
 
 def test_gray_comes_before_the_first_step() -> None:

@@ -101,6 +101,13 @@ def test_each_channel_is_resized_by_itself(library: Library, channels: int) -> N
     assert resize_on_device(frames, (24, 30), "bilinear", library).equal(torch.cat(expected, 1))
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 9])
+def test_gray_frames_are_resized_as_each_alone(count: int) -> None:
+    frames = noise(40, 50, channels=1, count=count)
+    alone = [functional.interpolate(frame[None], (24, 30), mode="bilinear", antialias=True) for frame in frames]
+    assert resize(frames, (24, 30), "bilinear", "torch").equal(torch.cat([frames[:0, :, :24, :30], *alone]))
+
+
 def test_memory_layout_does_not_matter() -> None:
     frames = noise(72, 128, channels=3)
     for layout in (torch.contiguous_format, torch.channels_last):
