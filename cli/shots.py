@@ -151,7 +151,7 @@ def _print_routines(edits: Sequence[Edit], out: Path, page: Path) -> None:
             confidence = min(routine.start.confidence, routine.end.confidence)
             print(
                 f"{edit.video_id}/routine_{number}: {routine.start.time_s:.2f} to {routine.end.time_s:.2f} s, "
-                f"confidence {confidence:.1f}, {len(routine.excluded_s)} excluded stretches"
+                f"confidence {confidence:.1f}, {plural(len(routine.excluded_s), 'excluded stretch')}"
             )
         if note := _note(edit):
             print(f"{edit.video_id}{note}")

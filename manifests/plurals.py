@@ -4,5 +4,6 @@ from __future__ import annotations
 
 
 def plural(count: int, noun: str) -> str:
-    """Format a count: ``1 video``, ``2 videos``, ``1,200 videos``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """Format a count: ``1 video``, ``1,200 videos``, ``2 stretches``."""
+    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{count:,} {noun}{ending}"

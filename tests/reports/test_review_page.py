@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from browser_visit import Visit, artifacts
 from clips import Clip, write_clip
@@ -29,8 +32,9 @@ def review(tmp_path_factory) -> Path:
         for at, kind in enumerate(KINDS)
     ]
     routine = Routine(Edge(2.0, 0.9, "music begins"), Edge(8.0, 0.6, "music ends"), (1, 3), ((4.0, 6.0),), (2.0, 8.0))
+    pictures: Any = SimpleNamespace(picture_near=lambda time_s: np.full((27, 48, 3), 20 * time_s, np.uint8))
     edits = [
-        Edit(Path(name).stem, str(folder / name), None, tuple(shots), (routine,)),
+        Edit(Path(name).stem, str(folder / name), pictures, tuple(shots), (routine,)),
         Edit("nothing", str(folder / "nothing.mp4"), None, note="it has no frames"),
     ]
     (folder / "clips.csv").write_text(clips_csv(edits, folder, "mask"), encoding="utf-8")
@@ -46,11 +50,17 @@ def download(visit: Visit, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_fits_and_its_table_is_that_of_the_command(browser, review, tmp_path, width) -> None:
+@pytest.mark.parametrize(
+    ("width", "times", "num_pictures"), [(1280, [f"0:{s:02}" for s in range(10)], 5), (390, ["0:00", "0:05"], 3)]
+)
+def test_the_page_fits_and_its_table_is_that_of_the_command(
+    browser, review, tmp_path, width, times, num_pictures
+) -> None:
     visit = Visit(browser, review / "clips.html", width=width)
     visit.page.locator("summary").click()
     visit.page.screenshot(path=artifacts(tmp_path) / f"review-{width}.png", full_page=True)
+    assert visit.page.locator(".times span").all_inner_texts() == times
+    assert visit.page.locator(".film img").count() == num_pictures
     saved = download(visit, tmp_path / "clips.csv")
     assert saved.read_text(encoding="utf-8") == (review / "clips.csv").read_text(encoding="utf-8")
     assert visit.page.locator(".note").inner_text() == "it has no frames"
