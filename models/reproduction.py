@@ -165,6 +165,7 @@ class Reproduction:
     columns: tuple[str, ...] = ()
     """Names of columns; empty for all"""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of the trainings; models with a closed solver are fitted once"""
     selections: tuple[Selection, ...] = SELECTIONS
     folds: int = 5
     """Number of folds of the training videos for the cross-validated figure of the first seed; 0 for none"""
@@ -270,7 +271,8 @@ class Reproduction:
             if self.epochs is not None:
                 experiment = experiment.shortened(self.epochs)
             folder = cell_folder(self.out, row, name, selection)
-            runs = trainers(task, experiment, self.seeds, folder, log=self.log)
+            # a closed solver has no random numbers: every seed gives the same result
+            runs = trainers(task, experiment, self.seeds[:1] if solved else self.seeds, folder, log=self.log)
             yield _PlannedCell(row, name, selection, task, runs)
         if self.folds and not task.highlights and not hasattr(model_class(model), "cross_validation"):
             experiment = row.experiment(column, "last").in_precision(self.precision)
