@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .camera_motion import apply_similarity, fit_similarity, to_matrix
-from .moving_region import moving_boxes
 from .protocol import SegmentInput
 
 Array = NDArray[np.floating]
@@ -27,6 +26,13 @@ _STILL_LEVELS = 2.5
 """The same in gray levels between two frames."""
 _TEXTURE_LEVELS = 4.0
 """Gray levels per pixel of gradient at which a cell's flow is half trusted."""
+_LEAST_CELLS_PX = 4.0
+"""A region moves where its cells' motions sum up to this, e.g. 16 cells of a quarter pixel each."""
+_LULL = 0.05
+"""... and to this share of the segment's strongest motion: in a lull the athlete stays in place, and noise must not
+count as the athlete."""
+_BOX_SHARE = 0.3
+"""A cell belongs to a moving region where its motion exceeds this share of the frame's strongest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +98,10 @@ def follow_athlete(gray: NDArray[np.uint8], times_s: tuple[float, ...]) -> Athle
     # a quarter of the cells tells four numbers as well as all of them
     camera_px = fit_similarity(flow_px[:, ::2, ::2], texture[:, ::2, ::2], x_px[::2, ::2], y_px[::2, ::2])
     own_px = flow_px - apply_similarity(camera_px, x_px, y_px)
-    evidence = _evidence(own_px, _change(gray, pairs, camera_px))
-    boxes, found = moving_boxes(evidence * _length(own_px), width_px / height_px)
+    # motion needs evidence from both flow and gray levels: flow alone drifts on areas without texture
+    moved_px, change = np.hypot(own_px[..., 0], own_px[..., 1]), _change(gray, pairs, camera_px)
+    evidence = moved_px**2 / (moved_px**2 + _STILL_PX**2) * (change**2 / (change**2 + _STILL_LEVELS**2))
+    boxes, found = moving_boxes(evidence * moved_px, width_px / height_px)
     per_second = (1.0 / (height_px * steps_s)).astype(np.float32)
     return AthleteMotion(
         cells=(x, y),
@@ -219,12 +227,53 @@ def _change(gray: NDArray[np.uint8], pairs: NDArray[np.int64], camera_px: Array)
     return change
 
 
-def _evidence(own_px: Array, change: Array) -> Array:
-    """Motion needs evidence from both flow and gray levels: flow alone drifts on areas without texture."""
-    flow_speaks = _length(own_px) ** 2 / (_length(own_px) ** 2 + _STILL_PX**2)
-    levels_speak = change**2 / (change**2 + _STILL_LEVELS**2)
-    return flow_speaks * levels_speak
+def moving_boxes(motion_px: Array, aspect: float) -> tuple[Array, NDArray[np.bool_]]:
+    """``[pairs, 4]`` center x, center y, width, height of the region that moves most, and where there was one.
+
+    ``motion_px [pairs, rows, columns]``: how far each cell moved by itself. Places are measured from the middle of the
+    frame in frame heights, ``aspect`` is its width. A pair without a region takes its neighbors'; without any region
+    at all every box is the whole frame.
+    """
+    motion_px = _blurred_over_time(motion_px)
+    boxes = np.tile(np.array([0, 0, aspect, 1], np.float32), (len(motion_px), 1))
+    found = np.zeros(len(motion_px), bool)
+    regions = [_strongest_region(motion) for motion in motion_px]
+    least = max(_LEAST_CELLS_PX, _LULL * max((strength for _, strength in regions), default=0.0))
+    for index, (box, strength) in enumerate(regions):
+        if strength >= least:
+            boxes[index], found[index] = box, True
+    if not found.any():
+        return boxes, found
+    clock = np.arange(len(boxes))
+    columns: list[NDArray[np.float64]] = [np.interp(clock, clock[found], column[found]) for column in boxes.T]
+    filled = np.stack(columns, axis=1).astype(np.float32)
+    # the median of five: a box that jumps to someone else for a moment jumps back
+    padded = np.concatenate([filled[:1]] * 2 + [filled] + [filled[-1:]] * 2)
+    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5, axis=0), axis=-1)
+    return _blurred_over_time(smooth), found
 
 
-def _length(vectors: Array) -> Array:
-    return np.hypot(vectors[..., 0], vectors[..., 1])
+def _strongest_region(motion: Array) -> tuple[Array, float]:
+    """Center x, center y, width, height of the connected region whose motion sums up to most, and that sum."""
+    import cv2
+
+    rows, columns = motion.shape
+    smooth = cv2.blur(motion, (3, 3))
+    moving = (smooth > _BOX_SHARE * float(smooth.max())).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(moving, np.ones((3, 3), np.uint8)))
+    sums = np.bincount(labels.ravel(), weights=smooth.ravel(), minlength=len(stats))
+    sums[0] = 0.0
+    strongest = int(sums.argmax())
+    left, top, width, height = stats[strongest, :4]
+    center = (left + width / 2 - columns / 2, top + height / 2 - rows / 2)
+    # the dilation reached one cell further on each side
+    box = np.array([*center, max(width - 2, 1), max(height - 2, 1)], np.float32) / rows
+    return box, float(sums[strongest])
+
+
+def _blurred_over_time(values: Array) -> Array:
+    """Binomial mean with the neighboring pairs."""
+    if len(values) < 2:
+        return values
+    padded = np.concatenate([values[:1], values, values[-1:]])
+    return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4

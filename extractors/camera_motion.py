@@ -21,7 +21,10 @@ def fit_similarity(flow: Array, texture: Array, x: Array, y: Array) -> Array:
     """
     flat = (len(flow), x.size)
     u, v = flow[..., 0].reshape(flat), flow[..., 1].reshape(flat)
-    prior = texture.reshape(flat) * _towards_border(x, y).ravel() + np.float32(1e-6)
+    # 1 at the border of the frame, ½ in its middle
+    reach = np.maximum(np.abs(x) / max(float(x.max()), 1e-6), np.abs(y) / max(float(y.max()), 1e-6))
+    towards_border = np.clip(0.5 + 0.5 * reach, 0.5, 1.0).astype(np.float32)
+    prior = texture.reshape(flat) * towards_border.ravel() + np.float32(1e-6)
     place_x, place_y = x.reshape(1, -1), y.reshape(1, -1)
     camera = np.zeros((len(flow), 4), np.float32)
     camera[:, 0], camera[:, 1] = _weighted_median(u, prior), _weighted_median(v, prior)
@@ -48,12 +51,6 @@ def to_matrix(camera: Array, height_px: int, width_px: int) -> NDArray[np.float6
     middle = np.array([(width_px - 1) / 2, (height_px - 1) / 2])
     linear = np.array([[1 + growth, -turn], [turn, 1 + growth]])
     return np.column_stack([linear, middle - linear @ middle + np.array([shift_x, shift_y])])
-
-
-def _towards_border(x: Array, y: Array) -> Array:
-    """1 at the frame's border, ½ in its middle."""
-    reach = np.maximum(np.abs(x) / max(float(x.max()), 1e-6), np.abs(y) / max(float(y.max()), 1e-6))
-    return np.clip(0.5 + 0.5 * reach, 0.5, 1.0).astype(np.float32)
 
 
 def _weighted_median(values: Array, weights: Array) -> Array:

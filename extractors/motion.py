@@ -18,10 +18,14 @@ from .athlete_motion import AthleteMotion, athlete_in
 from .camera_motion import apply_similarity
 from .checkpoints import Weights
 from .curve_statistics import BANDS_HZ, band_shares, jerkiness, spread
-from .flow_histograms import BINS, flow_histograms
 from .protocol import FrameNeed, SegmentInput
 
 Values = NDArray[np.floating]
+
+DIRECTIONS = ("right", "down_right", "down", "down_left", "left", "up_left", "up", "up_right")
+SPEEDS = ("slow", "medium", "fast")
+BINS = ("still", *(f"{speed}_{direction}" for speed in SPEEDS for direction in DIRECTIONS))
+"""Names of the bins of a flow histogram, in order."""
 
 BODY_SPEEDS = (0.15, 0.4, 1.0)
 """Body heights per second that part still, slow, medium and fast: thirds of what skaters do, by and large."""
@@ -99,59 +103,74 @@ class Motion:
 
 def motion_features(motion: AthleteMotion) -> NDArray[np.float32]:
     """``float32 [dim]`` in the order of `BLOCKS`."""
+    heights = motion.boxes[motion.found, 3]
+    body_height = max(float(np.median(heights)), 0.05) if len(heights) else 1.0  # the unit of body speeds
+    flow = motion.flow.reshape(-1, 2)
+    scene_flow = flow_histograms(flow, np.ones(len(flow), np.float32), np.zeros(len(flow), np.int64), 1, SCENE_SPEEDS)
+    box = [0.0] * len(BLOCKS["box"])
+    if motion.found.any():
+        columns = (*motion.boxes.T, motion.boxes[:, 1] + motion.boxes[:, 3] / 2)
+        lowest = float(motion.boxes[:, 3].min()) / body_height
+        box = [*(value for column in columns for value in spread(column)), lowest, float(motion.found.mean())]
+    sway: list[float] = []
+    for curve in (motion.body_velocity / body_height).T:
+        sway += [spread(curve)[1], *band_shares(curve, motion.times_s), jerkiness(curve)]
+    shift_x, shift_y, growth, turn = motion.camera.T
+    speed = np.hypot(shift_x, shift_y)
+    camera = [value for curve in (shift_x, shift_y, growth, turn, speed) for value in spread(curve)[:2]]
     blocks = {
-        "body_flow": _body_flow(motion),
-        "scene_flow": _scene_flow(motion),
-        "box": _box(motion),
-        "travel": _travel(motion),
+        "body_flow": _body_flow(motion, body_height),
+        "scene_flow": np.sqrt(scene_flow),
+        "box": box,
+        "travel": _travel(motion, body_height),
         "energy": _energy(motion),
-        "sway": _sway(motion),
-        "camera": _camera(motion),
+        "sway": sway,
+        "camera": [*camera, float(speed.max(initial=0.0)), jerkiness(shift_x)],
     }
     return np.concatenate([np.ravel(blocks[name]) for name in BLOCKS]).astype(np.float32)
 
 
-def _body_height(motion: AthleteMotion) -> float:
-    """Median height of the box where there is one: the length that body speeds are measured in."""
-    heights = motion.boxes[motion.found, 3]
-    return max(float(np.median(heights)), 0.05) if len(heights) else 1.0
-
-
-def _body_flow(motion: AthleteMotion) -> Values:
+def _body_flow(motion: AthleteMotion, body_height: float) -> Values:
     x, y = motion.cells
     center_x, center_y, width, height = (motion.boxes[:, k, None, None] for k in range(4))
     inside = (np.abs(x - center_x) <= width / 2) & (np.abs(y - center_y) <= height / 2)
     quarter = (x > center_x) + 2 * (y > center_y)
     quarters = flow_histograms(
-        motion.own[inside] / np.float32(_body_height(motion)), motion.evidence[inside], quarter[inside], 4, BODY_SPEEDS
+        motion.own[inside] / np.float32(body_height), motion.evidence[inside], quarter[inside], 4, BODY_SPEEDS
     )
     points = np.bincount(quarter[inside], minlength=4)
     body = points @ quarters / max(points.sum(), 1) if points.any() else quarters[0]
     return np.sqrt(np.vstack([body, quarters]))
 
 
-def _scene_flow(motion: AthleteMotion) -> Values:
-    flow = motion.flow.reshape(-1, 2)
-    shares = flow_histograms(flow, np.ones(len(flow), np.float32), np.zeros(len(flow), np.int64), 1, SCENE_SPEEDS)
-    return np.sqrt(shares)
+def flow_histograms(
+    velocity: Values, weight: Values, region: NDArray[np.int64], num_regions: int, edges: tuple[float, float, float]
+) -> Values:
+    """``[num_regions, len(BINS)]``: shares of each region's points, which sum to 1; no points are all still.
+
+    ``velocity [points, 2]``, x right and y down; ``region [points]``. A point below ``edges[0]`` is still, one above
+    ``edges[2]`` fast; it counts as far as its ``weight [points]``, 0 … 1, and is still for the rest.
+    """
+    speed = np.hypot(velocity[:, 0], velocity[:, 1])
+    # halves go to the even neighbor, so that a mirrored velocity falls into the mirrored bin
+    direction = np.rint(np.arctan2(velocity[:, 1], velocity[:, 0]) * np.float32(4 / np.pi)).astype(np.int64)
+    swiftness = np.digitize(speed, edges)
+    bins = np.where(swiftness == 0, 0, 1 + (swiftness - 1) * len(DIRECTIONS) + direction % len(DIRECTIONS))
+    slots = num_regions * len(BINS)
+    moving = np.bincount(region * len(BINS) + bins, weights=weight, minlength=slots).reshape(num_regions, len(BINS))
+    points = np.bincount(region, minlength=num_regions)[:, None]
+    moving[:, :1] += points - moving.sum(axis=1, keepdims=True) + (points == 0)
+    return (moving / np.maximum(points, 1)).astype(np.float32)
 
 
-def _box(motion: AthleteMotion) -> list[float]:
-    if not motion.found.any():
-        return [0.0] * len(BLOCKS["box"])
-    columns = (*motion.boxes.T, motion.boxes[:, 1] + motion.boxes[:, 3] / 2)
-    lowest = float(motion.boxes[:, 3].min()) / _body_height(motion)
-    return [*(value for column in columns for value in spread(column)), lowest, float(motion.found.mean())]
-
-
-def _travel(motion: AthleteMotion) -> list[float]:
+def _travel(motion: AthleteMotion, body_height: float) -> list[float]:
     """The box's way over the scene: its way over the screen less the camera's motion where it is."""
     if len(motion.boxes) < 2 or not motion.found.any():
         return [0.0] * len(BLOCKS["travel"])
     center = motion.boxes[:, :2]
     on_screen = np.diff(center, axis=0) / np.diff(motion.times_s)[:, None]
     camera = apply_similarity(motion.camera, center[:, :1, None], center[:, 1:, None])[:, 0, 0]
-    velocity = (on_screen - (camera[1:] + camera[:-1]) / 2) / _body_height(motion)
+    velocity = (on_screen - (camera[1:] + camera[:-1]) / 2) / body_height
     speed = np.hypot(velocity[:, 0], velocity[:, 1])
     curves = (np.abs(velocity[:, 0]), velocity[:, 1], speed)
     return [*(value for curve in curves for value in spread(curve)), float(velocity[:, 1].max())]
@@ -175,17 +194,3 @@ def _energy(motion: AthleteMotion) -> list[float]:
         jerkiness(energy),
         float(still.mean()),
     ]
-
-
-def _sway(motion: AthleteMotion) -> list[float]:
-    values: list[float] = []
-    for curve in (motion.body_velocity / _body_height(motion)).T:
-        values += [spread(curve)[1], *band_shares(curve, motion.times_s), jerkiness(curve)]
-    return values
-
-
-def _camera(motion: AthleteMotion) -> list[float]:
-    shift_x, shift_y, growth, turn = motion.camera.T
-    speed = np.hypot(shift_x, shift_y)
-    values = [value for curve in (shift_x, shift_y, growth, turn, speed) for value in spread(curve)[:2]]
-    return [*values, float(speed.max(initial=0.0)), jerkiness(shift_x)]

@@ -79,32 +79,19 @@ class Rhythm:
 
 def rhythm_features(music: Music, energy: Curve, times_s: Curve) -> NDArray[np.float32]:
     """``float32 [dim]`` in the order of `BLOCKS`; ``energy [pairs]`` at ``times_s`` from the start of the sound."""
+    duration_s = float(music.times_s[-1]) + 512 / RATE_HZ
+    octaves = float(np.log2(music.tempo_bpm / 120)) if music.tempo_bpm else 0.0
+    hops = 11  # a quarter of a second
+    harmonic_change = np.abs(music.chroma[:, hops:] - music.chroma[:, :-hops])
     blocks: dict[str, Sequence[float]] = {
         "loudness": (*spread(music.loudness_db), float((music.loudness_db < -60).mean())),
-        "onsets": (*spread(music.onset), float(music.onset.max()), len(music.onset_times_s) / _duration_s(music)),
-        "tempo": _tempo(music),
+        "onsets": (*spread(music.onset), float(music.onset.max()), len(music.onset_times_s) / duration_s),
+        "tempo": (octaves, music.regularity, 1.0) if music.tempo_bpm else (0.0, 0.0, 0.0),
         "timbre": (*music.mfcc.mean(axis=1), *music.mfcc.std(axis=1)),
-        "harmony": (*music.chroma.mean(axis=1), _harmonic_change(music)),
+        "harmony": (*music.chroma.mean(axis=1), float(harmonic_change.mean()) if harmonic_change.size else 0.0),
         "synchrony": _synchrony(music, energy, times_s),
     }
     return np.concatenate([np.asarray(blocks[name], np.float64) for name in BLOCKS]).astype(np.float32)
-
-
-def _duration_s(music: Music) -> float:
-    return float(music.times_s[-1]) + 512 / RATE_HZ
-
-
-def _tempo(music: Music) -> tuple[float, float, float]:
-    if music.tempo_bpm == 0:
-        return 0.0, 0.0, 0.0
-    return float(np.log2(music.tempo_bpm / 120)), music.regularity, 1.0
-
-
-def _harmonic_change(music: Music) -> float:
-    """Mean change of the chroma over a quarter of a second."""
-    hops = 11
-    change = np.abs(music.chroma[:, hops:] - music.chroma[:, :-hops])
-    return float(change.mean()) if change.size else 0.0
 
 
 def _synchrony(music: Music, energy: Curve, times_s: Curve) -> tuple[float, ...]:
@@ -133,20 +120,15 @@ def lagged_correlation(music: Music, energy: Curve, times_s: Curve) -> tuple[Cur
     """Lags within ±`MAX_LAG_S`, and for each the correlation of the energy with the onsets so much earlier."""
     steps = round(MAX_LAG_S / _LAG_STEP_S)
     lags_s = np.arange(-steps, steps + 1) * _LAG_STEP_S
-    onset = _widened(music.onset)
+    # a drum is a moment, a movement takes a quarter of a second: both are compared at the width of the slower one
+    kernel = np.exp(-0.5 * (np.arange(-8, 9) / 3.0) ** 2)
+    onset = cast("Curve", np.convolve(np.pad(music.onset, 8, mode="edge"), kernel / kernel.sum(), mode="valid"))
     heard = cast(
         "Curve", np.interp(times_s - lags_s[:, None], music.times_s, onset - onset.mean(), left=0.0, right=0.0)
     )
     moved = energy - energy.mean()
     size = np.sqrt((heard**2).sum(axis=1) * (moved**2).sum())
     return lags_s, (heard @ moved) / np.maximum(size, 1e-12)
-
-
-def _widened(onset: Curve) -> Curve:
-    """A drum is a moment, a movement takes a quarter of a second: both are compared at the slower one's width."""
-    reach = np.arange(-8, 9)
-    kernel = np.exp(-0.5 * (reach / 3.0) ** 2)
-    return cast("Curve", np.convolve(np.pad(onset, 8, mode="edge"), kernel / kernel.sum(), mode="valid"))
 
 
 def _at_beat_rate(music: Music, energy: Curve, times_s: Curve) -> tuple[float, float]:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from arabesque.extractors.athlete_motion import AthleteMotion, follow_athlete
 from arabesque.extractors.camera_motion import apply_similarity, fit_similarity
-from arabesque.extractors.flow_histograms import BINS, flow_histograms
-from arabesque.extractors.motion import BLOCKS, Motion
+from arabesque.extractors.motion import BINS, BLOCKS, Motion, flow_histograms
 from arabesque.extractors.protocol import SegmentInput
 
 HEIGHT, WIDTH, FPS = 144, 192, 12
