@@ -36,7 +36,7 @@ from .run_context import open_context
 from .runner import process_videos
 from .stages.fetch import local_copy
 from .store.clip_columns import keep_clip_columns
-from .store.concurrency.held_settings import HeldSettings, refuse_other_settings
+from .store.concurrency.held_settings import HeldSettings
 from .store.concurrency.writer_locks import BusyStore
 from .store.files.storage import StorePath, as_store_path, is_url
 from .store.maintenance.compaction import archive_stale_rows, compact
@@ -149,8 +149,7 @@ class Extraction:
 
     def __iter__(self) -> Iterator[Event]:
         if not is_url(self.out):  # before networks are loaded; object storage checks it with a lease, below
-            held = self.store.coordination.held()
-            refuse_other_settings(self.out, self._held_settings, held, self._differences)
+            self.store.refuse_other_settings(self._held_settings, self._differences)
         if self.remaining:
             yield PhaseStarted("loading networks")
         streams, described = self._load() if self.remaining or self.inputs.clashes else ([], {})

@@ -84,6 +84,8 @@ class ResumeIndex:
 
     def sources_to_compare(self, files: Sequence[VideoFile]) -> list[VideoFile]:
         """Return files that may be other sources than the stored videos with the same ids. Opens no file."""
+        if not len(self._ends):
+            return []
         ids, ends = [file.video_id for file in files], self._ends
         sizes, times = _sizes_and_times(files)
         paths = string_array([source_path(file) for file in files])
@@ -119,6 +121,8 @@ class ResumeIndex:
         Returns:
             ``bool [files]``.
         """
+        if not len(self._ends):
+            return np.zeros(len(files), bool)
         ids, ends = [file.video_id for file in files], self._ends
         sizes, times = _sizes_and_times(files)
         contents = np.where(ends.are("content_digest", ""), -1, ends.codes("content_digest"))

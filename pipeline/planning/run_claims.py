@@ -116,7 +116,8 @@ class RunClaims:
             StoreError: A concurrent run has stored another source file under the id of a video of this run.
         """
         self._writer.flush()  # other runs may be waiting for what this one has finished
-        self._report_other_sources()
+        if self._read:
+            self._report_other_sources()
         waiting, self._deferred = self._deferred, []
         while waiting:
             self._outcome_watcher.refresh(self._writer.writer_id)
@@ -137,8 +138,7 @@ class RunClaims:
         Without claims (on object storage) two runs may read one id at the same time; the second to finish reports it.
         """
         read, self._read = self._read, {}
-        if read:
-            self._outcome_watcher.refresh(self._writer.writer_id, at_once=True)
+        self._outcome_watcher.refresh(self._writer.writer_id, at_once=True)
         for file, digest in read.values():
             for outcome in self._outcome_watcher.of_video(file.video_id):
                 if is_other_source(outcome, file) and outcome.content_digest != digest:

@@ -88,7 +88,15 @@ def write_manifest(place: Store | StorePath, manifest: Mapping[str, Any]) -> Non
         text = tomli_w.dumps(manifest)
     except (ValidationError, TypeError) as error:
         raise ValueError(f"{MANIFEST}: {_first_problem(error)}") from error
-    _refuse_other_files(store)
+    if not is_store(store):
+        try:
+            others = _foreign_entries(store.storage)
+        except NotADirectoryError as error:
+            raise StoreError(f"{store.path}: is a file; choose a folder for the features") from error
+        if others:
+            raise StoreError(
+                f"{store.path}: holds other files ({others[0]}) and no {MANIFEST}; choose a new or empty folder"
+            )
     data = _stamped(text.encode())
     with store.coordination.enter() as lease:
         for name in (MANIFEST_COPY, MANIFEST):
@@ -181,19 +189,6 @@ def _not_a_store(root: StorePath) -> str:
     if isinstance(root, Path) and not root.exists():
         return f"{root}: the folder does not exist; name a feature store that `arabesque extract` wrote"
     return f"{root}: is not a feature store: it has no {MANIFEST}; name a folder that `arabesque extract` wrote"
-
-
-def _refuse_other_files(store: Store) -> None:
-    if is_store(store):
-        return
-    try:
-        others = _foreign_entries(store.storage)
-    except NotADirectoryError as error:
-        raise StoreError(f"{store.path}: is a file; choose a folder for the features") from error
-    if others:
-        raise StoreError(
-            f"{store.path}: holds other files ({others[0]}) and no {MANIFEST}; choose a new or empty folder"
-        )
 
 
 def _first_problem(error: Exception) -> str:

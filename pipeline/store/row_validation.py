@@ -31,7 +31,16 @@ def validated_row(row: FeatureRow, streams: Mapping[str, StreamEntry], *, float1
             f"{name}: made under settings {row.settings_digest}, the store's are {entry.settings_digest}; "
             "write the new manifest first"
         )
-    _check_shapes(name, row, entry.row_shape)
+    segments, shape = len(row.features), entry.row_shape
+    if row.features.dtype != np.float32 or row.features.shape != (segments, *shape) or not segments:
+        raise ValueError(
+            f"{name}: features are {row.features.dtype} {list(row.features.shape)}, "
+            f"not float32 [segments, {', '.join(map(str, shape))}] with at least one segment"
+        )
+    if row.start_s.shape != (segments,) or row.end_s.shape != (segments,):
+        raise ValueError(f"{name}: needs one start_s and one end_s for each of {segments} segments")
+    if not np.all(row.start_s < row.end_s):
+        raise ValueError(f"{name}: needs every start_s before its end_s")
     largest = float(np.abs(row.features).max())
     if not largest <= (_FLOAT16_MAX if float16 else _FLOAT32_MAX):  # NaN compares as False
         raise ValueError(f"{name}: features reach {largest}, which cannot be stored; use float32 if they are finite")
@@ -42,19 +51,6 @@ def validated_row(row: FeatureRow, streams: Mapping[str, StreamEntry], *, float1
         end_s=np.array(row.end_s, np.float64),
         provenance=dict(row.provenance),
     )
-
-
-def _check_shapes(name: str, row: FeatureRow, shape: tuple[int, ...]) -> None:
-    segments = len(row.features)
-    if row.features.dtype != np.float32 or row.features.shape != (segments, *shape) or not segments:
-        raise ValueError(
-            f"{name}: features are {row.features.dtype} {list(row.features.shape)}, "
-            f"not float32 [segments, {', '.join(map(str, shape))}] with at least one segment"
-        )
-    if row.start_s.shape != (segments,) or row.end_s.shape != (segments,):
-        raise ValueError(f"{name}: needs one start_s and one end_s for each of {segments} segments")
-    if not np.all(row.start_s < row.end_s):
-        raise ValueError(f"{name}: needs every start_s before its end_s")
 
 
 def samplings(manifest: Mapping[str, Any]) -> dict[str, Sampling]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ...manifests.errors import ConfigError
+from ...manifests.urls import public_url
 from .concurrency.coordination import WriterCoordination, writer_coordination
-from .concurrency.held_settings import HeldSettings, refuse_other_settings
+from .concurrency.held_settings import HeldSettings
 from .files.opening import open_storage
 from .files.storage import Storage, StorePath
 
@@ -53,5 +55,31 @@ class Store:
             ConfigError: A living writer uses other settings; see `refuse_other_settings`.
         """
         with self.coordination.starting():
-            refuse_other_settings(self.path, own, self.coordination.held(), differences)
+            self.refuse_other_settings(own, differences)
             yield
+
+    def refuse_other_settings(self, own: HeldSettings, differences: Callable[[str], str] = lambda stream: "") -> None:
+        """Check that the living writers use the same settings and number type for the streams of ``own``.
+
+        Args:
+            own: The settings of a writer.
+            differences: Stream → description of what differs, for the message.
+
+        Raises:
+            ConfigError: Another writer writes one of the streams with other settings or another type of numbers.
+        """
+        for other in self.coordination.held():
+            if other.writer_id == own.writer_id:
+                continue
+            for stream in sorted(set(own.streams) & set(other.streams)):
+                if other.streams[stream] != own.streams[stream]:
+                    digests = f"digest {other.streams[stream][:12]} there, {own.streams[stream][:12]} here"
+                    what = f"with other settings ({differences(stream) or digests})"
+                elif other.number != own.number:
+                    what = f"as {other.number}, not as {own.number}"
+                else:
+                    continue
+                raise ConfigError(
+                    f"{public_url(self.path)}: a run on {other.host} (process {other.pid}) writes stream {stream!r} "
+                    f"{what}; wait until it ends, run with its settings, or give --out another folder"
+                )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...manifests.errors import ConfigError, StoreError
 from ...manifests.urls import public_url
 from ..records import FeatureRow, Outcome, VideoBoxes
-from .concurrency.held_settings import HeldSettings, refuse_other_settings
+from .concurrency.held_settings import HeldSettings
 from .files.storage import Storage, StorePath
 from .index import retry_on_missing
 from .manifest import read_manifest, stream_entries
@@ -102,8 +102,9 @@ class StoreWriter:
         for stream in self._streams:
             _refuse_other_numbers(self._storage, stream, held.number)
         self._lease = store.coordination.enter(writer_id, held)
+        self.writer_id = self._lease.writer_id
         try:
-            refuse_other_settings(store.path, replace(held, writer_id=self.writer_id), store.coordination.held())
+            store.refuse_other_settings(replace(held, writer_id=self.writer_id))
         except BaseException:
             self._lease.release()
             raise
@@ -118,7 +119,7 @@ class StoreWriter:
         self._when_written: list[Callable[[], None]] = []
         self._oldest_s: float | None = None
         self._newest_us = 0
-        self.store_stamps = _greatest_stamps(self._storage)
+        self.store_stamps = retry_on_missing(partial(_greatest_stamps, self._storage), self._storage)
         """Greatest stamps of the store when this writer was opened."""
         self._counter = self.store_stamps.counter
         self._looks: dict[str, int] = {}  # video → the counter at the moment before its file was looked at
@@ -131,14 +132,17 @@ class StoreWriter:
         self._timer = threading.Thread(target=self._flush_by_age, name=f"flush {self.writer_id}", daemon=True)
         self._timer.start()
 
-    @property
-    def writer_id(self) -> str:
-        return self._lease.writer_id
-
     def next_counter(self, above: int = 0) -> int:
         """Return a counter greater than ``above`` and all that this writer has used or seen."""
         with self._changed:
-            return self._next_counter(above)
+            counter = max(self._counter, above) + 1
+            if counter > MAX_COUNTER:
+                raise StoreError(
+                    f"{public_url(self.store.path)}: holds a row or an outcome with a counter beyond {MAX_COUNTER:,}, "
+                    "which no run writes; give --out another folder"
+                )
+            self._counter = counter
+            return counter
 
     def begin_reading(self, video_id: str, counter: int) -> None:
         """Stamp all further additions of a video with ``counter``: its file is about to be read."""
@@ -312,23 +316,22 @@ class StoreWriter:
                     self._storage.remove(shard)
 
     def _flush_by_age(self) -> None:
-        while self._wait_until_due():
+        """Write the data when its oldest part is old enough, until the writer is closed."""
+        while True:
+            with self._changed:
+                while not self._closed:
+                    rest_s = None if self._oldest_s is None else self._oldest_s + self._max_age_s - time.monotonic()
+                    if rest_s is not None and rest_s <= 0:
+                        break
+                    self._changed.wait(rest_s)
+                if self._closed:
+                    return
             try:
                 self.flush()
             except Exception as error:  # of any kind: the next call raises it in the caller's thread
                 with self._changed:
                     self._error = error
                     self._oldest_s = time.monotonic()
-
-    def _wait_until_due(self) -> bool:
-        """Wait until data has to be written; return False once the writer is closed."""
-        with self._changed:
-            while not self._closed:
-                rest_s = None if self._oldest_s is None else self._oldest_s + self._max_age_s - time.monotonic()
-                if rest_s is not None and rest_s <= 0:
-                    return True
-                self._changed.wait(rest_s)
-            return False
 
     def _begin_call(self) -> None:
         if self._closed:
@@ -339,33 +342,19 @@ class StoreWriter:
             self._oldest_s = time.monotonic()
             self._changed.notify_all()
 
-    def _next_counter(self, above: int = 0) -> int:
-        counter = max(self._counter, above) + 1
-        if counter > MAX_COUNTER:
-            raise StoreError(
-                f"{public_url(self.store.path)}: holds a row or an outcome with a counter beyond {MAX_COUNTER:,}, "
-                "which no run writes; give --out another folder"
-            )
-        self._counter = counter
-        return counter
-
     def _stamps(self, video_id: str) -> tuple[int, str, int]:
         """Return time, writer id and the counter of the reading of the video, or a new counter without one."""
         # a time never repeats, so that of two rows of one writer the later is the newer
         self._newest_us = max(self._newest_us + 1, time.time_ns() // 1000)
-        return self._newest_us, self.writer_id, self._looks.get(video_id) or self._next_counter()
+        return self._newest_us, self.writer_id, self._looks.get(video_id) or self.next_counter()
 
 
 def _greatest_stamps(storage: Storage) -> Stamps:
     """Return the greatest stamps of all rows, outcomes and log entries of a store."""
-
-    def read() -> Stamps:
-        homes = [OUTCOMES, BOXES, PROGRESS, *map(stream_folder, streams_in(storage))]
-        shards = [shard for home in homes for shard in shards_in(storage, home)]
-        found = list(storage.each(partial(greatest_stamps, storage), shards))
-        return Stamps(*(max(values) for values in zip(Stamps(), *found, strict=True)))
-
-    return retry_on_missing(read, storage)
+    homes = [OUTCOMES, BOXES, PROGRESS, *map(stream_folder, streams_in(storage))]
+    shards = [shard for home in homes for shard in shards_in(storage, home)]
+    found = list(storage.each(partial(greatest_stamps, storage), shards))
+    return Stamps(*(max(values) for values in zip(Stamps(), *found, strict=True)))
 
 
 def _first_free_sequence(storage: Storage, writer_id: str) -> int:

@@ -18,13 +18,12 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
 
 from ..files.local import disk_errors, inside
-from .writer_locks import PATIENCE_S, exclusively, heartbeat, is_living, open_lock
+from .writer_locks import PATIENCE_S, heartbeat, holding, is_living
 
 _CLAIMS = ".claims"
 _LONGEST_CLAIM = 1 << 16  # bytes
@@ -37,45 +36,45 @@ class Claims:
 
     def __init__(self, root: Path, writer_id: str, *, patience_s: float = PATIENCE_S) -> None:
         self._root = root
-        self._folder = root / _CLAIMS
+        # A process that is stopped while it holds the lock does not block others: at worst two claim one video.
+        self._lock = root / _CLAIMS / "lock"
         self._writer_id = writer_id
         self._stalls = _Stalls(root, patience_s)
 
     def take(self, video_id: str) -> bool:
         """Try to claim a video; return whether this writer holds it. Raises StoreError if claims cannot be written."""
         path = self._path(video_id)
-        with _exclusive_access(self._folder):
-            known = _read(path)
-            if not self._is_free(known):
+        with holding(self._lock, PATIENCE_S / 10):
+            owner, counter = _read(path)
+            if not self._is_free(owner):
                 return False
-            self._write(path, video_id, _counter_in(known))
+            self._write(path, video_id, counter)
         return True
 
     def advance(self, video_id: str, counter: int) -> int:
         """Return the counter for a look at a video that this writer has taken: at least ``counter``, and greater than
         that of each look under an earlier claim of the video that was not given back."""
         path = self._path(video_id)
-        with _exclusive_access(self._folder):
-            earlier = _counter_in(_read(path))
+        with holding(self._lock, PATIENCE_S / 10):
+            _, earlier = _read(path)
             if earlier is not None and earlier < counter + MAX_LEAD:
                 counter = max(counter, earlier + 1)
             self._write(path, video_id, counter)
         return counter
 
     def is_free(self, video_id: str) -> bool:
-        return self._is_free(_read(self._path(video_id)))
+        return self._is_free(_read(self._path(video_id))[0])
 
     def release(self, video_ids: Iterable[str]) -> None:
         """Release claims of this writer. Claims that another run has taken over are kept."""
-        with _exclusive_access(self._folder):
+        with holding(self._lock, PATIENCE_S / 10):
             for video_id in video_ids:
                 path = self._path(video_id)
-                if _read(path).get("writer") == self._writer_id:
+                if _read(path)[0] == self._writer_id:
                     with suppress(FileNotFoundError):
                         os.unlink(path)
 
-    def _is_free(self, claim: dict[str, Any]) -> bool:
-        owner = str(claim.get("writer"))
+    def _is_free(self, owner: str) -> bool:
         return owner == self._writer_id or not is_living(self._root, owner) or self._stalls.has_stalled(owner)
 
     def _write(self, path: Path, video_id: str, counter: int | None) -> None:
@@ -120,43 +119,26 @@ def sweep_claims(root: Path) -> None:
     """Remove the claims of dead writers."""
     folder = inside(root, f"{_CLAIMS}/lock").parent
     if folder.exists():
-        with _exclusive_access(folder):
+        with holding(folder / "lock", PATIENCE_S / 10):
             for path in folder.glob("*.json"):
-                if not is_living(root, str(_read(path).get("writer"))):
+                if not is_living(root, _read(path)[0]):
                     with suppress(FileNotFoundError):
                         os.unlink(path)
 
 
-def _counter_in(claim: dict[str, Any]) -> int | None:
-    counter = claim.get("counter")
-    return counter if isinstance(counter, int) else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the claim in a file; empty if there is none or its writer was killed while writing it."""
+def _read(path: Path) -> tuple[str, int | None]:
+    """Return writer and counter of a claim; no writer if there is none or its writer was killed while writing it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return {}
+        return "", None
     try:
-        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        claim: object = json.loads(os.read(descriptor, _LONGEST_CLAIM)) if is_file else None
-        return cast("dict[str, Any]", claim) if isinstance(claim, dict) else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            claim: dict[str, object] = json.loads(os.read(descriptor, _LONGEST_CLAIM))
+            counter = claim.get("counter")
+            return str(claim.get("writer")), counter if isinstance(counter, int) else None
+    except (OSError, ValueError, RecursionError, AttributeError):  # AttributeError: the text is not that of a claim
+        pass
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _exclusive_access(folder: Path) -> Generator[None, None, None]:
-    """Hold the lock of the claims while a claim is checked and taken.
-
-    A process that is stopped in this block does not block others: without the lock, at worst two claim one video.
-    """
-    descriptor = open_lock(folder / "lock")
-    try:
-        exclusively(descriptor, folder / "lock", PATIENCE_S / 10)
-        yield
-    finally:
-        os.close(descriptor)
+    return "", None

@@ -20,13 +20,13 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from ....manifests.errors import StoreError
-from ..files.local import LocalStorage
+from ..files.local import LocalStorage, inside
 from ..files.object_storage import ObjectStorage
 from ..files.storage import Storage
 from ..files.urls import UnreachableStore
 from .claims import Claims, sweep_claims
 from .held_settings import NOTHING_HELD, HeldSettings, held_in
-from .writer_locks import WriterLock, held_settings, living_writers, reorganizing, starting
+from .writer_locks import PATIENCE_S, BusyStore, WriterLock, holding, living_writers, lock_path
 
 IDLE_S = 3600.0
 """On an object store, any run may merge a shard of this age: the run that wrote it has most likely ended."""
@@ -35,6 +35,9 @@ BEAT_S, STALE_S = 30.0, 120.0
 START_BEAT_S, START_STALE_S = 4.0, 20.0
 """The same for a run that starts. A run that was suspended for longer notices at the end of its start that another
 process took its lease, and fails."""
+STARTING_PATIENCE_S = 300.0
+"""A run that starts archives rows of other settings, which takes minutes for large stores."""
+_START_LOCK, _REORGANIZE_LOCK = ".starting.lock", ".reorganizing.lock"
 _LEASE, _STARTING, _RECORDS = ".reorganizing", ".starting", ".runs"
 _LOG = logging.getLogger(__name__)
 
@@ -129,17 +132,43 @@ class LockCoordination:
     def enter(self, writer_id: str | None = None, held: HeldSettings = NOTHING_HELD) -> WriterLease:
         return WriterLock(self._storage.root, writer_id, held)
 
-    def starting(self) -> AbstractContextManager[None]:
-        return starting(self._storage.root)
+    @contextmanager
+    def starting(self) -> Generator[None, None, None]:
+        """Wait for other runs; StoreError if one takes longer than `STARTING_PATIENCE_S`."""
+        root = self._storage.root
+        with holding(inside(root, _START_LOCK), STARTING_PATIENCE_S) as is_held:
+            if not is_held:
+                raise StoreError(
+                    f"{root}: another run has been starting for {STARTING_PATIENCE_S:.0f} s; end it or run again later"
+                )
+            yield
 
     def held(self) -> list[HeldSettings]:
-        return held_settings(self._storage.root)
+        found: list[HeldSettings] = []
+        for writer_id in sorted(living_writers(self._storage.root)):
+            with suppress(OSError):  # the writer has ended since
+                held = held_in(lock_path(self._storage.root, writer_id).read_bytes())
+                found += [] if held is None else [held]
+        return found
 
     def claims(self, writer_id: str) -> VideoClaims:
         return Claims(self._storage.root, writer_id)
 
-    def reorganizing(self) -> AbstractContextManager[None]:
-        return reorganizing(self._storage.root)
+    @contextmanager
+    def reorganizing(self) -> Generator[None, None, None]:
+        """Let one process at a time merge or archive shards; others wait, but not longer than `PATIENCE_S`.
+
+        Raises:
+            BusyStore: The other process took longer. It keeps the lock: nothing may be reorganized at the same time.
+        """
+        root = self._storage.root
+        with holding(inside(root, _REORGANIZE_LOCK), PATIENCE_S) as is_held:
+            if not is_held:
+                raise BusyStore(
+                    f"{root}: another process has been reorganizing this store for {PATIENCE_S:g} s; wait for it, or "
+                    "continue or end it if it was stopped, then run the same command again"
+                )
+            yield
 
     def sweep(self) -> int:
         sweep_claims(self._storage.root)

@@ -19,13 +19,9 @@ from typing import Self
 
 from ....manifests.errors import StoreError
 from ..files.local import disk_errors, inside
-from .held_settings import NOTHING_HELD, HeldSettings, held_in
+from .held_settings import NOTHING_HELD, HeldSettings
 
 _LOCKS = ".writers"
-_REORGANIZING = ".reorganizing.lock"
-_STARTING = ".starting.lock"
-STARTING_PATIENCE_S = 300.0
-"""A run that starts archives rows of other settings, which takes minutes for large stores."""
 _ID_PATIENCE_S = 1.0  # `living_writers` in another process holds each lock for a moment
 PATIENCE_S = float(os.environ.get("ARABESQUE_PATIENCE_S", "180"))
 """Seconds to wait for a process of the store that makes no progress."""
@@ -49,7 +45,7 @@ class WriterLock:
 
     def __init__(self, root: Path, writer_id: str | None = None, held: HeldSettings = NOTHING_HELD) -> None:
         self.writer_id = secrets.token_hex(6) if writer_id is None else writer_id
-        self._path = _lock_path(root, self.writer_id)
+        self._path = lock_path(root, self.writer_id)
         self._descriptor = _take(self._path)
         about = replace(held, writer_id=self.writer_id, host=socket.gethostname(), pid=os.getpid())
         with disk_errors(self._path):
@@ -81,7 +77,7 @@ class WriterLock:
 def is_living(root: Path, writer_id: str) -> bool:
     """Return whether the writer's process lives; False for an id that a writer cannot have."""
     try:
-        path = _lock_path(root, writer_id)
+        path = lock_path(root, writer_id)
     except ValueError:
         return False
     return not _cleared(path)
@@ -93,38 +89,13 @@ def living_writers(root: Path) -> set[str]:
     return {path.stem for path in locks if not _cleared(path)}
 
 
-def held_settings(root: Path) -> list[HeldSettings]:
-    """Return what living writers have published."""
-    found: list[HeldSettings] = []
-    for writer_id in sorted(living_writers(root)):
-        with suppress(OSError):  # the writer has ended since
-            held = held_in(_lock_path(root, writer_id).read_bytes())
-            found += [] if held is None else [held]
-    return found
-
-
-@contextmanager
-def starting(root: Path) -> Generator[None, None, None]:
-    """Let one run at a time begin to write; StoreError if another run takes longer than `STARTING_PATIENCE_S`."""
-    path = inside(root, _STARTING)
-    descriptor = open_lock(path)
-    try:
-        if not exclusively(descriptor, path, STARTING_PATIENCE_S):
-            raise StoreError(
-                f"{root}: another run has been starting for {STARTING_PATIENCE_S:.0f} s; end it or run again later"
-            )
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def heartbeat(root: Path, writer_id: str) -> int:
     """Return a number that changes every few seconds while the writer's process runs: the time of its lock file.
 
     Only changes are meaningful; the clock of the file system may differ from ours.
     """
     try:
-        descriptor = os.open(_lock_path(root, writer_id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(lock_path(root, writer_id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (OSError, ValueError):
         return 0
     try:
@@ -138,37 +109,20 @@ class BusyStore(StoreError):
 
 
 @contextmanager
-def reorganizing(root: Path, patience_s: float = PATIENCE_S) -> Generator[None, None, None]:
-    """Let one process at a time merge or archive shards; others wait, but not longer than ``patience_s``.
-
-    Raises:
-        BusyStore: The other process took longer. It keeps the lock: nothing may be reorganized at the same time.
-    """
-    path = inside(root, _REORGANIZING)
+def holding(path: Path, patience_s: float) -> Generator[bool, None, None]:
+    """Lock a file that other processes lock too; yield False if they hold it for longer than ``patience_s``."""
     descriptor = open_lock(path)
     try:
-        if not exclusively(descriptor, path, patience_s):
-            raise BusyStore(
-                f"{root}: another process has been reorganizing this store for {patience_s:g} s; wait for it, or "
-                "continue or end it if it was stopped, then run the same command again"
-            )
-        yield
+        give_up_s, pause_s = time.monotonic() + patience_s, 0.001
+        while not (is_locked := _locked(path, descriptor)) and time.monotonic() <= give_up_s:
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.1)
+        yield is_locked
     finally:
         os.close(descriptor)
 
 
-def exclusively(descriptor: int, path: Path, patience_s: float) -> bool:
-    """Lock a file that other processes lock too; return False if they hold it for longer than ``patience_s``."""
-    give_up_s, pause_s = time.monotonic() + patience_s, 0.001
-    while not _locked(path, descriptor):
-        if time.monotonic() > give_up_s:
-            return False
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, 0.1)
-    return True
-
-
-def _lock_path(root: Path, writer_id: str) -> Path:
+def lock_path(root: Path, writer_id: str) -> Path:
     """Return the lock file of a writer; ValueError for an id that could name another file."""
     if not _WRITER_ID.fullmatch(writer_id):
         raise ValueError(f"writer id {writer_id!r}: letters, digits, '_' and '.' only")

@@ -117,9 +117,10 @@ class LocalStorage:
         The living writers are read after the files are listed. A writer takes its lock before its first file, so that
         the files of a writer that starts in between are never removed.
         """
-        leftovers = [name for name in self.all_files() if _file_of(name).startswith(_TEMPORARY)]
+        leftovers = [name for name in self.all_files() if PurePosixPath(name).name.startswith(_TEMPORARY)]
         living = living_writers() if leftovers else set[str]()
-        dead = [name for name in leftovers if _file_of(name).removeprefix(_TEMPORARY).partition("-")[0] not in living]
+        writers = (PurePosixPath(name).name.removeprefix(_TEMPORARY).partition("-")[0] for name in leftovers)
+        dead = [name for name, writer in zip(leftovers, writers, strict=True) if writer not in living]
         for name in dead:
             self.remove(name)
         return len(dead)
@@ -175,10 +176,6 @@ def inside(root: Path, name: str) -> Path:
             f"{path.parent}: a symbolic link leads to {os.path.realpath(path.parent)}; replace the link by a folder"
         )
     return path
-
-
-def _file_of(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 def _write(path: Path, data: bytes) -> None:

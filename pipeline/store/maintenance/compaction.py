@@ -119,6 +119,8 @@ def _compact(store: Store, writer_id: str | None, max_shard_bytes: int) -> Compa
             streams = streams_in(storage)
             folders = [OUTCOMES, BOXES, PROGRESS, *map(stream_folder, streams)]
             listed = {name: {shard: writer_of(shard) for shard in shards_in(storage, name)} for name in folders}
+            if not listed[PROGRESS] and all([*shards.values()] in ([], [writer_id]) for shards in listed.values()):
+                return Compaction(0, 0, 0)  # a short run on a new store has written one shard to each folder
             ours = others.idle(listed, writer_id)
             shards, finished, stale = _shards(storage, streams, ours, settings, exclusive=others.exclusive)
             if not stale:

@@ -32,6 +32,7 @@ from arabesque.pipeline.store.maintenance.compaction import compact
 from arabesque.pipeline.store.maintenance.verify import check_store
 from arabesque.pipeline.store.outcomes import OutcomeWatcher
 from arabesque.pipeline.store.reader import FeatureStore
+from arabesque.pipeline.store.store import Store
 from arabesque.pipeline.store.writer import StoreWriter
 
 NUM_VIDEOS, SEGMENTS_EACH = 8, 4
@@ -288,7 +289,7 @@ def test_what_a_stopped_run_has_claimed_is_done_by_the_others_and_counts_once(im
 def test_a_process_that_keeps_the_store_locked_stops_no_run(impatient_order, videos, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    with writer_locks.reorganizing(out):
+    with Store.open(out).coordination.reorganizing():
         (end,) = impatient_order(videos=videos, out=out, runs=1)["runs"]
     assert end["status"] == 3, end["said"]
     assert "small shards are not merged" in end["said"]

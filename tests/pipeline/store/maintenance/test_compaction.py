@@ -16,7 +16,7 @@ from store_workload import SILENT, VIDEOS, expected, filled
 from workloads import workload_process
 
 from arabesque.manifests.errors import StoreError
-from arabesque.pipeline.store.concurrency import coordination
+from arabesque.pipeline.store.concurrency.coordination import LockCoordination
 from arabesque.pipeline.store.files.local import LocalStorage
 from arabesque.pipeline.store.maintenance import compaction
 from arabesque.pipeline.store.maintenance.compaction import archive_stale_rows, compact
@@ -109,7 +109,7 @@ def test_what_a_writer_adds_during_a_compaction_stays(tmp_path, monkeypatch):
 
         return step
 
-    monkeypatch.setattr(coordination, "living_writers", with_company(coordination.living_writers))
+    monkeypatch.setattr(LockCoordination, "idle", with_company(LockCoordination.idle))
     for name in ("outcome_columns", "row_columns", "_row_shard", "_merge", "prune"):
         monkeypatch.setattr(compaction, name, with_company(getattr(compaction, name)))
     compact(tmp_path)
