@@ -20,6 +20,7 @@ from ..manifests.urls import public_url
 from .decoding.decoders import check_backend
 from .failure_budget import within
 from .finished import inputs_entry
+from .finished import remember as remember_streams
 from .items import Event, Notice, PhaseStarted, PoisonedVideo, Stream, VideoSettled, WorkerProgress, common_setting
 from .memory_budget import within_memory
 from .options import RunOptions
@@ -31,13 +32,11 @@ from .planning.sources import refuse_other_sources
 from .planning.traits import summarized
 from .progress import ProgressTracker
 from .records import Outcome, VideoFile, grouped, one_line
-from .resolved_streams import remember as remember_streams
 from .run_context import open_context
 from .runner import process_videos
 from .stages.fetch import local_copy
 from .store.clip_columns import keep_clip_columns
-from .store.concurrency.held_settings import HeldSettings
-from .store.concurrency.writer_locks import BusyStore
+from .store.concurrency.writer_locks import BusyStore, HeldSettings
 from .store.files.storage import StorePath, as_store_path, is_url
 from .store.maintenance.compaction import archive_stale_rows, compact
 from .store.manifest import is_store, read_manifest, refuse_other_recipe, shape_entry, write_manifest
@@ -46,8 +45,7 @@ from .store.sentences import sentence_entry
 from .store.store import Store
 from .store.writer import StoreWriter
 from .streams import build_streams, chosen_weights, code_of, digests_of_settings, made_with, weight_digests
-from .system.accelerators import limit_memory
-from .system.device_errors import first_line, is_out_of_memory
+from .system.accelerators import first_line, is_out_of_memory, limit_memory
 from .system.logs import current_logs
 from .system.stage_timer import StageTimer
 from .workers.coordinator import Executor, WorkerConfig

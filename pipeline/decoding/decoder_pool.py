@@ -28,11 +28,10 @@ from ..system.typed_data import MalformedDataError
 from .answers import ExpectedChunks, check_holes, check_probe
 from .audio_reader import AudioChunk
 from .chunks import Span
-from .decoder_process import DecoderChild
+from .decoder_process import DecoderChild, SharedBuffers
 from .decoders import IndexMismatch, check_backend
 from .messages import Answer, Damaged, DecodeRequest, Ended, Failed, Fill, Filled, Probed, ProbeRequest, Ready, Stop
 from .planes import ColorSpace, picture_shape
-from .shared_buffers import SharedBuffers
 
 __all__ = ["AudioChunk", "DecoderPool", "DecoderProcess", "DecoderSettings", "FrameChunk", "Holes"]
 

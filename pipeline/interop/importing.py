@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..records import FeatureRow, Outcome, one_line
-from ..store.concurrency.held_settings import HeldSettings
-from ..store.concurrency.writer_locks import BusyStore
+from ..store.concurrency.writer_locks import BusyStore, HeldSettings
 from ..store.files.storage import StorePath
 from ..store.maintenance.compaction import compact
 from ..store.manifest import is_store, write_manifest

@@ -12,10 +12,10 @@ from ...extractors.geometry import largest_px
 from ...extractors.protocol import shape_of
 from ...manifests.streams import Geometry, Size
 from ..digests import row_key
-from ..holes import gap_holes, touched
 from ..items import Stream, StreamPlan, VideoPlan
 from ..records import Hole, Outcome, OutcomeKind, VideoMetadata, VideoRecord
 from ..store.write_ahead_log import FinishedSegment
+from .clips import gap_holes, touched
 from .sampling import BLANK, Segments, cut_segments, remaining_frames
 
 AUDIO_TRAIL_S = 60.0

@@ -14,8 +14,7 @@ from ...extractors.protocol import SegmentInput, Shared
 from ...manifests.streams import Geometry
 from ..items import ChunkFailure, PreprocessedChunk, SegmentTask, StreamPlan, VideoEnd, VideoPlan
 from ..planning.sampling import BLANK
-from ..system.device_errors import is_out_of_memory, on_device
-from ..system.device_streams import on_input_stream
+from ..system.accelerators import is_out_of_memory, on_device, on_input_stream
 from .waveforms import WaveformCursor, WholeTrack
 
 
@@ -46,7 +45,9 @@ class SegmentBuilder:
             assembly.clear()
         if isinstance(item, VideoEnd):
             del self._videos[item.plan]
-            yield assembly.finish(item)
+            if assembly.failure is not None:
+                item = replace(item, error=assembly.failure.reason, transient=True)
+            yield replace(item, segments_sent=assembly.sent)
 
 
 class _VideoAssembly:
@@ -57,7 +58,7 @@ class _VideoAssembly:
         self._shared = WeakValueDictionary[tuple[Geometry, tuple[int, ...]], Shared]()
         self._waveforms: dict[str, WaveformCursor] | None = None  # resamplers are opened with the first audio
         self._newest = -1  # latest frame that has arrived; earlier frames that are missing are lost
-        self._sent: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
         self.failure: ChunkFailure | None = None
 
     def push(self, chunk: PreprocessedChunk) -> Iterator[SegmentTask]:
@@ -85,12 +86,6 @@ class _VideoAssembly:
                 cursor.finish()
             yield from self._complete_segments()
 
-    def finish(self, end: VideoEnd) -> VideoEnd:
-        """Return the end marker with the number of segments that were sent."""
-        if self.failure is not None:
-            end = replace(end, error=self.failure.reason, transient=True)
-        return replace(end, segments_sent=self._sent)
-
     def clear(self) -> None:
         """Free all frames and audio; no further segment of the video is built."""
         self._todo = {name: deque[int]() for name in self._todo}
@@ -115,7 +110,7 @@ class _VideoAssembly:
             while todo and (task := self._segment(stream, todo[0])) is not _NOT_YET:
                 todo.popleft()
                 if isinstance(task, SegmentTask):  # None: without audio or with lost frames
-                    self._sent[name] += 1
+                    self.sent[name] += 1
                     yield task
 
     def _segment(self, plan: StreamPlan, index: int) -> SegmentTask | object | None:
@@ -131,10 +126,11 @@ class _VideoAssembly:
             if missing:
                 return None if missing[0] <= self._newest else _NOT_YET
             shared = self._shared.setdefault((plan.geometry, tuple(needed)), Shared())
+            stacked = partial(on_device, arrived[needed[0]].device, "assemble", partial(_stacked, needed, arrived))
             segment = replace(
                 segment,
                 shared=shared,
-                frames=shared.once("frames", partial(_stacked, needed, arrived)),
+                frames=shared.once("frames", stacked),
                 frame_times_s=tuple(self._plan.video.metadata.frame_times_s[needed].tolist()),
                 has_next_frame=len(needed) > plan.segments.frame_indices.shape[1],
                 blank_frames=tuple(place for place, frame in enumerate(needed) if frame == BLANK),
@@ -177,11 +173,8 @@ _NOT_YET = object()
 
 
 def _stacked(needed: list[int], arrived: Mapping[int, torch.Tensor]) -> torch.Tensor:
-    def stacked() -> torch.Tensor:
-        black = torch.zeros_like(arrived[needed[0]])
-        return torch.stack([black if frame == BLANK else arrived[frame] for frame in needed])
-
-    return on_device(arrived[needed[0]].device, "assemble", stacked)
+    black = torch.zeros_like(arrived[needed[0]])
+    return torch.stack([black if frame == BLANK else arrived[frame] for frame in needed])
 
 
 def _frames_of_segment(plan: StreamPlan, index: int) -> list[int]:

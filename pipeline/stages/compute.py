@@ -17,8 +17,7 @@ from ...extractors.device_copies import download
 from ...extractors.protocol import Extractor, Shared, shape_of
 from ...manifests.errors import ArabesqueError
 from ..items import Batch, BatchResult, SegmentFailure, SegmentFeature, SegmentTask, Stream
-from ..system.device_errors import first_line, is_out_of_memory, on_device, release_memory, require_device
-from ..system.device_streams import await_inputs
+from ..system.accelerators import await_inputs, first_line, is_out_of_memory, on_device, release_memory, require_device
 
 MAX_WAIT_S = 10.0
 """A batch is processed unfilled after this time, so that rare segments do not delay a finished video."""

@@ -22,7 +22,6 @@ from ..decoding.decoders import IndexMismatch
 from ..decoding.frame_folders import read_folder_content
 from ..decoding.timelines import read_content
 from ..digests import row_key
-from ..holes import gap_holes
 from ..items import (
     DecodedChunk,
     Notice,
@@ -35,7 +34,7 @@ from ..items import (
     audio_track_of,
     deinterlace_of,
 )
-from ..planning.clips import Clip, clip_of, spans_of
+from ..planning.clips import Clip, clip_of, gap_holes, spans_of
 from ..planning.metadata_cache import MetadataCache
 from ..planning.plan import Progress, plan_video
 from ..planning.run_claims import Claim

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,25 +12,16 @@ from ...extractors.geometry import apply_geometry, to_gray
 from ...manifests.errors import ArabesqueError
 from ...manifests.streams import Geometry
 from ..items import ChunkFailure, DecodedChunk, PreprocessedChunk
-from ..system.device_errors import on_device
+from ..system.accelerators import on_device
 from ..system.own_process import malloc_trim
 from .color import to_rgb
 
 
 def preprocess(item: DecodedChunk) -> PreprocessedChunk | ChunkFailure:
     """Convert color, apply every geometry to the frames that need it, and release the decoder's buffer."""
-    decoded, indices, color = item.frames, item.chunk.indices, item.chunk.color
-    assert decoded is not None
-
-    def frames_by_geometry() -> dict[Geometry, tuple[NDArray[np.int64], torch.Tensor]]:
-        pictures = decoded.permute(0, 3, 1, 2) if color is None else to_rgb(decoded, color)
-        return {
-            geometry: _apply(pictures, indices, np.isin(indices, needed), geometry)
-            for geometry, needed in item.plan.frames_by_geometry.items()
-        }
-
+    assert item.frames is not None
     try:
-        frames = on_device(decoded.device, "preprocess", frames_by_geometry)
+        frames = on_device(item.frames.device, "preprocess", partial(_frames_by_geometry, item, item.frames))
     except ArabesqueError:  # the GPU has failed
         raise
     except Exception as error:
@@ -39,18 +32,26 @@ def preprocess(item: DecodedChunk) -> PreprocessedChunk | ChunkFailure:
     return PreprocessedChunk(item.plan, frames, item.chunk.audio)
 
 
-def _apply(
-    frames: torch.Tensor, indices: NDArray[np.int64], chosen: NDArray[np.bool_], geometry: Geometry
-) -> tuple[NDArray[np.int64], torch.Tensor]:
-    places = np.flatnonzero(chosen).tolist()
-    if len(places) in (0, len(frames)):
-        result = apply_geometry(frames[: len(places)], geometry)
-    elif geometry.gray:
-        result = apply_geometry(to_gray(frames, places), geometry)
-    elif frames.device.type == "cpu":  # views: copies of pictures cost more than a call for each of them
-        result = torch.cat([apply_geometry(frames[place : place + 1], geometry) for place in places])
-    else:  # an index would be copied to the device first
-        result = apply_geometry(torch.stack([frames[place] for place in places]), geometry)
-    if result.untyped_storage().data_ptr() == frames.untyped_storage().data_ptr():
-        result = result.clone()  # the result must not refer to the decoder's buffer
-    return indices[chosen], result
+def _frames_by_geometry(
+    item: DecodedChunk, decoded: torch.Tensor
+) -> dict[Geometry, tuple[NDArray[np.int64], torch.Tensor]]:
+    indices, color = item.chunk.indices, item.chunk.color
+    pictures = decoded.permute(0, 3, 1, 2) if color is None else to_rgb(decoded, color)
+    found: dict[Geometry, tuple[NDArray[np.int64], torch.Tensor]] = {}
+    for geometry, needed in item.plan.frames_by_geometry.items():
+        chosen = np.isin(indices, needed)
+        places = np.flatnonzero(chosen).tolist()
+        if len(places) in (0, len(pictures)):
+            parts = [pictures[: len(places)]]
+        elif geometry.gray:
+            parts = [to_gray(pictures, places)]
+        elif pictures.device.type == "cpu":  # views: copies of pictures cost more than a call for each of them
+            parts = [pictures[place : place + 1] for place in places]
+        else:  # an index would be copied to the device first
+            parts = [torch.stack([pictures[place] for place in places])]
+        results = [apply_geometry(part, geometry) for part in parts]
+        result = results[0] if len(results) == 1 else torch.cat(results)
+        if result.untyped_storage().data_ptr() == pictures.untyped_storage().data_ptr():
+            result = result.clone()  # the result must not refer to the decoder's buffer
+        found[geometry] = indices[chosen], result
+    return found

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..items import ChunkFailure, DecodedChunk
-from ..system.device_errors import first_line, is_out_of_memory, on_device
-from ..system.device_streams import input_stream
+from ..system.accelerators import first_line, input_stream, is_out_of_memory, on_device
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,11 +37,11 @@ class Transfer:
         if device.type == "cuda":
             self._copy = CudaCopy(device)
         elif device.type != "cpu":
-            self._copy = lambda frames: torch.from_numpy(frames).to(device)  # pyright: ignore[reportUnknownMemberType]
+            self._copy = lambda frames: torch.as_tensor(frames).to(device)
 
     def __call__(self, item: DecodedChunk) -> DecodedChunk | ChunkFailure:
         if self._copy is None:
-            return replace(item, frames=torch.from_numpy(item.chunk.frames))  # pyright: ignore[reportUnknownMemberType]
+            return replace(item, frames=torch.as_tensor(item.chunk.frames))
         try:
             return replace(item, frames=on_device(self._device, "transfer", partial(self._copy, item.chunk.frames)))
         except RuntimeError as error:
@@ -65,7 +64,7 @@ class CudaCopy:
         with torch.cuda.stream(self._stream):
             if frames.size:
                 self._locked.cover(frames)
-            copied = torch.from_numpy(frames).to(self._device, non_blocking=True)  # pyright: ignore[reportUnknownMemberType]
+            copied = torch.as_tensor(frames).to(self._device, non_blocking=True)
             done = self._stream.record_event()
         # the allocator must not reuse the memory for the next copy while kernels of the other stream read it
         copied.record_stream(input_stream(self._device))

@@ -35,7 +35,13 @@ class WaveformCursor:
     def __init__(self, need: AudioNeed, track_rate_hz: int, track_start_s: float) -> None:
         self._need = need
         self._track_start_s = track_start_s
-        self._resampler = _open_resampler(need, track_rate_hz)
+        self._resampler: StreamingResampler | None = None
+        if need.resampler == "sinc-hann" and track_rate_hz != need.rate_hz:
+            self._resampler = SincResampler(track_rate_hz, need.rate_hz)
+        elif track_rate_hz != need.rate_hz:
+            import soxr  # pyright: ignore[reportMissingTypeStubs]
+
+            self._resampler = soxr.ResampleStream(track_rate_hz, need.rate_hz, 1, "float32", "HQ")
         self._samples = np.zeros(0, np.float32)
         self._first = 0  # position of _samples[0] in the resampled track
         self._finished = False
@@ -69,7 +75,7 @@ class WaveformCursor:
         waveform = np.zeros(end - start, np.float32)
         lead = max(0, self._first - start)
         waveform[lead : lead + len(inside)] = inside
-        return torch.from_numpy(waveform)  # pyright: ignore[reportUnknownMemberType]
+        return torch.as_tensor(waveform)
 
     def _position(self, time_s: float) -> int:
         return round((time_s - self._track_start_s) * self._need.rate_hz)
@@ -108,17 +114,7 @@ class WholeTrack(WaveformCursor):
         length = len(self._samples) // num_shares
         if length == 0:
             return None
-        return torch.from_numpy(self._samples[index * length : (index + 1) * length].copy())  # pyright: ignore[reportUnknownMemberType]
+        return torch.as_tensor(self._samples[index * length : (index + 1) * length].copy())
 
     def _discard_before(self, position: int) -> None:
         """Keep all samples."""
-
-
-def _open_resampler(need: AudioNeed, track_rate_hz: int) -> StreamingResampler | None:
-    if track_rate_hz == need.rate_hz:
-        return None
-    if need.resampler == "sinc-hann":
-        return SincResampler(track_rate_hz, need.rate_hz)
-    import soxr  # pyright: ignore[reportMissingTypeStubs]
-
-    return soxr.ResampleStream(track_rate_hz, need.rate_hz, 1, "float32", "HQ")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...manifests.errors import ConfigError
 from ...manifests.urls import public_url
 from .concurrency.coordination import WriterCoordination, writer_coordination
-from .concurrency.held_settings import HeldSettings
+from .concurrency.writer_locks import HeldSettings
 from .files.opening import open_storage
 from .files.storage import Storage, StorePath
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...manifests.errors import ConfigError, StoreError
 from ...manifests.urls import public_url
 from ..records import FeatureRow, Outcome, VideoBoxes
-from .concurrency.held_settings import HeldSettings
+from .concurrency.writer_locks import HeldSettings
 from .files.storage import Storage, StorePath
 from .index import retry_on_missing
 from .manifest import read_manifest, stream_entries

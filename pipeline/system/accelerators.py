@@ -1,18 +1,37 @@
-"""GPUs and other accelerators as PyTorch sees them: their names, their memory, and those that it cannot use."""
+"""GPUs and other accelerators as PyTorch sees them: names, memory, those that it cannot use, errors, and a stream.
+
+Lack of memory is an error that a smaller batch can avoid; a lost GPU ends the run. Inputs of networks are computed on a
+stream beside that of the networks (`input_stream`).
+"""
 
 from __future__ import annotations
 
 import platform
 import re
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
-from ...manifests.errors import InputError
+from ...manifests.errors import ArabesqueError, InputError
+
+R = TypeVar("R")
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 NEEDED_DRIVERS = {"12": "525", "13": "580"}
 """Major version of CUDA → the oldest NVIDIA driver that runs it (CUDA's release notes)."""
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # torch on a CPU
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "HIP error: out of memory",
+    "backend out of memory",  # MPS, XPU
+)
 
 
 def device_name(device: torch.device) -> str:
@@ -80,3 +99,110 @@ def unusable_gpu() -> str | None:
     needed = NEEDED_DRIVERS.get(version.partition(".")[0])
     least = f"; CUDA {version} of this torch needs driver {needed} or newer" if needed else ""
     return f"{installed} is installed, but torch {torch.__version__} finds no device{least}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed, on the CPU or on a device. Some libraries raise a plain RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error message; CUDA's have several."""
+    return (str(error).splitlines() or [""])[0]
+
+
+def require_device(device: torch.device, error: Exception, where: str) -> None:
+    """Check after an error that the device still works.
+
+    Errors of a GPU appear in any later call, also in one for another video. A GPU that has failed stays unusable for
+    the process, so no video is to blame.
+
+    Args:
+        device: The device that the failed operation used.
+        error: What it raised.
+        where: Stage or stream, for the message.
+
+    Raises:
+        ArabesqueError: The device has failed; the run must end.
+    """
+    if device.type == "cpu" or not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return
+    try:
+        torch.accelerator.synchronize(device)
+    except RuntimeError as lost:
+        raise ArabesqueError(
+            f"the GPU has failed ({first_line(error)}, in {where}); run the same command again to continue"
+        ) from lost
+
+
+def release_memory(device: torch.device, error: BaseException) -> None:
+    """Free the memory that a failed operation holds: the local variables in its traceback, and unused cached blocks.
+
+    Call it after the ``except`` block has ended, or the block itself keeps the variables alive.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
+    if device.type != "cpu":
+        with suppress(RuntimeError):  # a lost device is reported by the next operation
+            torch.accelerator.synchronize(device)  # a failed batch may be computing with inputs that are freed next
+        torch.accelerator.empty_cache()
+
+
+def on_device(device: torch.device, where: str, call: Callable[[], R]) -> R:
+    """Call a function that computes the input of networks; if memory is short, once more after some was released.
+
+    On a GPU it runs on the stream of the inputs; see `input_stream`.
+
+    Args:
+        device: The device.
+        where: Stage, for the message if the device has failed.
+        call: The function; it must be possible to call it twice.
+
+    Raises:
+        ArabesqueError: The device has failed; the run must end.
+        Exception: What the function raises otherwise.
+    """
+    with on_input_stream(device):
+        try:
+            return call()
+        except Exception as error:
+            require_device(device, error, where)
+            if not is_out_of_memory(error):
+                raise
+            failure = error
+        release_memory(device, failure)
+        return call()
+
+
+def input_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of the stages before the networks; ``cuda`` and ``cuda:0`` have the same one.
+
+    On the stream of the networks, a copy to the host that `prepare` makes would wait for the batch that a network
+    computes at the time. What the stages up to ``prepare`` queue runs in their order. A network's batch waits for it on
+    the device, without the host.
+    """
+    return _stream(torch.cuda.current_device() if device.index is None else device.index)  # pyright: ignore[reportUnnecessaryComparison]
+
+
+@cache
+def _stream(index: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(index)
+
+
+def on_input_stream(device: torch.device) -> AbstractContextManager[object]:
+    """Queue the operations of a block, in this thread, on the stream of the stages before the networks."""
+    return torch.cuda.stream(input_stream(device)) if device.type == "cuda" else nullcontext()
+
+
+def await_inputs(device: torch.device) -> None:
+    """Let what this thread queues next wait on the device for all inputs that are queued.
+
+    The inputs may be freed when the results of the networks that read them are on the host.
+    """
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).wait_stream(input_stream(device))

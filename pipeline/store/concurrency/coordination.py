@@ -25,8 +25,17 @@ from ..files.object_storage import ObjectStorage
 from ..files.storage import Storage
 from ..files.urls import UnreachableStore
 from .claims import Claims, sweep_claims
-from .held_settings import NOTHING_HELD, HeldSettings, held_in
-from .writer_locks import PATIENCE_S, BusyStore, WriterLock, holding, living_writers, lock_path
+from .writer_locks import (
+    NOTHING_HELD,
+    PATIENCE_S,
+    BusyStore,
+    HeldSettings,
+    WriterLock,
+    held_in,
+    holding,
+    living_writers,
+    lock_path,
+)
 
 IDLE_S = 3600.0
 """On an object store, any run may merge a shard of this age: the run that wrote it has most likely ended."""

@@ -1,25 +1,31 @@
-"""The living writers of a store: each holds a lock that the kernel releases when its process ends, however it ends."""
+"""The living writers of a store: each holds a lock that the kernel releases when its process ends, however it ends.
+
+Two runs with different settings for one stream never write at once. Each writer publishes its settings: with its lock
+on a file system, in a record that it renews on object storage. Runs begin one at a time (`Store.starting`):
+each reads what living writers have published, then writes the manifest, then publishes its own settings. The published
+settings of a killed writer do not count.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ....manifests.errors import StoreError
 from ..files.local import disk_errors, inside
-from .held_settings import NOTHING_HELD, HeldSettings
 
 _LOCKS = ".writers"
 _ID_PATIENCE_S = 1.0  # `living_writers` in another process holds each lock for a moment
@@ -27,6 +33,26 @@ PATIENCE_S = float(os.environ.get("ARABESQUE_PATIENCE_S", "180"))
 """Seconds to wait for a process of the store that makes no progress."""
 _BEAT_S = min(5.0, PATIENCE_S / 10)
 _WRITER_ID = re.compile(r"[A-Za-z0-9_.]+")
+
+
+@dataclass(frozen=True)
+class HeldSettings:
+    """The settings of one writer, and where it runs."""
+
+    writer_id: str = ""
+    host: str = ""
+    pid: int = 0
+    number: str = ""
+    """``float32`` or ``float16``."""
+    streams: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Stream → settings digest."""
+
+    def as_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+
+NOTHING_HELD = HeldSettings()
+"""For a writer that adds no rows, such as a compaction."""
 
 
 class WriterLock:
@@ -187,3 +213,13 @@ def _is_still_at(path: Path, descriptor: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def held_in(data: bytes) -> HeldSettings | None:
+    """Parse the output of `HeldSettings.as_json`; None for other content, such as that of earlier versions."""
+    try:
+        found: dict[str, Any] = json.loads(data)
+        streams = {str(stream): str(digest) for stream, digest in found["streams"].items()}
+        return HeldSettings(found["writer_id"], str(found["host"]), int(found["pid"]), str(found["number"]), streams)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None

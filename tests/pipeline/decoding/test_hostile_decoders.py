@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from arabesque.manifests.errors import DecodeError, TransientDecodeError
 from arabesque.pipeline.decoding.answers import ExpectedChunks, check_probe
 from arabesque.pipeline.decoding.decoder_pool import DecoderProcess, DecoderSettings
+from arabesque.pipeline.decoding.decoder_process import SharedBuffers
 from arabesque.pipeline.decoding.messages import ANSWERS, Filled, Probed
 from arabesque.pipeline.decoding.planes import ColorSpace
-from arabesque.pipeline.decoding.shared_buffers import SharedBuffers
 from arabesque.pipeline.records import AudioTrack
 from arabesque.pipeline.system.message_pipe import MessagePipe
 from arabesque.pipeline.system.restriction import still_allowed

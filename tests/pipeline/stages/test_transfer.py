@@ -11,12 +11,12 @@ import torch
 from fakes import stream, video
 
 from arabesque.pipeline.decoding.decoder_pool import FrameChunk
-from arabesque.pipeline.decoding.shared_buffers import SharedBuffers
+from arabesque.pipeline.decoding.decoder_process import SharedBuffers
 from arabesque.pipeline.items import ChunkFailure, DecodedChunk
 from arabesque.pipeline.planning.plan import plan_video
 from arabesque.pipeline.stages import transfer
 from arabesque.pipeline.stages.transfer import PageLocked, Transfer
-from arabesque.pipeline.system import device_errors
+from arabesque.pipeline.system import accelerators
 
 
 class FakeCudart:
@@ -90,7 +90,7 @@ def test_the_buffer_is_released_even_if_the_copy_fails(monkeypatch):
         return torch.from_numpy(frames.copy())
 
     monkeypatch.setattr(transfer, "CudaCopy", lambda device: copy)
-    monkeypatch.setattr(device_errors, "on_input_stream", lambda device: nullcontext())
+    monkeypatch.setattr(accelerators, "on_input_stream", lambda device: nullcontext())
     to_gpu = Transfer(torch.device("cuda:0"))
     moved: Any = to_gpu(decoded(buffers, 0, released))
     assert released == [0]

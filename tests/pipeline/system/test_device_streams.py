@@ -17,7 +17,7 @@ from arabesque.pipeline.items import Batch, SegmentTask
 from arabesque.pipeline.planning.plan import plan_video
 from arabesque.pipeline.runner import SWITCH_INTERVAL_S, short_waits
 from arabesque.pipeline.stages.compute import Forward, prepare
-from arabesque.pipeline.system import device_streams
+from arabesque.pipeline.system import accelerators
 
 CARD = torch.device("cuda", 3)
 
@@ -38,7 +38,7 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(torch.cuda, "stream", on)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: networks)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    device_streams._stream.cache_clear()
+    accelerators._stream.cache_clear()
     return found
 
 
@@ -60,7 +60,7 @@ def test_a_network_waits_for_its_inputs_on_the_device(order: list[str]) -> None:
 
 
 def test_the_current_card_has_one_stream_under_both_names(order: list[str]) -> None:
-    assert device_streams.input_stream(torch.device("cuda")) is device_streams.input_stream(CARD)
+    assert accelerators.input_stream(torch.device("cuda")) is accelerators.input_stream(CARD)
     assert not order
 
 

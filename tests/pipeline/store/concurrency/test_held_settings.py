@@ -19,7 +19,7 @@ from store_rows import manifest, new_store, row, settings_of, written
 
 from arabesque.manifests.errors import ConfigError, StoreError
 from arabesque.pipeline.store.concurrency import coordination
-from arabesque.pipeline.store.concurrency.held_settings import HeldSettings
+from arabesque.pipeline.store.concurrency.writer_locks import HeldSettings
 from arabesque.pipeline.store.files.opening import open_storage
 from arabesque.pipeline.store.manifest import read_manifest, write_manifest
 from arabesque.pipeline.store.reader import FeatureStore
