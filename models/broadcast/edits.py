@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +112,9 @@ def read_edits(
 def _why_no_routine(shots: Sequence[Shot], rules: ShotRules) -> str:
     action_s = sum(shot.end_s - shot.start_s for shot in shots if shot.kind == "action")
     if action_s == 0:
-        kinds = sorted({shot.kind for shot in shots})
-        return f"no routine: none of its {len(shots)} shots shows action, they are {', '.join(kinds)}"
+        kinds = Counter(shot.kind for shot in shots).most_common()
+        counts = ", ".join(f"{number} {kind}" for kind, number in kinds)
+        return f"no routine: no shot shows action ({counts})"
     return f"no routine: {action_s:.1f} s of action, but no {rules.routines.shortest_s:g} s of it together"
 
 

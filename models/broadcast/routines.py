@@ -61,7 +61,7 @@ def music_stretches(sound: SoundMeasures | None, rules: RoutineRules) -> list[tu
     is_music = (sound.level_db >= threshold_db) & (sound.tonality >= rules.least_tonality)
     joined = list[tuple[float, float]]()
     for first, end in runs(is_music):
-        start_s, end_s = float(sound.times_s[first] - part_s / 2), float(sound.times_s[end - 1] + part_s / 2)
+        start_s, end_s = np.round((sound.times_s[first] - part_s / 2, sound.times_s[end - 1] + part_s / 2), 6).tolist()
         if joined and start_s - joined[-1][1] <= rules.music_gap_s:
             joined[-1] = (joined[-1][0], end_s)
         else:

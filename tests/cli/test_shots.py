@@ -97,7 +97,7 @@ def test_a_still_picture_without_sound_has_no_routine(tmp_path: Path) -> None:
     picture = np.full((64, 64, 3), 90, np.uint8)
     encode(tmp_path / "still.mp4", (picture for _ in range(150)), None, (64, 64))
     said = run("cut", tmp_path / "still.mp4", "--out", tmp_path / "clips.csv", status=3)
-    assert "no routine: none of its 1 shots shows action" in said
+    assert "no routine: no shot shows action (1 no-athlete)" in said
     assert table(tmp_path / "clips.csv") == []
 
 
