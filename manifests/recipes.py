@@ -112,7 +112,8 @@ def load_recipe(
         given = read_weights_manifest(Path(weights_manifest)).weights
         more = {name: entry for name, entry in given.items() if name in used}
         recipe = recipe.model_copy(update={"weights": {**(recipe.weights or {}), **more}})
-    weights_manifest_with(recipe.weights or {})  # refuses another checkpoint under a name of the package
+    if recipe.weights:
+        weights_manifest_with(recipe.weights)  # refuses another checkpoint under a name of the package
     return recipe
 
 
@@ -170,18 +171,16 @@ def _recipe_of(given: Mapping[str, Any], source: str) -> Recipe:
     streams = table.get("streams")
     if isinstance(streams, dict):
         named = cast(dict[str, Any], streams)
-        table["streams"] = {name: _with_shared(_on_grid(stream, grid), shared) for name, stream in named.items()}
+        table["streams"] = {
+            name: {**shared, **_on_grid(stream, grid)} if isinstance(stream, dict) else stream
+            for name, stream in named.items()
+        }
     try:
         recipe = Recipe.model_validate(table)
     except ValidationError as error:
         raise ConfigError(f"{source}: {validation_message(error, known=_KEYS)}") from None
     vars(recipe)["source"] = source
     return recipe
-
-
-def _with_shared(stream: Any, shared: Mapping[str, Any]) -> Any:
-    """Return the stream's table, with the recipe's `SHARED_FIELDS` as defaults. Other types are validated later."""
-    return {**shared, **cast(dict[str, Any], stream)} if isinstance(stream, dict) else stream
 
 
 def _on_grid(stream: Any, grid: Any) -> Any:

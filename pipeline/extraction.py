@@ -110,6 +110,8 @@ class Extraction:
         self._chosen_weights = weights
         self.weights = chosen_weights(recipe, self.streams, weights)
         self.settings_digests = digests_of_settings(self.streams, self.weights)
+        number = "float16" if self.options.float16 else "float32"
+        self._held_settings = HeldSettings(number=number, streams=self.settings_digests)
         refuse_other_recipe(self.store, self.recipe.name, self.recipe.changes)
         self._outcome_watcher = OutcomeWatcher(self.store)
         self.resume_index: ResumeIndex = read_resume_index(self.store, retry_failed=self.options.retry_failed)
@@ -151,7 +153,8 @@ class Extraction:
         if self.remaining:
             yield PhaseStarted("loading networks")
         streams, described = self._load() if self.remaining or self.inputs.clashes else ([], {})
-        options = within_memory(self.options, streams) if streams else self.options
+        has_limit = bool(streams) and self.options.memory_bytes is not None
+        options = within_memory(self.options, streams) if has_limit else self.options
         with ExitStack() as stack:
             with self.store.starting(self._held_settings, self._differences):
                 refuse_other_recipe(self.store, self.recipe.name, self.recipe.changes)
@@ -204,11 +207,6 @@ class Extraction:
         except BusyStore as error:  # all rows are stored; the next run merges the shards
             yield Notice(f"small shards are not merged: {error}")
 
-    @property
-    def _held_settings(self) -> HeldSettings:
-        number = "float16" if self.options.float16 else "float32"
-        return HeldSettings(number=number, streams=self.settings_digests)
-
     def _differences(self, stream: str) -> str:
         """Return how a stream's settings in the store differ from those of this run."""
         from .interop.stored_settings import setting_differences, stored_settings
@@ -225,7 +223,7 @@ class Extraction:
         With an executor, whose workers load their own networks, the list is empty: each network is loaded once, so
         that an error is raised before anything is written.
         """
-        if self.executor is None:
+        if self.executor is None and self.options.gpu_memory_bytes is not None:
             limit_memory(self.options.device, self.options.gpu_memory_bytes)
         streams, described = list[Stream](), dict[str, dict[str, Any]]()
         tracks, fields = dict[str, int | str](), dict[str, str]()

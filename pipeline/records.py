@@ -49,7 +49,7 @@ class FileState(NamedTuple):
     """Time of the last change of the inode; unlike the modification time, programs cannot set it."""
 
 
-def state_of(path: Path) -> FileState | None:
+def state_of(path: Path | os.DirEntry[str]) -> FileState | None:
     """Return the current state of a file, with links followed; None if it cannot be read."""
     try:
         found = os.stat(path)

@@ -73,8 +73,10 @@ def chosen_weights(
         raise InputError(f"weights {override!r}: give random:SEED with a whole number, e.g. random:0")
     for spec in specs.values():
         require_available(spec)
-    require_checkpoints(recipe, specs, override)
     names = named_weights(recipe, specs, override)
+    if not any(names.values()):
+        return {stream: {} for stream in names}
+    require_checkpoints(recipe, specs, override)
     try:
         cache = open_cache(recipe.weights)
         return {stream: resolve_weights(roles, cache=cache) for stream, roles in names.items()}

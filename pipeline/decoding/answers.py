@@ -83,15 +83,7 @@ class ExpectedChunks:
         _require(len(chunk.indices) > 0 or chunk.audio is not None, "chunk without frames and audio")
         _require(chunk.color is None or self._planar, "color")
         _require(chunk.decode_s >= 0, "decode_s")
-        self._check_indices(chunk.indices)
-        if (audio := chunk.audio) is not None:
-            _require(self._track is not None and audio.rate_hz == self._track.rate_hz, "audio.rate_hz")
-            _require(audio.samples.ndim == 2 and 0 < audio.samples.shape[0] <= MAX_CHANNELS, "audio.samples")
-            _require(bool(np.isfinite(audio.samples).all()), "audio.samples")
-            self._samples_left -= audio.samples.shape[1]
-            _require(self._samples_left >= 0 and (audio.samples.shape[1] > 0 or audio.last), "length of audio.samples")
-
-    def _check_indices(self, indices: NDArray[np.int64]) -> None:
+        indices = chunk.indices
         _require(indices.ndim == 1 and len(indices) <= self._max_frames, "number of indices")
         if len(indices):
             places = np.searchsorted(self._wanted, indices)
@@ -99,6 +91,12 @@ class ExpectedChunks:
             _require(np.array_equal(self._wanted[places], indices) and int(places[0]) >= self._num_taken, "indices")
             _require(bool((np.diff(places) > 0).all()), "indices")
             self._num_taken = int(places[-1]) + 1
+        if (audio := chunk.audio) is not None:
+            _require(self._track is not None and audio.rate_hz == self._track.rate_hz, "audio.rate_hz")
+            _require(audio.samples.ndim == 2 and 0 < audio.samples.shape[0] <= MAX_CHANNELS, "audio.samples")
+            _require(bool(np.isfinite(audio.samples).all()), "audio.samples")
+            self._samples_left -= audio.samples.shape[1]
+            _require(self._samples_left >= 0 and (audio.samples.shape[1] > 0 or audio.last), "length of audio.samples")
 
 
 def _require(holds: bool, what: str) -> None:

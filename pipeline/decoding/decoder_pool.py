@@ -30,7 +30,20 @@ from .audio_reader import AudioChunk
 from .chunks import Span
 from .decoder_process import DecoderChild, SharedBuffers
 from .decoders import IndexMismatch, check_backend
-from .messages import Answer, Damaged, DecodeRequest, Ended, Failed, Fill, Filled, Probed, ProbeRequest, Ready, Stop
+from .messages import (
+    Answer,
+    Buffers,
+    Damaged,
+    DecodeRequest,
+    Ended,
+    Failed,
+    Fill,
+    Filled,
+    Probed,
+    ProbeRequest,
+    Ready,
+    Stop,
+)
 from .planes import ColorSpace, picture_shape
 
 __all__ = ["AudioChunk", "DecoderPool", "DecoderProcess", "DecoderSettings", "FrameChunk", "Holes"]
@@ -305,7 +318,9 @@ class DecoderProcess:
         if self._buffers is None or self._buffers.size_bytes != size_bytes:
             self._buffers = SharedBuffers(self._settings.num_buffers, size_bytes)
         if child.buffers is not self._buffers:
-            child.hand_over(self._buffers)
+            child.send(Buffers(self._buffers.count, self._buffers.size_bytes))
+            child.send_descriptor(self._buffers.descriptor)
+            child.buffers = self._buffers
         return self._buffers
 
     def _offer_buffers(self, child: DecoderChild, buffers: SharedBuffers) -> None:
@@ -339,7 +354,7 @@ class DecoderPool:
     def __init__(self, num_decoders: int, backend: str = "pyav", settings: DecoderSettings | None = None) -> None:
         self.has_memory_limit = settings is not None and settings.max_frame_bytes < MAX_FRAME_BYTES
         """Whether ``--memory`` decides how large frames may be."""
-        self._decoders = [self._new_decoder(backend, settings) for _ in range(num_decoders)]
+        self._decoders = [DecoderProcess(backend, settings) for _ in range(num_decoders)]
         self._idle: queue.LifoQueue[DecoderProcess] = queue.LifoQueue()  # the warm one first
         for decoder in self._decoders:
             self._idle.put(decoder)
@@ -368,9 +383,6 @@ class DecoderPool:
     def pids(self) -> list[int]:
         """Process ids of the running children."""
         return [decoder.pid for decoder in self._decoders if decoder.pid is not None]
-
-    def _new_decoder(self, backend: str, settings: DecoderSettings | None) -> DecoderProcess:
-        return DecoderProcess(backend, settings)
 
     @contextmanager
     def decoder(self) -> Generator[DecoderProcess]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..system.child_process import IsolatedChild
 from ..system.process_stats import peak_bytes
-from .messages import ANSWERS, Alive, Answer, Begin, Buffers
+from .messages import ANSWERS, Alive, Answer, Begin
 
 START_TIMEOUT_S = 60.0
 
@@ -48,11 +48,6 @@ class DecoderChild(IsolatedChild):
         _running.add(self)
         so_far.most_at_once = max(so_far.most_at_once, len(_running))
         self.send(Begin(backend, memory_bytes, planar))
-
-    def hand_over(self, buffers: SharedBuffers) -> None:
-        self.send(Buffers(buffers.count, buffers.size_bytes))
-        self.send_descriptor(buffers.descriptor)
-        self.buffers = buffers
 
     def answer(self, within_s: float | None = None) -> Answer:
         """The next message but `Alive`, which extends the time if no ``within_s`` is given. Raises `ChildLost`."""

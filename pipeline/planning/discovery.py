@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from posixpath import basename, normpath
 from typing import Any
@@ -133,7 +134,7 @@ class FoundFiles:
 
 def files_at(roots: Sequence[StorePath | ListedRoot], frame_rate: float | None = None) -> FoundFiles:
     """Find the videos at each root; see `find_videos`."""
-    found, look, real_folders = FoundFiles(), _Looks(), _RealFolders()
+    found, look, real_folder = FoundFiles(), _Looks(), cache(_real_folder)
     for root, listing in _listings(roots, found.unlisted):
         place = root.place if isinstance(root, ListedRoot) else root
         given, is_local = str(place), isinstance(place, Path)
@@ -142,19 +143,21 @@ def files_at(roots: Sequence[StorePath | ListedRoot], frame_rate: float | None =
             listing = [(basename(given), given, None if is_local else FileState(0, 0, 0))]
         for name, path, state in listing:
             is_given = path == given and not (isinstance(root, ListedRoot) and root.ignores_others)
-            if not (is_given or _is_video(name) or (is_local and look(path, state))):
+            if not (is_given or _suffix(name) in VIDEO_SUFFIXES or (is_local and look(path, state))):
                 is_frame = is_image(basename(name))
                 found.num_images += is_frame
                 found.num_others += not (is_frame and frame_rate is not None)
                 continue
             if isinstance(root, ListedRoot):
-                folder = real_folders.of(root.folder)
+                folder = real_folder(root.folder)
                 name = root.name if path == given else "/".join(filter(None, (root.name, name)))
             elif path == given:
-                folder = real_folders.of(place.parent if isinstance(place, Path) else place.rpartition("/")[0])
+                folder = real_folder(place.parent if isinstance(place, Path) else place.rpartition("/")[0])
             else:
-                folder = real_folders.of(place)
-            found.files.append((root, VideoFile(_id_of(name), _place(path), state, _as_text(name), folder)))
+                folder = real_folder(place)
+            found.files.append(
+                (root, VideoFile(_as_text(os.path.splitext(name)[0]), _place(path), state, _as_text(name), folder))
+            )
         if frame_rate is not None and isinstance(place, Path) and place.is_dir():
             for path in _frame_folders(place, set()):
                 below = path.relative_to(place).as_posix()
@@ -165,7 +168,7 @@ def files_at(roots: Sequence[StorePath | ListedRoot], frame_rate: float | None =
                         ([place.resolve().name], place.resolve().parent) if below == "." else ([below], place)
                     )
                 name = _as_text("/".join(filter(None, names)))
-                file = VideoFile(name, path, _folder_state(path), name, real_folders.of(above), frame_rate=frame_rate)
+                file = VideoFile(name, path, _folder_state(path), name, real_folder(above), frame_rate=frame_rate)
                 found.files.append((root, file))
     return found
 
@@ -224,17 +227,9 @@ def _listings(
                 yield root, next(requested)
 
 
-class _RealFolders:
-    """Real paths of folders, each resolved once; URLs without credentials."""
-
-    def __init__(self) -> None:
-        self._known: dict[StorePath, str] = {}
-
-    def of(self, folder: StorePath) -> str:
-        if folder not in self._known:
-            real = public_url(folder) if is_url(str(folder)) else str(Path(folder).resolve())
-            self._known[folder] = _as_text(real)
-        return self._known[folder]
+def _real_folder(folder: StorePath) -> str:
+    """Return the real path of a folder, or a URL without credentials."""
+    return _as_text(public_url(folder) if is_url(str(folder)) else str(Path(folder).resolve()))
 
 
 class _Looks:
@@ -319,11 +314,7 @@ def file_sizes(videos: Iterable[VideoFile]) -> dict[str, float]:
 
 def video_id(path: Path, root: Path) -> str:
     """Return the path below ``root`` without suffix, with POSIX separators and bytes outside UTF-8 as ``\\xNN``."""
-    return _id_of(str(path.relative_to(root)))
-
-
-def _id_of(name: str) -> str:
-    return _as_text(os.path.splitext(name)[0])
+    return _as_text(os.path.splitext(path.relative_to(root))[0])
 
 
 def _as_text(name: str) -> str:
@@ -332,10 +323,6 @@ def _as_text(name: str) -> str:
 
 def _suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()
-
-
-def _is_video(path: str) -> bool:
-    return _suffix(path) in VIDEO_SUFFIXES
 
 
 def _files_at(root: Path, unlisted: list[str]) -> Iterator[tuple[str, str, FileState | None]]:
@@ -359,7 +346,7 @@ def _files_at_url(url: str, unlisted: list[str]) -> Iterator[tuple[str, str, Fil
         listed: dict[str, dict[str, Any]] = {}
         if not is_web:
             listed = files.find(key, detail=True)
-        elif not _is_video(key):
+        elif _suffix(key) not in VIDEO_SUFFIXES:
             listed = _files_of_web_folder(files, key, unlisted)
         if is_web and not listed:
             listed = {key: {}}
@@ -420,7 +407,7 @@ def _files_of_web_folder(files: Any, root: str, unlisted: list[str]) -> dict[str
 
 def _described(files: Any, paths: list[str], root: str | None = None) -> dict[str, dict[str, Any]]:
     """Request size and time of videos, and of the root, from a web server whose listing does not state them."""
-    videos = [path for path in paths if path == root or _is_video(split_query(path)[0])]
+    videos = [path for path in paths if path == root or _suffix(split_query(path)[0]) in VIDEO_SUFFIXES]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         described: dict[str, dict[str, Any]] = dict(zip(videos, pool.map(files.info, videos), strict=True))
     for path, entry in described.items():
@@ -461,10 +448,10 @@ def _files_below(
         return
     folders: list[os.DirEntry[str]] = []
     for entry in entries:
-        if _is_folder(entry) and not _is_video(entry.name):
+        if _is_folder(entry) and _suffix(entry.name) not in VIDEO_SUFFIXES:
             folders.append(entry)
         else:
-            yield prefix + entry.name, entry.path, _state_of_entry(entry)
+            yield prefix + entry.name, entry.path, state_of(entry)
     for entry in folders:
         yield from _files_below(entry.path, f"{prefix}{entry.name}{os.sep}", seen, unlisted)
 
@@ -475,11 +462,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def _state_of_entry(entry: os.DirEntry[str]) -> FileState | None:
-    try:
-        found = entry.stat()
-    except OSError:
-        return None
-    return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -74,7 +74,7 @@ def plan_video(
         plan = StreamPlan(stream, key, segments, known, frozenset(lost.tolist()), masked, geometry)
         if reason := _nothing_to_extract(video, plan):
             outcomes.append(outcome_of(video, stream, "empty", reason, key=key))
-        elif (reason := _cannot_exclude(video, stream)) or (reason := _too_long(plan, video)):
+        elif reason := _cannot_extract(plan, video):
             outcomes.append(outcome_of(video, stream, "failed", reason, key=key))
         elif reason := _too_large(plan, video, limited_memory=limited_memory):
             outcomes.append(outcome_of(video, stream, "failed", reason, key=key, transient=limited_memory))
@@ -97,17 +97,6 @@ def _segments_and_masks(metadata: VideoMetadata, stream: Stream) -> tuple[Segmen
         masked |= ((segments.frame_indices >= first) & (segments.frame_indices < last)).any(axis=1)
         following[(following >= first) & (following < last)] = -1
     return replace(segments, next_frame_index=following), frozenset(np.flatnonzero(masked).tolist())
-
-
-def _cannot_exclude(video: VideoRecord, stream: Stream) -> str:
-    """Return why a stream cannot leave out the excluded stretches of a clip; empty if it can."""
-    audio = stream.extractor.audio
-    if audio is None or audio.windows != "equal-split" or not video.metadata.excluded_frames:
-        return ""
-    return (
-        f'{video.path}: windows = "equal-split" divides the whole audio track, with its excluded stretches; '
-        'use windows = "interval", or exclude = keep in the table of clips'
-    )
 
 
 def with_segments(plan: VideoPlan, chosen: Mapping[str, Iterable[int]]) -> VideoPlan:
@@ -147,8 +136,14 @@ def _video_plan(video: VideoRecord, plans: Mapping[str, StreamPlan]) -> VideoPla
     return VideoPlan(video, plans, by_geometry, wanted, max(audio_ends_s, default=None))
 
 
-def _too_long(plan: StreamPlan, video: VideoRecord) -> str:
-    """Return why the features of a stream are too many for a row of the store; empty if they are not."""
+def _cannot_extract(plan: StreamPlan, video: VideoRecord) -> str:
+    """Return why a stream cannot leave out excluded stretches, or has too many features for a row; empty if it can."""
+    audio = plan.stream.extractor.audio
+    if audio is not None and audio.windows == "equal-split" and video.metadata.excluded_frames:
+        return (
+            f'{video.path}: windows = "equal-split" divides the whole audio track, with its excluded stretches; '
+            'use windows = "interval", or exclude = keep in the table of clips'
+        )
     segments, dim = len(plan.segments), plan.stream.extractor.dim
     num_bytes = segments * dim * 4
     if num_bytes <= MAX_ROW_BYTES or len(shape_of(plan.stream.extractor)) == 1:

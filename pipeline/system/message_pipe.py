@@ -83,7 +83,16 @@ class MessagePipe:
         text_bytes, array_bytes = _HEADER.unpack(self._read(_HEADER.size, deadline))
         self._check_lengths(text_bytes, array_bytes)
         text = self._read(text_bytes, deadline)
-        return _message(kinds, text, self._read(array_bytes, deadline))
+        payload = self._read(array_bytes, deadline)
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 are a ValueError, too
+            raise MalformedDataError(f"not JSON ({type(error).__name__})") from None
+        match data:
+            case [str(name), dict() as fields] if name in kinds:  # pyright: ignore[reportUnknownVariableType]
+                return from_data(kinds[name], cast("dict[str, Any]", fields), payload)
+            case _:
+                raise MalformedDataError("not a message of a known kind")
 
     def send_descriptor(self, descriptor: int, timeout_s: float | None = None) -> None:
         self._socket.settimeout(timeout_s)
@@ -113,15 +122,3 @@ class MessagePipe:
     def _check_lengths(self, text_bytes: int, array_bytes: int) -> None:
         if text_bytes > self._limits.text_bytes or array_bytes > self._limits.array_bytes:
             raise MalformedDataError(f"a message of {text_bytes + array_bytes:,} bytes is too long")
-
-
-def _message(kinds: Mapping[str, type[Any]], text: bytearray, payload: bytearray) -> Any:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 are a ValueError, too
-        raise MalformedDataError(f"not JSON ({type(error).__name__})") from None
-    match data:
-        case [str(name), dict() as fields] if name in kinds:  # pyright: ignore[reportUnknownVariableType]
-            return from_data(kinds[name], cast("dict[str, Any]", fields), payload)
-        case _:
-            raise MalformedDataError("not a message of a known kind")

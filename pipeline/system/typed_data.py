@@ -96,7 +96,10 @@ class _Reader:
             inner = [each for each in arguments if each is not types.NoneType]
             return self.read(type(data) if type(data) in inner else inner[-1], data, name)
         if origin is tuple and type(data) is list:
-            return self._tuple(arguments, parts, name)
+            items = arguments[:1] * len(parts) if len(arguments) == 2 and arguments[1] is Ellipsis else arguments
+            if len(items) != len(parts):
+                raise MalformedDataError(f"{name} has {len(parts)} items instead of {len(items)}")
+            return tuple(self.read(item, each, name) for item, each in zip(items, parts, strict=True))
         if origin is dict and type(data) is dict:
             return {key: self.read(arguments[1], each, f"{name}.{key[:40]}") for key, each in parts.items()}
         if origin is np.ndarray and type(data) is list:
@@ -106,21 +109,11 @@ class _Reader:
             if found is not None:
                 return found
         if dataclasses.is_dataclass(cast("object", kind)) and type(data) is dict:
-            return self._dataclass(kind, parts, name)
+            hints = _hints(cast("Any", kind))
+            if parts.keys() != hints.keys():
+                raise MalformedDataError(f"{name or 'it'} does not have the fields of {_named(kind)}")
+            return kind(**{each: self.read(hints[each], parts[each], f"{name}.{each}".lstrip(".")) for each in hints})
         raise MalformedDataError(f"{name or 'it'} is not {_named(kind)}")
-
-    def _dataclass(self, kind: Any, data: dict[str, Any], name: str) -> Any:
-        hints = _hints(kind)
-        if data.keys() != hints.keys():
-            raise MalformedDataError(f"{name or 'it'} does not have the fields of {_named(kind)}")
-        return kind(**{each: self.read(hint, data[each], f"{name}.{each}".lstrip(".")) for each, hint in hints.items()})
-
-    def _tuple(self, arguments: tuple[Any, ...], data: list[Any], name: str) -> tuple[Any, ...]:
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            arguments = (arguments[0],) * len(data)
-        if len(arguments) != len(data):
-            raise MalformedDataError(f"{name} has {len(data)} items instead of {len(arguments)}")
-        return tuple(self.read(kind, each, name) for kind, each in zip(arguments, data, strict=True))
 
     def _array(self, dtype: np.dtype[Any], shape: list[Any], name: str) -> NDArray[Any]:
         if len(shape) > MAX_DIMENSIONS or not all(type(side) is int and side >= 0 for side in shape):
