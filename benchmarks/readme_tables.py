@@ -27,6 +27,8 @@ SCRIPTS = (
     "object_storage",
     "training",
     "start_up",
+    "prediction",
+    "precision_scores",
 )
 
 
