@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -126,12 +126,8 @@ def bench(
             )
             alone = _measure_one_by_one(measurement) if one_by_one else None
     facts = measurement.report.as_json() | ({} if alone is None else {"one_by_one": alone})
-    if json_file == Path("-"):
-        print_json(facts)
-    else:
+    if not _write_json(facts, json_file):
         _print_report(measurement.report, alone)
-    if json_file is not None and json_file != Path("-"):
-        json_file.write_text(to_json(facts), encoding="utf-8")
     if chart is not None:
         from .bench_chart import draw_chart
 
@@ -164,12 +160,18 @@ def _predict(run: Extraction, videos: Probed, name: str, measure_s: float, json_
     options = replace(run.options, decoding=replace(run.options.decoder_settings, planar=True))
     _print_step("decoding and preparing on this CPU")
     found = predict(Bench(run, streams, options), videos, CARDS[name], options.num_cpu_threads, measure_s)
-    if json_file == Path("-"):
-        print_json(found.as_json())
-        return
-    if json_file is not None:
-        json_file.write_text(to_json(found.as_json()), encoding="utf-8")
-    _print_prediction(found)
+    if not _write_json(found.as_json(), json_file):
+        _print_prediction(found)
+
+
+def _write_json(facts: Mapping[str, object], file: Path | None) -> bool:
+    """Write the results to a file, or print them for ``-``; return whether they were printed."""
+    if file == Path("-"):
+        print_json(facts)
+        return True
+    if file is not None:
+        file.write_text(to_json(facts), encoding="utf-8")
+    return False
 
 
 def _print_prediction(found: Prediction) -> None:

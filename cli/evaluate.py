@@ -84,26 +84,27 @@ def evaluate(
     store = paths[-1]
     check_features(store)
     check_labels(labels, dataset, target)
+    from ..models.evaluation import LabeledFeatures, evaluate_highlights, evaluate_published
     from ..models.evaluation import evaluate as evaluate_model
-    from ..models.evaluation import evaluate_highlights, evaluate_published
     from ..models.metrics import mean_squared_error, pearson
     from ..pipeline.machine import find_device
 
     share, place = parse_share(max_lost, partial=partial), find_device(device)
+    data = LabeledFeatures(
+        store,
+        labels,
+        dataset=dataset,
+        target=target,
+        subset=subset,
+        split=split,
+        partial=partial,
+        max_lost=share,
+        device=place,
+    )
     if highlights:
         assert model is not None
         assert dataset is not None
-        detected = evaluate_highlights(
-            model,
-            store,
-            labels,
-            dataset=dataset,
-            subset=subset,
-            split=split,
-            partial=partial,
-            max_lost=share,
-            device=place,
-        )
+        detected = evaluate_highlights(model, data)
         openings = _record_opening(model, store, dataset, subset or "highlights") if split == "test" else None
         if as_json:
             print_json(
@@ -125,35 +126,10 @@ def evaluate(
             _write_table(out, ["video_id", "average_precision"], rows)
         return
     if model is not None:
-        found = evaluate_model(
-            model,
-            store,
-            labels,
-            dataset=dataset,
-            target=target,
-            subset=subset,
-            split=split,
-            partial=partial,
-            max_lost=share,
-            device=place,
-            stream_subsets=stream_subsets,
-        )
+        found = evaluate_model(model, data, stream_subsets=stream_subsets)
     else:
         assert checkpoint is not None
-        assert dataset is not None
-        found = evaluate_published(
-            checkpoint,
-            store,
-            labels,
-            dataset=dataset,
-            target=target,
-            subset=subset,
-            split=split,
-            streams=None if streams is None else streams.split(","),
-            partial=partial,
-            max_lost=share,
-            device=place,
-        )
+        found = evaluate_published(checkpoint, data, streams=None if streams is None else streams.split(","))
     true, predicted = zip(*found.scores.values(), strict=True)
     openings = None
     if model is not None and dataset is not None and split == "test":

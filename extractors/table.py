@@ -6,7 +6,7 @@ Nothing is scanned or decorated into the table, and nothing is imported before i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -270,8 +270,12 @@ def _check_variant(name: str, kind: ExtractorKind) -> str:
     return variant
 
 
-def resolved_recipe(recipe: Recipe) -> Recipe:
+def resolved_recipe(recipe: Recipe, needed: Collection[str] | None = None) -> Recipe:
     """Return the recipe with every stream resolved.
+
+    Args:
+        recipe: The recipe.
+        needed: The streams that must be valid; by default all. Another one that is not valid stays as it is.
 
     Raises:
         ConfigError: As `resolve`; the message names the file of the recipe and the stream.
@@ -281,7 +285,9 @@ def resolved_recipe(recipe: Recipe) -> Recipe:
         try:
             streams[name] = resolve(spec)
         except ConfigError as error:
-            raise ConfigError(f"{recipe.source}, streams.{name}: {error}") from error
+            if needed is None or name in needed:
+                raise ConfigError(f"{recipe.source}, streams.{name}: {error}") from error
+            streams[name] = spec
     return recipe.model_copy(update={"streams": streams})
 
 

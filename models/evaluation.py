@@ -30,6 +30,37 @@ from .table import model_class
 
 
 @dataclass(frozen=True, eq=False)
+class LabeledFeatures:
+    """Features and labels that a model is evaluated on."""
+
+    features: StorePath
+    """A feature store, or a file or folder of released features."""
+    labels: Path
+    """CSV of scores, or with ``dataset`` the folder of its label files."""
+    dataset: str | None = None
+    """Name of the data set or path of its ``.toml`` file; None for a CSV."""
+    target: str | None = None
+    """Name of the score, where there are several."""
+    subset: str | None = None
+    """Subset of the data set, e.g. ``Ball`` of RG."""
+    split: str = "test"
+    """Split of the data set."""
+    partial: bool = False
+    """Include partial videos."""
+    max_lost: float | None = None
+    """Include partial videos that lost at most this share (0 to 1) of their duration."""
+    device: torch.device | str = "cpu"
+    """Device that features are moved to and the network runs on, e.g. ``cuda:0``."""
+
+    def read(self, model: str, streams: Sequence[str]) -> FeatureSet:
+        """Read the features of these streams as a kind of model takes them."""
+        one_grid = bool(model_class(model).one_grid)
+        return read_features(
+            self.features, tuple(streams), one_grid=one_grid, partial=self.partial, max_lost=self.max_lost
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """How well a model ranks labeled videos."""
 
@@ -60,33 +91,12 @@ class Evaluation:
         return sum(self.by_streams.values()) / len(self.by_streams) if self.by_streams else None
 
 
-def evaluate(
-    model: Path,
-    features: StorePath,
-    labels: Path,
-    *,
-    dataset: str | None = None,
-    target: str | None = None,
-    subset: str | None = None,
-    split: str = "test",
-    partial: bool = False,
-    max_lost: float | None = None,
-    device: torch.device | str = "cpu",
-    stream_subsets: bool = False,
-) -> Evaluation:
+def evaluate(model: Path, given: LabeledFeatures, *, stream_subsets: bool = False) -> Evaluation:
     """Evaluate a trained model on labeled videos.
 
     Args:
         model: Folder of the trained model.
-        features: A feature store, or a file or folder of released features.
-        labels: CSV of scores, or with ``dataset`` the folder of its label files.
-        dataset: Name of the data set or path of its ``.toml`` file; None for a CSV.
-        target: Name of the score, where there are several.
-        subset: Subset of the data set, e.g. ``Ball`` of RG.
-        split: Split of the data set.
-        partial: Include partial videos.
-        max_lost: Include partial videos that lost at most this share (0 to 1) of their duration.
-        device: Device that features are moved to and the network runs on, e.g. ``cuda:0``.
+        given: The features and their labels.
         stream_subsets: Also evaluate every subset of the streams, with the other streams missing.
 
     Raises:
@@ -94,14 +104,13 @@ def evaluate(
         InputError: The labels cannot be read, or fewer than two labeled videos have features.
     """
     network, card = load_checkpoint(model)
-    one_grid = bool(model_class(card.model).one_grid)
-    found = read_features(features, tuple(card.dims), one_grid=one_grid, partial=partial, max_lost=max_lost)
-    check_streams(card, found.streams, features, found.recipe)
-    network.to(device)
-    data, title, notes = _labeled(card.seed, found.on(device), labels, dataset, target, subset, split)
+    found = given.read(card.model, tuple(card.dims))
+    check_streams(card, found.streams, given.features, found.recipe)
+    network.to(given.device)
+    data, title, notes = _labeled(card.seed, found, given, given.target)
     cautions = tuple(_cautions(card, data, title))
     left = tuple(subsets(tuple(card.dims))) if stream_subsets else ()
-    return _compared(network, data, card.score_range, features, cautions, notes, left)
+    return _compared(network, data, card.score_range, given.features, cautions, notes, left)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,30 +127,12 @@ class HighlightEvaluation:
     """How labels were read and matched to videos"""
 
 
-def evaluate_highlights(
-    model: Path,
-    features: StorePath,
-    labels: Path,
-    *,
-    dataset: str,
-    subset: str | None = None,
-    split: str = "test",
-    partial: bool = False,
-    max_lost: float | None = None,
-    device: torch.device | str = "cpu",
-) -> HighlightEvaluation:
+def evaluate_highlights(model: Path, given: LabeledFeatures) -> HighlightEvaluation:
     """Evaluate a trained highlight detector on videos whose segments have labels.
 
     Args:
         model: Folder of the trained model.
-        features: A feature store, or a file or folder of released features.
-        labels: Folder of the label files of the data set.
-        dataset: Name of a data set with labels of segments.
-        subset: Subset of the data set, e.g. ``Skating`` of YouTube Highlights.
-        split: Split of the data set.
-        partial: Include partial videos.
-        max_lost: Include partial videos that lost at most this share (0 to 1) of their duration.
-        device: Device that features are moved to and the network runs on, e.g. ``cuda:0``.
+        given: The features, and the labels of a data set with labels of segments. Its target is ignored.
 
     Raises:
         WeightsError: The model cannot be loaded, or its training features were made with other settings.
@@ -149,20 +140,21 @@ def evaluate_highlights(
         ArabesqueError: The model does not detect highlights.
     """
     network, card = load_checkpoint(model)
-    one_grid = bool(model_class(card.model).one_grid)
-    found = read_features(features, tuple(card.dims), one_grid=one_grid, partial=partial, max_lost=max_lost)
-    check_streams(card, found.streams, features, found.recipe)
-    known, wanted = read_named_labels(dataset, labels, None)
+    found = given.read(card.model, tuple(card.dims))
+    check_streams(card, found.streams, given.features, found.recipe)
+    if given.dataset is None:
+        raise InputError(f"{given.labels}: a CSV has no labels of segments; name the data set")
+    known, wanted = read_named_labels(given.dataset, given.labels, None)
     if not known.highlights:
-        raise InputError(f"{dataset} has scores of videos, not labels of segments; leave --metric out")
-    data, title, notes = _labeled(card.seed, found.on(device), labels, dataset, wanted, subset, split)
+        raise InputError(f"{given.dataset} has scores of videos, not labels of segments; leave --metric out")
+    data, title, notes = _labeled(card.seed, found, given, wanted)
     if not len(data.samples):
-        raise InputError(f"{features}: none of the labeled videos has features")
-    videos = match_labels(known.video_ids, found.known, labels, known.titles_of).videos
+        raise InputError(f"{given.features}: none of the labeled videos has features")
+    videos = match_labels(known.video_ids, found.known, given.labels, known.titles_of).videos
     used = set(data.samples.video_ids)
     marks = {videos[label]: each for label, each in known.highlights.items() if videos.get(label) in used}
     data, marks = cut_to_labels(data, marks)
-    predictions = predict_highlights(network.to(device), data.samples, torch.arange(len(data.samples)))
+    predictions = predict_highlights(network.to(given.device), data.samples, torch.arange(len(data.samples)))
     precisions = {name: average_precision(values, marks[name]) for name, values in predictions.items()}
     values = list(precisions.values())
     estimate = Estimate(values[0], float("nan"), float("nan"))
@@ -176,57 +168,37 @@ def _mean_of_first(values: ArrayLike, _: ArrayLike) -> float:
     return float(np.asarray(values, np.float64).mean())
 
 
-def evaluate_published(
-    checkpoint: Path,
-    features: StorePath,
-    labels: Path,
-    *,
-    dataset: str,
-    target: str | None = None,
-    subset: str | None = None,
-    split: str = "test",
-    streams: Sequence[str] | None = None,
-    partial: bool = False,
-    max_lost: float | None = None,
-    device: torch.device | str = "cpu",
-) -> Evaluation:
+def evaluate_published(checkpoint: Path, given: LabeledFeatures, *, streams: Sequence[str] | None = None) -> Evaluation:
     """Evaluate a checkpoint of ACTION-NET, GDLT or PAMFN as its authors published it.
 
     Args:
         checkpoint: File of the authors.
-        features: A feature store, or a file or folder of released features.
-        labels: Folder of the label files of the data set.
-        dataset: Name of the data set; the range of its target is the range of the scores.
-        target: Name of the score, where there are several.
-        subset: Subset of the data set, e.g. ``Ball`` of RG.
-        split: Split of the data set.
+        given: The features, and the labels of a data set; the range of its target is the range of the scores.
         streams: Our names of the streams in the order of the authors; None for the usual ones.
-        partial: Include partial videos.
-        max_lost: Include partial videos that lost at most this share (0 to 1) of their duration.
-        device: Device that features are moved to and the network runs on, e.g. ``cuda:0``.
 
     Raises:
         WeightsError: The checkpoint cannot be read, or the features have other dims.
         InputError: The labels cannot be read, or fewer than two labeled videos have features.
     """
     published = load_published(checkpoint, streams)
-    one_grid = bool(model_class(published.model).one_grid)
-    found = read_features(features, published.streams, one_grid=one_grid, partial=partial, max_lost=max_lost)
+    found = given.read(published.model, published.streams)
     for stream, dim in published.dims.items():
         if found.dims[stream] != dim:
             raise WeightsError(
-                f"{features}: stream {stream!r} has {found.dims[stream]} values per segment, {checkpoint} reads {dim}; "
-                "give the features that its authors used"
+                f"{given.features}: stream {stream!r} has {found.dims[stream]} values per segment, {checkpoint} reads "
+                f"{dim}; give the features that its authors used"
             )
-    data, _, notes = _labeled(0, found.on(device), labels, dataset, target, subset, split)
-    known, wanted = read_named_labels(dataset, labels, target)
+    if given.dataset is None:
+        raise InputError(f"{given.labels}: a CSV does not state the range of the scores; name the data set")
+    data, _, notes = _labeled(0, found, given, given.target)
+    known, wanted = read_named_labels(given.dataset, given.labels, given.target)
     cautions = [f"{published.model} of its authors: which videos trained it is not recorded in the file"]
-    if split == "train":
+    if given.split == "train":
         cautions.append("the authors trained on this split; the result does not apply to unseen videos")
     else:
         cautions.append("the authors chose their epochs on the test videos: an upper bound")
     score_range = known.dataset.targets[wanted].score_range
-    return _compared(published.network.to(device), data, score_range, features, tuple(cautions), notes)
+    return _compared(published.network.to(given.device), data, score_range, given.features, tuple(cautions), notes)
 
 
 def _compared(
@@ -267,24 +239,19 @@ def _compared(
 
 
 def _labeled(
-    seed: int,
-    features: FeatureSet,
-    labels: Path,
-    dataset: str | None,
-    target: str | None,
-    subset: str | None,
-    split: str,
+    seed: int, found: FeatureSet, given: LabeledFeatures, target: str | None
 ) -> tuple[LabeledSamples, str, tuple[str, ...]]:
     """Return the labeled videos, the title of their score as in `ModelCard.target`, and notes on the labels."""
-    if dataset is None:
-        plain = read_labels(labels, target)
-        matching = match_labels(plain.scores, features.known, labels, plain.titles_of)
+    features = found.on(given.device)
+    if given.dataset is None:
+        plain = read_labels(given.labels, target)
+        matching = match_labels(plain.scores, features.known, given.labels, plain.titles_of)
         return label_samples(features, plain.scores, matching), plain.target, plain.notes
-    known, wanted = read_named_labels(dataset, labels, target)
-    matching = match_labels(known.video_ids, features.known, labels, known.titles_of)
+    known, wanted = read_named_labels(given.dataset, given.labels, target)
+    matching = match_labels(known.video_ids, features.known, given.labels, known.titles_of)
     contents = label_contents(matching, features.contents)
-    scores = scores_in(known, wanted, split, subset, seed, contents)
-    title = title_of(known.dataset.name, subset, wanted)
+    scores = scores_in(known, wanted, given.split, given.subset, seed, contents)
+    title = title_of(known.dataset.name, given.subset, wanted)
     return label_samples(features, scores, matching), title, known.notes
 
 

@@ -103,9 +103,9 @@ class Extraction:
             inputs = required_videos(self._roots, self._id_prefix)
         self._num_videos = len(inputs.videos)
         self.inputs = inputs if partition is None else partition.of(inputs)
-        self.recipe = resolved_recipe(recipe)
+        self.recipe = resolved_recipe(recipe, streams or None)
         self.streams = {name: self.recipe.streams[name] for name in streams or self.recipe.streams}
-        remember_streams(recipe, self.recipe.streams)
+        remember_streams(recipe, self.streams)
         self.executor = executor
         self._chosen_weights = weights
         self.weights = chosen_weights(recipe, self.streams, weights)

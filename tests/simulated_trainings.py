@@ -18,7 +18,7 @@ from small_trainings import make_run
 
 from arabesque.models.checkpoints import load_checkpoint
 from arabesque.models.dataset_training import experiment_for, train_on_dataset
-from arabesque.models.evaluation import evaluate
+from arabesque.models.evaluation import LabeledFeatures, evaluate
 from arabesque.models.experiment import PartStage
 from arabesque.models.features import FeatureSet
 from arabesque.models.protocol import Protocol
@@ -89,7 +89,7 @@ def commands(folder: Path) -> float:
         out = folder / device
         with simulated_card():
             train_on_dataset(*given, "csv", None, experiment, (0,), out, device=device)
-            evaluation = evaluate(out / "seed-0", *given, device=device)
+            evaluation = evaluate(out / "seed-0", LabeledFeatures(*given, device=device))
             network, card = load_checkpoint(out / "seed-0")
             features: FeatureSet = read_features(given[0], ("vst",)).on(device)
             times = mock.MagicMock(start_s=np.arange(5.0), end_s=np.arange(1.0, 6.0))

@@ -15,7 +15,7 @@ from arabesque.cli.main import commands
 from arabesque.manifests.errors import ArabesqueError, InputError, UsageError, WeightsError
 from arabesque.manifests.recipes import Recipe, parse_recipe
 from arabesque.models.checkpoints import to_json_with_digest
-from arabesque.models.evaluation import evaluate
+from arabesque.models.evaluation import LabeledFeatures, evaluate
 from arabesque.models.training import train_and_evaluate
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.store.reader import FeatureStore
@@ -70,7 +70,7 @@ def test_raw_videos_are_extracted_and_scored(trained: Path, tmp_path: Path) -> N
     given = (*clips, "--model", trained / "model", "--store", tmp_path / "new", "--threads", 1)
     result = call(*given, "--json")
     assert result.exit_code == 0, result.output
-    known = evaluate(trained / "model", trained / "features", trained / "videos" / "labels.csv").scores
+    known = evaluate(trained / "model", LabeledFeatures(trained / "features", trained / "videos" / "labels.csv")).scores
     found = scores_of(result)
     assert set(found) == {"routine_001", "routine_004"}
     for name, video in found.items():

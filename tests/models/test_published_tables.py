@@ -14,7 +14,7 @@ from arabesque.manifests.errors import ConfigError, InputError, WeightsError
 from arabesque.models.checkpoints import load_checkpoint
 from arabesque.models.data_at_hand import ANY, DataAtHand
 from arabesque.models.dataset_training import experiment_for, train_on_dataset
-from arabesque.models.evaluation import evaluate
+from arabesque.models.evaluation import LabeledFeatures, evaluate
 from arabesque.models.experiment import PartStage, Stage
 from arabesque.models.fitting import rate_factor
 from arabesque.models.published_methods import load_method, methods_for, named_protocol
@@ -259,19 +259,21 @@ def test_train_and_evaluate_on_a_data_set(fisv: tuple[Path, Path], tmp_path: Pat
         assert len(list(csv.DictReader(file))) == 200
     assert json.loads((tmp_path / "model" / "report.json").read_text())["experiment"]["model"] == "lstm"
 
-    found = evaluate(tmp_path / "model" / "seed-1", features, labels, dataset="fisv", target="TES")
+    found = evaluate(tmp_path / "model" / "seed-1", LabeledFeatures(features, labels, dataset="fisv", target="TES"))
     assert len(found.scores) == 100
     assert found.spearman.value > 0.5
     assert found.cautions == ()
     (tmp_path / "few.csv").write_text("".join(f"{n},{found.scores[str(n)][0]}\n" for n in range(400, 420)))
-    few = evaluate(tmp_path / "model" / "seed-1", features, tmp_path / "few.csv")
+    few = evaluate(tmp_path / "model" / "seed-1", LabeledFeatures(features, tmp_path / "few.csv"))
     assert few.scores == {name: pytest.approx(found.scores[name], abs=1e-5) for name in few.scores}
     assert few.cautions == ()
     with pytest.raises(InputError, match="which score of fisv"):
-        evaluate(tmp_path / "model" / "seed-1", features, labels, dataset="fisv")
+        evaluate(tmp_path / "model" / "seed-1", LabeledFeatures(features, labels, dataset="fisv"))
     np.savez(tmp_path / "other.npz", **{str(n): np.ones((4, 6)) for n in range(500)})  # pyright: ignore[reportArgumentType]
     with pytest.raises(WeightsError, match="'vst' was made with settings"):
-        evaluate(tmp_path / "model" / "seed-1", tmp_path / "other.npz", labels, dataset="fisv", target="TES")
+        evaluate(
+            tmp_path / "model" / "seed-1", LabeledFeatures(tmp_path / "other.npz", labels, dataset="fisv", target="TES")
+        )
 
 
 def test_evaluate_lists_caveats(fisv: tuple[Path, Path], tmp_path: Path) -> None:
@@ -281,20 +283,23 @@ def test_evaluate_lists_caveats(fisv: tuple[Path, Path], tmp_path: Path) -> None
         "fisv", "lstm", "TES", streams=("vst",), settings={"hidden_dim": 4}, epochs=1, selection="best-test"
     )
     train_on_dataset(features, labels, "fisv", "TES", chosen, (0,), tmp_path / "model")
-    given = (folder, features, labels)
+    given = (features, labels)
     upper_bound = "best on test: 100 of the 100 videos chose the epoch of its weights: an upper bound"
-    assert evaluate(*given, dataset="fisv", target="TES").cautions == (upper_bound,)
+    assert evaluate(folder, LabeledFeatures(*given, dataset="fisv", target="TES")).cautions == (upper_bound,)
     other_score = "the model was trained to predict fisv-TES, these are scores of fisv-PCS"
-    assert evaluate(*given, dataset="fisv", target="PCS").cautions == (upper_bound, other_score)
+    assert evaluate(folder, LabeledFeatures(*given, dataset="fisv", target="PCS")).cautions == (
+        upper_bound,
+        other_score,
+    )
     seen = "the model was trained on 400 of the 400 videos; the result does not apply to unseen videos"
-    assert evaluate(*given, dataset="fisv", target="TES", split="train").cautions == (seen,)
+    assert evaluate(folder, LabeledFeatures(*given, dataset="fisv", target="TES", split="train")).cautions == (seen,)
     both = tmp_path / "both.csv"
     both.write_text("id,TES,art\n" + "".join(f"{number},{number},{number}\n" for number in range(390, 410)))
     halves = ("the model was trained on 10 of the 20 videos; the result does not apply to unseen videos",)
     halves += ("best on test: 10 of the 20 videos chose the epoch of its weights: an upper bound",)
-    assert evaluate(folder, features, both, target="TES").cautions == halves
+    assert evaluate(folder, LabeledFeatures(features, both, target="TES")).cautions == halves
     art = "the model was trained to predict fisv-TES, these are scores of art"
-    assert evaluate(folder, features, both, target="art").cautions == (*halves, art)
+    assert evaluate(folder, LabeledFeatures(features, both, target="art")).cautions == (*halves, art)
 
 
 def test_a_table_needs_all_videos_of_its_data_set(fisv: tuple[Path, Path], tmp_path: Path) -> None:
@@ -317,7 +322,10 @@ def test_a_published_model_on_a_csv(fisv: tuple[Path, Path], tmp_path: Path) -> 
     data = (tmp_path / "few.npz", labels)
     reports = train_on_dataset(*data, "csv", None, experiment, (0, 1), tmp_path / "model")
     assert [(report.selection, report.num_test) for report in reports] == [("last", 8)]
-    judged = [set(evaluate(tmp_path / "model" / f"seed-{seed}", *data, dataset="csv").scores) for seed in (0, 1)]
+    judged = [
+        set(evaluate(tmp_path / "model" / f"seed-{seed}", LabeledFeatures(*data, dataset="csv")).scores)
+        for seed in (0, 1)
+    ]
     with (tmp_path / "model" / "predictions.csv").open() as file:
         written = [(int(line["seed"]), line["video_id"]) for line in csv.DictReader(file)]
     assert [{name for seed, name in written if seed == number} for number in (0, 1)] == judged
@@ -386,15 +394,20 @@ def test_partial_videos_are_listed_and_included_on_request(tmp_path: Path, monke
 
     # the split depends on the seed, so evaluate has the same one
     data = (store, tmp_path / "labels")
-    scores = evaluate(tmp_path / "model" / "seed-0", *data, dataset="mit-skating", partial=True).scores
+    scores = evaluate(tmp_path / "model" / "seed-0", LabeledFeatures(*data, dataset="mit-skating", partial=True)).scores
     with (tmp_path / "model" / "predictions.csv").open() as file:
         judged = {line["video_id"]: float(line["predicted"]) for line in csv.DictReader(file)}
     assert {name: predicted for name, (_, predicted) in scores.items()} == pytest.approx(judged, abs=1e-3)
-    trained = evaluate(tmp_path / "model" / "seed-0", *data, dataset="mit-skating", split="train", partial=True)
+    trained = evaluate(
+        tmp_path / "model" / "seed-0", LabeledFeatures(*data, dataset="mit-skating", split="train", partial=True)
+    )
     assert len({*scores, *trained.scores}) == 12
     assert trained.cautions[0].startswith("the model was trained on 8 of the 8 videos")
     with pytest.raises(InputError, match="mit-skating has no split 'validation'; there are train, test"):
-        evaluate(tmp_path / "model" / "seed-0", *data, dataset="mit-skating", split="validation", partial=True)
+        evaluate(
+            tmp_path / "model" / "seed-0",
+            LabeledFeatures(*data, dataset="mit-skating", split="validation", partial=True),
+        )
 
 
 @pytest.mark.parametrize("model", ["ensemble", "kernel-regression"])

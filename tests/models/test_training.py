@@ -12,7 +12,7 @@ import torch
 
 from arabesque.manifests.errors import InputError, WeightsError
 from arabesque.models.checkpoints import check_streams, load_checkpoint
-from arabesque.models.evaluation import evaluate
+from arabesque.models.evaluation import LabeledFeatures, evaluate
 from arabesque.models.features import label_samples, read_store
 from arabesque.models.prediction import predict
 from arabesque.models.training import train_and_evaluate
@@ -194,7 +194,7 @@ def test_evaluate_recognizes_a_training_video_under_another_id(learnable: Learna
     add_copies(store, labels, 3)
     copies = tmp_path / "copies.csv"
     copies.write_text("\n".join(line for line in labels.read_text().splitlines() if line.startswith("copy")))
-    found = evaluate(tmp_path / "model", store, copies)
+    found = evaluate(tmp_path / "model", LabeledFeatures(store, copies))
     assert found.cautions == (
         "3 of the 3 videos have the same content as videos that the model was trained on, under other ids: "
         + ", ".join(f"copy_of_routine_00{n} = routine_00{n}" for n in range(3)),

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from arabesque.cli.main import commands
-from arabesque.extractors.table import require_available
+from arabesque.extractors.table import PACKAGES_OF_SETTINGS, extractor_kind, require_available
 from arabesque.manifests.errors import MissingPackageError
 from arabesque.manifests.optional_packages import ALTERNATIVES, EXTRAS, install_command, is_installed, require_package
 from arabesque.manifests.recipes import load_recipe
@@ -106,6 +106,13 @@ def test_a_stream_needs_the_package_of_the_detector_that_it_names(monkeypatch: p
     with pytest.raises(MissingPackageError, match=r'extractor key_points.*ai_edge_litert.*"vitpose".*\[pose\]'):
         require_available(points.model_copy(update={"settings": {"network": "blazepose", "detector": "yolov3"}}))
     require_available(points.model_copy(update={"settings": {"detector": "yolov3"}}))
+
+
+def test_the_defaults_of_settings_that_need_packages_are_those_of_the_extractors() -> None:
+    for name, of_settings in PACKAGES_OF_SETTINGS.items():
+        kind = extractor_kind("crop:torchvision:resnet50" if name == "crop" else name)
+        for setting, default, _ in of_settings:
+            assert kind.Settings.model_fields[setting].default == default
 
 
 def test_a_folder_of_the_name_is_not_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from clips import Clip, write_clip
 from known_extractors import RECIPE, SEGMENT
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from arabesque.manifests.errors import InputError, StoreError, WeightsError
+from arabesque.manifests.errors import ConfigError, InputError, StoreError, WeightsError
 from arabesque.manifests.recipes import parse_recipe
 from arabesque.pipeline import extraction, run_context
 from arabesque.pipeline.decoding.decoder_pool import DecoderSettings
@@ -146,6 +146,19 @@ def test_a_file_that_cannot_be_read_any_more_replaces_nothing(videos, tmp_path):
     ends = {end.stream: end for end in FeatureStore(tmp_path / "out").outcomes()}
     assert [ends["numbers"]] == before
     assert ends["loudness"].transient
+
+
+def test_a_stream_that_is_left_out_may_have_a_clip_length_that_its_network_does_not_take(videos, tmp_path):
+    write_clip(videos / "a.mp4", Clip(num_frames=16, beeps_s=()))
+    color = '[streams.color]\nextractor = "i3d_rgb"\nweights = {network = "i3d_rgb_k400"}'
+    recipe = parse_recipe(f"{RECIPE}\n{color}\nsampling = {{frames_per_segment = 2}}\n", source="test")
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="streams.color.*not 2"):
+        Extraction(videos, recipe, out)
+    for _ in Extraction(videos, recipe, out, streams=["numbers"]):
+        pass
+    assert FeatureStore(out)["a"]["numbers"].values.shape == (2, SEGMENT)
+    assert kinds(run(videos, out)[1]) == {("a", "loudness"): "done"}
 
 
 def test_changed_settings_of_one_stream_recompute_that_stream_alone(videos, tmp_path):
