@@ -153,7 +153,7 @@ def test_a_stream_that_is_left_out_may_have_a_clip_length_that_its_network_does_
     color = '[streams.color]\nextractor = "i3d_rgb"\nweights = {network = "i3d_rgb_k400"}'
     recipe = parse_recipe(f"{RECIPE}\n{color}\nsampling = {{frames_per_segment = 2}}\n", source="test")
     out = tmp_path / "out"
-    with pytest.raises(ConfigError, match="streams.color.*not 2"):
+    with pytest.raises(ConfigError, match=r"streams\.color.*not 2"):
         Extraction(videos, recipe, out)
     for _ in Extraction(videos, recipe, out, streams=["numbers"]):
         pass
