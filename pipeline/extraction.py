@@ -42,6 +42,7 @@ from .store.maintenance.compaction import archive_stale_rows, compact
 from .store.manifest import is_store, read_manifest, refuse_other_recipe, shape_entry, write_manifest
 from .store.outcomes import OutcomeWatcher
 from .store.sentences import sentence_entry
+from .store.shards import streams_in
 from .store.store import Store
 from .store.writer import StoreWriter
 from .streams import build_streams, chosen_weights, code_of, digests_of_settings, made_with, weight_digests
@@ -331,9 +332,9 @@ class Extraction:
                 "made_with": made_with(self.options.decoder),
             },
         )
-        if not earlier:  # new, or its manifest is lost and the settings of its rows are unknown
-            for name, digest in self.settings_digests.items():
-                archive_stale_rows(self.store, name, digest)
+        if not earlier:  # a store that has rows has lost its manifest, and their settings are unknown
+            for name in self.settings_digests.keys() & streams_in(self.store.storage):
+                archive_stale_rows(self.store, name, self.settings_digests[name])
         return [
             Notice(
                 f"stream {name}: the file that defines {self.streams[name].extractor} has changed since the last run "

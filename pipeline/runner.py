@@ -129,7 +129,7 @@ def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Even
     collector = RowCollector(made | {"device": device_name(device)})
     sink = StoreSink(writer)
     watch = FailureWatch(decoder_pool.close)
-    with Prefetcher(context.options.prefetch_bytes) as prefetcher:
+    with closing(Prefetcher(context.options.prefetch_bytes)) as prefetcher:
         stages = stages_of(context, WriteAheadLog(writer.store), collector, sink)
         source = prefetcher.ahead(videos, context.claims.is_free)
         pipeline = build_pipeline(source, stages, lambda info: [*context.timer.hooks(info), watch])
@@ -213,12 +213,9 @@ class _Batches(Aggregator):
         self._batcher = batcher
 
     def accumulate(self, item: Any) -> list[Any] | None:
-        passed = list[Any]()
         if isinstance(item, self._takes):
-            self._batcher.add(item)
-        else:
-            passed.append(item)
-        return [*passed, *self._batcher.take()] or None
+            return self._batcher.take(item) or None
+        return [item, *self._batcher.take()]
 
     def flush(self) -> list[Batch] | None:
         return self._batcher.take(is_last=True) or None

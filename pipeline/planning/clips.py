@@ -40,17 +40,12 @@ class Clip:
     metadata: VideoMetadata
     """Metadata of a file with these frames only; times are relative to the first of them."""
 
-    @property
-    def end_s(self) -> float:
-        """End of the last frame in the file."""
-        return self.offset_s + self.metadata.end_s
-
     def audio_span(self, until_s: float | None) -> tuple[float, float]:
         """Return the interval of audio in the file up to a time of the clip; an empty one without audio."""
         track = self.metadata.audio
         if track is None or until_s is None:
             return 0.0, 0.0
-        return self.offset_s + track.start_s, min(self.offset_s + until_s, self.end_s)
+        return self.offset_s + track.start_s, min(self.offset_s + until_s, self.offset_s + self.metadata.end_s)
 
     def holes(self, holes: Sequence[Hole]) -> tuple[Hole, ...]:
         """Return the parts of a file's holes that lie in the clip, in its times."""

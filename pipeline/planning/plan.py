@@ -60,7 +60,7 @@ def plan_video(
         segments, masked = _segments_and_masks(metadata, stream)
         shape = (-1,) if hasattr(stream.extractor, "start_video") else shape_of(stream.extractor)
         holes = gap_holes(metadata) if need is not None else ()
-        lost = np.flatnonzero(touched(segments, holes, next_frame=needs_next_frame(stream)))
+        is_lost = touched(segments, holes, next_frame=needs_next_frame(stream)) if holes else np.zeros(0, np.bool_)
         known = {  # with exactly the intervals of this plan; the file may have been indexed again
             index: None if segment.feature is None else segment.feature.reshape(shape)
             for index, segment in progress.get(key, {}).items()
@@ -71,7 +71,7 @@ def plan_video(
         geometry = None if need is None else need.geometry
         if geometry is not None and stream.spec.pixel_aspect != "ignore" and may_resize:
             geometry = geometry.model_copy(update={"steps": (Size(size_px=metadata.display_px), *geometry.steps)})
-        plan = StreamPlan(stream, key, segments, known, frozenset(lost.tolist()), masked, geometry)
+        plan = StreamPlan(stream, key, segments, known, frozenset(np.flatnonzero(is_lost).tolist()), masked, geometry)
         if reason := _nothing_to_extract(video, plan):
             outcomes.append(outcome_of(video, stream, "empty", reason, key=key))
         elif reason := _cannot_extract(plan, video):

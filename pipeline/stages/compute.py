@@ -50,13 +50,11 @@ class Batcher:
         self._waiting: dict[str, list[SegmentTask]] = {}
         self._since: dict[str, float] = {}
 
-    def add(self, task: SegmentTask) -> None:
-        """Add a segment to the batch of its stream."""
-        self._since.setdefault(task.stream.name, time.monotonic())
-        self._waiting.setdefault(task.stream.name, []).append(task)
-
-    def take(self, *, is_last: bool = False) -> list[Batch]:
-        """Return the batches that are full or overdue; all of them if no more segments come."""
+    def take(self, task: SegmentTask | None = None, *, is_last: bool = False) -> list[Batch]:
+        """Add a segment, if there is one; return the batches that are full or overdue, or all with ``is_last``."""
+        if task is not None:
+            self._since.setdefault(task.stream.name, time.monotonic())
+            self._waiting.setdefault(task.stream.name, []).append(task)
         overdue_s = time.monotonic() - MAX_WAIT_S
         ready = [
             name

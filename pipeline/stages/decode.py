@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -132,7 +132,7 @@ class VideoReader:
                 try:
                     with self._timer.busy("decode"):
                         is_folder = files[0].frame_rate is not None
-                        watched = stack.enter_context(WatchedFolder(path) if is_folder else WatchedFile(path))
+                        watched = stack.enter_context(closing(WatchedFolder(path) if is_folder else WatchedFile(path)))
                         identity = self._identify(files, watched)
                         watched.check()
                 except OSError as error:
@@ -245,18 +245,20 @@ class VideoReader:
         """
         path = clips[0].plan.video.path
         began = time.perf_counter()
-        spans = spans_of([each.clip for each in clips], [each.plan.audio_until_s for each in clips])
         is_whole = not any(each.clip.file.is_clip for each in clips)
+        audio_until_s = [each.plan.audio_until_s for each in clips]
+        spans = [] if is_whole else spans_of([each.clip for each in clips], audio_until_s)
         items = decoder.decode(
             path,
             metadata,
             np.unique(np.concatenate([each.plan.wanted + each.clip.first for each in clips])),
-            audio_until_s=clips[0].plan.audio_until_s if is_whole else None,
+            audio_until_s=audio_until_s[0] if is_whole else None,
             bytes_later=max(preprocessed_bytes(each.plan) for each in clips),
             deinterlace=self._deinterlace,
-            spans=() if is_whole else [span for span, _ in spans],
+            spans=[span for span, _ in spans],
         )
-        waiting = [[clips[number] for number in numbers] for _, numbers in spans]  # the clips of each span
+        # the clips of each span; a whole file is one
+        waiting = [[clips[number] for number in numbers] for _, numbers in spans] or [list(clips)]
         holes, audio_holes, error = list[Hole](), tuple[Hole, ...](), ""
         transient = False
         try:

@@ -16,10 +16,10 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from ...manifests.errors import StoreError
 from ...manifests.urls import public_url
@@ -80,7 +80,7 @@ class LocalCopy:
 
 
 class Prefetcher:
-    """Local copies of one worker's remote videos. Thread-safe; use it as a context manager.
+    """Local copies of one worker's remote videos. Thread-safe; call `close` after use.
 
     Args:
         max_bytes: Disk space for the copies.
@@ -154,12 +154,6 @@ class Prefetcher:
                 os.close(self._lock)
                 self._folder = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
-
     def _reserve(self, size: int, url: str, at_once: bool) -> Path:
         with self._changed:
             while not at_once and self._is_full_for(size) and not self._is_closed:
@@ -191,7 +185,7 @@ def local_copy(file: VideoFile) -> Generator[Path]:
     if isinstance(file.path, Path):
         yield file.path
         return
-    with Prefetcher() as prefetcher:
+    with closing(Prefetcher()) as prefetcher:
         yield prefetcher.copy(file)
 
 
@@ -204,7 +198,7 @@ def is_remote(file: VideoFile) -> bool:
 def local_copies(files: Iterable[VideoFile], max_bytes: int = PREFETCH_BYTES) -> Generator[list[VideoFile]]:
     """Yield the files, with remote ones as temporary copies: as many of them as fit in ``max_bytes``, at least one."""
     free_bytes = max_bytes
-    with Prefetcher(max_bytes) as prefetcher:
+    with closing(Prefetcher(max_bytes)) as prefetcher:
         here: list[VideoFile] = []
         copies: dict[RemotePath, Path] = {}  # several clips may be of one file
         for file in files:

@@ -7,8 +7,7 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from ..decoding.frame_folders import folder_state
 from ..records import FileState
@@ -71,12 +70,8 @@ class WatchedFile:
         if _version(found) != self._version:
             raise FileChangedError
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         os.close(self.descriptor)
 
 
@@ -103,10 +98,7 @@ class WatchedFolder:
         if state != self.state:
             raise FileChangedError
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
         """Do nothing: no file stays open."""
 
 

@@ -30,7 +30,8 @@ class StoreSink:
             self._writer.add_boxes(item)
             return None
         if isinstance(item, Outcome):
-            item = replace(item, reason=one_line(item.reason))  # a file name may hold any byte
+            if item.reason:
+                item = replace(item, reason=one_line(item.reason))  # a file name may hold any byte
             self._writer.add_outcome(item)
         elif isinstance(item, SegmentFeature):
             key = item.plan.streams[item.stream.name].key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_change_is_noticed(tmp_path, change):
     path, other = tmp_path / "a.mp4", tmp_path / "other"
     path.write_bytes(bytes(5000))
     other.write_bytes(bytes(5000))
-    with WatchedFile(path) as watched:
+    with closing(WatchedFile(path)) as watched:
         watched.check()
         change(path, other)
         with pytest.raises(FileChangedError):
@@ -79,7 +80,7 @@ def test_a_change_is_noticed(tmp_path, change):
 def test_reading_is_not_a_change_and_a_pipe_is_not_waited_for(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"bytes")
-    with WatchedFile(path) as watched:
+    with closing(WatchedFile(path)) as watched:
         path.read_bytes()
         watched.check()
         assert watched.state.size_bytes == 5

@@ -36,10 +36,8 @@ def test_a_batch_takes_segments_of_different_videos():
     fake = stream(batch_size=3)
     batcher = Batcher()
     for video_id in "ab":
-        batcher.add(task(fake, video_id))
-        assert batcher.take() == []
-    batcher.add(task(fake, "c"))
-    (batch,) = batcher.take()
+        assert batcher.take(task(fake, video_id)) == []
+    (batch,) = batcher.take(task(fake, "c"))
     assert [item.plan.video.video_id for item in batch.tasks] == ["a", "b", "c"]
     assert batcher.take(is_last=True) == []
 
@@ -47,15 +45,14 @@ def test_a_batch_takes_segments_of_different_videos():
 def test_streams_do_not_mix():
     batcher = Batcher()
     for name in ("one", "two"):
-        batcher.add(task(stream(name)))
-        assert batcher.take() == []
+        assert batcher.take(task(stream(name))) == []
     assert [batch.stream.name for batch in batcher.take(is_last=True)] == ["one", "two"]
 
 
 def test_an_old_batch_is_processed_unfilled(monkeypatch):
     monkeypatch.setattr(networks, "MAX_WAIT_S", 0.01)
     batcher = Batcher()
-    batcher.add(task(stream("slow", batch_size=100)))
+    assert batcher.take(task(stream("slow", batch_size=100))) == []
     time.sleep(0.02)
     assert [len(batch.tasks) for batch in batcher.take()] == [1]
 

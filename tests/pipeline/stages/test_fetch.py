@@ -6,6 +6,7 @@ import errno
 import os
 import tempfile
 import threading
+from contextlib import closing
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -91,7 +92,7 @@ def test_videos_on_a_web_server_are_known_by_what_it_says_of_each(web_folder):
     assert all(file.state.modified_ns > 0 for file in found.videos)
     assert found.num_other_files == 1
     assert find_videos(f"{url}/a.mp4").videos[0].state == found.videos[0].state
-    with Prefetcher() as spool:
+    with closing(Prefetcher()) as spool:
         for video in spool.ahead(found.videos, FREE):
             assert video.wait().read_bytes() == video.origin.path.name.replace("%20", " ").encode()
 
@@ -147,7 +148,7 @@ def test_a_full_disk_is_not_an_error_of_the_network(url, spools, monkeypatch):
         get_file(self, key, path, **options)
 
     monkeypatch.setattr(files, "get_file", get)
-    with Prefetcher() as spool:
+    with closing(Prefetcher()) as spool:
         first, second = spool.ahead(find_videos(url).videos, FREE)
         with pytest.raises(StoreError, match=r"a\.mp4: no room for a copy in .*; make room there, or set TMPDIR"):
             first.wait()
@@ -160,7 +161,7 @@ def test_a_full_disk_is_not_an_error_of_the_network(url, spools, monkeypatch):
 def test_a_copy_is_known_as_the_original_and_goes_when_it_is_dropped(url, spools):
     upload(url, **{"a.mp4": b"pictures"})
     (file,) = find_videos(url).videos
-    with Prefetcher() as spool:
+    with closing(Prefetcher()) as spool:
         (video,) = spool.ahead([file], FREE)
         copy = video.wait()
         assert copy.read_bytes() == b"pictures"
@@ -173,7 +174,7 @@ def test_a_copy_is_known_as_the_original_and_goes_when_it_is_dropped(url, spools
 
 def test_the_spool_holds_no_more_than_it_may(url, spools):
     upload(url, **{f"{name}.mp4": b"x" * 400 for name in "abc"})
-    with Prefetcher(max_bytes=1000) as spool:
+    with closing(Prefetcher(max_bytes=1000)) as spool:
         first, second, third = spool.ahead(find_videos(url).videos, FREE)
         first.wait()
         second.wait()
@@ -199,7 +200,7 @@ def test_copies_to_measure_on_are_as_many_as_fit_and_go_afterwards(url, spools, 
 
 def test_the_next_video_is_fetched_while_one_is_read(url):
     upload(url, **{"a.mp4": b"1", "b.mp4": b"2"})
-    with Prefetcher() as spool:
+    with closing(Prefetcher()) as spool:
         first, second = spool.ahead(find_videos(url).videos, FREE)
         first.wait()
         assert second._copying.result(timeout=30).read_bytes() == b"2"
@@ -207,7 +208,7 @@ def test_the_next_video_is_fetched_while_one_is_read(url):
 
 def test_a_video_that_another_run_has_in_hand_is_not_fetched_ahead(url, spools):
     upload(url, **{"a.mp4": b"1"})
-    with Prefetcher() as spool:
+    with closing(Prefetcher()) as spool:
         (video,) = spool.ahead(find_videos(url).videos, lambda file: False)
         assert video._copying.result(timeout=30) is None
         assert copies(spools) == []
@@ -220,7 +221,7 @@ def test_one_that_another_run_had_in_hand_waits_for_none_that_comes_after_it(url
     def free_after(file):
         return file.video_id == "b"
 
-    with Prefetcher(max_bytes=1000) as spool:
+    with closing(Prefetcher(max_bytes=1000)) as spool:
         first, second = spool.ahead(find_videos(url).videos, free_after)
         assert second._copying.result(timeout=30) is not None
         alarm = threading.Timer(10, spool.close)  # the test must end even if close is not enough
@@ -240,7 +241,7 @@ def test_a_file_that_changed_since_the_listing_is_an_error(url, spools, happens,
     upload(url, **{"a.mp4": b"1"})
     (file,) = find_videos(url).videos
     happens(url)
-    with Prefetcher() as spool:
+    with closing(Prefetcher()) as spool:
         (video,) = spool.ahead([file], FREE)
         with pytest.raises(StoreError, match=problem):
             video.wait()
@@ -249,7 +250,7 @@ def test_a_file_that_changed_since_the_listing_is_an_error(url, spools, happens,
 
 def test_a_video_larger_than_the_spool_is_refused_with_the_way_out(url):
     upload(url, **{"a.mp4": b"x" * 2000})
-    with Prefetcher(max_bytes=1000) as spool:
+    with closing(Prefetcher(max_bytes=1000)) as spool:
         (video,) = spool.ahead(find_videos(url).videos, FREE)
         with pytest.raises(StoreError, match=r"raise the limit \(--spool-gb\)"):
             video.wait()
@@ -273,7 +274,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_uses_stays(url, s
     left.mkdir()
     (left / "lock").touch()
     (left / "0.mp4").write_bytes(b"half")
-    with Prefetcher() as living, Prefetcher() as another:
+    with closing(Prefetcher()) as living, closing(Prefetcher()) as another:
         for spool in (living, another):
             (video,) = spool.ahead(find_videos(url).videos, FREE)
             video.wait()
@@ -285,7 +286,7 @@ def test_copies_leave_nothing_in_the_metadata_cache(url, tmp_path):
     upload(url, **{"a.mp4": b"1"})
     files = find_videos(url).videos
     cache = MetadataCache(tmp_path / "cache", settled_ns=0)
-    with Prefetcher() as spool:
+    with closing(Prefetcher()) as spool:
         (video,) = spool.ahead(files, FREE)
         path = video.wait()
         cache.keep_content(path, state_of(path), read_content(path))
