@@ -96,17 +96,17 @@ def export(
         )
         raise typer.Exit(3 if done.failed else 0)
     files = plural(len(done.files), "file")
-    print(f"{done.num_arrays} arrays in {files}: {done.files[0]}{' …' if len(done.files) > 1 else ''}")
+    print(f"{plural(done.num_arrays, 'array')} in {files}: {done.files[0]}{' …' if len(done.files) > 1 else ''}")
     if num_boxes is not None:
-        print(f"{num_boxes} boxes: {boxes}")
+        print(f"boxes: {num_boxes:,}, in {boxes}")
     if num_sentences is not None:
-        print(f"{num_sentences} sentences: {sentences}")
+        print(f"{plural(num_sentences, 'sentence')}: {sentences}")
     if done.num_kept == len(done.files) and not done.removed:
         print("already complete: nothing has changed in the store")
     elif done.num_kept or done.removed:
-        print(f"{done.num_kept} files already existed, {len(done.removed)} files of former videos were removed")
+        print(f"files that already existed: {done.num_kept:,}; removed, of former videos: {len(done.removed):,}")
     if done.num_partial:
-        print(f"{done.num_partial} arrays of partial videos were not exported; --partial exports them")
+        print(f"not exported: {plural(done.num_partial, 'array')} of partial videos; --partial exports them")
     for one in done.failed:
         print(f"failed: {one.video_id!r} [{one.stream}]: {one.reason}")
     raise typer.Exit(3 if done.failed else 0)

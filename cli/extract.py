@@ -312,7 +312,7 @@ def _announce_inputs(inputs: Inputs) -> None:
     if inputs.missing:
         names = ", ".join(inputs.missing[:3])
         more = f" and {len(inputs.missing) - 3:,} more" if len(inputs.missing) > 3 else ""
-        _LOG.warning(f"{len(inputs.missing):,} files of the list do not exist and will fail: {names}{more}")
+        _LOG.warning(f"{plural(len(inputs.missing), 'listed file')} cannot be found and will fail: {names}{more}")
     if inputs.unlisted:
         folders = ", ".join(inputs.unlisted)
         _LOG.warning(f"these folders cannot be listed, their videos are ignored: {folders}")

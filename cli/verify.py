@@ -90,10 +90,10 @@ def repair(
     if done.manifest_restored:
         print("arabesque.toml was restored from its copy")
     if done.leftovers:
-        print(f"{done.leftovers} unfinished files of killed runs were removed")
+        print(f"removed: {plural(done.leftovers, 'unfinished file')} of killed runs")
     _print_problems([f"{video_id!r} [{stream}]: has to be recomputed" for video_id, stream in done.missing])
     if done.missing:
-        print(f"`arabesque extract` with --out {public_url(store)} recomputes these {len(done.missing)} rows")
+        print(f"`arabesque extract` with --out {public_url(store)} recomputes {plural(len(done.missing), 'row')}")
     elif not done.set_aside:
         print("nothing is damaged")
     raise typer.Exit(3 if done.missing else 0)

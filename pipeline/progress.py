@@ -99,10 +99,12 @@ class ProgressTracker:
                     self._computed[video_id][stream] += number
             case VideoSettled(video_id=video_id) if video_id in self._sizes:
                 self._settled.add(video_id)
-                if video_id not in self._durations_s:  # it could not be opened: nothing of it is computed
-                    self._unknown_bytes -= self._sizes[video_id]
+                if self._open.pop(video_id, None) is None:  # it could not be opened, or another run has computed it
+                    if video_id in self._durations_s:
+                        self._known_bytes -= self._sizes[video_id]
+                    else:
+                        self._unknown_bytes -= self._sizes[video_id]
                     self._durations_s[video_id] = 0.0
-                self._open.pop(video_id, None)
                 self._computed.pop(video_id, None)
             case _:
                 pass

@@ -59,7 +59,7 @@ def test_damage_is_found_repaired_and_recomputed(made, tmp_path):
         extract(folder)
     said = run("repair", store, status=3)
     assert "'a' [numbers]: has to be recomputed" in said
-    assert "computes these 2 rows" in said
+    assert "recomputes 2 rows" in said
     assert json.loads(run("repair", store, "--json", status=3))["missing"] == [["a", "numbers"], ["b", "numbers"]]
     assert "`arabesque extract` with this --out computes the missing rows" in run("verify", store, status=3)
     extract(folder)

@@ -58,8 +58,8 @@ def test_a_video_is_as_far_as_its_slowest_stream(clock: Clock):
     assert tracker.now.video_s == pytest.approx(6)
     tracker.add(VideoSettled("a"))
     assert (tracker.now.video_s, tracker.now.num_videos, tracker.now.current) == (10, 1, ())
-    tracker.add(VideoSettled("b"))  # failed before it was opened
-    assert tracker.now.share == pytest.approx(2 / 3)
+    tracker.add(VideoSettled("b"))  # failed before it was opened: its seconds are not counted
+    assert (tracker.now.video_s, tracker.now.total_video_s) == (10, 20)
 
 
 def test_files_that_cannot_be_opened_count_for_no_time(clock: Clock):
