@@ -109,7 +109,8 @@ def _in_option(call: Callable[[], T], option: str) -> T:
 
 def random_roles(recipe: Recipe, streams: Sequence[str], override: str | None) -> list[str]:
     """Return ``stream.role`` of all random weights of a run."""
-    from ..pipeline.weights.required import is_random, named_weights
+    from ..manifests.recipes import named_weights
+    from ..pipeline.weights.cache import is_random
 
     names = named_weights(recipe, {name: recipe.streams[name] for name in streams}, override)
     return [f"{stream}.{role}" for stream, roles in names.items() for role, name in roles.items() if is_random(name)]

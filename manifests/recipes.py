@@ -117,6 +117,28 @@ def load_recipe(
     return recipe
 
 
+def named_weights(recipe: Recipe, specs: Mapping[str, StreamSpec], override: str | None) -> dict[str, dict[str, str]]:
+    """Return the weights of each stream: names of checkpoints, and ``random:SEED``.
+
+    Args:
+        recipe: The recipe.
+        specs: Stream → its specification.
+        override: ``random:SEED`` replaces all checkpoints except those that were chosen when the recipe was loaded, as
+            with ``--weights random:0 --weights resnet_crop.detector=yolov8n``.
+
+    Returns:
+        Stream → role → name.
+    """
+    chosen = recipe.changes or {}
+    return {
+        stream: {
+            role: name if override is None or f"streams.{stream}.weights.{role}" in chosen else override
+            for role, name in spec.weights.items()
+        }
+        for stream, spec in specs.items()
+    }
+
+
 def _text_of(name_or_path: str) -> tuple[str, str]:
     """Return the TOML text of a recipe, and the name of its file."""
     if name_or_path.endswith(".toml"):

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from ..extractors.table import extractor_kind, is_from_another_package
 from ..manifests.errors import InputError
-from ..manifests.recipes import Recipe
+from ..manifests.recipes import Recipe, named_weights
 from ..manifests.streams import Record, StreamSpec
 from ..manifests.urls import public_url
 from .digests import settings_digest
@@ -33,7 +33,6 @@ from .store.shards import PROGRESS, shards_in
 from .store.store import Store
 from .system.user_cache import is_private, user_cache
 from .weights.cache import is_random, open_cache
-from .weights.required import named_weights
 
 _LOG = logging.getLogger(__name__)
 

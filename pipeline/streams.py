@@ -14,12 +14,12 @@ from ..extractors.table import build, extractor_kind, is_from_another_package, r
 from ..extractors.weight_sources import Weights
 from ..manifests.errors import InputError, WeightsError
 from ..manifests.import_paths import code_digest
-from ..manifests.recipes import Recipe
+from ..manifests.recipes import Recipe, named_weights
 from ..manifests.streams import StreamSpec
 from .digests import settings_digest
 from .items import Stream
 from .weights.cache import is_random, open_cache, resolve_weights
-from .weights.required import named_weights, require_checkpoints
+from .weights.required import require_checkpoints
 
 
 def build_streams(

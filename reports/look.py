@@ -18,7 +18,7 @@ from ..extractors.protocol import SegmentInput, VideoParts
 from ..extractors.table import extractor_kind
 from ..extractors.weight_sources import RandomWeights, Weights
 from ..manifests.optional_packages import require_package
-from ..manifests.recipes import Recipe
+from ..manifests.recipes import Recipe, named_weights
 from ..manifests.streams import StreamSpec
 from ..pipeline.digests import settings_digest
 from ..pipeline.items import Notice, Stream
@@ -26,7 +26,6 @@ from ..pipeline.records import one_line
 from ..pipeline.segment_inputs import read_segments
 from ..pipeline.streams import build_streams, weight_digests
 from ..pipeline.weights.cache import is_random, open_cache, resolve_weights
-from ..pipeline.weights.required import named_weights
 from .pictures import (
     Picture,
     data_address,

@@ -87,11 +87,8 @@ class FrameChunk:
     """None if audio was not requested, if the video has no audio, and after the end of the audio."""
     decode_s: float
     """Time that the child spent on the chunk, without waiting for a free buffer."""
-    _give_back: Callable[[], None] = field(repr=False)
-
-    def release(self) -> None:
-        """Return the memory. Idempotent and thread-safe. The process waits while all its buffers are in use."""
-        self._give_back()
+    release: Callable[[], None] = field(repr=False)
+    """Returns the memory. Idempotent and thread-safe. The process waits while all its buffers are in use."""
 
 
 @dataclass(frozen=True)

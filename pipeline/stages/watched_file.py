@@ -50,14 +50,11 @@ class WatchedFile:
         self.descriptor = os.open(path, _OPEN)
         try:
             self._version = _settled_version(self.descriptor)
+            self.state = FileState(*self._version[2:])
+            """Size and times when the file was opened."""
         except BaseException:
             os.close(self.descriptor)
             raise
-
-    @property
-    def state(self) -> FileState:
-        """Size and times when the file was opened."""
-        return FileState(*self._version[2:])
 
     def check(self) -> None:
         """Raise `FileChangedError` if the path refers to another file or the file has changed."""

@@ -83,14 +83,11 @@ class ChildProcess:
                 env=os.environ | (environment or {}),
                 process_group=0,  # Ctrl-C reaches this process only, which decides about its children
             )
+            self.pid = self._process.pid
             theirs.close()
             stack.pop_all()  # `end` closes the others
         _running.add(self)
         _LOG.debug("started process %d: %s", self.pid, module)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def how_it_ended(self) -> str:
         """Wait for the end of a child that has closed its connection.

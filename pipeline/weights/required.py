@@ -5,31 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...manifests.errors import WeightsError
-from ...manifests.recipes import Recipe
+from ...manifests.recipes import Recipe, named_weights
 from ...manifests.streams import StreamSpec
 from .cache import is_folder, is_random, manifest_option, open_cache
-
-
-def named_weights(recipe: Recipe, specs: Mapping[str, StreamSpec], override: str | None) -> dict[str, dict[str, str]]:
-    """Return the weights of each stream: names of checkpoints, and ``random:SEED``.
-
-    Args:
-        recipe: The recipe.
-        specs: Stream → its specification.
-        override: ``random:SEED`` replaces all checkpoints except those that were chosen when the recipe was loaded, as
-            with ``--weights random:0 --weights resnet_crop.detector=yolov8n``.
-
-    Returns:
-        Stream → role → name.
-    """
-    chosen = recipe.changes or {}
-    return {
-        stream: {
-            role: name if override is None or f"streams.{stream}.weights.{role}" in chosen else override
-            for role, name in spec.weights.items()
-        }
-        for stream, spec in specs.items()
-    }
 
 
 def require_checkpoints(recipe: Recipe, specs: Mapping[str, StreamSpec], override: str | None = None) -> None:

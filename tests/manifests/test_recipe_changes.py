@@ -12,10 +12,9 @@ from arabesque.cli.recipe_text import field_text, recipe_text
 from arabesque.extractors.table import resolved_recipe
 from arabesque.manifests.errors import ConfigError, InputError
 from arabesque.manifests.recipe_changes import changes_text, parse_change
-from arabesque.manifests.recipes import Recipe, list_recipes, load_recipe, parse_recipe
+from arabesque.manifests.recipes import Recipe, list_recipes, load_recipe, named_weights, parse_recipe
 from arabesque.manifests.streams import Sampling, StreamSpec
 from arabesque.pipeline.streams import chosen_weights, random_override
-from arabesque.pipeline.weights.required import named_weights
 
 FRAMES = "streams.vst.sampling.frames_per_segment"
 
