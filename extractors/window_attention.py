@@ -5,11 +5,14 @@ torchvision writes every window's weights out, adds bias and mask, and reads the
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d  # pyright: ignore[reportMissingTypeStubs]
@@ -21,6 +24,8 @@ Extent = tuple[int, int, int]
 """``(time, height, width)``"""
 APART = -100.0
 """Added to the score of two tokens that are neighbors by the shift alone, as published."""
+ANY = 1e30
+"""More than any score."""
 
 
 class WindowAttention(ShiftedWindowAttention3d):
@@ -28,31 +33,34 @@ class WindowAttention(ShiftedWindowAttention3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[n, time, height, width, channels]`` → the same shape."""
-        if is_exported():  # OpenVINO has no rule for the assignment to a group of windows
-            return super().forward(x)
         size = (x.shape[1], x.shape[2], x.shape[3])
         window, shift = _fitted(size, self.window_size, self.shift_size)
-        missing = [-length % side for length, side in zip(size, window, strict=True)]
-        padded = functional.pad(x, (0, 0, 0, missing[2], 0, missing[1], 0, missing[0]))
-        whole = (padded.shape[1], padded.shape[2], padded.shape[3])
-        shifted = torch.roll(padded, [-step for step in shift], (1, 2, 3)) if any(shift) else padded
-        found = self._attend(_cut(shifted, window), whole, window, shift)
-        joined = _join(found, whole, window)
-        joined = torch.roll(joined, shift, (1, 2, 3)) if any(shift) else joined
-        return joined[:, : size[0], : size[1], : size[2]].contiguous()
+        order, places, kinds = windows_of(size, window, shift, x.device)
+        tokens = x.flatten(1, 3)
+        if len(order) > len(places):  # windows extend beyond the volume, where tokens are zero
+            tokens = functional.pad(tokens, (0, 0, 0, 1))
+        windows = tokens.index_select(1, order).unflatten(1, (-1, math.prod(window)))
+        return self._attend(windows, window, kinds).index_select(1, places).unflatten(1, size)
 
-    def _attend(self, windows: Tensor, size: Extent, window: Extent, shift: Extent) -> Tensor:
-        """``[n, windows, tokens, channels]``, each window by itself."""
-        parts = self.qkv(windows).unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = parts.permute(3, 0, 1, 4, 2, 5)
+    def _attend(self, windows: Tensor, window: Extent, kinds: Sequence[tuple[int, Tensor | None]]) -> Tensor:
+        """``[n, windows, tokens, channels]``, each window by itself → ``[n, windows · tokens, channels]``"""
+        counts = [count for count, _ in kinds]
+        query, key, value = (
+            part.unflatten(-1, (self.num_heads, -1)).split(counts, 1) for part in self._projected(windows)
+        )
         bias = self.get_relative_position_bias(list(window))
-        if not any(shift):
-            return self.proj(_heads_joined(query, key, value, bias))
-        found = torch.empty_like(windows)
-        for chosen, apart in window_kinds(size, window, shift, windows.device):
-            mask = bias if apart is None else bias + apart
-            found[:, chosen] = _heads_joined(query[:, chosen], key[:, chosen], value[:, chosen], mask).to(found.dtype)
-        return self.proj(found)
+        found = [
+            _heads_joined(*(part.flatten(0, 1).transpose(1, 2) for part in parts), bias, apart)
+            for *parts, (_, apart) in zip(query, key, value, kinds, strict=True)
+        ]
+        return self.proj(torch.cat([rows.unflatten(0, (len(windows), -1)) for rows in found], 1).flatten(1, 2))
+
+    def _projected(self, windows: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values, ``[…, channels]`` each."""
+        if not is_exported():
+            return self.qkv(windows).chunk(3, -1)
+        weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
+        return [functional.linear(windows, *layer) for layer in zip(weights, biases, strict=True)]  # no copies
 
 
 def with_window_attention(network: Network) -> Network:
@@ -64,45 +72,59 @@ def with_window_attention(network: Network) -> Network:
 
 
 @torch.compiler.assume_constant_result  # pyright: ignore[reportUnknownMemberType]
-def window_kinds(
+def windows_of(
     size: Extent, window: Extent, shift: Extent, device: torch.device
-) -> tuple[tuple[Tensor, Tensor | None], ...]:
-    """Group the windows of a shifted volume by the pairs of tokens that may not attend to each other.
+) -> tuple[Tensor, Tensor, tuple[tuple[int, Tensor | None], ...]]:
+    """Cut a shifted volume into windows, in groups of equal pairs of tokens that may not attend to each other.
 
     There are at most eight groups: the last window along each axis is where the shift joins the ends of the volume.
     The tables are kept on the device, because a copy in each forward pass would make the host wait for it (168 copies
     for Video Swin-B on 32 frames).
 
     Args:
-        size: Extent of the padded volume in tokens.
+        size: Extent of the volume in tokens. Windows may extend beyond its ends.
         window: Extent of a window.
-        shift: By how many tokens the volume was shifted along each axis.
+        shift: By how many tokens the volume is shifted along each axis.
         device: Where the tables are needed.
 
     Returns:
-        For each group the indices of its windows, and what is added to the scores ``[tokens, tokens]`` of their token
-        pairs: 0, or `APART` for tokens that are neighbors only by the shift. None if all tokens are neighbors.
+        The position in the volume of each token of the windows, or the number of tokens of the volume where a window
+        extends beyond it; the position in the windows of each token of the volume; for each group the number of its
+        windows, and what is added to the scores ``[tokens, tokens]`` of their token pairs: 0, or `APART` for tokens
+        that are neighbors only by the shift. None if all tokens are neighbors.
     """
-    return _window_kinds(size, window, shift, device)  # a cached function itself cannot be a constant of torch.compile
+    return _windows_of(size, window, shift, device)  # a cached function itself cannot be a constant of torch.compile
 
 
 @lru_cache(maxsize=64)
-def _window_kinds(
+def _windows_of(
     size: Extent, window: Extent, shift: Extent, device: torch.device
-) -> tuple[tuple[Tensor, Tensor | None], ...]:
-    volume = np.zeros(size, np.int64)
+) -> tuple[Tensor, Tensor, tuple[tuple[int, Tensor | None], ...]]:
+    missing = [(0, -length % side) for length, side in zip(size, window, strict=True)]
+    outside = math.prod(size)
+    positions = np.pad(np.arange(outside).reshape(size), missing, constant_values=outside)
+    ends = np.zeros(positions.shape, np.int64)
     for axis, step in enumerate(shift):
         if step:
-            np.moveaxis(volume, axis, 0)[-step:] += 1 << axis
-    (t, h, w), (windows_t, windows_h, windows_w) = window, (n // side for n, side in zip(size, window, strict=True))
-    blocks = volume.reshape(windows_t, t, windows_h, h, windows_w, w).transpose(0, 2, 4, 1, 3, 5)
-    parts, group_of = np.unique(blocks.reshape(-1, t * h * w), axis=0, return_inverse=True)
-    groups: list[tuple[Tensor, Tensor | None]] = []
-    for number, part in enumerate(parts):
-        chosen = torch.as_tensor(np.flatnonzero(group_of.ravel() == number)).to(device)
+            np.moveaxis(ends, axis, 0)[-step:] += 1 << axis
+    positions = np.roll(positions, [-step for step in shift], (0, 1, 2))
+    parts, group_of = np.unique(_cut(ends, window), axis=0, return_inverse=True)
+    by_group = np.argsort(group_of.ravel(), kind="stable")
+    order = _cut(positions, window)[by_group].ravel()
+    groups: list[tuple[int, Tensor | None]] = []
+    for part, count in zip(parts, np.bincount(group_of.ravel()), strict=True):
         apart = part[:, None] != part[None, :]
-        groups.append((chosen, torch.as_tensor(apart * np.float32(APART)).to(device) if apart.any() else None))
-    return tuple(groups)
+        table = torch.as_tensor(apart * np.float32(APART)).to(device) if apart.any() else None
+        groups.append((int(count), table))
+    places = np.argsort(order, kind="stable")[:outside]
+    return torch.as_tensor(order).to(device), torch.as_tensor(places).to(device), tuple(groups)
+
+
+def _cut(volume: NDArray[np.int64], window: Extent) -> NDArray[np.int64]:
+    """``[time, height, width]`` → ``[windows, tokens]``"""
+    (t, h, w), (windows_t, windows_h, windows_w) = window, (n // s for n, s in zip(volume.shape, window, strict=True))
+    blocks = volume.reshape(windows_t, t, windows_h, h, windows_w, w)
+    return blocks.transpose(0, 2, 4, 1, 3, 5).reshape(-1, t * h * w)
 
 
 def _fitted(size: Extent, window: list[int], shift: list[int]) -> tuple[Extent, Extent]:
@@ -112,23 +134,16 @@ def _fitted(size: Extent, window: list[int], shift: list[int]) -> tuple[Extent, 
     return (t, h, w), (moved[0], moved[1], moved[2])
 
 
-def _cut(volume: Tensor, window: Extent) -> Tensor:
-    """``[n, time, height, width, channels]`` → ``[n, windows, tokens, channels]``"""
-    t, h, w = window
-    blocks = volume
-    for axis, side in ((3, w), (2, h), (1, t)):
-        blocks = torch.unflatten(blocks, axis, (-1, side))
-    return blocks.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6).flatten(1, 3)
-
-
-def _join(windows: Tensor, size: Extent, window: Extent) -> Tensor:
-    counts = [length // side for length, side in zip(size, window, strict=True)]
-    blocks = torch.unflatten(torch.unflatten(windows, 2, window), 1, counts)
-    return blocks.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(5, 6).flatten(3, 4).flatten(1, 2)
-
-
-def _heads_joined(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """``[n, windows, heads, tokens, dim]`` each → ``[n, windows, tokens, heads · dim]``"""
-    together = [part.flatten(0, 1) for part in (query, key, value)]
-    found = functional.scaled_dot_product_attention(*together, attn_mask=mask.to(query.dtype))
-    return torch.unflatten(found.transpose(1, 2).flatten(2), 0, query.shape[:2])
+def _heads_joined(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, apart: Tensor | None) -> Tensor:
+    """``[windows, heads, tokens, dim]`` each → ``[windows, tokens, heads · dim]``"""
+    if is_exported():
+        # OpenVINO fuses this form. It would add two summands ahead of time, 80 MB for each block of 8 windows, so that
+        # scores of tokens apart are limited instead: either way their weights are e⁻¹⁰⁰ of the others'.
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+        if apart is not None:
+            scores = torch.minimum(scores, torch.where(apart == 0, ANY, APART))
+        found = (scores + bias).softmax(-1) @ value
+    else:
+        mask = bias if apart is None else bias + apart
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(query.dtype))
+    return found.transpose(1, 2).flatten(2)

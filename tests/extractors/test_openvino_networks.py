@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from arabesque.extractor_contract import ExtractorContract
 from arabesque.extractors.audio_spectrogram import PooledTokens
 from arabesque.extractors.audio_spectrogram_network import load_spectrogram_transformer
-from arabesque.extractors.checkpoints import CheckpointFile
+from arabesque.extractors.checkpoints import CheckpointFile, load_network
 from arabesque.extractors.engines import building_for
 from arabesque.extractors.i3d import load_i3d
 from arabesque.extractors.network_runner import NetworkRunner
 from arabesque.extractors.precision import TOLERANCES
+from arabesque.extractors.resnet import IMAGENET
+from arabesque.extractors.video_swin import LAYOUTS, headless_swin3d_b
 from arabesque.manifests.streams import Precision
 
 pytest.importorskip("openvino")
@@ -80,6 +82,18 @@ def test_ast_has_the_golden_numbers(
     expected = torch.from_numpy(published.arrays[f"feature_{num_frames}"]).flatten()
     network = PooledTokens(load_spectrogram_transformer(file, layer_norm_eps=1e-6))
     assert off_by(network, item, expected, precision) <= TOLERANCES[precision]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_video_swin_has_the_golden_numbers(
+    golden: GoldenReader, save_checkpoint: SaveCheckpoint, precision: Precision
+) -> None:
+    published = golden("video_swin_b_k600")
+    file = save_checkpoint({"meta": {}, "state_dict": published.state_dict}, "video-swin-mmaction")
+    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (IMAGENET.mean, IMAGENET.std))
+    expected = torch.from_numpy(published.arrays["feature"]).flatten()
+    network = load_network(headless_swin3d_b, file, LAYOUTS)
+    assert off_by(network, noise(140, 3, 32).sub(mean).div(std), expected, precision) <= TOLERANCES[precision]
 
 
 RUN_BY_THE_RUNNER = ("resnet_frame", "vggish")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
-from arabesque.extractors.window_attention import WindowAttention, window_kinds, with_window_attention
+from arabesque.extractors.window_attention import WindowAttention, windows_of, with_window_attention
 
 WINDOW = (4, 3, 3)
 
@@ -22,10 +22,10 @@ def test_equal_to_torchvisions(size: tuple[int, int, int], shift: tuple[int, int
 
 
 def test_windows_are_of_eight_kinds_by_the_axes_whose_end_they_hold() -> None:
-    kinds = window_kinds((12, 9, 9), WINDOW, (2, 1, 1), torch.device("cpu"))
-    assert sum(len(places) for places, _ in kinds) == 27
-    assert sorted(len(places) for places, _ in kinds) == [1, 2, 2, 2, 4, 4, 4, 8]
-    assert [len(places) for places, apart in kinds if apart is None] == [8]
+    order, places, kinds = windows_of((12, 9, 9), WINDOW, (2, 1, 1), torch.device("cpu"))
+    assert torch.equal(order[places], torch.arange(12 * 9 * 9))
+    assert sorted(count for count, _ in kinds) == [1, 2, 2, 2, 4, 4, 4, 8]
+    assert [count for count, apart in kinds if apart is None] == [8]
 
 
 def test_a_shifted_block_compiles_into_one_graph() -> None:
