@@ -39,21 +39,21 @@ class WindowAttention(ShiftedWindowAttention3d):
         tokens = x.flatten(1, 3)
         if len(order) > len(places):  # windows extend beyond the volume, where tokens are zero
             tokens = functional.pad(tokens, (0, 0, 0, 1))
-        windows = tokens.index_select(1, order).unflatten(1, (-1, math.prod(window)))
-        return self._attend(windows, window, kinds).index_select(1, places).unflatten(1, size)
+        windows = torch.unflatten(tokens.index_select(1, order), 1, (-1, math.prod(window)))
+        return torch.unflatten(self._attend(windows, window, kinds).index_select(1, places), 1, size)
 
     def _attend(self, windows: Tensor, window: Extent, kinds: Sequence[tuple[int, Tensor | None]]) -> Tensor:
         """``[n, windows, tokens, channels]``, each window by itself → ``[n, windows · tokens, channels]``"""
         counts = [count for count, _ in kinds]
         query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).split(counts, 1) for part in self._projected(windows)
+            torch.split(torch.unflatten(part, -1, (self.num_heads, -1)), counts, 1) for part in self._projected(windows)
         )
         bias = self.get_relative_position_bias(list(window))
         found = [
-            _heads_joined(*(part.flatten(0, 1).transpose(1, 2) for part in parts), bias, apart)
-            for *parts, (_, apart) in zip(query, key, value, kinds, strict=True)
+            _heads_joined(parts, bias, apart)
+            for parts, (_, apart) in zip(zip(query, key, value, strict=True), kinds, strict=True)
         ]
-        return self.proj(torch.cat([rows.unflatten(0, (len(windows), -1)) for rows in found], 1).flatten(1, 2))
+        return self.proj(torch.cat(found, 1).flatten(1, 2))
 
     def _projected(self, windows: Tensor) -> Sequence[Tensor]:
         """Queries, keys and values, ``[…, channels]`` each."""
@@ -134,11 +134,12 @@ def _fitted(size: Extent, window: list[int], shift: list[int]) -> tuple[Extent, 
     return (t, h, w), (moved[0], moved[1], moved[2])
 
 
-def _heads_joined(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, apart: Tensor | None) -> Tensor:
-    """``[windows, heads, tokens, dim]`` each → ``[windows, tokens, heads · dim]``"""
+def _heads_joined(parts: tuple[Tensor, Tensor, Tensor], bias: Tensor, apart: Tensor | None) -> Tensor:
+    """``[n, windows, tokens, heads, dim]`` each → ``[n, windows, tokens, heads · dim]``"""
+    query, key, value = (part.flatten(0, 1).transpose(1, 2) for part in parts)
     if is_exported():
         # OpenVINO fuses this form. It would add two summands ahead of time, 80 MB for each block of 8 windows, so that
-        # scores of tokens apart are limited instead: either way their weights are e⁻¹⁰⁰ of the others'.
+        # scores of tokens apart are limited instead: either way their weights vanish in float32.
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
         if apart is not None:
             scores = torch.minimum(scores, torch.where(apart == 0, ANY, APART))
@@ -146,4 +147,4 @@ def _heads_joined(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, apart
     else:
         mask = bias if apart is None else bias + apart
         found = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(query.dtype))
-    return found.transpose(1, 2).flatten(2)
+    return torch.unflatten(found.transpose(1, 2).flatten(2), 0, (len(parts[0]), -1))
