@@ -15,7 +15,7 @@ from ..digests import row_key
 from ..items import Stream, StreamPlan, VideoPlan
 from ..records import Hole, Outcome, OutcomeKind, VideoMetadata, VideoRecord
 from ..store.write_ahead_log import FinishedSegment
-from .clips import gap_holes, touched
+from .holes import gap_holes, touched
 from .sampling import BLANK, Segments, cut_segments, remaining_frames
 
 AUDIO_TRAIL_S = 60.0

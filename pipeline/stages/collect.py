@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...extractors.protocol import FinishedVideo, PersonBoxes, VideoParts
 from ..items import BatchResult, SegmentFailure, SegmentFeature, StreamPlan, VideoEnd, VideoPlan, VideoSettled
-from ..planning.clips import describe, intervals_of, lost_share, touched
+from ..planning.holes import describe, intervals_of, lost_share, touched
 from ..planning.plan import needs_next_frame, outcome_of, tracks_of
 from ..planning.sampling import ROUNDING, Segments
 from ..records import FeatureRow, Hole, Outcome, VideoBoxes

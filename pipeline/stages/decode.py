@@ -34,7 +34,8 @@ from ..items import (
     audio_track_of,
     deinterlace_of,
 )
-from ..planning.clips import Clip, clip_of, gap_holes, spans_of
+from ..planning.clips import Clip, clip_of, spans_of
+from ..planning.holes import gap_holes
 from ..planning.metadata_cache import MetadataCache
 from ..planning.plan import Progress, plan_video
 from ..planning.run_claims import Claim

@@ -12,7 +12,7 @@ from fakes import probe
 
 from arabesque.manifests.streams import Sampling
 from arabesque.pipeline.decoding.decoders import MAX_GAP_S
-from arabesque.pipeline.planning.clips import describe, gap_holes, intervals_of, lost_share, touched
+from arabesque.pipeline.planning.holes import describe, gap_holes, intervals_of, lost_share, touched
 from arabesque.pipeline.planning.sampling import cut_segments
 from arabesque.pipeline.records import Hole
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arabesque.manifests.streams import Sampling
-from arabesque.pipeline.planning.clips import touched
+from arabesque.pipeline.planning.holes import touched
 from arabesque.pipeline.planning.sampling import BLANK, cut_segments, nearest_frames
 from arabesque.pipeline.records import Hole
 
