@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -63,14 +62,14 @@ def shots(
     """
     edits, is_complete = _edits(inputs, out, method, rules, device, people=people)
     from ..models.broadcast.edits import shots_csv
+    from ..models.broadcast.shots import counts_of_kinds
 
     _write(out / "shots.csv", shots_csv(edits))
     if as_json:
         print_json([{"id": edit.video_id, "shots": [asdict(shot) for shot in edit.shots]} for edit in edits])
     else:
         for edit in edits:
-            kinds = Counter(shot.kind for shot in edit.shots)
-            counts = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+            counts = counts_of_kinds(edit.shots)
             print(f"{edit.video_id}: {plural(len(edit.shots), 'shot')}{f' ({counts})' if counts else ''}{_note(edit)}")
         print(f"{out / 'shots.csv'}: {plural(sum(len(edit.shots) for edit in edits), 'shot')}")
     raise typer.Exit(0 if is_complete else 3)

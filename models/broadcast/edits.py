@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from ...pipeline.system.own_process import one_blas_thread
 from .boundaries import Method, content_boundaries, network_boundaries
 from .measures import FrameMeasures, frame_measures, people_measures, sound_measures
 from .routines import Routine, routines_of
-from .shots import Shot, shots_of
+from .shots import Shot, counts_of_kinds, shots_of
 
 RECIPE = "shots"
 STREAMS: Mapping[Method, tuple[str, ...]] = {
@@ -112,9 +111,7 @@ def read_edits(
 def _why_no_routine(shots: Sequence[Shot], rules: ShotRules) -> str:
     action_s = sum(shot.end_s - shot.start_s for shot in shots if shot.kind == "action")
     if action_s == 0:
-        kinds = Counter(shot.kind for shot in shots).most_common()
-        counts = ", ".join(f"{number} {kind}" for kind, number in kinds)
-        return f"no routine: no shot shows action ({counts})"
+        return f"no routine: no shot shows action ({counts_of_kinds(shots)})"
     return f"no routine: {action_s:.1f} s of action, but no {rules.routines.shortest_s:g} s of it together"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -54,6 +55,11 @@ class Shot:
     """Median height of the largest person, as a share of the frame's height; None without a detector or a person."""
     close_share: float | None = None
     """Share of the frames seen by a detector whose largest person is close; None without such frames."""
+
+
+def counts_of_kinds(shots: Iterable[Shot]) -> str:
+    """Count the shots of each kind, the most frequent first: ``8 action, 4 replay``."""
+    return ", ".join(f"{number} {kind}" for kind, number in Counter(shot.kind for shot in shots).most_common())
 
 
 def shots_of(
