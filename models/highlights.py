@@ -89,9 +89,9 @@ class HighlightDetection:
         """Return video_id → probability of a highlight for each segment."""
         return predict_highlights(network, samples, rows)
 
-    def quality(self, network: nn.Module, samples: Samples, rows: Tensor) -> float:
+    def quality(self, predictions: Mapping[str, Sequence[float]], rows: Tensor) -> float:
         """Return the mean average precision."""
-        return mean_average_precision(predict_highlights(network, samples, rows), self._marks)
+        return mean_average_precision(predictions, self._marks)
 
 
 def predict_highlights(network: nn.Module, samples: Samples, rows: Tensor) -> dict[str, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,8 +37,8 @@ class Objective(Protocol):
         """Return video_id → prediction for the videos of these rows, as values that JSON can hold."""
         ...
 
-    def quality(self, network: nn.Module, samples: Samples, rows: Tensor) -> float:
-        """Return the metric on the videos of these rows. The epoch of the highest value is selected."""
+    def quality(self, predictions: Mapping[str, Any], rows: Tensor) -> float:
+        """Return the metric of the predictions for the videos of these rows. The epoch of the highest is selected."""
         ...
 
 
@@ -66,6 +67,6 @@ class ScoreRegression:
         scores = self._low + (self._high - self._low) * predict(network, samples, rows)
         return dict(zip(samples.names(rows), scores.numpy().tolist(), strict=True))
 
-    def quality(self, network: nn.Module, samples: Samples, rows: Tensor) -> float:
-        """Return Spearman's correlation; NaN if the network predicts the same score for all videos."""
-        return spearman(predict(network, samples, rows).numpy(), self._scores[rows.numpy()])
+    def quality(self, predictions: Mapping[str, float], rows: Tensor) -> float:
+        """Return Spearman's correlation; NaN if all predictions are equal."""
+        return spearman(list(predictions.values()), self._scores[rows.numpy()])

@@ -276,11 +276,11 @@ class Trainer:
         while fitting.epoch < stage.protocol.epochs:
             metrics = {"loss": fitting.run_epoch(), "learning_rate": fitting.learning_rate}
             if watched is not None:
-                metrics[self._objective.metric] = self._objective.quality(network, self.data.samples, watched)
+                predictions = self._objective.predict(network, self.data.samples, watched)
+                metrics[self._objective.metric] = self._objective.quality(predictions, watched)
                 best.update(fitting, metrics[self._objective.metric])
                 if stage.protocol.selection == "best-test":
-                    scores = self._objective.predict(network, self.data.samples, watched).values()
-                    best.predictions.append([score for score in scores if isinstance(score, float)])
+                    best.predictions.append([score for score in predictions.values() if isinstance(score, float)])
             if log is not None:
                 log.write(number + 1, fitting.epoch, metrics)
             if on_epoch is not None:

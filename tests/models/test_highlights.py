@@ -96,7 +96,8 @@ def test_the_loss_is_the_cross_entropy_of_the_segments() -> None:
     }
     # x is ranked yes, no, yes; y is ranked yes, no
     first = (1 + 1) / 2 / 2 + (1 / 2 + 2 / 3) / 2 / 2
-    assert objective.quality(Known(), data.samples, rows) == pytest.approx((first + 1) / 2)
+    found = objective.predict(Known(), data.samples, rows)
+    assert objective.quality(found, rows) == pytest.approx((first + 1) / 2)
     assert mean_average_precision({"x": [0.9, 0.1, 0.8]}, marks) == 1.0
     short = data.samples.whole(torch.tensor([1]))
     with pytest.raises(ArabesqueError, match="train without crop"):
