@@ -31,8 +31,7 @@ from ..manifests.errors import InputError
 from .decoding.decoder_pool import DecoderSettings
 from .items import Stream
 from .options import RunOptions
-from .system.own_process import malloc_trim
-from .system.process_stats import forget_peak, peak_bytes, resident_bytes
+from .system.process_resources import forget_peak, malloc_trim, peak_bytes, resident_bytes
 
 LARGEST_FRAME_PX = (1080, 1920)
 COMMON_FPS = 25.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Generic, TypeVar, cast
@@ -45,7 +45,8 @@ from .stages.write import StoreSink
 from .store.write_ahead_log import WriteAheadLog
 from .streams import made_with
 from .system.accelerators import device_name
-from .system.own_process import one_blas_thread, share_arenas
+from .system.process_resources import one_blas_thread, share_arenas
+from .system.stage_timer import StageTimer
 
 T = TypeVar("T")
 
@@ -55,6 +56,8 @@ SWITCH_INTERVAL_S = 0.0005
 """How long a thread keeps Python's lock in a run on a GPU while others wait for it."""
 STOP_TIMEOUT_S = 5.0
 """Seconds that an interrupted run waits for its stages to stop."""
+SELF_TIMED = frozenset({"decode"})
+"""Stages that wait for other processes during a task, and therefore measure their busy time themselves."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Even
     with closing(Prefetcher(context.options.prefetch_bytes)) as prefetcher:
         stages = stages_of(context, WriteAheadLog(writer.store), collector, sink)
         source = prefetcher.ahead(videos, context.claims.is_free)
-        pipeline = build_pipeline(source, stages, lambda info: [*context.timer.hooks(info), watch])
+        pipeline = build_pipeline(source, stages, watch, context.timer)
         try:
             with one_blas_thread(), short_waits(device):
                 yield from outputs_of(pipeline, watch)
@@ -171,9 +174,14 @@ def short_waits(device: torch.device) -> Generator[None]:
 
 
 def build_pipeline(
-    source: Iterable[Any], stages: Sequence[Stage[Any]], hooks: Callable[[StageInfo], list[TaskHook]]
+    source: Iterable[Any], stages: Sequence[Stage[Any]], watch: FailureWatch, timer: StageTimer
 ) -> Pipeline[Any]:
     """Connect stages by bounded queues; the pipeline yields the output of the last stage."""
+
+    def hooks_of(info: StageInfo) -> list[TaskHook]:
+        name = "batch" if info.stage_name.startswith("aggregate") else info.stage_name  # aggregators cannot be named
+        return [_StageHook(name, watch, timer)]
+
     builder = PipelineBuilder[Any, Any]().add_source(source)
     for stage in stages:
         if isinstance(stage.call, Batcher):
@@ -185,7 +193,7 @@ def build_pipeline(
     return builder.add_sink(buffer_size=64).build(
         num_threads=sum(stage.concurrency for stage in stages) + 2,
         max_failures=0,  # stages turn errors of videos into outcomes; any other error must stop the run
-        task_hook_factory=hooks,
+        task_hook_factory=hooks_of,
     )
 
 
@@ -205,42 +213,56 @@ def _task_of(takes: type[T] | tuple[type[T], ...], call: Callable[[T], Any]) -> 
     return task_of_several if inspect.isgeneratorfunction(function) else task
 
 
+@dataclass
 class _Batches(Aggregator):
     """Batches for SPDL; also an item that passes may be followed by batches that have waited too long."""
 
-    def __init__(self, takes: type[Any] | tuple[type[Any], ...], batcher: Batcher) -> None:
-        self._takes = takes
-        self._batcher = batcher
+    takes: type[Any] | tuple[type[Any], ...]
+    batcher: Batcher
 
     def accumulate(self, item: Any) -> list[Any] | None:
-        if isinstance(item, self._takes):
-            return self._batcher.take(item) or None
-        return [item, *self._batcher.take()]
+        if isinstance(item, self.takes):
+            return self.batcher.take(item) or None
+        return [item, *self.batcher.take()]
 
     def flush(self) -> list[Batch] | None:
-        return self._batcher.take(is_last=True) or None
+        return self.batcher.take(is_last=True) or None
 
 
-class FailureWatch(TaskHook):
-    """Calls ``on_failure`` when a stage raises, to unblock stages that wait for a decoder buffer.
+@dataclass
+class FailureWatch:
+    """The first failure of all stages."""
 
-    One object observes all stages; `error` is the first exception.
-    """
+    on_failure: Callable[[], None] = lambda: None
+    """Called when a stage raises, to unblock stages that wait for a decoder buffer."""
+    error: Exception | None = None
+    """The first exception."""
 
-    def __init__(self, on_failure: Callable[[], None]) -> None:
-        self._on_failure = on_failure
-        self.error: Exception | None = None
+
+@dataclass
+class _StageHook(TaskHook):
+    """Counts and times the tasks of one stage and reports their failures."""
+
+    stage: str
+    watch: FailureWatch
+    timer: StageTimer
 
     @asynccontextmanager
     async def task_hook(self, input_item: Any = None) -> AsyncGenerator[None]:
-        try:
+        if self.stage.startswith("disaggregate"):  # a part of the stage before it, without work of its own
             yield
+            return
+        try:
+            with nullcontext() if self.stage in SELF_TIMED else self.timer.busy(self.stage):
+                yield
         except StopAsyncIteration:  # a stage that yields several items has no more
             raise
         except Exception as error:
-            self.error = self.error or error
-            self._on_failure()
+            self.watch.error = self.watch.error or error
+            self.watch.on_failure()
             raise
+        finally:
+            self.timer.tasks[self.stage] += 1
 
 
 def outputs_of(pipeline: Pipeline[Any], watch: FailureWatch) -> Iterator[Any]:

@@ -25,7 +25,7 @@ from arabesque.pipeline.decoding.messages import Alive, Failed, Filled, Probed, 
 from arabesque.pipeline.decoding.planes import ColorSpace
 from arabesque.pipeline.decoding.pyav_backend import PyAvDecoder
 from arabesque.pipeline.records import AudioTrack, Deinterlace, Hole, VideoMetadata
-from arabesque.pipeline.system.message_pipe import MessagePipe
+from arabesque.pipeline.system.typed_data import MessagePipe
 
 
 def pictures(items: Iterable[tuple[int, Picture] | Hole]) -> Iterator[tuple[int, Picture]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ...extractors.transnet import boundary_probabilities
 from ...manifests.shot_rules import ShotRules
 from ...pipeline.store.reader import FeatureStore
-from ...pipeline.system.own_process import one_blas_thread
+from ...pipeline.system.process_resources import one_blas_thread
 from .boundaries import Method, content_boundaries, network_boundaries
 from .measures import FrameMeasures, frame_measures, people_measures, sound_measures
 from .routines import Routine, routines_of

@@ -38,7 +38,7 @@ from ..runner import FailureWatch, Stage, build_pipeline, outputs_of, root_cause
 from ..stages.collect import RowCollector
 from ..stages.decode import preprocessed_bytes
 from ..stages.write import StoreSink
-from ..system.own_process import malloc_trim, one_blas_thread
+from ..system.process_resources import malloc_trim, one_blas_thread
 from ..system.stage_timer import StageTimer
 from .clipped_videos import choose_sample, clipped, min_clip_s
 from .end_to_end import Bench, ScratchStore, context_of, decoder_pool_of, repeated, scratch_store, sources_of
@@ -114,8 +114,8 @@ def measure_isolated(bench: Bench, videos: Probed, measure_s: float, on_step: St
 
 def run_alone(stage: Stage[Any], items: Any) -> Generator[Any, None, None]:
     """Yield the outputs of a stage for these items, computed by the engine of a run."""
-    watch = FailureWatch(lambda: None)
-    pipeline = build_pipeline(items, [stage], lambda _: [watch])
+    watch = FailureWatch()
+    pipeline = build_pipeline(items, [stage], watch, StageTimer())
     try:
         with one_blas_thread():
             yield from outputs_of(pipeline, watch)

@@ -1,6 +1,6 @@
 """Processor time and peak memory of a run's processes: this one and its decoders.
 
-Peaks of other processes, and peaks since `reset_peaks`, are available on Linux only (`process_stats`).
+Peaks of other processes, and peaks since `reset_peaks`, are available on Linux only (`process_resources`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from ..decoding.decoder_process import so_far
 from ..system.accelerators import reports_memory
-from ..system.process_stats import cpu_s, forget_peak, peak_bytes, resident_bytes
+from ..system.process_resources import cpu_s, forget_peak, peak_bytes, resident_bytes
 
 
 @dataclass(frozen=True)

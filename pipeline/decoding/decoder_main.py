@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from ...manifests.errors import ArabesqueError, DecodeError, TransientDecodeError
 from ..records import Hole, VideoMetadata
 from ..system.isolation import MemoryLimit, exit_with_parent, isolate
-from ..system.message_pipe import MessagePipe
+from ..system.typed_data import MessagePipe
 from .audio_reader import AudioReader
 from .chunks import cut_chunks
 from .decoders import Decoder, Picture, build_decoder

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..system.child_process import IsolatedChild
-from ..system.process_stats import peak_bytes
+from ..system.process_resources import peak_bytes
 from .messages import ANSWERS, Alive, Answer, Begin
 
 START_TIMEOUT_S = 60.0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Deinterlace, Hole, VideoMetadata
-from ..system.message_pipe import message_kinds
+from ..system.typed_data import message_kinds
 from .audio_reader import AudioChunk
 from .chunks import Span
 from .planes import ColorSpace

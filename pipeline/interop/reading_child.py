@@ -15,7 +15,7 @@ import numpy as np
 
 from ...manifests.errors import InputError, StoreError
 from ..system.isolation import MemoryLimit, isolate
-from ..system.message_pipe import MessagePipe
+from ..system.typed_data import MessagePipe
 from .array_files import damaged
 from .feature_arrays import FeatureArray, Listing
 from .formats import READERS, detect_format

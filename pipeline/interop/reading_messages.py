@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...manifests.untrusted_npy import MAX_ARRAY_BYTES
-from ..system.message_pipe import MessageLimits, message_kinds
-from ..system.typed_data import MalformedDataError
+from ..system.typed_data import MalformedDataError, MessageLimits, message_kinds
 
 LIMITS = MessageLimits(text_bytes=256 << 20, array_bytes=MAX_ARRAY_BYTES)
 """The text of a listing grows with the number of arrays."""

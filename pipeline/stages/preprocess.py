@@ -13,7 +13,7 @@ from ...manifests.errors import ArabesqueError
 from ...manifests.streams import Geometry
 from ..items import ChunkFailure, DecodedChunk, PreprocessedChunk
 from ..system.accelerators import on_device
-from ..system.own_process import malloc_trim
+from ..system.process_resources import malloc_trim
 from .color import to_rgb
 
 

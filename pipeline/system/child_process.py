@@ -26,8 +26,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from .message_pipe import MessageLimits, MessagePipe
-from .typed_data import MalformedDataError
+from .typed_data import MalformedDataError, MessageLimits, MessagePipe
 
 _LOG = logging.getLogger(__name__)
 
@@ -168,7 +167,7 @@ class IsolatedChild(ChildProcess):
     def __init__(self, module: str, timeout_s: float | None = None, limits: MessageLimits | None = None) -> None:
         super().__init__(module, environment=_ISOLATED_ENVIRONMENT, keeps_errors=True)
         self._timeout_s = timeout_s
-        self._pipe = MessagePipe(self.connection, limits)
+        self._pipe = MessagePipe(self.connection, limits or MessageLimits())
 
     def send(self, message: object) -> None:
         """Send a message. Raises `ChildLost` if the child has exited or takes no message in time."""
@@ -180,7 +179,8 @@ class IsolatedChild(ChildProcess):
     def send_descriptor(self, descriptor: int) -> None:
         """Send a copy of an open file descriptor, such as one of shared memory. Raises `ChildLost`."""
         try:
-            self._pipe.send_descriptor(descriptor, self._timeout_s)
+            self.connection.settimeout(self._timeout_s)
+            socket.send_fds(self.connection, [b"\0"], [descriptor])
         except OSError as error:
             raise self._lost(error, self._timeout_s) from error
 

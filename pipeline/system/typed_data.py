@@ -1,20 +1,28 @@
-"""Serialize dataclasses as JSON and raw array bytes, by the types of their fields.
+"""Dataclasses as JSON and raw array bytes, by the types of their fields, for files and messages between processes.
 
-Reading creates only the types that the caller names and checks every field, so that bytes from an untrusted source
-cannot execute code. A new field of a supported type needs no change here. Types: ``bool``, ``int``, ``float`` (finite),
-``str``, `Path`, enums, ``Literal``, ``X | None``, ``int | str``, tuples, ``dict[str, X]``, dataclasses, and arrays with
-a fixed item type (``NDArray[np.int64]``).
+No pickle is involved. Reading creates only the types that the caller names and checks every field, so that bytes from
+an untrusted source cannot execute code. A new field of a supported type needs no change here. Types: ``bool``, ``int``,
+``float`` (finite), ``str``, `Path`, enums, ``Literal``, ``X | None``, ``int | str``, tuples, ``dict[str, X]``,
+dataclasses, and arrays with a fixed item type (``NDArray[np.int64]``).
+
+A message is the lengths of its two parts (`_HEADER`), JSON text ``[kind, fields]``, and the raw bytes of its arrays.
+The receiver names the kinds that it accepts.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import struct
+import time
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
+from socket import recv_fds, socket
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -24,6 +32,7 @@ T = TypeVar("T")
 
 MAX_DIMENSIONS = 4
 _INT64 = range(-(1 << 63), 1 << 63)
+_HEADER = struct.Struct("<II")
 
 
 class MalformedDataError(ValueError):
@@ -72,10 +81,10 @@ def from_data(kind: type[T], data: object, payload: bytes | bytearray = b"") -> 
     return value
 
 
+@dataclass
 class _Reader:
-    def __init__(self, payload: bytes | bytearray) -> None:
-        self._payload = payload
-        self.position = 0
+    payload: bytes | bytearray
+    position: int = 0
 
     def read(self, kind: Any, data: Any, name: str) -> Any:
         origin, arguments = get_origin(kind), get_args(kind)
@@ -84,8 +93,8 @@ class _Reader:
             return data
         if kind is int and type(data) is int and data in _INT64:
             return data
-        if kind is float and (number := _finite(data)) is not None:
-            return number
+        if kind is float and (data in _INT64 if type(data) is int else type(data) is float and math.isfinite(data)):
+            return float(data)
         if kind is Path and type(data) is str and "\0" not in data:
             return Path(data)
         if origin is Literal and any(type(data) is type(each) and data == each for each in arguments):
@@ -120,23 +129,16 @@ class _Reader:
             raise MalformedDataError(f"{name} is not the shape of an array")
         count = math.prod(shape)
         begin, end = self.position, self.position + count * dtype.itemsize
-        if end > len(self._payload):
+        if end > len(self.payload):
             raise MalformedDataError(f"{name} is longer than the message")
         self.position = end
         try:
             if not count:
                 return np.empty(shape, dtype)
-            array = np.frombuffer(self._payload, dtype, count, begin).reshape(shape)
+            array = np.frombuffer(self.payload, dtype, count, begin).reshape(shape)
             return array if array.flags.writeable and array.flags.aligned else array.copy()
         except ValueError:  # NumPy's limit on the sides of an array
             raise MalformedDataError(f"{name} is not the shape of an array") from None
-
-
-def _finite(data: Any) -> float | None:
-    """Return a JSON number as a finite float; None for anything else."""
-    if type(data) is int and data in _INT64:
-        return float(data)
-    return data if type(data) is float and math.isfinite(data) else None
 
 
 @cache
@@ -148,3 +150,98 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 def _named(kind: Any) -> str:
     return getattr(kind, "__name__", str(kind))
+
+
+@dataclass(frozen=True)
+class MessageLimits:
+    """Maximal sizes of the two parts of a message."""
+
+    text_bytes: int = 1 << 20
+    array_bytes: int = 128 << 20
+    """The default exceeds the times of 16 million frames, and the audio of a chunk."""
+
+
+def message_kinds(union: Any) -> dict[str, type[Any]]:
+    """Return the dataclasses of a union by the names that they have in messages."""
+    return {kind.__name__: kind for kind in get_args(union) or (union,)}
+
+
+@dataclass(frozen=True)
+class MessagePipe:
+    """One end of a stream socket between two processes. Used by one thread at a time."""
+
+    end: socket
+    """Its owner closes it."""
+    limits: MessageLimits = MessageLimits()
+    """Maximal sizes of messages in both directions."""
+
+    def send(self, message: object, timeout_s: float | None = None) -> None:
+        """Send a dataclass of plain data.
+
+        Raises:
+            OSError: The other end is closed.
+            TimeoutError: The other end takes nothing in time.
+            MalformedDataError: The message exceeds the limits.
+        """
+        arrays: list[NDArray[Any]] = []
+        text = json.dumps([type(message).__name__, to_data(message, arrays)]).encode("ascii")
+        length = sum(array.nbytes for array in arrays)
+        self._check_lengths(len(text), length)
+        self.end.settimeout(timeout_s)
+        self.end.sendall(_HEADER.pack(len(text), length) + text)
+        for array in arrays:
+            if array.size:
+                self.end.sendall(array.reshape(-1).view(np.uint8).data)
+
+    def receive(self, kinds: Mapping[str, type[Any]], timeout_s: float | None = None) -> Any:
+        """Return the next message.
+
+        Args:
+            kinds: The accepted dataclasses by name; see `message_kinds`.
+            timeout_s: Time limit for the whole message in seconds; None for no limit.
+
+        Raises:
+            EOFError: The other end is closed.
+            OSError: The connection is broken.
+            TimeoutError: No whole message arrives in time.
+            MalformedDataError: The data is not a message of these kinds.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        text_bytes, array_bytes = _HEADER.unpack(self._read(_HEADER.size, deadline))
+        self._check_lengths(text_bytes, array_bytes)
+        text = self._read(text_bytes, deadline)
+        payload = self._read(array_bytes, deadline)
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 are a ValueError, too
+            raise MalformedDataError(f"not JSON ({type(error).__name__})") from None
+        match data:
+            case [str(name), dict() as fields] if name in kinds:  # pyright: ignore[reportUnknownVariableType]
+                return from_data(kinds[name], cast("dict[str, Any]", fields), payload)
+            case _:
+                raise MalformedDataError("not a message of a known kind")
+
+    def receive_descriptor(self) -> int:
+        self.end.settimeout(None)
+        _, descriptors, _, _ = recv_fds(self.end, 1, 1)
+        if not descriptors:
+            raise EOFError
+        return descriptors[0]
+
+    def _read(self, count: int, deadline: float | None) -> bytearray:
+        data, position = bytearray(count), 0
+        view = memoryview(data)
+        while position < count:
+            remaining_s = None if deadline is None else deadline - time.monotonic()
+            if remaining_s is not None and remaining_s <= 0:
+                raise TimeoutError
+            self.end.settimeout(remaining_s)
+            received = self.end.recv_into(view[position:])
+            if not received:
+                raise EOFError
+            position += received
+        return data
+
+    def _check_lengths(self, text_bytes: int, array_bytes: int) -> None:
+        if text_bytes > self.limits.text_bytes or array_bytes > self.limits.array_bytes:
+            raise MalformedDataError(f"a message of {text_bytes + array_bytes:,} bytes is too long")

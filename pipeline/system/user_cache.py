@@ -44,23 +44,21 @@ def is_private(path: Path) -> bool:
         return (
             not stat.S_ISLNK(file.st_mode)
             and not any(_others_may_write(each) for each in (file, os.stat(folder)))
-            and not any(_others_may_rename_in(os.stat(each)) for each in above)
+            and not any(_others_may_write(os.stat(each), is_above=True) for each in above)
         )
     except OSError:
         return False
 
 
-def _others_may_write(status: os.stat_result) -> bool:
-    return status.st_uid not in (os.geteuid(), 0) or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-
-
-def _others_may_rename_in(status: os.stat_result) -> bool:
-    if status.st_uid in (os.geteuid(), 0):
-        if status.st_mode & stat.S_ISVTX:
-            return False
-        if not status.st_mode & stat.S_IWOTH and _is_of_one_user(status.st_gid):
-            return False
-    return _others_may_write(status)
+def _others_may_write(status: os.stat_result, *, is_above: bool = False) -> bool:
+    """``is_above``: of a folder above the file's own, whether others may rename what this user has in it."""
+    if status.st_uid not in (os.geteuid(), 0):
+        return True
+    if is_above and status.st_mode & stat.S_ISVTX:
+        return False
+    if is_above and not status.st_mode & stat.S_IWOTH and _is_of_one_user(status.st_gid):
+        return False
+    return bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def _is_of_one_user(gid: int) -> bool:

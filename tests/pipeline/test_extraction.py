@@ -25,7 +25,7 @@ from arabesque.pipeline.store import store as store_module
 from arabesque.pipeline.store.maintenance.verify import check_store
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.writer import StoreWriter
-from arabesque.pipeline.system.process_stats import resident_bytes
+from arabesque.pipeline.system.process_resources import resident_bytes
 
 
 @pytest.fixture

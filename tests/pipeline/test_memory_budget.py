@@ -18,8 +18,8 @@ from arabesque.pipeline.decoding.decoder_pool import DecoderSettings
 from arabesque.pipeline.memory_budget import MemoryPlan, Need, fit, in_gib, measure, within_memory
 from arabesque.pipeline.memory_sizes import parse_bytes
 from arabesque.pipeline.options import RunOptions
-from arabesque.pipeline.system import process_stats
-from arabesque.pipeline.system.process_stats import resident_bytes
+from arabesque.pipeline.system import process_resources
+from arabesque.pipeline.system.process_resources import resident_bytes
 
 MIB = 1 << 20
 NEEDS = {
@@ -120,7 +120,7 @@ def test_a_run_is_turned_down_to_its_allowance():
 
 
 def test_a_system_that_tells_nothing_of_processes_cannot_keep_to_an_allowance(monkeypatch, tmp_path):
-    monkeypatch.setattr(process_stats, "PROC", tmp_path)
+    monkeypatch.setattr(process_resources, "PROC", tmp_path)
     with pytest.raises(InputError, match="--memory: this system does not report"):
         within_memory(RunOptions(memory_bytes=1 << 40), [greedy()])
 

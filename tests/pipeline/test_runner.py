@@ -13,6 +13,7 @@ from arabesque.pipeline.items import SegmentTask, VideoEnd
 from arabesque.pipeline.planning.plan import plan_video
 from arabesque.pipeline.runner import FailureWatch, Stage, build_pipeline, outputs_of
 from arabesque.pipeline.stages.compute import Batcher
+from arabesque.pipeline.system.stage_timer import StageTimer
 
 
 class Stuck:
@@ -38,7 +39,7 @@ class Stuck:
 
 
 def test_a_failed_stage_is_told_where_the_engine_gives_no_end():
-    watch = FailureWatch(lambda: None)
+    watch = FailureWatch()
     items = outputs_of(Stuck(watch), watch)
     assert next(items) == "item"
     with pytest.raises(StoreError, match="the disk is full"):
@@ -46,7 +47,7 @@ def test_a_failed_stage_is_told_where_the_engine_gives_no_end():
 
 
 def outputs(items, *stages):
-    pipeline = build_pipeline(items, stages, lambda info: [])
+    pipeline = build_pipeline(items, stages, FailureWatch(), StageTimer())
     with pipeline.auto_stop():
         return list(pipeline)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from arabesque.pipeline.benchmarking.resources import Stopwatch, memory_in_use, peak_in_use, peaks, reset_peaks
-from arabesque.pipeline.system import process_stats
+from arabesque.pipeline.system import process_resources
 
 CPU = torch.device("cpu")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -24,10 +24,10 @@ def known(value):
 
 
 def test_processor_time_includes_all_threads():
-    before = known(process_stats.cpu_s(os.getpid()))
+    before = known(process_resources.cpu_s(os.getpid()))
     while os.times().user + os.times().system < before + 0.2:
         sum(range(10_000))
-    assert process_stats.cpu_s(os.getpid()) == pytest.approx(os.times().user + os.times().system, abs=0.1)
+    assert process_resources.cpu_s(os.getpid()) == pytest.approx(os.times().user + os.times().system, abs=0.1)
 
 
 @linux
@@ -46,8 +46,8 @@ def test_values_that_are_not_known_are_none(monkeypatch, tmp_path):
     ended = subprocess.Popen(["true"])
     ended.wait()
     assert Stopwatch(CPU, [ended.pid]).spent().cpu_s is None
-    assert process_stats.resident_bytes(ended.pid) is None
-    monkeypatch.setattr(process_stats, "PROC", Path(tmp_path) / "proc")
+    assert process_resources.resident_bytes(ended.pid) is None
+    monkeypatch.setattr(process_resources, "PROC", Path(tmp_path) / "proc")
     assert peaks(CPU, [os.getpid()]).total_bytes is None
     reset_peaks(CPU)
 

@@ -24,9 +24,8 @@ from arabesque.pipeline.decoding.decoder_process import SharedBuffers
 from arabesque.pipeline.decoding.messages import ANSWERS, Filled, Probed
 from arabesque.pipeline.decoding.planes import ColorSpace
 from arabesque.pipeline.records import AudioTrack
-from arabesque.pipeline.system.message_pipe import MessagePipe
 from arabesque.pipeline.system.restriction import still_allowed
-from arabesque.pipeline.system.typed_data import MalformedDataError, from_data, to_data
+from arabesque.pipeline.system.typed_data import MalformedDataError, MessagePipe, from_data, to_data
 
 EVERY = np.arange(50)
 WINDOWS_OF_FOUR = DecoderSettings(buffer_bytes=4 * 128 * 96 * 3)

@@ -1,4 +1,4 @@
-"""Threads and memory of this process: one BLAS thread, and heap memory that is returned to the system.
+"""Threads, memory and processor time of processes; a value that the system does not report is None.
 
 NumPy's BLAS: between small products its other threads spin while they wait, which took a fifth of the time of a CPU run
 (docs/measurements.md). Large products run in PyTorch's own threads.
@@ -14,9 +14,13 @@ import ctypes
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import psutil
+
 MAX_ARENAS = 2
+PROC = Path("/proc")
 _M_ARENA_MAX = -8  # from glibc's malloc.h
 
 
@@ -55,3 +59,42 @@ def _glibc() -> ctypes.CDLL | None:
     except OSError:
         return None
     return libc if hasattr(libc, "malloc_trim") and hasattr(libc, "mallopt") else None
+
+
+def resident_bytes(pid: int | None = None) -> int | None:
+    """Resident memory of a process, by default this one."""
+    try:
+        return psutil.Process(pid).memory_info().rss
+    except (psutil.Error, OSError):
+        return None
+
+
+def cpu_s(pid: int) -> float | None:
+    """User and system time of a process in seconds."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except (psutil.Error, OSError):
+        return None
+    return times.user + times.system
+
+
+def peak_bytes(pid: int | None = None) -> int | None:
+    """Peak resident memory of a process, by default this one; since `forget_peak`, if that was called. Linux only.
+
+    psutil reports no peak on Linux.
+    """
+    try:
+        lines = (PROC / str(pid or "self") / "status").read_text().splitlines()
+    except OSError:
+        return None
+    line = next((line for line in lines if line.startswith("VmHWM:")), None)
+    return None if line is None else int(line.split()[1]) * 1024
+
+
+def forget_peak() -> bool:
+    """Reset the peak of this process. Returns False if the kernel does not allow it."""
+    try:
+        (PROC / "self" / "clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
