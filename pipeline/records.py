@@ -308,6 +308,12 @@ class VideoMetadata:
     def num_frames(self) -> int:
         return len(self.frame_times_s)
 
+    def picture_shape(self, *, planar: bool) -> tuple[int, ...]:
+        """Shape of one decoded picture, RGB or planes (`Planes.write_to`)."""
+        if planar:
+            return self.height_px * 3 // 2, self.width_px
+        return self.height_px, self.width_px, 3
+
 
 @dataclass(frozen=True, eq=False)
 class VideoRecord:

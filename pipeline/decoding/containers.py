@@ -21,7 +21,7 @@ from ...manifests.errors import DecodeError
 from .codecs import AUDIO_DECODERS, VIDEO_DECODERS, WHITELIST
 from .decoders import IndexMismatch
 from .signatures import format_of, head_of, is_moving
-from .timelines import check_file
+from .source_files import check_file
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,flv,live_flv,asf,ogg,mxf,dv"
 """FFmpeg's demuxers that may open a file, whatever its name says.

@@ -61,7 +61,7 @@ from .messages import (
     Ready,
     Request,
 )
-from .planes import ColorSpace, Planes, picture_shape
+from .planes import ColorSpace, Planes
 
 ALIVE_INTERVAL_S = 1.0
 
@@ -267,7 +267,7 @@ class _Child:
 
     def _write(self, picture: Picture, number: int, place: int, metadata: VideoMetadata) -> None:
         assert self._memory is not None
-        shape = picture_shape(metadata, planar=isinstance(picture, Planes))
+        shape = metadata.picture_shape(planar=isinstance(picture, Planes))
         start = number * self._buffer_bytes + place * math.prod(shape)
         target = self._memory[start : start + math.prod(shape)].reshape(shape)
         if isinstance(picture, Planes):

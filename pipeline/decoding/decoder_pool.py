@@ -7,6 +7,7 @@ without a copy. A `DecoderPool` lends its processes to the threads of the decodi
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -25,10 +26,9 @@ from ..records import Deinterlace, Hole, VideoMetadata
 from ..system.child_process import ChildLost
 from ..system.restriction import still_allowed
 from ..system.typed_data import MalformedDataError
-from .answers import ExpectedChunks, check_holes, check_probe
 from .audio_reader import AudioChunk
 from .chunks import Span
-from .decoder_process import DecoderChild, SharedBuffers
+from .decoder_process import DecoderChild, ExpectedChunks, SharedBuffers, check_holes, check_probe
 from .decoders import IndexMismatch, check_backend
 from .messages import (
     Answer,
@@ -44,7 +44,7 @@ from .messages import (
     Ready,
     Stop,
 )
-from .planes import ColorSpace, picture_shape
+from .planes import ColorSpace
 
 __all__ = ["AudioChunk", "DecoderPool", "DecoderProcess", "DecoderSettings", "FrameChunk", "Holes"]
 
@@ -198,10 +198,11 @@ class DecoderProcess:
         try:
             with self._watched(path):
                 child = self._started()
-                buffers = self._fit_buffers(child, path, metadata)
+                frame_bytes = math.prod(metadata.picture_shape(planar=False))
+                buffers = self._fit_buffers(child, path, metadata, frame_bytes)
                 self._is_decoding = True
                 wanted = np.asarray(wanted, np.int64)
-                max_frames = max(1, buffers.size_bytes // max(_frame_bytes(metadata), bytes_later))
+                max_frames = max(1, buffers.size_bytes // max(frame_bytes, bytes_later))
                 child.send(DecodeRequest(path, metadata, wanted, max_frames, audio_until_s, deinterlace, tuple(spans)))
                 planar = self._settings.planar
                 expected = ExpectedChunks(metadata, wanted, max_frames, audio_until_s, planar=planar, spans=spans)
@@ -281,7 +282,7 @@ class DecoderProcess:
                 raise ArabesqueError(answer.reason if isinstance(answer, Failed) else str(_unexpected(answer)))
             self._child.is_ready = True
             self.refused = answer.refused
-            _warn_once(still_allowed(answer.refused))
+            _warn_once(answer.refused)
         return self._child
 
     def _answer(self, child: DecoderChild, path: Path) -> Answer:
@@ -295,9 +296,8 @@ class DecoderProcess:
             self._lose_child()
         raise error
 
-    def _fit_buffers(self, child: DecoderChild, path: Path, metadata: VideoMetadata) -> SharedBuffers:
+    def _fit_buffers(self, child: DecoderChild, path: Path, metadata: VideoMetadata, frame_bytes: int) -> SharedBuffers:
         """The usual buffers, or larger ones where one frame needs them; and the child maps them."""
-        frame_bytes = _frame_bytes(metadata)
         one_frame = (
             f"{path}: one frame of {metadata.width_px}×{metadata.height_px} pixels takes {frame_bytes >> 20:,} MiB"
         )
@@ -340,7 +340,7 @@ class DecoderProcess:
             if out:
                 buffers.give_back([out.pop()])
 
-        shape = (len(filled.indices), *picture_shape(metadata, planar=filled.color is not None))
+        shape = (len(filled.indices), *metadata.picture_shape(planar=filled.color is not None))
         frames = buffers.view(number, shape)
         return FrameChunk(filled.indices, frames, filled.color, filled.audio, filled.decode_s, give_back)
 
@@ -392,13 +392,9 @@ class DecoderPool:
             self._idle.put(decoder)
 
 
-def _frame_bytes(metadata: VideoMetadata) -> int:
-    return metadata.height_px * metadata.width_px * 3
-
-
 @cache
-def _warn_once(allowed: str) -> None:
-    if allowed:
+def _warn_once(refused: str) -> None:
+    if allowed := still_allowed(refused):
         _LOG.warning(
             "decoder processes are not kept from %s: this kernel or container does not offer it (Landlock, seccomp); "
             "extract files from untrusted sources in a container without network",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...manifests.errors import DecodeError
 from ..records import FileState, Hole, VideoMetadata
-from .timelines import Content
+from .source_files import Content, FileChangedError
 
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png"])
 CONTAINER = "frames"
@@ -170,3 +170,30 @@ def _jpeg_size_px(data: bytes) -> tuple[int, int] | None:
             return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
         at += 2 if marker == 0xFF or 0xD0 <= marker <= 0xD8 else 2 + int.from_bytes(data[at + 2 : at + 4])
     return None
+
+
+class WatchedFolder:
+    """A folder of frames, whose images must not change while they are read.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        OSError: The folder or an image cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.state = folder_state(path)
+
+    def check(self) -> None:
+        """Raise `FileChangedError` if an image was changed, added or removed."""
+        try:
+            state = folder_state(self._path)
+        except OSError:
+            raise FileChangedError from None
+        if state != self.state:
+            raise FileChangedError
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""

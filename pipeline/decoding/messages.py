@@ -1,4 +1,4 @@
-"""Messages between a decoder process and its parent, sent as data (`MessagePipe`); `answers` checks the values."""
+"""Messages between a decoder process and its parent, as data (`MessagePipe`); `decoder_process` checks the values."""
 
 from __future__ import annotations
 

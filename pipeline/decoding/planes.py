@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import VideoMetadata
-
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.plane import VideoPlane
@@ -62,13 +60,6 @@ class Planes:
         for plane in (self.luma, self.blue, self.red):
             flat[start : start + plane.size].reshape(plane.shape)[...] = plane
             start += plane.size
-
-
-def picture_shape(metadata: VideoMetadata, *, planar: bool) -> tuple[int, ...]:
-    """Shape of one picture in the memory of a chunk."""
-    if planar:
-        return metadata.height_px * 3 // 2, metadata.width_px
-    return metadata.height_px, metadata.width_px, 3
 
 
 def planes_of(frame: VideoFrame, rotation_deg: int, mirrored: bool = False) -> Planes | None:

@@ -1,15 +1,11 @@
-"""A file's identity, and the arithmetic that turns a container's time stamps into a `VideoMetadata`'s timeline."""
+"""The arithmetic that turns a container's time stamps into a `VideoMetadata`'s timeline."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,75 +20,6 @@ MAX_REORDERING = 16
 NO_STAMP = int(np.iinfo(np.int64).min)
 MAX_MISSING_FRAMES = 1_000_000
 """Maximum number of missing frames in one gap; a larger number indicates a damaged time stamp."""
-MAX_ZEROS_BYTES = 1 << 30
-"""FFmpeg scans zeros at 50 to 100 MB/s without a sign of progress; a decoder process counts as hung after a minute."""
-_BLOCK_BYTES = 1 << 20
-_FEW_ZEROS_BYTES = 16 << 20
-"""Containers reserve less space than this for tables that they write later."""
-
-
-@dataclass(frozen=True)
-class Content:
-    """Digest, size and zeros of a file, from one pass over its bytes."""
-
-    digest: str
-    """SHA-256, hexadecimal."""
-    size_bytes: int
-    longest_zeros_bytes: int
-    """The longest stretch of whole MiB in which every byte is zero."""
-
-    @property
-    def never_written(self) -> str:
-        """Reason for a file that is mostly zeros, as an incomplete download is; otherwise empty.
-
-        Downloaders reserve the whole length at once. Uncompressed black pictures are zeros, too, but have headers
-        between them.
-        """
-        zeros = self.longest_zeros_bytes
-        if zeros <= MAX_ZEROS_BYTES and (zeros <= _FEW_ZEROS_BYTES or 2 * zeros <= self.size_bytes):
-            return ""
-        return (
-            f"{zeros / 2**20:,.0f} MiB of its {self.size_bytes / 2**20:,.0f} are zeros in a row: it was never written "
-            "to its end; get the whole file and run again"
-        )
-
-
-def read_content(file: Path | int) -> Content:
-    """``file``: a path, or a descriptor, which stays open."""
-    if isinstance(file, int):
-        os.lseek(file, 0, os.SEEK_SET)
-    digest, block, nothing = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), bytes(_BLOCK_BYTES)
-    size = zeros = longest = 0
-    with open(file, "rb", buffering=0, closefd=isinstance(file, Path)) as opened:
-        while count := opened.readinto(block):
-            digest.update(block[:count])
-            size += count
-            zeros = zeros + count if block[:count] == nothing[:count] else 0  # pyright: ignore[reportUnnecessaryComparison]
-            longest = max(longest, zeros)
-    return Content(digest.hexdigest(), size, longest)
-
-
-def content_digest(path: Path) -> str:
-    """SHA-256 of the bytes, hexadecimal."""
-    return read_content(path).digest
-
-
-def check_file(path: Path) -> None:
-    """Raises `DecodeError` for anything but a plain, readable file with something in it.
-
-    Before anyone opens it: opening a FIFO waits for a writer that may never come.
-    """
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise DecodeError(f"{path}: {error.strerror}; check the path") from error
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no plain file (a pipe, socket or device)"
-        raise DecodeError(f"{path}: is {kind}; give video files")
-    if status.st_size == 0:
-        raise DecodeError(f"{path}: is empty (0 bytes); get the file again")
-    if not os.access(path, os.R_OK):
-        raise DecodeError(f"{path}: permission denied; make it readable")
 
 
 @dataclass(frozen=True, eq=False)

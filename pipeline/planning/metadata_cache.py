@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ...manifests.errors import InputError
-from ..decoding.answers import check_probe
+from ..decoding.decoder_process import check_probe
 from ..decoding.decoders import BACKENDS
-from ..decoding.timelines import Content
+from ..decoding.source_files import Content
 from ..records import COPIES_PREFIX, FileState, VideoFile, VideoMetadata, state_of
 from ..system.typed_data import from_data, to_data
 from ..system.user_cache import is_private, user_cache

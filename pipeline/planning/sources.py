@@ -16,7 +16,7 @@ from ...manifests.cores import available_cores
 from ...manifests.errors import DecodeError, InputError, StoreError
 from ...manifests.plurals import plural
 from ...manifests.urls import public_url
-from ..decoding.timelines import check_file, read_content
+from ..decoding.source_files import check_file, read_content
 from ..records import PROTECTED_KINDS, Outcome, VideoFile, fragment_of, source_path, state_of
 from ..store.files.storage import StorePath
 from .metadata_cache import MetadataCache

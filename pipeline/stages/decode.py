@@ -19,8 +19,8 @@ from ...manifests.errors import DecodeError, StoreError, TransientDecodeError
 from ..decoding.audio_reader import AudioChunk
 from ..decoding.decoder_pool import DecoderProcess, FrameChunk, Holes
 from ..decoding.decoders import IndexMismatch
-from ..decoding.frame_folders import read_folder_content
-from ..decoding.timelines import read_content
+from ..decoding.frame_folders import WatchedFolder, read_folder_content
+from ..decoding.source_files import FileChangedError, WatchedFile, read_content
 from ..digests import row_key
 from ..items import (
     DecodedChunk,
@@ -43,7 +43,6 @@ from ..planning.traits import traits_of
 from ..records import AudioTrack, Deinterlace, Hole, Outcome, Source, VideoFile, VideoMetadata, VideoRecord, state_of
 from ..run_context import RunContext
 from .fetch import LocalCopy
-from .watched_file import FileChangedError, WatchedFile, WatchedFolder
 
 END_TOLERANCE_FRAMES = 1.5
 """Frames by which a header's duration may exceed the packets before the file counts as truncated: headers round."""

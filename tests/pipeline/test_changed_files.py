@@ -14,10 +14,10 @@ from known_extractors import RECIPE, FrameNumbers
 
 from arabesque.manifests.recipes import parse_recipe
 from arabesque.pipeline.decoding.decoder_pool import DecoderSettings
+from arabesque.pipeline.decoding.source_files import FileChangedError, WatchedFile
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.options import RunOptions
 from arabesque.pipeline.records import Outcome
-from arabesque.pipeline.stages.watched_file import FileChangedError, WatchedFile
 from arabesque.pipeline.store.reader import FeatureStore
 
 NUM_FRAMES = 160

@@ -13,7 +13,7 @@ from known_extractors import RECIPE, FrameNumbers
 
 from arabesque.manifests.errors import InputError
 from arabesque.manifests.recipes import parse_recipe
-from arabesque.pipeline.decoding.timelines import Content, read_content
+from arabesque.pipeline.decoding.source_files import Content, read_content
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.options import RunOptions
 from arabesque.pipeline.planning import metadata_cache

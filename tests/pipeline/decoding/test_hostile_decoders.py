@@ -18,9 +18,8 @@ from misbehaving_decoders import ATTACKS, PROBE_ATTACKS
 from numpy.typing import NDArray
 
 from arabesque.manifests.errors import DecodeError, TransientDecodeError
-from arabesque.pipeline.decoding.answers import ExpectedChunks, check_probe
 from arabesque.pipeline.decoding.decoder_pool import DecoderProcess, DecoderSettings
-from arabesque.pipeline.decoding.decoder_process import SharedBuffers
+from arabesque.pipeline.decoding.decoder_process import ExpectedChunks, SharedBuffers, check_probe
 from arabesque.pipeline.decoding.messages import ANSWERS, Filled, Probed
 from arabesque.pipeline.decoding.planes import ColorSpace
 from arabesque.pipeline.records import AudioTrack

@@ -12,14 +12,11 @@ import numpy as np
 import pytest
 
 from arabesque.manifests.errors import DecodeError
+from arabesque.pipeline.decoding.source_files import Content, check_file, content_digest, read_content
 from arabesque.pipeline.decoding.timelines import (
     NO_STAMP,
-    Content,
     Packets,
-    check_file,
     check_gaps,
-    content_digest,
-    read_content,
     timeline_of_frames,
     timeline_of_packets,
 )

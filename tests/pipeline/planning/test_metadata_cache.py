@@ -24,7 +24,7 @@ from known_extractors import RECIPE
 
 from arabesque.manifests.recipes import parse_recipe
 from arabesque.pipeline.decoding.decoder_pool import DecoderPool, DecoderProcess
-from arabesque.pipeline.decoding.timelines import Content, read_content
+from arabesque.pipeline.decoding.source_files import Content, read_content
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.planning import metadata_cache
 from arabesque.pipeline.planning.frame_times import packed_times, unpacked_times
@@ -322,7 +322,7 @@ KEEP = """
 import sys
 from pathlib import Path
 from arabesque.pipeline.planning.metadata_cache import MetadataCache
-from arabesque.pipeline.decoding.timelines import Content
+from arabesque.pipeline.decoding.source_files import Content
 from arabesque.pipeline.records import state_of
 root, name = Path(sys.argv[1]), sys.argv[2]
 for number in range(10):

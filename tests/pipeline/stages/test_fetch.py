@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 from arabesque.manifests.errors import InputError, StoreError
-from arabesque.pipeline.decoding.timelines import read_content
+from arabesque.pipeline.decoding.source_files import read_content
 from arabesque.pipeline.planning.discovery import find_videos
 from arabesque.pipeline.planning.metadata_cache import MetadataCache
 from arabesque.pipeline.records import state_of
