@@ -144,7 +144,7 @@ def extract(
         weights_manifest: A file of checkpoints of your own that the recipe names, in the form of
             ``manifests/weights.toml``. A `Recipe` already has them, see `load_recipe`.
         device: Where networks run: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        decoder: ``pyav`` or ``decord``.
+        decoder: ``pyav``, ``decord`` or ``nvdec``.
         decode_workers: Videos that are decoded at once, each in its own process; by default by the number of cores.
         threads: CPU threads for networks; by default all usable cores.
         memory: Memory limit for all processes, e.g. ``4GiB``.

@@ -3,7 +3,7 @@
 #
 #   benchmarks/gpu_checks.sh wheels       here, with a network: downloads the small packages that such a machine lacks
 #   benchmarks/gpu_checks.sh install      there: installs them beside torch, torchvision, transformers and numpy
-#   benchmarks/gpu_checks.sh PART         there: correct, streams, flow, networks, run, compiled or memory
+#   benchmarks/gpu_checks.sh PART         there: correct, nvdec, streams, flow, networks, run, compiled or memory
 #
 # Results are written to $OUT (default: gpu-results). Nothing else is changed. Commit the folder gpu-wheels to no branch.
 set -euo pipefail
@@ -26,6 +26,45 @@ install)
 correct) # rows of a GPU against those of the CPU, color, geometry, transfer, flow
   nvidia-smi | log
   timeout 570 python -m pytest -q -p no:cacheprovider -m gpu tests/extractors tests/pipeline 2>&1 | log
+  ;;
+nvdec) # pictures of the video engine against the CPU's, and frames a second of 1 to 14 processes
+  {
+    nvidia-smi
+    timeout 200 python -m pytest -q -p no:cacheprovider -m gpu tests/pipeline/decoding/test_nvdec.py
+    timeout 370 python - <<'PYTHON'
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from arabesque.cli.demo_videos.moving_texture import write_moving_texture
+from arabesque.pipeline.decoding.decoder_pool import DecoderPool, DecoderSettings
+
+
+def decode(pool, path):
+    with pool.decoder() as decoder:
+        metadata = decoder.probe(path)
+        metadata = replace(metadata, checked_frames=metadata.num_frames)
+        for chunk in decoder.decode(path, metadata, np.arange(metadata.num_frames)):
+            assert chunk.by_card is (backend == "nvdec"), chunk.on_cpu
+            chunk.release()
+        return metadata.num_frames
+
+
+with TemporaryDirectory() as folder:
+    path = Path(folder, "video.mp4")
+    write_moving_texture(path, duration_s=40.0, width_px=1280, height_px=720)
+    for backend in ("pyav", "nvdec"):
+        for number in (1, 2, 4, 7, 14):
+            with DecoderPool(number, backend, DecoderSettings(planar=True)) as pool, ThreadPoolExecutor(number) as threads:
+                pool.wait_until_ready()
+                began = time.perf_counter()
+                num_frames = sum(threads.map(lambda _: decode(pool, path), range(2 * number)))
+                print(backend, number, f"{num_frames / (time.perf_counter() - began):.0f} frames/s", flush=True)
+PYTHON
+  } 2>&1 | log
   ;;
 streams) # inputs on a stream of their own: a run on the GPU equals one on the CPU, several times
   {

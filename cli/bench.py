@@ -58,7 +58,7 @@ def bench(
     ] = "random:0",
     precision: PRECISION = None,
     device: Annotated[str, typer.Option(help="Device for networks: auto, cpu, cuda or cuda:N.")] = "auto",
-    decoder: Annotated[str, typer.Option(help="Decoder backend: pyav or decord.")] = "pyav",
+    decoder: Annotated[str, typer.Option(help="Decoder backend: pyav, decord or nvdec.")] = "pyav",
     decode_workers: Annotated[
         int | None, typer.Option(min=1, help="Number of videos decoded in parallel. Default: depends on the cores.")
     ] = None,

@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -202,9 +202,9 @@ def decoded_clips() -> Iterator[Check]:
     """Decode the same drawn clip with each decoder, in decoder processes as in a run."""
     import numpy as np
 
-    from ..manifests.errors import ArabesqueError
+    from ..manifests.errors import ArabesqueError, MissingPackageError
     from ..pipeline.decoding.decoder_pool import DecoderProcess, Holes
-    from ..pipeline.decoding.decoders import BACKENDS
+    from ..pipeline.decoding.decoders import BACKENDS, check_backend
     from .demo_videos.moving_texture import write_moving_texture
 
     with TemporaryDirectory(prefix="arabesque-doctor-") as folder:
@@ -215,33 +215,37 @@ def decoded_clips() -> Iterator[Check]:
             yield Check("warn", "clip", f"cannot be written ({error})", "decoders are not tested; H.264 may be missing")
             return
         for backend in BACKENDS:
-            if backend in EXTRAS and not is_installed(backend):
+            try:
+                check_backend(backend)
+            except MissingPackageError:
                 continue
             subject = f"clip by {backend}"
             level = "fail" if backend == "pyav" else "warn"
             try:
-                import_module("av" if backend == "pyav" else backend)
+                import_module(_PACKAGES[backend])
                 with DecoderProcess(backend) as decoder:
-                    metadata = decoder.probe(path)
+                    metadata = replace(decoder.probe(path), checked_frames=25)
                     wanted = np.arange(metadata.num_frames, dtype=np.int64)
-                    num_frames, num_samples = 0, 0
+                    num_frames, num_samples, on_cpu = 0, 0, ""
                     for chunk in decoder.decode(path, metadata, wanted, audio_until_s=metadata.end_s):
                         if isinstance(chunk, Holes):
                             continue
-                        num_frames += len(chunk.indices)
+                        num_frames, on_cpu = num_frames + len(chunk.indices), on_cpu or chunk.on_cpu
                         num_samples += 0 if chunk.audio is None else chunk.audio.samples.shape[-1]
                         chunk.release()
             except (ArabesqueError, ImportError, OSError) as error:
                 yield Check(level, subject, f"fails ({error})", f"pip install --force-reinstall {_PACKAGES[backend]}")
                 continue
             detail = f"{num_frames} of 25 frames and {num_samples} audio samples decoded"
-            if num_frames == 25 and num_samples:
+            if on_cpu:
+                yield Check("warn", subject, f"{detail} on the CPU: {on_cpu}", "--decoder pyav")
+            elif num_frames == 25 and num_samples:
                 yield Check("ok", subject, detail)
             else:
                 yield Check(level, subject, detail, f"pip install --force-reinstall {_PACKAGES[backend]}")
 
 
-_PACKAGES = {"pyav": "av", "decord": "decord"}
+_PACKAGES = {"pyav": "av", "decord": "decord", "nvdec": "av"}
 
 
 def kernel(device: torch.device) -> str:

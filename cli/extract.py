@@ -58,7 +58,7 @@ def extract(
             "openvino on a CPU (extra openvino)."
         ),
     ] = "torch",
-    decoder: Annotated[str, typer.Option(help="Decoder backend: pyav or decord.")] = "pyav",
+    decoder: Annotated[str, typer.Option(help="Decoder backend: pyav, decord or nvdec.")] = "pyav",
     decode_workers: Annotated[
         int | None,
         typer.Option(min=1, help="Number of decoder processes, one video each. Default: depends on the cores."),

@@ -29,7 +29,7 @@ def look(
     setting: SET = None,
     weights: WEIGHTS = None,
     device: Annotated[str, typer.Option(help="Device of detectors and optical flow: auto, cpu or cuda:N.")] = "auto",
-    decoder: Annotated[str, typer.Option(help="Decoder backend: pyav or decord.")] = "pyav",
+    decoder: Annotated[str, typer.Option(help="Decoder backend: pyav, decord or nvdec.")] = "pyav",
     weights_manifest: WEIGHTS_MANIFEST = None,
     as_json: JSON = False,
 ) -> None:

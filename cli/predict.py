@@ -32,7 +32,7 @@ def predict(
     weights: WEIGHTS = None,
     precision: PRECISION = None,
     device: Annotated[str, typer.Option(help="Device for networks: auto, cpu, cuda or cuda:N.")] = "auto",
-    decoder: Annotated[str, typer.Option(help="Decoder backend: pyav or decord.")] = "pyav",
+    decoder: Annotated[str, typer.Option(help="Decoder backend: pyav, decord or nvdec.")] = "pyav",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for networks. Default: all cores.")] = None,
     weights_manifest: WEIGHTS_MANIFEST = None,
     as_json: JSON = False,

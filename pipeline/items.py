@@ -151,6 +151,8 @@ class VideoEnd:
     audio_holes: tuple[Hole, ...] = ()
     """Intervals without audio; they do not affect streams that need only frames."""
     transient: bool = False
+    decoded_on_cpu: str = ""
+    """Why the CPU has decoded frames, where a card was asked for; empty otherwise."""
     abandoned: bool = False
     """Whether the video is decoded again with another plan; the results of this plan are discarded."""
     segments_sent: Mapping[str, int] = field(default_factory=dict[str, int])

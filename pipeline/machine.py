@@ -52,7 +52,7 @@ def options_for_machine(
 
     Args:
         device: A name for `find_device`.
-        decoder: ``pyav`` or ``decord``.
+        decoder: ``pyav``, ``decord`` or ``nvdec``.
         decode_workers: Videos that are decoded at once; by default as `default_decoders`.
         threads: CPU threads for networks; by default as many as usable cores.
 

@@ -53,7 +53,7 @@ class RunOptions:
     engine: Engine = "torch"
     """What runs networks: ``torch``, ``compile``, or on a CPU ``openvino``."""
     decoder: str = "pyav"
-    """``pyav`` or ``decord``."""
+    """``pyav``, ``decord`` or ``nvdec``."""
     num_decoders: int = 1
     """Videos that are decoded at the same time, each in a process."""
     num_cpu_threads: int = field(default_factory=available_cores)
@@ -85,4 +85,4 @@ class RunOptions:
     def decoder_settings(self) -> DecoderSettings:
         """Settings of the decoder processes. An accelerator converts color itself; on a CPU swscale is faster
         (``benchmarks/decoding.py``)."""
-        return self.decoding or DecoderSettings(planar=self.device.type != "cpu")
+        return self.decoding or DecoderSettings(planar=self.device.type != "cpu", card=self.device.index or 0)

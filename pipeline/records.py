@@ -286,6 +286,9 @@ class VideoMetadata:
     excluded_frames: tuple[tuple[int, int], ...] = ()
     """Of a clip: ``(first, last)`` of each excluded stretch, where ``last`` is the frame after it; ascending, apart."""
     exclude: Exclude = "cut"
+    checked_frames: int = 0
+    """Number of frames from the first one on that a CPU has decoded from these bytes without damage, in an earlier run.
+    Known by the metadata cache only."""
 
     def tracks(self, *, with_audio: bool) -> str:
         """The chosen streams as ``video=0 audio=2``, each only where the file has several of its kind.

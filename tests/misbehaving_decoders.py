@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pickle
@@ -172,13 +173,20 @@ ATTACKS: dict[str, Any] = {
     "long-number": _text(b'["Filled",{"number":' + b"9" * 100_000 + b"}]"),
     "unknown-kind": _text(b'["os.system",{"command":"true"}]'),
     "no-fields": _text(b'["Filled",{}]'),
-    "text-as-number": _text(b'["Filled",{"number":"0","indices":[0],"color":null,"audio":null,"decode_s":0}]'),
-    "long-array": _text(b'["Filled",{"number":0,"indices":[9999],"color":null,"audio":null,"decode_s":0}]', bytes(8)),
+    "text-as-number": _text(
+        b'["Filled",{"number":"0","indices":[0],"color":null,"audio":null,"decode_s":0,"by_card":false,"on_cpu":""}]'
+    ),
+    "long-array": _text(
+        b'["Filled",{"number":0,"indices":[9999],"color":null,"audio":null,"decode_s":0,"by_card":false,"on_cpu":""}]',
+        bytes(8),
+    ),
     "huge-array": _text(
-        b'["Filled",{"number":0,"indices":[0,4611686018427387904],"color":null,"audio":null,"decode_s":0}]'
+        b'["Filled",{"number":0,"indices":[0,4611686018427387904],"color":null,"audio":null,"decode_s":0,"by_card":false,"on_cpu":""}]'
     ),
     "more-bytes": _text(b'["Ended",{}]', bytes(8)),
-    "not-a-time": _text(b'["Filled",{"number":0,"indices":[0],"color":null,"audio":null,"decode_s":NaN}]'),
+    "not-a-time": _text(
+        b'["Filled",{"number":0,"indices":[0],"color":null,"audio":null,"decode_s":NaN,"by_card":false,"on_cpu":""}]'
+    ),
     "other-buffer": _filled(number=3),
     "negative-buffer": _filled(number=-1),
     "too-many-frames": _filled(indices=[4, 5, 6, 7, 8]),
@@ -187,6 +195,8 @@ ATTACKS: dict[str, Any] = {
     "descending": _filled(indices=[6, 5]),
     "twice-the-same": _filled(indices=[5, 5]),
     "negative-index": _filled(indices=[-1, 5]),
+    "long-reason": Filled(0, np.zeros(1, np.int64), None, None, 0.1, on_cpu="x" * 3000),
+    "reason-of-control-characters": Filled(0, np.zeros(1, np.int64), None, None, 0.1, on_cpu="\33[2J"),
     "table-of-indices": Filled(0, np.zeros((2, 1), np.int64), None, None, 0.1),
     "nothing": _filled(indices=[]),
     "planes-that-were-not-asked-for": _filled(color=ColorSpace("bt709", full_range=False)),
@@ -289,6 +299,21 @@ class Escaping(PyAvDecoder):
             except PermissionError:
                 pass
         return replace(super().probe(path, thorough, audio_track), codec=",".join(succeeded))
+
+
+class WithDevice(PyAvDecoder):
+    """Reports in the codec's place which device files and files it can open for writing."""
+
+    on_cpu = ""
+    device_files = ("/dev/null",)
+
+    def probe(self, path: Path, thorough: bool = False, audio_track: int | str = "best") -> VideoMetadata:
+        opened: list[str] = []
+        for each in ("/dev/null", "/dev/zero", str(path)):
+            with contextlib.suppress(PermissionError):
+                os.close(os.open(each, os.O_RDWR))
+                opened.append(each)
+        return replace(super().probe(path, thorough, audio_track), codec=",".join(opened))
 
 
 def _misbehave(how: str) -> None:

@@ -1,6 +1,6 @@
 """Decode untrusted video files into frames and audio, sequentially, in isolated subprocesses.
 
-decoders.py        the `Decoder` protocol and the table of backends; pyav_backend.py, decord_backend.py
+decoders.py        the `Decoder` protocol and the table of backends, each in a file: pyav, decord, nvdec
 pyav_metadata.py   metadata of a file: timeline, tracks, damage; timelines.py, clocks.py, coverage.py, containers.py
 decoder_pool.py    decoder processes and their shared memory; decoder_process.py (parent), decoder_main.py (child)
 messages.py        messages between parent and child; answers.py validates what the child sends

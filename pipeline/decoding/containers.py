@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 from av.audio.stream import AudioStream
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import ArgumentError, FFmpegError
 from av.packet import Packet
@@ -40,14 +41,14 @@ AUDIO_RATES_HZ = 1_000, 768_000
 
 
 @contextmanager
-def open_container(path: Path) -> Generator[InputContainer]:
-    """Open a video file. Raises `DecodeError` for anything else."""
+def open_container(path: Path, card: HWAccel | None = None) -> Generator[InputContainer]:
+    """Open a video file. Raises `DecodeError` for anything else. ``card``: what decodes its video; None: the CPU."""
     check_file(path)
     with _name_for_ffmpeg(path) as name:
         try:
             options = {"format_whitelist": FORMATS, "codec_whitelist": WHITELIST, "protocol_whitelist": "file"}
             options["scan_all_pmts"] = "1"  # as the command ffmpeg: a transport stream's later programs have codecs
-            container = av.open(name, options=options, metadata_errors="replace")
+            container = av.open(name, options=options, metadata_errors="replace", hwaccel=card)
         except MemoryError:
             raise
         except FFmpegError as error:

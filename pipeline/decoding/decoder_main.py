@@ -40,7 +40,7 @@ from ..system.isolation import MemoryLimit, exit_with_parent, isolate
 from ..system.typed_data import MessagePipe
 from .audio_reader import AudioReader
 from .chunks import cut_chunks
-from .decoders import Decoder, Picture, build_decoder
+from .decoders import Decoder, Picture, UsesCard, build_decoder
 from .frame_folders import CONTAINER, decode_folder, probe_folder
 from .messages import (
     MAX_HOLES,
@@ -71,6 +71,12 @@ def main(descriptor: int) -> None:
         _Child(socket.socket(fileno=descriptor)).run()
 
 
+def _show_one_card(number: int) -> None:
+    """Make a card the only one that CUDA shows to this process, by its number among those that it shows now."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = shown[number] if number < len(shown) and shown[number] else str(number)
+
+
 class _ParentGone(Exception):
     """Not `EOFError`: decoders have one of their own."""
 
@@ -92,9 +98,10 @@ class _Child:
         begin = self._receive()
         assert isinstance(begin, Begin)
         self._limit = MemoryLimit(begin.memory_bytes)
+        _show_one_card(begin.card)
         with self._reporting_errors():
             self._decoder: Decoder = build_decoder(begin.backend, self._alive, planar=begin.planar)
-            refused = isolate()
+            refused = isolate(self._decoder.device_files if isinstance(self._decoder, UsesCard) else ())
             exit_with_parent(self._descriptor)
             self._limit.apply()
             self._send(Ready(refused))
@@ -209,7 +216,7 @@ class _Child:
                 if is_over and reader is not None and cut.audio_until_s is not None:
                     audio = reader.read(cut.audio_until_s)
                 if len(indices) or audio is not None:
-                    self._send(Filled(number, indices, color, audio, time.perf_counter() - began))
+                    self._send(Filled(number, indices, color, audio, time.perf_counter() - began, *self._place()))
                     number = None
                 if broke is not None:
                     self._send_holes(pictures, reader, ends_span=False)
@@ -217,6 +224,13 @@ class _Child:
         if number is not None:
             self._spare = number
         self._send_holes(pictures, reader, ends_span=bool(request.spans))
+
+    def _place(self) -> tuple[bool, str]:
+        """`FrameChunk.by_card` and `FrameChunk.on_cpu`."""
+        if not isinstance(self._decoder, UsesCard):
+            return False, ""
+        on_cpu = self._decoder.on_cpu
+        return not on_cpu, on_cpu[:MAX_REASON_CHARACTERS]
 
     def _send_holes(self, pictures: _Pictures, reader: AudioReader | None, *, ends_span: bool) -> None:
         """Send the holes since the last message; at the end of a span, even if there are none."""

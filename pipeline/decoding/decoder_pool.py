@@ -12,7 +12,7 @@ import queue
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,8 @@ class DecoderSettings:
     """Up to which the buffers may grow."""
     planar: bool = False
     """Deliver 8-bit 4:2:0 frames as planes, which take half the bytes of RGB."""
+    card: int = 0
+    """Number of the graphics card that decodes, for a backend that uses one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,10 @@ class FrameChunk:
     """Time that the child spent on the chunk, without waiting for a free buffer."""
     release: Callable[[], None] = field(repr=False)
     """Returns the memory. Idempotent and thread-safe. The process waits while all its buffers are in use."""
+    by_card: bool = False
+    """Whether a graphics card has decoded the frames."""
+    on_cpu: str = ""
+    """Why the CPU has decoded the frames, where a card was asked for; empty otherwise."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,9 @@ class DecoderProcess:
         if self._child is None:
             settings = self._settings
             try:
-                self._child = DecoderChild(self._backend, settings.memory_bytes, settings.timeout_s, settings.planar)
+                self._child = DecoderChild(
+                    self._backend, settings.memory_bytes, settings.timeout_s, settings.planar, settings.card
+                )
             except OSError as error:
                 raise ArabesqueError(
                     f"a decoder process cannot be started: {error.strerror or error}; allow more open files and "
@@ -156,7 +164,7 @@ class DecoderProcess:
             if not isinstance(answer, Probed):
                 raise _unexpected(answer)
             check_probe(answer.metadata)
-            return answer.metadata
+            return replace(answer.metadata, checked_frames=0)  # only this process knows what was checked
 
     def decode(
         self,
@@ -342,7 +350,16 @@ class DecoderProcess:
 
         shape = (len(filled.indices), *metadata.picture_shape(planar=filled.color is not None))
         frames = buffers.view(number, shape)
-        return FrameChunk(filled.indices, frames, filled.color, filled.audio, filled.decode_s, give_back)
+        return FrameChunk(
+            filled.indices,
+            frames,
+            filled.color,
+            filled.audio,
+            filled.decode_s,
+            give_back,
+            filled.by_card,
+            filled.on_cpu,
+        )
 
 
 class DecoderPool:

@@ -53,13 +53,13 @@ so_far = ChildrenSoFar()
 class DecoderChild(IsolatedChild):
     """A decoder process. The constructor does not wait for it: its first message is `Ready`."""
 
-    def __init__(self, backend: str, memory_bytes: int, timeout_s: float, planar: bool) -> None:
+    def __init__(self, backend: str, memory_bytes: int, timeout_s: float, planar: bool, card: int = 0) -> None:
         super().__init__("arabesque.pipeline.decoding.decoder_main", timeout_s)
         self.is_ready = False
         self.buffers: SharedBuffers | None = None
         _running.add(self)
         so_far.most_at_once = max(so_far.most_at_once, len(_running))
-        self.send(Begin(backend, memory_bytes, planar))
+        self.send(Begin(backend, memory_bytes, planar, card))
 
     def answer(self, within_s: float | None = None) -> Answer:
         """The next message but `Alive`, which extends the time if no ``within_s`` is given. Raises `ChildLost`."""
@@ -98,6 +98,7 @@ def check_probe(metadata: VideoMetadata) -> None:
         bool((gaps_s >= 0).all() and (gaps_s <= MAX_JUMP_S).all()) and metadata.end_s > 0, "frame_times_s or end_s"
     )
     _require(min(metadata.lost_at, default=0) >= 0 and tuple(sorted(metadata.lost_at)) == metadata.lost_at, "lost_at")
+    _require(0 <= metadata.checked_frames <= len(times_s), "checked_frames")
     if (track := metadata.audio) is not None:
         _require(track.rate_hz > 0 and 0 < track.channels <= MAX_CHANNELS, "audio")
 
@@ -142,6 +143,7 @@ class ExpectedChunks:
         _require(len(chunk.indices) > 0 or chunk.audio is not None, "chunk without frames and audio")
         _require(chunk.color is None or self._planar, "color")
         _require(chunk.decode_s >= 0, "decode_s")
+        _require(len(chunk.on_cpu) <= MAX_REASON_CHARACTERS and chunk.on_cpu.isprintable(), "on_cpu")
         indices = chunk.indices
         _require(indices.ndim == 1 and len(indices) <= self._max_frames, "number of indices")
         if len(indices):

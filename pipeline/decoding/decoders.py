@@ -13,15 +13,16 @@ finds it.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...manifests.errors import ArabesqueError, DecodeError
+from ...manifests.errors import ArabesqueError, DecodeError, MissingPackageError
 from ...manifests.optional_packages import EXTRAS, require_package
 from ..records import Deinterlace, Hole, VideoMetadata
 from .chunks import Span
@@ -30,8 +31,11 @@ from .planes import Planes
 BACKENDS = {
     "pyav": "arabesque.pipeline.decoding.pyav_backend:PyAvDecoder",
     "decord": "arabesque.pipeline.decoding.decord_backend:DecordDecoder",
+    "nvdec": "arabesque.pipeline.decoding.nvdec_backend:NvdecDecoder",
 }
 """Name → ``module:class``; the modules are imported in decoding processes only."""
+CARD_LIBRARIES = "libcuda.so.1", "libnvcuvid.so.1"
+"""Libraries of NVIDIA's driver that the backend ``nvdec`` needs."""
 
 Picture = NDArray[np.uint8] | Planes
 """``[height, width, 3]``, RGB, or its planes; upright."""
@@ -97,12 +101,37 @@ class Decoder(Protocol):
         ...
 
 
+@runtime_checkable
+class UsesCard(Protocol):
+    """A decoder that uses a graphics card where it can."""
+
+    on_cpu: str
+    """Why the CPU decodes the frames that come now; empty where the card does."""
+    device_files: Sequence[str]
+    """Device files that the driver may open again after the process was isolated."""
+
+
 def check_backend(backend: str) -> None:
-    """Raise `ValueError` for an unknown name, `MissingPackageError` if the package of a backend is not installed."""
+    """Raise `ValueError` for an unknown name, `MissingPackageError` if what a backend needs is not installed."""
     if backend not in BACKENDS and ":" not in backend:
         raise ValueError(f"decoder {backend!r} is not one of {', '.join(BACKENDS)}")
     if backend in EXTRAS:
         require_package(backend, f"decoder {backend}")
+    if backend == "nvdec":
+        _require_card()
+
+
+def _require_card() -> None:
+    """Raise `MissingPackageError` without the libraries of NVIDIA's driver. Creates no context on the card."""
+    for library in CARD_LIBRARIES:
+        try:
+            ctypes.CDLL(library)
+        except OSError as error:
+            raise MissingPackageError(
+                f"decoder nvdec: {library} of the NVIDIA driver does not load ({error}); install the driver with its "
+                "video libraries (in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility,video), or use "
+                "--decoder pyav"
+            ) from error
 
 
 def build_decoder(backend: str, alive: Callable[[], None], *, planar: bool = False) -> Decoder:

@@ -29,6 +29,8 @@ class Begin:
     backend: str
     memory_bytes: int
     planar: bool
+    card: int = 0
+    """Number of the graphics card, for a backend that uses one."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,9 @@ class Filled:
     color: ColorSpace | None
     audio: AudioChunk | None
     decode_s: float
+    by_card: bool = False
+    on_cpu: str = ""
+    """Both as in `FrameChunk`."""
 
 
 @dataclass(frozen=True)

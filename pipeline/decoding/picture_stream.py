@@ -93,6 +93,10 @@ class PictureStream:
         if not self._has_shown:
             self.damage = self.damage or self._scrap or "it has no keyframe"
 
+    def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """Decode a packet; None: what is still in the decoder. Raises `FFmpegError`."""
+        return self._stream.decode(packet)  # pyright: ignore[reportUnknownMemberType]
+
     def distrust(self) -> None:
         """Leave out all frames until the next keyframe: one is missing that the decoder has dropped silently."""
         self._queue.clear()
@@ -112,7 +116,7 @@ class PictureStream:
         self._has_begun = self._has_begun or packet.is_keyframe
         self._queue.expect(packet)
         try:
-            frames = self._stream.decode(packet)  # pyright: ignore[reportUnknownMemberType]
+            frames = self.decode(packet)
         except FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
@@ -153,7 +157,7 @@ class PictureStream:
         if self._is_waiting:
             return
         try:
-            frames = self._stream.decode(None)  # pyright: ignore[reportUnknownMemberType]
+            frames = self.decode(None)
         except FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise

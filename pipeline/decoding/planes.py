@@ -5,6 +5,7 @@ That is 1.5 bytes a pixel instead of RGB's 3; `arabesque.pipeline.stages.color` 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,12 +71,12 @@ def planes_of(frame: VideoFrame, rotation_deg: int, mirrored: bool = False) -> P
     """
     if frame.interlaced_frame and (rotation_deg or mirrored or frame.height % 4):
         return None
-    if frame.format.name not in ("yuv420p", "yuvj420p") or frame.width % 2 or frame.height % 2:
+    if frame.format.name not in ("yuv420p", "yuvj420p", "nv12") or frame.width % 2 or frame.height % 2:
         return None
     matrix = _MATRICES.get(int(frame.colorspace))
     if matrix is None or any(plane.line_size < plane.width for plane in frame.planes):
         return None
-    luma, blue, red = (upright(_samples(plane), rotation_deg, mirrored) for plane in frame.planes)
+    luma, blue, red = (upright(plane, rotation_deg, mirrored) for plane in _stored_planes(frame))
     full_range = frame.format.name == "yuvj420p" or int(frame.color_range) == _FULL_RANGE
     return Planes(luma, blue, red, ColorSpace(matrix, full_range, bool(frame.interlaced_frame)))
 
@@ -86,7 +87,21 @@ def upright(stored: NDArray[np.uint8], rotation_deg: int, mirrored: bool) -> NDA
     return turned[:, ::-1] if mirrored else turned
 
 
+def _stored_planes(frame: VideoFrame) -> Iterator[NDArray[np.uint8]]:
+    """Luma, blue and red; NV12, the format of graphics cards, stores blue and red in turn in one plane."""
+    if frame.format.name != "nv12":
+        yield from (_samples(plane) for plane in frame.planes)
+        return
+    yield _samples(frame.planes[0])
+    pairs = _lines(frame.planes[1])[: frame.height // 2, : frame.width]
+    yield from (pairs[:, 0::2], pairs[:, 1::2])
+
+
 def _samples(plane: VideoPlane) -> NDArray[np.uint8]:
+    return _lines(plane)[:, : plane.width]
+
+
+def _lines(plane: VideoPlane) -> NDArray[np.uint8]:
+    """``[height, bytes of a line]``"""
     buffer: Any = plane
-    lines = np.frombuffer(buffer, np.uint8, plane.height * plane.line_size).reshape(plane.height, plane.line_size)
-    return lines[:, : plane.width]
+    return np.frombuffer(buffer, np.uint8, plane.height * plane.line_size).reshape(plane.height, plane.line_size)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -35,6 +36,8 @@ says. Segments that drop a tail leave fewer frames."""
 
 MIN_SKIP_S = 10.0
 """A longer gap between two spans is skipped. Keyframes are up to 10 s apart as encoders are usually set."""
+_PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
+"""Format of a graphics card → that of the CPU's decoders with the same samples, from which swscale makes RGB."""
 SEEK_BACK_S = 0.5, 3.0, 12.0, 60.0
 """How far before a span a keyframe is looked for, in turn."""
 
@@ -43,6 +46,7 @@ class PyAvDecoder:
     def __init__(self, alive: Callable[[], None], planar: bool = False) -> None:
         self._alive = alive
         self._planar = planar
+        self._card: HWAccel | None = None
 
     def probe(self, path: Path, thorough: bool = False, audio_track: int | str = "best") -> VideoMetadata:
         return probe_file(path, thorough=thorough, audio_track=audio_track, alive=self._alive)
@@ -61,7 +65,7 @@ class PyAvDecoder:
         reformatter = VideoReformatter()
         places = _Places(path, metadata)
         is_split = deinterlace == "bwdif" and metadata.field_order != "progressive"
-        with _Reader(path, metadata, self._alive) as reader:
+        with _Reader(path, metadata, self._alive, self._card) as reader:
             fields = Deinterlacer(reader.stream) if is_split else None
             for span in spans or (Span(0, metadata.num_frames),):
                 if not todo:
@@ -118,10 +122,13 @@ class PyAvDecoder:
 class _Reader:
     """The pictures of an open file from its start or, after `seek`, from a keyframe. A context manager."""
 
-    def __init__(self, path: Path, metadata: VideoMetadata, alive: Callable[[], None]) -> None:
+    def __init__(
+        self, path: Path, metadata: VideoMetadata, alive: Callable[[], None], card: HWAccel | None = None
+    ) -> None:
         self._path = path
         self._metadata = metadata
         self._alive = alive
+        self._card = card
         self._opened = ExitStack()
         self._open()
 
@@ -159,7 +166,7 @@ class _Reader:
 
     def _open(self) -> None:
         self._opened.close()
-        self._container = self._opened.enter_context(open_container(self._path))
+        self._container = self._opened.enter_context(open_container(self._path, self._card))
         self.stream = video_stream(self._container, self._path, self._metadata.video_index)
         self._begin()
 
@@ -336,5 +343,7 @@ def _picture(frame: VideoFrame, reformatter: VideoReformatter, metadata: VideoMe
     With swscale's default flags, which make decord's pixels (8-bit 4:2:0 of even height repeats chroma samples in both;
     elsewhere the two interpolate chroma differently, the luma is the same).
     """
+    if (planar := _PLANAR.get(frame.format.name)) is not None:
+        frame = reformatter.reformat(frame, format=planar, threads=1)
     stored: Any = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     return upright(stored, metadata.rotation_deg, metadata.mirrored)

@@ -268,6 +268,7 @@ def by_length(files: Sequence[VideoFile], cache: MetadataCache) -> dict[str, flo
 @cache
 def _reader(decoder: str) -> str:
     """Return the decoder, its version and a digest of our decoding code: a change of these invalidates metadata."""
+    decoder = "pyav" if decoder == "nvdec" else decoder  # which reads metadata by the same code
     here = Path(__file__).parents[1]
     sources = [*sorted((here / "decoding").glob("*.py")), here / "records.py"]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]

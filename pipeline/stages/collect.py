@@ -203,6 +203,8 @@ class RowCollector:
             frames["tracks"] = tracks
         if video.source:
             frames |= {"source": video.source, "input_root": video.input_root}
+        if end.decoded_on_cpu:
+            frames["decoded_on_cpu"] = end.decoded_on_cpu
         if video.offset_s:
             frames["offset_s"] = repr(video.offset_s)
         if plan.masked:

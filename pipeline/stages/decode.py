@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +44,8 @@ from ..planning.traits import traits_of
 from ..records import AudioTrack, Deinterlace, Hole, Outcome, Source, VideoFile, VideoMetadata, VideoRecord, state_of
 from ..run_context import RunContext
 from .fetch import LocalCopy
+
+_LOG = logging.getLogger(__name__)
 
 END_TOLERANCE_FRAMES = 1.5
 """Frames by which a header's duration may exceed the packets before the file counts as truncated: headers round."""
@@ -260,7 +263,7 @@ class VideoReader:
         # the clips of each span; a whole file is one
         waiting = [[clips[number] for number in numbers] for _, numbers in spans] or [list(clips)]
         holes, audio_holes, error = list[Hole](), tuple[Hole, ...](), ""
-        transient = False
+        transient, is_checked = False, True
         try:
             try:
                 for item in items:
@@ -278,7 +281,8 @@ class VideoReader:
                         raise
                     self._timer.add("decode", item.decode_s)
                     if is_whole:
-                        clips[0].note(item.indices)
+                        clips[0].note(item.indices, item.on_cpu)
+                        is_checked = is_checked and not item.by_card
                         yield DecodedChunk(clips[0].plan, item)
                     else:
                         yield from _parts(item, metadata.audio, waiting[0])
@@ -286,6 +290,8 @@ class VideoReader:
                 watched.check()
                 raise
             watched.check()
+            if is_whole and is_checked and not holes and isinstance(watched, WatchedFile):
+                self._keep_checked(path, watched, metadata, clips[0].reached)
         except FileChangedError:
             error, transient = _changed(path), True
         except TransientDecodeError as lost:
@@ -301,6 +307,12 @@ class VideoReader:
                 each.rest_is_lost(str(lost))
         for each in chain.from_iterable(waiting):
             yield replace(each.end(holes, audio_holes, began), error=error, transient=transient)
+
+    def _keep_checked(self, path: Path, watched: WatchedFile, metadata: VideoMetadata, num_frames: int) -> None:
+        """Keep how many frames the CPU has decoded from a file without damage: later runs may use a card for them."""
+        if num_frames > metadata.checked_frames:
+            checked = replace(metadata, checked_frames=num_frames)
+            self._context.metadata_cache.keep_probe(path, watched.state, checked, self._audio_track)
 
     def _identify(self, files: Sequence[VideoFile], watched: WatchedFile | WatchedFolder) -> _Identity:
         """Return the file's size, time and digest; read the file only if no earlier run did.
@@ -361,11 +373,16 @@ class _ClipPlan:
     """Index in the clip after the last frame that has come."""
     lost: list[Hole] = field(default_factory=list[Hole])
     """The rest of the clip, where decoding ended before it."""
+    on_cpu: str = ""
+    """See `FrameChunk`."""
 
-    def note(self, indices: NDArray[np.int64]) -> None:
+    def note(self, indices: NDArray[np.int64], on_cpu: str) -> None:
         """Record that frames have come."""
         if len(indices):
             self.reached = int(indices[-1]) + 1
+            if on_cpu and not self.on_cpu:
+                _LOG.info("%s: decoded on the CPU: %s", self.plan.video.video_id, on_cpu)
+            self.on_cpu = self.on_cpu or on_cpu
 
     def rest_is_lost(self, reason: str) -> None:
         """Mark everything after the last frame as lost."""
@@ -394,6 +411,7 @@ class _ClipPlan:
             decode_s=time.perf_counter() - began,
             holes=(*mine, *gap_holes(metadata)),
             audio_holes=self.clip.holes(audio_holes),
+            decoded_on_cpu=self.on_cpu,
         )
 
 
@@ -412,9 +430,10 @@ def _parts(chunk: FrameChunk, track: AudioTrack | None, clips: Sequence[_ClipPla
         chunk.release()
     release = _after(len(parts), chunk.release)
     for each, indices, frames, audio in parts:
-        each.note(indices)
-        decode_s = chunk.decode_s / len(parts)
-        yield DecodedChunk(each.plan, FrameChunk(indices, frames, chunk.color, audio, decode_s, _once(release)))
+        each.note(indices, chunk.on_cpu)
+        decode_s, released = chunk.decode_s / len(parts), _once(release)
+        part = replace(chunk, indices=indices, frames=frames, audio=audio, decode_s=decode_s, release=released)
+        yield DecodedChunk(each.plan, part)
 
 
 def _audio_part(audio: AudioChunk, track: AudioTrack, from_s: float, until_s: float) -> AudioChunk | None:

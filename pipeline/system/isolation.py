@@ -6,6 +6,7 @@ import os
 import resource
 import select
 import threading
+from collections.abc import Sequence
 
 from .restriction import restrict_process
 
@@ -13,15 +14,18 @@ MAX_WRITTEN_BYTES = 1 << 20
 """Maximal size of a file that an isolated process can write to, such as its standard error."""
 
 
-def isolate() -> str:
+def isolate(device_files: Sequence[str] = ()) -> str:
     """Restrict this process irrevocably. Call it before the process starts threads and opens untrusted files.
+
+    Args:
+        device_files: Device files that stay writable; see `restrict_process`.
 
     Returns:
         What the kernel refuses from now on; see `restrict_process`.
     """
     for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES)):
         resource.setrlimit(limit, (value, value))
-    return restrict_process()
+    return restrict_process(device_files)
 
 
 def exit_with_parent(descriptor: int) -> None:

@@ -11,14 +11,19 @@ import ctypes
 import errno
 import os
 import platform
+import stat
 import struct
 import sys
+from collections.abc import Sequence
 
 _PRCTL_NO_NEW_PRIVILEGES = 38
-_LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
+_LANDLOCK_CREATE, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT = 444, 445, 446
+_BELOW_PATH = 1  # the kind of a rule: for a file, or a folder and all in it
 _LANDLOCK_VERSION = 1  # a flag: return the version instead of a rule set
 _RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
 """Landlock version → all rights on files that it knows; versions after 5 add none."""
+_RIGHTS_ON_DEVICES = 1 << 1 | 1 << 15
+"""Write a file, ioctl."""
 _RIGHTS_LEFT = 1 << 0 | 1 << 2 | 1 << 3
 """Execute (libraries are mapped executable), read a file, list a folder."""
 
@@ -65,15 +70,18 @@ _ALLOW, _FAIL = 0x7FFF0000, 0x00050000 | errno.EPERM
 _AT_NUMBER, _AT_ARCHITECTURE, _AT_FIRST_ARGUMENT = 0, 4, 16  # in what a filter reads
 
 
-def restrict_process() -> str:
+def restrict_process(device_files: Sequence[str] = ()) -> str:
     """Restrict the calling thread and all that it starts, irrevocably. To be called before other threads are started.
+
+    Args:
+        device_files: Paths of device files that can still be opened for writing, such as those of a graphics card.
 
     Returns:
         What is refused from now on, e.g. ``file writes (Landlock 7), network (seccomp)``; empty where nothing is.
     """
     if sys.platform != "linux" or ctypes.CDLL(None).prctl(_PRCTL_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
         return ""
-    version = _restrict_files()
+    version = _restrict_files(device_files)
     refused = [f"file writes (Landlock {version})"] if version else []
     if _restrict_calls():
         refused.append("network (seccomp)")
@@ -85,7 +93,7 @@ def still_allowed(refused: str) -> str:
     return " and ".join(what for what in ("file writes", "network") if what not in refused)
 
 
-def _restrict_files() -> int:
+def _restrict_files(device_files: Sequence[str]) -> int:
     """Landlock's version; 0 where the kernel has none, or where it is switched off."""
     version = _system_call(_LANDLOCK_CREATE, None, 0, _LANDLOCK_VERSION)
     if version < 1:
@@ -95,9 +103,23 @@ def _restrict_files() -> int:
     if ruleset < 0:
         return 0
     try:
+        for path in device_files:
+            _allow_device(ruleset, path, rights & _RIGHTS_ON_DEVICES)
         return version if _system_call(_LANDLOCK_RESTRICT, ruleset, 0) == 0 else 0
     finally:
         os.close(ruleset)
+
+
+def _allow_device(ruleset: int, path: str, rights: int) -> None:
+    """Raises OSError where the path cannot be opened or is not a device file."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISCHR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), path)
+        if _system_call(_LANDLOCK_ADD_RULE, ruleset, _BELOW_PATH, struct.pack("=Qi", rights, descriptor), 0) != 0:
+            raise OSError(errno.EINVAL, "Landlock does not accept the device file", path)
+    finally:
+        os.close(descriptor)
 
 
 def _restrict_calls() -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from clips import Clip, number_of, set_edit_list, write_clip, write_cut_transport_stream, write_size_change
 from decoding_checks import MPEG4, VP9, build, deliver
+from simulated_nvdec import SimulatedNvdec
 
 from arabesque.manifests.errors import ArabesqueError, DecodeError, MissingPackageError
 from arabesque.pipeline.decoding.decoders import IndexMismatch, build_decoder, check_backend
@@ -62,7 +63,7 @@ def test_interlaced_pictures_are_ffmpegs_or_refused(decoder, write):
     path = write("a.mp4", num_frames=24, options={"flags": "+ildct+ilme", "x264-params": "tff=1:log-level=none"})
     assert decoder.probe(path).field_order == "top-first"
     numbers, complaint = deliver(decoder, path)
-    if type(decoder) is PyAvDecoder:
+    if type(decoder) in (PyAvDecoder, SimulatedNvdec):
         assert (numbers, complaint) == ([*range(24)], "")
     else:
         assert "chroma of a progressive picture" in complaint
@@ -207,7 +208,7 @@ def test_a_name_that_is_no_utf8_can_be_opened(pyav, write, tmp_path):
 
 
 def test_unknown_and_missing_backends_are_named(monkeypatch):
-    with pytest.raises(ValueError, match="'opencv' is not one of pyav, decord"):
+    with pytest.raises(ValueError, match="'opencv' is not one of pyav, decord, nvdec"):
         check_backend("opencv")
     monkeypatch.setitem(sys.modules, "decord", None)
     check_backend("pyav")

@@ -146,6 +146,14 @@ def test_a_restricted_process_reaches_neither_network_nor_files_nor_processes(cl
     assert [each.name for each in tmp_path.iterdir()] == ["a.mp4"]
 
 
+def test_a_restricted_process_writes_to_the_device_files_that_it_needs_and_to_no_others(clip):
+    with DecoderProcess("misbehaving_decoders:WithDevice") as slot:
+        slot.wait_until_ready()
+        if "file writes" in still_allowed(slot.refused):
+            pytest.skip(f"this kernel refuses {slot.refused or 'nothing'}")
+        assert slot.probe(clip).codec == "/dev/null"
+
+
 class Color(Enum):
     RED = "red"
 

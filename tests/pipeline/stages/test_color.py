@@ -96,7 +96,6 @@ def test_matrices_and_ranges_make_a_difference():
         ("yuv444p", (64, 48), 2),
         ("yuv422p", (64, 48), 2),
         ("yuv420p10le", (64, 48), 2),
-        ("nv12", (64, 48), 2),
         ("rgb24", (64, 48), 2),
         ("yuv420p", (64, 49), 2),
         ("yuv420p", (65, 48), 2),

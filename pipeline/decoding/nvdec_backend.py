@@ -1,0 +1,122 @@
+"""Decode with the video engine of an NVIDIA card (NVDEC), by FFmpeg as PyAV contains it.
+
+A card conceals damage: a flipped bit inside a picture shows as a wrong picture, not as an error. A card therefore
+decodes only frames that the CPU has decoded from the same bytes before, in an earlier run, without damage
+(`VideoMetadata.checked_frames`). Files of unknown origin thus never reach the driver. The CPU decodes everything else,
+and `NvdecDecoder.on_cpu` states why.
+
+Of each file, the CPU decodes the first frame as well. The card continues only if both pictures are equal bit for bit,
+as H.264, HEVC, VP8 and VP9 define them. Where the card fails later, the CPU decodes the rest.
+
+PyAV is used rather than PyNvVideoCodec or spdl-io: it reads the same packets as the decoder on the CPU, so that frames
+keep their times and indices, needs no other package, and lets FFmpeg ask the driver which profiles the card decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from glob import glob
+from pathlib import Path
+
+import numpy as np
+from av.codec import Codec
+from av.codec.hwaccel import HWAccel
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from ...manifests.errors import ArabesqueError, DecodeError
+from ..records import Deinterlace, Hole, VideoMetadata
+from .chunks import Span
+from .decoders import Picture
+from .planes import Planes
+from .pyav_backend import PyAvDecoder, can_seek
+
+EXACT_CODECS = ("h264", "hevc", "vp8", "vp9")
+"""Codecs whose standard defines every bit of a picture. MPEG-2 and MPEG-4 leave rounding to the decoder."""
+
+
+class CardError(Exception):
+    """The card cannot decode a file, or decodes it wrongly."""
+
+
+class NvdecDecoder(PyAvDecoder):
+    """Reads metadata and audio with PyAV on the CPU. Satisfies `UsesCard`.
+
+    Raises:
+        ArabesqueError: The card cannot be opened.
+    """
+
+    def __init__(self, alive: Callable[[], None], planar: bool = False) -> None:
+        super().__init__(alive, planar)
+        self._cpu = PyAvDecoder(alive, planar)
+        self._card = HWAccel("cuda", allow_software_fallback=False, options={"primary_ctx": "1"})
+        self.on_cpu = ""
+        self.device_files = [each for each in glob("/dev/nvidia*") if Path(each).is_char_device()]
+        try:
+            # keeps the card's context, which takes a tenth of a second to create, for all files
+            self._opened = self._card.create(Codec("h264", "r"))
+        except (FFmpegError, NotImplementedError) as error:
+            raise ArabesqueError(
+                f"decoder nvdec: FFmpeg cannot open the card ({error}); check it with nvidia-smi, or use --decoder pyav"
+            ) from error
+
+    def frames(
+        self,
+        path: Path,
+        metadata: VideoMetadata,
+        wanted: NDArray[np.int64],
+        deinterlace: Deinterlace = "none",
+        spans: Sequence[Span] = (),
+    ) -> Iterator[tuple[int, Picture] | Hole]:
+        num_done = 0
+        self.on_cpu = _obstacle(metadata, wanted, deinterlace)
+        if not self.on_cpu:
+            try:
+                for item in self._from_card(path, metadata, wanted, spans):
+                    yield item
+                    num_done += 1
+                return
+            except CardError as error:
+                self.on_cpu = " ".join(str(error).split())
+        rest = wanted[num_done:]
+        left = [span for span in spans if len(rest) and span.last > rest[0]]
+        yield from self._cpu.frames(path, metadata, rest, deinterlace, left)
+
+    def _from_card(
+        self, path: Path, metadata: VideoMetadata, wanted: NDArray[np.int64], spans: Sequence[Span]
+    ) -> Iterator[tuple[int, Picture]]:
+        """Raises `CardError` where the frames end too early; the CPU has found no damage in them."""
+        expected = next(iter(self._cpu.frames(path, metadata, wanted[:1], spans=spans[:1])), None)
+        if expected is None or isinstance(expected, Hole):
+            raise CardError("the CPU does not decode the first frame, which is compared")
+        first: Picture | None = expected[1]
+        try:
+            for item in super().frames(path, metadata, wanted, spans=spans):
+                if isinstance(item, Hole):
+                    raise CardError(f"the card fails: {item.reason}")
+                if first is not None and not _are_equal(item[1], first):
+                    raise CardError(f"frame {item[0]} of the card differs from that of the CPU")
+                first = None
+                yield item
+        except (DecodeError, FFmpegError, RuntimeError) as error:
+            raise CardError(f"the card fails: {error}") from error
+
+
+def _obstacle(metadata: VideoMetadata, wanted: NDArray[np.int64], deinterlace: Deinterlace) -> str:
+    """Why the card must not decode these frames; empty if it may."""
+    if metadata.codec not in EXACT_CODECS:
+        return f"the pictures of {metadata.codec} differ from decoder to decoder"
+    if not len(wanted) or wanted[-1] >= metadata.checked_frames or not can_seek(metadata):
+        return "the CPU has not yet decoded these frames of the file without damage"
+    if deinterlace != "none" and metadata.field_order != "progressive":
+        return "the pictures are deinterlaced"
+    return ""
+
+
+def _are_equal(one: Picture, other: Picture) -> bool:
+    if isinstance(one, Planes) and isinstance(other, Planes):
+        pairs = ((one.luma, other.luma), (one.blue, other.blue), (one.red, other.red))
+        return one.color == other.color and all(np.array_equal(*pair) for pair in pairs)
+    if isinstance(one, Planes) or isinstance(other, Planes):
+        return False
+    return np.array_equal(one, other)
