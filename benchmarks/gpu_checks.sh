@@ -3,7 +3,7 @@
 #
 #   benchmarks/gpu_checks.sh wheels       here, with a network: downloads the small packages that such a machine lacks
 #   benchmarks/gpu_checks.sh install      there: installs them beside torch, torchvision, transformers and numpy
-#   benchmarks/gpu_checks.sh PART         there: correct, nvdec, streams, flow, networks, run, compiled or memory
+#   benchmarks/gpu_checks.sh PART         there: correct, nvdec, streams, flow, graphs, networks, run, compiled or memory
 #
 # Results are written to $OUT (default: gpu-results). Nothing else is changed. Commit the folder gpu-wheels to no branch.
 set -euo pipefail
@@ -102,6 +102,29 @@ PYTHON
   ;;
 flow)
   timeout 570 python benchmarks/optical_flow.py --device cuda --methods tvl1 raft_large 2>&1 | log
+  ;;
+graphs) # TV-L1 with its rounds as CUDA graphs: the same flow, and pairs a second
+  {
+    python - <<'PYTHON'
+import time
+
+import torch
+from arabesque.extractors.optical_flow.tvl1 import tvl1_of_clips
+from arabesque.extractors.optical_flow.tvl1_settings import TVL1
+
+torch.manual_seed(0)
+scene = torch.nn.functional.interpolate(torch.rand(16, 1, 40, 60), (400, 500), mode="bicubic").clamp(0, 1) * 255
+clips = [torch.stack([each[0, at : at + 256, at : at + 341] for at in range(33)]).byte().cuda() for each in scene]
+expected = tvl1_of_clips(clips, TVL1())
+for replays in (False, True, False, True):
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    flows = tvl1_of_clips(clips, TVL1(), replays=replays)
+    torch.cuda.synchronize()
+    speed = 512 / (time.perf_counter() - began)
+    print(f"replays={replays}: {speed:.0f} pairs/s, equal: {all(map(torch.equal, flows, expected))}", flush=True)
+PYTHON
+  } 2>&1 | log
   ;;
 networks)
   timeout 570 python benchmarks/networks.py --device cuda --json "$OUT/networks.json" 2>&1 | log

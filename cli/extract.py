@@ -54,8 +54,8 @@ def extract(
     engine: Annotated[
         str,
         typer.Option(
-            help="What runs networks: torch, compile (torch.compile: minutes at first, then fewer kernels), or "
-            "openvino on a CPU (extra openvino)."
+            help="What runs networks: torch, compile (torch.compile and CUDA graphs: minutes at first, then fewer "
+            "launches), or openvino on a CPU (extra openvino)."
         ),
     ] = "torch",
     decoder: Annotated[str, typer.Option(help="Decoder backend: pyav, decord or nvdec.")] = "pyav",

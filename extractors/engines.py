@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from ..manifests.optional_packages import require_package
 from ..manifests.streams import Precision
+from .cuda_graphs import Replay
 from .onednn_layers import with_onednn, without_onednn
 from .precision import TOLERANCES
 
@@ -63,7 +65,7 @@ def is_exported() -> bool:
 def on_engine(network: nn.Module, device: torch.device, precision: Precision) -> Callable[[Tensor], Tensor]:
     """Return the network for the engine of the enclosing `building_for`; OpenVINO runs on CPUs only."""
     if _CURRENT.get() == "compile":
-        return CompiledNetwork(network, precision)
+        return CompiledNetwork(network, precision, replays=device.type == "cuda")
     if _CURRENT.get() == "torch" or device.type != "cpu":
         return network
     return OpenVinoNetwork(network, precision)
@@ -83,14 +85,18 @@ class CompiledNetwork:
     Args:
         network: Takes ``[n, ...]`` to ``[n, dim]``.
         precision: Number format of matrix products and convolutions.
+        replays: Capture the compiled network as a CUDA graph for the largest batch of each shape. Each thread has
+            graphs and memory of its own, as two threads may compute two batches at a time.
     """
 
-    def __init__(self, network: nn.Module, precision: Precision) -> None:
+    def __init__(self, network: nn.Module, precision: Precision, *, replays: bool = False) -> None:
         self._network = without_onednn(network)  # the compiler has kernels of its own
         self._precision: Precision = precision
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._largest: dict[tuple[int, ...], int] = {}
         self._is_refused = False
+        self._replays = replays
+        self._of_thread = threading.local()
 
     def __call__(self, items: Tensor) -> Tensor:
         if self._is_refused:
@@ -101,9 +107,9 @@ class CompiledNetwork:
         largest = self._largest.get(shape, 0)
         if len(items) < largest:
             filling = items[-1:].expand(largest - len(items), *shape)
-            return self._compiled(torch.cat([items, filling]))[: len(items)]
+            return self._replayed(torch.cat([items, filling]), self._compiled)[: len(items)]
         if len(items) == largest:
-            return self._compiled(items)
+            return self._replayed(items, self._compiled)
         try:
             rows = self._compiled(items)
             self._check(rows, items)
@@ -118,12 +124,49 @@ class CompiledNetwork:
         self._largest[shape] = len(items)
         return rows
 
+    def _replayed(self, items: Tensor, compiled: Callable[[Tensor], Tensor]) -> Tensor:
+        """Compute a batch of the largest size by the graph of this thread; the first one also without it."""
+        if not self._replays:
+            return compiled(items)
+        batches: dict[tuple[int, ...], _FixedBatch] = self._of_thread.__dict__.setdefault("batches", {})
+        shape = tuple(items.shape[1:])
+        batch = batches.get(shape)
+        if batch is not None and batch.size == len(items):
+            return batch(items)
+        if batch is not None:
+            torch.cuda.current_stream().synchronize()  # its graph may be running
+            del batches[shape]
+        expected = compiled(items)
+        batch = _FixedBatch(compiled, items, type(self._network).__name__)
+        if not torch.allclose(batch(items).float(), expected.float(), rtol=0, atol=self._allowed(expected)):
+            _LOG.warning("%s: its CUDA graph gives other rows; it is not used", type(self._network).__name__)
+            self._replays = False
+            return expected
+        batches[shape] = batch
+        return expected
+
+    def _allowed(self, rows: Tensor) -> float:
+        return TOLERANCES[self._precision] * float(rows.float().abs().max().clamp_min(1e-12))
+
     def _check(self, rows: Tensor, items: Tensor) -> None:
         """Raise ValueError unless PyTorch computes the same."""
         expected = self._network(items).float()
         error = float((rows.float() - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
         if not error <= TOLERANCES[self._precision]:
             raise ValueError(f"its numbers differ by {error:.1e} of the largest")
+
+
+class _FixedBatch:
+    """A compiled network on batches of one shape, which are copied to memory that stays."""
+
+    def __init__(self, compiled: Callable[[Tensor], Tensor], items: Tensor, name: str) -> None:
+        self.size = len(items)
+        self._items = items.clone()
+        self._replay = Replay(lambda: compiled(self._items), f"{name} of {list(items.shape)}")
+
+    def __call__(self, items: Tensor) -> Tensor:
+        self._items.copy_(items)
+        return self._replay().clone()
 
 
 class OpenVinoNetwork:

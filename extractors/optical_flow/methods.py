@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..checkpoints import Weights
+from ..engines import current_engine
 from .opencv import Dis, Farneback, dis, farneback
 from .raft import ROLE, Raft, RaftFlow
 from .tvl1 import tvl1_of_clips
@@ -43,7 +44,8 @@ def _of_gray(compute: Callable[[Tensor, Any], Tensor]) -> Callable[[Any, Mapping
 
 
 def _tvl1(settings: TVL1, weights: Mapping[str, Weights], device: torch.device) -> Flow:
-    return lambda clips: tvl1_of_clips([frames[:, 0] for frames in clips], settings)
+    replays = current_engine() == "compile"
+    return lambda clips: tvl1_of_clips([frames[:, 0] for frames in clips], settings, replays=replays)
 
 
 def _raft(settings: Raft, weights: Mapping[str, Weights], device: torch.device) -> Flow:

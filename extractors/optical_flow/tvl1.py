@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -40,12 +40,13 @@ def tvl1(gray: Tensor, settings: TVL1) -> Tensor:
     return tvl1_of_clips([gray], settings)[0]
 
 
-def tvl1_of_clips(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
+def tvl1_of_clips(clips: Sequence[Tensor], settings: TVL1, *, replays: bool = False) -> list[Tensor]:
     """`tvl1` of several clips on one device: a GPU computes the pairs of all clips together.
 
     Args:
         clips: ``uint8 [time, height, width]``, of any sizes.
         settings: Variant, mode and kernel.
+        replays: On CUDA, capture the launches of a round as a graph (`cuda_graphs`).
 
     Returns:
         For each clip ``float32 [time - 1, 2, height, width]`` on the same device.
@@ -57,10 +58,10 @@ def tvl1_of_clips(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
     for gray in clips:
         if gray.dtype != torch.uint8 or gray.ndim != 3 or len(gray) < 2 or not gray[0].numel():
             raise ValueError(f"optical flow needs uint8 [2 or more, h, w], not {gray.dtype} {list(gray.shape)}")
-    return flow_function(settings.kernel, clips[0].device.type)(clips, settings) if clips else []
+    return flow_function(settings.kernel, clips[0].device.type, replays=replays)(clips, settings) if clips else []
 
 
-def flow_function(kernel: Kernel, device_type: str) -> FlowOfClips:
+def flow_function(kernel: Kernel, device_type: str, *, replays: bool = False) -> FlowOfClips:
     """The computation behind ``tvl1``; what it needs is imported here."""
     if device_type == "meta":
         return _shapes
@@ -71,7 +72,7 @@ def flow_function(kernel: Kernel, device_type: str) -> FlowOfClips:
             from .tvl1_triton import flows_of_clips
         except ImportError as error:
             raise ImportError('TV-L1 on CUDA needs the package triton; install it, or set kernel = "torch"') from error
-        return flows_of_clips
+        return partial(flows_of_clips, replays=replays)
     return _on_cpu
 
 

@@ -4,17 +4,21 @@ with the plain operations in Triton's interpreter; no card has run them.
 Nothing waits for the device after every iteration. Pairs that are done cost a launch that returns at once; the host
 looks once per round of inner iterations, a round late, whether any pair goes on. The pairs of all clips of a batch are
 computed together, so that launches take a small share of the time.
+
+A round launches the same kernels every time, and nothing else. With `FixedMemory` it is captured as a CUDA graph.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..cuda_graphs import Replay
 from .tvl1_pyramid import coarse_to_fine, with_gradients
 from .tvl1_settings import ARITHMETIC, TVL1, Arithmetic
 from .tvl1_triton_kernels import begin_round, filter_median, iterate, judge, linearize  # pyright: ignore[reportUnknownVariableType]
@@ -27,12 +31,51 @@ STRIP_COLUMNS, STRIP_ROWS, ITERATIONS = 64, 64, 5
 PIXELS = 256
 """Of a program that works pixel by pixel."""
 OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
+MAX_GRAPHS = 128
+"""Graphs that a thread keeps: one for each level and number of pairs."""
+ALIGNED_BYTES = 512
 
 
-def flows_of_clips(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
+class FixedMemory(threading.local):
+    """Memory at addresses that stay, for one level at a time, and the graphs that use it; each thread has its own.
+
+    It grows to the largest level so far and is not freed, at most to about `BYTES_AT_ONCE`.
+    """
+
+    def __init__(self) -> None:
+        self._block = torch.empty(0, dtype=torch.uint8)
+        self._used = 0
+        self.rounds: dict[Hashable, Replay[None]] = {}
+
+    def begin(self, size_bytes: int, device: torch.device) -> None:
+        """Begin a batch whose largest level takes so much."""
+        if len(self._block) < size_bytes or self._block.device != device or len(self.rounds) > MAX_GRAPHS:
+            if self.rounds:
+                torch.cuda.current_stream().synchronize()  # the graphs may be running
+            self.rounds.clear()
+            self._block = torch.empty(0, dtype=torch.uint8)
+            with torch.inference_mode(False):  # also for calls outside of it
+                self._block = torch.empty(size_bytes, dtype=torch.uint8, device=device)
+
+    def begin_level(self) -> None:
+        """Use the memory again from its beginning."""
+        self._used = 0
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return a tensor without values, which is at the same place in each level of this size."""
+        first, size_bytes = self._used, math.prod(shape) * dtype.itemsize
+        self._used += math.ceil(size_bytes / ALIGNED_BYTES) * ALIGNED_BYTES
+        return self._block[first : first + size_bytes].view(dtype).view(*shape)
+
+
+_MEMORY = FixedMemory()
+
+
+def flows_of_clips(clips: Sequence[Tensor], settings: TVL1, *, replays: bool = False) -> list[Tensor]:
     """``uint8 [time, h, w]`` to ``float32 [time - 1, 2, h, w]`` each: pairs of all clips of one size together.
 
     The number of launches does not depend on the number of pairs, and 32 pairs alone fill less than a GPU.
+    ``replays``: see `tvl1_of_clips`.
     """
     by_size: dict[torch.Size, list[int]] = {}
     for place, clip in enumerate(clips):
@@ -42,7 +85,7 @@ def flows_of_clips(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
         most = max(BYTES_AT_ONCE // (BYTES_OF_PIXEL * size.numel()), 1)
         with torch.cuda.device_of(clips[0]):  # Triton launches on the current one
             batches = batches_of([clips[place] for place in places], most)
-            flow = torch.cat([_flow_of_batch(batch, settings) for batch in batches])
+            flow = torch.cat([_flow_of_batch(batch, settings, _MEMORY if replays else None) for batch in batches])
         flows.update(zip(places, torch.split(flow, [len(clips[place]) - 1 for place in places]), strict=True))
     return [flows[place] for place in range(len(clips))]
 
@@ -69,32 +112,57 @@ def batches_of(clips: Sequence[Tensor], most: int) -> list[list[Tensor]]:
     return batches
 
 
-def _flow_of_batch(clips: Sequence[Tensor], settings: TVL1) -> Tensor:
+def _flow_of_batch(clips: Sequence[Tensor], settings: TVL1, memory: FixedMemory | None) -> Tensor:
     arithmetic = ARITHMETIC[settings.variant]
+    if memory is not None:
+        num_pairs = sum(len(clip) - 1 for clip in clips)
+        memory.begin(_level_bytes(num_pairs, *clips[0].shape[1:]), clips[0].device)
 
     def solve(before: Tensor, after: Tensor, flow: Tensor) -> Tensor:
-        return _Level(before, after, flow, settings, arithmetic).solve()
+        return _Level(before, after, flow, settings, arithmetic, memory).solve()
 
     return coarse_to_fine(clips, settings.scales, arithmetic.pixel_centers, solve)
+
+
+def _strips(height: int, width: int) -> tuple[int, int]:
+    """Strips side by side, and all strips."""
+    across = math.ceil(width / (STRIP_COLUMNS - 2 * ITERATIONS))
+    return across, across * math.ceil(height / STRIP_ROWS)
+
+
+def _level_bytes(pairs: int, height: int, width: int) -> int:
+    """Memory of a `_Level`."""
+    values = pairs * ((2 * 6 + 3 + 1 + 3) * height * width + ITERATIONS * _strips(height, width)[1] + 6)
+    return 4 * values + 6 * ALIGNED_BYTES
 
 
 class _Level:
     """The buffers of one level, and the order of launches."""
 
-    def __init__(self, before: Tensor, after: Tensor, flow: Tensor, settings: TVL1, arithmetic: Arithmetic) -> None:
+    def __init__(
+        self,
+        before: Tensor,
+        after: Tensor,
+        flow: Tensor,
+        settings: TVL1,
+        arithmetic: Arithmetic,
+        memory: FixedMemory | None,
+    ) -> None:
         pairs, _, height, width = flow.shape
         self.shape, self.settings, self.arithmetic = (pairs, height, width), settings, arithmetic
-        self.images, self.following = before.contiguous(), with_gradients(after).contiguous()
-        self.state = flow.new_zeros((2, pairs, 6, height, width))
+        self._memory, self._device = memory, flow.device
+        if memory is not None:
+            memory.begin_level()
+        self.images, self.following = self._placed(before), self._placed(with_gradients(after))
+        self.state = self._empty((2, pairs, 6, height, width)).zero_()
         """Twice: the flow along x and y, and of each the dual variable along x and y."""
         self.state[0, :, :2] = flow
-        self.data = flow.new_empty((pairs, 3, height, width))
+        self.data = self._empty((pairs, 3, height, width))
         """The data term's constant and its gradient."""
         self.limit = settings.epsilon**2 * height * width
-        self.strips_across = math.ceil(width / (STRIP_COLUMNS - 2 * ITERATIONS))
-        self.strips = self.strips_across * math.ceil(height / STRIP_ROWS)
-        self.errors = flow.new_empty((pairs, ITERATIONS, self.strips))
-        per_pair = torch.zeros((6, pairs), dtype=torch.int32, device=flow.device)
+        self.strips_across, self.strips = _strips(height, width)
+        self.errors = self._empty((pairs, ITERATIONS, self.strips))
+        per_pair = self._empty((6, pairs), torch.int32).zero_()
         self.side, self.steps, self.left, self.iteration, self.done, bound = per_pair
         """Which of the two states is current; how many iterations the next launch runs; how many the round has left;
         how many the warp has had; whether it is done."""
@@ -102,6 +170,14 @@ class _Level:
         self.of_warp = per_pair[3:]
         """The last three, which are zero when a warp begins."""
         self.done_late = LateAnswer(flow.device)
+
+    def _empty(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        if self._memory is not None:
+            return self._memory.empty(shape, dtype)
+        return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def _placed(self, values: Tensor) -> Tensor:
+        return values.contiguous() if self._memory is None else self._empty(values.shape, values.dtype).copy_(values)
 
     def solve(self) -> Tensor:
         """``[pair, 2, h, w]``"""
@@ -122,9 +198,22 @@ class _Level:
         self.of_warp.zero_()
         self.done_late.forget()
         for _ in range(self.settings.outer_iterations):
-            self._run_round()
+            self._launch_round()
             if self.done_late.was(self.done.amin()):
                 break
+
+    def _launch_round(self) -> None:
+        """Run a round; with fixed memory the first of its shape and settings is launched, and captured for the rest."""
+        if self._memory is None:
+            self._run_round()
+            return
+        key = (self.shape, self.settings)
+        replay = self._memory.rounds.get(key)
+        if replay is not None:
+            replay()
+            return
+        self._run_round()
+        self._memory.rounds[key] = Replay(self._run_round, f"TV-L1 of {list(self.shape)}")
 
     def _run_round(self) -> None:
         """The median and the iterations up to the next one, of the pairs that are not done."""

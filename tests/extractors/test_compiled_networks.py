@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from extractor_cases import CASES, Case
+from recorded_graphs import Waiting, is_capturing, put_graphs
 from torch import Tensor, nn
 from torchvision.models.video import SwinTransformer3d
 
 from arabesque.extractor_contract import ExtractorContract
 from arabesque.extractors import engines, network_runner, video_swin
 from arabesque.extractors.checkpoints import RandomWeights
+from arabesque.extractors.cuda_graphs import Replay
 from arabesque.extractors.engines import building_for
 from arabesque.extractors.network_runner import NetworkRunner
 from arabesque.extractors.table import build
@@ -125,3 +129,86 @@ def test_a_network_that_cannot_be_compiled_runs_in_pytorch(
     [message] = [record.getMessage() for record in caplog.records if "torch.compile" in record.getMessage()]
     assert reason in message
     assert message.endswith("PyTorch does")
+
+
+class Recorded:
+    """Takes the place of a captured graph: it reads and fills the memory that the first call had."""
+
+    made: ClassVar[list[Recorded]] = []
+    drifts = False
+
+    def __init__(self, launch: Callable[[], Tensor], name: str) -> None:
+        self._launch, self.name, self.num_replays = launch, name, 0
+        self._result = launch()
+        self.made.append(self)
+
+    def __call__(self) -> Tensor:
+        self.num_replays += 1
+        self._result.copy_(self._launch())
+        return self._result.add_(1) if self.drifts else self._result
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
+    monkeypatch.setattr(engines, "Replay", Recorded)
+    monkeypatch.setattr(Recorded, "made", [])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Waiting())
+    return Recorded.made
+
+
+def test_only_the_largest_batch_of_a_shape_is_captured(shapes: list[tuple[int, ...]], recorded: list[Recorded]) -> None:
+    """Two graphs for batches of five sizes; rows stay as they are when the next batch is computed."""
+    network = Small().eval().requires_grad_(False)
+    compiled = engines.CompiledNetwork(network, "float32", replays=True)
+    found = {count: compiled(torch.stack(items(count))) for count in (3, 2, 3, 5, 1, 4, 5)}
+    for count, rows in found.items():
+        torch.testing.assert_close(rows, network(torch.stack(items(count))))
+    assert shapes == [(3, 6), (5, 6)]
+    assert [(each.name, each.num_replays) for each in recorded] == [("Small of [3, 6]", 2), ("Small of [5, 6]", 3)]
+
+
+def test_each_thread_has_graphs_and_memory_of_its_own(shapes: list[tuple[int, ...]], recorded: list[Recorded]) -> None:
+    compiled = engines.CompiledNetwork(Small().eval().requires_grad_(False), "float32", replays=True)
+    batch = torch.stack(items(3))
+    compiled(batch)
+    rows = compiled(batch)
+    with ThreadPoolExecutor(1) as other:
+        for _ in range(2):
+            assert torch.equal(other.submit(compiled, batch).result(), rows)
+    assert len(recorded) == 2
+    assert shapes == [(3, 6)]
+
+
+def test_a_graph_that_gives_other_rows_is_not_used(
+    shapes: list[tuple[int, ...]],
+    recorded: list[Recorded],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(Recorded, "drifts", True)
+    network = Small().eval().requires_grad_(False)
+    compiled = engines.CompiledNetwork(network, "float32", replays=True)
+    batch = torch.stack(items(3))
+    for _ in range(3):
+        torch.testing.assert_close(compiled(batch), network(batch))
+    assert len(recorded) == 1
+    assert "Small: its CUDA graph gives other rows" in caplog.text
+
+
+def test_kernels_that_cannot_be_captured_are_launched(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_graphs(monkeypatch)
+    calls: list[bool] = []
+
+    def launch() -> int:
+        calls.append(is_capturing())
+        if is_capturing():
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        return 7
+
+    replay = Replay(launch, "Some network")
+    assert [replay(), replay()] == [7, 7]
+    assert calls == [True, False, False]
+    assert "Some network: no CUDA graph (operation not permitted when stream is capturing); the" in caplog.text
+    assert Replay(is_capturing, "another")() is True

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from arabesque.extractors.checkpoints import RandomWeights
+from arabesque.extractors.engines import CompiledNetwork
 from arabesque.extractors.geometry import apply_geometry, normalize
 from arabesque.extractors.optical_flow.raft import Raft, RaftFlow
-from arabesque.extractors.precision import TOLERANCES
+from arabesque.extractors.optical_flow.tvl1 import tvl1_of_clips
+from arabesque.extractors.optical_flow.tvl1_settings import TVL1
+from arabesque.extractors.precision import TOLERANCES, inference
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.extractors.table import build, resolve
 from arabesque.manifests.streams import CenterCrop, Geometry, Normalization, Sampling, ShortSide, StreamSpec
@@ -73,3 +76,24 @@ def test_raft_gives_the_same_flow(model):
     )
     assert on_gpu.is_cuda
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=5e-3)
+
+
+def test_tvl1_with_cuda_graphs_is_tvl1(caplog: pytest.LogCaptureFixture) -> None:
+    """Also for the second batch, which replays, and for one of another size in between."""
+    clips = [frames(5)[:, 0].cuda(), frames(9)[:, 0].cuda()]
+    for batch in (clips, clips, clips[:1], clips):
+        for plain, replayed in zip(
+            tvl1_of_clips(batch, TVL1()), tvl1_of_clips(batch, TVL1(), replays=True), strict=True
+        ):
+            assert torch.equal(plain, replayed)
+    assert "no CUDA graph" not in caplog.text
+
+
+def test_a_network_with_cuda_graphs_gives_its_rows(caplog: pytest.LogCaptureFixture) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten()).cuda().eval()
+    compiled = CompiledNetwork(network.requires_grad_(False), "float32", replays=True)
+    with inference(torch.device("cuda"), "float32"):
+        for count in (4, 4, 6, 2, 6):
+            batch = torch.rand(count, 3, 16, 16, device="cuda")
+            torch.testing.assert_close(compiled(batch), network(batch), rtol=0, atol=1e-5)
+    assert caplog.text == ""

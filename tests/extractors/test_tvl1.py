@@ -6,14 +6,16 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from recorded_graphs import Graph, RecordedKernel, is_capturing, put_graphs
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -187,15 +189,17 @@ def test_cuda_without_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         {"variant": "cuda", "warps": 2, "inner_iterations": 4, "outer_iterations": 2, "epsilon": 0.2},
     ],
 )
-def test_triton_kernels_agree_in_the_interpreter(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("replays", [False, True])
+def test_triton_kernels_agree_in_the_interpreter(settings: dict[str, Any], replays: bool) -> None:
     pytest.importorskip("triton")
-    case = {"height": 10, "width": 12, "settings": settings}
+    case = {"height": 10, "width": 12, "settings": settings, "replays": replays}
     program = [sys.executable, str(Path(__file__).with_name("tvl1_interpreted.py")), json.dumps(case)]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     printed = subprocess.run(program, env=environment, check=True, capture_output=True, text=True).stdout
     result = json.loads(printed)
     assert result["difference"] < 1e-4
     assert result["motion"] > 0.1
+    assert (result["graphs"] > 0) is replays
 
 
 class Count:
@@ -228,14 +232,14 @@ class CountOperations(TorchDispatchMode):
 KERNELS = ("begin_round", "filter_median", "iterate", "judge", "linearize")
 
 
-def launches_of(num_clips: int, rounds: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def launches_of(num_clips: int, rounds: int, monkeypatch: pytest.MonkeyPatch, *, replays: bool = False) -> Counter[str]:
     """Run the host's part of TV-L1 on CUDA without memory and kernels; every pair is done in the given round."""
     pytest.importorskip("triton")
     from arabesque.extractors.optical_flow import tvl1_triton
 
     launches = Counter[str]()
     for name in KERNELS:
-        monkeypatch.setattr(tvl1_triton, name, Count(launches, name))
+        monkeypatch.setattr(tvl1_triton, name, RecordedKernel(Count(launches, name)))
 
     class Answer:
         """A round late, as on a card; its copy is one operation."""
@@ -254,7 +258,7 @@ def launches_of(num_clips: int, rounds: int, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(tvl1_triton, "LateAnswer", Answer)
     clips = [torch.zeros(33, 256, 341, dtype=torch.uint8, device="meta")] * num_clips
     with CountOperations(launches):
-        flows = tvl1_triton.flows_of_clips(clips, TVL1())
+        flows = tvl1_triton.flows_of_clips(clips, TVL1(), replays=replays)
     assert [flow.shape for flow in flows] == [(32, 2, 256, 341)] * num_clips
     return launches
 
@@ -267,6 +271,84 @@ def test_the_pairs_of_a_batch_share_their_launches(rounds: int, most: float, mon
     assert together["programs of iterate"] == 16 * alone["programs of iterate"] > 10_000
     num_launches = sum(together[name] for name in (*KERNELS, "torch"))
     assert num_launches / 512 < most, num_launches
+
+
+class CaptureKernels(Graph):
+    """Counts its launch in place of those of the kernels in it."""
+
+    launches_of_host: Counter[str]
+
+    def replay(self) -> None:
+        self.launches_of_host["graphs"] += 1
+
+
+@pytest.mark.parametrize(("rounds", "most"), [(1, 1.5), (3, 1.7), (10, 2.4)])
+def test_a_captured_round_is_one_launch(rounds: int, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a batch of sixteen segments, whose rounds an earlier batch has captured."""
+    pytest.importorskip("triton")
+    from arabesque.extractors.optical_flow import tvl1_triton
+
+    monkeypatch.setattr(tvl1_triton, "_MEMORY", tvl1_triton.FixedMemory())
+    graphs = put_graphs(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", CaptureKernels)
+    CaptureKernels.launches_of_host = Counter()
+    launches_of(16, rounds, monkeypatch, replays=True)
+    num_levels = len(graphs)
+    assert num_levels == 5
+    CaptureKernels.launches_of_host.clear()
+    found = launches_of(16, rounds, monkeypatch, replays=True)
+    assert len(graphs) == num_levels
+    assert {name for name in KERNELS if found[name]} == {"linearize"}
+    num_launches = sum(found[name] for name in ("linearize", "torch")) + CaptureKernels.launches_of_host["graphs"]
+    assert num_launches / 512 < most, num_launches
+
+
+def test_a_round_has_nothing_that_a_capture_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It neither allocates memory nor asks the device anything: torch does nothing in a capture."""
+    pytest.importorskip("triton")
+    from arabesque.extractors.optical_flow import tvl1_triton
+
+    monkeypatch.setattr(tvl1_triton, "_MEMORY", tvl1_triton.FixedMemory())
+    graphs = put_graphs(monkeypatch)
+    in_captures: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if is_capturing():
+                in_captures.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        launches_of(2, 3, monkeypatch, replays=True)
+    assert len(graphs) == 5
+    assert in_captures == []
+
+
+def test_memory_of_a_thread_stays_until_a_larger_batch_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from arabesque.extractors.optical_flow.tvl1_triton import FixedMemory
+
+    put_graphs(monkeypatch)
+    memory, cpu, marker = FixedMemory(), torch.device("cpu"), cast("Any", object())
+
+    def addresses(size_bytes: int) -> list[int]:
+        memory.begin(size_bytes, cpu)
+        memory.begin_level()
+        return [memory.empty((3, 5), torch.float32).data_ptr() for _ in range(2)]
+
+    first = addresses(4096)
+    memory.rounds["level"] = marker
+    assert first[1] - first[0] == 512
+    assert addresses(1024) == addresses(4096) == first
+    assert memory.rounds == {"level": marker}
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: seen.extend((addresses(4096), dict(memory.rounds))))
+    thread.start()
+    thread.join()
+    assert seen[0] != first
+    assert seen[1] == {}
+    addresses(8192)
+    assert memory.rounds == {}
 
 
 def test_clips_of_two_sizes_and_parts_of_clips_are_batches() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
+import pytest
 import torch
+from recorded_graphs import RecordedKernel, put_graphs
 
 from arabesque.extractors.optical_flow import tvl1_triton
 from arabesque.extractors.optical_flow.tvl1 import tvl1
@@ -24,7 +26,11 @@ if __name__ == "__main__":
     plain = tvl1(frames.byte(), settings.model_copy(update={"kernel": "torch"}))
     # two clips, of which the second is divided between two batches
     tvl1_triton.BYTES_AT_ONCE = 3 * tvl1_triton.BYTES_OF_PIXEL * case["height"] * case["width"]
-    first, second = tvl1_triton.flows_of_clips([frames.byte(), frames.byte().flip(0)], settings)
+    graphs = put_graphs(pytest.MonkeyPatch())
+    for name in ("begin_round", "filter_median", "iterate", "judge", "linearize"):
+        setattr(tvl1_triton, name, RecordedKernel(getattr(tvl1_triton, name)))
+    clips = [frames.byte(), frames.byte().flip(0)]
+    first, second = tvl1_triton.flows_of_clips(clips, settings, replays=case["replays"])
     reverse = tvl1(frames.byte().flip(0), settings.model_copy(update={"kernel": "torch"}))
     difference = max((first - plain).abs().max().item(), (second - reverse).abs().max().item())
-    print(json.dumps({"difference": difference, "motion": plain.abs().mean().item()}))
+    print(json.dumps({"difference": difference, "motion": plain.abs().mean().item(), "graphs": len(graphs)}))
