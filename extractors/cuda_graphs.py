@@ -26,15 +26,20 @@ class Replay(Generic[T]):
     Args:
         launch: Launches the kernels. It must have run once: kernels are compiled and loaded in their first launch,
             which a capture cannot do. It must neither wait for the device nor read its memory on the host.
+        device: The device of the kernels, which need not be the current one of this thread.
         name: Subject of the warning where the kernels cannot be captured; every call then launches them.
     """
 
-    def __init__(self, launch: Callable[[], T], name: str) -> None:
+    def __init__(self, launch: Callable[[], T], device: torch.device, name: str) -> None:
         self._launch = launch
         graph = torch.cuda.CUDAGraph()
         try:
             # kernels are not executed here; other threads may allocate memory
-            with _CAPTURING, torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
+            with (
+                _CAPTURING,
+                torch.cuda.device(device),
+                torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"),
+            ):
                 self._result = launch()
         except RuntimeError as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

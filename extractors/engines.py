@@ -134,7 +134,7 @@ class CompiledNetwork:
         if batch is not None and batch.size == len(items):
             return batch(items)
         if batch is not None:
-            torch.cuda.current_stream().synchronize()  # its graph may be running
+            torch.cuda.current_stream(items.device).synchronize()  # its graph may be running
             del batches[shape]
         expected = compiled(items)
         batch = _FixedBatch(compiled, items, type(self._network).__name__)
@@ -162,7 +162,7 @@ class _FixedBatch:
     def __init__(self, compiled: Callable[[Tensor], Tensor], items: Tensor, name: str) -> None:
         self.size = len(items)
         self._items = items.clone()
-        self._replay = Replay(lambda: compiled(self._items), f"{name} of {list(items.shape)}")
+        self._replay = Replay(lambda: compiled(self._items), items.device, f"{name} of {list(items.shape)}")
 
     def __call__(self, items: Tensor) -> Tensor:
         self._items.copy_(items)

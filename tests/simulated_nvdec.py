@@ -21,8 +21,8 @@ from arabesque.pipeline.decoding.nvdec_backend import NvdecDecoder
 from arabesque.pipeline.decoding.picture_stream import PictureStream
 from arabesque.pipeline.records import VideoMetadata
 
-INVALID_DATA, EXTERNAL = -1094995529, -542398533
-"""FFmpeg's errors of a decoder that cannot decode a packet, and of a driver."""
+INVALID_DATA, EXTERNAL, NO_MEMORY = -1094995529, -542398533, -12
+"""FFmpeg's errors of a decoder that cannot decode a packet, of a driver, and of memory that is full."""
 
 
 class Card:
@@ -33,6 +33,8 @@ class Card:
     """Codec that the card does not decode, as the driver reports when the first packet comes."""
     fails_at: int | None = None
     """Number of the packet at which the card fails."""
+    fails_with = INVALID_DATA
+    """FFmpeg's number of the error."""
     flips_bit = False
     """Whether the first picture differs from the CPU's in one bit."""
     num_packets = 0
@@ -81,7 +83,7 @@ class _Pictures(PictureStream):
         codec = self._stream.codec_context
         can = codec.pix_fmt in _FORMATS and codec.name != Card.rejects
         if Card.num_packets == Card.fails_at or not can:
-            av.error.err_check(INVALID_DATA)
+            av.error.err_check(Card.fails_with)
         return [stored_by_card(frame) for frame in frames]
 
 
@@ -111,8 +113,9 @@ def put_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvdec_backend, "HWAccel", Card)
     monkeypatch.setattr(pyav_backend, "open_container", _open)
     monkeypatch.setattr(pyav_backend, "PictureStream", _Pictures)
-    for name, value in (("rejects", ""), ("fails_at", None), ("flips_bit", False), ("num_packets", 0)):
+    for name, value in (("rejects", ""), ("fails_at", None), ("fails_with", INVALID_DATA), ("flips_bit", False)):
         monkeypatch.setattr(Card, name, value)
+    monkeypatch.setattr(Card, "num_packets", 0)
 
 
 class SimulatedNvdec(NvdecDecoder):

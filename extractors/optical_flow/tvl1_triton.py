@@ -51,7 +51,7 @@ class FixedMemory(threading.local):
         """Begin a batch whose largest level takes so much."""
         if len(self._block) < size_bytes or self._block.device != device or len(self.rounds) > MAX_GRAPHS:
             if self.rounds:
-                torch.cuda.current_stream().synchronize()  # the graphs may be running
+                torch.cuda.current_stream(self._block.device).synchronize()  # the graphs may be running
             self.rounds.clear()
             self._block = torch.empty(0, dtype=torch.uint8)
             with torch.inference_mode(False):  # also for calls outside of it
@@ -213,7 +213,7 @@ class _Level:
             replay()
             return
         self._run_round()
-        self._memory.rounds[key] = Replay(self._run_round, f"TV-L1 of {list(self.shape)}")
+        self._memory.rounds[key] = Replay(self._run_round, self._device, f"TV-L1 of {list(self.shape)}")
 
     def _run_round(self) -> None:
         """The median and the iterations up to the next one, of the pairs that are not done."""

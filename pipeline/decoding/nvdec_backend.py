@@ -98,7 +98,7 @@ class NvdecDecoder(PyAvDecoder):
                     raise CardError(f"frame {item[0]} of the card differs from that of the CPU")
                 first = None
                 yield item
-        except (DecodeError, FFmpegError, RuntimeError) as error:
+        except (DecodeError, FFmpegError, RuntimeError, MemoryError) as error:  # that of a card may be full
             raise CardError(f"the card fails: {error}") from error
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from extractor_cases import CASES, Case
-from recorded_graphs import Waiting, is_capturing, put_graphs
+from recorded_graphs import Idle, is_capturing, put_graphs
 from torch import Tensor, nn
 from torchvision.models.video import SwinTransformer3d
 
@@ -137,7 +137,7 @@ class Recorded:
     made: ClassVar[list[Recorded]] = []
     drifts = False
 
-    def __init__(self, launch: Callable[[], Tensor], name: str) -> None:
+    def __init__(self, launch: Callable[[], Tensor], device: torch.device, name: str) -> None:
         self._launch, self.name, self.num_replays = launch, name, 0
         self._result = launch()
         self.made.append(self)
@@ -152,7 +152,7 @@ class Recorded:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
     monkeypatch.setattr(engines, "Replay", Recorded)
     monkeypatch.setattr(Recorded, "made", [])
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Waiting())
+    monkeypatch.setattr(torch.cuda, "current_stream", Idle)
     return Recorded.made
 
 
@@ -207,8 +207,8 @@ def test_kernels_that_cannot_be_captured_are_launched(
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
         return 7
 
-    replay = Replay(launch, "Some network")
+    replay = Replay(launch, torch.device("cuda", 1), "Some network")
     assert [replay(), replay()] == [7, 7]
     assert calls == [True, False, False]
     assert "Some network: no CUDA graph (operation not permitted when stream is capturing); the" in caplog.text
-    assert Replay(is_capturing, "another")() is True
+    assert Replay(is_capturing, torch.device("cuda", 1), "another")() is True

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from clips import Clip, write_clip
 from decoding_checks import MPEG4, VP9, build
-from simulated_nvdec import Card, SimulatedNvdec, put_card
+from simulated_nvdec import EXTERNAL, INVALID_DATA, NO_MEMORY, Card, SimulatedNvdec, put_card
 
 from arabesque.manifests.errors import ArabesqueError, MissingPackageError
 from arabesque.pipeline.decoding import decoders
@@ -96,11 +96,14 @@ def test_what_a_card_cannot_decode_exactly_is_decoded_by_the_cpu(write, nvdec, n
     assert seen == frames(build("pyav"), path, **options)
 
 
-@pytest.mark.parametrize("fails_at", [1, 2, 9, 20])
+@pytest.mark.parametrize(
+    ("fails_at", "fails_with"), [(1, EXTERNAL), (2, INVALID_DATA), (9, NO_MEMORY), (20, INVALID_DATA)]
+)
 @pytest.mark.parametrize("wanted", [range(40), [5, 17, 39]])
-def test_the_cpu_decodes_the_rest_where_the_card_fails(write, nvdec, monkeypatch, fails_at, wanted):
+def test_the_cpu_decodes_the_rest_where_the_card_fails(write, nvdec, monkeypatch, fails_at, fails_with, wanted):
     path = write("a.mp4", num_frames=40)
     monkeypatch.setattr(Card, "fails_at", fails_at)
+    monkeypatch.setattr(Card, "fails_with", fails_with)
     assert frames(nvdec, path, wanted) == frames(build("pyav"), path, wanted)
     assert nvdec.on_cpu.startswith("the card fails: ")
     monkeypatch.setattr(Card, "fails_at", None)
