@@ -58,7 +58,7 @@ def bench(
     ] = "random:0",
     precision: PRECISION = None,
     device: Annotated[str, typer.Option(help="Device for networks: auto, cpu, cuda or cuda:N.")] = "auto",
-    decoder: Annotated[str, typer.Option(help="Decoder backend: pyav, decord or nvdec.")] = "pyav",
+    decoder: Annotated[str, typer.Option(help="Decoder backend: pyav or decord.")] = "pyav",
     decode_workers: Annotated[
         int | None, typer.Option(min=1, help="Number of videos decoded in parallel. Default: depends on the cores.")
     ] = None,
@@ -93,6 +93,12 @@ def bench(
         recipe, settings=setting, weights=None, precision=precision, weights_manifest=weights_manifest
     )
     check_device(device)
+    if decoder == "nvdec":
+        raise typer.BadParameter(
+            "nvdec decodes only files that an earlier run has decoded on the CPU, so that bench would measure the CPU; "
+            "benchmarks/gpu_checks.sh nvdec measures the card",
+            param_hint="--decoder",
+        )
     check_decoder(decoder)
     _check(chosen, stream, weights, chart, json_file)
     if inputs.are_given and not inputs.name_files:

@@ -126,7 +126,8 @@ def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Even
     device, decoder_pool, writer = context.options.device, context.decoder_pool, context.writer
     made = made_with(context.options.decoder, [stream.spec.extractor for stream in context.streams])
     if context.options.engine == "compile":
-        made["engine"] = f"torch.compile {torch.__version__}"
+        graphs = ", CUDA graphs" if device.type == "cuda" else ""
+        made["engine"] = f"torch.compile {torch.__version__}{graphs}"
     elif context.options.engine != "torch" and device.type == "cpu":
         made["engine"] = f"{context.options.engine} {version(context.options.engine)}"
     collector = RowCollector(made | {"device": device_name(device)})

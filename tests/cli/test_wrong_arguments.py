@@ -154,6 +154,7 @@ CASES = [
     (2, NOT_THERE, "bench", "NOWHERE"),
     (2, "'gpu' is not a device", "bench", "--device", "gpu"),
     (2, "is not one of pyav, decord", "bench", "--decoder", "magic"),
+    (2, "bench would measure the CPU", "bench", "--decoder", "nvdec"),
     (2, "is neither random:SEED nor cache", "bench", "--weights", "rnd"),
     (2, "'h300' is not one of h200, h100, a100, l4", "bench", "--predict", "h300"),
     (2, "has no meaning for a GPU that is not there", "bench", "--predict", "h200", "--device", "cpu"),

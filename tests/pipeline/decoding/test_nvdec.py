@@ -31,7 +31,7 @@ KINDS = {
     "hevc.mp4": HEVC,
     "10-bit.mp4": {**HEVC, "pix_fmt": "yuv420p10le"},
     "vp9.webm": VP9,
-    "odd.webm": {**VP9, "width_px": 131, "height_px": 97},
+    "odd.webm": {**VP9, "width_px": 257, "height_px": 193},  # cards decode no VP9 below 128 × 128
 }
 SIZE = {"width_px": 256, "height_px": 192}
 
