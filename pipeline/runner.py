@@ -142,7 +142,7 @@ def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Even
                 yield from outputs_of(pipeline, watch)
             pipeline.stop()
         except BaseException as error:
-            sink.stop()
+            sink.is_stopped = True
             decoder_pool.close()  # unblocks threads that wait for a decoder
             prefetcher.close()
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -18,17 +18,17 @@ from ..system.accelerators import is_out_of_memory, on_device, on_input_stream
 from .waveforms import WaveformCursor, WholeTrack
 
 
+@dataclass(eq=False)
 class SegmentBuilder:
     """Holds the incomplete segments of all videos in progress and yields each segment when it is complete.
 
     Call it with one item at a time. Chunks of one video must arrive in order; videos may be interleaved.
     """
 
-    def __init__(self) -> None:
-        self._videos: dict[VideoPlan, _VideoAssembly] = {}
+    videos: dict[VideoPlan, _VideoAssembly] = field(default_factory=lambda: dict[VideoPlan, _VideoAssembly]())
 
     def __call__(self, item: PreprocessedChunk | ChunkFailure | VideoEnd) -> Iterator[SegmentTask | VideoEnd]:
-        assembly = self._videos.get(item.plan) or self._videos.setdefault(item.plan, _VideoAssembly(item.plan))
+        assembly = self.videos.get(item.plan) or self.videos.setdefault(item.plan, _VideoAssembly(item.plan))
         if isinstance(item, ChunkFailure):
             assembly.failure = assembly.failure or item
             return
@@ -44,7 +44,7 @@ class SegmentBuilder:
             assembly.failure = ChunkFailure(item.plan, f"out of memory while segments were assembled: {error}")
             assembly.clear()
         if isinstance(item, VideoEnd):
-            del self._videos[item.plan]
+            del self.videos[item.plan]
             if assembly.failure is not None:
                 item = replace(item, error=assembly.failure.reason, transient=True)
             yield replace(item, segments_sent=assembly.sent)

@@ -65,33 +65,31 @@ class _VideoTally:
     done: set[str] = field(default_factory=set[str])
 
 
+@dataclass(eq=False)
 class RowCollector:
     """Holds the finished segments of all videos in progress; a stream is done with its last segment.
 
     A video's end marker may arrive before its last segments: it states how many were sent.
-
-    Args:
-        provenance: Facts about the run that are stored with each row.
     """
 
-    def __init__(self, provenance: Mapping[str, str]) -> None:
-        self._provenance = dict(provenance)
-        self._videos: dict[VideoPlan, _VideoTally] = {}
+    provenance: Mapping[str, str]
+    """Facts about the run that are stored with each row."""
+    videos: dict[VideoPlan, _VideoTally] = field(default_factory=dict[VideoPlan, _VideoTally])
 
     @property
     def unfinished(self) -> list[str]:
         """Ids of videos in progress; empty at the end of a run."""
-        return sorted(plan.video.video_id for plan in self._videos)
+        return sorted(plan.video.video_id for plan in self.videos)
 
     def __call__(
         self, item: BatchResult | SegmentFailure | VideoEnd
     ) -> Iterator[SegmentFeature | FeatureRow | VideoBoxes | Outcome | VideoSettled]:
         for part in item.results if isinstance(item, BatchResult) else (item,):
-            if part.plan not in self._videos:
-                self._videos[part.plan] = _VideoTally(
+            if part.plan not in self.videos:
+                self.videos[part.plan] = _VideoTally(
                     {name: _tally_of(part.plan, stream) for name, stream in part.plan.streams.items()}
                 )
-            video = self._videos[part.plan]
+            video = self.videos[part.plan]
             if isinstance(part, VideoEnd):
                 video.end = part
             else:
@@ -127,7 +125,7 @@ class RowCollector:
                 reason = f"out of memory while its row was assembled: {error}"
                 yield outcome_of(end.plan.video, plan.stream, "failed", reason, key=plan.key, transient=True)
         if len(video.done) == len(end.plan.streams):
-            del self._videos[end.plan]
+            del self.videos[end.plan]
             if not end.abandoned:
                 yield VideoSettled(end.plan.video.video_id)
 
@@ -135,7 +133,12 @@ class RowCollector:
         self, plan: StreamPlan, tally: _StreamTally, end: VideoEnd
     ) -> Iterator[FeatureRow | VideoBoxes | Outcome]:
         """Yield the boxes and the row, if there are any, and then the outcome."""
-        boxes = _combine(tally)
+        boxes: PersonBoxes | None = None
+        if tally.parts is not None:  # combine them into features
+            finished = tally.parts.finish()
+            boxes = finished.boxes
+            tally.features.update(finished.features)
+            tally.without_row += tally.parts.num_parts - len(finished.features)
         facts: dict[str, object] = {
             "key": plan.key,
             "frames_delivered": end.frames_delivered,
@@ -224,22 +227,12 @@ class RowCollector:
             features=np.stack([tally.features[index] for index in order]),
             start_s=plan.segments.start_s[order],
             end_s=plan.segments.end_s[order],
-            provenance=self._provenance | frames,
+            provenance={**self.provenance, **frames},
         )
 
 
 def _intervals(segments: Segments, indices: Sequence[int]) -> list[list[float]]:
     return np.stack([segments.start_s[indices], segments.end_s[indices]], axis=1).tolist()
-
-
-def _combine(tally: _StreamTally) -> PersonBoxes | None:
-    """Combine the parts of a stream that has them into features; return the boxes of people."""
-    if tally.parts is None:
-        return None
-    finished = tally.parts.finish()
-    tally.features.update(finished.features)
-    tally.without_row += tally.parts.num_parts - len(finished.features)
-    return finished.boxes
 
 
 def _tally_of(video: VideoPlan, plan: StreamPlan) -> _StreamTally:

@@ -98,55 +98,40 @@ class VideoReader:
                     if isinstance(found, Outcome):
                         file = claimed[found.video_id]
                         found = replace(found, source=file.source, input_root=file.input_root)
-                    yield found
-            elif isinstance(item, LocalCopy):
-                item.drop()
+                    yield item.with_original_path(found) if isinstance(item, LocalCopy) else found
             yield from (VideoSettled(video_id) for video_id in claimed if video_id not in have_end)
         finally:
+            if isinstance(item, LocalCopy):
+                item.drop()
             self._claims.has_read(source)
 
     def _read(self, item: Source | LocalCopy, files: Sequence[VideoFile]) -> Iterator[DecodeItem]:
         """Read the claimed videos of a file, from its local copy if it is remote."""
-        try:
-            if not isinstance(item, LocalCopy):
-                yield from self._read_file(files)
-                return
+        if isinstance(item, LocalCopy):
             try:
                 path = item.wait()
             except (StoreError, OSError) as error:
-                for file in files:
-                    yield from self._failures(file, str(error))
+                yield from self._failures(files, str(error))
                 return
-            for found in self._read_file([file.at(path) for file in files]):
-                yield item.with_original_path(found)
-        except MemoryError as error:
-            for file in files:
-                yield from self._failures(
-                    file, f"{file.path}: out of memory while the file was read or planned: {error}"
-                )
-        finally:
-            if isinstance(item, LocalCopy):
-                item.drop()
-
-    def _read_file(self, files: Sequence[VideoFile]) -> Iterator[DecodeItem]:
-        path = files[0].local_path
+            files = [file.at(path) for file in files]
+        path, is_folder = files[0].local_path, files[0].frame_rate is not None
         with ExitStack() as stack:
             try:
                 try:
                     with self._timer.busy("decode"):
-                        is_folder = files[0].frame_rate is not None
                         watched = stack.enter_context(closing(WatchedFolder(path) if is_folder else WatchedFile(path)))
                         identity = self._identify(files, watched)
                         watched.check()
                 except OSError as error:
                     what = f"cannot be read ({error.strerror or error}); check the path and its permissions"
-                    for file in files:
-                        yield from self._failures(file, f"{path}: {what}")
+                    yield from self._failures(files, f"{path}: {what}")
                     return
                 yield from self._read_identified(files, identity, watched)
             except FileChangedError:
-                for file in files:
-                    yield from self._failures(file, _changed(path))
+                yield from self._failures(files, _changed(path))
+            except MemoryError as error:
+                what = f"out of memory while the file was read or planned: {error}"
+                yield from self._failures(files, f"{path}: {what}")
 
     def _read_identified(
         self, files: Sequence[VideoFile], identity: _Identity, watched: WatchedFile | WatchedFolder
@@ -334,16 +319,17 @@ class VideoReader:
             cache.keep_content(path, state, content)
         return _Identity(state.size_bytes, state.modified_ns, content.digest, content.never_written)
 
-    def _failures(self, file: VideoFile, reason: str) -> Iterator[Outcome | Notice]:
-        """Yield the outcomes of a file that cannot be read. Final outcomes of earlier runs are kept."""
-        kept: list[str] = []
-        for stream in self._streams:
-            if self._resume_index.has_final_outcome(file.video_id, stream.name, stream.settings_digest):
-                kept.append(stream.name)
-            else:
-                yield Outcome(file.video_id, stream.name, "failed", reason, transient=True)
-        if kept:
-            yield Notice(f"{reason}; the stored outcomes of {', '.join(kept)} are kept")
+    def _failures(self, files: Sequence[VideoFile], reason: str) -> Iterator[Outcome | Notice]:
+        """Yield the outcomes of videos whose file cannot be read. Final outcomes of earlier runs are kept."""
+        for file in files:
+            kept: list[str] = []
+            for stream in self._streams:
+                if self._resume_index.has_final_outcome(file.video_id, stream.name, stream.settings_digest):
+                    kept.append(stream.name)
+                else:
+                    yield Outcome(file.video_id, stream.name, "failed", reason, transient=True)
+            if kept:
+                yield Notice(f"{reason}; the stored outcomes of {', '.join(kept)} are kept")
 
     def _undecodable(
         self, file: VideoFile, streams: Sequence[Stream], identity: _Identity, error: DecodeError

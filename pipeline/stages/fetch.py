@@ -42,6 +42,7 @@ class LocalCopy:
         self.origin = origin
         self._prefetcher = prefetcher
         self._copying: Future[Path | None] = copying
+        self._path: Path | None = None
 
     def wait(self) -> Path:
         """Wait for the local copy and return its path.
@@ -57,6 +58,7 @@ class LocalCopy:
             path = self._prefetcher.copy(self.origin, at_once=True)
             self._copying = Future()
             self._copying.set_result(path)
+        self._path = path
         return path
 
     def drop(self) -> None:
@@ -75,8 +77,7 @@ class LocalCopy:
         return item
 
     def _renamed(self, text: str) -> str:
-        path = self._copying.result()
-        return text if path is None else text.replace(str(path), str(self.origin.path))
+        return text if self._path is None else text.replace(str(self._path), str(self.origin.path))
 
 
 class Prefetcher:

@@ -32,6 +32,8 @@ class WaveformCursor:
         track_start_s: Time of the track's first sample, relative to the first presented frame.
     """
 
+    keeps_all = False
+
     def __init__(self, need: AudioNeed, track_rate_hz: int, track_start_s: float) -> None:
         self._need = need
         self._track_start_s = track_start_s
@@ -46,15 +48,17 @@ class WaveformCursor:
         self._first = 0  # position of _samples[0] in the resampled track
         self._finished = False
 
-    def push(self, samples: NDArray[np.float32]) -> None:
+    def push(self, samples: NDArray[np.float32], *, last: bool = False) -> None:
         """Append the next samples of the track, ``float32 [channels, samples]``."""
         mono = samples.mean(axis=0) if self._need.channel == "mean" else samples[0]
-        self._append(np.ascontiguousarray(mono, np.float32), last=False)
+        mono = np.ascontiguousarray(mono, np.float32)
+        resampled = mono if self._resampler is None else self._resampler.resample_chunk(mono, last=last)
+        self._samples = np.concatenate([self._samples, resampled])
 
     def finish(self) -> None:
         """Mark the end of the track."""
         if not self._finished:
-            self._append(np.zeros(0, np.float32), last=True)
+            self.push(np.zeros((1, 0), np.float32), last=True)
             self._finished = True
 
     def reaches(self, end_s: float) -> bool:
@@ -62,13 +66,15 @@ class WaveformCursor:
         return self._finished or self._position(end_s) <= self._first + len(self._samples)
 
     def take(self, start_s: float, end_s: float) -> torch.Tensor | None:
-        """Return the samples of an interval, ``float32 [samples]``, and discard all samples before it.
+        """Return the samples of an interval, ``float32 [samples]``, and discard all before it unless `keeps_all`.
 
         Intervals must be taken in ascending order of their start. Returns None if less than `MIN_COVERAGE` of the
         interval lies within the track.
         """
         start, end = self._position(start_s), self._position(end_s)
-        self._discard_before(start)
+        if not self.keeps_all:
+            behind = min(max(0, start - self._first), len(self._samples))
+            self._samples, self._first = self._samples[behind:], self._first + behind
         inside = self._samples[max(0, start - self._first) : max(0, end - self._first)]
         if len(inside) < MIN_COVERAGE * (end - start):
             return None
@@ -80,18 +86,11 @@ class WaveformCursor:
     def _position(self, time_s: float) -> int:
         return round((time_s - self._track_start_s) * self._need.rate_hz)
 
-    def _append(self, mono: NDArray[np.float32], last: bool) -> None:
-        resampled = mono if self._resampler is None else self._resampler.resample_chunk(mono, last=last)
-        self._samples = np.concatenate([self._samples, resampled])
-
-    def _discard_before(self, position: int) -> None:
-        behind = min(max(0, position - self._first), len(self._samples))
-        self._samples = self._samples[behind:]
-        self._first += behind
-
 
 class WholeTrack(WaveformCursor):
     """Keeps the whole resampled track, for streams that divide or center it; memory grows with its length."""
+
+    keeps_all = True
 
     def finish(self) -> None:
         """Mark the end of the track and, with `AudioNeed.remove_mean`, subtract its mean.
@@ -115,6 +114,3 @@ class WholeTrack(WaveformCursor):
         if length == 0:
             return None
         return torch.as_tensor(self._samples[index * length : (index + 1) * length].copy())
-
-    def _discard_before(self, position: int) -> None:
-        """Keep all samples."""

@@ -69,7 +69,7 @@ def test_only_frames_of_begun_segments_are_kept_and_not_the_windows_that_brought
     assembler = SegmentBuilder()
     for newest in range(6, 60, 7):
         list(assembler(window(plan, tuple(range(newest - 6, newest + 1)))))
-        (assembly,) = assembler._videos.values()
+        (assembly,) = assembler.videos.values()
         kept = assembly._frames[PLAIN]
         waiting = set(range(newest // 24 * 24, newest + 1, 4)) if newest % 24 < 20 else set()
         assert kept.keys() == waiting | ({newest} if newest % 2 == 0 else set())
