@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,7 @@ from arabesque.pipeline.planning.resume_index import read_resume_index
 from arabesque.pipeline.records import FeatureRow, Outcome, VideoFile
 from arabesque.pipeline.status import read_status
 from arabesque.pipeline.store import shard_writing
-from arabesque.pipeline.store.concurrency.claims import Claims
-from arabesque.pipeline.store.concurrency.writer_locks import WriterLock
+from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock
 from arabesque.pipeline.store.maintenance.compaction import compact
 from arabesque.pipeline.store.manifest import write_manifest
 from arabesque.pipeline.store.outcomes import OutcomeWatcher
@@ -214,7 +214,7 @@ def takes(root: Path) -> str:
     """What the reading stage does before it opens a video, ``TAKES`` times."""
     run, news = extraction(root), OutcomeWatcher(root / "store")
     began_s = time.process_time()
-    with WriterLock(root / "store", "benchmark"):
+    with closing(WriterLock(root / "store", "benchmark")):
         claims = Claims(root / "store", "benchmark")
         for file in run.remaining[:TAKES]:
             claims.take(file.video_id)

@@ -27,7 +27,7 @@ from tripwire import TrippedOs, kill_process
 
 from arabesque.cli import main, progress  # noqa: F401 imported once here, not in every fork
 from arabesque.pipeline.planning import run_claims as sharing
-from arabesque.pipeline.store.concurrency import claims, writer_locks
+from arabesque.pipeline.store.concurrency import writer_locks
 from arabesque.pipeline.store.files import local
 from arabesque.pipeline.store.files.object_storage import ObjectStorage
 from arabesque.pipeline.store.writer import StoreWriter
@@ -77,7 +77,7 @@ def _start(order: dict[str, Any], place: Path) -> int:
 
 def _run(order: dict[str, Any], counts: Path) -> NoReturn:
     tripped = _tripped(order)
-    for module in (local, claims, writer_locks):
+    for module in (local, writer_locks):
         setattr(module, "os", tripped)  # noqa: B010 to a type checker it is another module
     requests = _counted_requests(order.get("kill_at_request"))
     computed = [0]

@@ -25,7 +25,7 @@ from ...manifests.errors import StoreError
 from ...manifests.urls import public_url
 from ..items import Notice, VideoEnd
 from ..records import COPIES_PREFIX, FileState, Outcome, RemotePath, Source, VideoFile
-from ..store.concurrency.writer_locks import open_lock
+from ..store.concurrency.writer_locks import locked_file
 from ..store.files.urls import connect, modified_ns, network_errors
 
 T = TypeVar("T")
@@ -255,8 +255,8 @@ def _full_disk(shown: str, folder: Path) -> Generator[None]:
 def _new_folder() -> tuple[Path, int]:
     """Create a folder with a lock file that is locked while this process lives."""
     folder = Path(tempfile.mkdtemp(prefix=COPIES_PREFIX))
-    lock = open_lock(folder / "lock")
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = locked_file(folder / "lock", 60.0)
+    assert lock is not None  # other processes lock it only to remove it
     return folder, lock
 
 

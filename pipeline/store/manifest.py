@@ -9,6 +9,7 @@ import hashlib
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -98,7 +99,7 @@ def write_manifest(place: Store | StorePath, manifest: Mapping[str, Any]) -> Non
                 f"{store.path}: holds other files ({others[0]}) and no {MANIFEST}; choose a new or empty folder"
             )
     data = _stamped(text.encode())
-    with store.coordination.enter() as lease:
+    with closing(store.coordination.enter()) as lease:
         for name in (MANIFEST_COPY, MANIFEST):
             store.storage.put(name, data, lease.writer_id)
 

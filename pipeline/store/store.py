@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...manifests.errors import ConfigError
 from ...manifests.urls import public_url
-from .concurrency.coordination import WriterCoordination, writer_coordination
+from .concurrency.coordination import LockCoordination, LocklessCoordination, WriterCoordination
 from .concurrency.writer_locks import HeldSettings
-from .files.opening import open_storage
-from .files.storage import Storage, StorePath
+from .files.local import LocalStorage
+from .files.object_storage import ObjectStorage
+from .files.storage import Storage, StorePath, as_store_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,8 @@ class Store:
         if isinstance(place, Store):
             return place
         storage = open_storage(place)
-        return cls(storage, writer_coordination(storage))
+        is_local = isinstance(storage, LocalStorage)
+        return cls(storage, LockCoordination(storage) if is_local else LocklessCoordination(storage))
 
     @property
     def path(self) -> StorePath:
@@ -83,3 +86,9 @@ class Store:
                     f"{public_url(self.path)}: a run on {other.host} (process {other.pid}) writes stream {stream!r} "
                     f"{what}; wait until it ends, run with its settings, or give --out another folder"
                 )
+
+
+def open_storage(root: StorePath) -> LocalStorage | ObjectStorage:
+    """Return the storage for a path or URL. Nothing is read yet."""
+    place = as_store_path(root)
+    return LocalStorage(place) if isinstance(place, Path) else ObjectStorage(place)

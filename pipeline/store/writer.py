@@ -106,7 +106,7 @@ class StoreWriter:
         try:
             store.refuse_other_settings(replace(held, writer_id=self.writer_id))
         except BaseException:
-            self._lease.release()
+            self._lease.close()
             raise
         self._sequence = 0 if writer_id is None else _first_free_sequence(self._storage, writer_id)
 
@@ -245,7 +245,7 @@ class StoreWriter:
         try:
             self.flush()
         finally:
-            self._lease.release()
+            self._lease.close()
 
     def __enter__(self) -> Self:
         return self

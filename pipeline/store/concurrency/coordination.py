@@ -14,27 +14,26 @@ import socket
 import threading
 import time
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from ....manifests.errors import StoreError
 from ..files.local import LocalStorage, inside
 from ..files.object_storage import ObjectStorage
-from ..files.storage import Storage
 from ..files.urls import UnreachableStore
-from .claims import Claims, sweep_claims
 from .writer_locks import (
     NOTHING_HELD,
     PATIENCE_S,
     BusyStore,
+    Claims,
     HeldSettings,
     WriterLock,
     held_in,
     holding,
     living_writers,
     lock_path,
+    sweep_claims,
 )
 
 IDLE_S = 3600.0
@@ -52,22 +51,16 @@ _LOG = logging.getLogger(__name__)
 
 
 class WriterLease(Protocol):
-    """A registered writer; the registration ends with the block."""
+    """A registered writer, until it is closed."""
 
     @property
     def writer_id(self) -> str: ...
 
-    def release(self) -> None: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
+    def close(self) -> None: ...
 
 
 class VideoClaims(Protocol):
-    """The claims of one run on videos; see `claims`."""
+    """The claims of one run on videos; see `writer_locks`."""
 
     def take(self, video_id: str) -> bool: ...
 
@@ -122,29 +115,20 @@ class WriterCoordination(Protocol):
         ...
 
 
-def writer_coordination(storage: Storage) -> WriterCoordination:
-    if isinstance(storage, LocalStorage):
-        return LockCoordination(storage)
-    if isinstance(storage, ObjectStorage):
-        return LocklessCoordination(storage)
-    raise TypeError(f"unsupported storage type {type(storage).__name__}")
-
-
+@dataclass(eq=False)
 class LockCoordination:
     """Coordination by file locks: the kernel knows which writers live."""
 
+    storage: LocalStorage
     exclusive = True
 
-    def __init__(self, storage: LocalStorage) -> None:
-        self._storage = storage
-
     def enter(self, writer_id: str | None = None, held: HeldSettings = NOTHING_HELD) -> WriterLease:
-        return WriterLock(self._storage.root, writer_id, held)
+        return WriterLock(self.storage.root, writer_id, held)
 
     @contextmanager
     def starting(self) -> Generator[None, None, None]:
         """Wait for other runs; StoreError if one takes longer than `STARTING_PATIENCE_S`."""
-        root = self._storage.root
+        root = self.storage.root
         with holding(inside(root, _START_LOCK), STARTING_PATIENCE_S) as is_held:
             if not is_held:
                 raise StoreError(
@@ -154,14 +138,14 @@ class LockCoordination:
 
     def held(self) -> list[HeldSettings]:
         found: list[HeldSettings] = []
-        for writer_id in sorted(living_writers(self._storage.root)):
+        for writer_id in sorted(living_writers(self.storage.root)):
             with suppress(OSError):  # the writer has ended since
-                held = held_in(lock_path(self._storage.root, writer_id).read_bytes())
+                held = held_in(lock_path(self.storage.root, writer_id).read_bytes())
                 found += [] if held is None else [held]
         return found
 
     def claims(self, writer_id: str) -> VideoClaims:
-        return Claims(self._storage.root, writer_id)
+        return Claims(self.storage.root, writer_id)
 
     @contextmanager
     def reorganizing(self) -> Generator[None, None, None]:
@@ -170,7 +154,7 @@ class LockCoordination:
         Raises:
             BusyStore: The other process took longer. It keeps the lock: nothing may be reorganized at the same time.
         """
-        root = self._storage.root
+        root = self.storage.root
         with holding(inside(root, _REORGANIZE_LOCK), PATIENCE_S) as is_held:
             if not is_held:
                 raise BusyStore(
@@ -180,12 +164,12 @@ class LockCoordination:
             yield
 
     def sweep(self) -> int:
-        sweep_claims(self._storage.root)
-        return self._storage.sweep(lambda: living_writers(self._storage.root))
+        sweep_claims(self.storage.root)
+        return self.storage.sweep(lambda: living_writers(self.storage.root))
 
     def idle(self, listed: Mapping[str, Mapping[str, str]], own: str | None) -> dict[str, list[str]]:
         """Return the shards of dead writers and of ``own``."""
-        spared = living_writers(self._storage.root) - {own}
+        spared = living_writers(self.storage.root) - {own}
         return {
             name: [shard for shard, writer in shards.items() if writer not in spared] for name, shards in listed.items()
         }
@@ -223,7 +207,7 @@ class LocklessCoordination:
             elif time.monotonic() - since_s > START_STALE_S:
                 self._storage.remove(_STARTING)
             time.sleep(min(0.5, START_BEAT_S))
-        with _RenewedRecord(self._storage, _STARTING, token, "", START_BEAT_S) as lease:
+        with closing(_RenewedRecord(self._storage, _STARTING, token, "", START_BEAT_S)) as lease:
             yield
             if lease.content() != token:
                 raise StoreError(
@@ -305,7 +289,7 @@ class _RenewedRecord:
         self._thread = threading.Thread(target=self._renew, name=f"renew {name}", daemon=True)
         self._thread.start()
 
-    def release(self) -> None:
+    def close(self) -> None:
         if not self._is_ending.is_set():
             self._is_ending.set()
             self._thread.join()
@@ -318,12 +302,6 @@ class _RenewedRecord:
             return self._storage.read(self._name)
         except FileNotFoundError:
             return None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.release()
 
     def _renew(self) -> None:
         while not self._is_ending.wait(self._beat_s):
@@ -339,14 +317,7 @@ class _RenewedRecord:
 class _Unlocked:
     writer_id: str
 
-    def release(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
+    def close(self) -> None: ...
 
 
 class _NoClaims:

@@ -1,28 +1,39 @@
-"""The living writers of a store: each holds a lock that the kernel releases when its process ends, however it ends.
+"""The living writers of a store and the videos that they claim, by file locks.
+
+Each writer holds a lock that the kernel releases when its process ends, however it ends.
 
 Two runs with different settings for one stream never write at once. Each writer publishes its settings: with its lock
 on a file system, in a record that it renews on object storage. Runs begin one at a time (`Store.starting`):
 each reads what living writers have published, then writes the manifest, then publishes its own settings. The published
 settings of a killed writer do not count.
+
+A claim shows which of the runs on a store processes a video, so that little work is done twice. It is a small file in
+the store's ``.claims`` folder. Its name derives from the video and its content names the writer. A claim is valid while
+its writer lives, which the kernel knows, and makes progress: the writer's process renews the time of its lock file
+every few seconds. An observer compares this time with the one it read before and measures by its own monotonic clock,
+so that clocks need not agree. A claim is free if its writer's lock file has not changed for `PATIENCE_S` (a stopped
+process, a frozen node). If that writer continues later, what it adds has an older counter than what the run that took
+over has added (see `index`). Claims only save work: two runs that process the same video do no harm.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
 import secrets
 import socket
+import stat
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ....manifests.errors import StoreError
 from ..files.local import disk_errors, inside
@@ -32,6 +43,10 @@ _ID_PATIENCE_S = 1.0  # `living_writers` in another process holds each lock for 
 PATIENCE_S = float(os.environ.get("ARABESQUE_PATIENCE_S", "180"))
 """Seconds to wait for a process of the store that makes no progress."""
 _BEAT_S = min(5.0, PATIENCE_S / 10)
+_CLAIMS = ".claims"
+_LONGEST_CLAIM = 1 << 16  # bytes
+MAX_LEAD = 1 << 32
+"""A claim whose counter is this far ahead of the store's is damaged or forged."""
 _WRITER_ID = re.compile(r"[A-Za-z0-9_.]+")
 
 
@@ -72,9 +87,13 @@ class WriterLock:
     def __init__(self, root: Path, writer_id: str | None = None, held: HeldSettings = NOTHING_HELD) -> None:
         self.writer_id = secrets.token_hex(6) if writer_id is None else writer_id
         self._path = lock_path(root, self.writer_id)
-        self._descriptor = _take(self._path)
+        descriptor = locked_file(self._path, _ID_PATIENCE_S)
+        if descriptor is None:
+            raise StoreError(f"{self._path}: a living process writes under this id; give each writer its own")
+        self._descriptor = descriptor
         about = replace(held, writer_id=self.writer_id, host=socket.gethostname(), pid=os.getpid())
         with disk_errors(self._path):
+            os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, about.as_json())
         self._is_released = threading.Event()
         self._beating = threading.Thread(target=self._beat, name=f"heartbeat {self.writer_id}", daemon=True)
@@ -85,19 +104,13 @@ class WriterLock:
             with suppress(OSError):  # other runs may then consider this process stopped, which only costs work
                 os.utime(self._descriptor)
 
-    def release(self) -> None:
+    def close(self) -> None:
         if self._descriptor >= 0:
             self._is_released.set()
             self._beating.join()
             self._path.unlink(missing_ok=True)  # while the lock is held, so that no other writer's file is removed
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.release()
 
 
 def is_living(root: Path, writer_id: str) -> bool:
@@ -137,15 +150,38 @@ class BusyStore(StoreError):
 @contextmanager
 def holding(path: Path, patience_s: float) -> Generator[bool, None, None]:
     """Lock a file that other processes lock too; yield False if they hold it for longer than ``patience_s``."""
-    descriptor = open_lock(path)
+    descriptor = locked_file(path, patience_s)
     try:
-        give_up_s, pause_s = time.monotonic() + patience_s, 0.001
-        while not (is_locked := _locked(path, descriptor)) and time.monotonic() <= give_up_s:
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 0.1)
-        yield is_locked
+        yield descriptor is not None
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def locked_file(path: Path, patience_s: float) -> int | None:
+    """Open a file, created if needed, and lock it; None if others hold it for longer than ``patience_s``.
+
+    Raises:
+        StoreError: The file cannot be opened or locked.
+    """
+    give_up_s, pause_s = time.monotonic() + patience_s, 0.001
+    while True:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        is_locked = False
+        try:
+            is_locked = _locked(path, descriptor)
+            if is_locked and _is_still_at(path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # held by another, or removed between our open and our lock
+        if not is_locked and time.monotonic() > give_up_s:
+            return None
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.1)
 
 
 def lock_path(root: Path, writer_id: str) -> Path:
@@ -153,20 +189,6 @@ def lock_path(root: Path, writer_id: str) -> Path:
     if not _WRITER_ID.fullmatch(writer_id):
         raise ValueError(f"writer id {writer_id!r}: letters, digits, '_' and '.' only")
     return inside(root, f"{_LOCKS}/{writer_id}.lock")
-
-
-def _take(path: Path) -> int:
-    give_up = time.monotonic() + _ID_PATIENCE_S
-    while True:
-        descriptor = open_lock(path)
-        locked = _locked(path, descriptor)
-        if locked and _is_still_at(path, descriptor):
-            os.ftruncate(descriptor, 0)
-            return descriptor
-        os.close(descriptor)  # held by another, or removed between our open and our lock
-        if not locked and time.monotonic() > give_up:
-            raise StoreError(f"{path}: a living process writes under this id; give each writer its own")
-        time.sleep(0.005)
 
 
 def _cleared(path: Path) -> bool:
@@ -187,13 +209,6 @@ def _cleared(path: Path) -> bool:
         return True
     finally:
         os.close(descriptor)
-
-
-def open_lock(path: Path) -> int:
-    """Open a file to lock, creating it if needed; StoreError if this fails."""
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def _locked(path: Path, descriptor: int) -> bool:
@@ -223,3 +238,107 @@ def held_in(data: bytes) -> HeldSettings | None:
         return HeldSettings(found["writer_id"], str(found["host"]), int(found["pid"]), str(found["number"]), streams)
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+class Claims:
+    """The claims of one writer, which must hold its lock. Thread-safe."""
+
+    def __init__(self, root: Path, writer_id: str, *, patience_s: float = PATIENCE_S) -> None:
+        self._root = root
+        # A process that is stopped while it holds the lock does not block others: at worst two claim one video.
+        self._lock = root / _CLAIMS / "lock"
+        self._writer_id = writer_id
+        self._patience_s = patience_s
+        self._seen: dict[str, tuple[int, float, float]] = {}  # writer → heartbeat, still for, looked at
+        self._guard = threading.Lock()
+
+    def take(self, video_id: str) -> bool:
+        """Try to claim a video; return whether this writer holds it. Raises StoreError if claims cannot be written."""
+        path = self._path(video_id)
+        with holding(self._lock, PATIENCE_S / 10):
+            owner, counter = _read_claim(path)
+            if not self._is_free(owner):
+                return False
+            self._write(path, video_id, counter)
+        return True
+
+    def advance(self, video_id: str, counter: int) -> int:
+        """Return the counter for a look at a video that this writer has taken: at least ``counter``, and greater than
+        that of each look under an earlier claim of the video that was not given back."""
+        path = self._path(video_id)
+        with holding(self._lock, PATIENCE_S / 10):
+            _, earlier = _read_claim(path)
+            if earlier is not None and earlier < counter + MAX_LEAD:
+                counter = max(counter, earlier + 1)
+            self._write(path, video_id, counter)
+        return counter
+
+    def is_free(self, video_id: str) -> bool:
+        return self._is_free(_read_claim(self._path(video_id))[0])
+
+    def release(self, video_ids: Iterable[str]) -> None:
+        """Release claims of this writer. Claims that another run has taken over are kept."""
+        with holding(self._lock, PATIENCE_S / 10):
+            for video_id in video_ids:
+                path = self._path(video_id)
+                if _read_claim(path)[0] == self._writer_id:
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)
+
+    def _is_free(self, owner: str) -> bool:
+        """Whether this writer may claim what ``owner`` has claimed: its process is dead or has stalled.
+
+        The time between two calls counts up to a tenth of the patience only: this process may have been stopped too.
+        """
+        if owner == self._writer_id or not is_living(self._root, owner):
+            return True
+        beat, now_s = heartbeat(self._root, owner), time.monotonic()
+        with self._guard:
+            known, still_s, looked_s = self._seen.get(owner, (beat, 0.0, now_s))
+            still_s = still_s + min(now_s - looked_s, self._patience_s / 10) if beat == known else 0.0
+            self._seen[owner] = beat, still_s, now_s
+        return still_s >= self._patience_s
+
+    def _write(self, path: Path, video_id: str, counter: int | None) -> None:
+        """Write without fsync: claims do not survive a power cut anyway."""
+        claim = {"writer": self._writer_id, "video_id": video_id, "counter": counter}
+        with disk_errors(path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o666)
+            try:
+                os.write(descriptor, json.dumps(claim).encode())
+            finally:
+                os.close(descriptor)
+
+    def _path(self, video_id: str) -> Path:
+        name = hashlib.sha256(os.fsencode(video_id)).hexdigest()[:32]
+        return inside(self._root, f"{_CLAIMS}/{name}.json")
+
+
+def sweep_claims(root: Path) -> None:
+    """Remove the claims of dead writers."""
+    folder = inside(root, f"{_CLAIMS}/lock").parent
+    if folder.exists():
+        with holding(folder / "lock", PATIENCE_S / 10):
+            for path in folder.glob("*.json"):
+                if not is_living(root, _read_claim(path)[0]):
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)
+
+
+def _read_claim(path: Path) -> tuple[str, int | None]:
+    """Return writer and counter of a claim; no writer if there is none or its writer was killed while writing it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return "", None
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            claim: dict[str, object] = json.loads(os.read(descriptor, _LONGEST_CLAIM))
+            counter = claim.get("counter")
+            return str(claim.get("writer")), counter if isinstance(counter, int) else None
+    except (OSError, ValueError, RecursionError, AttributeError):  # AttributeError: the text is not that of a claim
+        pass
+    finally:
+        os.close(descriptor)
+    return "", None

@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -23,13 +24,12 @@ T = TypeVar("T")
 _TEMPORARY = ".tmp-"  # a dot first: pandas, pyarrow, polars and duckdb pass over such names
 
 
+@dataclass(eq=False)
 class LocalStorage:
     """A `Storage` on a file system."""
 
+    root: Path
     relist_after_s = 0.0
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
 
     def path(self, name: str) -> Path:
         return self.root / name
@@ -65,7 +65,15 @@ class LocalStorage:
         with disk_errors(path):
             _make_folder(path.parent)
             try:
-                _write(temporary, data)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(temporary, flags, 0o666)
+                try:
+                    rest = memoryview(data)
+                    while rest:
+                        rest = rest[os.write(descriptor, rest) :]
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
                 os.replace(temporary, path)
             except BaseException:
                 with suppress(OSError):
@@ -176,17 +184,6 @@ def inside(root: Path, name: str) -> Path:
             f"{path.parent}: a symbolic link leads to {os.path.realpath(path.parent)}; replace the link by a folder"
         )
     return path
-
-
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _make_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -111,7 +112,7 @@ def _compact(store: Store, writer_id: str | None, max_shard_bytes: int) -> Compa
     """Compact once. FileNotFoundError if a listed shard was merged by another; rows written so far are duplicates."""
     storage, others = store.storage, store.coordination
     read_manifest(store)  # raises before anything is changed in a folder that is not a store
-    with others.reorganizing(), others.enter() as lease:
+    with others.reorganizing(), closing(others.enter()) as lease:
         others.sweep()
         settings = {name: entry.settings_digest for name, entry in stream_entries(read_manifest(store)).items()}
         num_archived = 0
@@ -265,7 +266,7 @@ def archive_stale_rows(place: Store | StorePath, stream: str, settings_digest: s
 def _archive_stale_rows(store: Store, stream: str, settings_digest: str, moved: set[tuple[str, str]]) -> None:
     """Add the (video_id, key) of each archived row to ``moved``."""
     storage = store.storage
-    with store.coordination.enter() as lease:
+    with closing(store.coordination.enter()) as lease:
         for sequence, shard in enumerate(shards_in(storage, stream_folder(stream))):
             rows = read_places(storage, shard)
             stale = {row.settings_digest for row in rows} - {settings_digest}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from ..files.storage import Storage, StorePath
@@ -43,7 +44,7 @@ def repair_store(place: Store | StorePath, on_file: OnFile = lambda done, total:
     store = Store.open(place)
     checker, kept = StoreChecker(store), 0
     storage, others = store.storage, store.coordination
-    with others.reorganizing(), others.enter() as lease:
+    with others.reorganizing(), closing(others.enter()) as lease:
         found = checker.check(on_file)
         set_aside = list(found.damaged_files)
         sequence = itertools.count()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,7 @@ from arabesque.pipeline.planning.resume_index import ResumeIndex
 from arabesque.pipeline.planning.run_claims import Claim, RunClaims
 from arabesque.pipeline.records import VideoFile
 from arabesque.pipeline.store.concurrency import writer_locks
-from arabesque.pipeline.store.concurrency.claims import Claims, sweep_claims
-from arabesque.pipeline.store.concurrency.writer_locks import WriterLock
+from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock, sweep_claims
 from arabesque.pipeline.store.maintenance.compaction import compact
 from arabesque.pipeline.store.maintenance.verify import check_store
 from arabesque.pipeline.store.outcomes import OutcomeWatcher
@@ -40,7 +39,7 @@ Order = Callable[..., dict[str, Any]]
 
 
 def test_a_claim_excludes_others_until_it_is_released(tmp_path):
-    with WriterLock(tmp_path, "one"), WriterLock(tmp_path, "two"):
+    with closing(WriterLock(tmp_path, "one")), closing(WriterLock(tmp_path, "two")):
         one, two = Claims(tmp_path, "one"), Claims(tmp_path, "two")
         assert one.take("a/ö\n")
         assert one.take("a/ö\n"), "it is his already"
@@ -55,8 +54,7 @@ def test_a_claim_excludes_others_until_it_is_released(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from arabesque.pipeline.store.concurrency.claims import Claims, sweep_claims
-from arabesque.pipeline.store.concurrency.writer_locks import WriterLock
+from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock, sweep_claims
 from arabesque.pipeline.items import Awaiting, VideoSettled
 lock = WriterLock(Path(sys.argv[1]), "other")
 claims = Claims(Path(sys.argv[1]), "other")
@@ -69,7 +67,7 @@ time.sleep(1000)
 
 def test_a_claim_ends_with_its_process_however_that_ends(tmp_path):
     with (
-        WriterLock(tmp_path, "mine"),
+        closing(WriterLock(tmp_path, "mine")),
         subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other,
     ):
         assert other.stdout is not None
@@ -89,7 +87,7 @@ def test_a_claim_ends_with_its_process_however_that_ends(tmp_path):
 def test_a_claim_of_a_stopped_process_is_taken_over_and_that_of_a_slow_one_is_not(tmp_path, monkeypatch):
     monkeypatch.setenv("ARABESQUE_PATIENCE_S", "1")  # the other process renews its lock ten times in it
     with (
-        WriterLock(tmp_path, "mine"),
+        closing(WriterLock(tmp_path, "mine")),
         subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other,
     ):
         assert other.stdout is not None
@@ -115,7 +113,7 @@ def test_a_claim_of_a_stopped_process_is_taken_over_and_that_of_a_slow_one_is_no
 
 
 def test_a_claim_that_was_cut_off_in_writing_is_nobodys(tmp_path):
-    with WriterLock(tmp_path, "mine"):
+    with closing(WriterLock(tmp_path, "mine")):
         mine = Claims(tmp_path, "mine")
         mine.take("a")
         (path,) = (tmp_path / ".claims").glob("*.json")

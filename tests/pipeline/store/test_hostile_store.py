@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from store_rows import manifest, new_store, row, settings_of, shards, written
 
 from arabesque.manifests.errors import StoreError
-from arabesque.pipeline.store.concurrency.claims import Claims
-from arabesque.pipeline.store.concurrency.writer_locks import WriterLock, is_living
+from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock, is_living
 from arabesque.pipeline.store.maintenance.compaction import archive_stale_rows, compact
 from arabesque.pipeline.store.maintenance.repair import repair_store
 from arabesque.pipeline.store.maintenance.verify import check_store
@@ -47,7 +46,7 @@ def use(root: Path) -> None:
     ):
         with suppress(StoreError):
             act()
-    with suppress(StoreError), WriterLock(root, "mine"):
+    with suppress(StoreError), closing(WriterLock(root, "mine")):
         claims = Claims(root, "mine")
         if claims.take("A"):
             claims.release(["A"])
@@ -63,7 +62,7 @@ def test_a_claim_that_names_another_file_as_its_writer_is_free_and_removes_nothi
     claim_path(root, "A").parent.mkdir()
     claim_path(root, "A").write_text(json.dumps({"writer": writer, "video_id": "A"}))
     assert not is_living(root, str(writer))
-    with WriterLock(root, "mine"):
+    with closing(WriterLock(root, "mine")):
         assert Claims(root, "mine").take("A")
     claim_path(root, "B").write_text(json.dumps({"writer": writer, "video_id": "B"}))
     compact(root)
@@ -76,7 +75,7 @@ def test_a_claim_with_a_counter_that_no_run_writes_is_free_and_ignored(tmp_path,
     root = new_store(tmp_path / "store")
     claim_path(root, "A").parent.mkdir()
     claim_path(root, "A").write_text(json.dumps({"writer": "dead", "video_id": "A", "counter": counter}))
-    with WriterLock(root, "mine"):
+    with closing(WriterLock(root, "mine")):
         claims = Claims(root, "mine")
         assert claims.take("A")
         assert claims.advance("A", 7) == 7

@@ -18,11 +18,11 @@ from store_rows import new_store, outcome_of, row, shards
 from arabesque.manifests.errors import StoreError
 from arabesque.pipeline.store import open_shards
 from arabesque.pipeline.store.files.object_storage import ObjectStorage
-from arabesque.pipeline.store.files.opening import open_storage
 from arabesque.pipeline.store.maintenance.compaction import compact
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.shard_reading import read_shard_table
 from arabesque.pipeline.store.shard_stamp import BLANK, STAMP, stamped
+from arabesque.pipeline.store.store import open_storage
 from arabesque.pipeline.store.writer import StoreWriter
 
 ROWS = [row(f"Ball_{number:03d}", segments=2 + number) for number in range(6)]

@@ -20,10 +20,9 @@ from store_rows import manifest, new_store, row, settings_of, written
 from arabesque.manifests.errors import ConfigError, StoreError
 from arabesque.pipeline.store.concurrency import coordination
 from arabesque.pipeline.store.concurrency.writer_locks import HeldSettings
-from arabesque.pipeline.store.files.opening import open_storage
 from arabesque.pipeline.store.manifest import read_manifest, write_manifest
 from arabesque.pipeline.store.reader import FeatureStore
-from arabesque.pipeline.store.store import Store
+from arabesque.pipeline.store.store import Store, open_storage
 from arabesque.pipeline.store.writer import StoreWriter
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_a_list_is_taken_again_while_files_are_being_merged(tmp_path, monkeypatc
 
 def test_leftovers_go_with_their_writer(tmp_path):
     folder = LocalStorage(tmp_path)
-    with WriterLock(tmp_path) as lock:
+    with closing(WriterLock(tmp_path)) as lock:
         for writer in (lock.writer_id, "gone"):
             (tmp_path / f".tmp-{writer}-arabesque.toml").write_bytes(b"")
         assert folder.sweep(lambda: living_writers(tmp_path)) == 1
@@ -78,7 +79,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
 
 
 def test_locks_of_other_processes_and_the_dead_are_told_apart(tmp_path):
-    with WriterLock(tmp_path, "alive"):
+    with closing(WriterLock(tmp_path, "alive")):
         (tmp_path / ".writers" / "dead.lock").write_text("{}")
         assert living_writers(tmp_path) == {"alive"}
         assert [path.name for path in (tmp_path / ".writers").iterdir()] == ["alive.lock"]

@@ -23,11 +23,10 @@ from store_rows import manifest, new_store, outcome_of, row, settings_of, writte
 
 from arabesque.manifests.errors import InputError, MissingPackageError, StoreError
 from arabesque.pipeline.store.concurrency import coordination
-from arabesque.pipeline.store.concurrency.coordination import writer_coordination
+from arabesque.pipeline.store.concurrency.coordination import LocklessCoordination
 from arabesque.pipeline.store.files import urls
 from arabesque.pipeline.store.files.local import LocalStorage
 from arabesque.pipeline.store.files.object_storage import ObjectStorage
-from arabesque.pipeline.store.files.opening import open_storage
 from arabesque.pipeline.store.files.urls import UnreachableStore
 from arabesque.pipeline.store.maintenance import compaction
 from arabesque.pipeline.store.maintenance.compaction import archive_stale_rows, compact
@@ -38,7 +37,7 @@ from arabesque.pipeline.store.outcomes import OutcomeWatcher
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.shard_reading import read_places, read_table
 from arabesque.pipeline.store.shards import shards_in, writer_of
-from arabesque.pipeline.store.store import Store
+from arabesque.pipeline.store.store import Store, open_storage
 from arabesque.pipeline.store.write_ahead_log import WriteAheadLog
 from arabesque.pipeline.store.writer import StoreWriter
 
@@ -227,7 +226,7 @@ def test_while_one_puts_the_store_in_order_another_keeps_to_its_own(url):
         written(url, row(name))
     theirs = {"stream=vst": shards(url)}
     listed = {name: {shard: writer_of(shard) for shard in found} for name, found in theirs.items()}
-    first, second = writer_coordination(folder), writer_coordination(folder)
+    first, second = LocklessCoordination(folder), LocklessCoordination(folder)
     with pytest.MonkeyPatch.context() as patch, first.reorganizing(), second.reorganizing():
         make_old(patch)
         assert first.idle(listed, None) == theirs
@@ -242,7 +241,7 @@ def test_a_lease_that_is_given_back_while_another_asks_for_it_is_not_had(url, mo
         self.remove(name)
         return read(self, name)
 
-    with writer_coordination(folder).reorganizing():
+    with LocklessCoordination(folder).reorganizing():
         monkeypatch.setattr(ObjectStorage, "read", late)
         assert not folder.create(".reorganizing", b"mine")
 
@@ -321,7 +320,7 @@ def test_no_row_is_lost_however_many_put_a_store_in_order_at_once(seed, tmp_path
     kept = FeatureStore(root).keys("vst")
     for _ in range(3):
         turns = Turns(rng.random())
-        stores = [Store(storage := stepped(turns)(root), writer_coordination(storage)) for _ in range(3)]
+        stores = [Store(storage := stepped(turns)(root), LocklessCoordination(storage)) for _ in range(3)]
         turns.run(*(partial(compact_twice, store, *rng.choices([1, 200, 64 << 20], k=2)) for store in stores))
         assert FeatureStore(root).keys("vst") == kept
         assert {end.video_id: end.key for end in FeatureStore(root).outcomes()} == kept
@@ -362,7 +361,7 @@ def tidy(root, own=None):
 SIZE = 16 << 20
 KILLED = f"""
 import sys
-from arabesque.pipeline.store.files.opening import open_storage
+from arabesque.pipeline.store.store import open_storage
 
 folder, number = open_storage(sys.argv[1]), 0
 folder.put("a/0", b"0" * {SIZE}, "w")
