@@ -291,7 +291,7 @@ class Extraction:
         writer.next_counter(self._outcome_watcher.greatest_counter)
         file = next(file for file in self.remaining if file.video_id == event.video_id)
         for stream in self.resume_index.remaining_streams(file, self.settings_digests):
-            if self._outcome_watcher.get(event.video_id, stream) is None:
+            if stream not in self._outcome_watcher.of_video(event.video_id):
                 outcome = Outcome(
                     event.video_id,
                     stream,

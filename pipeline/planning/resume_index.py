@@ -28,19 +28,23 @@ class ResumeIndex:
     """
 
     def __init__(self, outcomes: OutcomeTable | None = None, *, retry_failed: bool = False) -> None:
-        self._ends = outcomes or OutcomeTable.of([])
-        failed, partial = self._ends.are("kind", "failed"), self._ends.are("kind", "partial")
-        self._are_recorded = self._ends.numbers("modified_ns") != 0
-        to_retry = failed | partial if retry_failed else failed & (self._ends.numbers("transient") == 1)
+        self._ends = outcomes
+        if outcomes is None:
+            return
+        failed, partial = outcomes.are("kind", "failed"), outcomes.are("kind", "partial")
+        self._are_recorded = outcomes.numbers("modified_ns") != 0
+        to_retry = failed | partial if retry_failed else failed & (outcomes.numbers("transient") == 1)
         # the one rule for what is done; a partial row without a written outcome lacks the holes and is computed again
         self._are_final = ~to_retry & (self._are_recorded | ~partial)
 
     def outcome(self, video_id: str, stream: str) -> Outcome | None:
         """Return the latest outcome of a (video, stream)."""
-        return next((end for end in self._ends.of_video(video_id) if end.stream == stream), None)
+        return next((end for end in self.of_video(video_id) if end.stream == stream), None)
 
     def is_done(self, video_id: str, stream: str, key: str) -> bool:
         """Whether (video, stream) is done for the content and settings of ``key``."""
+        if self._ends is None:
+            return False
         span = self._ends.span(video_id)
         for place, end in enumerate(self._ends.outcomes(span), span.start):
             if end.stream == stream:
@@ -61,7 +65,7 @@ class ResumeIndex:
         wanted = set(streams)
         return [
             replace(end, size_bytes=size_bytes, modified_ns=modified_ns)
-            for end in self._ends.of_video(file.video_id)
+            for end in self.of_video(file.video_id)
             if end.stream in wanted and end.kind == "done" and not _is_recorded(end)
         ]
 
@@ -73,18 +77,18 @@ class ResumeIndex:
         now = state.size_bytes, state.modified_ns
         ends = (
             end
-            for end in self._ends.of_video(file.video_id)
+            for end in self.of_video(file.video_id)
             if _is_recorded(end) and end.content_digest and fragment_of(end.content_digest) == file.fragment
         )
         return next((end.content_digest for end in ends if (end.size_bytes, end.modified_ns) == now), "")
 
     def of_video(self, video_id: str) -> list[Outcome]:
         """Return the outcomes of a video for all streams of the store."""
-        return self._ends.of_video(video_id)
+        return [] if self._ends is None else self._ends.of_video(video_id)
 
     def sources_to_compare(self, files: Sequence[VideoFile]) -> list[VideoFile]:
         """Return files that may be other sources than the stored videos with the same ids. Opens no file."""
-        if not len(self._ends):
+        if self._ends is None:
             return []
         ids, ends = [file.video_id for file in files], self._ends
         sizes, times = _sizes_and_times(files)
@@ -104,7 +108,7 @@ class ResumeIndex:
     def remaining_streams(self, file: VideoFile, settings_digests: Mapping[str, str]) -> list[str]:
         """Return the streams without a final outcome for this file, judged by its size and modification time."""
         digest = self.known_digest(file)
-        ends = {end.stream: end for end in self._ends.of_video(file.video_id) if _is_recorded(end)}
+        ends = {end.stream: end for end in self.of_video(file.video_id) if _is_recorded(end)}
         return [
             stream
             for stream, settings in settings_digests.items()
@@ -121,7 +125,7 @@ class ResumeIndex:
         Returns:
             ``bool [files]``.
         """
-        if not len(self._ends):
+        if self._ends is None:
             return np.zeros(len(files), bool)
         ids, ends = [file.video_id for file in files], self._ends
         sizes, times = _sizes_and_times(files)

@@ -92,7 +92,8 @@ class RunClaims:
             return
         if not self._has_claims:
             self._read[file.video_id] = file, content_digest
-        for outcome in (*self._resume_index.of_video(file.video_id), *self._outcome_watcher.of_video(file.video_id)):
+        newer = self._outcome_watcher.of_video(file.video_id)
+        for outcome in (*self._resume_index.of_video(file.video_id), *newer.values()):
             if outcome.source and is_other_source(outcome, file) and outcome.content_digest != content_digest:
                 raise InputError(refusal(self._root, [(outcome, file)]))
 
@@ -140,7 +141,7 @@ class RunClaims:
         read, self._read = self._read, {}
         self._outcome_watcher.refresh(self._writer.writer_id, at_once=True)
         for file, digest in read.values():
-            for outcome in self._outcome_watcher.of_video(file.video_id):
+            for outcome in self._outcome_watcher.of_video(file.video_id).values():
                 if is_other_source(outcome, file) and outcome.content_digest != digest:
                     raise StoreError(
                         f"{public_url(self._root)}: two concurrent runs stored {file.video_id!r}, of "
@@ -155,9 +156,10 @@ class RunClaims:
         another source file does not count, unless its size and time are those of this file.
         """
         video_id = file.video_id
+        newest = self._outcome_watcher.of_video(video_id)
         fresh: dict[str, Outcome] = {}  # written after the resume index was read, under this run's settings
         for stream, settings in self._settings_digests.items():
-            outcome = self._outcome_watcher.get(video_id, stream)
+            outcome = newest.get(stream)
             is_ours = outcome is not None and outcome.settings_digest in ("", settings)
             if outcome is not None and is_ours and self._resume_index.outcome(video_id, stream) != outcome:
                 fresh[stream] = outcome

@@ -215,14 +215,12 @@ class OutcomeWatcher:
                         self._read(shard, own_writer)
                     self._seen.add(shard)
 
-    def get(self, video_id: str, stream: str) -> Outcome | None:
-        """Return the newest outcome of (video, stream). Merged files repeat old outcomes."""
-        found = self._newest.get(video_id, {}).get(stream)
-        return None if found is None else found.outcome
+    def of_video(self, video_id: str) -> dict[str, Outcome]:
+        """Return the newest outcome of each stream, including streams that this run does not extract.
 
-    def of_video(self, video_id: str) -> list[Outcome]:
-        """Return the newest outcome of each stream, including streams that this run does not extract."""
-        return [found.outcome for found in list(self._newest.get(video_id, {}).values())]
+        Merged files repeat old outcomes.
+        """
+        return {stream: found.outcome for stream, found in list(self._newest.get(video_id, {}).items())}
 
     def _read(self, shard: str, own_writer: str) -> None:
         for stored in read_outcomes(self._storage, shard):

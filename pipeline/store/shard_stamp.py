@@ -78,7 +78,7 @@ def _record(rest: bytes, stamp_from_end: int) -> bytes:
     """Build the parity record. ``rest``: all other bytes of the shard, with a blank stamp."""
     block = max(_SMALLEST_BLOCK, -(-len(rest) // _BLOCKS))
     blocks = _blocks(rest, block)
-    content = _sums(blocks).tobytes() + b"".join(_parity(blocks, each).tobytes() for each in range(_CLASSES))
+    content = b"".join(each.tobytes() for each in _checks(blocks))
     length = _HEADER.size + len(content) + _TRAILER.size
     digest = hashlib.sha256(rest).digest()
     body = _HEADER.pack(_MAGIC, length, len(rest), block, stamp_from_end, digest) + content
@@ -114,10 +114,11 @@ def _corrected(rest: bytes, record: bytes) -> bytes | None:
     blocks = _blocks(rest[:place] + BLANK.encode() + rest[place + len(BLANK) :], block)
     sums = np.frombuffer(record, "<u4", count, _HEADER.size)
     parity = np.frombuffer(record, np.uint8, _CLASSES * block, _HEADER.size + 4 * count).reshape(_CLASSES, block)
-    for bad in _differing(_sums(blocks), sums):
+    for bad in np.flatnonzero(_checks(blocks)[0] != sums).tolist():
         _flip_back(blocks[bad], int(sums[bad]))
-    for bad in _differing(_sums(blocks), sums):
-        blocks[bad] ^= parity[bad % _CLASSES] ^ _parity(blocks, bad % _CLASSES)
+    sums_now, parity_now = _checks(blocks)
+    for bad in np.flatnonzero(sums_now != sums).tolist():  # one of each class, or the digest does not match
+        blocks[bad] ^= parity[bad % _CLASSES] ^ parity_now[bad % _CLASSES]
     corrected = blocks.tobytes()[:length]
     return corrected if hashlib.sha256(corrected).digest() == digest else None
 
@@ -141,13 +142,7 @@ def _blocks(data: bytes, size: int) -> NDArray[np.uint8]:
     return np.frombuffer(bytearray(data.ljust(count * size, b"\0")), np.uint8).reshape(count, size)
 
 
-def _sums(blocks: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    return np.array([zlib.crc32(block.data) for block in blocks], "<u4")
-
-
-def _differing(sums: NDArray[np.uint32], others: NDArray[np.uint32]) -> list[int]:
-    return np.flatnonzero(sums != others).tolist()
-
-
-def _parity(blocks: NDArray[np.uint8], of_class: int) -> NDArray[np.uint8]:
-    return np.bitwise_xor.reduce(blocks[of_class::_CLASSES], axis=0)
+def _checks(blocks: NDArray[np.uint8]) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+    """Return the CRC-32 of each block and the XOR of the blocks of each class, ``[classes, size]``."""
+    sums = np.array([zlib.crc32(block.data) for block in blocks], "<u4")
+    return sums, np.stack([np.bitwise_xor.reduce(blocks[each::_CLASSES], axis=0) for each in range(_CLASSES)])

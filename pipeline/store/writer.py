@@ -6,12 +6,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ from .store import Store
 from .write_ahead_log import is_lasting
 
 
-class StoreWriter:
+class StoreWriter(AbstractContextManager["StoreWriter"]):
     """One writer of a store; any number may write concurrently. Thread-safe.
 
     A shard is written when its features reach ``max_shard_bytes`` in memory, and all data is written by the time its
@@ -113,7 +113,7 @@ class StoreWriter:
         self._rows: dict[str, list[StoredRow]] = {stream: [] for stream in self._streams}
         self._row_bytes: Counter[str] = Counter()
         self._boxes: list[StoredBoxes] = []
-        self._outcomes: list[StoredOutcome] = []
+        self._outcomes: list[tuple[StoredOutcome, str]] = []  # and the key of the row that it completes without one
         self._unfinished: dict[str, dict[int, LoggedSegment]] = {}
         self._chunks: dict[str, set[str]] = {}  # our chunks of the journal: the unfinished keys in each
         self._when_written: list[Callable[[], None]] = []
@@ -184,9 +184,9 @@ class StoreWriter:
             )
         with self._changed:
             self._begin_call()
-            self._outcomes.append(StoredOutcome(outcome_values(outcome), *self._stamps(outcome.video_id)))
-            if is_lasting(outcome):
-                self._unfinished.pop(outcome.key, None)
+            complete = outcome.key if is_lasting(outcome) else ""
+            self._outcomes.append((StoredOutcome(outcome_values(outcome), *self._stamps(outcome.video_id)), complete))
+            self._unfinished.pop(complete, None)
 
     def add_progress(
         self, key: str, segment_index: int, start_s: float, end_s: float, feature: NDArray[np.float32] | None
@@ -218,11 +218,10 @@ class StoreWriter:
             for stream in self._rows:
                 self._write_rows(stream)
             if outcomes:
-                self._put(OUTCOMES, outcomes_table(outcomes))
+                self._put(OUTCOMES, outcomes_table([stored for stored, _ in outcomes]))
                 with self._changed:
                     del self._outcomes[: len(outcomes)]
-                written = (stored.outcome for stored in outcomes)
-                self._drop_progress(outcome.key for outcome in written if is_lasting(outcome))
+                self._drop_progress(complete for _, complete in outcomes if complete)
             self._write_log()
             for act in acts:
                 act()
@@ -232,7 +231,15 @@ class StoreWriter:
                 remaining = remaining or self._when_written
                 self._oldest_s = began_s if remaining else None
                 self._error = None
-            self._merge_small()
+            # merge small shards, so that a run of a week that is killed leaves tens of shards, not tens of thousands
+            for folder, sizes in self._small.items():
+                if len(sizes) < self._max_small_shards and sum(sizes.values()) < self._max_shard_bytes:
+                    continue
+                self._small[folder] = {}
+                with suppress(FileNotFoundError):  # another run has compacted the store
+                    self._put(folder, read_tables(self._storage, sizes))
+                    for shard in sizes:
+                        self._storage.remove(shard)
 
     def close(self) -> None:
         """Write the remaining data and stop. A second call does nothing."""
@@ -246,9 +253,6 @@ class StoreWriter:
             self.flush()
         finally:
             self._lease.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
@@ -303,17 +307,6 @@ class StoreWriter:
         if folder != PROGRESS and len(data) < self._max_shard_bytes / 2:
             self._small.setdefault(folder, {})[name] = len(data)
         return name
-
-    def _merge_small(self) -> None:
-        """Merge small shards, so that a run of a week that is killed leaves tens of shards, not tens of thousands."""
-        for folder, sizes in self._small.items():
-            if len(sizes) < self._max_small_shards and sum(sizes.values()) < self._max_shard_bytes:
-                continue
-            self._small[folder] = {}
-            with suppress(FileNotFoundError):  # another run has compacted the store
-                self._put(folder, read_tables(self._storage, sizes))
-                for shard in sizes:
-                    self._storage.remove(shard)
 
     def _flush_by_age(self) -> None:
         """Write the data when its oldest part is old enough, until the writer is closed."""

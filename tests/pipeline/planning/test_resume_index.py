@@ -98,7 +98,7 @@ def test_planning_reads_keys_alone_opens_no_settled_video_and_lists_each_folder_
     assert listed.pop(str(tmp_path / "videos")) == 1
     assert len(list((store / "outcomes").iterdir())) > 8
     assert listed == {str(store / "outcomes"): 4, str(store / "stream=vst"): 2, str(store / "stream=ast"): 2}
-    assert news.get("000", "vst") is None
+    assert news.of_video("000").get("vst") is None
 
 
 KINDS = {

@@ -133,12 +133,12 @@ def test_news_are_what_others_wrote_since(tmp_path):
             writer.add_outcome(outcome_of(row(video_id)))
             writer.flush()
         news.refresh(mine.writer_id)
-    assert news.get("theirs", "vst") == outcome_of(row("theirs"))
-    assert news.get("mine", "vst") is None
-    assert news.get("old", "vst") is None
+    assert news.of_video("theirs").get("vst") == outcome_of(row("theirs"))
+    assert news.of_video("mine").get("vst") is None
+    assert news.of_video("old").get("vst") is None
     compact(tmp_path)
     news.refresh(mine.writer_id)
-    assert news.get("old", "vst") == outcome_of(row("old")), "a merged file repeats it; the ledger knows it"
+    assert news.of_video("old").get("vst") == outcome_of(row("old")), "a merged file repeats it; the ledger knows it"
 
 
 def test_what_is_written_is_told_after_the_writing(tmp_path):
