@@ -40,13 +40,13 @@ from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.items import Event, SegmentFeature
 from arabesque.pipeline.planning.discovery import find_videos
 from arabesque.pipeline.planning.resume_index import read_resume_index
+from arabesque.pipeline.planning.run_claims import OutcomeWatcher
 from arabesque.pipeline.records import FeatureRow, Outcome, VideoFile
 from arabesque.pipeline.status import read_status
 from arabesque.pipeline.store import shard_writing
 from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock
 from arabesque.pipeline.store.maintenance.compaction import compact
 from arabesque.pipeline.store.manifest import write_manifest
-from arabesque.pipeline.store.outcomes import OutcomeWatcher
 from arabesque.pipeline.store.shard_writing import outcomes_table, rows_table, shard_bytes
 from arabesque.pipeline.store.shards import StoredOutcome, StoredRow, outcome_values, shard_name
 from arabesque.pipeline.store.write_ahead_log import WriteAheadLog

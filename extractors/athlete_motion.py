@@ -7,14 +7,19 @@ and rate. Everything is held on a grid of cells of `CELL_PX` pixels.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
+from ..manifests.streams import Geometry, Precision, Record, ShortSide
 from .camera_motion import apply_similarity, fit_similarity, to_matrix
-from .protocol import SegmentInput
+from .protocol import FrameNeed, SegmentInput
+from .weight_sources import Weights
 
 Array = NDArray[np.floating]
 
@@ -277,3 +282,32 @@ def _blurred_over_time(values: Array) -> Array:
         return values
     padded = np.concatenate([values[:1], values, values[-1:]])
     return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+
+
+class MotionStatistics:
+    """Base of extractors that compute the numbers of a row from the athlete's motion, without a network."""
+
+    class Settings(Record):
+        short_side_px: Annotated[int, Field(ge=48)] = 144
+        """Frames are resized so that their shorter side has this length, in pixels."""
+
+    blocks: ClassVar[Mapping[str, Sequence[str]]]
+    """Blocks of a row → names of their numbers, in order."""
+    weight_roles: ClassVar[tuple[str, ...]] = ()
+    batch_size = 64
+
+    def __init__(
+        self, *, settings: Settings, weights: Mapping[str, Weights], device: torch.device, precision: Precision
+    ) -> None:
+        steps = (ShortSide(short_side_px=settings.short_side_px),)
+        self.frames = FrameNeed(Geometry(steps=steps, gray=True), next_frame=True)
+        self.dim = len(self.feature_names())
+
+    @classmethod
+    def feature_names(cls) -> tuple[str, ...]:
+        """``block.name`` for every number of a row."""
+        return tuple(f"{block}.{name}" for block, names in cls.blocks.items() for name in names)
+
+    def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+        """Return the rows: `prepare` has computed them, and nothing is left for a device to do."""
+        return list(prepared)

@@ -5,20 +5,17 @@ The blocks of a row, in order, are in `Motion.blocks`. A segment in which nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
-from ..manifests.streams import Geometry, Precision, Record, ShortSide
-from .athlete_motion import AthleteMotion, athlete_in
+from .athlete_motion import AthleteMotion, MotionStatistics, athlete_in
 from .camera_motion import apply_similarity
-from .checkpoints import Weights
 from .curve_statistics import BANDS_HZ, band_shares, jerkiness, spread
-from .protocol import FrameNeed, SegmentInput
+from .protocol import SegmentInput
 
 Values = NDArray[np.floating]
 
@@ -67,38 +64,18 @@ BLOCKS: dict[str, tuple[str, ...]] = {
 }
 
 
-class Motion:
+class Motion(MotionStatistics):
     """Classical motion features; see `BLOCKS`."""
 
-    class Settings(Record):
-        short_side_px: Annotated[int, Field(ge=48)] = 144
-        """Frames are resized so that their shorter side has this length, in pixels."""
-
+    blocks = BLOCKS
     version: ClassVar[int] = 1
-    weight_roles: ClassVar[tuple[str, ...]] = ()
     audio = None
-    batch_size = 64
-
-    def __init__(
-        self, *, settings: Settings, weights: Mapping[str, Weights], device: torch.device, precision: Precision
-    ) -> None:
-        steps = (ShortSide(short_side_px=settings.short_side_px),)
-        self.frames = FrameNeed(Geometry(steps=steps, gray=True), next_frame=True)
-        self.dim = len(self.feature_names())
-
-    @staticmethod
-    def feature_names() -> tuple[str, ...]:
-        """``block.name`` for every number of a row."""
-        return tuple(f"{block}.{name}" for block, names in BLOCKS.items() for name in names)
 
     def prepare(self, segment: SegmentInput) -> torch.Tensor:
-        """The row itself: there is nothing left for a device to do."""
+        """Return the row."""
         if segment.frames is None:
             raise ValueError("motion: the segment carries no frames; build it as `Motion.frames` asks")
         return torch.as_tensor(motion_features(athlete_in(segment)))
-
-    def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
-        return list(prepared)
 
 
 def motion_features(motion: AthleteMotion) -> NDArray[np.float32]:

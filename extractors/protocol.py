@@ -61,19 +61,19 @@ class AudioNeed:
         return self.remove_mean or self.windows == "equal-split"
 
 
+@dataclass(eq=False)
 class Shared:
     """Results computed once for all streams that use the same frames of a segment; read only."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._made: dict[str, Any] = {}
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    made: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def once(self, name: str, make: Callable[[], Made]) -> Made:
         """The result of ``make``, computed once; concurrent callers block."""
-        with self._lock:
-            if name not in self._made:
-                self._made[name] = make()
-            return self._made[name]
+        with self.lock:
+            if name not in self.made:
+                self.made[name] = make()
+            return self.made[name]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, cast
+from collections.abc import Sequence
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
-from ..manifests.streams import Geometry, Precision, Record, ShortSide
-from .athlete_motion import athlete_in
-from .checkpoints import Weights
+from .athlete_motion import MotionStatistics, athlete_in
 from .curve_statistics import spread
 from .music import RATE_HZ, Music, listen
-from .protocol import AudioNeed, FrameNeed, SegmentInput
+from .protocol import AudioNeed, SegmentInput
 
 Curve = NDArray[np.floating]
 
@@ -41,40 +38,20 @@ BLOCKS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-class Rhythm:
+class Rhythm(MotionStatistics):
     """Classical music features and how motion follows them; see `BLOCKS`."""
 
-    class Settings(Record):
-        short_side_px: Annotated[int, Field(ge=48)] = 144
-        """Frames are resized so that their shorter side has this length, in pixels."""
-
+    blocks = BLOCKS
     version: ClassVar[int] = 1
-    weight_roles: ClassVar[tuple[str, ...]] = ()
     audio = AudioNeed(rate_hz=RATE_HZ, channel="mean")
-    batch_size = 64
-
-    def __init__(
-        self, *, settings: Settings, weights: Mapping[str, Weights], device: torch.device, precision: Precision
-    ) -> None:
-        steps = (ShortSide(short_side_px=settings.short_side_px),)
-        self.frames = FrameNeed(Geometry(steps=steps, gray=True), next_frame=True)
-        self.dim = len(self.feature_names())
-
-    @staticmethod
-    def feature_names() -> tuple[str, ...]:
-        """``block.name`` for every number of a row."""
-        return tuple(f"{block}.{name}" for block, names in BLOCKS.items() for name in names)
 
     def prepare(self, segment: SegmentInput) -> torch.Tensor:
-        """The row itself: there is nothing left for a device to do."""
+        """Return the row."""
         if segment.frames is None or segment.waveform is None:
             raise ValueError("rhythm: a segment must carry frames and a waveform, as `Rhythm.frames` and `.audio` ask")
         music = listen(segment.waveform.cpu().numpy())  # first: `motion` may be following the athlete just now
         motion = athlete_in(segment)
         return torch.as_tensor(rhythm_features(music, motion.articulation, motion.times_s - segment.start_s))
-
-    def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
-        return list(prepared)
 
 
 def rhythm_features(music: Music, energy: Curve, times_s: Curve) -> NDArray[np.float32]:

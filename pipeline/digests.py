@@ -43,7 +43,7 @@ def settings_digest(spec: StreamSpec, weight_digests: Mapping[str, str], extract
     missing = ", ".join(sorted(spec.weights.keys() - weight_digests.keys()))
     if missing:
         raise ValueError(f"{spec.extractor}: no checkpoint digest for weight role {missing}; pass one for each role")
-    described = _without_original_additions(spec.model_dump())
+    described = spec.model_dump()
     if described["settings"].get("output") == "pooled" and "transformers:" not in spec.extractor:
         del described["settings"]["output"]  # only networks of transformers had it from the start
     return _digest(
@@ -66,19 +66,6 @@ def row_key(content_digest: str, settings_digest: str, tracks: str = "") -> str:
     return _digest({"content": content_digest, "settings": settings_digest} | ({"tracks": tracks} if tracks else {}))
 
 
-def _without_original_additions(value: Any) -> Any:
-    """Return the settings without later additions that have their original value, at any depth."""
-    if isinstance(value, Mapping):
-        return {
-            name: _without_original_additions(item)
-            for name, item in cast("Mapping[str, Any]", value).items()
-            if name not in _ADDED or item != _ADDED[name]
-        }
-    if isinstance(value, list | tuple):
-        return [_without_original_additions(item) for item in cast("Sequence[Any]", value)]
-    return value
-
-
 def _digest(value: Mapping[str, Any]) -> str:
     text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:_DIGITS]
@@ -87,14 +74,19 @@ def _digest(value: Mapping[str, Any]) -> str:
 def _canonical(value: Any) -> Any:
     """Convert integral floats to integers, so that 5 and 5.0 are equal, and names to their original spelling.
 
-    With the spelling of the first stores, the keys of these stores stay valid.
+    Later additions that have their original value are left out, at any depth. So the keys of the first stores stay
+    valid.
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
         return respelled(value, {new: old for old, new in RENAMED.items()})
     if isinstance(value, Mapping):
-        return {_canonical(str(name)): _canonical(item) for name, item in cast("Mapping[object, Any]", value).items()}
+        return {
+            _canonical(str(name)): _canonical(item)
+            for name, item in cast("Mapping[Any, Any]", value).items()
+            if name not in _ADDED or item != _ADDED[name]
+        }
     if isinstance(value, list | tuple):
         return [_canonical(item) for item in cast("Sequence[Any]", value)]
     return value

@@ -28,6 +28,7 @@ from .planning.discovery import Inputs, checked_id_prefix, file_sizes, required_
 from .planning.metadata_cache import by_length, open_metadata_cache
 from .planning.partition import Partition
 from .planning.resume_index import ResumeIndex, read_resume_index
+from .planning.run_claims import OutcomeWatcher
 from .planning.sources import refuse_other_sources
 from .planning.traits import summarized
 from .progress import ProgressTracker
@@ -40,7 +41,6 @@ from .store.concurrency.writer_locks import BusyStore, HeldSettings
 from .store.files.storage import StorePath, as_store_path, is_url
 from .store.maintenance.compaction import archive_stale_rows, compact
 from .store.manifest import is_store, read_manifest, refuse_other_recipe, shape_entry, write_manifest
-from .store.outcomes import OutcomeWatcher
 from .store.sentences import sentence_entry
 from .store.shards import streams_in
 from .store.store import Store

@@ -89,12 +89,8 @@ class StreamPlan:
     @property
     def todo(self) -> list[int]:
         """Indices of the segments to compute, ascending."""
-        return [index for index in range(len(self.segments)) if index not in self.known and index not in self.skipped]
-
-    @property
-    def skipped(self) -> frozenset[int]:
-        """Indices of the segments that get no feature."""
-        return self.lost | self.masked
+        done = self.known.keys() | self.lost | self.masked
+        return [index for index in range(len(self.segments)) if index not in done]
 
 
 @dataclass(frozen=True, eq=False)

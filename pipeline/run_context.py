@@ -11,9 +11,8 @@ from .items import Stream
 from .options import RunOptions
 from .planning.metadata_cache import MetadataCache, open_metadata_cache
 from .planning.resume_index import ResumeIndex
-from .planning.run_claims import RunClaims
+from .planning.run_claims import OutcomeWatcher, RunClaims
 from .records import Source
-from .store.outcomes import OutcomeWatcher
 from .store.writer import StoreWriter
 from .system.stage_timer import StageTimer
 

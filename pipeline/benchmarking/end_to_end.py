@@ -15,12 +15,11 @@ from ..items import SegmentFeature, Stream
 from ..options import RunOptions
 from ..planning.metadata_cache import MetadataCache
 from ..planning.resume_index import ResumeIndex
-from ..planning.run_claims import RunClaims
+from ..planning.run_claims import OutcomeWatcher, RunClaims
 from ..records import Outcome, Source, VideoFile, grouped
 from ..run_context import RunContext
 from ..runner import process_videos
 from ..store.manifest import shape_entry, write_manifest
-from ..store.outcomes import OutcomeWatcher
 from ..store.shards import OUTCOMES, stream_folder
 from ..store.writer import StoreWriter
 from ..streams import made_with

@@ -323,8 +323,7 @@ class DecoderProcess:
         if self._buffers is None or self._buffers.size_bytes != size_bytes:
             self._buffers = SharedBuffers(self._settings.num_buffers, size_bytes)
         if child.buffers is not self._buffers:
-            child.send(Buffers(self._buffers.count, self._buffers.size_bytes))
-            child.send_descriptor(self._buffers.descriptor)
+            child.send(Buffers(self._buffers.count, self._buffers.size_bytes), self._buffers.descriptor)
             child.buffers = self._buffers
         return self._buffers
 

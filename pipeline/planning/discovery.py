@@ -232,19 +232,19 @@ def _real_folder(folder: StorePath) -> str:
     return _as_text(public_url(folder) if is_url(str(folder)) else str(Path(folder).resolve()))
 
 
+@dataclass
 class _Looks:
     """Recognizes videos without a video suffix by their first bytes; opens at most `MAX_LOOKS` files."""
 
-    def __init__(self) -> None:
-        self._num_left = MAX_LOOKS
+    num_left: int = MAX_LOOKS
 
     def __call__(self, path: str, state: FileState | None) -> bool:
         suffix = _suffix(path)
         if suffix in OTHER_SUFFIXES or suffix in _NOT_YET_VIDEOS or state is None or not state.size_bytes:
             return False
-        if not self._num_left or not os.path.isfile(path):
+        if not self.num_left or not os.path.isfile(path):
             return False
-        self._num_left -= 1
+        self.num_left -= 1
         try:
             head = head_of(Path(path))
         except OSError:

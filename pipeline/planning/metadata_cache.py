@@ -20,10 +20,14 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...manifests.errors import InputError
 from ..decoding.decoder_process import check_probe
@@ -33,7 +37,6 @@ from ..records import COPIES_PREFIX, FileState, VideoFile, VideoMetadata, state_
 from ..system.typed_data import from_data, to_data
 from ..system.user_cache import is_private, user_cache
 from .discovery import file_sizes
-from .frame_times import packed_times, unpacked_times
 
 T = TypeVar("T")
 
@@ -57,6 +60,9 @@ CREATE TABLE IF NOT EXISTS entries (
 )
 """
 _KEY = "path = ? AND reader = ? AND audio_track = ?"
+_MAX_TICKS_PER_S = 200_000
+_MAX_STEPS = 64
+_MAX_TIMES_BYTES = 128 << 20
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -297,6 +303,33 @@ def _metadata_in(entry: _Entry) -> VideoMetadata | None:
         check_probe(metadata)
         return metadata
     return None
+
+
+def packed_times(times_s: NDArray[np.float64]) -> bytes:
+    """Compress frame times without loss, as whole ticks where one number of ticks per second represents all exactly.
+
+    Those of a regular video take a few dozen bytes.
+    """
+    steps, per_s = np.diff(times_s), 0
+    first = np.unique(np.round(steps, 9), return_index=True)[1]
+    if len(first) <= _MAX_STEPS and np.isfinite(times_s).all():
+        terms = [Fraction(float(step)).limit_denominator(_MAX_TICKS_PER_S).denominator for step in steps[first]]
+        per_s = math.lcm(1, *terms)
+        if per_s > _MAX_TICKS_PER_S or not np.array_equal(np.rint(times_s * per_s) / per_s, times_s):
+            per_s = 0
+    numbers = np.diff(np.rint(times_s * per_s).astype("<i8"), prepend=0) if per_s else times_s.astype("<f8")
+    return per_s.to_bytes(4, "little") + zlib.compress(numbers.tobytes())
+
+
+def unpacked_times(data: bytes) -> NDArray[np.float64]:
+    """Restore the input of `packed_times` exactly; raise `zlib.error` or `ValueError` for other data."""
+    unpacking = zlib.decompressobj()
+    per_s, numbers = int.from_bytes(data[:4], "little"), unpacking.decompress(data[4:], _MAX_TIMES_BYTES)
+    if not unpacking.eof:
+        raise ValueError("the frame times are truncated or too long")
+    if not per_s:
+        return np.frombuffer(numbers, "<f8").astype(np.float64)
+    return np.cumsum(np.frombuffer(numbers, "<i8")).astype(np.float64) / per_s
 
 
 def _open(path: Path) -> sqlite3.Connection:

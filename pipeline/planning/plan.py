@@ -56,7 +56,8 @@ def plan_video(
     may_resize = 1 / MAX_PIXEL_ASPECT <= metadata.pixel_aspect <= MAX_PIXEL_ASPECT
     may_resize = may_resize and metadata.display_px != (metadata.height_px, metadata.width_px)
     for stream in streams:
-        key, need = _key(video, stream), stream.extractor.frames
+        need, tracks = stream.extractor.frames, metadata.tracks(with_audio=stream.extractor.audio is not None)
+        key = row_key(video.content_digest, stream.settings_digest, tracks)
         segments, masked = _segments_and_masks(metadata, stream)
         shape = (-1,) if hasattr(stream.extractor, "start_video") else shape_of(stream.extractor)
         holes = gap_holes(metadata) if need is not None else ()
@@ -181,9 +182,8 @@ def _too_large(plan: StreamPlan, video: VideoRecord, *, limited_memory: bool) ->
 
 
 def outcome_of(video: VideoRecord, stream: Stream, kind: OutcomeKind, reason: str = "", **facts: object) -> Outcome:
-    """Return an outcome with the fields of the video and the stream; ``facts`` set or replace further fields."""
+    """Return an outcome with the fields of the video and the stream; ``facts`` are its key and further fields."""
     known: dict[str, object] = {
-        "key": _key(video, stream),
         "content_digest": video.content_digest,
         "settings_digest": stream.settings_digest,
         "size_bytes": video.size_bytes,
@@ -193,15 +193,6 @@ def outcome_of(video: VideoRecord, stream: Stream, kind: OutcomeKind, reason: st
         "input_root": video.input_root,
     }
     return Outcome(video.video_id, stream.name, kind, reason, **(known | facts))  # type: ignore[arg-type]
-
-
-def _key(video: VideoRecord, stream: Stream) -> str:
-    return row_key(video.content_digest, stream.settings_digest, tracks_of(video.metadata, stream))
-
-
-def tracks_of(probe: VideoMetadata, stream: Stream) -> str:
-    """Return the tracks that a stream depends on if the file has several; see `VideoMetadata.tracks`."""
-    return probe.tracks(with_audio=stream.extractor.audio is not None)
 
 
 def _nothing_to_extract(video: VideoRecord, plan: StreamPlan) -> str:

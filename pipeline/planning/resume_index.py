@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ..digests import row_key
 from ..records import PROTECTED_KINDS, Outcome, VideoFile, fragment_of, source_path
-from ..store.files.storage import StorePath
-from ..store.index import numbers, pc, retry_on_missing, string_array
+from ..store.files.storage import StorePath, retry_on_missing
+from ..store.index import numbers, pc, string_array
 from ..store.manifest import is_store, read_manifest, stream_entries
 from ..store.outcomes import OutcomeTable, read_outcome_table
 from ..store.store import Store

@@ -6,8 +6,10 @@ work, it waits for them and takes over those whose run has died.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from enum import Enum
 
 from ...manifests.errors import InputError, StoreError
@@ -15,7 +17,10 @@ from ...manifests.urls import public_url
 from ..digests import row_key
 from ..items import Awaiting, VideoSettled
 from ..records import Outcome, Source, VideoFile, source_path
-from ..store.outcomes import OutcomeWatcher
+from ..store.files.storage import StorePath
+from ..store.shard_reading import read_outcomes
+from ..store.shards import OUTCOMES, StoredOutcome, shards_in
+from ..store.store import Store
 from ..store.writer import StoreWriter
 from .resume_index import ResumeIndex
 from .sources import is_other_source, is_same_file, is_same_part, refusal
@@ -29,6 +34,49 @@ class Claim(Enum):
     GRANTED = "granted"
     HELD_BY_OTHER = "held by another run"
     ALREADY_DONE = "completed by another run"
+
+
+class OutcomeWatcher:
+    """Reads outcomes of other writers from files that were written after this object was created. Thread-safe."""
+
+    def __init__(self, place: Store | StorePath) -> None:
+        self._storage = Store.open(place).storage
+        self._fresh_until_s = 0.0
+        self._seen = set(shards_in(self._storage, OUTCOMES))
+        self._newest: dict[str, dict[str, StoredOutcome]] = {}  # by video and stream
+        self._lock = threading.Lock()
+        self.greatest_counter = 0
+        """Greatest counter of the outcomes that were read."""
+
+    def refresh(self, own_writer: str, *, at_once: bool = False) -> None:
+        """Read the new files. Files that are merged at the same time are found under their new name.
+
+        Where listing is slow, it is repeated only every ``relist_after_s`` unless ``at_once`` is True.
+        """
+        with self._lock:
+            if time.monotonic() < self._fresh_until_s and not at_once:
+                return
+            self._fresh_until_s = time.monotonic() + self._storage.relist_after_s
+            for shard in shards_in(self._storage, OUTCOMES):
+                if shard not in self._seen:
+                    with suppress(FileNotFoundError):
+                        self._read(shard, own_writer)
+                    self._seen.add(shard)
+
+    def of_video(self, video_id: str) -> dict[str, Outcome]:
+        """Return the newest outcome of each stream, including streams that this run does not extract.
+
+        Merged files repeat old outcomes.
+        """
+        return {stream: found.outcome for stream, found in list(self._newest.get(video_id, {}).items())}
+
+    def _read(self, shard: str, own_writer: str) -> None:
+        for stored in read_outcomes(self._storage, shard):
+            video_id, stream = stored.name
+            known = self._newest.get(video_id, {}).get(stream)
+            self.greatest_counter = max(self.greatest_counter, stored.counter)
+            if stored.writer != own_writer and (known is None or stored.age > known.age):
+                self._newest.setdefault(video_id, {})[stream] = stored
 
 
 class RunClaims:

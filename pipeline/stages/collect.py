@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...extractors.protocol import FinishedVideo, PersonBoxes, VideoParts
 from ..items import BatchResult, SegmentFailure, SegmentFeature, StreamPlan, VideoEnd, VideoPlan, VideoSettled
 from ..planning.holes import describe, intervals_of, lost_share, touched
-from ..planning.plan import needs_next_frame, outcome_of, tracks_of
+from ..planning.plan import needs_next_frame, outcome_of
 from ..planning.sampling import ROUNDING, Segments
 from ..records import FeatureRow, Hole, Outcome, VideoBoxes
 
@@ -41,7 +41,7 @@ class _Parts:
         self._times_s = frame_times_s
         self._waiting: dict[int, NDArray[np.float32]] = {}
         self.num_parts = 0
-        self._expected = deque(index for index in range(len(plan.segments)) if index not in plan.skipped)
+        self._expected = deque(index for index in range(len(plan.segments)) if index not in plan.lost | plan.masked)
 
     def add(self, index: int, part: NDArray[np.float32]) -> None:
         self._waiting[index] = part
@@ -202,7 +202,7 @@ class RowCollector:
         order = sorted(tally.features)
         video = end.plan.video
         frames = {"frames_expected": str(video.metadata.num_frames), "frames_delivered": str(end.frames_delivered)}
-        if tracks := tracks_of(video.metadata, plan.stream):
+        if tracks := video.metadata.tracks(with_audio=plan.stream.extractor.audio is not None):
             frames["tracks"] = tracks
         if video.source:
             frames |= {"source": video.source, "input_root": video.input_root}

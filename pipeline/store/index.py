@@ -23,8 +23,7 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from ...manifests.errors import StoreError
-from .files.storage import Storage
+from .files.storage import Storage, retry_on_missing
 from .shard_reading import read_keys, read_table
 from .shard_writing import outcomes_table
 from .shards import OUTCOME_FIELDS, OUTCOMES, ROW_KEYS, RowPlace, shards_in, stream_folder
@@ -48,7 +47,6 @@ _ROW_SCHEMA = pa.schema(
 
 OUTCOME_IDENTITY, OUTCOME_AGE = ("video_id", "stream"), ("counter", "written_at", "writer")
 ROW_IDENTITY, ROW_AGE = ("video_id", "settings_digest"), ("counter", "written_at")
-_RELISTS = 100  # each retry means that another merge has finished
 
 
 def current_row_columns(storage: Storage, stream: str, outcomes: Columns) -> Columns:
@@ -87,18 +85,6 @@ def current_places(storage: Storage, stream: str, settings_digest: str, outcomes
     rows = retry_on_missing(lambda: current_row_columns(storage, stream, of_stream(outcomes, stream)[0]), storage)
     mine = rows.filter(pc.equal(rows.column("settings_digest").cast(pa.string()), settings_digest))
     return {row.video_id: row for row in row_places(mine)}
-
-
-def retry_on_missing(read: Callable[[], T], storage: Storage) -> T:
-    """Call ``read`` again if a listed file is absent: a writer has merged it since it was listed."""
-    for _ in range(_RELISTS):
-        try:
-            return read()
-        except FileNotFoundError:
-            continue
-    raise StoreError(
-        f"{storage.root}: files keep vanishing while they are read; try again when no run is writing there"
-    )
 
 
 def newest_outcome_columns(storage: Storage) -> Columns:

@@ -1,12 +1,9 @@
-"""The outcome of every (video, stream) of a store, in columns, and those that other runs add to it."""
+"""The outcome of every (video, stream) of a store, in columns."""
 
 from __future__ import annotations
 
-import threading
-import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..records import Outcome, fragment_of
 from .boxes import lost_boxes
-from .files.storage import Storage, StorePath
+from .files.storage import Storage
 from .index import (
     OUTCOME_COLUMNS,
     Columns,
@@ -31,10 +28,9 @@ from .index import (
     sorted_by,
     string_array,
 )
-from .shard_reading import read_outcomes, read_provenance
+from .shard_reading import read_provenance
 from .shard_writing import outcomes_table
-from .shards import OUTCOME_FIELDS, OUTCOMES, RowPlace, StoredOutcome, outcome_from, outcome_values, shards_in
-from .store import Store
+from .shards import OUTCOME_FIELDS, RowPlace, StoredOutcome, outcome_from, outcome_values
 
 
 class OutcomeTable:
@@ -186,46 +182,3 @@ def _outcome_of(row: RowPlace, stream: str, provenance: Mapping[str, str]) -> Ou
         source=provenance.get("source", "") if "input_root" in provenance else "",
         input_root=provenance.get("input_root", ""),
     )
-
-
-class OutcomeWatcher:
-    """Reads outcomes of other writers from files that were written after this object was created. Thread-safe."""
-
-    def __init__(self, place: Store | StorePath) -> None:
-        self._storage = Store.open(place).storage
-        self._fresh_until_s = 0.0
-        self._seen = set(shards_in(self._storage, OUTCOMES))
-        self._newest: dict[str, dict[str, StoredOutcome]] = {}  # by video and stream
-        self._lock = threading.Lock()
-        self.greatest_counter = 0
-        """Greatest counter of the outcomes that were read."""
-
-    def refresh(self, own_writer: str, *, at_once: bool = False) -> None:
-        """Read the new files. Files that are merged at the same time are found under their new name.
-
-        Where listing is slow, it is repeated only every ``relist_after_s`` unless ``at_once`` is True.
-        """
-        with self._lock:
-            if time.monotonic() < self._fresh_until_s and not at_once:
-                return
-            self._fresh_until_s = time.monotonic() + self._storage.relist_after_s
-            for shard in shards_in(self._storage, OUTCOMES):
-                if shard not in self._seen:
-                    with suppress(FileNotFoundError):
-                        self._read(shard, own_writer)
-                    self._seen.add(shard)
-
-    def of_video(self, video_id: str) -> dict[str, Outcome]:
-        """Return the newest outcome of each stream, including streams that this run does not extract.
-
-        Merged files repeat old outcomes.
-        """
-        return {stream: found.outcome for stream, found in list(self._newest.get(video_id, {}).items())}
-
-    def _read(self, shard: str, own_writer: str) -> None:
-        for stored in read_outcomes(self._storage, shard):
-            video_id, stream = stored.name
-            known = self._newest.get(video_id, {}).get(stream)
-            self.greatest_counter = max(self.greatest_counter, stored.counter)
-            if stored.writer != own_writer and (known is None or stored.age > known.age):
-                self._newest.setdefault(video_id, {})[stream] = stored

@@ -11,9 +11,9 @@ from ...manifests.plurals import plural
 from ...manifests.validation import suggestion
 from ..records import FeatureRow, Outcome
 from .boxes import BoxRun, current_runs, read_boxes
-from .files.storage import StorePath
+from .files.storage import StorePath, retry_on_missing
 from .html import html_table
-from .index import Columns, current_places, newest_outcome_columns, retry_on_missing
+from .index import Columns, current_places, newest_outcome_columns
 from .manifest import MANIFEST, StreamEntry, read_manifest, stream_entries
 from .open_shards import OpenShards
 from .outcomes import OutcomeTable, read_outcome_table

@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..records import Outcome
-from .files.storage import Storage, StorePath
-from .index import Columns, numbers, pc, retry_on_missing, string_array
+from .files.storage import Storage, StorePath, retry_on_missing
+from .index import Columns, numbers, pc, string_array
 from .shard_reading import read_logged_keys, read_logged_segments
 from .shard_writing import logged_segments_table, shard_bytes
 from .shards import PROGRESS, LoggedSegment, shard_name, shards_in

@@ -20,8 +20,7 @@ from ...manifests.errors import ConfigError, StoreError
 from ...manifests.urls import public_url
 from ..records import FeatureRow, Outcome, VideoBoxes
 from .concurrency.writer_locks import HeldSettings
-from .files.storage import Storage, StorePath
-from .index import retry_on_missing
+from .files.storage import Storage, StorePath, retry_on_missing
 from .manifest import read_manifest, stream_entries
 from .row_validation import validated_row
 from .shard_reading import Stamps, greatest_stamps, read_tables, stored_number

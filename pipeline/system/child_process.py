@@ -169,18 +169,16 @@ class IsolatedChild(ChildProcess):
         self._timeout_s = timeout_s
         self._pipe = MessagePipe(self.connection, limits or MessageLimits())
 
-    def send(self, message: object) -> None:
-        """Send a message. Raises `ChildLost` if the child has exited or takes no message in time."""
+    def send(self, message: object, descriptor: int | None = None) -> None:
+        """Send a message, and after it a copy of an open file descriptor, such as one of shared memory.
+
+        Raises:
+            ChildLost: The child has exited or takes no message in time.
+        """
         try:
             self._pipe.send(message, self._timeout_s)
-        except OSError as error:
-            raise self._lost(error, self._timeout_s) from error
-
-    def send_descriptor(self, descriptor: int) -> None:
-        """Send a copy of an open file descriptor, such as one of shared memory. Raises `ChildLost`."""
-        try:
-            self.connection.settimeout(self._timeout_s)
-            socket.send_fds(self.connection, [b"\0"], [descriptor])
+            if descriptor is not None:
+                socket.send_fds(self.connection, [b"\0"], [descriptor])
         except OSError as error:
             raise self._lost(error, self._timeout_s) from error
 

@@ -20,10 +20,10 @@ from ...manifests.errors import WeightsError
 from ..items import Event, SegmentFeature, Stream, VideoSettled
 from ..memory_budget import within_memory
 from ..planning.resume_index import read_resume_index
+from ..planning.run_claims import OutcomeWatcher
 from ..records import Source
 from ..run_context import open_context
 from ..runner import process_videos
-from ..store.outcomes import OutcomeWatcher
 from ..store.store import Store
 from ..store.writer import StoreWriter
 from ..streams import build_streams, chosen_weights, digests_of_settings

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from ....manifests.errors import StoreError
 from ....manifests.urls import split_query
 
 T = TypeVar("T")
@@ -19,6 +20,7 @@ T = TypeVar("T")
 StorePath = Path | str
 """A folder's path, or a URL; text without ``://`` is a path."""
 
+_RELISTS = 100  # each retry means that another merge has finished
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -127,3 +129,15 @@ def stable_listing(listed: Callable[[], list[str]]) -> list[str]:
     while not set(names) <= set(again := listed()):
         names = again
     return again
+
+
+def retry_on_missing(read: Callable[[], T], storage: Storage) -> T:
+    """Call ``read`` again if a listed file is absent: a writer has merged it since it was listed."""
+    for _ in range(_RELISTS):
+        try:
+            return read()
+        except FileNotFoundError:
+            continue
+    raise StoreError(
+        f"{storage.root}: files keep vanishing while they are read; try again when no run is writing there"
+    )

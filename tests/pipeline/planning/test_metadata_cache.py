@@ -27,8 +27,13 @@ from arabesque.pipeline.decoding.decoder_pool import DecoderPool, DecoderProcess
 from arabesque.pipeline.decoding.source_files import Content, read_content
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.planning import metadata_cache
-from arabesque.pipeline.planning.frame_times import packed_times, unpacked_times
-from arabesque.pipeline.planning.metadata_cache import MetadataCache, by_length, open_metadata_cache
+from arabesque.pipeline.planning.metadata_cache import (
+    MetadataCache,
+    by_length,
+    open_metadata_cache,
+    packed_times,
+    unpacked_times,
+)
 from arabesque.pipeline.records import AudioTrack, VideoFile, VideoMetadata, state_of
 from arabesque.pipeline.stages.decode import read_metadata
 from arabesque.pipeline.store.reader import FeatureStore

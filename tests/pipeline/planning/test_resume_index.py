@@ -20,10 +20,11 @@ from store_rows import new_store, outcome_of, row, settings_of
 
 from arabesque.pipeline.planning.discovery import find_videos
 from arabesque.pipeline.planning.resume_index import ResumeIndex, read_resume_index
+from arabesque.pipeline.planning.run_claims import OutcomeWatcher
 from arabesque.pipeline.records import FileState, VideoFile
 from arabesque.pipeline.status import read_status
 from arabesque.pipeline.store.index import OUTCOME_COLUMNS
-from arabesque.pipeline.store.outcomes import OutcomeTable, OutcomeWatcher
+from arabesque.pipeline.store.outcomes import OutcomeTable
 from arabesque.pipeline.store.writer import StoreWriter
 
 SETTINGS = {stream: settings_of(stream) for stream in ("vst", "ast")}

@@ -23,13 +23,12 @@ from arabesque.manifests.errors import StoreError
 from arabesque.pipeline.items import Awaiting, VideoSettled
 from arabesque.pipeline.planning import run_claims
 from arabesque.pipeline.planning.resume_index import ResumeIndex
-from arabesque.pipeline.planning.run_claims import Claim, RunClaims
+from arabesque.pipeline.planning.run_claims import Claim, OutcomeWatcher, RunClaims
 from arabesque.pipeline.records import VideoFile
 from arabesque.pipeline.store.concurrency import writer_locks
 from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock, sweep_claims
 from arabesque.pipeline.store.maintenance.compaction import compact
 from arabesque.pipeline.store.maintenance.verify import check_store
-from arabesque.pipeline.store.outcomes import OutcomeWatcher
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.store import Store
 from arabesque.pipeline.store.writer import StoreWriter

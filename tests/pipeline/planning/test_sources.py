@@ -20,9 +20,9 @@ from arabesque.pipeline.options import RunOptions
 from arabesque.pipeline.planning.discovery import checked_id_prefix
 from arabesque.pipeline.planning.partition import Partition
 from arabesque.pipeline.planning.resume_index import ResumeIndex
-from arabesque.pipeline.planning.run_claims import Claim, RunClaims
+from arabesque.pipeline.planning.run_claims import Claim, OutcomeWatcher, RunClaims
 from arabesque.pipeline.records import Outcome, VideoFile, state_of
-from arabesque.pipeline.store.outcomes import OutcomeTable, OutcomeWatcher
+from arabesque.pipeline.store.outcomes import OutcomeTable
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.writer import StoreWriter
 from arabesque.pipeline.workers.local_pool import LocalWorkers

@@ -22,6 +22,7 @@ import pytest
 from store_rows import manifest, new_store, outcome_of, row, settings_of, written
 
 from arabesque.manifests.errors import InputError, MissingPackageError, StoreError
+from arabesque.pipeline.planning.run_claims import OutcomeWatcher
 from arabesque.pipeline.store.concurrency import coordination
 from arabesque.pipeline.store.concurrency.coordination import LocklessCoordination
 from arabesque.pipeline.store.files import urls
@@ -33,7 +34,6 @@ from arabesque.pipeline.store.maintenance.compaction import archive_stale_rows, 
 from arabesque.pipeline.store.maintenance.repair import repair_store
 from arabesque.pipeline.store.maintenance.verify import check_store
 from arabesque.pipeline.store.manifest import MANIFEST, write_manifest
-from arabesque.pipeline.store.outcomes import OutcomeWatcher
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.shard_reading import read_places, read_table
 from arabesque.pipeline.store.shards import shards_in, writer_of
