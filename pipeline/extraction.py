@@ -164,7 +164,7 @@ class Extraction:
                 writer = StoreWriter(self.store, settings=settings, float16=self.options.float16)
                 if self.inputs.columns is not None:
                     keep_clip_columns(self.store, self.inputs.columns, writer.writer_id)
-            stack.enter_context(writer)
+            stack.callback(writer.close)
             ahead_s = writer.store_stamps.written_us / 1e6 - time.time()
             if ahead_s > CLOCKS_DIFFER_S:
                 newest = datetime.fromtimestamp(time.time() + ahead_s, UTC).isoformat(timespec="seconds")

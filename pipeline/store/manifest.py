@@ -98,7 +98,8 @@ def write_manifest(place: Store | StorePath, manifest: Mapping[str, Any]) -> Non
             raise StoreError(
                 f"{store.path}: holds other files ({others[0]}) and no {MANIFEST}; choose a new or empty folder"
             )
-    data = _stamped(text.encode())
+    data = text.encode()
+    data += _STAMP + hashlib.sha256(data).hexdigest().encode() + b"\n"
     with closing(store.coordination.enter()) as lease:
         for name in (MANIFEST_COPY, MANIFEST):
             store.storage.put(name, data, lease.writer_id)
@@ -141,7 +142,8 @@ def stream_entries(manifest: Mapping[str, Any]) -> dict[str, StreamEntry]:
 
 def is_manifest_intact(data: bytes) -> bool:
     """Return whether the bytes of a manifest's file are unchanged since it was written."""
-    return data == _stamped(data.rpartition(_STAMP)[0])
+    written, stamp, digest = data.rpartition(_STAMP)
+    return bool(stamp) and digest == hashlib.sha256(written).hexdigest().encode() + b"\n"
 
 
 def is_free(place: Store | StorePath) -> bool:
@@ -180,10 +182,6 @@ def _foreign_entries(storage: Storage) -> list[str]:
     """List files that do not belong to a store. Hidden names are ignored: a killed run may leave them."""
     ours = {MANIFEST, OUTCOMES, BOXES, ARCHIVE, CLIPS_FILE}
     return [name for name in storage.entries() if not name.startswith((".", "stream=")) and name not in ours]
-
-
-def _stamped(data: bytes) -> bytes:
-    return data + _STAMP + hashlib.sha256(data).hexdigest().encode() + b"\n"
 
 
 def _not_a_store(root: StorePath) -> str:

@@ -1,9 +1,8 @@
-"""Validation of rows: before they are stored, and when a store is verified."""
+"""Validation of stored rows, when a store is verified; `writer` validates rows before they are stored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,41 +15,6 @@ from ..records import FeatureRow, fragment_of
 from .manifest import StreamEntry
 
 _SAME_TIME_S = 1e-6
-_FLOAT16_MAX = float(np.finfo(np.float16).max)
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
-
-
-def validated_row(row: FeatureRow, streams: Mapping[str, StreamEntry], *, float16: bool) -> FeatureRow:
-    """Return a copy of a row that can be stored; ValueError if it does not belong into a store of these streams."""
-    name = f"{row.video_id}, stream {row.stream}"
-    entry = streams.get(row.stream)
-    if entry is None:
-        raise ValueError(f"{name}: the store has only {', '.join(streams)}; write the manifest first")
-    if row.settings_digest != entry.settings_digest:
-        raise ValueError(
-            f"{name}: made under settings {row.settings_digest}, the store's are {entry.settings_digest}; "
-            "write the new manifest first"
-        )
-    segments, shape = len(row.features), entry.row_shape
-    if row.features.dtype != np.float32 or row.features.shape != (segments, *shape) or not segments:
-        raise ValueError(
-            f"{name}: features are {row.features.dtype} {list(row.features.shape)}, "
-            f"not float32 [segments, {', '.join(map(str, shape))}] with at least one segment"
-        )
-    if row.start_s.shape != (segments,) or row.end_s.shape != (segments,):
-        raise ValueError(f"{name}: needs one start_s and one end_s for each of {segments} segments")
-    if not np.all(row.start_s < row.end_s):
-        raise ValueError(f"{name}: needs every start_s before its end_s")
-    largest = float(np.abs(row.features).max())
-    if not largest <= (_FLOAT16_MAX if float16 else _FLOAT32_MAX):  # NaN compares as False
-        raise ValueError(f"{name}: features reach {largest}, which cannot be stored; use float32 if they are finite")
-    return replace(
-        row,
-        features=row.features.copy(),
-        start_s=np.array(row.start_s, np.float64),
-        end_s=np.array(row.end_s, np.float64),
-        provenance=dict(row.provenance),
-    )
 
 
 def samplings(manifest: Mapping[str, Any]) -> dict[str, Sampling]:

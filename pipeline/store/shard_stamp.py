@@ -47,7 +47,8 @@ def restored(damaged: bytes) -> bytes | None:
     """Return the original bytes of a shard; None if the damage exceeds what its parity can restore."""
     for start, end in _records(damaged):
         record, rest = damaged[start:end], damaged[:start] + damaged[end:]
-        if record[-_TRAILER.size :] == _trailer(record[: -_TRAILER.size]):
+        body, trailer = record[: -_TRAILER.size], record[-_TRAILER.size :]
+        if _TRAILER.unpack(trailer) == (zlib.crc32(body), len(record), _MAGIC):
             corrected = _corrected(rest, record)
             if corrected is not None:
                 return _with_stamp(corrected[:start] + record + corrected[start:])
@@ -82,11 +83,7 @@ def _record(rest: bytes, stamp_from_end: int) -> bytes:
     length = _HEADER.size + len(content) + _TRAILER.size
     digest = hashlib.sha256(rest).digest()
     body = _HEADER.pack(_MAGIC, length, len(rest), block, stamp_from_end, digest) + content
-    return body + _trailer(body)
-
-
-def _trailer(body: bytes) -> bytes:
-    return _TRAILER.pack(zlib.crc32(body), len(body) + _TRAILER.size, _MAGIC)
+    return body + _TRAILER.pack(zlib.crc32(body), length, _MAGIC)
 
 
 def _records(data: bytes) -> Iterator[tuple[int, int]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ...manifests.errors import ConfigError
 from ...manifests.urls import public_url
-from .concurrency.coordination import LockCoordination, LocklessCoordination, WriterCoordination
-from .concurrency.writer_locks import HeldSettings
+from .concurrency.coordination import LocklessCoordination, WriterCoordination
+from .concurrency.writer_locks import HeldSettings, LockCoordination
 from .files.local import LocalStorage
 from .files.object_storage import ObjectStorage
 from .files.storage import Storage, StorePath, as_store_path

@@ -21,8 +21,7 @@ from ...manifests.urls import public_url
 from ..records import FeatureRow, Outcome, VideoBoxes
 from .concurrency.writer_locks import HeldSettings
 from .files.storage import Storage, StorePath, retry_on_missing
-from .manifest import read_manifest, stream_entries
-from .row_validation import validated_row
+from .manifest import StreamEntry, read_manifest, stream_entries
 from .shard_reading import Stamps, greatest_stamps, read_tables, stored_number
 from .shard_writing import boxes_table, logged_segments_table, outcomes_table, rows_table, shard_bytes
 from .shards import (
@@ -42,6 +41,9 @@ from .shards import (
 )
 from .store import Store
 from .write_ahead_log import is_lasting
+
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class StoreWriter(AbstractContextManager["StoreWriter"]):
@@ -339,6 +341,39 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
         # a time never repeats, so that of two rows of one writer the later is the newer
         self._newest_us = max(self._newest_us + 1, time.time_ns() // 1000)
         return self._newest_us, self.writer_id, self._looks.get(video_id) or self.next_counter()
+
+
+def validated_row(row: FeatureRow, streams: Mapping[str, StreamEntry], *, float16: bool) -> FeatureRow:
+    """Return a copy of a row that can be stored; ValueError if it does not belong into a store of these streams."""
+    name = f"{row.video_id}, stream {row.stream}"
+    entry = streams.get(row.stream)
+    if entry is None:
+        raise ValueError(f"{name}: the store has only {', '.join(streams)}; write the manifest first")
+    if row.settings_digest != entry.settings_digest:
+        raise ValueError(
+            f"{name}: made under settings {row.settings_digest}, the store's are {entry.settings_digest}; "
+            "write the new manifest first"
+        )
+    segments, shape = len(row.features), entry.row_shape
+    if row.features.dtype != np.float32 or row.features.shape != (segments, *shape) or not segments:
+        raise ValueError(
+            f"{name}: features are {row.features.dtype} {list(row.features.shape)}, "
+            f"not float32 [segments, {', '.join(map(str, shape))}] with at least one segment"
+        )
+    if row.start_s.shape != (segments,) or row.end_s.shape != (segments,):
+        raise ValueError(f"{name}: needs one start_s and one end_s for each of {segments} segments")
+    if not np.all(row.start_s < row.end_s):
+        raise ValueError(f"{name}: needs every start_s before its end_s")
+    largest = float(np.abs(row.features).max())
+    if not largest <= (_FLOAT16_MAX if float16 else _FLOAT32_MAX):  # NaN compares as False
+        raise ValueError(f"{name}: features reach {largest}, which cannot be stored; use float32 if they are finite")
+    return replace(
+        row,
+        features=row.features.copy(),
+        start_s=np.array(row.start_s, np.float64),
+        end_s=np.array(row.end_s, np.float64),
+        provenance=dict(row.provenance),
+    )
 
 
 def _greatest_stamps(storage: Storage) -> Stamps:

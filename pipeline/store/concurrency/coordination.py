@@ -1,4 +1,6 @@
-"""Coordination between concurrent writers of a store: with file locks on disk, without locks on object storage.
+"""Coordination between concurrent writers of a store: its interface, and its form without locks on object storage.
+
+On a disk, file locks coordinate (`writer_locks`).
 
 An object store has no lock that ends with its holder, so that correctness does not depend on one: before a writer
 removes a file, it writes those of the file's rows that are not replaced into a file of its own. No row is lost, however
@@ -7,6 +9,7 @@ many writers do this at once (`compaction` gives the proof). Leases and records 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -15,26 +18,13 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 from ....manifests.errors import StoreError
-from ..files.local import LocalStorage, inside
 from ..files.object_storage import ObjectStorage
 from ..files.urls import UnreachableStore
-from .writer_locks import (
-    NOTHING_HELD,
-    PATIENCE_S,
-    BusyStore,
-    Claims,
-    HeldSettings,
-    WriterLock,
-    held_in,
-    holding,
-    living_writers,
-    lock_path,
-    sweep_claims,
-)
+from .writer_locks import NOTHING_HELD, HeldSettings, held_in
 
 IDLE_S = 3600.0
 """On an object store, any run may merge a shard of this age: the run that wrote it has most likely ended."""
@@ -43,9 +33,6 @@ BEAT_S, STALE_S = 30.0, 120.0
 START_BEAT_S, START_STALE_S = 4.0, 20.0
 """The same for a run that starts. A run that was suspended for longer notices at the end of its start that another
 process took its lease, and fails."""
-STARTING_PATIENCE_S = 300.0
-"""A run that starts archives rows of other settings, which takes minutes for large stores."""
-_START_LOCK, _REORGANIZE_LOCK = ".starting.lock", ".reorganizing.lock"
 _LEASE, _STARTING, _RECORDS = ".reorganizing", ".starting", ".runs"
 _LOG = logging.getLogger(__name__)
 
@@ -115,66 +102,6 @@ class WriterCoordination(Protocol):
         ...
 
 
-@dataclass(eq=False)
-class LockCoordination:
-    """Coordination by file locks: the kernel knows which writers live."""
-
-    storage: LocalStorage
-    exclusive = True
-
-    def enter(self, writer_id: str | None = None, held: HeldSettings = NOTHING_HELD) -> WriterLease:
-        return WriterLock(self.storage.root, writer_id, held)
-
-    @contextmanager
-    def starting(self) -> Generator[None, None, None]:
-        """Wait for other runs; StoreError if one takes longer than `STARTING_PATIENCE_S`."""
-        root = self.storage.root
-        with holding(inside(root, _START_LOCK), STARTING_PATIENCE_S) as is_held:
-            if not is_held:
-                raise StoreError(
-                    f"{root}: another run has been starting for {STARTING_PATIENCE_S:.0f} s; end it or run again later"
-                )
-            yield
-
-    def held(self) -> list[HeldSettings]:
-        found: list[HeldSettings] = []
-        for writer_id in sorted(living_writers(self.storage.root)):
-            with suppress(OSError):  # the writer has ended since
-                held = held_in(lock_path(self.storage.root, writer_id).read_bytes())
-                found += [] if held is None else [held]
-        return found
-
-    def claims(self, writer_id: str) -> VideoClaims:
-        return Claims(self.storage.root, writer_id)
-
-    @contextmanager
-    def reorganizing(self) -> Generator[None, None, None]:
-        """Let one process at a time merge or archive shards; others wait, but not longer than `PATIENCE_S`.
-
-        Raises:
-            BusyStore: The other process took longer. It keeps the lock: nothing may be reorganized at the same time.
-        """
-        root = self.storage.root
-        with holding(inside(root, _REORGANIZE_LOCK), PATIENCE_S) as is_held:
-            if not is_held:
-                raise BusyStore(
-                    f"{root}: another process has been reorganizing this store for {PATIENCE_S:g} s; wait for it, or "
-                    "continue or end it if it was stopped, then run the same command again"
-                )
-            yield
-
-    def sweep(self) -> int:
-        sweep_claims(self.storage.root)
-        return self.storage.sweep(lambda: living_writers(self.storage.root))
-
-    def idle(self, listed: Mapping[str, Mapping[str, str]], own: str | None) -> dict[str, list[str]]:
-        """Return the shards of dead writers and of ``own``."""
-        spared = living_writers(self.storage.root) - {own}
-        return {
-            name: [shard for shard, writer in shards.items() if writer not in spared] for name, shards in listed.items()
-        }
-
-
 class LocklessCoordination:
     """Coordination on an object store: liveness is unknown, the age of files is the only evidence."""
 
@@ -189,7 +116,9 @@ class LocklessCoordination:
         if not held.streams:
             return _Unlocked(chosen)
         about = replace(held, writer_id=chosen, host=socket.gethostname(), pid=os.getpid())
-        return _RenewedRecord(self._storage, f"{_RECORDS}/{chosen}.json", about.as_json(), chosen, BEAT_S)
+        return _RenewedRecord(
+            self._storage, f"{_RECORDS}/{chosen}.json", json.dumps(asdict(about)).encode(), chosen, BEAT_S
+        )
 
     @contextmanager
     def starting(self) -> Generator[None, None, None]:

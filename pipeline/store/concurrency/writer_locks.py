@@ -1,4 +1,4 @@
-"""The living writers of a store and the videos that they claim, by file locks.
+"""Coordination of the writers of a store by file locks: which of them live, and which videos they claim.
 
 Each writer holds a lock that the kernel releases when its process ends, however it ends.
 
@@ -36,13 +36,16 @@ from pathlib import Path
 from typing import Any
 
 from ....manifests.errors import StoreError
-from ..files.local import disk_errors, inside
+from ..files.local import LocalStorage, disk_errors, inside
 
 _LOCKS = ".writers"
 _ID_PATIENCE_S = 1.0  # `living_writers` in another process holds each lock for a moment
 PATIENCE_S = float(os.environ.get("ARABESQUE_PATIENCE_S", "180"))
 """Seconds to wait for a process of the store that makes no progress."""
 _BEAT_S = min(5.0, PATIENCE_S / 10)
+STARTING_PATIENCE_S = 300.0
+"""A run that starts archives rows of other settings, which takes minutes for large stores."""
+_START_LOCK, _REORGANIZE_LOCK = ".starting.lock", ".reorganizing.lock"
 _CLAIMS = ".claims"
 _LONGEST_CLAIM = 1 << 16  # bytes
 MAX_LEAD = 1 << 32
@@ -61,9 +64,6 @@ class HeldSettings:
     """``float32`` or ``float16``."""
     streams: Mapping[str, str] = field(default_factory=dict[str, str])
     """Stream → settings digest."""
-
-    def as_json(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
 
 
 NOTHING_HELD = HeldSettings()
@@ -94,7 +94,7 @@ class WriterLock:
         about = replace(held, writer_id=self.writer_id, host=socket.gethostname(), pid=os.getpid())
         with disk_errors(self._path):
             os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, about.as_json())
+            os.write(self._descriptor, json.dumps(asdict(about)).encode())
         self._is_released = threading.Event()
         self._beating = threading.Thread(target=self._beat, name=f"heartbeat {self.writer_id}", daemon=True)
         self._beating.start()
@@ -231,7 +231,7 @@ def _is_still_at(path: Path, descriptor: int) -> bool:
 
 
 def held_in(data: bytes) -> HeldSettings | None:
-    """Parse the output of `HeldSettings.as_json`; None for other content, such as that of earlier versions."""
+    """Parse the JSON text of `HeldSettings`; None for other content, such as that of earlier versions."""
     try:
         found: dict[str, Any] = json.loads(data)
         streams = {str(stream): str(digest) for stream, digest in found["streams"].items()}
@@ -315,17 +315,6 @@ class Claims:
         return inside(self._root, f"{_CLAIMS}/{name}.json")
 
 
-def sweep_claims(root: Path) -> None:
-    """Remove the claims of dead writers."""
-    folder = inside(root, f"{_CLAIMS}/lock").parent
-    if folder.exists():
-        with holding(folder / "lock", PATIENCE_S / 10):
-            for path in folder.glob("*.json"):
-                if not is_living(root, _read_claim(path)[0]):
-                    with suppress(FileNotFoundError):
-                        os.unlink(path)
-
-
 def _read_claim(path: Path) -> tuple[str, int | None]:
     """Return writer and counter of a claim; no writer if there is none or its writer was killed while writing it."""
     try:
@@ -342,3 +331,70 @@ def _read_claim(path: Path) -> tuple[str, int | None]:
     finally:
         os.close(descriptor)
     return "", None
+
+
+@dataclass(eq=False)
+class LockCoordination:
+    """Coordination by file locks: the kernel knows which writers live."""
+
+    storage: LocalStorage
+    exclusive = True
+
+    def enter(self, writer_id: str | None = None, held: HeldSettings = NOTHING_HELD) -> WriterLock:
+        return WriterLock(self.storage.root, writer_id, held)
+
+    @contextmanager
+    def starting(self) -> Generator[None, None, None]:
+        """Wait for other runs; StoreError if one takes longer than `STARTING_PATIENCE_S`."""
+        root = self.storage.root
+        with holding(inside(root, _START_LOCK), STARTING_PATIENCE_S) as is_held:
+            if not is_held:
+                raise StoreError(
+                    f"{root}: another run has been starting for {STARTING_PATIENCE_S:.0f} s; end it or run again later"
+                )
+            yield
+
+    def held(self) -> list[HeldSettings]:
+        found: list[HeldSettings] = []
+        for writer_id in sorted(living_writers(self.storage.root)):
+            with suppress(OSError):  # the writer has ended since
+                held = held_in(lock_path(self.storage.root, writer_id).read_bytes())
+                found += [] if held is None else [held]
+        return found
+
+    def claims(self, writer_id: str) -> Claims:
+        return Claims(self.storage.root, writer_id)
+
+    @contextmanager
+    def reorganizing(self) -> Generator[None, None, None]:
+        """Let one process at a time merge or archive shards; others wait, but not longer than `PATIENCE_S`.
+
+        Raises:
+            BusyStore: The other process took longer. It keeps the lock: nothing may be reorganized at the same time.
+        """
+        root = self.storage.root
+        with holding(inside(root, _REORGANIZE_LOCK), PATIENCE_S) as is_held:
+            if not is_held:
+                raise BusyStore(
+                    f"{root}: another process has been reorganizing this store for {PATIENCE_S:g} s; wait for it, or "
+                    "continue or end it if it was stopped, then run the same command again"
+                )
+            yield
+
+    def sweep(self) -> int:
+        """Remove the claims and the unfinished files of dead writers; return the number of files."""
+        root, lock = self.storage.root, inside(self.storage.root, f"{_CLAIMS}/lock")
+        if lock.parent.exists():
+            with holding(lock, PATIENCE_S / 10):
+                for path in lock.parent.glob("*.json"):
+                    if not is_living(root, _read_claim(path)[0]):
+                        with suppress(FileNotFoundError):
+                            os.unlink(path)
+        return self.storage.sweep(lambda: living_writers(root))
+
+    def idle(self, listed: Mapping[str, Mapping[str, str]], own: str | None) -> dict[str, list[str]]:
+        """Return the shards of dead writers and of ``own``."""
+        spared = living_writers(self.storage.root) - {own}
+        return {
+            name: [shard for shard, writer in shards.items() if writer not in spared] for name, shards in listed.items()
+        }

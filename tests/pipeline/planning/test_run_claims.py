@@ -26,7 +26,8 @@ from arabesque.pipeline.planning.resume_index import ResumeIndex
 from arabesque.pipeline.planning.run_claims import Claim, OutcomeWatcher, RunClaims
 from arabesque.pipeline.records import VideoFile
 from arabesque.pipeline.store.concurrency import writer_locks
-from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock, sweep_claims
+from arabesque.pipeline.store.concurrency.writer_locks import Claims, LockCoordination, WriterLock
+from arabesque.pipeline.store.files.local import LocalStorage
 from arabesque.pipeline.store.maintenance.compaction import compact
 from arabesque.pipeline.store.maintenance.verify import check_store
 from arabesque.pipeline.store.reader import FeatureStore
@@ -53,7 +54,7 @@ def test_a_claim_excludes_others_until_it_is_released(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock, sweep_claims
+from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock
 from arabesque.pipeline.items import Awaiting, VideoSettled
 lock = WriterLock(Path(sys.argv[1]), "other")
 claims = Claims(Path(sys.argv[1]), "other")
@@ -78,7 +79,7 @@ def test_a_claim_ends_with_its_process_however_that_ends(tmp_path):
         other.kill()
         other.wait()
         assert mine.is_free("a")
-        sweep_claims(tmp_path)
+        LockCoordination(LocalStorage(tmp_path)).sweep()
         assert not list((tmp_path / ".claims").glob("*.json"))
         assert mine.take("a")
 

@@ -16,7 +16,7 @@ from store_workload import SILENT, VIDEOS, expected, filled
 from workloads import workload_process
 
 from arabesque.manifests.errors import StoreError
-from arabesque.pipeline.store.concurrency.coordination import LockCoordination
+from arabesque.pipeline.store.concurrency.writer_locks import LockCoordination
 from arabesque.pipeline.store.files.local import LocalStorage
 from arabesque.pipeline.store.maintenance import compaction
 from arabesque.pipeline.store.maintenance.compaction import archive_stale_rows, compact
