@@ -45,13 +45,13 @@ def demo(
     check_output_folder(folder, "FOLDER")
     if clip is not None:
         _check_clip(clip, videos)
-    from ..manifests.cores import available_cores
     from ..manifests.recipes import load_recipe
     from ..models.labels import Labels, read_labels
     from ..models.training import train_and_evaluate
     from ..pipeline.extraction import Extraction
     from ..pipeline.options import default_decoders
     from ..pipeline.store.reader import FeatureStore
+    from ..pipeline.system.process_resources import available_cores
     from ..reports.report import write_report
     from .demo_videos.routines import write_routine, write_routines
     from .extract import run_options

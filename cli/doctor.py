@@ -17,9 +17,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..manifests.cores import available_cores
 from ..manifests.errors import UsageError
 from ..manifests.optional_packages import EXTRAS, install_command, is_installed
+from ..pipeline.system.process_resources import available_cores
 from .console import JSON, print_json
 
 if TYPE_CHECKING:

@@ -64,11 +64,11 @@ def report(
     inputs = None
     if videos:
         inputs = required_videos([as_store_path(each) for each in videos], checked_id_prefix(prefix) if prefix else "")
-    from ..manifests.cores import available_cores
     from ..models.labels import read_labels
     from ..pipeline.machine import find_device
     from ..pipeline.options import default_decoders
     from ..pipeline.store.reader import FeatureStore
+    from ..pipeline.system.process_resources import available_cores
     from ..reports.report import write_report
 
     with show_steps() as on_progress:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..manifests.cores import available_cores
+from ..pipeline.system.process_resources import available_cores
 from .arguments import (
     LOGGER,
     TRAINING_DEVICE,

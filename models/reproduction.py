@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from ..manifests.cores import available_cores
 from ..manifests.errors import InputError
 from ..manifests.json_text import to_json
+from ..pipeline.system.process_resources import available_cores
 from .checkpoints import write_atomically
 from .data_at_hand import DataAtHand
 from .dataset_runs import Task, fold_mean, fold_trainers, make_task, report, trainers

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import torch
 
-from ..manifests.cores import available_cores
 from ..manifests.errors import InputError
 from .options import RunOptions, default_decoders
 from .system.accelerators import share_of_memory, unusable_gpu
+from .system.process_resources import available_cores
 from .workers.coordinator import Executor
 
 _LOG = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import torch
 
 from ..extractors.engines import Engine
-from ..manifests.cores import available_cores
 from .decoding.decoder_pool import DecoderSettings
 from .failure_budget import FailureBudget
 from .stages.fetch import PREFETCH_BYTES
+from .system.process_resources import available_cores
 
 MAX_DECODERS_ON_CPU = 8
 """More decoder processes do not make a run faster whose networks run on the CPU (docs/measurements.md)."""

@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ...manifests.cores import available_cores
 from ...manifests.errors import DecodeError, InputError, StoreError
 from ...manifests.plurals import plural
 from ...manifests.urls import public_url
 from ..decoding.source_files import check_file, read_content
 from ..records import PROTECTED_KINDS, Outcome, VideoFile, fragment_of, source_path, state_of
 from ..store.files.storage import StorePath
+from ..system.process_resources import available_cores
 from .metadata_cache import MetadataCache
 from .resume_index import ResumeIndex
 
@@ -138,7 +138,7 @@ def _has_other_bytes(
             if content is None:
                 before = state_of(path)
                 content = read_content(path)
-                metadata_cache.keep_content(path, before, content)
+                metadata_cache.keep(path, before, content)
             return content.digest + file.fragment != outcome.content_digest
     except (DecodeError, StoreError, OSError):
         return False

@@ -1,4 +1,4 @@
-"""Threads, memory and processor time of processes; a value that the system does not report is None.
+"""Cores, threads, memory and processor time of processes; a value that the system does not report is None.
 
 NumPy's BLAS: between small products its other threads spin while they wait, which took a fifth of the time of a CPU run
 (docs/measurements.md). Large products run in PyTorch's own threads.
@@ -11,7 +11,8 @@ threads the peak grows during a run: by 14 % from one to ten minutes of video, b
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Generator
+import os
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,27 @@ import psutil
 MAX_ARENAS = 2
 PROC = Path("/proc")
 _M_ARENA_MAX = -8  # from glibc's malloc.h
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use, at least 1.
+
+    An affinity mask (``taskset``, Slurm, a container's cpuset) is respected where the platform has one; macOS has none,
+    and all cores count there. Python 3.13 and newer also respect ``PYTHON_CPU_COUNT``.
+
+    Returns:
+        The number of cores.
+
+    Example:
+        >>> available_cores() >= 1
+        True
+    """
+    count: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)  # Python 3.13
+    if count is not None:
+        return count() or 1
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from clips import Clip, write_clip
 
-from arabesque.manifests.cores import available_cores
+from arabesque.pipeline.system.process_resources import available_cores
 
 TESTS = Path(__file__).resolve().parents[1]
 COMMANDS = (
