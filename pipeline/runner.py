@@ -153,8 +153,8 @@ def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Even
             if isinstance(error, PipelineFailure):
                 raise root_cause(error) from error
             raise
-    if collector.unfinished:
-        unfinished = ", ".join(collector.unfinished)
+    if collector.videos:
+        unfinished = ", ".join(sorted(plan.video.video_id for plan in collector.videos))
         raise ArabesqueError(f"the run ended without outcomes of {unfinished}; run the same command again")
 
 

@@ -216,7 +216,9 @@ class DecoderProcess:
                 expected = ExpectedChunks(metadata, wanted, max_frames, audio_until_s, planar=planar, spans=spans)
             while True:
                 with self._watched(path):
-                    self._offer_buffers(child, buffers)
+                    for number in buffers.take_free(wait=not self._filling):
+                        self._filling.add(number)
+                        child.send(Fill(number))
                     answer = self._answer(child, path)
                     if isinstance(answer, Ended):
                         self._is_decoding = False
@@ -326,17 +328,6 @@ class DecoderProcess:
             child.send(Buffers(self._buffers.count, self._buffers.size_bytes), self._buffers.descriptor)
             child.buffers = self._buffers
         return self._buffers
-
-    def _offer_buffers(self, child: DecoderChild, buffers: SharedBuffers) -> None:
-        """Offer all free buffers to the child; wait for a release where all are in use."""
-        while True:
-            for number in buffers.take_free():
-                self._filling.add(number)
-                child.send(Fill(number))
-            if self._filling:
-                return
-            if not buffers.wait_until_free():
-                raise ChildLost("was closed")
 
     def _chunk(self, buffers: SharedBuffers, metadata: VideoMetadata, filled: Filled) -> FrameChunk:
         number = filled.number

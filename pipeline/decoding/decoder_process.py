@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import VideoMetadata
-from ..system.child_process import IsolatedChild
+from ..system.child_process import ChildLost, IsolatedChild
 from ..system.process_resources import peak_bytes
 from ..system.typed_data import MalformedDataError
 from .chunks import Span
@@ -174,24 +174,38 @@ class SharedBuffers:
     def __init__(self, count: int, size_bytes: int) -> None:
         self.count = count
         self.size_bytes = size_bytes
-        self.descriptor = _nameless_file(count * size_bytes)
+        if hasattr(os, "memfd_create"):  # Linux: memory that no limit of /dev/shm applies to
+            self.descriptor = os.memfd_create("arabesque-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(self.descriptor, count * size_bytes)
+            # reading what another process has cut off would crash this one (SIGBUS)
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
+        else:
+            with tempfile.TemporaryFile() as file:  # a file that is deleted at once
+                self.descriptor = os.dup(file.fileno())
+            os.ftruncate(self.descriptor, count * size_bytes)
         self._memory = np.frombuffer(mmap.mmap(self.descriptor, count * size_bytes), np.uint8)
         self._free: set[int] = set(range(count))
         self._changed = threading.Condition()
         self._is_closed = False
         weakref.finalize(self, os.close, self.descriptor)
 
-    def take_free(self) -> set[int]:
-        """Take all free buffers."""
+    def take_free(self, *, wait: bool) -> set[int]:
+        """Take all free buffers.
+
+        Args:
+            wait: Wait for at least one.
+
+        Raises:
+            ChildLost: The buffers were closed while this thread waited.
+        """
         with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: bool(self._free) or self._is_closed)
+                if self._is_closed:
+                    raise ChildLost("was closed")
             taken, self._free = self._free, set[int]()
             return taken
-
-    def wait_until_free(self) -> bool:
-        """Wait for a free buffer; return False if the buffers were closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: bool(self._free) or self._is_closed)
-            return not self._is_closed
 
     def close(self) -> None:
         """End all current and future waits. Views stay valid."""
@@ -207,19 +221,3 @@ class SharedBuffers:
     def view(self, number: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         start = number * self.size_bytes
         return self._memory[start : start + math.prod(shape)].reshape(shape)
-
-
-def _nameless_file(size_bytes: int) -> int:
-    """A descriptor; on Linux memory that no limit of /dev/shm applies to, elsewhere a file that is deleted at once.
-
-    On Linux its size is sealed: reading what another process has cut off would crash this one (SIGBUS).
-    """
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("arabesque-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(descriptor, size_bytes)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        return descriptor
-    with tempfile.TemporaryFile() as file:
-        descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, size_bytes)
-    return descriptor

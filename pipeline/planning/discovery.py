@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -107,7 +107,14 @@ def find_videos(*roots: StorePath | ListedRoot, id_prefix: str = "", frame_rate:
     for _, file in found.files:
         video_id = f"{id_prefix}/{file.video_id}" if id_prefix else file.video_id
         claims[video_id][str(file.path)] = replace(file, video_id=video_id) if id_prefix else file
-    files_of = _with_unique_ids(claims)
+    # An original or a preview next to an MP4 file must not get the id of a video that was extracted before: where one
+    # of several files with one id has a suffix of `_FIRST_SUFFIXES`, the ids of the others end with their suffix.
+    files_of: defaultdict[str, dict[str, VideoFile]] = defaultdict(dict)
+    for video_id, files in claims.items():
+        first = {path for path, file in files.items() if _suffix(file.path.name) in _FIRST_SUFFIXES}
+        for path, file in files.items():
+            added = os.path.splitext(_as_text(file.path.name))[1] if first and path not in first else ""
+            files_of[video_id + added][path] = replace(file, video_id=video_id + added)
     return Inputs(
         videos=tuple(file for _, files in sorted(files_of.items()) for file in files.values() if len(files) == 1),
         clashes={name: tuple(map(_place, sorted(files))) for name, files in sorted(files_of.items()) if len(files) > 1},
@@ -134,7 +141,7 @@ class FoundFiles:
 
 def files_at(roots: Sequence[StorePath | ListedRoot], frame_rate: float | None = None) -> FoundFiles:
     """Find the videos at each root; see `find_videos`."""
-    found, look, real_folder = FoundFiles(), _Looks(), cache(_real_folder)
+    found, look, real_folder = FoundFiles(), _Looks(MAX_LOOKS), cache(_real_folder)
     for root, listing in _listings(roots, found.unlisted):
         place = root.place if isinstance(root, ListedRoot) else root
         given, is_local = str(place), isinstance(place, Path)
@@ -236,7 +243,7 @@ def _real_folder(folder: StorePath) -> str:
 class _Looks:
     """Recognizes videos without a video suffix by their first bytes; opens at most `MAX_LOOKS` files."""
 
-    num_left: int = MAX_LOOKS
+    num_left: int
 
     def __call__(self, path: str, state: FileState | None) -> bool:
         suffix = _suffix(path)
@@ -253,20 +260,6 @@ class _Looks:
             return is_moving(head)
         known = format_of(head)
         return known is not None and known.is_video
-
-
-def _with_unique_ids(claims: Mapping[str, dict[str, VideoFile]]) -> dict[str, dict[str, VideoFile]]:
-    """Append the suffix to the id of a file that shares its id with a file of `_FIRST_SUFFIXES`.
-
-    An original or a preview next to an MP4 file must not get the id of a video that was extracted before.
-    """
-    kept: defaultdict[str, dict[str, VideoFile]] = defaultdict(dict)
-    for video_id, files in claims.items():
-        first = {path for path, file in files.items() if _suffix(file.path.name) in _FIRST_SUFFIXES}
-        for path, file in files.items():
-            added = os.path.splitext(_as_text(file.path.name))[1] if first and path not in first else ""
-            kept[video_id + added][path] = replace(file, video_id=video_id + added)
-    return kept
 
 
 def required_videos(

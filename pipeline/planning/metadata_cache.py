@@ -125,16 +125,32 @@ class MetadataCache:
         entry = self._find(path, self._reader, str(audio_track))
         return None if entry is None else _metadata_in(entry)
 
-    def keep_content(self, path: Path, before: FileState | None, content: Content) -> None:
-        """Keep a file's digest. ``before``: its state before it was read."""
-        self._keep(path, before, CONTENT, "", None, json.dumps(to_data(content, [])), b"")
-
-    def keep_probe(
-        self, path: Path, before: FileState | None, metadata: VideoMetadata, audio_track: int | str = "best"
+    def keep(
+        self, path: Path, before: FileState | None, found: Content | VideoMetadata, audio_track: int | str = "best"
     ) -> None:
-        """Keep a file's metadata. ``before``: its state before it was read."""
-        data, times = json.dumps(to_data(metadata, [])), packed_times(metadata.frame_times_s)
-        self._keep(path, before, self._reader, str(audio_track), metadata.end_s, data, times)
+        """Keep a file's digest or metadata, unless the file is changing.
+
+        Args:
+            path: The file.
+            before: Its state before it was read.
+            found: What was read.
+            audio_track: The audio track that the metadata describe.
+        """
+        state = state_of(path)
+        if self._folder is None or state is None or state != before or path.parent.name.startswith(COPIES_PREFIX):
+            return
+        if time.time_ns() - max(state.modified_ns, state.changed_ns) < self._settled_ns:
+            return
+        data = json.dumps(to_data(found, []))
+        if isinstance(found, Content):
+            entry = _Entry(_name(path), CONTENT, "", *state, None, data, b"")
+        else:
+            times = packed_times(found.frame_times_s)
+            entry = _Entry(_name(path), self._reader, str(audio_track), *state, found.end_s, data, times)
+        with self._lock:
+            self._new[entry[:3]] = entry
+            if len(self._new) >= FLUSH_ENTRIES or time.monotonic() - self._flushed_s > FLUSH_S:
+                self._flush()
 
     def durations_s(self, files: Sequence[VideoFile]) -> dict[str, float]:
         """Return video id → duration in seconds of unchanged files with known metadata. Opens no file."""
@@ -174,27 +190,6 @@ class MetadataCache:
             stored = _Entry(*row[:-1])
             entry = stored if checksum(*stored) == row[-1] else None
         return entry if entry is not None and entry.state == state_of(path) else None
-
-    def _keep(
-        self,
-        path: Path,
-        before: FileState | None,
-        reader: str,
-        audio_track: str,
-        duration_s: float | None,
-        data: str,
-        times: bytes,
-    ) -> None:
-        state = state_of(path)
-        if self._folder is None or state is None or state != before or path.parent.name.startswith(COPIES_PREFIX):
-            return
-        if time.time_ns() - max(state.modified_ns, state.changed_ns) < self._settled_ns:
-            return
-        entry = _Entry(_name(path), reader, audio_track, *state, duration_s, data, times)
-        with self._lock:
-            self._new[entry[:3]] = entry
-            if len(self._new) >= FLUSH_ENTRIES or time.monotonic() - self._flushed_s > FLUSH_S:
-                self._flush()
 
     def _flush(self) -> None:
         """Write the new entries, and delete the oldest ones if there are too many."""

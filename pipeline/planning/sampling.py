@@ -96,7 +96,13 @@ def relative_times(times_s: NDArray[np.float64], offset_s: float, tick_s: tuple[
 
 
 def _segments_of(frame_times_s: NDArray[np.float64], end_s: float, sampling: Sampling) -> Segments:
-    frames, times_s = _sampled_frames(frame_times_s, end_s, sampling)
+    if sampling.fps == "native" or len(frame_times_s) == 0:
+        frames, times_s = np.arange(len(frame_times_s), dtype=np.int64), frame_times_s
+    elif sampling.frame_choice != "nearest-time":
+        frames, times_s = _strided_frames(frame_times_s, end_s, sampling.fps, sampling)
+    else:
+        times_s = np.arange(max(1, int(np.ceil(end_s * sampling.fps - ROUNDING)))) / sampling.fps
+        frames = nearest_frames(frame_times_s, times_s)
     positions = _segment_positions(len(frames), sampling)
     inside = np.clip(positions, 0, len(frames) - 1) if len(positions) else positions
     following = np.minimum(positions[:, -1] + 1, len(frames))
@@ -143,19 +149,6 @@ def nearest_frames(frame_times_s: NDArray[np.float64], ticks_s: NDArray[np.float
         return np.zeros(len(ticks_s), np.int64)
     left_is_nearer = ticks_s - frame_times_s[right - 1] <= frame_times_s[right] - ticks_s
     return (right - left_is_nearer).astype(np.int64)
-
-
-def _sampled_frames(
-    frame_times_s: NDArray[np.float64], end_s: float, sampling: Sampling
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the indices of the sampled frames and the time of each."""
-    if sampling.fps == "native" or len(frame_times_s) == 0:
-        return np.arange(len(frame_times_s), dtype=np.int64), frame_times_s
-    if sampling.frame_choice != "nearest-time":
-        return _strided_frames(frame_times_s, end_s, sampling.fps, sampling)
-    num_ticks = max(1, int(np.ceil(end_s * sampling.fps - ROUNDING)))
-    ticks_s = np.arange(num_ticks) / sampling.fps
-    return nearest_frames(frame_times_s, ticks_s), ticks_s
 
 
 def _strided_frames(

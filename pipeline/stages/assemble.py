@@ -56,7 +56,13 @@ class _VideoAssembly:
         self._todo = {name: deque(stream.todo) for name, stream in plan.streams.items()}
         self._frames: dict[Geometry, dict[int, torch.Tensor]] = {geometry: {} for geometry in plan.frames_by_geometry}
         self._shared = WeakValueDictionary[tuple[Geometry, tuple[int, ...]], Shared]()
-        self._waveforms: dict[str, WaveformCursor] | None = None  # resamplers are opened with the first audio
+        self._waveforms: dict[str, WaveformCursor] = {}  # for each stream: they may read different intervals
+        track = plan.video.metadata.audio
+        for name, stream in plan.streams.items():
+            need = stream.stream.extractor.audio
+            if need is not None and track is not None:
+                cursor = WholeTrack if need.needs_whole_track else WaveformCursor
+                self._waveforms[name] = cursor(need, track.rate_hz, track.start_s)
         self._newest = -1  # latest frame that has arrived; earlier frames that are missing are lost
         self.sent: Counter[str] = Counter()
         self.failure: ChunkFailure | None = None
@@ -66,7 +72,7 @@ class _VideoAssembly:
             self._frames[geometry].update(zip(indices.tolist(), frames, strict=True))
             self._newest = max(self._newest, int(indices.max(initial=-1)))
         if chunk.audio is not None:
-            for cursor in self._cursors().values():
+            for cursor in self._waveforms.values():
                 cursor.push(chunk.audio.samples)
         yield from self._complete_segments()
         self._forget_frames(chunk)
@@ -82,7 +88,7 @@ class _VideoAssembly:
                 need = stream.stream.extractor.audio
                 if need is not None and need.needs_whole_track and end.audio_holes:
                     self._todo[name].clear()
-            for cursor in self._cursors().values():
+            for cursor in self._waveforms.values():
                 cursor.finish()
             yield from self._complete_segments()
 
@@ -91,18 +97,6 @@ class _VideoAssembly:
         self._todo = {name: deque[int]() for name in self._todo}
         self._frames = {geometry: {} for geometry in self._frames}
         self._waveforms = {}
-
-    def _cursors(self) -> dict[str, WaveformCursor]:
-        """Return a cursor for each stream with audio: streams may read different intervals of one track."""
-        track = self._plan.video.metadata.audio
-        if self._waveforms is None:
-            self._waveforms = {}
-            for name, stream in self._plan.streams.items():
-                need = stream.stream.extractor.audio
-                if need is not None and track is not None:
-                    cursor = WholeTrack if need.needs_whole_track else WaveformCursor
-                    self._waveforms[name] = cursor(need, track.rate_hz, track.start_s)
-        return self._waveforms
 
     def _complete_segments(self) -> Iterator[SegmentTask]:
         for name, todo in self._todo.items():
@@ -136,7 +130,7 @@ class _VideoAssembly:
                 blank_frames=tuple(place for place, frame in enumerate(needed) if frame == BLANK),
             )
         if extractor.audio is not None:
-            cursor = self._cursors()[plan.stream.name]
+            cursor = self._waveforms[plan.stream.name]
             if not cursor.reaches(end_s):
                 return _NOT_YET
             if isinstance(cursor, WholeTrack) and extractor.audio.windows == "equal-split":

@@ -75,11 +75,7 @@ class RowCollector:
     provenance: Mapping[str, str]
     """Facts about the run that are stored with each row."""
     videos: dict[VideoPlan, _VideoTally] = field(default_factory=dict[VideoPlan, _VideoTally])
-
-    @property
-    def unfinished(self) -> list[str]:
-        """Ids of videos in progress; empty at the end of a run."""
-        return sorted(plan.video.video_id for plan in self.videos)
+    """Videos in progress; empty at the end of a run."""
 
     def __call__(
         self, item: BatchResult | SegmentFailure | VideoEnd

@@ -41,7 +41,7 @@ from ..planning.metadata_cache import MetadataCache
 from ..planning.plan import Progress, plan_video
 from ..planning.run_claims import Claim
 from ..planning.traits import traits_of
-from ..records import AudioTrack, Deinterlace, Hole, Outcome, Source, VideoFile, VideoMetadata, VideoRecord, state_of
+from ..records import AudioTrack, Hole, Outcome, Source, VideoFile, VideoMetadata, VideoRecord, state_of
 from ..run_context import RunContext
 from .fetch import LocalCopy
 
@@ -63,18 +63,12 @@ class _Identity(NamedTuple):
     """Why the file cannot be a video; empty if it may be one or if an earlier run read it."""
 
 
+@dataclass(frozen=True, eq=False)
 class VideoReader:
     """Decodes one file per call. Call it from as many threads as the pool has decoders."""
 
-    def __init__(self, context: RunContext, progress: Progress) -> None:
-        self._context = context
-        self._streams = context.streams
-        self._claims = context.claims
-        self._resume_index = context.resume_index
-        self._timer = context.timer
-        self._progress = progress
-        self._audio_track = audio_track_of(context.streams)
-        self._deinterlace: Deinterlace = deinterlace_of(context.streams)
+    context: RunContext
+    progress: Progress
 
     def __call__(self, item: Source | LocalCopy) -> Iterator[DecodeItem | VideoSettled]:
         """Yield outcomes that need no decoding, then the chunks in order, then the end marker of each video.
@@ -86,7 +80,7 @@ class VideoReader:
         try:
             claimed, have_end = dict[str, VideoFile](), set[str]()
             for file in source.videos:
-                claim = self._claims.claim(file)
+                claim = self.context.claims.claim(file)
                 if claim is Claim.GRANTED:
                     claimed[file.video_id] = file
                 elif claim is Claim.ALREADY_DONE:
@@ -103,7 +97,7 @@ class VideoReader:
         finally:
             if isinstance(item, LocalCopy):
                 item.drop()
-            self._claims.has_read(source)
+            self.context.claims.has_read(source)
 
     def _read(self, item: Source | LocalCopy, files: Sequence[VideoFile]) -> Iterator[DecodeItem]:
         """Read the claimed videos of a file, from its local copy if it is remote."""
@@ -118,7 +112,7 @@ class VideoReader:
         with ExitStack() as stack:
             try:
                 try:
-                    with self._timer.busy("decode"):
+                    with self.context.timer.busy("decode"):
                         watched = stack.enter_context(closing(WatchedFolder(path) if is_folder else WatchedFile(path)))
                         identity = self._identify(files, watched)
                         watched.check()
@@ -139,10 +133,10 @@ class VideoReader:
         path, pending = files[0].local_path, list[tuple[VideoFile, list[Stream]]]()
         for file in files:
             digest = identity.digest + file.fragment
-            self._claims.refuse_other_source(file, digest)
+            self.context.claims.refuse_other_source(file, digest)
             remaining = self._remaining(file, digest)
-            done = {stream.name for stream in self._streams} - {stream.name for stream in remaining}
-            yield from self._resume_index.unwritten_outcomes(
+            done = {stream.name for stream in self.context.streams} - {stream.name for stream in remaining}
+            yield from self.context.resume_index.unwritten_outcomes(
                 file, sorted(done), identity.size_bytes, identity.modified_ns
             )
             if remaining:
@@ -154,13 +148,13 @@ class VideoReader:
             for file, streams in pending:
                 yield from self._undecodable(file, streams, identity, error)
             return
-        cache, pool = self._context.metadata_cache, self._context.decoder_pool
-        with pool.decoder() as decoder:
+        cache, audio_track = self.context.metadata_cache, audio_track_of(self.context.streams)
+        with self.context.decoder_pool.decoder() as decoder:
             for thorough in (False, True):
                 try:
-                    with self._timer.busy("decode"):
+                    with self.context.timer.busy("decode"):
                         metadata = read_metadata(
-                            decoder, cache, path, self._audio_track, thorough=thorough, frame_rate=files[0].frame_rate
+                            decoder, cache, path, audio_track, thorough=thorough, frame_rate=files[0].frame_rate
                         )
                 except DecodeError as error:
                     watched.check()
@@ -207,14 +201,15 @@ class VideoReader:
             input_root=file.input_root,
             offset_s=clip.offset_s,
         )
-        has_limit = self._context.decoder_pool.has_memory_limit
-        return plan_video(video, streams, self._progress, limited_memory=has_limit)
+        has_limit = self.context.decoder_pool.has_memory_limit
+        return plan_video(video, streams, self.progress, limited_memory=has_limit)
 
     def _remaining(self, file: VideoFile, digest: str) -> list[Stream]:
+        index, video_id = self.context.resume_index, file.video_id
         return [
             stream
-            for stream in self._streams
-            if not self._resume_index.is_done(file.video_id, stream.name, row_key(digest, stream.settings_digest))
+            for stream in self.context.streams
+            if not index.is_done(video_id, stream.name, row_key(digest, stream.settings_digest))
         ]
 
     def _decode(
@@ -242,7 +237,7 @@ class VideoReader:
             np.unique(np.concatenate([each.plan.wanted + each.clip.first for each in clips])),
             audio_until_s=audio_until_s[0] if is_whole else None,
             bytes_later=max(preprocessed_bytes(each.plan) for each in clips),
-            deinterlace=self._deinterlace,
+            deinterlace=deinterlace_of(self.context.streams),
             spans=[span for span, _ in spans],
         )
         # the clips of each span; a whole file is one
@@ -264,7 +259,7 @@ class VideoReader:
                     except FileChangedError:
                         item.release()
                         raise
-                    self._timer.add("decode", item.decode_s)
+                    self.context.timer.add("decode", item.decode_s)
                     if is_whole:
                         clips[0].note(item.indices, item.on_cpu)
                         is_checked = is_checked and not item.by_card
@@ -297,7 +292,7 @@ class VideoReader:
         """Keep how many frames the CPU has decoded from a file without damage: later runs may use a card for them."""
         if num_frames > metadata.checked_frames:
             checked = replace(metadata, checked_frames=num_frames)
-            self._context.metadata_cache.keep_probe(path, watched.state, checked, self._audio_track)
+            self.context.metadata_cache.keep(path, watched.state, checked, audio_track_of(self.context.streams))
 
     def _identify(self, files: Sequence[VideoFile], watched: WatchedFile | WatchedFolder) -> _Identity:
         """Return the file's size, time and digest; read the file only if no earlier run did.
@@ -307,24 +302,24 @@ class VideoReader:
         modification time can be set back.
         """
         state, path = watched.state, files[0].local_path
-        known = [(file, self._resume_index.known_digest(file)) for file in files]
+        known = [(file, self.context.resume_index.known_digest(file)) for file in files]
         if all(digest and not self._remaining(file, digest) for file, digest in known):
             return _Identity(state.size_bytes, state.modified_ns, known[0][1].partition("#")[0], "")
         if isinstance(watched, WatchedFolder):
             return _Identity(state.size_bytes, state.modified_ns, read_folder_content(path).digest, "")
-        cache = self._context.metadata_cache
+        cache = self.context.metadata_cache
         content = cache.content(path)
         if content is None:
             content = read_content(watched.descriptor)
-            cache.keep_content(path, state, content)
+            cache.keep(path, state, content)
         return _Identity(state.size_bytes, state.modified_ns, content.digest, content.never_written)
 
     def _failures(self, files: Sequence[VideoFile], reason: str) -> Iterator[Outcome | Notice]:
         """Yield the outcomes of videos whose file cannot be read. Final outcomes of earlier runs are kept."""
         for file in files:
             kept: list[str] = []
-            for stream in self._streams:
-                if self._resume_index.has_final_outcome(file.video_id, stream.name, stream.settings_digest):
+            for stream in self.context.streams:
+                if self.context.resume_index.has_final_outcome(file.video_id, stream.name, stream.settings_digest):
                     kept.append(stream.name)
                 else:
                     yield Outcome(file.video_id, stream.name, "failed", reason, transient=True)
@@ -481,7 +476,7 @@ def read_metadata(
         return known
     before = state_of(path)
     metadata = decoder.probe(path, thorough, audio_track)
-    cache.keep_probe(path, before, metadata, audio_track)
+    cache.keep(path, before, metadata, audio_track)
     return metadata
 
 

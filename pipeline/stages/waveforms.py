@@ -37,13 +37,8 @@ class WaveformCursor:
     def __init__(self, need: AudioNeed, track_rate_hz: int, track_start_s: float) -> None:
         self._need = need
         self._track_start_s = track_start_s
-        self._resampler: StreamingResampler | None = None
-        if need.resampler == "sinc-hann" and track_rate_hz != need.rate_hz:
-            self._resampler = SincResampler(track_rate_hz, need.rate_hz)
-        elif track_rate_hz != need.rate_hz:
-            import soxr  # pyright: ignore[reportMissingTypeStubs]
-
-            self._resampler = soxr.ResampleStream(track_rate_hz, need.rate_hz, 1, "float32", "HQ")
+        self._track_rate_hz = track_rate_hz
+        self._resampler: StreamingResampler | None = None  # opened with the first audio
         self._samples = np.zeros(0, np.float32)
         self._first = 0  # position of _samples[0] in the resampled track
         self._finished = False
@@ -52,6 +47,13 @@ class WaveformCursor:
         """Append the next samples of the track, ``float32 [channels, samples]``."""
         mono = samples.mean(axis=0) if self._need.channel == "mean" else samples[0]
         mono = np.ascontiguousarray(mono, np.float32)
+        if self._resampler is None and self._track_rate_hz != self._need.rate_hz:
+            if self._need.resampler == "sinc-hann":
+                self._resampler = SincResampler(self._track_rate_hz, self._need.rate_hz)
+            else:
+                import soxr  # pyright: ignore[reportMissingTypeStubs]
+
+                self._resampler = soxr.ResampleStream(self._track_rate_hz, self._need.rate_hz, 1, "float32", "HQ")
         resampled = mono if self._resampler is None else self._resampler.resample_chunk(mono, last=last)
         self._samples = np.concatenate([self._samples, resampled])
 

@@ -57,8 +57,8 @@ def open_cache(tmp_path: Path, **options) -> MetadataCache:
 def filled(tmp_path: Path, *files: Path) -> MetadataCache:
     cache = open_cache(tmp_path)
     for path in files:
-        cache.keep_probe(path, state_of(path), PROBE)
-        cache.keep_content(path, state_of(path), CONTENT)
+        cache.keep(path, state_of(path), PROBE)
+        cache.keep(path, state_of(path), CONTENT)
     cache.close()
     return open_cache(tmp_path)
 
@@ -109,10 +109,10 @@ def test_what_was_changed_while_it_was_read_or_right_before_is_not_kept(tmp_path
     cache = open_cache(tmp_path)
     before = state_of(file)
     file.write_bytes(b"other bytes")
-    cache.keep_content(file, before, CONTENT)
+    cache.keep(file, before, CONTENT)
     assert cache.content(file) is None
     hasty = MetadataCache(tmp_path / "cache")
-    hasty.keep_content(file, state_of(file), CONTENT)
+    hasty.keep(file, state_of(file), CONTENT)
     assert hasty.content(file) is None
 
 
@@ -136,7 +136,7 @@ def test_a_damaged_database_is_replaced(tmp_path, file, size_bytes):
     database(tmp_path).write_bytes(bytes(len(data)) if size_bytes is None else b"x" + data[1:size_bytes])
     cache = open_cache(tmp_path)
     assert cache.probe(file) is None
-    cache.keep_content(file, state_of(file), CONTENT)
+    cache.keep(file, state_of(file), CONTENT)
     cache.close()
     assert open_cache(tmp_path).content(file) == CONTENT
 
@@ -261,7 +261,7 @@ def test_a_process_that_holds_the_lock_costs_the_cache_and_no_more(tmp_path, fil
         other.execute("BEGIN EXCLUSIVE")
         cache = open_cache(tmp_path)
         assert cache.content(file) is None
-        cache.keep_content(file, state_of(file), CONTENT)
+        cache.keep(file, state_of(file), CONTENT)
         cache.close()
     assert open_cache(tmp_path).content(file) == CONTENT
 
@@ -275,7 +275,7 @@ def test_what_others_may_write_is_not_used(tmp_path, file, caplog, place):
     assert cache.content(file) is None
     assert cache.durations_s([VideoFile("a", file)]) == {}
     assert "other users may write to it; remove the folder" in caplog.text
-    cache.keep_content(file, state_of(file), CONTENT)
+    cache.keep(file, state_of(file), CONTENT)
     cache.close()
     assert database(tmp_path).read_bytes() == before
 
@@ -309,7 +309,7 @@ def test_a_folder_that_refuses_costs_nothing_else(tmp_path, file):
     cache = filled(tmp_path, file)
     assert cache.content(file) is None
     nowhere = MetadataCache()
-    nowhere.keep_content(file, state_of(file), CONTENT)
+    nowhere.keep(file, state_of(file), CONTENT)
     assert nowhere.content(file) is None
 
 
@@ -334,7 +334,7 @@ for number in range(10):
     cache = MetadataCache(root / "cache", settled_ns=0)
     path = root / f"{name}{number}.mp4"
     path.write_bytes(b"bytes")
-    cache.keep_content(path, state_of(path), Content("ab" * 32, 5, 0))
+    cache.keep(path, state_of(path), Content("ab" * 32, 5, 0))
     cache.close()
 """
 
@@ -359,7 +359,7 @@ def test_a_known_video_is_probed_by_no_decoder(tmp_path, monkeypatch):
     write_clip(path, Clip(num_frames=20, beeps_s=(0.2,)))
     with open_metadata_cache("pyav") as cache, DecoderPool(1) as pool, pool.decoder() as decoder:
         found = read_metadata(decoder, cache, path)
-        cache.keep_content(path, state_of(path), read_content(path))
+        cache.keep(path, state_of(path), read_content(path))
     with open_metadata_cache("pyav") as cache:
         decoder = DecoderProcess()
         assert equal(read_metadata(decoder, cache, path), found)
@@ -384,7 +384,7 @@ def test_wrong_metadata_cost_no_frame(tmp_path, monkeypatch, fault):
     with DecoderPool(1) as slots, slots.decoder() as slot:
         wrong = WRONG_METADATA[fault](slot.probe(path))
     cache = open_cache(tmp_path)
-    cache.keep_probe(path, state_of(path), wrong)
+    cache.keep(path, state_of(path), wrong)
     cache.close()
     for _ in Extraction(path, parse_recipe(RECIPE, "known.toml"), tmp_path / "out"):
         pass

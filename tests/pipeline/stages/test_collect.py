@@ -56,14 +56,14 @@ def test_a_row_is_whole_and_in_order_whatever_came_first():
     assert row.key == plan.streams["fake"].key
     assert (outcome.kind, outcome.reason, outcome.segments, outcome.compute_s) == ("done", "", 3, 1.5)
     assert settled == VideoSettled("a")
-    assert collector.unfinished == []
+    assert collector.videos == {}
 
 
 def test_no_stream_is_done_before_the_end_marker_states_its_segments():
     plan = planned(stream(), num_frames=8)
     collector = RowCollector({})
     assert collect(collector, feature(plan, index=0), feature(plan, index=1)) == []
-    assert collector.unfinished == ["a"]
+    assert [plan.video.video_id for plan in collector.videos] == ["a"]
 
 
 def test_each_stream_is_completed_separately():

@@ -289,7 +289,7 @@ def test_copies_leave_nothing_in_the_metadata_cache(url, tmp_path):
     with closing(Prefetcher()) as spool:
         (video,) = spool.ahead(files, FREE)
         path = video.wait()
-        cache.keep_content(path, state_of(path), read_content(path))
+        cache.keep(path, state_of(path), read_content(path))
         assert cache.content(path) is None
     assert cache.durations_s(files) == {}
     cache.close()
