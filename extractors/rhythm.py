@@ -113,14 +113,13 @@ def _at_beat_rate(music: Music, energy: Curve, times_s: Curve) -> tuple[float, f
     if music.tempo_bpm == 0:
         return 0.0, 0.0
     hertz = music.tempo_bpm / 60
-
-    def swing(curve: Curve, at_s: Curve) -> complex:
+    during = (music.times_s >= times_s[0]) & (music.times_s <= times_s[-1])
+    swings: list[complex] = []
+    for curve, at_s in ((energy, times_s), (music.onset[during], music.times_s[during])):
         window = np.hanning(len(curve) + 2)[1:-1]
         weight = window / window.sum()
-        return complex(np.sum(weight * (curve - weight @ curve) * np.exp(-2j * np.pi * hertz * at_s)))
-
-    during = (music.times_s >= times_s[0]) & (music.times_s <= times_s[-1])
-    moved, heard = swing(energy, times_s), swing(music.onset[during], music.times_s[during])
+        swings.append(complex(np.sum(weight * (curve - weight @ curve) * np.exp(-2j * np.pi * hertz * at_s))))
+    moved, heard = swings
     lateness_s = -float(np.angle(moved * np.conj(heard))) / (2 * np.pi * hertz)
     return min(2 * abs(moved) ** 2 / float(energy.var()), 1.0), lateness_s
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,19 +35,23 @@ class Stream:
     weight_digests: Mapping[str, str]
 
 
-def audio_track_of(streams: Iterable[Stream]) -> int | str:
-    """Return the audio track that all streams with audio use."""
-    asked = {each.name: each.spec.audio_track for each in streams if each.extractor.audio is not None}
-    return common_setting("audio_track", asked, "best")
+class SharedSettings(NamedTuple):
+    """Settings of the one decoding of a video, which all streams share; see `StreamSpec`."""
+
+    audio_track: int | str
+    deinterlace: Deinterlace
 
 
-def deinterlace_of(streams: Iterable[Stream]) -> Deinterlace:
-    """Return the deinterlacing that all streams with frames use."""
-    asked: dict[str, Deinterlace] = {
-        each.name: each.spec.deinterlace for each in streams if each.extractor.frames is not None
-    }
+def shared_settings(streams: Iterable[Stream]) -> SharedSettings:
+    """Return the audio track that all streams with audio use, and the deinterlacing of all streams with frames."""
+    tracks, fields = dict[str, int | str](), dict[str, Deinterlace]()
+    for stream in streams:
+        if stream.extractor.audio is not None:
+            tracks[stream.name] = stream.spec.audio_track
+        if stream.extractor.frames is not None:
+            fields[stream.name] = stream.spec.deinterlace
     default: Deinterlace = "none"
-    return common_setting("deinterlace", asked, default)
+    return SharedSettings(common_setting("audio_track", tracks, "best"), common_setting("deinterlace", fields, default))
 
 
 def common_setting(name: str, values: Mapping[str, Asked], default: Asked) -> Asked:

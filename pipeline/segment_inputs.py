@@ -11,7 +11,7 @@ import torch
 from ..manifests.errors import DecodeError
 from .decoding.decoder_pool import DecoderPool, FrameChunk
 from .decoding.decoders import IndexMismatch
-from .items import ChunkFailure, DecodedChunk, Notice, SegmentTask, Stream, VideoEnd, audio_track_of, deinterlace_of
+from .items import ChunkFailure, DecodedChunk, Notice, SegmentTask, Stream, VideoEnd, shared_settings
 from .planning.metadata_cache import open_metadata_cache
 from .planning.plan import plan_video, with_segments
 from .records import VideoRecord, state_of
@@ -43,7 +43,7 @@ def read_segments(
     Raises:
         DecodeError: The file cannot be read.
     """
-    state = state_of(path)
+    state, settings = state_of(path), shared_settings(streams)
     if state is None:
         raise DecodeError(f"{path}: cannot be read; check the path and its permissions")
     with (
@@ -52,7 +52,7 @@ def read_segments(
         pool.decoder() as process,
     ):
         for thorough in (False, True):
-            metadata = read_metadata(process, cache, path, audio_track_of(streams), thorough=thorough)
+            metadata = read_metadata(process, cache, path, settings.audio_track, thorough=thorough)
             video = VideoRecord(path.stem, path, state.size_bytes, state.modified_ns, "", metadata)
             plan, outcomes = plan_video(video, streams, {})
             wanted = {name: choose(each.stream, len(each.segments)) for name, each in plan.streams.items()}
@@ -64,7 +64,7 @@ def read_segments(
                     metadata,
                     plan.wanted,
                     audio_until_s=plan.audio_until_s,
-                    deinterlace=deinterlace_of(streams),
+                    deinterlace=settings.deinterlace,
                 ):
                     reached = True
                     if not isinstance(item, FrameChunk):

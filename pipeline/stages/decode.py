@@ -32,8 +32,7 @@ from ..items import (
     VideoPlan,
     VideoSettled,
     VideoTraits,
-    audio_track_of,
-    deinterlace_of,
+    shared_settings,
 )
 from ..planning.clips import Clip, clip_of, spans_of
 from ..planning.holes import gap_holes
@@ -148,7 +147,7 @@ class VideoReader:
             for file, streams in pending:
                 yield from self._undecodable(file, streams, identity, error)
             return
-        cache, audio_track = self.context.metadata_cache, audio_track_of(self.context.streams)
+        cache, audio_track = self.context.metadata_cache, shared_settings(self.context.streams).audio_track
         with self.context.decoder_pool.decoder() as decoder:
             for thorough in (False, True):
                 try:
@@ -237,7 +236,7 @@ class VideoReader:
             np.unique(np.concatenate([each.plan.wanted + each.clip.first for each in clips])),
             audio_until_s=audio_until_s[0] if is_whole else None,
             bytes_later=max(preprocessed_bytes(each.plan) for each in clips),
-            deinterlace=deinterlace_of(self.context.streams),
+            deinterlace=shared_settings(self.context.streams).deinterlace,
             spans=[span for span, _ in spans],
         )
         # the clips of each span; a whole file is one
@@ -292,7 +291,9 @@ class VideoReader:
         """Keep how many frames the CPU has decoded from a file without damage: later runs may use a card for them."""
         if num_frames > metadata.checked_frames:
             checked = replace(metadata, checked_frames=num_frames)
-            self.context.metadata_cache.keep(path, watched.state, checked, audio_track_of(self.context.streams))
+            self.context.metadata_cache.keep(
+                path, watched.state, checked, shared_settings(self.context.streams).audio_track
+            )
 
     def _identify(self, files: Sequence[VideoFile], watched: WatchedFile | WatchedFolder) -> _Identity:
         """Return the file's size, time and digest; read the file only if no earlier run did.

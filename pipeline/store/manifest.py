@@ -122,16 +122,16 @@ def read_manifest(place: Store | StorePath, name: str = MANIFEST) -> dict[str, A
         StoreError: The manifest cannot be read or is invalid.
     """
     storage = Store.open(place).storage
-    path = storage.where(name)
     try:
         manifest = tomllib.loads(storage.read(name).decode())
         _Manifest.model_validate(manifest)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotAStoreError(_not_a_store(storage.root)) from error
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror}); allow reading it") from error
+        raise StoreError(f"{storage.where(name)}: cannot be read ({error.strerror}); allow reading it") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise StoreError(f"{path}: {_first_problem(error)}; `arabesque repair {storage.root}` fixes it") from error
+        problem = f"{_first_problem(error)}; `arabesque repair {storage.root}` fixes it"
+        raise StoreError(f"{storage.where(name)}: {problem}") from error
     return manifest
 
 

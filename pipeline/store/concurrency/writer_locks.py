@@ -113,15 +113,6 @@ class WriterLock:
             self._descriptor = -1
 
 
-def is_living(root: Path, writer_id: str) -> bool:
-    """Return whether the writer's process lives; False for an id that a writer cannot have."""
-    try:
-        path = lock_path(root, writer_id)
-    except ValueError:
-        return False
-    return not _cleared(path)
-
-
 def living_writers(root: Path) -> set[str]:
     """Return the ids of the writers whose process lives; remove the lock files of the others."""
     locks = sorted(inside(root, f"{_LOCKS}/*.lock").parent.glob("*.lock"))
@@ -290,7 +281,7 @@ class Claims:
 
         The time between two calls counts up to a tenth of the patience only: this process may have been stopped too.
         """
-        if owner == self._writer_id or not is_living(self._root, owner):
+        if owner == self._writer_id or not _WRITER_ID.fullmatch(owner) or _cleared(lock_path(self._root, owner)):
             return True
         beat, now_s = heartbeat(self._root, owner), time.monotonic()
         with self._guard:
@@ -386,8 +377,10 @@ class LockCoordination:
         root, lock = self.storage.root, inside(self.storage.root, f"{_CLAIMS}/lock")
         if lock.parent.exists():
             with holding(lock, PATIENCE_S / 10):
-                for path in lock.parent.glob("*.json"):
-                    if not is_living(root, _read_claim(path)[0]):
+                owners = {path: _read_claim(path)[0] for path in lock.parent.glob("*.json")}
+                living = living_writers(root) if owners else set[str]()
+                for path, owner in owners.items():
+                    if owner not in living:
                         with suppress(FileNotFoundError):
                             os.unlink(path)
         return self.storage.sweep(lambda: living_writers(root))
