@@ -106,6 +106,9 @@ class VideoReader:
             except (StoreError, OSError) as error:
                 yield from self._failures(files, str(error))
                 return
+            except MemoryError as error:
+                yield from self._failures(files, f"{item.origin.path}: out of memory while it was fetched: {error}")
+                return
             files = [file.at(path) for file in files]
         path, is_folder = files[0].local_path, files[0].frame_rate is not None
         with ExitStack() as stack:
