@@ -176,19 +176,19 @@ class SharedBuffers:
         self.size_bytes = size_bytes
         if hasattr(os, "memfd_create"):  # Linux: memory that no limit of /dev/shm applies to
             self.descriptor = os.memfd_create("arabesque-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.ftruncate(self.descriptor, count * size_bytes)
-            # reading what another process has cut off would crash this one (SIGBUS)
-            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
         else:
             with tempfile.TemporaryFile() as file:  # a file that is deleted at once
                 self.descriptor = os.dup(file.fileno())
-            os.ftruncate(self.descriptor, count * size_bytes)
+        weakref.finalize(self, os.close, self.descriptor)
+        os.ftruncate(self.descriptor, count * size_bytes)
+        if hasattr(os, "memfd_create"):
+            # reading what another process has cut off would crash this one (SIGBUS)
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
         self._memory = np.frombuffer(mmap.mmap(self.descriptor, count * size_bytes), np.uint8)
         self._free: set[int] = set(range(count))
         self._changed = threading.Condition()
         self._is_closed = False
-        weakref.finalize(self, os.close, self.descriptor)
 
     def take_free(self, *, wait: bool) -> set[int]:
         """Take all free buffers.
