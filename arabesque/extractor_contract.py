@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,22 @@ class ExtractorContract:
         for segment, tensors in zip(self.segments, before, strict=True):
             kept = all(torch.equal(now, was) for now, was in zip(_tensors(segment), tensors, strict=True))
             _require(kept, "prepare changes the segment that it is given")
+
+    def check_forward_runs_in_threads_if_it_claims_to(self) -> None:
+        """With ``forwards_concurrently``, batches that two threads compute at the same time have their usual rows."""
+        if not getattr(self.extractor, "forwards_concurrently", False):
+            return
+        items = [self.extractor.prepare(segment) for segment in (self.segments[0], self.segments[2])]
+        together = Barrier(2)
+
+        def rows_of(item: Any) -> list[Tensor]:
+            together.wait()
+            return _rows(self.extractor, [item])
+
+        with ThreadPoolExecutor(2) as threads:
+            rows = [row for [row] in threads.map(rows_of, items)]
+        for row, expected in zip(rows, (self.rows[0], self.rows[2]), strict=True):
+            _require(_difference(row, expected) <= TOLERANCES["float32"], "rows differ when two threads call forward")
 
     def check_the_seed_decides_random_weights(self) -> None:
         """Random weights of one seed give the same row, those of another seed a different one."""

@@ -264,6 +264,7 @@ class NetworkExtractor:
         self._settings = settings
         self._front_end = card.front_end(settings) if card.front_end else None
         self.runner = runner
+        self.forwards_concurrently = runner.is_concurrent
 
     def prepare(self, segment: SegmentInput) -> Tensor:
         if self._front_end is not None:

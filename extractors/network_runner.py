@@ -29,6 +29,8 @@ class NetworkRunner:
         if current_engine() != "openvino":  # it converts float32 weights itself
             convert_weights(network, precision)
         self._network = on_engine(to_device(network, device), device, precision)
+        self.is_concurrent = current_engine() == "torch"
+        """Whether `rows` may be called from several threads at once; the other engines keep state between calls."""
 
     def rows(
         self, items: Sequence[Tensor], to_input: Callable[[Tensor], Tensor], most: int | None = None

@@ -257,7 +257,8 @@ class Extractor(Protocol):
 
     def forward(self, prepared: Sequence[Any]) -> list[torch.Tensor | None]:
         """One ``float32 [dim]`` row for each item, whatever else is in the batch; or one part, see `VideoParts`; or
-        values of the extractor's ``shape``.
+        values of the extractor's ``shape``. Called from one thread at a time, or from several at once if the extractor
+        has the attribute ``forwards_concurrently = True``.
 
         None where the stream has nothing to say of a segment (no person in it): it then has no row.
         """

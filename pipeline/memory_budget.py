@@ -7,7 +7,7 @@ reduced until the sum fits, those with the least effect on speed first.
     decoder processes   `CHILD_BYTES` and `DecoderSettings.memory_bytes` each, and their shared buffers
     chunks              `CHUNKS_IN_FLIGHT` after preprocessing, each at most as large as a buffer
     segments            incomplete ones of every video; complete ones in queues and in preparation
-    batches             incomplete ones, `BATCHES_IN_FLIGHT`, and the memory of a network for one
+    batches             incomplete ones, `BATCHES_IN_QUEUE`, and those in networks with the memory that these take
 
 Not limited: streams that need the whole audio track (`AudioNeed.needs_whole_track`), 6 MB for 100 s at 16 kHz; and the
 features of unfinished videos, which only maps make large (`plan.MAX_ROW_BYTES`).
@@ -43,8 +43,7 @@ CHUNKS_IN_FLIGHT = 4
 """One in preprocessing, two in a queue, one in the segment builder."""
 SEGMENTS_IN_QUEUES = 4
 """Two before preparation and two after it."""
-BATCHES_IN_FLIGHT = 3
-"""Two in a queue, one in its network."""
+BATCHES_IN_QUEUE = 2
 SMALLEST_BUFFER_BYTES = 8 << 20
 """Large enough for a frame of 1920 × 1080."""
 _LOG = logging.getLogger(__name__)
@@ -74,6 +73,8 @@ class MemoryPlan:
     num_preparing: int
     decoding: DecoderSettings
     batch_sizes: Mapping[str, int]
+    num_batches: int = 1
+    """Batches that networks process at the same time."""
 
     def held_bytes(self, needs: Mapping[str, Need]) -> int:
         """Return the maximum memory, in addition to what the process already holds."""
@@ -92,8 +93,8 @@ class MemoryPlan:
             + (SEGMENTS_IN_QUEUES + self.num_preparing) * segment
             + preparing
             + sum(batches)
-            + BATCHES_IN_FLIGHT * max(batches, default=0)
-            + network
+            + (BATCHES_IN_QUEUE + self.num_batches) * max(batches, default=0)
+            + self.num_batches * network
         )
 
     def smaller(self, needs: Mapping[str, Need]) -> Iterator[MemoryPlan]:
@@ -103,6 +104,7 @@ class MemoryPlan:
         for allowance_bytes in (1 << 30, 512 << 20):
             yield (plan := plan._with_decoding(memory_bytes=min(plan.decoding.memory_bytes, allowance_bytes)))
         yield (plan := plan._with_decoding(buffer_bytes=min(plan.decoding.buffer_bytes, 24 << 20)))
+        yield (plan := replace(plan, num_batches=1))
         while largest := plan._largest_batch(needs, above=4):
             yield (plan := plan._with_half_a_batch(largest))
         while plan.num_decoders > 1:
@@ -160,19 +162,27 @@ def within_memory(options: RunOptions, streams: Sequence[Stream]) -> RunOptions:
         options.num_cpu_threads,
         options.decoder_settings,
         {stream.name: stream.extractor.batch_size for stream in streams},
+        options.concurrency.network,
     )
     plan = fit(requested, needs, options.memory_bytes, _known(resident_bytes()))
     if plan != requested:
         _LOG.info(
-            "--memory: %d decoder processes, %d threads, batch sizes %s",
+            "--memory: %d decoder processes, %d threads, batch sizes %s, %d at a time",
             plan.num_decoders,
             plan.num_preparing,
             plan.batch_sizes,
+            plan.num_batches,
         )
     for stream in streams:
         stream.extractor.batch_size = plan.batch_sizes[stream.name]
     decoding = replace(plan.decoding, max_frame_bytes=plan.decoding.buffer_bytes)
-    return replace(options, num_decoders=plan.num_decoders, num_cpu_threads=plan.num_preparing, decoding=decoding)
+    return replace(
+        options,
+        num_decoders=plan.num_decoders,
+        num_cpu_threads=plan.num_preparing,
+        num_batches=plan.num_batches,
+        decoding=decoding,
+    )
 
 
 def measure(stream: Stream, device: torch.device) -> Need:

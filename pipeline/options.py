@@ -32,11 +32,13 @@ def default_decoders(threads: int, device_type: str) -> int:
 
 @dataclass(frozen=True)
 class Concurrency:
-    """Number of threads of each stage that may use several. Networks run one batch at a time."""
+    """Number of threads of each stage that may use several."""
 
     decode: int
     preprocess: int
     prepare: int
+    network: int
+    """Batches that networks process at the same time, each with an equal share of the CPU threads."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class RunOptions:
     Example:
         >>> import torch
         >>> RunOptions(device=torch.device("cpu"), num_decoders=2, num_cpu_threads=4).concurrency
-        Concurrency(decode=2, preprocess=1, prepare=4)
+        Concurrency(decode=2, preprocess=1, prepare=4, network=2)
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -57,6 +59,12 @@ class RunOptions:
     num_decoders: int = 1
     """Videos that are decoded at the same time, each in a process."""
     num_cpu_threads: int = field(default_factory=available_cores)
+    num_batches: int = 2
+    """Batches that networks process at the same time, at most.
+
+    On a GPU one computes while the other is queued. On a CPU, two with half of the threads each are faster than one
+    after the other (docs/measurements.md). The engines ``openvino`` and ``compile`` take one.
+    """
     retry_failed: bool = False
     """Whether failed and partial videos are extracted again. Transient failures are retried in any case."""
     replaces_sources: bool = False
@@ -79,7 +87,10 @@ class RunOptions:
     @property
     def concurrency(self) -> Concurrency:
         """Number of threads of each stage."""
-        return Concurrency(self.num_decoders, preprocess=1, prepare=self.num_cpu_threads)
+        networks = self.num_batches if self.engine == "torch" else 1
+        if self.device.type == "cpu":
+            networks = min(networks, self.num_cpu_threads)
+        return Concurrency(self.num_decoders, preprocess=1, prepare=self.num_cpu_threads, network=networks)
 
     @property
     def decoder_settings(self) -> DecoderSettings:

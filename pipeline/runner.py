@@ -8,9 +8,11 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, nullcontext, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from threading import Barrier
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -72,6 +74,8 @@ class Stage(Generic[T]):
     call: Callable[[T], object] | Batcher
     concurrency: int = 1
     """Number of threads."""
+    torch_threads: int | None = None
+    """CPU threads of PyTorch's operations in each thread of the stage; None: those of the process."""
     keeps_order: bool = False
     """Whether items leave in the order in which they came in."""
 
@@ -79,6 +83,9 @@ class Stage(Generic[T]):
 def stages_of(context: RunContext, progress: Progress, collector: RowCollector, sink: StoreSink) -> list[Stage[Any]]:
     """Return the stages of a run, in order. Some hold items between calls: create new ones for every run."""
     threads = context.options.concurrency
+    has_one_tf32_switch = len({stream.spec.precision == "tf32" for stream in context.streams}) < 2  # of the process
+    networks = threads.network if has_one_tf32_switch else 1
+    network_threads = max(1, torch.get_num_threads() // networks)
     return [
         Stage("decode", (VideoFile, ClippedFile, LocalCopy), VideoReader(context, progress), threads.decode),
         Stage("transfer", DecodedChunk, Transfer(context.options.device)),
@@ -86,7 +93,7 @@ def stages_of(context: RunContext, progress: Progress, collector: RowCollector, 
         Stage("assemble", (PreprocessedChunk, ChunkFailure, VideoEnd), SegmentBuilder()),
         Stage("prepare", SegmentTask, prepare, threads.prepare),
         Stage("batch", SegmentTask, Batcher()),
-        Stage("network", Batch, Forward(context.options.device)),
+        Stage("network", Batch, Forward(context.options.device), networks, torch_threads=network_threads),
         Stage("collect", (BatchResult, SegmentFailure, VideoEnd), collector),
         Stage("write", (FeatureRow, VideoBoxes, *EVENTS), sink),
     ]
@@ -136,23 +143,23 @@ def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Even
     with closing(Prefetcher(context.options.prefetch_bytes)) as prefetcher:
         stages = stages_of(context, WriteAheadLog(writer.store), collector, sink)
         source = prefetcher.ahead(videos, context.claims.is_free)
-        pipeline = build_pipeline(source, stages, watch, context.timer)
-        try:
-            with one_blas_thread(), short_waits(device):
-                yield from outputs_of(pipeline, watch)
-            pipeline.stop()
-        except BaseException as error:
-            sink.is_stopped = True
-            decoder_pool.close()  # unblocks threads that wait for a decoder
-            prefetcher.close()
+        with open_pipeline(source, stages, watch, context.timer) as pipeline:
             try:
-                writer.flush()  # before waiting for the stages to stop
-            finally:
-                with suppress(TimeoutError, PipelineFailure):  # a network that processes a batch cannot be interrupted
-                    pipeline.stop(timeout=STOP_TIMEOUT_S)
-            if isinstance(error, PipelineFailure):
-                raise root_cause(error) from error
-            raise
+                with one_blas_thread(), short_waits(device):
+                    yield from outputs_of(pipeline, watch)
+                pipeline.stop()
+            except BaseException as error:
+                sink.is_stopped = True
+                decoder_pool.close()  # unblocks threads that wait for a decoder
+                prefetcher.close()
+                try:
+                    writer.flush()  # before waiting for the stages to stop
+                finally:
+                    with suppress(TimeoutError, PipelineFailure):  # a batch in its network cannot be interrupted
+                        pipeline.stop(timeout=STOP_TIMEOUT_S)
+                if isinstance(error, PipelineFailure):
+                    raise root_cause(error) from error
+                raise
     if collector.videos:
         unfinished = ", ".join(sorted(plan.video.video_id for plan in collector.videos))
         raise ArabesqueError(f"the run ended without outcomes of {unfinished}; run the same command again")
@@ -174,28 +181,59 @@ def short_waits(device: torch.device) -> Generator[None]:
         sys.setswitchinterval(before)
 
 
-def build_pipeline(
+@contextmanager
+def open_pipeline(
     source: Iterable[Any], stages: Sequence[Stage[Any]], watch: FailureWatch, timer: StageTimer
-) -> Pipeline[Any]:
-    """Connect stages by bounded queues; the pipeline yields the output of the last stage."""
+) -> Generator[Pipeline[Any]]:
+    """Connect stages by bounded queues; the pipeline yields the output of the last stage.
+
+    The threads of stages with `Stage.torch_threads` end after the block, each when it has finished its task.
+    """
 
     def hooks_of(info: StageInfo) -> list[TaskHook]:
         name = "batch" if info.stage_name.startswith("aggregate") else info.stage_name  # aggregators cannot be named
         return [_StageHook(name, watch, timer)]
 
     builder = PipelineBuilder[Any, Any]().add_source(source)
-    for stage in stages:
-        if isinstance(stage.call, Batcher):
-            builder.aggregate(_Batches(stage.takes, stage.call)).disaggregate()
-        else:
+    with ExitStack() as ends:
+        for stage in stages:
+            if isinstance(stage.call, Batcher):
+                builder.aggregate(_Batches(stage.takes, stage.call)).disaggregate()
+                continue
+            own = None
+            if stage.torch_threads is not None:
+                own = _own_threads(stage.concurrency, stage.torch_threads)
+                ends.callback(own.shutdown, wait=False, cancel_futures=True)
             order = "input" if stage.keeps_order else "completion"
             task = _task_of(stage.takes, stage.call)
-            builder.pipe(task, name=stage.name, concurrency=stage.concurrency, output_order=order)
-    return builder.add_sink(buffer_size=64).build(
-        num_threads=sum(stage.concurrency for stage in stages) + 2,
-        max_failures=0,  # stages turn errors of videos into outcomes; any other error must stop the run
-        task_hook_factory=hooks_of,
-    )
+            builder.pipe(task, executor=own, name=stage.name, concurrency=stage.concurrency, output_order=order)
+        yield builder.add_sink(buffer_size=64).build(
+            num_threads=sum(stage.concurrency for stage in stages) + 2,
+            max_failures=0,  # stages turn errors of videos into outcomes; any other error must stop the run
+            task_hook_factory=hooks_of,
+        )
+
+
+def _own_threads(count: int, torch_threads: int) -> ThreadPoolExecutor:
+    """Return threads in which PyTorch's operations use a given number of CPU threads.
+
+    PyTorch keeps that number for each thread. Setting it also sets the number for threads that have not used PyTorch
+    yet, which is therefore restored when all of ours have started.
+    """
+    before = torch.get_num_threads()
+    have_started = Barrier(count + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # a thread's first call sets its number to that of the process
+        torch.set_num_threads(torch_threads)
+        have_started.wait()
+
+    threads = ThreadPoolExecutor(count, thread_name_prefix="network", initializer=start)
+    for _ in range(count):
+        threads.submit(int)
+    have_started.wait()
+    torch.set_num_threads(before)
+    return threads
 
 
 def _task_of(takes: type[T] | tuple[type[T], ...], call: Callable[[T], Any]) -> Callable[[Any], Any]:

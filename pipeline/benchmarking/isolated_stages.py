@@ -34,7 +34,7 @@ from ..items import (
     VideoEnd,
 )
 from ..records import Outcome
-from ..runner import FailureWatch, Stage, build_pipeline, outputs_of, root_cause, stages_of
+from ..runner import FailureWatch, Stage, open_pipeline, outputs_of, root_cause, stages_of
 from ..stages.collect import RowCollector
 from ..stages.decode import preprocessed_bytes
 from ..stages.write import StoreSink
@@ -115,15 +115,15 @@ def measure_isolated(bench: Bench, videos: Probed, measure_s: float, on_step: St
 def run_alone(stage: Stage[Any], items: Any) -> Generator[Any, None, None]:
     """Yield the outputs of a stage for these items, computed by the engine of a run."""
     watch = FailureWatch()
-    pipeline = build_pipeline(items, [stage], watch, StageTimer())
-    try:
-        with one_blas_thread():
-            yield from outputs_of(pipeline, watch)
-    except PipelineFailure as failure:
-        raise root_cause(failure) from failure
-    finally:
-        with suppress(Exception):  # the stage's exception has been raised already
-            pipeline.stop()
+    with open_pipeline(items, [stage], watch, StageTimer()) as pipeline:
+        try:
+            with one_blas_thread():
+                yield from outputs_of(pipeline, watch)
+        except PipelineFailure as failure:
+            raise root_cause(failure) from failure
+        finally:
+            with suppress(Exception):  # the stage's exception has been raised already
+                pipeline.stop()
 
 
 def _stages(bench: Bench, decoder_pool: DecoderPool, store: ScratchStore) -> list[Stage[Any]]:

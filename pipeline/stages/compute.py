@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,9 @@ class Forward:
     If the device runs out of memory, the memory of the failed batch is released first, and later batches of the stream
     have at most the size that fits.
 
+    It may be called from several threads. Batches of one stream then take turns, unless its extractor has
+    ``forwards_concurrently``.
+
     Args:
         device: The device of the networks.
     """
@@ -79,6 +84,7 @@ class Forward:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._fits: dict[str, int] = {}
+        self._turns: dict[str, Lock] = {}
 
     def __call__(self, batch: Batch) -> BatchResult:
         """Return one result for each segment of the batch, in its order.
@@ -108,14 +114,16 @@ class Forward:
 
     def _features(self, stream: Stream, tasks: Sequence[SegmentTask]) -> list[SegmentFeature] | Exception:
         """Return the features of a batch, or what its network raised."""
-        began = time.perf_counter()
-        try:
-            await_inputs(self._device)
-            rows = _checked_rows(stream.extractor, [item.prepared for item in tasks])
-        except Exception as error:
-            require_device(self._device, error, stream.name)
-            return error
-        share_s = (time.perf_counter() - began) / len(tasks)
+        is_concurrent = getattr(stream.extractor, "forwards_concurrently", False)
+        with nullcontext() if is_concurrent else self._turns.setdefault(stream.name, Lock()):
+            began = time.perf_counter()
+            try:
+                await_inputs(self._device)
+                rows = _checked_rows(stream.extractor, [item.prepared for item in tasks])
+            except Exception as error:
+                require_device(self._device, error, stream.name)
+                return error
+            share_s = (time.perf_counter() - began) / len(tasks)
         return [
             SegmentFeature(
                 task.plan,

@@ -28,6 +28,7 @@ OF_THE_RUNNER = (
     "check_rows_are_in_order_and_the_same_alone",
     "check_a_batch_may_hold_two_frame_sizes",
     "check_prepare_runs_in_threads_and_keeps_its_input",
+    "check_forward_runs_in_threads_if_it_claims_to",
     "check_the_seed_decides_random_weights",
 )
 """Checks that are slow for `LARGE` networks."""

@@ -26,7 +26,7 @@ NEEDS = {
     "clips": Need(frames=5 * MIB, prepare=1 * MIB, prepared=5 * MIB, forward=300 * MIB),
     "sound": Need(frames=0, prepare=2 * MIB, prepared=1 * MIB, forward=40 * MIB),
 }
-WISHED = MemoryPlan(8, 8, DecoderSettings(), {"clips": 8, "sound": 16})
+WISHED = MemoryPlan(8, 8, DecoderSettings(), {"clips": 8, "sound": 16}, num_batches=2)
 SQUARE = Geometry(steps=(Size(size_px=(100, 120)),))
 
 
@@ -68,6 +68,12 @@ def test_every_step_down_takes_less_or_as_much():
     sizes = [plan.held_bytes(NEEDS) for plan in WISHED.smaller(NEEDS)]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) > 10
+
+
+def test_one_batch_at_a_time_comes_before_smaller_batches():
+    steps = [(plan.num_batches, max(plan.batch_sizes.values())) for plan in WISHED.smaller(NEEDS)]
+    assert steps.index((1, 16)) < next(place for place, (_, size) in enumerate(steps) if size < 16)
+    assert (2, 8) not in steps
 
 
 def test_an_allowance_that_is_too_small_is_refused_with_the_one_that_is_not():

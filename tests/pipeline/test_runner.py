@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from threading import Barrier
+from unittest.mock import MagicMock
 
 import pytest
+import torch
 from fakes import stream, video
 
 from arabesque.extractors.protocol import SegmentInput
 from arabesque.manifests.errors import StoreError
 from arabesque.pipeline.items import SegmentTask, VideoEnd
+from arabesque.pipeline.options import RunOptions
 from arabesque.pipeline.planning.plan import plan_video
-from arabesque.pipeline.runner import FailureWatch, Stage, build_pipeline, outputs_of
+from arabesque.pipeline.runner import FailureWatch, Stage, open_pipeline, outputs_of, stages_of
+from arabesque.pipeline.stages.collect import RowCollector
 from arabesque.pipeline.stages.compute import Batcher
 from arabesque.pipeline.system.stage_timer import StageTimer
 
@@ -47,8 +53,7 @@ def test_a_failed_stage_is_told_where_the_engine_gives_no_end():
 
 
 def outputs(items, *stages):
-    pipeline = build_pipeline(items, stages, FailureWatch(), StageTimer())
-    with pipeline.auto_stop():
+    with open_pipeline(items, stages, FailureWatch(), StageTimer()) as pipeline, pipeline.auto_stop():
         return list(pipeline)
 
 
@@ -70,3 +75,45 @@ def test_batches_come_one_by_one_and_other_items_do_not_wait_for_them():
     first, second, third = outputs([segments[0], end, *segments[1:]], Stage("batch", SegmentTask, Batcher()))
     assert first is end
     assert [[task.segment.index for task in batch.tasks] for batch in (second, third)] == [[0, 1], [2]]
+
+
+def test_a_stage_can_have_its_own_number_of_threads_of_pytorch():
+    before = torch.get_num_threads()
+    ours, others = [], []
+    together = Barrier(2)
+
+    def note(number):
+        together.wait(60)  # both threads of the stage are needed
+        ours.append(torch.get_num_threads())
+        return number
+
+    def note_others(number):
+        others.append(torch.get_num_threads())
+        return number
+
+    stages = (Stage("network", int, note, 2, torch_threads=3), Stage("other", int, note_others))
+    assert sorted(outputs(range(4), *stages)) == [0, 1, 2, 3]
+    assert ours == 4 * [3]
+    assert others == 4 * [before]
+    assert torch.get_num_threads() == before
+
+
+def networks_of(options, *precisions):
+    fakes = [stream(kind) for kind in precisions]
+    streams = [
+        replace(fake, spec=fake.spec.model_copy(update={"precision": kind}))
+        for fake, kind in zip(fakes, precisions, strict=True)
+    ]
+    context = MagicMock(options=options, streams=streams)
+    found = {stage.name: stage for stage in stages_of(context, {}, RowCollector({}), MagicMock())}
+    return found["network"].concurrency
+
+
+def test_two_batches_are_in_networks_at_a_time():
+    options = RunOptions(num_cpu_threads=4)
+    assert networks_of(options, "float32", "bfloat16") == 2
+    assert networks_of(replace(options, num_cpu_threads=1), "float32") == 1
+    assert networks_of(replace(options, num_batches=1), "float32") == 1
+    assert networks_of(replace(options, engine="openvino"), "float32") == 1
+    assert replace(options, device=torch.device("cuda"), num_cpu_threads=1).concurrency.network == 2
+    assert networks_of(options, "float32", "tf32") == 1  # the switch belongs to the process

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 import torch
@@ -214,3 +216,37 @@ def test_prepare_releases_the_frames():
     prepared = prepare(item)
     assert prepared.segment.frames is None
     assert prepared.prepared.frames is not None
+
+
+class Meeting:
+    """An extractor whose batches wait for each other in `forward`, and note whether they met."""
+
+    def __init__(self, extractor, *, patience_s, **attributes):
+        self._extractor = extractor
+        self._together = Barrier(2)
+        self._patience_s = patience_s
+        self.met = []
+        vars(self).update(attributes)
+
+    def __getattr__(self, name):
+        return getattr(self._extractor, name)
+
+    def forward(self, prepared):
+        try:
+            self._together.wait(self._patience_s)
+            self.met.append(True)
+        except BrokenBarrierError:
+            self.met.append(False)
+        return self._extractor.forward(prepared)
+
+
+@pytest.mark.parametrize(("attributes", "patience_s"), [({"forwards_concurrently": True}, 60), ({}, 0.2)])
+def test_batches_of_a_stream_compute_together_only_if_its_extractor_allows_it(attributes, patience_s):
+    fake = stream()
+    meeting = Meeting(fake.extractor, patience_s=patience_s, **attributes)
+    fake = replace(fake, extractor=meeting)
+    network = Forward(CPU)
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(network, [Batch(fake, (task(fake, index=index),)) for index in range(2)]))
+    assert meeting.met == 2 * [bool(attributes)]
+    assert [type(result.results[0]) for result in results] == 2 * [SegmentFeature]
