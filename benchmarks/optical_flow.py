@@ -36,6 +36,7 @@ from torch import Tensor
 from torchvision.models import optical_flow
 
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights, read_state_dict
+from arabesque.extractors.engines import ENGINES, building_for
 from arabesque.extractors.optical_flow import METHODS, make_flow
 from arabesque.extractors.optical_flow.opencv import Dis, Farneback
 from arabesque.extractors.optical_flow.raft import Raft
@@ -50,6 +51,7 @@ SETTINGS: dict[str, Any] = {
     "tvl1_cuda": TVL1(variant="cuda"),
     "raft_large": Raft(),
     "raft_small": Raft(model="raft_small"),
+    "raft_large_bfloat16": Raft(network_precision="bfloat16"),
 }
 """Rows of the table. ``tvl1_cuda`` is denseflow's arithmetic, on whatever device."""
 
@@ -173,6 +175,7 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     parser.add_argument("--device", nargs="+", choices=["cpu", "cuda"], default=devices)
     parser.add_argument("--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--engine", choices=ENGINES, default="torch", help="of RAFT's networks")
     parser.add_argument("--size", nargs=2, type=int, default=[256, 341], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--pairs", type=int, default=16, help="on a CPU")
     parser.add_argument("--gpu-pairs", type=int, default=256)
@@ -223,7 +226,8 @@ def contenders_for(method: str, device: str, scene: MovingTexture, options: argp
     settings = SETTINGS[method]
     frames = (scene.frames if METHODS[settings.method].color else scene.gray[:, None]).to(device)
     weights = raft_weights(method, options)
-    contenders = [Contender("arabesque", of_one_clip(settings, weights, torch.device(device)), frames)]
+    with building_for(options.engine):
+        contenders = [Contender("arabesque", of_one_clip(settings, weights, torch.device(device)), frames)]
     if isinstance(settings, Raft):
         state_dict = raft_state_dict(settings, weights["flow"])
         contenders.append(Contender("torchvision", pairwise_raft(settings, torch.device(device), state_dict), frames))

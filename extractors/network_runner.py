@@ -14,6 +14,19 @@ from .onednn_layers import to_device
 from .precision import DTYPES, convert_weights, inference
 
 
+def ready(network: nn.Module, device: torch.device, precision: Precision) -> Callable[[Tensor], Tensor]:
+    """Return a network with converted weights, for the engine of the enclosing `building_for`.
+
+    Args:
+        network: Takes ``[n, ...]`` to ``[n, ...]``, on its device.
+        device: Its device.
+        precision: Number format of its matrix products and convolutions; call it within `inference` of the same.
+    """
+    if current_engine() != "openvino":  # it converts float32 weights itself
+        convert_weights(network, precision)
+    return on_engine(network, device, precision)
+
+
 class NetworkRunner:
     """Runs items of equal shape and type together, in one precision.
 
@@ -26,9 +39,7 @@ class NetworkRunner:
     def __init__(self, network: nn.Module, device: torch.device, precision: Precision) -> None:
         self.device = device
         self._precision: Precision = precision
-        if current_engine() != "openvino":  # it converts float32 weights itself
-            convert_weights(network, precision)
-        self._network = on_engine(to_device(network, device), device, precision)
+        self._network = ready(to_device(network, device), device, precision)
         self.is_concurrent = current_engine() == "torch"
         """Whether `rows` may be called from several threads at once; the other engines keep state between calls."""
 

@@ -17,6 +17,7 @@ _ADDED: dict[str, Any] = {
     "detector": "ultralytics",
     "layer": "",
     "link_threshold": 0.1,
+    "network_precision": "float32",
     "num_athletes": 1,
     "one_factor": False,
     "pixel_aspect": "ignore",

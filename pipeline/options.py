@@ -48,7 +48,7 @@ class RunOptions:
     Example:
         >>> import torch
         >>> RunOptions(device=torch.device("cpu"), num_decoders=2, num_cpu_threads=4).concurrency
-        Concurrency(decode=2, preprocess=1, prepare=4, network=2)
+        Concurrency(decode=2, preprocess=1, prepare=4, network=1)
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -59,12 +59,10 @@ class RunOptions:
     num_decoders: int = 1
     """Videos that are decoded at the same time, each in a process."""
     num_cpu_threads: int = field(default_factory=available_cores)
-    num_batches: int = 2
-    """Batches that networks process at the same time, at most.
-
-    On a GPU one computes while the other is queued. On a CPU, two with half of the threads each are faster than one
-    after the other (docs/measurements.md). The engines ``openvino`` and ``compile`` take one.
-    """
+    num_batches: int | None = None
+    """Batches that networks process at the same time, at most. None: two on an accelerator, where one computes while
+    the other is queued, and one on a CPU, where two take as long (docs/measurements.md). The engines ``openvino`` and
+    ``compile`` take one."""
     retry_failed: bool = False
     """Whether failed and partial videos are extracted again. Transient failures are retried in any case."""
     replaces_sources: bool = False
@@ -87,9 +85,10 @@ class RunOptions:
     @property
     def concurrency(self) -> Concurrency:
         """Number of threads of each stage."""
-        networks = self.num_batches if self.engine == "torch" else 1
-        if self.device.type == "cpu":
-            networks = min(networks, self.num_cpu_threads)
+        on_cpu = self.device.type == "cpu"
+        networks = self.num_batches or (1 if on_cpu else 2)
+        if self.engine != "torch" or (on_cpu and networks > self.num_cpu_threads):
+            networks = 1
         return Concurrency(self.num_decoders, preprocess=1, prepare=self.num_cpu_threads, network=networks)
 
     @property

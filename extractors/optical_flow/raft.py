@@ -5,6 +5,8 @@ Its results are those of calling torchvision's network on each pair, up to the r
     features     of each frame once, where the call on pairs encodes all but the first and last twice
     context      its share in the recurrent unit's convolutions once for each pair, not in every iteration
     upsampling   of the last iteration's flow alone
+
+Encoders and iterations run on the engine of the stream (`engines`).
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models import optical_flow  # pyright: ignore[reportMissingTypeStubs]
 
-from ...manifests.streams import Record
+from ...manifests.streams import Precision, Record
 from ..checkpoints import Layouts, StateDict, Weights, load_network, renamed, unchanged
 from ..device_copies import upload
+from ..network_runner import ready
 from ..precision import inference
 from .raft_iterations import RaftIterations
 
@@ -63,7 +66,7 @@ _GPU_SHARE = 0.5
 
 
 class Raft(Record):
-    """torchvision's RAFT, in float32. ``weights`` names its checkpoint under the role ``flow``."""
+    """torchvision's RAFT. ``weights`` names its checkpoint under the role ``flow``."""
 
     method: Literal["raft"] = "raft"
     """Method of optical flow: dis, farneback, tvl1 or raft."""
@@ -71,6 +74,9 @@ class Raft(Record):
     """Network of torchvision."""
     iterations: PositiveInt = 12
     """torchvision's default; video_features runs 20."""
+    network_precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of matrix products and convolutions, whatever the precision of the stream. Positions and
+    correlations that are looked up stay in float32."""
 
 
 class RaftFlow:
@@ -82,15 +88,17 @@ class RaftFlow:
 
     def __init__(self, settings: Raft, weights: Mapping[str, Weights], device: torch.device) -> None:
         build = getattr(optical_flow, settings.model)
-        network: Any = load_network(lambda: build(weights=None), weights[ROLE], LAYOUTS).to(device)
+        network: Any = load_network(lambda: build(weights=None), weights[ROLE], LAYOUTS)
+        parts = network.feature_encoder, network.context_encoder, RaftIterations(network, settings.iterations)
         self._device = device
-        self._features = network.feature_encoder
-        self._context = network.context_encoder
-        self._iterations = RaftIterations(network, settings.iterations)
+        self._precision: Precision = settings.network_precision
+        self._features, self._context, self._iterations = (
+            ready(part.to(device), device, self._precision) for part in parts
+        )
 
     def __call__(self, frames: Tensor) -> Tensor:
         _check(frames)
-        with inference(self._device, "float32"):
+        with inference(self._device, self._precision):
             return self._flow(upload(frames, self._device))
 
     def _flow(self, frames: Tensor) -> Tensor:
@@ -98,7 +106,7 @@ class RaftFlow:
         border = _padding(height, width)
         left, _, above, _ = border
         images = functional.pad(2 * (frames.float() / 255) - 1, border, mode="replicate")
-        flow = torch.cat(list(self._of_pairs(images)))
+        flow = torch.cat(list(self._of_pairs(images))).float()
         return flow[..., above : above + height, left : left + width]
 
     def _of_pairs(self, images: Tensor) -> Iterator[Tensor]:
@@ -109,7 +117,8 @@ class RaftFlow:
         for first in range(0, len(images) - 1, step):
             later = self._features(images[first + 1 : first + 1 + step])
             features = torch.cat([known, later])
-            yield self._iterations(features[:-1], features[1:], self._context(images[first : first + len(later)]))
+            context = self._context(images[first : first + len(later)])
+            yield self._iterations(torch.cat([features[:-1], features[1:], context], dim=1))
             known = later[-1:]
 
 

@@ -5,68 +5,89 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 
-class RaftIterations:
-    """From a torchvision network's parts and ``iterations``; its encoders are the caller's."""
+class RaftIterations(nn.Module):
+    """Takes the features of two frames and the context of the first to the flow between the frames.
+
+    Args:
+        network: A RAFT of torchvision. Its encoders are not used.
+        iterations: Number of refinements.
+    """
 
     def __init__(self, network: Any, iterations: int) -> None:
-        self._iterations = iterations
+        super().__init__()
+        self.num_iterations = iterations
         self._levels = network.corr_block.num_levels
         self._radius = network.corr_block.radius
         self._hidden_dim = network.update_block.hidden_state_size
-        self._encode_motion = network.update_block.motion_encoder
-        self._flow_head = network.update_block.flow_head
-        self._mask = network.mask_predictor
+        self.encode_motion = network.update_block.motion_encoder
+        self.flow_head = network.update_block.flow_head
+        self.mask = network.mask_predictor
         block = network.update_block.recurrent_block
-        units = [unit for unit in (block.convgru1, block.convgru2) if isinstance(unit, torch.nn.Module)]
-        self._units = [RecurrentUnit(unit, self._hidden_dim, self._encode_motion.out_channels) for unit in units]
+        units = [unit for unit in (block.convgru1, block.convgru2) if isinstance(unit, nn.Module)]
+        motion_dim = self.encode_motion.out_channels
+        self.units = nn.ModuleList(RecurrentUnit(unit, self._hidden_dim, motion_dim) for unit in units)
+        self._context_dim = units[0].convz.in_channels - motion_dim
+        """Channels of the context: those of the first hidden state, and those that stay an input."""
 
-    def __call__(self, features: Tensor, following: Tensor, context: Tensor) -> Tensor:
-        """``[pairs, channels, h, w]``: features of both frames, context of the first; to ``[pairs, 2, 8h, 8w]``."""
+    def extra_repr(self) -> str:
+        return f"{self.num_iterations} iterations, {self._levels} levels, radius {self._radius}"
+
+    def forward(self, stacked: Tensor) -> Tensor:
+        """Features of both frames and context, ``[pairs, channels, h, w]``, to ``[pairs, 2, 8h, 8w]``."""
+        dim = (stacked.shape[1] - self._context_dim) // 2
+        features, following, context = stacked.split([dim, dim, self._context_dim], dim=1)
         correlations = Correlations(features, following, self._levels, self._radius)
-        hidden = context[:, : self._hidden_dim].tanh()
-        shares = [unit.share_of(context[:, self._hidden_dim :].relu()) for unit in self._units]
+        hidden = context[:, : self._hidden_dim].float().tanh()
+        given = context[:, self._hidden_dim :].relu()
+        shares = [unit.share_of(given) for unit in self.units]
         start = _pixel_grid(features)
         position = start
-        for _ in range(self._iterations):
-            motion = self._encode_motion(position - start, correlations.around(position))
-            for unit, share in zip(self._units, shares, strict=True):
+        for _ in range(self.num_iterations):
+            motion = self.encode_motion(position - start, correlations.around(position))
+            for unit, share in zip(self.units, shares, strict=True):
                 hidden = unit(hidden, motion, share)
-            position = position + self._flow_head(hidden)
-        return upsample(position - start, None if self._mask is None else self._mask(hidden))
+            position = position + self.flow_head(hidden)
+        return upsample(position - start, None if self.mask is None else self.mask(hidden))
 
 
-class RecurrentUnit:
+class RecurrentUnit(nn.Module):
     """A convolutional GRU whose input is context, which stays, and motion, which changes."""
 
     def __init__(self, unit: Any, hidden_dim: int, motion_dim: int) -> None:
+        super().__init__()
         gates = (unit.convz, unit.convr, unit.convq)
-        self._padding = unit.convz.padding
-        self._hidden_dim = hidden_dim
         first_motion = unit.convz.in_channels - motion_dim
         fixed = [gate.weight[:, hidden_dim:first_motion] for gate in gates]
         varying = [torch.cat([gate.weight[:, :hidden_dim], gate.weight[:, first_motion:]], dim=1) for gate in gates]
-        self._fixed = torch.cat(fixed)
-        self._bias = torch.cat([gate.bias for gate in gates])
-        self._update_and_reset = torch.cat(varying[:2])
-        self._candidate = varying[2]
+        self._hidden_dim = hidden_dim
+        self.context = _convolution(torch.cat(fixed), unit.convz.padding, torch.cat([gate.bias for gate in gates]))
+        self.update_and_reset = _convolution(torch.cat(varying[:2]), unit.convz.padding)
+        self.candidate = _convolution(varying[2], unit.convz.padding)
 
     def share_of(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """What context adds to update and reset gate together, and to the candidate."""
-        share = functional.conv2d(context, self._fixed, self._bias, padding=self._padding)
+        """Return what context adds to update and reset gate together, and to the candidate."""
+        share = self.context(context)
         return share[:, : 2 * self._hidden_dim], share[:, 2 * self._hidden_dim :]
 
-    def __call__(self, hidden: Tensor, motion: Tensor, share: tuple[Tensor, Tensor]) -> Tensor:
-        gates = self._convolve(hidden, motion, self._update_and_reset, share[0]).sigmoid_()
+    def forward(self, hidden: Tensor, motion: Tensor, share: tuple[Tensor, Tensor]) -> Tensor:
+        gates = self.update_and_reset(torch.cat([hidden, motion], dim=1)).add_(share[0]).sigmoid_()
         update, reset = gates.chunk(2, dim=1)
-        candidate = self._convolve(reset * hidden, motion, self._candidate, share[1]).tanh_()
-        return torch.lerp(hidden, candidate, update)
+        candidate = self.candidate(torch.cat([reset * hidden, motion], dim=1)).add_(share[1]).tanh_()
+        return torch.lerp(hidden, candidate.float(), update.float())
 
-    def _convolve(self, hidden: Tensor, motion: Tensor, weight: Tensor, share: Tensor) -> Tensor:
-        return functional.conv2d(torch.cat([hidden, motion], dim=1), weight, padding=self._padding).add_(share)
+
+def _convolution(weight: Tensor, padding: tuple[int, int], bias: Tensor | None = None) -> nn.Conv2d:
+    """Return a convolution with these weights, which are not trained."""
+    dim_out, dim_in, *kernel = weight.shape
+    made = nn.Conv2d(dim_in, dim_out, (kernel[0], kernel[1]), padding=padding, bias=bias is not None)
+    made.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return made
 
 
 class Correlations:
@@ -75,11 +96,11 @@ class Correlations:
     def __init__(self, features: Tensor, following: Tensor, levels: int, radius: int) -> None:
         _, channels, height, width = features.shape
         scaled = features.flatten(2).transpose(1, 2) / channels**0.5
-        volume = (scaled @ following.flatten(2)).view(-1, 1, height, width)
+        volume = (scaled @ following.flatten(2)).float().view(-1, 1, height, width)
         self._volumes = [volume]
         for _ in range(levels - 1):
             self._volumes.append(functional.avg_pool2d(self._volumes[-1], 2))
-        steps = torch.arange(-radius, radius + 1, dtype=features.dtype, device=features.device)
+        steps = torch.arange(-radius, radius + 1, dtype=torch.float32, device=features.device)
         offsets = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1)
         sides = (torch.tensor(volume.shape[:-3:-1], device=features.device) for volume in self._volumes)
         self._scales = [2 / (side - 1) for side in sides]
@@ -113,6 +134,6 @@ def upsample(flow: Tensor, mask: Tensor | None) -> Tensor:
 def _pixel_grid(features: Tensor) -> Tensor:
     """``[pairs, 2, h, w]``: x and y of every feature."""
     pairs, _, height, width = features.shape
-    rows, columns = (torch.arange(side, dtype=features.dtype, device=features.device) for side in (height, width))
+    rows, columns = (torch.arange(side, dtype=torch.float32, device=features.device) for side in (height, width))
     x, y = torch.meshgrid(columns, rows, indexing="xy")
     return torch.stack([x, y]).expand(pairs, 2, height, width)

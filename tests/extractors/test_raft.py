@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,10 +20,12 @@ from torchvision.models import optical_flow
 from arabesque.extractors.checkpoints import CheckpointFile, RandomWeights
 from arabesque.extractors.optical_flow import raft
 from arabesque.extractors.optical_flow.raft import MIN_SIDE_PX, Raft, RaftFlow, pairs_per_batch
+from arabesque.extractors.precision import TOLERANCES
 from arabesque.manifests.errors import WeightsError
 from arabesque.manifests.weights import load_weights_manifest
 
 CPU = torch.device("cpu")
+PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 SHARED = Path(__file__).parents[3] / "shared"
 
 
@@ -58,6 +60,16 @@ def test_a_sequence_is_its_pairs(model: Any) -> None:
     assert (found - expected).abs().max() <= 1e-4
     assert expected.abs().max() > 0.5
     assert (expected[1:] - expected[:-1]).abs().amax((1, 2, 3)).min() > 1e-2
+
+
+def test_half_precision_gives_float32_flow_within_its_tolerance() -> None:
+    clip = frames(2)
+    flows = [
+        RaftFlow(Raft(model="raft_small", network_precision=precision), {"flow": RandomWeights(0)}, CPU)(clip)
+        for precision in PRECISIONS
+    ]
+    assert flows[1].dtype == torch.float32
+    assert 0 < (flows[1] - flows[0]).abs().max() <= TOLERANCES["bfloat16"] * flows[0].abs().max()
 
 
 def test_batches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
