@@ -110,6 +110,11 @@ class Scale(nn.Module):
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         lengths = mask.sum(1)
         windows = torch.where(lengths > 0, ((lengths - kernel).clamp(min=0) // stride) + 1, 0)
+        count = (segments.shape[2] - kernel) // stride + 1
+        if (
+            count % 2
+        ):  # oneDNN's bfloat16 gradient multiplies zero by memory behind an odd last window, which may be NaN
+            segments = nn.functional.pad(segments, (0, kernel + count * stride - segments.shape[2]))
         values = torch.relu(self.conv(segments))
         inside = torch.arange(values.shape[2], device=mask.device) < windows[:, None]
         values = zero_padding(self.norm(values, inside), inside)

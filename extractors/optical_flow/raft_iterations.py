@@ -27,10 +27,10 @@ class RaftIterations(nn.Module):
         self.flow_head = network.update_block.flow_head
         self.mask = network.mask_predictor
         block = network.update_block.recurrent_block
-        units = [unit for unit in (block.convgru1, block.convgru2) if isinstance(unit, nn.Module)]
+        units: list[Any] = [unit for unit in (block.convgru1, block.convgru2) if isinstance(unit, nn.Module)]
         motion_dim = self.encode_motion.out_channels
-        self.units = nn.ModuleList(RecurrentUnit(unit, self._hidden_dim, motion_dim) for unit in units)
-        self._context_dim = units[0].convz.in_channels - motion_dim
+        self.units: Any = nn.ModuleList(RecurrentUnit(unit, self._hidden_dim, motion_dim) for unit in units)
+        self._context_dim: int = units[0].convz.in_channels - motion_dim
         """Channels of the context: those of the first hidden state, and those that stay an input."""
 
     def extra_repr(self) -> str:
@@ -39,7 +39,7 @@ class RaftIterations(nn.Module):
     def forward(self, stacked: Tensor) -> Tensor:
         """Features of both frames and context, ``[pairs, channels, h, w]``, to ``[pairs, 2, 8h, 8w]``."""
         dim = (stacked.shape[1] - self._context_dim) // 2
-        features, following, context = stacked.split([dim, dim, self._context_dim], dim=1)
+        features, following, context = stacked[:, :dim], stacked[:, dim : 2 * dim], stacked[:, 2 * dim :]
         correlations = Correlations(features, following, self._levels, self._radius)
         hidden = context[:, : self._hidden_dim].float().tanh()
         given = context[:, self._hidden_dim :].relu()

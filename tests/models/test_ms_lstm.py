@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from arabesque.models.ms_lstm import MomentAttention, MsLstm, MsLstmSettings
+from arabesque.models.ms_lstm import MomentAttention, MsLstm, MsLstmSettings, Scale
 from arabesque.models.scoring import SegmentBatch
 
 
@@ -48,3 +49,20 @@ def test_the_penalty_has_the_weight_of_the_settings() -> None:
     network.penalty_weight = 1.0
     torch.testing.assert_close(4 * quarter, network(batch).penalty)
     assert quarter > 0
+
+
+@pytest.mark.parametrize("num_segments", [128, 130])
+def test_convolutions_have_an_even_number_of_windows(num_segments: int) -> None:
+    """With an odd one, a gradient of oneDNN in bfloat16 is NaN now and then (oneDNN 3.13.3, AMX). States are equal."""
+    torch.manual_seed(0)
+    scale = Scale(hidden_dim=6, kernel=8, stride=4).eval()
+    counts: list[int] = []
+    scale.conv.register_forward_hook(lambda module, given, windows: counts.append(windows.shape[2]))
+    segments, mask = torch.randn(2, 128, num_segments), torch.ones(2, num_segments, dtype=torch.bool)
+    states = scale(segments, mask)
+    windows = (num_segments - 8) // 4 + 1
+    values = torch.relu(nn.functional.conv1d(segments, scale.conv.weight, scale.conv.bias, stride=4))
+    inside = torch.ones(2, windows, dtype=torch.bool)
+    torch.testing.assert_close(states, scale.lstm(scale.norm(values, inside).transpose(1, 2), inside))
+    assert windows % 2
+    assert counts == [windows + 1]
