@@ -1,9 +1,10 @@
 """Are two batches in networks at a time, of half the threads each, faster than one after the other?
 
-    python benchmarks/batches_at_once.py VIDEO [--recipe everything] [--stream vst …] [--json FILE] [--chart FILE]
+    python benchmarks/batches_at_once.py [VIDEO] [--recipe everything] [--stream vst …] [--json FILE] [--chart FILE]
 
-For each stream of a recipe, alone: whole runs over the video, from decoding to the written rows, with random weights
-that are loaded before, in turns with one batch and with two. Seconds on the clock, the best of the rounds.
+For each stream of a recipe, alone: whole runs over the video (without one, a drawn texture of ten seconds without
+sound), from decoding to the written rows, with random weights that are loaded before, in turns with one batch and with
+two. Seconds on the clock, the best of the rounds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from charts import BLUE, aim, bars, picture
 from measured import Found, markdown, parser_for, present
 
+from arabesque.cli.demo_videos.moving_texture import write_moving_texture
 from arabesque.manifests.recipes import load_recipe
 from arabesque.pipeline.benchmarking.benchmark import probed
 from arabesque.pipeline.benchmarking.end_to_end import Bench, run_end_to_end, sources_of
@@ -35,8 +37,6 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(given)
-    if options.video is None and options.redraw is None:
-        parser.error("give a video")
     present(table, draw, options, lambda: measure(options), ["torch"])
 
 
@@ -57,13 +57,16 @@ def table(found: Found) -> list[str]:
 def measure(options: argparse.Namespace) -> Found:
     given = options_for_machine("cpu")
     recipe = load_recipe(options.recipe)
-    inputs = required_videos([options.video])
     results: list[Found] = []
     with TemporaryDirectory() as folder:
+        video = options.video or Path(folder, "drawn.mp4")
+        if options.video is None:
+            write_moving_texture(video, duration_s=10.0)
+        inputs = required_videos([video])
         for name, precision in product(options.stream or recipe.streams, options.precision):
             spec = recipe.streams[name].model_copy(update={"precision": precision})
             run = Extraction(
-                options.video,
+                video,
                 recipe.model_copy(update={"streams": {name: spec}}),
                 Path(folder) / f"{name} {precision}",
                 weights="random:0",

@@ -27,6 +27,7 @@ SCRIPTS = (
     "object_storage",
     "training",
     "start_up",
+    "batches_at_once",
     "prediction",
     "precision_scores",
 )

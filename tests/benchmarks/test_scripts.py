@@ -26,6 +26,7 @@ SMALL = {
     "object_storage": ["--videos", "20", "--shards", "2", "--latency-ms", "0"],
     "planning": ["--videos", "30", "--done", "20"],
     "shots_cost": ["--seconds", "4", "--rounds", "1"],
+    "batches_at_once": ["--stream", "resnet_frame", "--rounds", "1"],
     "prediction": ["--stream", "resnet_frame", "--rounds", "1"],
     "scheduling": ["--videos", "2000"],
     "start_up": ["--repeats", "1"],
