@@ -365,8 +365,15 @@ MOST_REGISTERS = 208
 """Of `iterate`: ten warps of it share a multiprocessor of an H100. It takes 168 (sm_80) to 204 (sm_120)."""
 
 
-def compile_kernel(function: Any, capability: int, num_warps: int = 1, **constants: Any) -> Any:
-    """Compile a kernel for a card that is not there; `iterate` and `judge` run in one warp, the others in four."""
+AMD_CARDS = (("gfx90a", 64), ("gfx942", 64), ("gfx1100", 32))
+"""Architecture and lanes of a warp: MI200, MI300, Radeon RX 7900."""
+
+
+def compile_kernel(function: Any, card: int | tuple[str, int], num_warps: int = 1, **constants: Any) -> Any:
+    """Compile a kernel for a card that is not there: compute capability of NVIDIA's, or one of `AMD_CARDS`.
+
+    `iterate` and `judge` run in one warp, the others in four.
+    """
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -377,7 +384,8 @@ def compile_kernel(function: Any, capability: int, num_warps: int = 1, **constan
     signature = {name: types[name] for name in function.arg_names}
     source = ASTSource(function, signature=signature, constexprs=constants)
     options = {"num_warps": num_warps, "enable_fp_fusion": True}
-    return compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    target = GPUTarget("cuda", card, 32) if isinstance(card, int) else GPUTarget("hip", *card)
+    return compile(source, target=target, options=options)
 
 
 def resources_of(compiled: Any, folder: Path) -> dict[str, int]:
@@ -421,17 +429,36 @@ def test_the_other_kernels_compile_without_spills(
     from arabesque.extractors.optical_flow import tvl1_triton_kernels as kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    cases: list[tuple[Any, dict[str, Any]]] = [
-        *((kernels.judge, {"ITERATIONS": 5, "LAZY": lazy}) for lazy in (False, True)),
-        (kernels.linearize, {"CUBIC": -0.75, "REPLICATE": False, "PER_PX": 32, "PIXELS": 256}),
-        (kernels.linearize, {"CUBIC": -0.5, "REPLICATE": True, "PER_PX": 0, "PIXELS": 256}),
-        *((kernels.filter_median, {"SIDE_PX": side_px, "PIXELS": 256}) for side_px in (3, 5)),
-        (kernels.begin_round, {"IS_FILTERED": True, "INNER": 30, "ITERATIONS": 5, "PAIRS": 256}),
-    ]
-    for function, constants in cases:
-        num_warps = 1 if function is kernels.judge else 4
+    for function, num_warps, constants in other_kernels(kernels):
         used = resources_of(compile_kernel(function, capability, num_warps, **constants), tmp_path)
         assert used["STACK"] == used["LOCAL"] == 0, (function, used)
+
+
+def other_kernels(kernels: Any) -> list[tuple[Any, int, dict[str, Any]]]:
+    """Kernel, warps and constants of all kernels but `iterate`."""
+    return [
+        *((kernels.judge, 1, {"ITERATIONS": 5, "LAZY": lazy}) for lazy in (False, True)),
+        (kernels.linearize, 4, {"CUBIC": -0.75, "REPLICATE": False, "PER_PX": 32, "PIXELS": 256}),
+        (kernels.linearize, 4, {"CUBIC": -0.5, "REPLICATE": True, "PER_PX": 0, "PIXELS": 256}),
+        *((kernels.filter_median, 4, {"SIDE_PX": side_px, "PIXELS": 256}) for side_px in (3, 5)),
+        (kernels.begin_round, 4, {"IS_FILTERED": True, "INNER": 30, "ITERATIONS": 5, "PAIRS": 256}),
+    ]
+
+
+@pytest.mark.parametrize("card", AMD_CARDS)
+def test_the_kernels_compile_for_rocm_without_spills(
+    card: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    from arabesque.extractors.optical_flow import tvl1_triton_kernels as kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    iteration = kernels.iterate, 1, {"ITERATIONS": 5, "ROWS": 64, "COLUMNS": 64}
+    for function, num_warps, constants in (iteration, *other_kernels(kernels)):
+        compiled = compile_kernel(function, card, num_warps, **constants)
+        used = dict(re.findall(r"\.(\w+_spill_count|private_segment_fixed_size):\s*(\d+)", compiled.asm["amdgcn"]))
+        assert used == dict.fromkeys(("vgpr_spill_count", "sgpr_spill_count", "private_segment_fixed_size"), "0")
+        assert compiled.metadata.shared == 0
 
 
 def test_defaults_follow_variant_and_mode() -> None:
