@@ -111,9 +111,7 @@ class Scale(nn.Module):
         lengths = mask.sum(1)
         windows = torch.where(lengths > 0, ((lengths - kernel).clamp(min=0) // stride) + 1, 0)
         count = (segments.shape[2] - kernel) // stride + 1
-        if (
-            count % 2
-        ):  # oneDNN's bfloat16 gradient multiplies zero by memory behind an odd last window, which may be NaN
+        if count % 2:  # oneDNN's bfloat16 gradient then multiplies zero by memory that it has not written
             segments = nn.functional.pad(segments, (0, kernel + count * stride - segments.shape[2]))
         values = torch.relu(self.conv(segments))
         inside = torch.arange(values.shape[2], device=mask.device) < windows[:, None]
