@@ -66,12 +66,13 @@ def _report(status: int, place: Path) -> dict[str, Any]:
 
 
 def _start(order: dict[str, Any], place: Path) -> int:
+    said = os.open(place, os.O_WRONLY | os.O_CREAT)  # before the fork: the child may be killed at any time
     child = os.fork()
     if child == 0:
-        said = os.open(place, os.O_WRONLY | os.O_CREAT)
         os.dup2(said, 1)
         os.dup2(said, 2)
         _run(order, place.with_suffix(".json"))
+    os.close(said)
     return child
 
 
