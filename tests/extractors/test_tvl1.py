@@ -194,7 +194,7 @@ def test_triton_kernels_agree_in_the_interpreter(settings: dict[str, Any], repla
     pytest.importorskip("triton")
     case = {"height": 10, "width": 12, "settings": settings, "replays": replays}
     program = [sys.executable, str(Path(__file__).with_name("tvl1_interpreted.py")), json.dumps(case)]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join([*sys.path])}
     printed = subprocess.run(program, env=environment, check=True, capture_output=True, text=True).stdout
     result = json.loads(printed)
     assert result["difference"] < 1e-4
