@@ -93,11 +93,14 @@ class Forward:
             ArabesqueError: The device has failed.
         """
         stream = batch.stream
-        size = self._fits.get(stream.name, len(batch.tasks))
-        remaining = deque(batch.tasks[first : first + size] for first in range(0, len(batch.tasks), size))
+        remaining = deque([batch.tasks])
         results: list[SegmentFeature | SegmentFailure] = []
         while remaining:
             tasks = remaining.popleft()
+            most = self._fits.get(stream.name, len(tasks))
+            if len(tasks) > most:
+                remaining.appendleft(tasks[most:])
+                tasks = tasks[:most]
             found = self._features(stream, tasks)
             if not isinstance(found, Exception):
                 results += found
@@ -108,7 +111,7 @@ class Forward:
                 continue
             middle = len(tasks) // 2
             if is_out_of_memory(found):
-                self._fits[stream.name] = middle
+                self._fits[stream.name] = min(middle, self._fits.get(stream.name, middle))
             remaining.extendleft((tasks[middle:], tasks[:middle]))
         return BatchResult(tuple(results))
 

@@ -112,6 +112,7 @@ def test_a_batch_that_does_not_fit_is_halved_without_its_memory(error):
         assert [result.index for result in results] == list(range(16))
         assert all(isinstance(result, SegmentFeature) for result in results)
         assert sizes[:3] == [16, 8, 4]
+        assert sizes[3:] == [2] * 8
         sizes.clear()
         network(Batch(fake, tuple(task(fake, index=index) for index in range(16))))
         assert sizes == [2] * 8
