@@ -49,7 +49,7 @@ class Replay(Generic[T]):
             self._graph = graph
 
     def __call__(self) -> T:
-        """Launch the kernels; return what ``launch`` returned in the capture, filled anew."""
+        """Launch the kernels. Return the result of the capture, whose memory the kernels fill again."""
         if self._graph is None:
             return self._launch()
         self._graph.replay()

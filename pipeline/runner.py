@@ -83,8 +83,9 @@ class Stage(Generic[T]):
 def stages_of(context: RunContext, progress: Progress, collector: RowCollector, sink: StoreSink) -> list[Stage[Any]]:
     """Return the stages of a run, in order. Some hold items between calls: create new ones for every run."""
     threads = context.options.concurrency
-    has_one_tf32_switch = len({stream.spec.precision == "tf32" for stream in context.streams}) < 2  # of the process
-    networks = threads.network if has_one_tf32_switch else 1
+    # whether products may use TF32 is a switch of the process: streams that differ in it cannot compute together
+    mixes_tf32 = len({stream.spec.precision == "tf32" for stream in context.streams}) > 1
+    networks = 1 if mixes_tf32 else threads.network
     network_threads = max(1, torch.get_num_threads() // networks)
     return [
         Stage("decode", (VideoFile, ClippedFile, LocalCopy), VideoReader(context, progress), threads.decode),
