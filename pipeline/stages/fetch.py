@@ -256,7 +256,8 @@ def _new_folder() -> tuple[Path, int]:
     """Create a folder with a lock file that is locked while this process lives."""
     folder = Path(tempfile.mkdtemp(prefix=COPIES_PREFIX))
     lock = locked_file(folder / "lock", 60.0)
-    assert lock is not None  # other processes lock it only to remove it
+    if lock is None:  # other processes lock it for a moment only, to see whether this one lives
+        raise StoreError(f"{folder}: another process holds the lock of this new folder; run the same command again")
     return folder, lock
 
 
