@@ -74,7 +74,7 @@ def measure(name: str, ways: Sequence[str], rounds: int) -> dict[str, Any]:
     runs: dict[str, Callable[[], Tensor]] = {PLAIN: lambda: in_float32(plain, items)}
     for way in ways:
         runs[way] = runner(copy.deepcopy(network), *WAYS[way], items)
-    products = {precision: square(cast(Precision, precision)) for precision in ("float32", "bfloat16")}
+    products = {precision: square(cast(Precision, precision)) for precision in {precision_of(way) for way in runs}}
     operations = operations_of(plain, items[:1])
     found = {way: run() for way, run in runs.items()}  # exports and compiles
     turns: dict[str, list[tuple[float, float]]] = {way: [] for way in runs}
