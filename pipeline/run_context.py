@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from .decoding.decoder_pool import DecoderPool
@@ -67,6 +67,6 @@ def open_context(
     )
     with (
         open_metadata_cache(options.decoder, enabled=options.remembers_files) as cache,
-        DecoderPool(options.num_decoders, options.decoder, options.decoder_settings) as pool,
+        closing(DecoderPool(options.num_decoders, options.decoder, options.decoder_settings)) as pool,
     ):
         yield RunContext(streams, options, writer, resume_index, claims, pool, cache, timer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
@@ -135,7 +136,7 @@ def probed(run: Extraction, files: Sequence[VideoFile]) -> Probed:
     """
     with (
         open_metadata_cache(run.options.decoder) as cache,
-        DecoderPool(1, run.options.decoder) as pool,
+        closing(DecoderPool(1, run.options.decoder)) as pool,
         pool.decoder() as decoder,
     ):
         return [

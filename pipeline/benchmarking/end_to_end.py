@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,7 +62,7 @@ def run_end_to_end(bench: Bench, sources: Sequence[Source]) -> EndToEnd:
         UnsuitableVideo: A video failed or is partial.
     """
     options, timer = bench.options, StageTimer()
-    with decoder_pool_of(options) as decoder_pool, scratch_store(bench) as store:
+    with closing(decoder_pool_of(options)) as decoder_pool, scratch_store(bench) as store:
         decoder_pool.wait_until_ready()
         context = context_of(bench, decoder_pool, store, timer)
         reset_peaks(options.device)

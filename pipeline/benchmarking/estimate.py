@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -152,7 +153,7 @@ def probe_all(run: Extraction, files: Sequence[VideoFile]) -> Probed:
 
     with (
         open_metadata_cache(options.decoder) as cache,
-        DecoderPool(options.num_decoders, options.decoder) as decoders,
+        closing(DecoderPool(options.num_decoders, options.decoder)) as decoders,
         ThreadPoolExecutor(options.num_decoders) as pool,
     ):
         return [found for found in pool.map(probe, files) if found is not None]

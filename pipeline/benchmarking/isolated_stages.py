@@ -89,7 +89,7 @@ def measure_isolated(bench: Bench, videos: Probed, measure_s: float, on_step: St
     settings = replace(options.decoder_settings, num_buffers=_num_windows(sample, bench))
     on_step("decode in isolation")
     found = [isolated_decode(bench, videos, measure_s)]
-    with decoder_pool_of(replace(options, decoding=settings)) as decoder_pool, scratch_store(bench) as store:
+    with closing(decoder_pool_of(replace(options, decoding=settings))) as decoder_pool, scratch_store(bench) as store:
         first, *others = _stages(bench, decoder_pool, store)
         ready = list(run_alone(first, sources_of(sample)))
         _refuse_failures(ready)
@@ -147,7 +147,7 @@ def isolated_decode(bench: Bench, videos: Probed, measure_s: float) -> IsolatedS
     """Decode files into chunks, which are released immediately."""
     options = bench.options
     clips = [clipped(video, DECODE_CLIP_S) for video in videos]
-    with decoder_pool_of(options) as decoder_pool, scratch_store(bench) as store:
+    with closing(decoder_pool_of(options)) as decoder_pool, scratch_store(bench) as store:
         stage = _stages(bench, decoder_pool, store)[0]
         decoder_pool.wait_until_ready()
         passes, spent = repeat_until(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..decoding.decoder_process import so_far
+from ..decoding.decoder_pool import so_far
 from ..system.accelerators import reports_memory
 from ..system.process_resources import cpu_s, forget_peak, peak_bytes, resident_bytes
 

@@ -10,12 +10,12 @@ import logging
 import math
 import queue
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -23,15 +23,19 @@ from numpy.typing import NDArray
 
 from ...manifests.errors import ArabesqueError, DecodeError, TransientDecodeError
 from ..records import Deinterlace, Hole, VideoMetadata
-from ..system.child_process import ChildLost
+from ..system.child_process import ChildLost, IsolatedChild
+from ..system.process_resources import peak_bytes
 from ..system.restriction import still_allowed
 from ..system.typed_data import MalformedDataError
 from .audio_reader import AudioChunk
 from .chunks import Span
-from .decoder_process import DecoderChild, ExpectedChunks, SharedBuffers, check_holes, check_probe
+from .decoder_process import ExpectedChunks, SharedBuffers, check_holes, check_probe
 from .decoders import IndexMismatch, check_backend
 from .messages import (
+    ANSWERS,
+    Alive,
     Answer,
+    Begin,
     Buffers,
     Damaged,
     DecodeRequest,
@@ -52,6 +56,7 @@ _LOG = logging.getLogger(__name__)
 
 MAX_FRAME_BYTES = 512 << 20
 """More than 16,384 × 8,192 pixels take; a header can claim any size."""
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 """Time in which a child must finish its chunk after `Stop`; then it is killed."""
 _ERRORS = {kind.__name__: kind for kind in (DecodeError, TransientDecodeError, IndexMismatch)}
@@ -107,6 +112,20 @@ class Holes:
     """Whether all chunks of a span have come."""
 
 
+@dataclass
+class ChildrenSoFar:
+    """Statistics of this process's decoder processes."""
+
+    most_at_once: int = 0
+    largest_bytes: int | None = None
+    """Of those that were ended from here, buffers included. The kernel's own account of ended children is of no use: it
+    has the parent's memory in it, which is a child's until it begins its own program."""
+
+
+so_far = ChildrenSoFar()
+_running: weakref.WeakSet[IsolatedChild] = weakref.WeakSet()
+
+
 class DecoderProcess:
     """A child process that decodes, used by one thread at a time.
 
@@ -117,8 +136,10 @@ class DecoderProcess:
         check_backend(backend)
         self._backend = backend
         self._settings = settings or DecoderSettings()
-        self._child: DecoderChild | None = None
+        self._child: IsolatedChild | None = None
+        self._is_ready = False
         self._buffers: SharedBuffers | None = None
+        self._mapped: SharedBuffers | None = None  # those that the child has
         self._filling: set[int] = set()  # buffers that the child may write to
         self._videos = 0  # number of videos begun; invalidates abandoned iterators
         self._is_decoding = False
@@ -130,14 +151,16 @@ class DecoderProcess:
         if self._child is None:
             settings = self._settings
             try:
-                self._child = DecoderChild(
-                    self._backend, settings.memory_bytes, settings.timeout_s, settings.planar, settings.card
-                )
+                child = IsolatedChild("arabesque.pipeline.decoding.decoder_main", settings.timeout_s)
             except OSError as error:
                 raise ArabesqueError(
                     f"a decoder process cannot be started: {error.strerror or error}; allow more open files and "
                     "processes (ulimit -n, ulimit -u) or use fewer --decode-workers"
                 ) from error
+            _running.add(child)
+            so_far.most_at_once = max(so_far.most_at_once, len(_running))
+            self._child, self._is_ready, self._mapped = child, False, None
+            child.send(Begin(self._backend, settings.memory_bytes, settings.planar, settings.card))
 
     def wait_until_ready(self) -> None:
         """Start the child and wait for it. Raises `ArabesqueError` where it cannot be started."""
@@ -245,7 +268,7 @@ class DecoderProcess:
             try:
                 self._child.send(Stop())
                 deadline = time.monotonic() + STOP_TIMEOUT_S
-                while not isinstance(self._child.answer(deadline - time.monotonic()), Ended | Failed):
+                while not isinstance(_next_answer(self._child, deadline - time.monotonic()), Ended | Failed):
                     pass
             except ChildLost:
                 self._lose_child()
@@ -269,9 +292,11 @@ class DecoderProcess:
         self.close()
 
     def _lose_child(self) -> None:
-        if self._child is not None:
-            self._child.end()
-            self._child = None
+        child, self._child = self._child, None
+        if child is not None:
+            _running.discard(child)
+            so_far.largest_bytes = max(so_far.largest_bytes or 0, peak_bytes(child.pid) or 0) or None
+            child.end()
 
     @contextmanager
     def _watched(self, path: Path) -> Generator[None]:
@@ -282,21 +307,22 @@ class DecoderProcess:
             what = ChildLost.malformed(error) if isinstance(error, MalformedDataError) else error
             raise TransientDecodeError(f"{path}: the decoder {what}; the next run tries again") from None
 
-    def _started(self) -> DecoderChild:
+    def _started(self) -> IsolatedChild:
         self.start()
-        assert self._child is not None
-        if not self._child.is_ready:
-            answer = self._child.answer()
+        child = self._child
+        assert child is not None
+        if not self._is_ready:
+            answer = _next_answer(child, START_TIMEOUT_S)
             if not isinstance(answer, Ready):
                 self._lose_child()
                 raise ArabesqueError(answer.reason if isinstance(answer, Failed) else str(_unexpected(answer)))
-            self._child.is_ready = True
+            self._is_ready = True
             self.refused = answer.refused
             _warn_once(answer.refused)
-        return self._child
+        return child
 
-    def _answer(self, child: DecoderChild, path: Path) -> Answer:
-        answer = child.answer()
+    def _answer(self, child: IsolatedChild, path: Path) -> Answer:
+        answer = _next_answer(child)
         if not isinstance(answer, Failed):
             return answer
         self._is_decoding = False
@@ -306,7 +332,9 @@ class DecoderProcess:
             self._lose_child()
         raise error
 
-    def _fit_buffers(self, child: DecoderChild, path: Path, metadata: VideoMetadata, frame_bytes: int) -> SharedBuffers:
+    def _fit_buffers(
+        self, child: IsolatedChild, path: Path, metadata: VideoMetadata, frame_bytes: int
+    ) -> SharedBuffers:
         """The usual buffers, or larger ones where one frame needs them; and the child maps them."""
         one_frame = (
             f"{path}: one frame of {metadata.width_px}×{metadata.height_px} pixels takes {frame_bytes >> 20:,} MiB"
@@ -324,9 +352,9 @@ class DecoderProcess:
         size_bytes = max(frame_bytes, self._settings.buffer_bytes)
         if self._buffers is None or self._buffers.size_bytes != size_bytes:
             self._buffers = SharedBuffers(self._settings.num_buffers, size_bytes)
-        if child.buffers is not self._buffers:
+        if self._mapped is not self._buffers:
             child.send(Buffers(self._buffers.count, self._buffers.size_bytes), self._buffers.descriptor)
-            child.buffers = self._buffers
+            self._mapped = self._buffers
         return self._buffers
 
     def _chunk(self, buffers: SharedBuffers, metadata: VideoMetadata, filled: Filled) -> FrameChunk:
@@ -353,7 +381,7 @@ class DecoderProcess:
 
 
 class DecoderPool:
-    """A context with ``num_decoders`` decoder processes, which threads borrow one at a time."""
+    """``num_decoders`` decoder processes, which threads borrow one at a time; call `close` after use."""
 
     def __init__(self, num_decoders: int, backend: str = "pyav", settings: DecoderSettings | None = None) -> None:
         self.has_memory_limit = settings is not None and settings.max_frame_bytes < MAX_FRAME_BYTES
@@ -361,17 +389,8 @@ class DecoderPool:
         self._decoders = [DecoderProcess(backend, settings) for _ in range(num_decoders)]
         self._idle: queue.LifoQueue[DecoderProcess] = queue.LifoQueue()  # the warm one first
         for decoder in self._decoders:
-            self._idle.put(decoder)
-
-    def __enter__(self) -> Self:
-        for decoder in self._decoders:
             decoder.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            self._idle.put(decoder)
 
     def close(self) -> None:
         """End all children, and the waits of threads for them."""
@@ -397,6 +416,15 @@ class DecoderPool:
         finally:
             decoder.rest()
             self._idle.put(decoder)
+
+
+def _next_answer(child: IsolatedChild, within_s: float | None = None) -> Answer:
+    """Return the next message but `Alive`, which extends the time if no ``within_s`` is given. Raises `ChildLost`."""
+    deadline = None if within_s is None else time.monotonic() + within_s
+    while True:
+        message = child.receive(ANSWERS, None if deadline is None else deadline - time.monotonic())
+        if not isinstance(message, Alive):
+            return message
 
 
 @cache

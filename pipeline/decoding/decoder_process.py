@@ -1,4 +1,4 @@
-"""The parent's side of a decoder process, and the memory that both share; `decoder_main` is the child's side.
+"""The parent's checks of what a decoder process sends, and the memory that both share.
 
 The process reads untrusted files, so a file may control it. Its answers must be harmless even then: the parent checks
 every value before it uses it, reads no memory beyond the buffers, its memory use stays bounded, and only errors of the
@@ -13,72 +13,22 @@ import mmap
 import os
 import tempfile
 import threading
-import time
 import weakref
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..records import VideoMetadata
-from ..system.child_process import ChildLost, IsolatedChild
-from ..system.process_resources import peak_bytes
+from ..system.child_process import ChildLost
 from ..system.typed_data import MalformedDataError
 from .chunks import Span
 from .decoders import MAX_JUMP_S
-from .messages import ANSWERS, MAX_HOLES, MAX_REASON_CHARACTERS, Alive, Answer, Begin, Damaged, Filled
+from .messages import MAX_HOLES, MAX_REASON_CHARACTERS, Damaged, Filled
 
-START_TIMEOUT_S = 60.0
 MAX_SIDE_PX = 1 << 20
 MAX_CHANNELS = 1024
 MAX_NAME_CHARACTERS = 200
-
-_running: weakref.WeakSet[DecoderChild] = weakref.WeakSet()
-
-
-@dataclass
-class ChildrenSoFar:
-    """Statistics of this process's decoder processes."""
-
-    most_at_once: int = 0
-    largest_bytes: int | None = None
-    """Of those that were ended from here, buffers included. The kernel's own account of ended children is of no use: it
-    has the parent's memory in it, which is a child's until it begins its own program."""
-
-
-so_far = ChildrenSoFar()
-
-
-class DecoderChild(IsolatedChild):
-    """A decoder process. The constructor does not wait for it: its first message is `Ready`."""
-
-    def __init__(self, backend: str, memory_bytes: int, timeout_s: float, planar: bool, card: int = 0) -> None:
-        super().__init__("arabesque.pipeline.decoding.decoder_main", timeout_s)
-        self.is_ready = False
-        self.buffers: SharedBuffers | None = None
-        _running.add(self)
-        so_far.most_at_once = max(so_far.most_at_once, len(_running))
-        self.send(Begin(backend, memory_bytes, planar, card))
-
-    def answer(self, within_s: float | None = None) -> Answer:
-        """The next message but `Alive`, which extends the time if no ``within_s`` is given. Raises `ChildLost`."""
-        deadline = None if within_s is None else time.monotonic() + within_s
-        while True:
-            if deadline is not None:
-                timeout_s = deadline - time.monotonic()
-            else:
-                timeout_s = None if self.is_ready else START_TIMEOUT_S
-            message = self.receive(ANSWERS, timeout_s)
-            if not isinstance(message, Alive):
-                return message
-
-    def end(self) -> None:
-        """See `ChildProcess.end`."""
-        if self in _running:
-            _running.discard(self)
-            so_far.largest_bytes = max(so_far.largest_bytes or 0, peak_bytes(self.pid) or 0) or None
-        super().end()
 
 
 def check_probe(metadata: VideoMetadata) -> None:

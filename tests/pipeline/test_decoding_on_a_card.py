@@ -12,7 +12,7 @@ from known_extractors import RECIPE
 
 from arabesque.manifests.recipes import parse_recipe
 from arabesque.pipeline.decoding import decoder_pool, decoders
-from arabesque.pipeline.decoding.decoder_process import DecoderChild
+from arabesque.pipeline.decoding.messages import Begin
 from arabesque.pipeline.extraction import Extraction
 from arabesque.pipeline.options import RunOptions
 from arabesque.pipeline.planning import metadata_cache
@@ -26,7 +26,7 @@ def card(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(metadata_cache, "SETTLED_NS", 0)
     monkeypatch.setattr(decoders, "CARD_LIBRARIES", ())
     names = {"nvdec": "simulated_nvdec:NvdecInChild", "pyav": "pyav"}
-    monkeypatch.setattr(decoder_pool, "DecoderChild", lambda name, *settings: DecoderChild(names[name], *settings))
+    monkeypatch.setattr(decoder_pool, "Begin", lambda name, *settings: Begin(names[name], *settings))
 
 
 def extracted(videos: Path, out: Path, decoder: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -53,11 +53,12 @@ def test_values_that_are_not_known_are_none(monkeypatch, tmp_path):
 
 
 PROGRAM = """
+from contextlib import closing
 import numpy as np, torch
 from arabesque.pipeline.benchmarking.resources import peaks, peaks_of_past
 from arabesque.pipeline.decoding.decoder_pool import DecoderPool
 block = np.ones(60 << 20)
-with DecoderPool(2) as slots:
+with closing(DecoderPool(2)) as slots:
     slots.wait_until_ready()
     living = peaks(torch.device("cpu"), slots.pids)
 past = peaks_of_past(torch.device("cpu"))

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from clips import Clip, beep_times, number_of, write_clip, write_cut_transport_s
 from arabesque.manifests.errors import ArabesqueError, DecodeError, TransientDecodeError
 from arabesque.pipeline.decoding import decoder_pool as slots
 from arabesque.pipeline.decoding.decoder_pool import DecoderPool, DecoderProcess, DecoderSettings, FrameChunk, Holes
-from arabesque.pipeline.decoding.decoder_process import DecoderChild
 from arabesque.pipeline.decoding.decoders import IndexMismatch
+from arabesque.pipeline.system.child_process import IsolatedChild
 
 FRAME_BYTES = 128 * 96 * 3
 SMALL = DecoderSettings(buffer_bytes=4 * FRAME_BYTES)
@@ -335,7 +336,7 @@ def test_several_threads_may_end_a_child_at_once():
         child.end()
 
     for _ in range(5):
-        child = DecoderChild("pyav", 1 << 30, 5.0, planar=False)
+        child = IsolatedChild("arabesque.pipeline.decoding.decoder_main", 5.0)
         with ThreadPoolExecutor(8) as pool:
             together = threading.Barrier(8)
             ends = [pool.submit(end, child, together) for _ in range(8)]
@@ -383,7 +384,7 @@ def test_threads_borrow_slots_and_bring_them_back(clip):
             with pool.decoder() as slot:
                 results.append(numbers_of(slot, clip))
 
-    with DecoderPool(2, settings=SMALL) as pool:
+    with closing(DecoderPool(2, settings=SMALL)) as pool:
         threads = [threading.Thread(target=work) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -396,7 +397,7 @@ def test_threads_borrow_slots_and_bring_them_back(clip):
 
 
 def test_a_slot_that_is_brought_back_in_the_midst_of_a_video_is_as_good_as_new(clip):
-    with DecoderPool(1, settings=SMALL) as pool:
+    with closing(DecoderPool(1, settings=SMALL)) as pool:
         with pool.decoder() as slot:
             windows = slot.decode(clip, slot.probe(clip), EVERY)
             next(windows).release()
@@ -413,7 +414,7 @@ SCRIPT = """
     from arabesque.pipeline.decoding.decoder_pool import DecoderPool, DecoderSettings
     clip, ending = Path(sys.argv[1]), sys.argv[2]
     print("main", flush=True)
-    pool = DecoderPool(2, "misbehaving_decoders:Misbehaving", DecoderSettings(buffer_bytes=150_000)).__enter__()
+    pool = DecoderPool(2, "misbehaving_decoders:Misbehaving", DecoderSettings(buffer_bytes=150_000))
     borrowed = [pool.decoder() for _ in range(2)]
     slots = [each.__enter__() for each in borrowed]
     metadata = slots[0].probe(clip)
@@ -421,7 +422,7 @@ SCRIPT = """
     kept = next(windows)
     print(*pool.pids, flush=True)
     if ending == "close":
-        pool.__exit__(None, None, None)
+        pool.close()
     elif ending == "hang":
         next(slots[1].decode(clip.with_name("hang.mp4"), metadata, np.arange(5, 50)))
     elif ending == "wait":

@@ -357,7 +357,7 @@ def test_a_known_video_is_probed_by_no_decoder(tmp_path, monkeypatch):
     monkeypatch.setattr(metadata_cache, "SETTLED_NS", 0)
     path = tmp_path / "a.mp4"
     write_clip(path, Clip(num_frames=20, beeps_s=(0.2,)))
-    with open_metadata_cache("pyav") as cache, DecoderPool(1) as pool, pool.decoder() as decoder:
+    with open_metadata_cache("pyav") as cache, closing(DecoderPool(1)) as pool, pool.decoder() as decoder:
         found = read_metadata(decoder, cache, path)
         cache.keep(path, state_of(path), read_content(path))
     with open_metadata_cache("pyav") as cache:
@@ -381,7 +381,7 @@ WRONG_METADATA = {
 def test_wrong_metadata_cost_no_frame(tmp_path, monkeypatch, fault):
     path = write_clip(tmp_path / "a.mp4", Clip(num_frames=64, beeps_s=(0.2,)))
     monkeypatch.setenv("ARABESQUE_METADATA_CACHE", str(tmp_path / "cache"))
-    with DecoderPool(1) as slots, slots.decoder() as slot:
+    with closing(DecoderPool(1)) as slots, slots.decoder() as slot:
         wrong = WRONG_METADATA[fault](slot.probe(path))
     cache = open_cache(tmp_path)
     cache.keep(path, state_of(path), wrong)
