@@ -143,7 +143,7 @@ def extract(
             _LOG.info(line)
     store = Store.open(out)
     refuse_other_recipe(store, chosen.name, chosen.changes)
-    from ..pipeline.finished import is_finished
+    from ..pipeline.finished import is_finished, remember
     from ..pipeline.status import read_status
 
     roots = [as_store_path(each) for each in inputs.videos or ()]
@@ -181,6 +181,7 @@ def extract(
         id_prefix=inputs.id_prefix,
         inputs=found,
     )
+    remember(chosen, run.streams)
     _announce(run, override)
     if executor == "local":
         warn_about_float16(run)

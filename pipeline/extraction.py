@@ -19,12 +19,10 @@ from ..manifests.recipes import Recipe
 from ..manifests.urls import public_url
 from .decoding.decoders import check_backend
 from .failure_budget import within
-from .finished import inputs_entry
-from .finished import remember as remember_streams
 from .items import Event, Notice, PhaseStarted, PoisonedVideo, Stream, VideoSettled, WorkerProgress, common_setting
 from .memory_budget import within_memory
 from .options import RunOptions
-from .planning.discovery import Inputs, checked_id_prefix, file_sizes, required_videos
+from .planning.discovery import Inputs, checked_id_prefix, file_sizes, inputs_entry, required_videos
 from .planning.metadata_cache import by_length, open_metadata_cache
 from .planning.partition import Partition
 from .planning.resume_index import ResumeIndex, read_resume_index
@@ -106,7 +104,6 @@ class Extraction:
         self.inputs = inputs if partition is None else partition.of(inputs)
         self.recipe = resolved_recipe(recipe, streams or None)
         self.streams = {name: self.recipe.streams[name] for name in streams or self.recipe.streams}
-        remember_streams(recipe, self.streams)
         self.executor = executor
         self._chosen_weights = weights
         self.weights = chosen_weights(recipe, self.streams, weights)

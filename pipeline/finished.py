@@ -15,7 +15,6 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -23,9 +22,8 @@ from ..extractors.table import extractor_kind, is_from_another_package
 from ..manifests.errors import InputError
 from ..manifests.recipes import Recipe, named_weights
 from ..manifests.streams import Record, StreamSpec
-from ..manifests.urls import public_url
 from .digests import settings_digest
-from .planning.discovery import Inputs
+from .planning.discovery import Inputs, inputs_entry
 from .planning.resume_index import read_resume_index
 from .store.files.storage import StorePath
 from .store.manifest import is_store, read_manifest, stream_entries
@@ -38,14 +36,6 @@ _LOG = logging.getLogger(__name__)
 
 FOLDER = "resolved-streams"
 _OF_OTHERS = ("torchvision", "timm", "pytorchvideo")
-
-
-def inputs_entry(inputs: Inputs, roots: Sequence[StorePath], id_prefix: str, num_videos: int) -> dict[str, Any]:
-    """Return what a store's manifest records of a run's inputs."""
-    places = () if inputs.is_selection else roots
-    folders = [str(root.resolve()) if isinstance(root, Path) else public_url(root) for root in places]
-    entry: dict[str, Any] = {"folder": folders[0] if len(folders) == 1 else "", "videos": num_videos}
-    return entry | ({"id_prefix": id_prefix} if id_prefix else {})
 
 
 def is_finished(
@@ -106,7 +96,7 @@ class ResolvedStream(Record):
 
 
 def remember(recipe: Recipe, resolved: Mapping[str, StreamSpec]) -> None:
-    """Keep the resolved streams of a recipe. A cache that cannot be written is not an error.
+    """Keep the resolved streams of a recipe for later calls of `is_finished`. Failure to write is not an error.
 
     Args:
         recipe: The recipe before its streams were resolved.

@@ -76,6 +76,14 @@ class Inputs:
     """The table of the clips; None for whole videos."""
 
 
+def inputs_entry(inputs: Inputs, roots: Sequence[StorePath], id_prefix: str, num_videos: int) -> dict[str, Any]:
+    """Return what a store's manifest records of a run's inputs."""
+    places = () if inputs.is_selection else roots
+    folders = [str(root.resolve()) if isinstance(root, Path) else public_url(root) for root in places]
+    entry: dict[str, Any] = {"folder": folders[0] if len(folders) == 1 else "", "videos": num_videos}
+    return entry | ({"id_prefix": id_prefix} if id_prefix else {})
+
+
 @dataclass(frozen=True, slots=True)
 class ListedRoot:
     """A file, folder or URL that a list or a pattern names. It may be missing."""

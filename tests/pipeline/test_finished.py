@@ -13,7 +13,7 @@ from clips import Clip, write_clip
 
 from arabesque.manifests.recipes import Recipe, parse_recipe
 from arabesque.pipeline.extraction import Extraction
-from arabesque.pipeline.finished import is_finished
+from arabesque.pipeline.finished import is_finished, remember
 from arabesque.pipeline.planning.discovery import required_videos
 from arabesque.pipeline.store.shards import PROGRESS, shard_name
 from arabesque.pipeline.store.store import Store
@@ -49,7 +49,9 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "r.toml").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        list(Extraction(root / "videos", recipe(), root / "store"))
+        run = Extraction(root / "videos", recipe(), root / "store")
+        list(run)
+        remember(recipe(), run.streams)
     return root
 
 
