@@ -190,27 +190,18 @@ def _recipe_of(given: Mapping[str, Any], source: str) -> Recipe:
     table = dict(given)
     grid = table.pop("sampling", {})
     shared = {name: table.pop(name) for name in SHARED_FIELDS if name in table}
-    streams = table.get("streams")
-    if isinstance(streams, dict):
-        named = cast(dict[str, Any], streams)
-        table["streams"] = {
-            name: {**shared, **_on_grid(stream, grid)} if isinstance(stream, dict) else stream
-            for name, stream in named.items()
-        }
+    if isinstance(table.get("streams"), dict):
+        streams = table["streams"] = dict(cast(dict[str, Any], table["streams"]))
+        for name, stream in streams.items():
+            if isinstance(stream, dict):  # other types are validated below
+                own = cast(dict[str, Any], stream)
+                sampling = own.get("sampling", {})
+                if isinstance(grid, dict) and isinstance(sampling, dict):
+                    own = own | {"sampling": cast(dict[str, Any], grid | sampling)}
+                streams[name] = shared | own
     try:
         recipe = Recipe.model_validate(table)
     except ValidationError as error:
         raise ConfigError(f"{source}: {validation_message(error, known=_KEYS)}") from None
     vars(recipe)["source"] = source
     return recipe
-
-
-def _on_grid(stream: Any, grid: Any) -> Any:
-    """Return the stream's table, with the recipe's ``[sampling]`` as defaults. Other types are validated later."""
-    if not isinstance(stream, dict) or not isinstance(grid, dict):
-        return cast(Any, stream)
-    own = cast(dict[str, Any], stream)
-    own_sampling = own.get("sampling", {})
-    if not isinstance(own_sampling, dict):
-        return own
-    return {**own, "sampling": {**cast(dict[str, Any], grid), **cast(dict[str, Any], own_sampling)}}

@@ -32,7 +32,6 @@ class Stream:
     spec: StreamSpec
     extractor: Extractor
     settings_digest: str
-    weight_digests: Mapping[str, str]
 
 
 class SharedSettings(NamedTuple):

@@ -45,7 +45,6 @@ def build_streams(
                 spec=spec,
                 extractor=build(spec, weights[name], device),
                 settings_digest=settings_digests[name],
-                weight_digests=weight_digests(weights[name]),
             )
             for name, spec in specs.items()
         ]

@@ -54,7 +54,7 @@ class FakeExtractor:
 def stream(name: str = "fake", *, length: int = 4, fps: Any = "native", **extractor: Any) -> Stream:
     sampling = Sampling(fps=fps, frames_per_segment=length, frames_per_step=length, remainder="drop-tail")
     spec = StreamSpec(extractor="fake", sampling=sampling)
-    return Stream(name, spec, FakeExtractor(**extractor), settings_digest=f"settings-of-{name}", weight_digests={})
+    return Stream(name, spec, FakeExtractor(**extractor), settings_digest=f"settings-of-{name}")
 
 
 def probe(num_frames: int = 10, fps: float = 10.0, audio: AudioTrack | None = None, **facts: Any) -> VideoMetadata:
