@@ -67,6 +67,7 @@ def trace_one_clip() -> tuple[set[tuple[str, int, str]], int]:
     from arabesque.cli.demo_videos.moving_texture import write_moving_texture
     from arabesque.manifests.recipes import load_recipe
     from arabesque.pipeline.extraction import Extraction
+    from arabesque.pipeline.store.store import Store
 
     functions: set[tuple[str, int, str]] = set()
     opened: Counter[str] = Counter()
@@ -80,7 +81,7 @@ def trace_one_clip() -> tuple[set[tuple[str, int, str]], int]:
         if Path(code.co_filename).resolve().relative_to(ROOT).parts[0] not in PACKAGES:
             return
         functions.add((str(Path(code.co_filename).resolve()), code.co_firstlineno, code.co_name))
-        if code.co_name == "open_storage":
+        if code is Store.open.__func__.__code__ and not isinstance(frame.f_locals["place"], Store):
             opened[code.co_name] += 1
 
     with tempfile.TemporaryDirectory() as folder:

@@ -35,9 +35,12 @@ class Store:
         """Return the store at a path or URL, which need not exist yet. Nothing is read. A `Store` is returned as is."""
         if isinstance(place, Store):
             return place
-        storage = open_storage(place)
-        is_local = isinstance(storage, LocalStorage)
-        return cls(storage, LockCoordination(storage) if is_local else LocklessCoordination(storage))
+        root = as_store_path(place)
+        if isinstance(root, Path):
+            folder = LocalStorage(root)
+            return cls(folder, LockCoordination(folder))
+        remote = ObjectStorage(root)
+        return cls(remote, LocklessCoordination(remote))
 
     @property
     def path(self) -> StorePath:
@@ -86,9 +89,3 @@ class Store:
                     f"{public_url(self.path)}: a run on {other.host} (process {other.pid}) writes stream {stream!r} "
                     f"{what}; wait until it ends, run with its settings, or give --out another folder"
                 )
-
-
-def open_storage(root: StorePath) -> LocalStorage | ObjectStorage:
-    """Return the storage for a path or URL. Nothing is read yet."""
-    place = as_store_path(root)
-    return LocalStorage(place) if isinstance(place, Path) else ObjectStorage(place)

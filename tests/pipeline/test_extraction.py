@@ -94,8 +94,8 @@ def test_a_second_run_opens_nothing(videos, tmp_path, monkeypatch):
 def test_a_run_opens_its_store_once(videos, tmp_path, monkeypatch):
     write_clip(videos / "a.mp4", Clip(num_frames=16))
     opened: list[object] = []
-    open_storage = store_module.open_storage
-    monkeypatch.setattr(store_module, "open_storage", lambda root: opened.append(root) or open_storage(root))
+    to_open = store_module.as_store_path
+    monkeypatch.setattr(store_module, "as_store_path", lambda place: opened.append(place) or to_open(place))
     _, outcomes = run(videos, tmp_path / "out")
     assert outcomes["a", "numbers"].kind == "done"
     assert opened == [tmp_path / "out"]

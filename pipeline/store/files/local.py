@@ -31,18 +31,15 @@ class LocalStorage:
     root: Path
     relist_after_s = 0.0
 
-    def path(self, name: str) -> Path:
-        return self.root / name
-
     def where(self, name: str) -> str:
-        return str(self.path(name))
+        return str(self.root / name)
 
     @contextmanager
     def opened(
         self, name: str, columns: Sequence[str] | None = None, *, whole: bool = False
     ) -> Generator[Any, None, None]:
         """Yield the path, because pyarrow reads no more than it needs; an open file if the name is not UTF-8."""
-        path = str(self.path(name))
+        path = str(self.root / name)
         try:
             path.encode()
         except UnicodeEncodeError:
@@ -53,7 +50,7 @@ class LocalStorage:
 
     def ranged(self, name: str) -> _LocalRanges:
         """Open a file for random access. It remains readable when it is merged and removed."""
-        return _LocalRanges(self.path(name))
+        return _LocalRanges(self.root / name)
 
     def put(self, name: str, data: bytes, owner: str, *, new: bool = False) -> None:
         """Write a file; it is on disk when this returns. Temporary files are removed once the writer ``owner`` is dead.
@@ -82,17 +79,21 @@ class LocalStorage:
             _sync_folder(path.parent)
 
     def read(self, name: str) -> bytes:
-        return self.path(name).read_bytes()
+        return (self.root / name).read_bytes()
 
     def exists(self, name: str) -> bool:
-        return self.path(name).exists()
+        return (self.root / name).exists()
 
     def files(self, folder: str) -> list[str]:
         """Return the names of the files in ``folder``, sorted, without temporary ones; empty without a folder."""
-        return [f"{folder}/{name}" for name in stable_listing(lambda: self._list(folder))]
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path = self.root / folder
+            names = stable_listing(lambda: [name for name in os.listdir(path) if not name.startswith(_TEMPORARY)])
+            return sorted(f"{folder}/{name}" for name in names)
+        return []
 
     def folders(self, folder: str = "") -> list[str]:
-        with suppress(FileNotFoundError), os.scandir(self.path(folder)) as entries:
+        with suppress(FileNotFoundError), os.scandir(self.root / folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir())
         return []
 
@@ -132,12 +133,6 @@ class LocalStorage:
         for name in dead:
             self.remove(name)
         return len(dead)
-
-    def _list(self, folder: str) -> list[str]:
-        try:
-            return sorted(name for name in os.listdir(self.path(folder)) if not name.startswith(_TEMPORARY))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
 
 
 class _LocalRanges:

@@ -22,7 +22,7 @@ from arabesque.pipeline.store.maintenance.compaction import compact
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.shard_reading import read_shard_table
 from arabesque.pipeline.store.shard_stamp import BLANK, STAMP, stamped
-from arabesque.pipeline.store.store import open_storage
+from arabesque.pipeline.store.store import Store
 from arabesque.pipeline.store.writer import StoreWriter
 
 ROWS = [row(f"Ball_{number:03d}", segments=2 + number) for number in range(6)]
@@ -37,7 +37,7 @@ def written(root: Any, **options: Any) -> Any:
 
 
 def places(root: Any) -> np.ndarray:
-    storage = open_storage(root)
+    storage = Store.open(root).storage
     [shard] = [name for name in storage.files("stream=vst") if name.endswith(".parquet")]
     return read_shard_table(storage, shard).places
 

@@ -22,7 +22,7 @@ from arabesque.pipeline.store.concurrency import coordination
 from arabesque.pipeline.store.concurrency.writer_locks import HeldSettings
 from arabesque.pipeline.store.manifest import read_manifest, write_manifest
 from arabesque.pipeline.store.reader import FeatureStore
-from arabesque.pipeline.store.store import Store, open_storage
+from arabesque.pipeline.store.store import Store
 from arabesque.pipeline.store.writer import StoreWriter
 
 
@@ -138,7 +138,7 @@ def test_records_of_killed_runs_on_object_storage_grow_old(monkeypatch):
     root = f"memory://old-{os.getpid()}"
     new_store(root)  # type: ignore[arg-type]
     killed = StoreWriter(root)
-    folder = open_storage(root)
+    folder = Store.open(root).storage
     (record,) = folder.files(".runs")
     folder.put(".starting", b"left by a run that was killed as it began", "")
     monkeypatch.setattr(coordination, "START_BEAT_S", 0.01)
@@ -155,7 +155,7 @@ def test_records_of_killed_runs_on_object_storage_grow_old(monkeypatch):
 def test_a_run_that_was_suspended_while_it_started_on_object_storage_notices(content: bytes):
     root = f"memory://suspended-{os.getpid()}-{len(content)}"
     new_store(root)  # type: ignore[arg-type]
-    folder = open_storage(root)
+    folder = Store.open(root).storage
     take = partial(folder.put, ".starting", content, "") if content else partial(folder.remove, ".starting")
     with (
         pytest.raises(StoreError, match="another run has started instead; run"),
@@ -169,7 +169,7 @@ def test_a_record_is_renewed_as_long_as_its_writer_lives(monkeypatch):
     root = f"memory://renewed-{os.getpid()}"
     new_store(root)  # type: ignore[arg-type]
     renewed = threading.Event()
-    put = type(open_storage(root)).put
+    put = type(Store.open(root).storage).put
 
     def watched(self: Any, name: str, data: bytes, owner: str, *, new: bool = False) -> None:
         put(self, name, data, owner, new=new)
@@ -177,6 +177,6 @@ def test_a_record_is_renewed_as_long_as_its_writer_lives(monkeypatch):
             renewed.set()
 
     monkeypatch.setattr(coordination, "BEAT_S", 0.01)
-    monkeypatch.setattr(type(open_storage(root)), "put", watched)
+    monkeypatch.setattr(type(Store.open(root).storage), "put", watched)
     with StoreWriter(root):
         assert renewed.wait(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -37,7 +38,7 @@ from arabesque.pipeline.store.manifest import MANIFEST, write_manifest
 from arabesque.pipeline.store.reader import FeatureStore
 from arabesque.pipeline.store.shard_reading import read_places, read_table
 from arabesque.pipeline.store.shards import shards_in, writer_of
-from arabesque.pipeline.store.store import Store, open_storage
+from arabesque.pipeline.store.store import Store
 from arabesque.pipeline.store.write_ahead_log import WriteAheadLog
 from arabesque.pipeline.store.writer import StoreWriter
 
@@ -58,7 +59,7 @@ def url(request, tmp_path):
 
 
 def shards(root, folder="stream=vst"):
-    return shards_in(open_storage(root), folder)
+    return shards_in(Store.open(root).storage, folder)
 
 
 def overwrite(url, data):
@@ -77,7 +78,7 @@ def make_old(monkeypatch):
 
 
 def test_files_come_and_go_whole(place):
-    folder = open_storage(place)
+    folder = Store.open(place).storage
     assert folder.files("a") == folder.folders() == folder.entries() == []
     assert not folder.exists("a/one")
     folder.put("a/one", b"1", "w")
@@ -98,24 +99,26 @@ def test_files_come_and_go_whole(place):
 
 
 def test_a_list_misses_nothing_that_is_merged_and_comes_to_its_end_while_others_write(place, monkeypatch):
-    folder = open_storage(place)
+    folder = Store.open(place).storage
     growing = [[f"part-{number}" for number in range(length)] for length in range(1, 6)]
     for lists, complete in (
         (growing, growing[1]),
         ([["a", "b"], ["b"], ["b", "merged"], ["b", "merged"]], ["b", "merged"]),
     ):
-        coming = iter(lists)
-        monkeypatch.setattr(type(folder), "_list", lambda *_, coming=coming: listed(folder, next(coming)))
-        assert folder.files("x") == [f"x/{name}" for name in complete]
+        coming = iter(lists if isinstance(folder, LocalStorage) else map(entries_of, lists))
+        listing = (os, "listdir") if isinstance(folder, LocalStorage) else (type(folder), "_list")
+        with monkeypatch.context() as patched:
+            patched.setattr(*listing, lambda *_, coming=coming: next(coming))
+            assert folder.files("x") == [f"x/{name}" for name in complete]
 
 
-def listed(folder, names):
-    """What a folder of each kind keeps of a list."""
-    return names if isinstance(folder, LocalStorage) else [{"name": name, "type": "file"} for name in names]
+def entries_of(names):
+    """What an object store answers for these files."""
+    return [{"name": name, "type": "file"} for name in names]
 
 
 def test_a_new_object_replaces_nothing(url):
-    folder = open_storage(url)
+    folder = Store.open(url).storage
     folder.put("part-w-0.parquet", b"first", "w", new=True)
     folder.put("part-w-0.parquet", b"first", "w", new=True)  # the answer was lost, and the request sent again
     with pytest.raises(StoreError, match="another writer has put a file of this name"):
@@ -174,14 +177,14 @@ def test_damage_is_found_and_mended(url):
     assert found.damaged_files == (shard,)
     done = repair_store(url)
     assert done.set_aside == (shard,)
-    assert open_storage(url).exists(f".damaged/{shard}")
+    assert Store.open(url).storage.exists(f".damaged/{shard}")
     assert done.rows_kept + len(done.missing) == 2
     assert not check_store(url).damaged_files
 
 
 def test_a_lost_manifest_comes_back_from_its_copy(url):
     written(new_store(url), row("A"))
-    open_storage(url).remove(MANIFEST)
+    Store.open(url).storage.remove(MANIFEST)
     with pytest.raises(StoreError, match=r"is not a feature store: it has no arabesque\.toml"):
         FeatureStore(url)
     assert repair_store(url).manifest_restored
@@ -212,16 +215,16 @@ def test_what_a_killed_run_left_is_merged_once_it_is_old(url, monkeypatch):
     new_store(url)
     for name in "ABC":
         written(url, row(name))
-    open_storage(url).put(".reorganizing", b"of a run that was killed", "w")
+    Store.open(url).storage.put(".reorganizing", b"of a run that was killed", "w")
     assert compact(url).shards_merged == 0
     make_old(monkeypatch)
     assert compact(url).shards_merged == 6
     assert FeatureStore(url).video_ids == ("A", "B", "C")
-    assert not open_storage(url).exists(".reorganizing")
+    assert not Store.open(url).storage.exists(".reorganizing")
 
 
 def test_while_one_puts_the_store_in_order_another_keeps_to_its_own(url):
-    folder = open_storage(new_store(url))
+    folder = Store.open(new_store(url)).storage
     for name in "AB":
         written(url, row(name))
     theirs = {"stream=vst": shards(url)}
@@ -234,7 +237,7 @@ def test_while_one_puts_the_store_in_order_another_keeps_to_its_own(url):
 
 
 def test_a_lease_that_is_given_back_while_another_asks_for_it_is_not_had(url, monkeypatch):
-    folder = open_storage(new_store(url))
+    folder = Store.open(new_store(url)).storage
     read = ObjectStorage.read
 
     def late(self: ObjectStorage, name: str) -> bytes:
@@ -325,7 +328,7 @@ def test_no_row_is_lost_however_many_put_a_store_in_order_at_once(seed, tmp_path
         assert FeatureStore(root).keys("vst") == kept
         assert {end.video_id: end.key for end in FeatureStore(root).outcomes()} == kept
     compact(root)
-    stored = [place.video_id for shard in shards(root) for place in read_places(open_storage(root), shard)]
+    stored = [place.video_id for shard in shards(root) for place in read_places(Store.open(root).storage, shard)]
     assert sorted(stored) == names
     assert not check_store(root).findings
 
@@ -336,7 +339,7 @@ def test_no_two_copies_of_a_row_go_in_favor_of_one_another(tmp_path, monkeypatch
     for name in "AB":
         written(root, row(name), writer_id=".first", max_shard_bytes=1)
     first, copy = shards(root)[0], "stream=vst/part-.second-000000.parquet"
-    open_storage(root).put(copy, open_storage(root).read(first), "")
+    Store.open(root).storage.put(copy, Store.open(root).storage.read(first), "")
     merge, in_parallel = compaction._merge, [partial(tidy, root, own=".first"), partial(tidy, root)]
 
     def late(*arguments: Any) -> int:
@@ -361,9 +364,9 @@ def tidy(root, own=None):
 SIZE = 16 << 20
 KILLED = f"""
 import sys
-from arabesque.pipeline.store.store import open_storage
+from arabesque.pipeline.store.store import Store
 
-folder, number = open_storage(sys.argv[1]), 0
+folder, number = Store.open(sys.argv[1]).storage, 0
 folder.put("a/0", b"0" * {SIZE}, "w")
 print("begun", flush=True)
 while True:
@@ -378,7 +381,7 @@ def test_a_writer_that_is_killed_in_a_put_leaves_whole_objects_only(bucket):
     time.sleep(0.1)  # it does nothing but PUTs
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    folder = open_storage(bucket)
+    folder = Store.open(bucket).storage
     assert folder.files("a")
     for name in folder.files("a"):
         assert folder.read(name) == name[-1].encode() * SIZE
