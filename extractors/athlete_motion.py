@@ -1,7 +1,7 @@
-"""The athlete's own motion: optical flow less the camera's, and the box of the region that moves by itself.
+"""The athlete's own motion: optical flow without the camera's motion, and the box of the region that moves by itself.
 
-Lengths are in frame heights, speeds in frame heights per second, x to the right and y down, whatever the frame's size
-and rate. Everything is held on a grid of cells of `CELL_PX` pixels.
+Lengths are in frame heights and speeds in frame heights per second, with x to the right and y down, so that they do not
+depend on frame size and frame rate. All maps have one value per cell of `CELL_PX` × `CELL_PX` pixels.
 """
 
 from __future__ import annotations
@@ -26,71 +26,75 @@ Array = NDArray[np.floating]
 CELL_PX = 3
 
 _STILL_PX = 0.3
-"""Pixels between two frames at which flow speaks for and against motion alike; noise and compression reach half."""
+"""Length of the flow between two frames, in pixels, that is evidence of .5. Noise and compression cause half of it."""
 _STILL_LEVELS = 2.5
-"""The same in gray levels between two frames."""
+"""Change between two frames, in gray levels, that is evidence of .5"""
 _TEXTURE_LEVELS = 4.0
-"""Gray levels per pixel of gradient at which a cell's flow is half trusted."""
+"""Gradient, in gray levels per pixel, at which a cell has the weight .5"""
 _LEAST_CELLS_PX = 4.0
-"""A region moves where its cells' motions sum up to this, e.g. 16 cells of a quarter pixel each."""
+"""Least sum of the motions of a region's cells, in pixels, e.g. 16 cells of a quarter pixel each"""
 _LULL = 0.05
-"""... and to this share of the segment's strongest motion: in a lull the athlete stays in place, and noise must not
-count as the athlete."""
+"""Least sum of a region's motions as a share of the largest sum in the segment, so that noise does not count as the
+athlete while the athlete stands still"""
 _BOX_SHARE = 0.3
-"""A cell belongs to a moving region where its motion exceeds this share of the frame's strongest."""
+"""Least motion of a cell in a moving region, as a share of the largest motion in the frame"""
 
 
 @dataclass(frozen=True, eq=False)
 class AthleteMotion:
-    """What moved between the frames of one segment. A *pair* is two neighboring frames, the second one later."""
+    """Motion between the frames of one segment. A *pair* is two neighboring frames."""
 
     cells: tuple[Array, Array]
-    """``x, y [rows, columns]``: the cells' centers, measured from the middle of the frame as all places are."""
+    """``x, y [rows, columns]``: the centers of the cells. All positions are relative to the middle of the frame."""
     times_s: NDArray[np.float64]
-    """``[pairs]``: halfway between the two frames."""
+    """``[pairs]``: the middle between the times of the two frames"""
     flow: Array
-    """``[pairs, rows, columns, 2]``: speed as seen on the screen."""
+    """``[pairs, rows, columns, 2]``: velocity in the frame"""
     own: Array
-    """``[pairs, rows, columns, 2]``: speed against the scene, the camera's motion taken away."""
+    """``[pairs, rows, columns, 2]``: velocity relative to the scene, i.e. without the camera's motion"""
     evidence: Array
-    """``[pairs, rows, columns]``, 0 … 1: how sure it is that something moves there by itself."""
+    """``[pairs, rows, columns]``: evidence of motion relative to the scene, 0 … 1"""
     camera: Array
-    """``[pairs, 4]``: the background's shift x, shift y, growth and turn (radians, clockwise), per second."""
+    """``[pairs, 4]``: shift x, shift y, growth and turn (radians, clockwise) of the background per second"""
     boxes: Array
-    """``[pairs, 4]``: center x, center y, width, height, smoothed over time; the whole frame where `found` is empty."""
+    """``[pairs, 4]``: center x, center y, width and height, smoothed over time; the whole frame if none is `found`"""
     found: NDArray[np.bool_]
-    """``[pairs]``: whether something moved by itself; where not, the box is its neighbors'."""
+    """``[pairs]``: whether a region moved by itself. The boxes of other pairs are interpolated."""
 
     @property
     def energy(self) -> NDArray[np.float64]:
-        """``[pairs]``: speed against the scene, as far as there is evidence of it, averaged over the frame."""
+        """``[pairs]``: speed relative to the scene, weighted by the evidence, averaged over the frame"""
         speed = np.hypot(self.own[..., 0], self.own[..., 1])
         return (speed * self.evidence).mean(axis=(1, 2), dtype=np.float64)
 
     @property
     def body_velocity(self) -> Array:
-        """``[pairs, 2]``: mean speed against the scene of all that moves by itself."""
+        """``[pairs, 2]``: mean velocity relative to the scene, weighted by the evidence"""
         total = self.evidence.sum(axis=(1, 2))[:, None] + np.float32(1e-6)
         return (self.own * self.evidence[..., None]).sum(axis=(1, 2)) / total
 
     @property
     def articulation(self) -> NDArray[np.float64]:
-        """``[pairs]``: as `energy`, but against the body itself: swinging limbs count, a gliding body does not."""
+        """``[pairs]``: like `energy`, but relative to `body_velocity`: swinging limbs count, gliding does not."""
         inner = self.own - self.body_velocity[:, None, None]
         return (np.hypot(inner[..., 0], inner[..., 1]) * self.evidence).mean(axis=(1, 2), dtype=np.float64)
 
 
 def athlete_in(segment: SegmentInput) -> AthleteMotion:
-    """Of a segment with gray frames; followed once for all streams that see them."""
+    """Return the motion in a segment with gray frames. It is computed once for all streams of the segment."""
     assert segment.frames is not None
     gray, times_s = segment.frames[:, 0], segment.frame_times_s
     return segment.shared.once("athlete", lambda: follow_athlete(gray.cpu().numpy(), times_s))
 
 
 def follow_athlete(gray: NDArray[np.uint8], times_s: tuple[float, ...]) -> AthleteMotion:
-    """The motion in ``gray [time, height, width]``, whose frames were shown at ``times_s``.
+    """Return the motion in ``gray [time, height, width]``.
 
-    A pair whose time does not advance (a repeated frame, as padding makes) is left out: it shows nothing.
+    Pairs of frames with the same time (repeated frames, e.g. padding) are left out.
+
+    Args:
+        gray: Gray frames.
+        times_s: Presentation time of each frame.
     """
     shown_s = np.asarray(times_s, np.float64)
     pairs = np.flatnonzero(np.diff(shown_s) > 1e-6)
@@ -100,10 +104,10 @@ def follow_athlete(gray: NDArray[np.uint8], times_s: tuple[float, ...]) -> Athle
 
     flow_px, texture = _flow(gray, pairs)
     x_px, y_px = x * height_px, y * height_px
-    # a quarter of the cells tells four numbers as well as all of them
+    # a quarter of the cells is enough to estimate four numbers
     camera_px = fit_similarity(flow_px[:, ::2, ::2], texture[:, ::2, ::2], x_px[::2, ::2], y_px[::2, ::2])
     own_px = flow_px - apply_similarity(camera_px, x_px, y_px)
-    # motion needs evidence from both flow and gray levels: flow alone drifts on areas without texture
+    # evidence from both flow and gray levels is needed: flow alone is wrong in areas without texture
     moved_px, change = np.hypot(own_px[..., 0], own_px[..., 1]), _change(gray, pairs, camera_px)
     evidence = moved_px**2 / (moved_px**2 + _STILL_PX**2) * (change**2 / (change**2 + _STILL_LEVELS**2))
     boxes, found = moving_boxes(evidence * moved_px, width_px / height_px)
@@ -123,8 +127,8 @@ def follow_athlete(gray: NDArray[np.uint8], times_s: tuple[float, ...]) -> Athle
 def camera_between(gray: NDArray[np.uint8]) -> Array:
     """Return the motion of the scene between neighboring frames, for frames that are some time apart.
 
-    A motion that does not explain the second frame better than a still camera does (a cut, a pan that is too fast to
-    follow) is replaced by zeros.
+    The motion is replaced by zeros where it does not explain the second frame better than a still camera, e.g. at a cut
+    or in a very fast pan.
 
     Args:
         gray: ``[time, height, width]``, about 144 pixels high.
@@ -166,10 +170,10 @@ _of_thread = threading.local()
 
 
 def _dis() -> Any:
-    """This thread's flow algorithm: OpenCV's keeps its buffers from call to call and must not be shared.
+    """Return the flow algorithm of this thread: OpenCV's object has buffers that threads must not share.
 
-    Neither of its presets fits: ``fast`` stops at a quarter of the size and is up to 10 % out on slow pans, ``medium``
-    takes three times as long for a gain that the cells average away.
+    The preset ``fast`` stops at a quarter of the resolution and is off by up to 10 % on slow pans. The preset
+    ``medium`` takes three times as long, for a precision that is lost in the average over a cell.
     """
     import cv2
 
@@ -183,7 +187,7 @@ def _dis() -> Any:
 
 
 def _flow(gray: NDArray[np.uint8], pairs: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Flow in pixels ``[pairs, rows, columns, 2]``, and texture, 0 … 1, of the first frames."""
+    """Return the flow in pixels, ``[pairs, rows, columns, 2]``, and the texture of the first frames, 0 … 1."""
     import cv2
 
     rows, columns = _grid(*gray.shape[1:])
@@ -201,10 +205,11 @@ def _flow(gray: NDArray[np.uint8], pairs: NDArray[np.int64]) -> tuple[Array, Arr
 
 
 def _change(gray: NDArray[np.uint8], pairs: NDArray[np.int64], camera_px: Array) -> Array:
-    """``[pairs, rows, columns]`` gray levels by which a cell changed, on the screen and against the scene alike.
+    """Return by how many gray levels each cell changes, ``[pairs, rows, columns]``.
 
-    The lesser of the two: what only the camera moves is the same again once its motion is undone, and what stands
-    still on the screen while the camera moves (a score board) is not an athlete.
+    This is the smaller of two changes: between the frames as they are, and between the frames after the camera's
+    motion is undone. Background that only the camera moves has no change of the second kind, and overlays such as a
+    score board have none of the first kind.
     """
     import cv2
 
@@ -227,17 +232,22 @@ def _change(gray: NDArray[np.uint8], pairs: NDArray[np.int64], camera_px: Array)
             cv2.resize(against_scene, size, interpolation=cv2.INTER_AREA),
             cv2.resize(on_screen, size, interpolation=cv2.INTER_AREA),
         )
-        # with its neighbors: what moves changes at its edges and in its folds, not in every cell
+        # averaged with its neighbors, because moving objects change at edges and folds, not in every cell
         change[index] = cv2.blur(lesser.astype(np.float32), (3, 3))
     return change
 
 
 def moving_boxes(motion_px: Array, aspect: float) -> tuple[Array, NDArray[np.bool_]]:
-    """``[pairs, 4]`` center x, center y, width, height of the region that moves most, and where there was one.
+    """Find the box of the region that moves most in each pair.
 
-    ``motion_px [pairs, rows, columns]``: how far each cell moved by itself. Places are measured from the middle of the
-    frame in frame heights, ``aspect`` is its width. A pair without a region takes its neighbors'; without any region
-    at all every box is the whole frame.
+    Args:
+        motion_px: ``[pairs, rows, columns]``: motion of each cell relative to the scene.
+        aspect: Width of the frame in frame heights.
+
+    Returns:
+        Boxes ``[pairs, 4]`` with center x, center y, width and height in frame heights, relative to the middle of the
+        frame; and for each pair whether a region was found. Boxes of other pairs are interpolated. If no pair has a
+        region, all boxes are the whole frame.
     """
     motion_px = _blurred_over_time(motion_px)
     boxes = np.tile(np.array([0, 0, aspect, 1], np.float32), (len(motion_px), 1))
@@ -252,14 +262,14 @@ def moving_boxes(motion_px: Array, aspect: float) -> tuple[Array, NDArray[np.boo
     clock = np.arange(len(boxes))
     columns: list[NDArray[np.float64]] = [np.interp(clock, clock[found], column[found]) for column in boxes.T]
     filled = np.stack(columns, axis=1).astype(np.float32)
-    # the median of five: a box that jumps to someone else for a moment jumps back
+    # a median of five removes short jumps to another person
     padded = np.concatenate([filled[:1]] * 2 + [filled] + [filled[-1:]] * 2)
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5, axis=0), axis=-1)
     return _blurred_over_time(smooth), found
 
 
 def _strongest_region(motion: Array) -> tuple[Array, float]:
-    """Center x, center y, width, height of the connected region whose motion sums up to most, and that sum."""
+    """Return the box of the connected region with the largest sum of motions, and that sum."""
     import cv2
 
     rows, columns = motion.shape
@@ -271,13 +281,13 @@ def _strongest_region(motion: Array) -> tuple[Array, float]:
     strongest = int(sums.argmax())
     left, top, width, height = stats[strongest, :4]
     center = (left + width / 2 - columns / 2, top + height / 2 - rows / 2)
-    # the dilation reached one cell further on each side
+    # without the cell that the dilation added on each side
     box = np.array([*center, max(width - 2, 1), max(height - 2, 1)], np.float32) / rows
     return box, float(sums[strongest])
 
 
 def _blurred_over_time(values: Array) -> Array:
-    """Binomial mean with the neighboring pairs."""
+    """Return the binomial mean over neighboring pairs."""
     if len(values) < 2:
         return values
     padded = np.concatenate([values[:1], values, values[-1:]])
@@ -285,7 +295,7 @@ def _blurred_over_time(values: Array) -> Array:
 
 
 class MotionStatistics:
-    """Base of extractors that compute the numbers of a row from the athlete's motion, without a network."""
+    """Base of extractors that compute a row from the athlete's motion, without a network."""
 
     class Settings(Record):
         short_side_px: Annotated[int, Field(ge=48)] = 144
@@ -305,9 +315,9 @@ class MotionStatistics:
 
     @classmethod
     def feature_names(cls) -> tuple[str, ...]:
-        """``block.name`` for every number of a row."""
+        """Return ``block.name`` for every number of a row."""
         return tuple(f"{block}.{name}" for block, names in cls.blocks.items() for name in names)
 
     def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
-        """Return the rows: `prepare` has computed them, and nothing is left for a device to do."""
+        """Return the rows that `prepare` computed."""
         return list(prepared)

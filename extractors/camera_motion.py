@@ -1,4 +1,4 @@
-"""The camera's motion between two frames: the similarity that most of the textured background agrees on."""
+"""The camera's motion between two frames: a robust fit of a similarity transform to the flow of the background."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ Array = NDArray[np.floating]
 
 _ROUNDS = 8
 _LEAST_SPREAD_PX = 0.15
-"""Agreement finer than the flow's own accuracy is not asked for."""
+"""Lower limit of the spread of residuals: the accuracy of the flow"""
 
 
 def fit_similarity(flow: Array, texture: Array, x: Array, y: Array) -> Array:
-    """``[pairs, 4]`` float32: shift x, shift y, growth and turn that explain ``flow [pairs, rows, columns, 2]``.
+    """Fit a similarity transform to the flow by iteratively reweighted least squares.
 
-    Iteratively reweighted least squares: a cell counts as far as it has ``texture [pairs, rows, columns]``, lies
-    towards the border, where athletes seldom are, and agrees with the others. ``x, y [rows, columns]`` are the cells'
-    places from the middle of the frame, in the unit of the flow.
+    A cell has more weight if it has texture, is near the border of the frame, where athletes seldom are, and has a
+    small residual.
+
+    Args:
+        flow: ``[pairs, rows, columns, 2]``.
+        texture: ``[pairs, rows, columns]``, 0 … 1.
+        x: ``[rows, columns]``: positions of the cells relative to the middle of the frame, in the unit of the flow.
+        y: The same for the vertical axis.
+
+    Returns:
+        ``float32 [pairs, 4]``: shift x, shift y, growth and turn (radians, clockwise).
     """
     flat = (len(flow), x.size)
     u, v = flow[..., 0].reshape(flat), flow[..., 1].reshape(flat)
@@ -40,13 +48,13 @@ def fit_similarity(flow: Array, texture: Array, x: Array, y: Array) -> Array:
 
 
 def apply_similarity(camera: Array, x: Array, y: Array) -> Array:
-    """``[pairs, rows, columns, 2]``: the flow that the camera alone would cause."""
+    """Return the flow that the camera's motion causes at each cell, ``[pairs, rows, columns, 2]``."""
     shift_x, shift_y, growth, turn = (camera[:, k, None, None] for k in range(4))
     return np.stack([shift_x + growth * x - turn * y, shift_y + turn * x + growth * y], axis=-1)
 
 
 def to_matrix(camera: Array, height_px: int, width_px: int) -> NDArray[np.float64]:
-    """``[2, 3]`` from pixels of the first frame to pixels of the second, for flow in pixels."""
+    """Return the matrix ``[2, 3]`` from pixels of the first frame to pixels of the second, for flow in pixels."""
     shift_x, shift_y, growth, turn = (float(value) for value in camera)
     middle = np.array([(width_px - 1) / 2, (height_px - 1) / 2])
     linear = np.array([[1 + growth, -turn], [turn, 1 + growth]])
@@ -54,7 +62,7 @@ def to_matrix(camera: Array, height_px: int, width_px: int) -> NDArray[np.float6
 
 
 def _weighted_median(values: Array, weights: Array) -> Array:
-    """``[pairs]`` from ``[pairs, cells]``."""
+    """Return the weighted median ``[pairs]`` of values ``[pairs, cells]``."""
     order = np.argsort(values, axis=1)
     upto = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1, dtype=np.float64)
     middle = np.argmax(upto >= upto[:, -1:] / 2, axis=1)
@@ -62,12 +70,12 @@ def _weighted_median(values: Array, weights: Array) -> Array:
 
 
 def _least_squares(u: Array, v: Array, x: Array, y: Array, weights: Array) -> Array:
-    """The weighted similarity in closed form, around the weighted mean place."""
+    """Return the weighted least-squares fit ``[pairs, 4]`` in closed form, relative to the weighted mean position."""
     total = weights.sum(axis=1)
     mean_x, mean_y, mean_u, mean_v = ((weights * value).sum(axis=1) / total for value in (x, y, u, v))
     dx, dy = x - mean_x[:, None], y - mean_y[:, None]
     spread = (weights * (dx * dx + dy * dy)).sum(axis=1)
-    # one ten-thousandth of a frame's own spread keeps a single textured cell from inventing a zoom
+    # regularization: a ten-thousandth of the spread of all cells, for frames with very few textured cells
     spread = spread + 1e-4 * total * float((x * x + y * y).mean()) + np.float32(1e-9)
     growth = (weights * (dx * u + dy * v)).sum(axis=1) / spread
     turn = (weights * (dx * v - dy * u)).sum(axis=1) / spread

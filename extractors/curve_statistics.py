@@ -1,4 +1,4 @@
-"""What a curve over time says: size, spread, steadiness, and how fast it swings."""
+"""Statistics of a curve over time: mean, spread, jerkiness, and shares of frequency bands."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 Curve = NDArray[np.floating]
 
 BANDS_HZ = ((0.25, 1.0), (1.0, 2.0), (2.0, 3.5), (3.5, 6.0))
-"""Sway, slow beats, fast beats, tremor; the last one ends at the Nyquist rate of 12 frames per second."""
+"""Sway, slow beats, fast beats and tremor; the last band ends at the Nyquist frequency of 12 values per second."""
 
 
 def spread(curve: Curve) -> tuple[float, float, float, float]:
-    """Mean, standard deviation, 10th and 90th percentile; zeros for no values at all."""
+    """Return mean, standard deviation, 10th and 90th percentile; zeros for an empty curve."""
     if len(curve) == 0:
         return 0.0, 0.0, 0.0, 0.0
     low, high = np.percentile(curve, (10, 90))
@@ -22,7 +22,7 @@ def spread(curve: Curve) -> tuple[float, float, float, float]:
 
 
 def jerkiness(curve: Curve) -> float:
-    """How far from straight, by the second difference: 0 for a line, 1 for a curve that changes sign at every step."""
+    """Return the normalized mean second difference: 0 for a line, 1 for a curve that changes sign at every step."""
     if len(curve) < 3:
         return 0.0
     size = float(np.abs(curve).mean())
@@ -30,7 +30,7 @@ def jerkiness(curve: Curve) -> float:
 
 
 def band_shares(curve: Curve, times_s: Curve) -> tuple[float, ...]:
-    """Share of the curve's variance in each of `BANDS_HZ`; zeros where it is flat or too short to tell."""
+    """Return the share of the curve's variance in each of `BANDS_HZ`; zeros for a flat or very short curve."""
     even = evenly(curve, times_s, 12.0)
     if len(even) < 8:
         return (0.0,) * len(BANDS_HZ)
@@ -43,7 +43,7 @@ def band_shares(curve: Curve, times_s: Curve) -> tuple[float, ...]:
 
 
 def evenly(curve: Curve, times_s: Curve, rate_hz: float) -> Curve:
-    """The curve at ``rate_hz`` from its first time to its last, linear in between."""
+    """Return the curve at ``rate_hz`` from its first time to its last, by linear interpolation."""
     if len(curve) < 2:
         return curve
     count = int((times_s[-1] - times_s[0]) * rate_hz) + 1

@@ -1,6 +1,6 @@
-"""Stream ``motion``: what an athlete's movement looks like in numbers, without any trained weights.
+"""Stream ``motion``: statistics of an athlete's movement, without trained weights.
 
-The blocks of a row, in order, are in `Motion.blocks`. A segment in which nothing moves has a row, too: it is still.
+`Motion.blocks` has the blocks of a row in order. A segment without motion has a row, too.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ BINS = ("still", *(f"{speed}_{direction}" for speed in SPEEDS for direction in D
 """Names of the bins of a flow histogram, in order."""
 
 BODY_SPEEDS = (0.15, 0.4, 1.0)
-"""Body heights per second that part still, slow, medium and fast: thirds of what skaters do, by and large."""
+"""Limits between still, slow, medium and fast, in body heights per second; about thirds of the speeds of skaters"""
 SCENE_SPEEDS = (0.05, 0.2, 0.6)
-"""The same for the picture as a whole, in frame heights per second."""
+"""The same limits for the whole frame, in frame heights per second"""
 STILL_ENERGY = 5e-4
-"""Energy that compression noise alone reaches, in frame heights per second."""
+"""Energy that compression noise causes, in frame heights per second"""
 
 _BODY_CELLS = ("body", "top_left", "top_right", "bottom_left", "bottom_right")
 _SPREAD = ("mean", "std", "low", "high")
@@ -38,7 +38,7 @@ _STEADINESS = (*_BANDS, "jerkiness")
 
 
 def _names(*parts: Sequence[str]) -> tuple[str, ...]:
-    """All combinations, the last part changing fastest."""
+    """Return all combinations; the last part changes fastest."""
     combined = ("",)
     for part in parts:
         combined = tuple(f"{left}.{right}" if left else right for left in combined for right in part)
@@ -46,18 +46,18 @@ def _names(*parts: Sequence[str]) -> tuple[str, ...]:
 
 
 BLOCKS: dict[str, tuple[str, ...]] = {
-    # own motion of the athlete's box as a whole and of its quarters: roots of shares of the area, so that
-    # distances between rows weigh the few fast points as well as the many slow ones
+    # motion relative to the scene in the athlete's box and its quarters: square roots of shares of the area, so that
+    # few fast cells and many slow cells have similar weight in distances between rows
     "body_flow": _names(_BODY_CELLS, BINS),
-    # the picture as it is, the camera's motion included
+    # the whole frame, with the camera's motion
     "scene_flow": BINS,
     # frame heights; y is down, so that `low` of center_y is the highest point
     "box": (*_names(("center_x", "center_y", "width", "height", "foot_y"), _SPREAD), "lowest_height", "found"),
-    # of the box against the scene, in body heights per second
+    # velocity of the box relative to the scene, in body heights per second
     "travel": (*_names(("across", "down", "speed"), _SPREAD), "fastest_down"),
-    # mean over the frame of the speed against the scene, in frame heights per second
+    # mean speed relative to the scene over the frame, in frame heights per second
     "energy": ("log_mean", *_SPREAD, "max", "variation", *_STEADINESS, "still_share"),
-    # of the athlete's mean velocity against the scene, in body heights per second
+    # mean velocity of the athlete relative to the scene, in body heights per second
     "sway": _names(("across", "down"), ("std", *_STEADINESS)),
     # frame heights per second; growth and turn per second
     "camera": (*_names(("shift_x", "shift_y", "growth", "turn", "speed"), ("mean", "std")), "speed_max", "jerkiness"),
@@ -74,12 +74,12 @@ class Motion(MotionStatistics):
     def prepare(self, segment: SegmentInput) -> torch.Tensor:
         """Return the row."""
         if segment.frames is None:
-            raise ValueError("motion: the segment carries no frames; build it as `Motion.frames` asks")
+            raise ValueError("motion: the segment has no frames; build it as `Motion.frames` requires")
         return torch.as_tensor(motion_features(athlete_in(segment)))
 
 
 def motion_features(motion: AthleteMotion) -> NDArray[np.float32]:
-    """``float32 [dim]`` in the order of `BLOCKS`."""
+    """Return the row ``float32 [dim]`` in the order of `BLOCKS`."""
     heights = motion.boxes[motion.found, 3]
     body_height = max(float(np.median(heights)), 0.05) if len(heights) else 1.0  # the unit of body speeds
     flow = motion.flow.reshape(-1, 2)
@@ -123,13 +123,17 @@ def _body_flow(motion: AthleteMotion, body_height: float) -> Values:
 def flow_histograms(
     velocity: Values, weight: Values, region: NDArray[np.int64], num_regions: int, edges: tuple[float, float, float]
 ) -> Values:
-    """``[num_regions, len(BINS)]``: shares of each region's points, which sum to 1; no points are all still.
+    """Return the histogram of velocities in each region, ``[num_regions, len(BINS)]``; each sums to 1.
 
-    ``velocity [points, 2]``, x right and y down; ``region [points]``. A point below ``edges[0]`` is still, one above
-    ``edges[2]`` fast; it counts as far as its ``weight [points]``, 0 … 1, and is still for the rest.
+    Args:
+        velocity: ``[points, 2]``, x to the right and y down.
+        weight: ``[points]``, 0 … 1. The rest of a point counts as still.
+        region: ``[points]``: the region of each point. A region without points is still.
+        num_regions: Number of regions.
+        edges: Limits between still, slow, medium and fast.
     """
     speed = np.hypot(velocity[:, 0], velocity[:, 1])
-    # halves go to the even neighbor, so that a mirrored velocity falls into the mirrored bin
+    # halves are rounded to even numbers, so that a mirrored velocity is in the mirrored bin
     direction = np.rint(np.arctan2(velocity[:, 1], velocity[:, 0]) * np.float32(4 / np.pi)).astype(np.int64)
     swiftness = np.digitize(speed, edges)
     bins = np.where(swiftness == 0, 0, 1 + (swiftness - 1) * len(DIRECTIONS) + direction % len(DIRECTIONS))
@@ -141,7 +145,7 @@ def flow_histograms(
 
 
 def _travel(motion: AthleteMotion, body_height: float) -> list[float]:
-    """The box's way over the scene: its way over the screen less the camera's motion where it is."""
+    """Statistics of the velocity of the box in the frame, minus the camera's motion at its center"""
     if len(motion.boxes) < 2 or not motion.found.any():
         return [0.0] * len(BLOCKS["travel"])
     center = motion.boxes[:, :2]

@@ -1,4 +1,4 @@
-"""What one hears in a segment: librosa's curves, and their tempo."""
+"""Music features of a segment's audio: curves by librosa, tempo and beats."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ RATE_HZ = 22_050
 _HOP = 512
 _WINDOW = 2048
 _ONSET_DELAY_S = 0.025
-"""A drum at time 0 peaks this much later in librosa's onset strength, whatever the tempo (measured)."""
+"""Delay of librosa's onset strength after a drum beat, measured; it does not depend on the tempo."""
 
 Curve = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
 class Music:
-    """Curves over a segment's sound, one value every 23 ms."""
+    """Curves of a segment's audio, with one value every 23 ms."""
 
     times_s: Curve
-    """``[hops]``, from the start of the sound."""
+    """``[hops]``, from the start of the audio"""
     onset: Curve
-    """``[hops]``: how strongly notes and drums set in (spectral flux)."""
+    """``[hops]``: onset strength (spectral flux)"""
     onset_times_s: Curve
-    """When they do."""
+    """Times of the detected onsets"""
     loudness_db: Curve
-    """``[hops]``, relative to full scale; silence is −100."""
+    """``[hops]``, relative to full scale; silence is −100"""
     mfcc: Curve
     """``[13, hops]``"""
     chroma: Curve
-    """``[12, hops]`` from C to B; the strongest of each hop is 1, silence is 0."""
+    """``[12, hops]`` from C to B; the maximum of each hop is 1, or 0 in silence"""
     tempo_bpm: float
-    """0 where nothing sets in."""
+    """0 if there are no onsets"""
     regularity: float
-    """How alike the onsets are one beat later, −1 … 1."""
+    """Autocorrelation of the onset strength at one beat, −1 … 1"""
     beats_s: Curve
-    """When the beats fall."""
+    """Times of the beats"""
 
 
 @alone_on_first_use("librosa")
 def listen(waveform: NDArray[np.float32]) -> Music:
-    """The curves of ``waveform [samples]`` at `RATE_HZ`; too short a one is padded with silence."""
+    """Compute the curves of ``waveform [samples]`` at `RATE_HZ`. A very short waveform is padded with silence."""
     import librosa
 
     sound = np.pad(waveform, (0, max(0, _WINDOW - len(waveform))))
@@ -62,7 +62,7 @@ def listen(waveform: NDArray[np.float32]) -> Music:
         - _ONSET_DELAY_S,
         loudness_db=20 * np.log10(np.maximum(rms.astype(np.float64), 1e-5)),
         mfcc=librosa.feature.mfcc(S=mel_db, sr=RATE_HZ, n_mfcc=13).astype(np.float64),
-        # librosa would estimate the tuning again for each segment, at ten times the cost of the chroma itself
+        # estimating the tuning for each segment takes ten times as long as the chroma itself
         chroma=librosa.feature.chroma_stft(S=power, sr=RATE_HZ, tuning=0.0).astype(np.float64),
         tempo_bpm=tempo_bpm,
         regularity=regularity,
@@ -71,7 +71,7 @@ def listen(waveform: NDArray[np.float32]) -> Music:
 
 
 def _beat(onset: NDArray[np.float32]) -> tuple[float, float, Curve]:
-    """Tempo, how regular it is, and the beats in hops; of two seconds at least, or there is none."""
+    """Return tempo, regularity, and beats in hops; zeros for less than two seconds."""
     import librosa
 
     if len(onset) * _HOP < 2 * RATE_HZ or float(onset.max()) < 1e-3:

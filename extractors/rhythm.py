@@ -1,4 +1,4 @@
-"""Stream ``rhythm``: the music, and how well the athlete's motion keeps to it. The blocks of a row are in `BLOCKS`."""
+"""Stream ``rhythm``: statistics of the music and of its synchrony with the athlete's motion; see `BLOCKS`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SPREAD = ("mean", "std", "low", "high")
 _MFCC = tuple(f"mfcc_{index:02d}" for index in range(1, 14))
 
 BLOCKS: dict[str, tuple[str, ...]] = {
-    # decibels below full scale
+    # decibels relative to full scale
     "loudness": (*_SPREAD, "silent_share"),
     "onsets": (*_SPREAD, "max", "per_second"),
-    # log2 of the tempo over 120 beats per minute: half and double tempo lie as far apart on either side
+    # log2 of the tempo divided by 120 beats per minute: half and double tempo are at the same distance
     "tempo": ("octaves_from_120", "regularity", "found"),
     "timbre": tuple(f"{name}_{kind}" for kind in ("mean", "std") for name in _MFCC),
     "harmony": (*_NOTES, "change"),
-    # motion against onsets; lags and lateness in seconds, positive where the motion comes after the music
+    # motion and onsets; lags and lateness in seconds, positive if the motion is after the music
     "synchrony": (
         "best_correlation", "best_lag", "best_lag_size", "correlation_at_once", "contrast",
         "share_at_beat_rate", "lateness", "lateness_size", "log_on_beat",
@@ -39,7 +39,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
 
 
 class Rhythm(MotionStatistics):
-    """Classical music features and how motion follows them; see `BLOCKS`."""
+    """Classical music features and their synchrony with motion; see `BLOCKS`."""
 
     blocks = BLOCKS
     version: ClassVar[int] = 1
@@ -48,14 +48,22 @@ class Rhythm(MotionStatistics):
     def prepare(self, segment: SegmentInput) -> torch.Tensor:
         """Return the row."""
         if segment.frames is None or segment.waveform is None:
-            raise ValueError("rhythm: a segment must carry frames and a waveform, as `Rhythm.frames` and `.audio` ask")
-        music = listen(segment.waveform.cpu().numpy())  # first: `motion` may be following the athlete just now
+            raise ValueError(
+                "rhythm: the segment has no frames or no waveform; build it as `Rhythm.frames` and `.audio` require"
+            )
+        music = listen(segment.waveform.cpu().numpy())  # first: another thread may compute the athlete's motion
         motion = athlete_in(segment)
         return torch.as_tensor(rhythm_features(music, motion.articulation, motion.times_s - segment.start_s))
 
 
 def rhythm_features(music: Music, energy: Curve, times_s: Curve) -> NDArray[np.float32]:
-    """``float32 [dim]`` in the order of `BLOCKS`; ``energy [pairs]`` at ``times_s`` from the start of the sound."""
+    """Return the row ``float32 [dim]`` in the order of `BLOCKS`.
+
+    Args:
+        music: Curves of the segment's audio.
+        energy: ``[pairs]``: motion between neighboring frames.
+        times_s: ``[pairs]``: their times from the start of the audio.
+    """
     duration_s = float(music.times_s[-1]) + 512 / RATE_HZ
     octaves = float(np.log2(music.tempo_bpm / 120)) if music.tempo_bpm else 0.0
     hops = 11  # a quarter of a second
@@ -72,11 +80,11 @@ def rhythm_features(music: Music, energy: Curve, times_s: Curve) -> NDArray[np.f
 
 
 def _synchrony(music: Music, energy: Curve, times_s: Curve) -> tuple[float, ...]:
-    """Zeros without motion, without onsets, or with less than a second of both."""
+    """Return zeros if there is no motion, no onset, or less than a second of both."""
     if len(energy) < 8 or times_s[-1] - times_s[0] < 1.0 or energy.std() < 1e-5 or music.onset.std() < 1e-3:
         return (0.0,) * len(BLOCKS["synchrony"])
     lags_s, correlations = lagged_correlation(music, energy, times_s)
-    # motion in strict time fits every beat: of lags that fit alike, the nearest is meant
+    # steady motion fits at every beat: among similar correlations, the smallest lag is preferred
     best = int(np.argmax(correlations - 0.15 * np.abs(lags_s) / MAX_LAG_S))
     lag_s = float(lags_s[best])
     share, lateness_s = _at_beat_rate(music, energy, times_s)
@@ -94,10 +102,10 @@ def _synchrony(music: Music, energy: Curve, times_s: Curve) -> tuple[float, ...]
 
 
 def lagged_correlation(music: Music, energy: Curve, times_s: Curve) -> tuple[Curve, Curve]:
-    """Lags within ±`MAX_LAG_S`, and for each the correlation of the energy with the onsets so much earlier."""
+    """Return lags within ±`MAX_LAG_S`, and the correlation of the energy with the onsets at each lag."""
     steps = round(MAX_LAG_S / _LAG_STEP_S)
     lags_s = np.arange(-steps, steps + 1) * _LAG_STEP_S
-    # a drum is a moment, a movement takes a quarter of a second: both are compared at the width of the slower one
+    # onsets are short and movements take a quarter of a second: onsets are smoothed to the same width
     kernel = np.exp(-0.5 * (np.arange(-8, 9) / 3.0) ** 2)
     onset = cast("Curve", np.convolve(np.pad(music.onset, 8, mode="edge"), kernel / kernel.sum(), mode="valid"))
     heard = cast(
@@ -109,7 +117,7 @@ def lagged_correlation(music: Music, energy: Curve, times_s: Curve) -> tuple[Cur
 
 
 def _at_beat_rate(music: Music, energy: Curve, times_s: Curve) -> tuple[float, float]:
-    """Share of the energy's variance that swings at the beat's rate, and how late it swings (seconds)."""
+    """Return the share of the energy's variance at the frequency of the beat, and its delay in seconds."""
     if music.tempo_bpm == 0:
         return 0.0, 0.0
     hertz = music.tempo_bpm / 60
@@ -125,7 +133,7 @@ def _at_beat_rate(music: Music, energy: Curve, times_s: Curve) -> tuple[float, f
 
 
 def _log_on_beat(music: Music, energy: Curve, times_s: Curve) -> float:
-    """Log of the energy within a quarter of a beat of the beats, over that between them; 0 without beats."""
+    """Return the log ratio of the energy within a quarter beat of a beat and between beats; 0 without beats."""
     if len(music.beats_s) == 0:
         return 0.0
     distance_s = np.abs(times_s[:, None] - music.beats_s).min(axis=1)

@@ -263,7 +263,7 @@ def test_a_tremor_is_faster_than_a_sway() -> None:
     assert trembling["sway.across.jerkiness"] > 3 * swaying["sway.across.jerkiness"]
 
 
-def test_a_segment_without_frames_is_the_callers_mistake() -> None:
+def test_a_segment_without_frames_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="no frames"):
         extractor().prepare(SegmentInput(0, 0.0, 1.0))
 
