@@ -1,16 +1,16 @@
 """Features and scores of gymnastics and skating videos, for action quality assessment.
 
     extract       videos → features: of one video as arrays, of many as a feature store
-    score         videos and a trained model → scores, and the segments that mattered
-    compare       two sets of features → the same or different, and why
+    score         videos and a trained model → scores, and the effect of each segment
+    compare       two sets of features → the same or different, and the cause
     open_store    a feature store for reading
 
     FeatureStore, StreamFeatures      stored features: video → stream → array with its time grid
     AlignedDataset, StreamingDataset  features as PyTorch datasets, several streams on one time grid
     collate_padded                    joins samples of both into padded batches
-    load_recipe, Recipe               which streams a method needs, and every setting of them
+    load_recipe, Recipe               the streams of a method, with all of their settings
 
-Errors are subclasses of `ArabesqueError`. The command line offers the same and more: ``arabesque --help``.
+Errors are subclasses of `ArabesqueError`. The command line has more functions: ``arabesque --help``.
 
 Example:
     >>> import arabesque

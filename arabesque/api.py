@@ -1,4 +1,4 @@
-"""What `arabesque` offers as functions: extraction, scoring and comparison in one call each."""
+"""The functions of the public API: extraction, scoring and comparison in one call each."""
 
 from __future__ import annotations
 
@@ -126,26 +126,26 @@ def extract(
 ) -> dict[str, StreamFeatures] | FeatureStore:
     """Extract the features of one video, or of many into a feature store.
 
-    Without ``out``, the features of one video are returned and nothing is kept. With ``out``, the features of all
-    videos are written to a feature store; the same call continues an interrupted one and repeats nothing.
+    Without ``out``, the features of one video are returned and not stored. With ``out``, the features of all videos are
+    written to a feature store; the same call resumes an interrupted one.
 
     Args:
         videos: A video, a folder that is searched recursively, several of both, or their URLs.
         recipe: A recipe's name, the path of a recipe's ``.toml`` file, or a `Recipe`.
         out: The feature store: a new folder or URL, or one to continue.
-        start_s: Extract one video from this time on; its frames before are skipped, and times begin at 0. In a store
-            its id is the video's with the times, as in ``routine_12.5-20``.
+        start_s: Extract one video from this time on. Earlier frames are skipped, and times begin at 0. The id in a
+            store is that of the video with the times, e.g. ``routine_12.5-20``.
         end_s: Extract one video up to this time.
         frame_rate: Read folders of ``.jpg`` or ``.png`` images as videos with this number of frames per second.
-        clips: Table of clips, as `arabesque extract --clips` takes it; ``videos`` is then the folder of its paths, or
-            an empty list.
+        clips: Table of clips, in the form of `arabesque extract --clips`; ``videos`` is then the folder of its paths,
+            or an empty list.
         streams: Streams of the recipe; by default all.
-        weights: ``random:SEED`` for random weights, to try things out; by default the recipe's checkpoints.
+        weights: ``random:SEED`` for random weights, for tests only; by default the recipe's checkpoints.
         weights_manifest: A file of checkpoints of your own that the recipe names, in the form of
             ``manifests/weights.toml``. A `Recipe` already has them, see `load_recipe`.
-        device: Where networks run: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: Device for networks: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         decoder: ``pyav``, ``decord`` or ``nvdec``.
-        decode_workers: Videos that are decoded at once, each in its own process; by default by the number of cores.
+        decode_workers: Number of decoder processes, one video each; by default it depends on the number of cores.
         threads: CPU threads for networks; by default all usable cores.
         memory: Memory limit for all processes, e.g. ``4GiB``.
         gpu_memory: Memory limit on each GPU, e.g. ``20GiB``; workers on one GPU share it.
@@ -153,18 +153,18 @@ def extract(
         on_progress: Called about twice a second with the state of the run: seconds of video done and in total, speed,
             remaining time. For tqdm: ``bar = tqdm(unit="s")`` and ``on_progress=lambda now: (setattr(bar, "total",
             now.total_video_s), bar.update(now.video_s - bar.n))``.
-        retry_failed: Also extract videos that failed before, and partial ones.
-        max_failures: Stop when more videos fail: a number, or a share such as ``5%``.
+        retry_failed: Also extract videos whose outcome is failed or partial.
+        max_failures: Stop if more videos fail: a number, or a share such as ``5%``.
         float16: Store features as float16.
-        id_prefix: Precedes every video id: ``id_prefix/…``.
-        replace_sources: Replace stored features whose video id belongs to another file now.
-        workers: Processes on this machine; by default one for each GPU.
-        executor: Workers elsewhere, such as a Ray cluster's; excludes ``workers``.
+        id_prefix: Prefix of every video id: ``id_prefix/…``.
+        replace_sources: Replace stored features whose video id now belongs to another file.
+        workers: Number of processes on this machine; by default one for each GPU.
+        executor: Executor of other workers, e.g. those of a Ray cluster; cannot be combined with ``workers``.
         partition: ``3/16`` extracts the third of sixteen parts of the videos.
 
     Returns:
-        Without ``out``: stream → features; a stream for which the video has nothing, such as audio, is left out, and a
-        video that is damaged has the features of what decodes, with their ``holes``. With ``out``: the store.
+        Without ``out``: stream → features. Streams for which the video has no input, e.g. no audio track, are left out.
+        A damaged video has the features of its decodable part, with ``holes``. With ``out``: the store.
 
     Raises:
         ExtractionError: A stream of the single video failed.
@@ -187,13 +187,13 @@ def extract(
     if decoder not in BACKENDS:
         raise InputError(f"decoder {decoder!r} is not known; give {' or '.join(BACKENDS)}")
     if executor is not None and workers is not None:
-        raise InputError("workers: are the executor's where one is given; leave out one of both")
+        raise InputError("workers: cannot be combined with executor; leave out one of them")
     roots = [videos] if isinstance(videos, str | Path) else list(videos)
     inputs = find_inputs(InputSelection(tuple(roots), id_prefix=id_prefix, frame_rate=frame_rate, clips=clips))
     if start_s is not None or end_s is not None:
         inputs = _clipped(inputs, start_s, end_s)
     if out is None and len(inputs.videos) != 1:
-        raise InputError(f"{videos}: holds {len(inputs.videos)} videos; name a feature store for them with out=")
+        raise InputError(f"{videos}: contains {len(inputs.videos)} videos; give a feature store with out=")
     with _torch_threads(), tempfile.TemporaryDirectory(prefix="arabesque-extract-") as temporary:
         options = replace(
             options_for_machine(device, decoder=decoder, decode_workers=decode_workers, threads=threads),
@@ -238,24 +238,24 @@ def score(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> ScoreReport:
-    """Score videos with a trained model; missing features are extracted under the recipe of its training.
+    """Score videos with a trained model; missing features are extracted with the recipe of its training.
 
     Args:
         videos: A video, a folder that is searched recursively, several of both, or their URLs.
         model: The folder that ``arabesque train`` wrote.
         store: The feature store that is read and completed; by default ``features`` in the model's folder.
-        partial: Also score videos of which parts cannot be decoded.
-        id_prefix: Precedes every video id: ``id_prefix/…``.
-        replace_sources: Replace stored features whose video id belongs to another file now.
-        device: Where networks run: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        partial: Also score partial videos.
+        id_prefix: Prefix of every video id: ``id_prefix/…``.
+        replace_sources: Replace stored features whose video id now belongs to another file.
+        device: Device for networks: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads for networks; by default all usable cores.
         progress: Called with each event of the extraction.
 
     Returns:
-        Scores by video, with the importance of every segment, and the reasons why videos have no score.
+        Scores by video, with the effect of every segment, and the reason for each video without a score.
 
     Raises:
-        WeightsError: The model is damaged, or the features of the store are of other settings.
+        WeightsError: The model is damaged, or the store has features with other settings.
         InputError: A path is wrong, or the model was trained on imported features.
 
     Example:
@@ -300,19 +300,19 @@ def compare(
     trust: bool = False,
     published: str | None = None,
 ) -> FeatureComparison:
-    """Compare two sets of features, and explain why they differ.
+    """Compare two sets of features, and explain the differences.
 
     Args:
-        a: A feature store, or a file or folder of features in any format in circulation.
-        b: The other one.
-        stream: Compare this stream only; it also names the stream of files that do not say which one they hold.
-        names: Stream → what the files call it, where that is unusual.
-        tolerance: Largest relative error of features that count as the same: largest difference ÷ largest number.
+        a: A feature store, or a file or folder of features in a supported format.
+        b: The other set of features.
+        stream: Compare only this stream. Names the stream if the files do not.
+        names: Stream → its label in the files, if that is unusual.
+        tolerance: Largest relative error (difference ÷ largest value) that counts as the same.
         common: Ignore videos that only one side has.
         format_a: Format of A, such as ``npy-folder``; by default it is detected.
         format_b: Format of B.
-        trust: Read pickles in a way that runs the code they name; only for files whose source you know.
-        published: B are these released features, such as ``actionformer-i3d``, or those of a recipe; see
+        trust: Execute the code that pickles name; only for files from a source that you trust.
+        published: Name of the released features in ``b``, e.g. ``actionformer-i3d``, or of a recipe; see
             `docs/interop.md`.
 
     Returns:
@@ -320,8 +320,8 @@ def compare(
 
     Raises:
         StoreError: A file is damaged or not trusted.
-        InputError: Nothing is there, or both sides have nothing in common.
-        ConfigError: Released features of this name are not known.
+        InputError: A path does not exist, or ``a`` and ``b`` have no video and stream in common.
+        ConfigError: ``published`` is not known.
 
     Example:
         >>> import arabesque
@@ -350,10 +350,10 @@ def open_store(path: str | Path, *, partial: bool = False) -> FeatureStore:
 
     Args:
         path: The store's folder or URL.
-        partial: Also show the rows of videos of which parts cannot be decoded.
+        partial: Also return the rows of partial videos.
 
     Raises:
-        StoreError: The path holds no store, or a damaged one.
+        StoreError: The path is not a feature store, or the store is damaged.
 
     Example:
         >>> import arabesque
@@ -408,7 +408,7 @@ def _features_of_one(store: FeatureStore, video_id: str) -> dict[str, StreamFeat
 
 @contextmanager
 def _torch_threads() -> Generator[None, None, None]:
-    """Keep the caller's number of threads."""
+    """Restore torch's number of threads when the block ends."""
     before = torch.get_num_threads()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What every extractor promises (`arabesque.extractors.protocol`), as checks on small drawn segments."""
+"""Contract of extractors (`arabesque.extractors.protocol`), as checks on small generated segments."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ExtractorContract:
             class.
         num_frames: Frames of a segment: the fewest that the extractor takes, so that the checks are fast.
         settings: Settings that differ from the defaults.
-        any_aspect_settings: Settings under which frames keep their aspect ratio, where it depends on settings.
+        any_aspect_settings: Settings with which frames keep their aspect ratio, if that depends on settings.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ExtractorContract:
 
     @cached_property
     def segments_of_two_frame_sizes(self) -> tuple[Extractor, list[SegmentInput]]:
-        """An extractor under ``any_aspect_settings``, and segments of a landscape, a portrait, a landscape video."""
+        """An extractor with ``any_aspect_settings``, and segments of a landscape, a portrait, a landscape video."""
         spec, extractor = self.resolved, self.extractor
         if self._any_aspect_settings:
             spec = resolve(spec.model_copy(update={"settings": spec.settings | dict(self._any_aspect_settings)}))
@@ -88,7 +88,7 @@ class ExtractorContract:
 
     @cached_property
     def rows(self) -> list[Tensor]:
-        """One row for each of the three segments, which went through the extractor in one batch."""
+        """The rows of the three segments, computed in one batch."""
         return _rows(self.extractor, [self.extractor.prepare(segment) for segment in self.segments])
 
     def check_settings_are_a_closed_frozen_record(self) -> None:
@@ -116,12 +116,12 @@ class ExtractorContract:
         _require(resolve(read_again) == resolved, "a resolved spec changes when it is stored as JSON")
 
     def check_weights_are_named_by_role(self) -> None:
-        """A recipe that names checkpoints for other roles is refused."""
+        """A recipe with checkpoints for unknown roles is refused."""
         wrong = self.spec.model_copy(update={"weights": {"no_such_role": "any"}})
         _require_refused(wrong, "weights must name", "a checkpoint for an unknown role is accepted")
 
     def check_blank_frames_are_taken_or_refused(self) -> None:
-        """Blank frames, `Sampling.zero_last_frame`, would be black pictures to an extractor that does not know them."""
+        """Blank frames (`Sampling.zero_last_frame`) are refused unless ``takes_blank_frames``: they are not black."""
         num_frames = max(self.spec.sampling.frames_per_segment, 2)
         sampling = Sampling(
             fps=5,
@@ -156,7 +156,7 @@ class ExtractorContract:
             _require(bool(row.isfinite().all()), "a row has numbers that are not finite")
 
     def check_names_match_the_row(self) -> None:
-        """``feature_names()``, where there is one, has a unique name for each number of a row."""
+        """``feature_names()``, if defined, has a unique name for each number of a row."""
         names = getattr(self.kind, "feature_names", None)
         if names is not None:
             _require(len(set(names())) == self.extractor.dim, "feature_names are not as many as dim, or repeat")
@@ -243,19 +243,19 @@ def check_extractor(
 ) -> None:
     """Check that an extractor satisfies `arabesque.extractors.protocol.Extractor`.
 
-    The checks run on the CPU with random weights and on three segments that are drawn here: settings and checkpoints
-    are validated, rows are finite and do not depend on the batch, the frame sizes in it, threads, or precision beyond
-    the tolerances of `arabesque.extractors.precision`.
+    The checks run on the CPU with random weights and three generated segments: settings and checkpoints are validated,
+    rows are finite, and the batch, the frame sizes in it, threads and precision change them by at most the tolerances
+    of `arabesque.extractors.precision`.
 
     Args:
         extractor: The extractor's name as in a recipe, an import path such as ``mypackage.mine:MyExtractor``, or the
             class.
         num_frames: Frames of a segment: the fewest that the extractor takes, so that the checks are fast.
         settings: Settings that differ from the defaults.
-        any_aspect_settings: Settings under which frames keep their aspect ratio, where it depends on settings.
+        any_aspect_settings: Settings with which frames keep their aspect ratio, if that depends on settings.
 
     Raises:
-        AssertionError: A promise is not kept; the message says which.
+        AssertionError: A check fails; the message states which.
         ConfigError: The extractor is not known, or its class lacks a part of the protocol.
 
     Example:
@@ -270,7 +270,7 @@ def check_extractor(
 
 
 def _require(condition: bool, message: str) -> None:
-    """Unlike an assert statement this also works under ``python -O``."""
+    """Raise if the condition is False, also under ``python -O``, which removes assert statements."""
     if not condition:
         raise AssertionError(message)
 
@@ -289,7 +289,7 @@ def _build(spec: StreamSpec, seed: int = 0) -> Extractor:
 
 
 def _segments_for(extractor: Extractor, num_frames: int) -> list[SegmentInput]:
-    """Three parts of one short routine; the last has no frame after it, as at the end of a video."""
+    """Return three segments of a short routine; the last has no next frame, as at the end of a video."""
     video = _routine(3 * num_frames)
     segments: list[SegmentInput] = []
     for index in range(3):
@@ -313,7 +313,7 @@ def _segments_for(extractor: Extractor, num_frames: int) -> list[SegmentInput]:
 
 
 def _routine(num_frames: int) -> Tensor:
-    """uint8 ``[time, 3, 96, 128]``: a bright figure runs and jumps in front of a grainy, panning background."""
+    """Return uint8 ``[time, 3, 96, 128]``: a bright figure runs and jumps before a grainy, panning background."""
     hall = np.random.default_rng(0).integers(30, 110, (HEIGHT_PX, WIDTH_PX, 3), np.uint8)
     video = np.stack([np.roll(hall, number, axis=1) for number in range(num_frames)])
     for number, frame in enumerate(video):
@@ -323,7 +323,7 @@ def _routine(num_frames: int) -> Tensor:
 
 
 def _music(index: int, duration_s: float, rate_hz: int) -> Tensor:
-    """float32 ``[samples]``: a tone with a beat; both differ between segments."""
+    """Return float32 ``[samples]``: a tone with a beat; both differ between segments."""
     times_s = np.arange(round(duration_s * rate_hz)) / rate_hz
     beat = np.exp(-8 * (times_s * (2 + index) % 1.0))
     return torch.from_numpy((0.4 * beat * np.sin(2 * np.pi * 220 * (index + 1) * times_s)).astype(np.float32))
@@ -334,7 +334,7 @@ def _tensors(segment: SegmentInput) -> list[Tensor]:
 
 
 def _rows(extractor: Extractor, prepared: Sequence[Any]) -> list[Tensor]:
-    """Return the row of each prepared segment; where `forward` returns parts, each segment is a video by itself."""
+    """Return the row of each prepared segment. If `forward` returns parts, each segment is treated as one video."""
     rows = extractor.forward(prepared)
     start_video: Callable[[], VideoParts] | None = getattr(extractor, "start_video", None)
     kept: list[Tensor] = []
@@ -348,10 +348,10 @@ def _rows(extractor: Extractor, prepared: Sequence[Any]) -> list[Tensor]:
             _require(0 in features, "a segment has no row")
             row = torch.from_numpy(features[0])
         kept.append(row)
-    _require(len(kept) == len(prepared), "there are not as many rows as segments")
+    _require(len(kept) == len(prepared), "the numbers of rows and of segments differ")
     return kept
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """Largest difference ÷ largest number."""
+    """Return the largest difference ÷ the largest absolute value of ``other``."""
     return float((one - other).abs().max() / other.abs().max().clamp(min=1e-12))

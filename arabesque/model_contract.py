@@ -1,4 +1,4 @@
-"""What every scoring model promises (`arabesque.models.scoring`), as checks on random features."""
+"""Contract of scoring models (`arabesque.models.scoring`), as checks on random features."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from arabesque.models.scoring import ScorePrediction, SegmentBatch, Solvable
 from arabesque.models.table import build_model, model_class, resolve_settings
 
 DIMS = {"vst": 12, "i3d_flow": 10, "ast": 6}
-"""Streams and dims of the random features; a model that reads one stream has the first."""
+"""Streams and dims of the random features; a model with one stream gets the first."""
 LENGTHS = (9, 12, 6, 11)
-"""Segments of the four samples."""
+"""Number of segments of each of the four samples."""
 
 
 class ModelContract:
@@ -55,7 +55,7 @@ class ModelContract:
         return random_batch(self.dims, dict.fromkeys(self.dims, LENGTHS), seed=seed)
 
     def check_scores_are_finite_and_one_per_sample(self) -> None:
-        """A batch gives a finite float32 score for each sample, which depends on the sample."""
+        """Each sample of a batch has a finite float32 score, and scores differ between samples."""
         batch = self.batch()
         prediction = self.trained(batch)
         _require(isinstance(prediction, ScorePrediction), "the result is not a ScorePrediction")
@@ -77,9 +77,9 @@ class ModelContract:
                 torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
 
     def check_padding_does_not_change_training(self) -> None:
-        """Two trainings that differ in padding only end in the same network, running statistics included.
+        """Two trainings that differ only in padding give the same network, including running statistics.
 
-        In double precision, because BatchNorm over a constant amplifies rounding errors.
+        The check uses double precision, because BatchNorm over a constant amplifies rounding errors.
         """
         batch = _double(self.batch())
         longer = SegmentBatch(
@@ -87,7 +87,7 @@ class ModelContract:
             {stream: nn.functional.pad(mask, (0, 5)) for stream, mask in batch.masks.items()},
         )
         one, other = (_without_dropout(self.build()).double() for _ in range(2))
-        # sampling draws as many numbers as there are segments
+        # constant noise: the number of random numbers depends on the padding
         with mock.patch.object(torch.Tensor, "exponential_", lambda noise: noise.fill_(1)):
             _trained_a_little(one, batch)
             _trained_a_little(other, longer)
@@ -97,7 +97,7 @@ class ModelContract:
     def check_every_parameter_learns(self) -> None:
         """Each parameter receives a gradient from at least one of twenty batches.
 
-        Except biases, which a softmax or a normalization may cancel, and parameters for which ``is_idle`` is true.
+        Exceptions are biases, which a softmax or a normalization may cancel, and parameters with ``is_idle``.
         """
         network = self.build()
         _trained_a_little(network, self.batch()).train()  # some parameters begin at zero, where gradients vanish
@@ -107,7 +107,7 @@ class ModelContract:
             for key, parameter in network.named_parameters()
             if parameter.requires_grad and not key.endswith(".bias") and not is_idle(key)
         }
-        for seed in range(20):  # a ReLU may be closed for one batch, and a policy may ask one of six networks only
+        for seed in range(20):  # a ReLU may be 0 for a whole batch, and a policy may use one of six networks only
             torch.manual_seed(seed)
             network.zero_grad()
             prediction = network(self.batch(seed))
@@ -122,7 +122,7 @@ class ModelContract:
         raise AssertionError(f"parameters without a gradient: {', '.join(sorted(unseen))}")
 
     def check_a_stream_may_be_missing(self) -> None:
-        """Routines without a stream have a finite score, in which the zeros of that stream do not count."""
+        """Samples without a stream have a finite score, which does not depend on the values of that stream."""
         if len(self.dims) == 1:
             return
         first, *_, last = self.dims
@@ -142,7 +142,7 @@ class ModelContract:
         torch.testing.assert_close(network(SegmentBatch(loud, batch.masks)).score, network(batch).score)
 
     def check_order_matters_as_stated(self) -> None:
-        """The order of segments changes the score exactly where ``order_invariant`` is False."""
+        """The order of segments changes the score if and only if ``order_invariant`` is False."""
         stated = getattr(self.build(), "order_invariant", None)
         _require(isinstance(stated, bool), "order_invariant is neither True nor False")
         batch = _double(self.batch())
@@ -153,10 +153,10 @@ class ModelContract:
             {stream: mask[1:2] for stream, mask in batch.masks.items()},
         )
         same = torch.allclose(network(shuffled).score, network(batch).score[1:2], atol=1e-12, rtol=1e-9)
-        _require(same == stated, f"order_invariant is {stated}, but the score says {same}")
+        _require(same == stated, f"order_invariant is {stated}, but shuffled segments show {same}")
 
     def check_masked_segments_do_not_count(self) -> None:
-        """Values of masked segments between others, as of an excluded replay, do not change the score."""
+        """Values of masked segments between others, e.g. of an excluded replay, do not change the score."""
         batch = self.batch()
         masks = {stream: mask.clone() for stream, mask in batch.masks.items()}
         for mask in masks.values():
@@ -232,15 +232,15 @@ def check_model(
     """Check that a scoring model satisfies `arabesque.models.scoring.ScoringModel`.
 
     The checks train the model for three steps on random features of four samples: scores are finite, padding and
-    missing streams do not change them, every parameter learns, and the seed decides the initial weights.
+    missing streams do not change them, every parameter gets a gradient, and the seed determines the initial weights.
 
     Args:
         model: The model's name as on the command line, an import path such as ``mypackage:MyModel``, or the class.
         settings: Settings that differ from the defaults.
-        dims: Stream → dim of the random features; by default three streams, or one for a model that reads one.
+        dims: Stream → dim of the random features; by default three streams, or one for a model with ``one_stream``.
 
     Raises:
-        AssertionError: A promise is not kept; the message says which.
+        AssertionError: A check fails; the message states which.
         InputError: The model is not known.
         ConfigError: A setting is wrong, or the class cannot be imported or lacks a part of the protocol.
 
@@ -254,7 +254,7 @@ def check_model(
 
 
 def random_batch(dims: Mapping[str, int], lengths: Mapping[str, Sequence[int]], *, seed: int = 0) -> SegmentBatch:
-    """Return random features, with zeros and False after the end of each sample.
+    """Return random features, padded with zeros and with a mask that is False in the padding.
 
     Args:
         dims: Stream → dim.
@@ -273,13 +273,13 @@ def random_batch(dims: Mapping[str, int], lengths: Mapping[str, Sequence[int]], 
 
 
 def _require(condition: bool, message: str) -> None:
-    """Unlike an assert statement this also works under ``python -O``."""
+    """Raise if the condition is False, also under ``python -O``, which removes assert statements."""
     if not condition:
         raise AssertionError(message)
 
 
 def _trained_a_little(network: nn.Module, batch: SegmentBatch) -> nn.Module:
-    """Train for three steps: initial weights are often zero, and normalization does nothing."""
+    """Train for three steps, because initial weights are often zero and running statistics have no effect yet."""
     wanted = torch.tensor([0.2, 0.8, 0.4, 0.6]).to(next(iter(batch.features.values())))
     if isinstance(network, Solvable):
         network.solve(_thrice(batch), wanted.repeat(3))
@@ -295,7 +295,7 @@ def _trained_a_little(network: nn.Module, batch: SegmentBatch) -> nn.Module:
 
 
 def _thrice(batch: SegmentBatch) -> SegmentBatch:
-    """Twelve samples: as many as a cross-validation inside the training videos needs."""
+    """Return twelve samples, the number that a cross-validation inside the training videos needs."""
     return SegmentBatch(
         {stream: torch.cat([values, 1.1 * values, 0.9 * values]) for stream, values in batch.features.items()},
         {stream: mask.repeat(3, 1) for stream, mask in batch.masks.items()},

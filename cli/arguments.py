@@ -56,7 +56,7 @@ LOGGER = Annotated[
 
 
 def check_logger(name: str | None) -> LogFormat | None:
-    """Return the format of curves; raise if the name is not one."""
+    """Return the format of curves; raise if the name is unknown."""
     if name is None or name == "csv" or name == "tensorboard":
         return name
     raise typer.BadParameter(f"{name!r} is neither csv nor tensorboard; give one of them", param_hint="--logger")
@@ -72,7 +72,7 @@ def check_decoder(name: str) -> None:
 
 
 def check_engine(name: str, device: str) -> Engine:
-    """Return the engine; raise if it is not known or not installed, or does not run on the device."""
+    """Return the engine; raise if it is unknown or not installed, or does not run on the device."""
     if name in ("torch", "compile"):
         return name
     if name != "openvino":

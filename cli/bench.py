@@ -74,8 +74,8 @@ def bench(
         str | None,
         typer.Option(
             metavar="CARD",
-            help="Instead compute what bounds the recipe on a GPU that is not there: h200, h100, a100 or l4, beside "
-            "--threads CPU cores.",
+            help="Instead compute an upper bound of the speed with this GPU, which need not be present, and --threads "
+            "CPU cores: h200, h100, a100 or l4.",
         ),
     ] = None,
     weights_manifest: WEIGHTS_MANIFEST = None,
@@ -86,7 +86,7 @@ def bench(
 ) -> None:
     """Measure each stage of a run alone, then all of them together, on up to four of your videos or generated ones.
 
-    Of a table of clips, up to four clips of four files are measured; all clips of a file are read in one pass.
+    With --clips, up to four clips of each of four files are measured; all clips of a file are read in one pass.
     The speed-of-light ratio is the end-to-end rate ÷ the rate of the slowest stage alone; 1 is the upper bound.
     """
     chosen, _ = chosen_recipe(
@@ -141,7 +141,7 @@ def bench(
 
 
 def _check_prediction(card: str | None, device: str, *, one_by_one: bool, chart: Path | None) -> None:
-    """Raise if the card is not known, or options are given that a prediction would ignore."""
+    """Raise if the card is unknown, or options are given that a prediction would ignore."""
     if card is None:
         return
     from ..pipeline.benchmarking.cards import CARDS
@@ -151,17 +151,17 @@ def _check_prediction(card: str | None, device: str, *, one_by_one: bool, chart:
     given = {"--device": device != "auto", "--one-by-one": one_by_one, "--chart": chart is not None}
     for option, is_given in given.items():
         if is_given:
-            raise typer.BadParameter("has no meaning for a GPU that is not there; leave it out", param_hint=option)
+            raise typer.BadParameter("does not apply to --predict; leave it out", param_hint=option)
 
 
 def _predict(run: Extraction, videos: Probed, name: str, measure_s: float, json_file: Path | None) -> None:
-    """Print what bounds the run on a card."""
+    """Print the upper bound of the run's speed on a card."""
     from ..pipeline.benchmarking.card_prediction import META, predict
     from ..pipeline.benchmarking.cards import CARDS
     from ..pipeline.benchmarking.end_to_end import Bench
     from ..pipeline.streams import build_streams
 
-    _print_step("loading the networks without their numbers")
+    _print_step("building the networks without weights")
     streams = build_streams(run.streams, run.weights, run.settings_digests, META)
     options = replace(run.options, decoding=replace(run.options.decoder_settings, planar=True))
     _print_step("decoding and preparing on this CPU")

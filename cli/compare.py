@@ -28,7 +28,7 @@ def compare(
         str, typer.Argument(metavar="B", help="Feature store, or folder or file of features, e.g. published ones.")
     ],
     stream: Annotated[
-        str | None, typer.Option(help="Compare only this stream. Names the stream where the files do not.")
+        str | None, typer.Option(help="Compare only this stream. Names the stream if the files do not.")
     ] = None,
     name: Annotated[list[str] | None, typer.Option(help=NAME_HELP)] = None,
     tolerance: Annotated[
@@ -39,7 +39,7 @@ def compare(
         typer.Option(
             "--as",
             metavar="NAME",
-            help="B are these released features, e.g. actionformer-i3d, or those of a recipe: names settings of A that "
+            help="Name of the released features in B, e.g. actionformer-i3d, or a recipe. Prints settings of A that "
             "differ from the documented ones.",
         ),
     ] = None,
@@ -169,7 +169,7 @@ def _print(result: FeatureComparison, most: int | None) -> None:
 
 
 def _print_documented(stream: Verdict, result: FeatureComparison) -> None:
-    """Print what the documentation of released features leaves open."""
+    """Print the settings that differ, and those that the documentation of released features does not state."""
     if stream.stream not in result.settings:
         print(f"  the settings of A are not known; {result.published} is compared by its numbers only")
     elif not result.settings[stream.stream]:

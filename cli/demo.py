@@ -1,4 +1,4 @@
-"""``arabesque demo``: from raw videos to a report on their scores in about two minutes, without downloads."""
+"""``arabesque demo``: generate videos, extract, train and write a report in about two minutes, without downloads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .report import OPEN, show_page, show_steps
 _LOG = logging.getLogger(__name__)
 
 NEW = "not_trained_on"
-"""Id of the drawn video that the model does not see in training"""
+"""Id of the generated video that is not used for training"""
 
 
 def demo(

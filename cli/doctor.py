@@ -108,7 +108,7 @@ def packages() -> Iterator[Check]:
 
 
 def optional_packages() -> Iterator[Check]:
-    """Show which extras are installed; what needs a missing one reports it."""
+    """Show which extras are installed. A missing one is not a problem: commands that need it report it."""
     modules = {extra: [module for module, its in EXTRAS.items() if its == extra] for extra in EXTRAS.values()}
     missing = {
         extra: ", ".join(module for module in members if not is_installed(module))
@@ -199,7 +199,7 @@ def restriction() -> Check:
 
 
 def decoded_clips() -> Iterator[Check]:
-    """Decode the same drawn clip with each decoder, in decoder processes as in a run."""
+    """Decode the same generated clip with each decoder, in decoder processes as in a run."""
     import numpy as np
 
     from ..manifests.errors import ArabesqueError, MissingPackageError
@@ -278,7 +278,7 @@ def devices() -> Iterator[Check]:
             _, total_bytes = torch.cuda.mem_get_info(index)
             detail = f"{torch.cuda.get_device_name(index)}, {total_bytes / 2**30:.0f} GiB, torch {torch.__version__}"
             if problem := kernel(torch.device("cuda", index)):
-                yield Check("fail", f"cuda:{index}", f"{detail}; {problem}", "install a driver and a torch that fit it")
+                yield Check("fail", f"cuda:{index}", f"{detail}; {problem}", "install a driver and a torch that match")
             else:
                 yield Check("ok", f"cuda:{index}", f"{detail}; a convolution agrees with the CPU")
     elif problem := unusable_gpu():
@@ -296,7 +296,7 @@ def devices() -> Iterator[Check]:
 
 
 def kernels() -> Iterator[Check]:
-    """Show which kernels networks use on this CPU; they are measured where they are not known."""
+    """Show which kernels networks use on this CPU. They are measured if no earlier result is stored."""
     try:
         from ..extractors.kernel_choice import is_available, speed_ratios
     except Exception:  # torch does not load, as `devices` reports
@@ -341,7 +341,7 @@ def checkpoints() -> Iterator[Check]:
 
 
 def _checkpoints(spec: StreamSpec) -> list[str]:
-    """Names of checkpoints; a network of torchvision, timm or transformers has its own where a stream names none."""
+    """Return the checkpoints of a stream. If it names none, those of torchvision, timm or transformers are used."""
     of_package = spec.extractor.startswith(("torchvision:", "timm:", "transformers:"))
     return [spec.extractor] if of_package and not spec.weights else [*spec.weights.values()]
 

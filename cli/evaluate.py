@@ -38,7 +38,8 @@ def evaluate(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="spearman, or map: mean average precision of highlights, with --dataset. Default: by the data set."
+            help="spearman, or map: mean average precision of highlights, with --dataset. Default: depends on the data "
+            "set."
         ),
     ] = None,
     checkpoint: Annotated[
@@ -64,8 +65,8 @@ def evaluate(
 ) -> None:
     """Score videos with a trained model, compare with their labels, and print caveats.
 
-    Caveats are videos of the training or of the choice of the epoch, and labels of another score. Features of another
-    recipe than the model's are an error.
+    Caveats are videos that were used for training or for the choice of the epoch, and labels of another score. Features
+    of another recipe than the model's are an error.
     """
     if split not in ("train", "test"):
         raise typer.BadParameter(f"{split!r} is neither train nor test; give one of them", param_hint="--split")
@@ -79,7 +80,7 @@ def evaluate(
     if highlights and (dataset is None or checkpoint is not None):
         raise typer.BadParameter("map needs --dataset and a model that arabesque trained", param_hint="--metric")
     if checkpoint is not None and dataset is None:
-        raise typer.BadParameter("is needed with --checkpoint: it has the range of the scores", param_hint="--dataset")
+        raise typer.BadParameter("is needed with --checkpoint, for the range of the scores", param_hint="--dataset")
     model = None if checkpoint is not None else model_folder(Path(paths[0]))
     store = paths[-1]
     check_features(store)
@@ -184,7 +185,7 @@ def has_segment_labels(dataset: str | None) -> bool:
 
 
 def _record_opening(model: Path, store: str, dataset: str, target: str) -> str:
-    """Record an evaluation on test videos, and return how many there were."""
+    """Record an evaluation on test videos, and return a line with the number of evaluations."""
     from ..manifests.errors import StoreError
     from ..models.opening_record import RECORD, record_opening
 

@@ -54,8 +54,8 @@ def extract(
     engine: Annotated[
         str,
         typer.Option(
-            help="What runs networks: torch, compile (torch.compile and CUDA graphs: minutes at first, then fewer "
-            "launches), or openvino on a CPU (extra openvino)."
+            help="Engine of networks: torch, compile (torch.compile and CUDA graphs; compiles for minutes, then needs "
+            "fewer launches), or openvino on a CPU (extra openvino)."
         ),
     ] = "torch",
     decoder: Annotated[str, typer.Option(help="Decoder backend: pyav, decord or nvdec.")] = "pyav",
@@ -299,7 +299,7 @@ def _announce(run: Extraction, override: str | None) -> None:
 
 
 def _announce_finished(recipe: Recipe, streams: Sequence[str], inputs: Inputs, override: str | None) -> None:
-    """Log the summary of a run that has nothing to do."""
+    """Log the summary of a run in which nothing remains to be done."""
     num_videos = len(inputs.videos)
     _LOG.info(f"{plural(num_videos, 'video')}, {num_videos} finished by earlier runs, 0 remaining")
     _announce_inputs(inputs)
@@ -307,7 +307,7 @@ def _announce_finished(recipe: Recipe, streams: Sequence[str], inputs: Inputs, o
 
 
 def _announce_inputs(inputs: Inputs) -> None:
-    """Log what a run leaves out."""
+    """Log the files that a run ignores or cannot find."""
     if inputs.num_other_files:
         _LOG.info(f"ignored: {plural(inputs.num_other_files, 'file')} without a video suffix")
     if inputs.missing:

@@ -1,4 +1,4 @@
-"""``arabesque init``: look at a folder of videos and print the commands to run, with estimates."""
+"""``arabesque init``: inspect a folder of videos and print the commands to run, with estimates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABEL_SUFFIXES = (".csv", ".tsv", ".txt")
 
 @dataclass(frozen=True)
 class Step:
-    """A command and what it takes."""
+    """A command, and a note on its cost or purpose."""
 
     command: str
     note: str
@@ -33,9 +33,9 @@ def init(
     recipe: Annotated[str, typer.Option(help=RECIPE_NAME)] = "starter",
     as_json: JSON = False,
 ) -> None:
-    """Look at a folder of videos and labels, and print the commands to run with estimates. Writes nothing.
+    """Inspect a folder of videos and labels, and print the commands to run with estimates. Writes nothing.
 
-    A few videos are decoded and computed for some seconds, as with `extract --dry-run`.
+    Extracts from a few videos for some seconds to measure the speed, as `extract --dry-run` does.
     """
     from ..manifests.recipes import load_recipe
     from ..pipeline.planning.selection import InputSelection, find_inputs

@@ -35,13 +35,13 @@ FRAME_RATE = Annotated[
 ]
 INCLUDE = Annotated[
     list[str] | None,
-    typer.Option(help="Only videos whose path, name or id matches this pattern, e.g. 'ball/*'; may be repeated."),
+    typer.Option(help="Use only videos whose path, name or id matches this pattern, e.g. 'ball/*'; may be repeated."),
 ]
 EXCLUDE = Annotated[
     list[str] | None,
-    typer.Option(help="No videos whose path, folder, name or id matches this pattern; may be repeated."),
+    typer.Option(help="Leave out videos whose path, folder, name or id matches this pattern; may be repeated."),
 ]
-LIMIT = Annotated[int | None, typer.Option(min=1, help="Only the first videos, in the order of their ids.")]
+LIMIT = Annotated[int | None, typer.Option(min=1, help="Use only this number of videos, the first by id.")]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class InputOptions:
         )
 
     def find(self) -> Inputs:
-        """Return the videos. Raises what `find_inputs` raises."""
+        """Return the videos. Raises the errors of `find_inputs`."""
         from ..pipeline.planning.selection import find_inputs
 
         return find_inputs(self.selection())

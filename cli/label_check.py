@@ -1,4 +1,4 @@
-"""``--labels`` of ``extract`` and ``status``: which labels have a video, before hours of work."""
+"""``--labels`` of ``extract`` and ``status``: compare the ids of labels and videos before a long run."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ LABELS = Annotated[
 DATASET = Annotated[
     str | None, typer.Option(help="With --labels: data set of the label files, e.g. fisv, or a .toml file.")
 ]
-TARGET = Annotated[str | None, typer.Option(help="With --labels: score of a file with several.")]
+TARGET = Annotated[str | None, typer.Option(help="With --labels: name of the score column, if there are several.")]
 MAX_NAMES = 5
 
 
 @dataclass(frozen=True)
 class LabelCheck:
-    """Labels and videos, compared."""
+    """Result of comparing the ids of labels with those of videos."""
 
     labels: str
     num_labels: int
@@ -40,7 +40,7 @@ class LabelCheck:
     notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """Return what to print."""
+        """Return the lines to print."""
         lines = [f"{self.labels}: {self.num_matched} of {self.num_labels} labels have a video", *self.notes]
         for noun, lacking, names in (
             ("label", "without a video", self.labels_without_video),

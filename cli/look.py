@@ -1,4 +1,4 @@
-"""``arabesque look``: draw what each stream of a recipe sees in a video."""
+"""``arabesque look``: draw the inputs of each stream of a recipe for one video."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def look(
     weights_manifest: WEIGHTS_MANIFEST = None,
     as_json: JSON = False,
 ) -> None:
-    """Draw a contact sheet of what each stream sees: frames with boxes and tracks, crops, flow, the network's input.
+    """Draw a contact sheet of the inputs of each stream: frames with boxes and tracks, crops, flow, network inputs.
 
-    Nothing is stored. Of the checkpoints, only those of detectors and of optical flow are needed.
+    No features are computed or stored. Only the checkpoints of detectors and of optical flow are needed.
     """
     from ..manifests.errors import InputError
 
@@ -74,7 +74,7 @@ def look(
     from ..pipeline.machine import find_device
 
     if random := has_only_random_weights(chosen, names, override):
-        _LOG.warning("RANDOM WEIGHTS of %s: what they find is meaningless", ", ".join(random))
+        _LOG.warning("RANDOM WEIGHTS of %s: their results are meaningless", ", ".join(random))
     sheet = look_at(video, resolved_recipe(chosen), names, override, find_device(device), segments, decoder)
     try:
         if out.suffix.lower() == ".html":

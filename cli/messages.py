@@ -64,13 +64,13 @@ def with_messages(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def notes_are_shown() -> bool:
-    """Whether the user wants more than results, warnings and errors."""
+    """Whether messages other than results, warnings and errors are shown (no ``-q``)."""
     settings = current_logs()
     return settings is None or settings.verbosity >= 0
 
 
 def verbose_is_shown() -> bool:
-    """Whether the user wants details (``-v``)."""
+    """Whether details are shown (``-v``)."""
     settings = current_logs()
     return settings is not None and settings.verbosity >= 1
 

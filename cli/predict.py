@@ -1,4 +1,4 @@
-"""``arabesque predict``: class names that the networks of a recipe give for one video."""
+"""``arabesque predict``: classes that the networks of a recipe recognize in one video."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def predict(
     weights_manifest: WEIGHTS_MANIFEST = None,
     as_json: JSON = False,
 ) -> None:
-    """Print the classes that networks recognize in a video, to check that weights and preprocessing fit.
+    """Print the classes that networks recognize in a video, to check weights and preprocessing.
 
     Uses the sampling and the preprocessing of the recipe, and writes no store.
     """

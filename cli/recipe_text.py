@@ -25,9 +25,9 @@ _ENTRY = re.compile(r"(?P<key>[A-Za-z0-9_-]+) = ")
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """Return the recipe as TOML, with every setting that the key of a feature covers.
+    """Return the recipe as TOML, with every setting that is part of the keys of rows.
 
-    A comment explains a field where it occurs first. The text is a recipe file.
+    A comment explains each field at its first occurrence. The text is a recipe file.
 
     Args:
         recipe: The recipe; its streams are resolved.
@@ -62,7 +62,7 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def field_text(record: type[BaseModel], key: str) -> str:
-    """Return what a field is: its description, or the docstring below it. Empty if it has none."""
+    """Return the description of a field, or the docstring below it; empty if it has neither."""
     field = record.model_fields.get(key)
     if field is None:
         return ""

@@ -27,12 +27,12 @@ def recipes(
         str | None,
         typer.Option(
             metavar="STREAM",
-            help="List the layers of this stream's network, and what a segment has of each: for streams.NAME.layer.",
+            help="List the layers of this stream's network, for streams.NAME.layer, with the shape of their output.",
         ),
     ] = None,
     as_json: JSON = False,
 ) -> None:
-    """List the recipes, or print one as TOML: every setting that the key of a feature covers, with explanations."""
+    """List the recipes, or print one as TOML: every setting that is part of the keys of rows, with explanations."""
     from ..manifests.recipes import list_recipes, load_recipe
 
     if name is None:
@@ -95,7 +95,7 @@ def _print_layers(recipe: Recipe, stream: str, *, as_json: bool) -> None:
 
 
 def _facts(recipe: Recipe) -> dict[str, Any]:
-    """Return streams and checkpoints of a recipe, and what of these is on this machine."""
+    """Return streams and checkpoints of a recipe, and which checkpoints are not on this machine."""
     from ..pipeline.weights.cache import open_cache
 
     cache = open_cache(recipe.weights)

@@ -92,7 +92,7 @@ def report(
 
 
 def show_page(page: Path, *, open_it: bool, quietly: bool = False) -> None:
-    """Print where a report is, on standard error if ``quietly``; open it in the browser if asked."""
+    """Print the path of a report, on standard error if ``quietly``; open it in the browser if ``open_it``."""
     if quietly:
         _LOG.info("report: %s", page)
     else:

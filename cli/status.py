@@ -1,4 +1,4 @@
-"""``arabesque status``: count the contents of a store and what the inputs still lack."""
+"""``arabesque status``: count the outcomes in a store and the inputs that remain."""
 
 from __future__ import annotations
 

@@ -339,7 +339,7 @@ def show_seeds() -> Generator[EpochsDone, None, None]:
 
 
 def print_seeds(reports: Sequence[AnyReport]) -> None:
-    """Print one column per way of choosing the epoch."""
+    """Print one column for each choice of the epoch."""
     from rich.console import Console
     from rich.table import Table
 
@@ -356,7 +356,7 @@ def print_seeds(reports: Sequence[AnyReport]) -> None:
 
 
 def print_search(trials: Sequence[Trial], most: int = 5) -> None:
-    """Print the best trials of a search and what its figures mean."""
+    """Print the best trials of a search, with a caveat."""
     from rich.console import Console
     from rich.table import Table
 
@@ -369,7 +369,7 @@ def print_search(trials: Sequence[Trial], most: int = 5) -> None:
     Console().print(table)
     print(
         f"{len(trials)} configurations, cross-validated on the training videos; the best is trained. Its figure above "
-        "is the best of many and therefore too high: the test videos below did not take part"
+        "is the best of many and therefore too high. The test videos below were not part of the search"
     )
 
 

@@ -34,7 +34,7 @@ app = typer.Typer(no_args_is_help=True, help="List, fetch, verify and add the ch
 Names = Annotated[list[str] | None, typer.Argument(help="Names of checkpoints, as in `arabesque weights list`.")]
 
 
-RECIPE = Annotated[str | None, typer.Option(help="A recipe, which may have checkpoints of its own.")]
+RECIPE = Annotated[str | None, typer.Option(help="Recipe that defines further checkpoints.")]
 
 
 @app.command("list")

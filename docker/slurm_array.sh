@@ -24,7 +24,7 @@ if [[ $# -lt 2 || -z ${SLURM_ARRAY_TASK_ID:-} ]]; then
     exit 2
 fi
 if [[ ${SLURM_ARRAY_TASK_MIN:-1} -ne 1 || ${SLURM_ARRAY_TASK_MAX:-0} -ne ${SLURM_ARRAY_TASK_COUNT:-0} ]]; then
-    # an array of failed tasks only needs the number of parts of the first array: PARTS=16 sbatch --array=3,7
+    # an array that repeats failed tasks needs the number of parts of the first array: PARTS=16 sbatch --array=3,7
     : "${PARTS:?the array is not 1-N: set PARTS to the total number of parts}"
 fi
 

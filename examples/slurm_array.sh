@@ -3,7 +3,7 @@
 #
 #     bash slurm_array.sh VIDEOS/ features/ scores.csv
 #
-# docker/slurm_array.sh is the job of one task: it asks for a GPU, takes its part of the videos, and requeues.
+# docker/slurm_array.sh is the job of one task: it requests a GPU, extracts its part of the videos, and requeues.
 set -euo pipefail
 if [[ $# -ne 3 ]]; then
     echo "usage: bash $0 VIDEOS STORE LABELS" >&2

@@ -26,7 +26,7 @@ class MeanRegression(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         means = []
         for stream, norm in self.norms.items():
-            mask = batch["masks"][stream][..., None]  # [n, time, 1]; False for padding and where the stream has nothing
+            mask = batch["masks"][stream][..., None]  # [n, time, 1]; False for padding and missing streams
             mean = (batch[stream] * mask).sum(1) / mask.sum(1).clamp(min=1)
             means.append(norm(mean))
         return self.head(torch.cat(means, dim=1))[:, 0]

@@ -31,22 +31,22 @@ _WIDE = View(WIDTH_PX, HEIGHT_PX, body_px=52, feet_px=118, ice_px=72)
 _MEDIUM = View(WIDTH_PX, HEIGHT_PX, body_px=76, feet_px=132, ice_px=60)
 _CLOSE = View(WIDTH_PX, HEIGHT_PX, body_px=300, feet_px=335, ice_px=128)
 _HELD_S = 1.2
-"""Time that the athlete stands still in the first shot of a routine before it begins, and in the last one after it."""
+"""Time for which the athlete stands still in the first shot before the routine, and in the last shot after it."""
 
 
 @dataclass(frozen=True)
 class DrawnShot:
-    """One shot of a drawn broadcast."""
+    """One shot of a synthetic broadcast."""
 
     start_frame: int
     end_frame: int
     kind: ShotKind
     content: str
-    """What it shows: routine, warm-up, bow, replay, close-up, crowd, board."""
+    """Content: routine, warm-up, bow, replay, close-up, crowd or board."""
     enters_by: Transition
-    """How it begins; the first frame of the shot is the middle of a fade, dissolve or wipe."""
+    """Transition at its start; the first frame of the shot is the middle of a fade, dissolve or wipe."""
     replays_s: tuple[float, float] | None = None
-    """For a replay: the stretch that it repeats."""
+    """Start and end of the repeated stretch; None if this is not a replay."""
     speed: float = 1.0
 
 
@@ -63,7 +63,7 @@ class Broadcast:
 
 @dataclass(frozen=True)
 class Programme:
-    """What a broadcast consists of.
+    """Contents of a broadcast.
 
     ``look``: ``plain``; ``pillars``, a 4:3 picture between black bars; ``inset``, with a small second picture.
     """
@@ -73,11 +73,11 @@ class Programme:
     num_replays: int = 1
     music: bool = True
     strip: bool = True
-    """A name and a clock over the routine."""
+    """Whether a name and a clock are shown over the routine."""
     flashes: int = 0
-    """Single bright frames during each routine."""
+    """Number of single bright frames during each routine."""
     cutaway: bool = True
-    """The crowd for a second in the middle of each routine, while the music continues."""
+    """Whether the crowd is shown for a second in the middle of each routine, while the music continues."""
     look: Look = "plain"
 
 
@@ -99,8 +99,8 @@ def write_broadcast(path: Path, seed: int | tuple[int, ...], programme: Programm
 
     Args:
         path: The MP4 file to write.
-        seed: Determines everything that the programme leaves open.
-        programme: What the broadcast consists of.
+        seed: Determines everything that the programme does not define.
+        programme: Contents of the broadcast.
 
     Returns:
         The truth.
@@ -184,25 +184,25 @@ def _num_frames(shortest_s: float, longest_s: float, rng: np.random.Generator) -
 
 
 def _shot_edges(num_frames: int, held: int, rng: np.random.Generator) -> list[int]:
-    """First frames of the shots of a routine, and its end; each shot takes 2.5 to 5 s."""
+    """Return the first frame of each shot of a routine, and its end. Shots but the last take 2.5 to 5 s."""
     edges = [0]
     while num_frames - edges[-1] > round(6.5 * FPS) + held:
         edges.append(edges[-1] + _num_frames(2.5, 5.0, rng))
     return [*edges, num_frames]
 
 
-# --- what the parts show
+# --- contents of the parts
 
 
 def _performance(num_frames: int, amplitude: float, rng: np.random.Generator) -> Performance:
-    """A performance on the beats of `_sound`'s tempo range, without falls."""
+    """Return a performance without falls, with a tempo from the range of `_sound`."""
     times_s = np.arange(num_frames) / FPS
     beats_s = beat_times(num_frames / FPS, float(rng.uniform(92, 132)), first_s=0.3)
     return perform(times_s, beats_s, Latents(amplitude, 0.9, (), 0.0), rng)
 
 
 def _held(performance: Performance, held: int) -> Performance:
-    """The performance with its first and its last position held for so many frames."""
+    """Return the performance with its first and its last position repeated for ``held`` frames."""
     joints, travel, facing = (
         np.concatenate([each[:1].repeat(held, 0), each, each[-1:].repeat(held, 0)])
         for each in (performance.joints, performance.travel, performance.facing)
@@ -219,7 +219,7 @@ def _shown(performance: Performance, view: View, colors: int, rng: np.random.Gen
 
 
 def _close_up(num_frames: int, colors: int, rng: np.random.Generator) -> list[Image]:
-    """Head and shoulders of the athlete, who stands and turns a little."""
+    """Draw head and shoulders of the athlete, who stands and turns a little."""
     body = _performance(num_frames, 0.05, rng)
     calm = Performance(
         body.joints - np.array([1.0, 0.0, 0.0]) * body.travel[:, None, None], 0 * body.travel, body.facing
@@ -228,7 +228,7 @@ def _close_up(num_frames: int, colors: int, rng: np.random.Generator) -> list[Im
 
 
 def _crowd(num_frames: int, rng: np.random.Generator) -> list[Image]:
-    """Rows of spectators who sway, while the camera pans."""
+    """Draw rows of spectators who sway, while the camera pans."""
     import cv2
 
     seats = np.full((HEIGHT_PX, 2 * WIDTH_PX, 3), 24, np.uint8)
@@ -249,7 +249,7 @@ def _crowd(num_frames: int, rng: np.random.Generator) -> list[Image]:
 
 
 def _board(num_frames: int, rng: np.random.Generator) -> list[Image]:
-    """A score board that stands still."""
+    """Draw a score board that does not move."""
     import cv2
 
     image = np.full((HEIGHT_PX, WIDTH_PX, 3), rng.integers(10, 80, 3), np.uint8)
@@ -262,7 +262,7 @@ def _board(num_frames: int, rng: np.random.Generator) -> list[Image]:
 
 
 def _replay(replayed: int, take: list[Image], rng: np.random.Generator) -> _Part:
-    """A stretch of 1.4 to 2.2 s of an earlier part at about half speed, with repeated or with blended frames."""
+    """Return 1.4 to 2.2 s of an earlier part at about half speed, with repeated or blended frames."""
     speed = float(rng.uniform(0.4, 0.6))
     length = min(_num_frames(1.4, 2.2, rng), len(take) - 2)
     first = int(rng.integers(len(take) - length))
@@ -309,11 +309,11 @@ def _with_look(image: Image, look: Look, frames: list[Image]) -> Image:
     return shown
 
 
-# --- how the parts are joined
+# --- transitions between the parts
 
 
 def _joined(parts: list[_Part], logo: Image) -> tuple[list[Image], list[int]]:
-    """All frames, and the first frame of each part. A dissolve overlaps two parts; others change them."""
+    """Return all frames, and the first frame of each part. A dissolve overlaps two parts, others keep the length."""
     frames, starts = list[Image](), list[int]()
     for part in parts:
         length = TRANSITION_FRAMES[part.enters_by]
@@ -341,7 +341,7 @@ def _joined(parts: list[_Part], logo: Image) -> tuple[list[Image], list[int]]:
 
 
 def _logo(rng: np.random.Generator) -> Image:
-    """``uint8 [height, 2 · width, 3]``: a slanted band with a star, wider than a frame."""
+    """Draw the logo, ``uint8 [height, 2 · width, 3]``: a slanted band with a star, wider than a frame."""
     import cv2
 
     band = np.zeros((HEIGHT_PX, 2 * WIDTH_PX, 3), np.uint8)
@@ -356,7 +356,7 @@ def _logo(rng: np.random.Generator) -> Image:
 
 
 def _wiped(image: Image, step: int, length: int, logo: Image) -> Image:
-    """The image under the logo, which moves from left to right and covers it in the middle steps."""
+    """Draw the logo over the image. It moves from left to right and covers the image in the middle steps."""
     left = round(-2 * WIDTH_PX + 3 * WIDTH_PX * (step + 0.5) / length)
     shown, first, last = image.copy(), max(left, 0), min(left + 2 * WIDTH_PX, WIDTH_PX)
     part = logo[:, first - left : last - left]
@@ -367,7 +367,7 @@ def _wiped(image: Image, step: int, length: int, logo: Image) -> Image:
 def _sound(
     duration_s: float, routines_s: tuple[tuple[float, float], ...], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """``float32 [samples]``: the noise of a hall, music during the routines and applause after them."""
+    """Return ``float32 [samples]``: the noise of a hall, music during the routines and applause after them."""
     audio = rng.normal(0, 0.002, round(duration_s * RATE_HZ)).astype(np.float32)
     for start_s, end_s in routines_s:
         beats_s = beat_times(end_s - start_s, float(rng.uniform(92, 132)), first_s=0.05)

@@ -89,7 +89,7 @@ def perform(times_s: Array, beats_s: Array, latents: Latents, rng: np.random.Gen
 
 
 def _pose_angles(times_s: Array, beats_s: Array, amplitude: float, rng: np.random.Generator) -> Array:
-    """``[frames, 14]`` degrees: one pose per beat; the movement to it is fastest on the beat."""
+    """Return ``[frames, 14]`` degrees: one pose per beat; the movement to it is fastest on the beat."""
     neutral = np.array(_NEUTRAL, float)
     choices = rng.integers(len(_POSES), size=len(beats_s))
     for beat in range(1, len(choices)):  # the same pose twice would not mark the beat
@@ -136,7 +136,7 @@ def _jump_height(times_s: Array, beats_s: Array, latents: Latents, rng: np.rando
 
 
 def _fall_weight(times_s: Array, beats_s: Array, fall_beats: tuple[int, ...]) -> Array:
-    """``[frames]``: 0 on the feet, 1 on the ice; 0.3 s down, 0.7 s lying, 0.6 s up."""
+    """Return ``[frames]``: 0 on the feet, 1 on the ice; 0.3 s down, 0.7 s lying, 0.6 s up."""
     weight = np.zeros_like(times_s)
     for beat in fall_beats:
         since_s = times_s - beats_s[beat]
@@ -145,14 +145,14 @@ def _fall_weight(times_s: Array, beats_s: Array, fall_beats: tuple[int, ...]) ->
 
 
 def _tremble(times_s: Array, columns: int, rng: np.random.Generator) -> Array:
-    """``[frames, columns]``: tremor of unit variance, a sum of three sines between 3.5 and 5.5 Hz."""
+    """Return ``[frames, columns]``: tremor of unit variance, a sum of three sines between 3.5 and 5.5 Hz."""
     hertz = rng.uniform(3.5, 5.5, (3, 1, columns))
     phase = rng.uniform(0, 2 * np.pi, (3, 1, columns))
     return np.sqrt(2 / 3) * np.sin(2 * np.pi * hertz * times_s[:, None] + phase).sum(axis=0)
 
 
 def _skeleton(angles: Array) -> Array:
-    """``[frames, joint, xyz]`` around the pelvis, from ``[frames, 14]`` radians."""
+    """Return joints ``[frames, joint, xyz]`` relative to the pelvis for angles ``[frames, 14]`` in radians."""
     zero = np.zeros(len(angles))
 
     def bone(elevation: Array, azimuth: Array) -> Array:
@@ -178,7 +178,7 @@ def _skeleton(angles: Array) -> Array:
 
 
 def _turn(joints: Array, axis: int, angle: Array) -> Array:
-    """``[frames, joint, xyz]`` rotated about an axis by ``angle [frames]``, right-handed."""
+    """Rotate ``[frames, joint, xyz]`` about an axis by ``angle [frames]`` (radians, right-handed)."""
     first, second = (axis + 1) % 3, (axis + 2) % 3
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
     turned = joints.copy()
@@ -188,6 +188,6 @@ def _turn(joints: Array, axis: int, angle: Array) -> Array:
 
 
 def _ease(along: Array) -> Array:
-    """Smooth step from 0 to 1 for ``along`` from 0 to 1."""
+    """Return a smooth step from 0 to 1 for ``along`` from 0 to 1."""
     clipped = np.clip(along, 0.0, 1.0)
     return clipped * clipped * (3 - 2 * clipped)

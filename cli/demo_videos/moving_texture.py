@@ -45,7 +45,7 @@ def write_moving_texture(
 
 
 def _texture(height_px: int, width_px: int, rng: np.random.Generator) -> NDArray[np.int16]:
-    """``int16 [height, width, 3]``: random detail of 4 to 64 px."""
+    """Return ``int16 [height, width, 3]``: random detail of 4 to 64 px."""
     total = np.full((height_px, width_px, 3), 128.0, np.float32)
     for size_px in (4, 16, 64):
         coarse = rng.normal(0, 25, (height_px // size_px + 1, width_px // size_px + 1, 3)).astype(np.float32)
@@ -54,7 +54,7 @@ def _texture(height_px: int, width_px: int, rng: np.random.Generator) -> NDArray
 
 
 def _beats(duration_s: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """``float32 [samples]``: a tone and two beats per second."""
+    """Return ``float32 [samples]``: a tone and two beats per second."""
     times_s = np.arange(round(duration_s * RATE_HZ)) / RATE_HZ
     beat = np.exp(-30 * (times_s % 0.5)) * rng.normal(0, 0.3, len(times_s))
     return (0.1 * np.sin(2 * np.pi * 220 * times_s) + beat).clip(-1, 1).astype(np.float32)

@@ -65,7 +65,7 @@ def draw(
 
 
 def _camera_path(travel: Vector, fps: float, body_px: int, rng: np.random.Generator) -> Vector:
-    """``[frames]``: camera position, which follows the athlete with a delay of 0.8 s and a slight shake."""
+    """Return the camera position ``[frames]``, which follows the athlete with a delay of 0.8 s and a slight shake."""
     follow = np.empty_like(travel)
     follow[0] = travel[0]
     for frame in range(1, len(travel)):

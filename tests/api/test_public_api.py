@@ -127,7 +127,7 @@ def test_a_partial_video_has_holes_and_a_failed_one_raises(examples, tmp_path):
 
 def test_wrong_arguments_are_named(examples):
     for arguments, reason in [
-        ({"videos": examples / "videos"}, "name a feature store for them with out="),
+        ({"videos": examples / "videos"}, "give a feature store with out="),
         ({"recipe": "startr"}, "did you mean"),
         ({"streams": ["motoin"]}, "did you mean"),
         ({"device": "gpu"}, "device 'gpu' is not known"),
