@@ -44,7 +44,7 @@ from arabesque.pipeline.planning.run_claims import OutcomeWatcher
 from arabesque.pipeline.records import FeatureRow, Outcome, VideoFile
 from arabesque.pipeline.status import read_status
 from arabesque.pipeline.store import shard_writing
-from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock
+from arabesque.pipeline.store.concurrency.writer_locks import WriterLock
 from arabesque.pipeline.store.maintenance.compaction import compact
 from arabesque.pipeline.store.manifest import write_manifest
 from arabesque.pipeline.store.shard_writing import outcomes_table, rows_table, shard_bytes
@@ -214,8 +214,7 @@ def takes(root: Path) -> str:
     """What the reading stage does before it opens a video, ``TAKES`` times."""
     run, news = extraction(root), OutcomeWatcher(root / "store")
     began_s = time.process_time()
-    with closing(WriterLock(root / "store", "benchmark")):
-        claims = Claims(root / "store", "benchmark")
+    with closing(WriterLock(root / "store", "benchmark")) as claims:
         for file in run.remaining[:TAKES]:
             claims.take(file.video_id)
             news.refresh("benchmark")

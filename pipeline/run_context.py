@@ -62,9 +62,7 @@ def open_context(
         on_read: Called when a file has been decoded.
     """
     digests = {stream.name: stream.settings_digest for stream in streams}
-    claims = RunClaims(
-        writer, resume_index, outcome_watcher, digests, replaces_sources=options.replaces_sources, on_read=on_read
-    )
+    claims = RunClaims(writer, resume_index, outcome_watcher, digests, options.replaces_sources, on_read)
     with (
         open_metadata_cache(options.decoder, enabled=options.remembers_files) as cache,
         closing(DecoderPool(options.num_decoders, options.decoder, options.decoder_settings)) as pool,

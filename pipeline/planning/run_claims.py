@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from enum import Enum
 
 from ...manifests.errors import InputError, StoreError
@@ -79,55 +80,43 @@ class OutcomeWatcher:
                 self._newest.setdefault(video_id, {})[stream] = stored
 
 
+@dataclass(eq=False)
 class RunClaims:
     """Claims videos for one run and tracks what other runs complete.
 
     The decode stage calls `claim`, `refuse_other_source` and `has_read` from several threads; all other methods may
     only be called from the thread that drives the run.
-
-    Args:
-        writer: This run's writer. Its id identifies the owner of a claim.
-        resume_index: Outcomes of earlier runs.
-        outcome_watcher: Outcomes of other runs since it was opened. Open it *before* reading ``resume_index``: an
-            outcome that is written in between is then seen twice rather than missed.
-        settings_digests: Stream → settings digest.
-        replaces_sources: Whether another source file may replace the rows of a video with the same id.
-        on_read: Called when the decode stage has read a file.
     """
 
-    def __init__(
-        self,
-        writer: StoreWriter,
-        resume_index: ResumeIndex,
-        outcome_watcher: OutcomeWatcher,
-        settings_digests: Mapping[str, str],
-        *,
-        replaces_sources: bool = False,
-        on_read: Callable[[Source], None] = lambda source: None,
-    ) -> None:
-        self._root = writer.store.path
-        self.has_read = on_read
-        self._replaces_sources = replaces_sources
-        self._read: dict[str, tuple[VideoFile, str]] = {}
-        self._writer = writer
-        self._resume_index = resume_index
-        self._outcome_watcher = outcome_watcher
-        self._settings_digests = settings_digests
-        self._has_claims = writer.store.coordination.exclusive
-        self._claims = writer.store.coordination.claims(writer.writer_id)
-        self._deferred: list[VideoFile] = []
+    writer: StoreWriter
+    """This run's writer. Its id identifies the owner of a claim."""
+    resume_index: ResumeIndex
+    """Outcomes of earlier runs."""
+    outcome_watcher: OutcomeWatcher
+    """Outcomes of other runs since it was opened. Open it *before* reading ``resume_index``: an outcome that is written
+    in between is then seen twice rather than missed."""
+    settings_digests: Mapping[str, str]
+    """Stream → settings digest."""
+    replaces_sources: bool = False
+    """Whether another source file may replace the rows of a video with the same id."""
+    has_read: Callable[[Source], None] = lambda source: None
+    """Called when the decode stage has read a file."""
+    deferred: list[VideoFile] = field(default_factory=list[VideoFile])
+    """Videos that other runs hold."""
+    read_without_claims: dict[str, tuple[VideoFile, str]] = field(default_factory=dict[str, tuple[VideoFile, str]])
+    """On object storage: video id → file and content digest of each video that this run has begun."""
 
     def claim(self, file: VideoFile) -> Claim:
         """Try to claim a video. A video that another run holds is deferred; see `remaining`."""
-        if not self._claims.take(file.video_id):
-            self._deferred.append(file)
+        if not self.writer.lease.take(file.video_id):
+            self.deferred.append(file)
             return Claim.HELD_BY_OTHER
-        self._outcome_watcher.refresh(self._writer.writer_id)
+        self.outcome_watcher.refresh(self.writer.writer_id)
         if not self._is_complete(file):
-            counter = self._writer.next_counter(self._outcome_watcher.greatest_counter)
-            self._writer.begin_reading(file.video_id, self._claims.advance(file.video_id, counter))
+            counter = self.writer.next_counter(self.outcome_watcher.greatest_counter)
+            self.writer.begin_reading(file.video_id, self.writer.lease.advance(file.video_id, counter))
             return Claim.GRANTED
-        self._claims.release([file.video_id])
+        self.writer.lease.release([file.video_id])
         return Claim.ALREADY_DONE
 
     def refuse_other_source(self, file: VideoFile, content_digest: str) -> None:
@@ -136,23 +125,23 @@ class RunClaims:
         The run must have claimed the video, so that no other run adds rows of it. `sources` has compared the inputs
         with the store before the run; this method finds what concurrent runs have stored since.
         """
-        if self._replaces_sources:
+        if self.replaces_sources:
             return
-        if not self._has_claims:
-            self._read[file.video_id] = file, content_digest
-        newer = self._outcome_watcher.of_video(file.video_id)
-        for outcome in (*self._resume_index.of_video(file.video_id), *newer.values()):
+        if not self.writer.store.coordination.exclusive:
+            self.read_without_claims[file.video_id] = file, content_digest
+        newer = self.outcome_watcher.of_video(file.video_id)
+        for outcome in (*self.resume_index.of_video(file.video_id), *newer.values()):
             if outcome.source and is_other_source(outcome, file) and outcome.content_digest != content_digest:
-                raise InputError(refusal(self._root, [(outcome, file)]))
+                raise InputError(refusal(self.writer.store.path, [(outcome, file)]))
 
     def is_free(self, source: Source) -> bool:
         """Whether `claim` would probably be granted for a video of the file."""
-        return any(self._claims.is_free(file.video_id) for file in source.videos)
+        return any(self.writer.lease.is_free(file.video_id) for file in source.videos)
 
     def release_when_written(self, video_id: str) -> None:
         """Release the claim once the video's outcomes are on disk."""
-        self._writer.end_reading(video_id)
-        self._writer.when_written(lambda: self._claims.release([video_id]))
+        self.writer.end_reading(video_id)
+        self.writer.when_written(lambda: self.writer.lease.release([video_id]))
 
     def remaining(self) -> Iterator[VideoFile | VideoSettled | Awaiting]:
         """Wait for the deferred videos and yield the ones that this run has to take over.
@@ -164,17 +153,17 @@ class RunClaims:
         Raises:
             StoreError: A concurrent run has stored another source file under the id of a video of this run.
         """
-        self._writer.flush()  # other runs may be waiting for what this one has finished
-        if self._read:
+        self.writer.flush()  # other runs may be waiting for what this one has finished
+        if self.read_without_claims:
             self._report_other_sources()
-        waiting, self._deferred = self._deferred, []
+        waiting, self.deferred = self.deferred, []
         while waiting:
-            self._outcome_watcher.refresh(self._writer.writer_id)
+            self.outcome_watcher.refresh(self.writer.writer_id)
             complete = {file for file in waiting if self._is_complete(file)}
             yield from (VideoSettled(file.video_id) for file in waiting if file in complete)
             waiting = [file for file in waiting if file not in complete]
-            if free := {file for file in waiting if self._claims.is_free(file.video_id)}:
-                self._deferred = [file for file in waiting if file not in free]
+            if free := {file for file in waiting if self.writer.lease.is_free(file.video_id)}:
+                self.deferred = [file for file in waiting if file not in free]
                 yield from (file for file in waiting if file in free)
                 return
             if waiting:
@@ -186,13 +175,13 @@ class RunClaims:
 
         Without claims (on object storage) two runs may read one id at the same time; the second to finish reports it.
         """
-        read, self._read = self._read, {}
-        self._outcome_watcher.refresh(self._writer.writer_id, at_once=True)
+        read, self.read_without_claims = self.read_without_claims, {}
+        self.outcome_watcher.refresh(self.writer.writer_id, at_once=True)
         for file, digest in read.values():
-            for outcome in self._outcome_watcher.of_video(file.video_id).values():
+            for outcome in self.outcome_watcher.of_video(file.video_id).values():
                 if is_other_source(outcome, file) and outcome.content_digest != digest:
                     raise StoreError(
-                        f"{public_url(self._root)}: two concurrent runs stored {file.video_id!r}, of "
+                        f"{public_url(self.writer.store.path)}: two concurrent runs stored {file.video_id!r}, of "
                         f"{source_path(outcome)} and of {source_path(file)}; the newer row counts: extract the right "
                         "file again with --replace"
                     )
@@ -204,12 +193,12 @@ class RunClaims:
         another source file does not count, unless its size and time are those of this file.
         """
         video_id = file.video_id
-        newest = self._outcome_watcher.of_video(video_id)
+        newest = self.outcome_watcher.of_video(video_id)
         fresh: dict[str, Outcome] = {}  # written after the resume index was read, under this run's settings
-        for stream, settings in self._settings_digests.items():
+        for stream, settings in self.settings_digests.items():
             outcome = newest.get(stream)
             is_ours = outcome is not None and outcome.settings_digest in ("", settings)
-            if outcome is not None and is_ours and self._resume_index.outcome(video_id, stream) != outcome:
+            if outcome is not None and is_ours and self.resume_index.outcome(video_id, stream) != outcome:
                 fresh[stream] = outcome
         if any(outcome.source and not is_same_file(outcome, file) for outcome in fresh.values()):
             return False
@@ -217,6 +206,6 @@ class RunClaims:
             return False
         digest = next((outcome.content_digest for outcome in fresh.values() if outcome.content_digest), "")
         return bool(fresh) and all(
-            stream in fresh or self._resume_index.is_done(video_id, stream, row_key(digest, settings))
-            for stream, settings in self._settings_digests.items()
+            stream in fresh or self.resume_index.is_done(video_id, stream, row_key(digest, settings))
+            for stream, settings in self.settings_digests.items()
         )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -91,7 +92,7 @@ class Prefetcher:
         self._max_bytes = max_bytes
         self._used_bytes = 0
         self._folder: Path | None = None
-        self._lock = -1
+        self._lock: FileIO | None = None
         self._is_closed = False
         self._changed = threading.Condition()  # guards all of the above
         self._numbers = itertools.count()
@@ -150,9 +151,9 @@ class Prefetcher:
             self._changed.notify_all()
         self._pool.shutdown(cancel_futures=True)
         with self._changed:
-            if self._folder is not None:
+            if self._folder is not None and self._lock is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
-                os.close(self._lock)
+                self._lock.close()
                 self._folder = None
 
     def _reserve(self, size: int, url: str, at_once: bool) -> Path:
@@ -252,7 +253,7 @@ def _full_disk(shown: str, folder: Path) -> Generator[None]:
         raise
 
 
-def _new_folder() -> tuple[Path, int]:
+def _new_folder() -> tuple[Path, FileIO]:
     """Create a folder with a lock file that is locked while this process lives."""
     folder = Path(tempfile.mkdtemp(prefix=COPIES_PREFIX))
     lock = locked_file(folder / "lock", 60.0)

@@ -102,12 +102,13 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
         self._small: dict[str, dict[str, int]] = {}  # folder → our shards that another may join, and their bytes
         for stream in self._streams:
             _refuse_other_numbers(self._storage, stream, held.number)
-        self._lease = store.coordination.enter(writer_id, held)
-        self.writer_id = self._lease.writer_id
+        self.lease = store.coordination.enter(writer_id, held)
+        """Registers this writer, and holds its claims on videos."""
+        self.writer_id = self.lease.writer_id
         try:
             store.refuse_other_settings(replace(held, writer_id=self.writer_id))
         except BaseException:
-            self._lease.close()
+            self.lease.close()
             raise
         self._sequence = 0 if writer_id is None else _first_free_sequence(self._storage, writer_id)
 
@@ -253,7 +254,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
         try:
             self.flush()
         finally:
-            self._lease.close()
+            self.lease.close()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()

@@ -38,16 +38,12 @@ _LOG = logging.getLogger(__name__)
 
 
 class WriterLease(Protocol):
-    """A registered writer, until it is closed."""
+    """A registered writer, until it is closed, and its claims on videos; see `writer_locks`."""
 
     @property
     def writer_id(self) -> str: ...
 
     def close(self) -> None: ...
-
-
-class VideoClaims(Protocol):
-    """The claims of one run on videos; see `writer_locks`."""
 
     def take(self, video_id: str) -> bool: ...
 
@@ -83,8 +79,6 @@ class WriterCoordination(Protocol):
     def held(self) -> list[HeldSettings]:
         """Return what living writers have published. Call inside `starting`."""
         ...
-
-    def claims(self, writer_id: str) -> VideoClaims: ...
 
     def reorganizing(self) -> AbstractContextManager[None]: ...
 
@@ -157,9 +151,6 @@ class LocklessCoordination:
                     found.append(held)
         return found
 
-    def claims(self, writer_id: str) -> VideoClaims:
-        return _NoClaims()
-
     @contextmanager
     def reorganizing(self) -> Generator[None, None, None]:
         """Never wait. The first process obtains a lease and with it the shards of killed runs."""
@@ -203,7 +194,22 @@ class LocklessCoordination:
             return False
 
 
-class _RenewedRecord:
+class _NoClaims:
+    """Every video is free: two runs may process the same video, and the second reads the first one's outcome."""
+
+    def take(self, video_id: str) -> bool:
+        return True
+
+    def advance(self, video_id: str, counter: int) -> int:
+        return counter
+
+    def is_free(self, video_id: str) -> bool:
+        return True
+
+    def release(self, video_ids: Iterable[str]) -> None: ...
+
+
+class _RenewedRecord(_NoClaims):
     """An object that shows that its writer lives: it is written again every ``beat_s``, unless another process has
     replaced it."""
 
@@ -243,22 +249,7 @@ class _RenewedRecord:
 
 
 @dataclass(frozen=True)
-class _Unlocked:
+class _Unlocked(_NoClaims):
     writer_id: str
 
     def close(self) -> None: ...
-
-
-class _NoClaims:
-    """Every video is free: two runs may process the same video, and the second reads the first one's outcome."""
-
-    def take(self, video_id: str) -> bool:
-        return True
-
-    def advance(self, video_id: str, counter: int) -> int:
-        return counter
-
-    def is_free(self, video_id: str) -> bool:
-        return True
-
-    def release(self, video_ids: Iterable[str]) -> None: ...

@@ -1,6 +1,6 @@
 """Coordination of the writers of a store by file locks: which of them live, and which videos they claim.
 
-Each writer holds a lock that the kernel releases when its process ends, however it ends.
+Each writer holds a lock that the kernel releases when its process ends, however it ends (`WriterLock`).
 
 Two runs with different settings for one stream never write at once. Each writer publishes its settings: with its lock
 on a file system, in a record that it renews on object storage. Runs begin one at a time (`Store.starting`):
@@ -30,8 +30,9 @@ import stat
 import threading
 import time
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ STARTING_PATIENCE_S = 300.0
 """A run that starts archives rows of other settings, which takes minutes for large stores."""
 _START_LOCK, _REORGANIZE_LOCK = ".starting.lock", ".reorganizing.lock"
 _CLAIMS = ".claims"
+_CLAIM_PATIENCE_S = PATIENCE_S / 10
+"""A process that is stopped while it holds the lock of all claims does not block others: at worst two claim one video.
+"""
 _LONGEST_CLAIM = 1 << 16  # bytes
 MAX_LEAD = 1 << 32
 """A claim whose counter is this far ahead of the store's is damaged or forged."""
@@ -71,30 +75,48 @@ NOTHING_HELD = HeldSettings()
 
 
 class WriterLock:
-    """Shows that one writer lives: an flock, which the kernel releases with the process, kill -9 included.
+    """Shows that one writer lives, and holds its claims on videos. Thread-safe.
 
-    The lock file's time is renewed while the process runs (`heartbeat`).
+    It is an flock, which the kernel releases with the process, kill -9 included. The lock file's time is renewed while
+    the process runs (`heartbeat`).
 
     Args:
         root: The store's folder.
         writer_id: Id of the writer; a new random one by default.
         held: The settings that the writer uses; published with its lock.
+        patience_s: Claims of a writer that has been stalled for this long are free.
 
     Raises:
         StoreError: A living writer has this id.
     """
 
-    def __init__(self, root: Path, writer_id: str | None = None, held: HeldSettings = NOTHING_HELD) -> None:
+    def __init__(
+        self,
+        root: Path,
+        writer_id: str | None = None,
+        held: HeldSettings = NOTHING_HELD,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self.writer_id = secrets.token_hex(6) if writer_id is None else writer_id
-        self._path = lock_path(root, self.writer_id)
-        descriptor = locked_file(self._path, _ID_PATIENCE_S)
-        if descriptor is None:
-            raise StoreError(f"{self._path}: a living process writes under this id; give each writer its own")
-        self._descriptor = descriptor
+        self._root = root
+        self._claims_lock = root / _CLAIMS / "lock"
+        self._patience_s = patience_s
+        self._seen: dict[str, tuple[int, float, float]] = {}  # writer → heartbeat, still for, looked at
+        self._guard = threading.Lock()
+        self._lock_path = lock_path(root, self.writer_id)
+        lock = locked_file(self._lock_path, _ID_PATIENCE_S)
+        if lock is None:
+            raise StoreError(f"{self._lock_path}: a living process writes under this id; give each writer its own")
+        self._lock = lock
         about = replace(held, writer_id=self.writer_id, host=socket.gethostname(), pid=os.getpid())
-        with disk_errors(self._path):
-            os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, json.dumps(asdict(about)).encode())
+        try:
+            with disk_errors(self._lock_path):
+                os.ftruncate(lock.fileno(), 0)
+                os.write(lock.fileno(), json.dumps(asdict(about)).encode())
+        except BaseException:
+            lock.close()
+            raise
         self._is_released = threading.Event()
         self._beating = threading.Thread(target=self._beat, name=f"heartbeat {self.writer_id}", daemon=True)
         self._beating.start()
@@ -102,15 +124,76 @@ class WriterLock:
     def _beat(self) -> None:
         while not self._is_released.wait(_BEAT_S):
             with suppress(OSError):  # other runs may then consider this process stopped, which only costs work
-                os.utime(self._descriptor)
+                os.utime(self._lock.fileno())
 
     def close(self) -> None:
-        if self._descriptor >= 0:
+        if not self._lock.closed:
             self._is_released.set()
             self._beating.join()
-            self._path.unlink(missing_ok=True)  # while the lock is held, so that no other writer's file is removed
-            os.close(self._descriptor)
-            self._descriptor = -1
+            self._lock_path.unlink(missing_ok=True)  # while the lock is held, so that no other writer's file is removed
+            self._lock.close()
+
+    def take(self, video_id: str) -> bool:
+        """Try to claim a video; return whether this writer holds it. Raises StoreError if claims cannot be written."""
+        path = self._claim_path(video_id)
+        with locked_file(self._claims_lock, _CLAIM_PATIENCE_S) or nullcontext():
+            owner, counter = _read_claim(path)
+            if not self._is_free(owner):
+                return False
+            self._write_claim(path, video_id, counter)
+        return True
+
+    def advance(self, video_id: str, counter: int) -> int:
+        """Return the counter for a look at a video that this writer has taken: at least ``counter``, and greater than
+        that of each look under an earlier claim of the video that was not given back."""
+        path = self._claim_path(video_id)
+        with locked_file(self._claims_lock, _CLAIM_PATIENCE_S) or nullcontext():
+            _, earlier = _read_claim(path)
+            if earlier is not None and earlier < counter + MAX_LEAD:
+                counter = max(counter, earlier + 1)
+            self._write_claim(path, video_id, counter)
+        return counter
+
+    def is_free(self, video_id: str) -> bool:
+        return self._is_free(_read_claim(self._claim_path(video_id))[0])
+
+    def release(self, video_ids: Iterable[str]) -> None:
+        """Release claims of this writer. Claims that another run has taken over are kept."""
+        with locked_file(self._claims_lock, _CLAIM_PATIENCE_S) or nullcontext():
+            for video_id in video_ids:
+                path = self._claim_path(video_id)
+                if _read_claim(path)[0] == self.writer_id:
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)
+
+    def _is_free(self, owner: str) -> bool:
+        """Whether this writer may claim what ``owner`` has claimed: its process is dead or has stalled.
+
+        The time between two calls counts up to a tenth of the patience only: this process may have been stopped too.
+        """
+        if owner == self.writer_id or not _WRITER_ID.fullmatch(owner) or _cleared(lock_path(self._root, owner)):
+            return True
+        beat, now_s = heartbeat(self._root, owner), time.monotonic()
+        with self._guard:
+            known, still_s, looked_s = self._seen.get(owner, (beat, 0.0, now_s))
+            still_s = still_s + min(now_s - looked_s, self._patience_s / 10) if beat == known else 0.0
+            self._seen[owner] = beat, still_s, now_s
+        return still_s >= self._patience_s
+
+    def _write_claim(self, path: Path, video_id: str, counter: int | None) -> None:
+        """Write without fsync: claims do not survive a power cut anyway."""
+        claim = {"writer": self.writer_id, "video_id": video_id, "counter": counter}
+        with disk_errors(path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o666)
+            try:
+                os.write(descriptor, json.dumps(claim).encode())
+            finally:
+                os.close(descriptor)
+
+    def _claim_path(self, video_id: str) -> Path:
+        name = hashlib.sha256(os.fsencode(video_id)).hexdigest()[:32]
+        return inside(self._root, f"{_CLAIMS}/{name}.json")
 
 
 def living_writers(root: Path) -> set[str]:
@@ -138,19 +221,8 @@ class BusyStore(StoreError):
     """Another process is reorganizing the store, and may have been stopped while doing so."""
 
 
-@contextmanager
-def holding(path: Path, patience_s: float) -> Generator[bool, None, None]:
-    """Lock a file that other processes lock too; yield False if they hold it for longer than ``patience_s``."""
-    descriptor = locked_file(path, patience_s)
-    try:
-        yield descriptor is not None
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def locked_file(path: Path, patience_s: float) -> int | None:
-    """Open a file, created if needed, and lock it; None if others hold it for longer than ``patience_s``.
+def locked_file(path: Path, patience_s: float) -> FileIO | None:
+    """Open a file, created if needed, and lock it until it is closed; None if others hold it beyond ``patience_s``.
 
     Raises:
         StoreError: The file cannot be opened or locked.
@@ -164,7 +236,7 @@ def locked_file(path: Path, patience_s: float) -> int | None:
         try:
             is_locked = _locked(path, descriptor)
             if is_locked and _is_still_at(path, descriptor):
-                return descriptor
+                return FileIO(descriptor, "r+")
         except BaseException:
             os.close(descriptor)
             raise
@@ -231,81 +303,6 @@ def held_in(data: bytes) -> HeldSettings | None:
         return None
 
 
-class Claims:
-    """The claims of one writer, which must hold its lock. Thread-safe."""
-
-    def __init__(self, root: Path, writer_id: str, *, patience_s: float = PATIENCE_S) -> None:
-        self._root = root
-        # A process that is stopped while it holds the lock does not block others: at worst two claim one video.
-        self._lock = root / _CLAIMS / "lock"
-        self._writer_id = writer_id
-        self._patience_s = patience_s
-        self._seen: dict[str, tuple[int, float, float]] = {}  # writer → heartbeat, still for, looked at
-        self._guard = threading.Lock()
-
-    def take(self, video_id: str) -> bool:
-        """Try to claim a video; return whether this writer holds it. Raises StoreError if claims cannot be written."""
-        path = self._path(video_id)
-        with holding(self._lock, PATIENCE_S / 10):
-            owner, counter = _read_claim(path)
-            if not self._is_free(owner):
-                return False
-            self._write(path, video_id, counter)
-        return True
-
-    def advance(self, video_id: str, counter: int) -> int:
-        """Return the counter for a look at a video that this writer has taken: at least ``counter``, and greater than
-        that of each look under an earlier claim of the video that was not given back."""
-        path = self._path(video_id)
-        with holding(self._lock, PATIENCE_S / 10):
-            _, earlier = _read_claim(path)
-            if earlier is not None and earlier < counter + MAX_LEAD:
-                counter = max(counter, earlier + 1)
-            self._write(path, video_id, counter)
-        return counter
-
-    def is_free(self, video_id: str) -> bool:
-        return self._is_free(_read_claim(self._path(video_id))[0])
-
-    def release(self, video_ids: Iterable[str]) -> None:
-        """Release claims of this writer. Claims that another run has taken over are kept."""
-        with holding(self._lock, PATIENCE_S / 10):
-            for video_id in video_ids:
-                path = self._path(video_id)
-                if _read_claim(path)[0] == self._writer_id:
-                    with suppress(FileNotFoundError):
-                        os.unlink(path)
-
-    def _is_free(self, owner: str) -> bool:
-        """Whether this writer may claim what ``owner`` has claimed: its process is dead or has stalled.
-
-        The time between two calls counts up to a tenth of the patience only: this process may have been stopped too.
-        """
-        if owner == self._writer_id or not _WRITER_ID.fullmatch(owner) or _cleared(lock_path(self._root, owner)):
-            return True
-        beat, now_s = heartbeat(self._root, owner), time.monotonic()
-        with self._guard:
-            known, still_s, looked_s = self._seen.get(owner, (beat, 0.0, now_s))
-            still_s = still_s + min(now_s - looked_s, self._patience_s / 10) if beat == known else 0.0
-            self._seen[owner] = beat, still_s, now_s
-        return still_s >= self._patience_s
-
-    def _write(self, path: Path, video_id: str, counter: int | None) -> None:
-        """Write without fsync: claims do not survive a power cut anyway."""
-        claim = {"writer": self._writer_id, "video_id": video_id, "counter": counter}
-        with disk_errors(path):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(path, flags, 0o666)
-            try:
-                os.write(descriptor, json.dumps(claim).encode())
-            finally:
-                os.close(descriptor)
-
-    def _path(self, video_id: str) -> Path:
-        name = hashlib.sha256(os.fsencode(video_id)).hexdigest()[:32]
-        return inside(self._root, f"{_CLAIMS}/{name}.json")
-
-
 def _read_claim(path: Path) -> tuple[str, int | None]:
     """Return writer and counter of a claim; no writer if there is none or its writer was killed while writing it."""
     try:
@@ -338,11 +335,12 @@ class LockCoordination:
     def starting(self) -> Generator[None, None, None]:
         """Wait for other runs; StoreError if one takes longer than `STARTING_PATIENCE_S`."""
         root = self.storage.root
-        with holding(inside(root, _START_LOCK), STARTING_PATIENCE_S) as is_held:
-            if not is_held:
-                raise StoreError(
-                    f"{root}: another run has been starting for {STARTING_PATIENCE_S:.0f} s; end it or run again later"
-                )
+        lock = locked_file(inside(root, _START_LOCK), STARTING_PATIENCE_S)
+        if lock is None:
+            raise StoreError(
+                f"{root}: another run has been starting for {STARTING_PATIENCE_S:.0f} s; end it or run again later"
+            )
+        with lock:
             yield
 
     def held(self) -> list[HeldSettings]:
@@ -353,9 +351,6 @@ class LockCoordination:
                 found += [] if held is None else [held]
         return found
 
-    def claims(self, writer_id: str) -> Claims:
-        return Claims(self.storage.root, writer_id)
-
     @contextmanager
     def reorganizing(self) -> Generator[None, None, None]:
         """Let one process at a time merge or archive shards; others wait, but not longer than `PATIENCE_S`.
@@ -364,19 +359,20 @@ class LockCoordination:
             BusyStore: The other process took longer. It keeps the lock: nothing may be reorganized at the same time.
         """
         root = self.storage.root
-        with holding(inside(root, _REORGANIZE_LOCK), PATIENCE_S) as is_held:
-            if not is_held:
-                raise BusyStore(
-                    f"{root}: another process has been reorganizing this store for {PATIENCE_S:g} s; wait for it, or "
-                    "continue or end it if it was stopped, then run the same command again"
-                )
+        lock = locked_file(inside(root, _REORGANIZE_LOCK), PATIENCE_S)
+        if lock is None:
+            raise BusyStore(
+                f"{root}: another process has been reorganizing this store for {PATIENCE_S:g} s; wait for it, or "
+                "continue or end it if it was stopped, then run the same command again"
+            )
+        with lock:
             yield
 
     def sweep(self) -> int:
         """Remove the claims and the unfinished files of dead writers; return the number of files."""
         root, lock = self.storage.root, inside(self.storage.root, f"{_CLAIMS}/lock")
         if lock.parent.exists():
-            with holding(lock, PATIENCE_S / 10):
+            with locked_file(lock, _CLAIM_PATIENCE_S) or nullcontext():
                 owners = {path: _read_claim(path)[0] for path in lock.parent.glob("*.json")}
                 living = living_writers(root) if owners else set[str]()
                 for path, owner in owners.items():

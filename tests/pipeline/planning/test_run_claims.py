@@ -26,7 +26,7 @@ from arabesque.pipeline.planning.resume_index import ResumeIndex
 from arabesque.pipeline.planning.run_claims import Claim, OutcomeWatcher, RunClaims
 from arabesque.pipeline.records import VideoFile
 from arabesque.pipeline.store.concurrency import writer_locks
-from arabesque.pipeline.store.concurrency.writer_locks import Claims, LockCoordination, WriterLock
+from arabesque.pipeline.store.concurrency.writer_locks import LockCoordination, WriterLock
 from arabesque.pipeline.store.files.local import LocalStorage
 from arabesque.pipeline.store.maintenance.compaction import compact
 from arabesque.pipeline.store.maintenance.verify import check_store
@@ -39,8 +39,7 @@ Order = Callable[..., dict[str, Any]]
 
 
 def test_a_claim_excludes_others_until_it_is_released(tmp_path):
-    with closing(WriterLock(tmp_path, "one")), closing(WriterLock(tmp_path, "two")):
-        one, two = Claims(tmp_path, "one"), Claims(tmp_path, "two")
+    with closing(WriterLock(tmp_path, "one")) as one, closing(WriterLock(tmp_path, "two")) as two:
         assert one.take("a/ö\n")
         assert one.take("a/ö\n"), "it is his already"
         assert not two.take("a/ö\n")
@@ -54,25 +53,30 @@ def test_a_claim_excludes_others_until_it_is_released(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock
-from arabesque.pipeline.items import Awaiting, VideoSettled
+from arabesque.pipeline.store.concurrency.writer_locks import WriterLock
 lock = WriterLock(Path(sys.argv[1]), "other")
-claims = Claims(Path(sys.argv[1]), "other")
-taken = claims.take("a")
-assert claims.advance("a", 7) == 7
+taken = lock.take("a")
+assert lock.advance("a", 7) == 7
 print(taken, flush=True)
+sys.stdin.readline()
+is_free = lock.is_free("a")
+lock.release(["a"])
+print(is_free, flush=True)
 time.sleep(1000)
 """
 
 
+def holder(root: Path) -> subprocess.Popen[str]:
+    """A process that claims a video, and releases it at a line of its input."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
 def test_a_claim_ends_with_its_process_however_that_ends(tmp_path):
-    with (
-        closing(WriterLock(tmp_path, "mine")),
-        subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other,
-    ):
+    with closing(WriterLock(tmp_path, "mine")) as mine, holder(tmp_path) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
-        mine = Claims(tmp_path, "mine")
         assert not mine.take("a")
         os.kill(other.pid, signal.SIGSTOP)  # hung, not dead: it may continue
         assert not mine.take("a")
@@ -87,18 +91,19 @@ def test_a_claim_ends_with_its_process_however_that_ends(tmp_path):
 def test_a_claim_of_a_stopped_process_is_taken_over_and_that_of_a_slow_one_is_not(tmp_path, monkeypatch):
     monkeypatch.setenv("ARABESQUE_PATIENCE_S", "1")  # the other process renews its lock ten times in it
     with (
-        closing(WriterLock(tmp_path, "mine")),
-        subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other,
+        closing(WriterLock(tmp_path, "mine", patience_s=3)) as mine,
+        closing(WriterLock(tmp_path, "patient", patience_s=1000)) as patient,
+        holder(tmp_path) as other,
     ):
+        assert other.stdin is not None
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
-        mine, beats = Claims(tmp_path, "mine", patience_s=3), set[int]()
+        beats = set[int]()
         while len(beats) < 15:
             beats.add(writer_locks.heartbeat(tmp_path, "other"))
             assert not mine.is_free("a"), "its process runs, however long it takes"
             time.sleep(0.01)
         os.kill(other.pid, signal.SIGSTOP)
-        patient = Claims(tmp_path, "mine", patience_s=1000)
         while not mine.is_free("a"):
             assert not patient.take("a")
             time.sleep(0.01)
@@ -106,15 +111,14 @@ def test_a_claim_of_a_stopped_process_is_taken_over_and_that_of_a_slow_one_is_no
         assert mine.advance("a", 1) == 8, "above what the other looked at it with"
         os.kill(other.pid, signal.SIGCONT)
         assert mine.is_free("a")
-        assert not Claims(tmp_path, "other").is_free("a")
-        Claims(tmp_path, "other").release(["a"])
+        print(file=other.stdin, flush=True)
+        assert other.stdout.readline() == "False\n"
         assert list((tmp_path / ".claims").glob("*.json")), "it is not the other's any more"
         other.kill()
 
 
 def test_a_claim_that_was_cut_off_in_writing_is_nobodys(tmp_path):
-    with closing(WriterLock(tmp_path, "mine")):
-        mine = Claims(tmp_path, "mine")
+    with closing(WriterLock(tmp_path, "mine")) as mine:
         mine.take("a")
         (path,) = (tmp_path / ".claims").glob("*.json")
         for text in ("", '{"wri', "[]", '"x"'):

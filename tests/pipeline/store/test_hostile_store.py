@@ -11,7 +11,7 @@ import pytest
 from store_rows import manifest, new_store, row, settings_of, shards, written
 
 from arabesque.manifests.errors import StoreError
-from arabesque.pipeline.store.concurrency.writer_locks import Claims, WriterLock
+from arabesque.pipeline.store.concurrency.writer_locks import WriterLock
 from arabesque.pipeline.store.maintenance.compaction import archive_stale_rows, compact
 from arabesque.pipeline.store.maintenance.repair import repair_store
 from arabesque.pipeline.store.maintenance.verify import check_store
@@ -46,10 +46,9 @@ def use(root: Path) -> None:
     ):
         with suppress(StoreError):
             act()
-    with suppress(StoreError), closing(WriterLock(root, "mine")):
-        claims = Claims(root, "mine")
-        if claims.take("A"):
-            claims.release(["A"])
+    with suppress(StoreError), closing(WriterLock(root, "mine")) as mine:
+        if mine.take("A"):
+            mine.release(["A"])
 
 
 def claim_path(root: Path, video_id: str) -> Path:
@@ -61,8 +60,8 @@ def test_a_claim_that_names_another_file_as_its_writer_is_free_and_removes_nothi
     root, before = new_store(tmp_path / "store"), contents(outside)
     claim_path(root, "A").parent.mkdir()
     claim_path(root, "A").write_text(json.dumps({"writer": writer, "video_id": "A"}))
-    with closing(WriterLock(root, "mine")):
-        assert Claims(root, "mine").take("A")
+    with closing(WriterLock(root, "mine")) as mine:
+        assert mine.take("A")
     claim_path(root, "B").write_text(json.dumps({"writer": writer, "video_id": "B"}))
     compact(root)
     assert not list((root / ".claims").glob("*.json"))
@@ -74,11 +73,10 @@ def test_a_claim_with_a_counter_that_no_run_writes_is_free_and_ignored(tmp_path,
     root = new_store(tmp_path / "store")
     claim_path(root, "A").parent.mkdir()
     claim_path(root, "A").write_text(json.dumps({"writer": "dead", "video_id": "A", "counter": counter}))
-    with closing(WriterLock(root, "mine")):
-        claims = Claims(root, "mine")
-        assert claims.take("A")
-        assert claims.advance("A", 7) == 7
-        assert claims.advance("A", 7) == 8
+    with closing(WriterLock(root, "mine")) as mine:
+        assert mine.take("A")
+        assert mine.advance("A", 7) == 7
+        assert mine.advance("A", 7) == 8
 
 
 def test_a_row_with_the_greatest_counter_is_a_clear_error(tmp_path):
