@@ -279,7 +279,7 @@ class Extraction:
                     yield from self._fail_poisoned(event, writer)
                     continue
                 if isinstance(event, WorkerProgress):
-                    self.clock.merge(event.busy_s, event.tasks)
+                    self.clock.merge(event.busy_s)
                 yield event
 
     def _fail_poisoned(self, event: PoisonedVideo, writer: StoreWriter) -> Iterator[Event]:

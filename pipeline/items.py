@@ -247,7 +247,6 @@ class WorkerProgress:
     num_segments: int
     busy_s: Mapping[str, float]
     """Stage → busy seconds."""
-    tasks: Mapping[str, int]
     segments: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     """(video id, stream) → number of segments."""
 

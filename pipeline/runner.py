@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from threading import Barrier
 from typing import Any, Generic, TypeVar, cast
 
 import torch
-from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure, StageInfo, TaskHook
+from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure
 from spdl.pipeline.defs import Aggregator
 
 from ..manifests.errors import ArabesqueError
@@ -140,11 +140,11 @@ def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Even
         made["engine"] = f"{context.options.engine} {version(context.options.engine)}"
     collector = RowCollector(made | {"device": device_name(device)})
     sink = StoreSink(writer)
-    watch = FailureWatch(decoder_pool.close)
+    watch = StageWatch(context.timer, decoder_pool.close)
     with closing(Prefetcher(context.options.prefetch_bytes)) as prefetcher:
         stages = stages_of(context, WriteAheadLog(writer.store), collector, sink)
         source = prefetcher.ahead(videos, context.claims.is_free)
-        with open_pipeline(source, stages, watch, context.timer) as pipeline:
+        with open_pipeline(source, stages, watch) as pipeline:
             try:
                 with one_blas_thread(), short_waits(device):
                     yield from outputs_of(pipeline, watch)
@@ -183,35 +183,28 @@ def short_waits(device: torch.device) -> Generator[None]:
 
 
 @contextmanager
-def open_pipeline(
-    source: Iterable[Any], stages: Sequence[Stage[Any]], watch: FailureWatch, timer: StageTimer
-) -> Generator[Pipeline[Any]]:
+def open_pipeline(source: Iterable[Any], stages: Sequence[Stage[Any]], watch: StageWatch) -> Generator[Pipeline[Any]]:
     """Connect stages by bounded queues; the pipeline yields the output of the last stage.
 
     The threads of stages with `Stage.torch_threads` end after the block, each when it has finished its task.
     """
-
-    def hooks_of(info: StageInfo) -> list[TaskHook]:
-        name = "batch" if info.stage_name.startswith("aggregate") else info.stage_name  # aggregators cannot be named
-        return [_StageHook(name, watch, timer)]
-
     builder = PipelineBuilder[Any, Any]().add_source(source)
     with ExitStack() as ends:
         for stage in stages:
             if isinstance(stage.call, Batcher):
-                builder.aggregate(_Batches(stage.takes, stage.call)).disaggregate()
+                builder.aggregate(_Batches(stage, stage.call, watch)).disaggregate()
                 continue
             own = None
             if stage.torch_threads is not None:
                 own = _own_threads(stage.concurrency, stage.torch_threads)
                 ends.callback(own.shutdown, wait=False, cancel_futures=True)
             order = "input" if stage.keeps_order else "completion"
-            task = _task_of(stage.takes, stage.call)
+            task = _task_of(stage, stage.call, watch)
             builder.pipe(task, executor=own, name=stage.name, concurrency=stage.concurrency, output_order=order)
         yield builder.add_sink(buffer_size=64).build(
             num_threads=sum(stage.concurrency for stage in stages) + 2,
             max_failures=0,  # stages turn errors of videos into outcomes; any other error must stop the run
-            task_hook_factory=hooks_of,
+            task_hook_factory=lambda info: [],  # SPDL's own would log the time of each stage
         )
 
 
@@ -237,75 +230,75 @@ def _own_threads(count: int, torch_threads: int) -> ThreadPoolExecutor:
     return threads
 
 
-def _task_of(takes: type[T] | tuple[type[T], ...], call: Callable[[T], Any]) -> Callable[[Any], Any]:
+@dataclass
+class StageWatch:
+    """Busy time of all stages, and their first failure."""
+
+    timer: StageTimer = field(default_factory=StageTimer)
+    on_failure: Callable[[], None] = lambda: None
+    """Called when a stage raises, to unblock stages that wait for a decoder buffer."""
+    error: Exception | None = None
+    """The first exception."""
+
+    @contextmanager
+    def task(self, stage: str) -> Generator[None]:
+        """Time a block in which a stage processes an item, and note its failure."""
+        try:
+            with nullcontext() if stage in SELF_TIMED else self.timer.busy(stage):
+                yield
+        except Exception as error:
+            self.error = self.error or error
+            self.on_failure()
+            raise
+
+
+def _task_of(stage: Stage[Any], call: Callable[[Any], Any], watch: StageWatch) -> Callable[[Any], Any]:
     """Return a callable for SPDL that passes on the items that a stage does not take."""
 
     def task(item: Any) -> Any:
-        return call(item) if isinstance(item, takes) else item
+        if not isinstance(item, stage.takes):
+            return item
+        with watch.task(stage.name):
+            return call(item)
 
     def task_of_several(item: Any) -> Iterator[Any]:
-        if isinstance(item, takes):
-            yield from call(item)
-        else:
+        if not isinstance(item, stage.takes):
             yield item
+            return
+        with closing(call(item)) as results:
+            while True:
+                with watch.task(stage.name):
+                    result = next(results, _NO_MORE)
+                if result is _NO_MORE:
+                    return
+                yield result
 
     function = call if inspect.isfunction(call) else type(call).__call__
     return task_of_several if inspect.isgeneratorfunction(function) else task
+
+
+_NO_MORE = object()
 
 
 @dataclass
 class _Batches(Aggregator):
     """Batches for SPDL; also an item that passes may be followed by batches that have waited too long."""
 
-    takes: type[Any] | tuple[type[Any], ...]
+    stage: Stage[Any]
     batcher: Batcher
+    watch: StageWatch
 
     def accumulate(self, item: Any) -> list[Any] | None:
-        if isinstance(item, self.takes):
-            return self.batcher.take(item) or None
-        return [item, *self.batcher.take()]
+        with self.watch.task(self.stage.name):
+            if isinstance(item, self.stage.takes):
+                return self.batcher.take(item) or None
+            return [item, *self.batcher.take()]
 
     def flush(self) -> list[Batch] | None:
         return self.batcher.take(is_last=True) or None
 
 
-@dataclass
-class FailureWatch:
-    """The first failure of all stages."""
-
-    on_failure: Callable[[], None] = lambda: None
-    """Called when a stage raises, to unblock stages that wait for a decoder buffer."""
-    error: Exception | None = None
-    """The first exception."""
-
-
-@dataclass
-class _StageHook(TaskHook):
-    """Counts and times the tasks of one stage and reports their failures."""
-
-    stage: str
-    watch: FailureWatch
-    timer: StageTimer
-
-    @asynccontextmanager
-    async def task_hook(self, input_item: Any = None) -> AsyncGenerator[None]:
-        if self.stage.startswith("disaggregate"):  # a part of the stage before it, without work of its own
-            yield
-            return
-        try:
-            with nullcontext() if self.stage in SELF_TIMED else self.timer.busy(self.stage):
-                yield
-        except StopAsyncIteration:  # a stage that yields several items has no more
-            raise
-        except Exception as error:
-            self.watch.error = self.watch.error or error
-            self.watch.on_failure()
-            raise
-        finally:
-            self.timer.tasks[self.stage] += 1
-
-
-def outputs_of(pipeline: Pipeline[Any], watch: FailureWatch) -> Iterator[Any]:
+def outputs_of(pipeline: Pipeline[Any], watch: StageWatch) -> Iterator[Any]:
     """Yield the output of a pipeline; after a stage has failed and output has stopped, raise its exception.
 
     SPDL raises it as well, but not always: two stages that end at the same time may block each other

@@ -34,7 +34,7 @@ from ..items import (
     VideoEnd,
 )
 from ..records import Outcome
-from ..runner import FailureWatch, Stage, open_pipeline, outputs_of, root_cause, stages_of
+from ..runner import Stage, StageWatch, open_pipeline, outputs_of, root_cause, stages_of
 from ..stages.collect import RowCollector
 from ..stages.decode import preprocessed_bytes
 from ..stages.write import StoreSink
@@ -114,8 +114,8 @@ def measure_isolated(bench: Bench, videos: Probed, measure_s: float, on_step: St
 
 def run_alone(stage: Stage[Any], items: Any) -> Generator[Any, None, None]:
     """Yield the outputs of a stage for these items, computed by the engine of a run."""
-    watch = FailureWatch()
-    with open_pipeline(items, [stage], watch, StageTimer()) as pipeline:
+    watch = StageWatch()
+    with open_pipeline(items, [stage], watch) as pipeline:
         try:
             with one_blas_thread():
                 yield from outputs_of(pipeline, watch)

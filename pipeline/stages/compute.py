@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -45,29 +45,32 @@ def prepare(item: SegmentTask) -> SegmentTask | SegmentFailure:
     return replace(item, segment=released, prepared=prepared, compute_s=time.perf_counter() - began)
 
 
+@dataclass(eq=False)
 class Batcher:
     """Collects the segments of each stream until the batch is full, is older than `MAX_WAIT_S`, or the input ends."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[str, list[SegmentTask]] = {}
-        self._since: dict[str, float] = {}
+    waiting: dict[str, list[SegmentTask]] = field(default_factory=dict[str, list[SegmentTask]])
+    """Stream → its segments."""
+    since_s: dict[str, float] = field(default_factory=dict[str, float])
+    """Stream → when the first of them came, by `time.monotonic`."""
 
     def take(self, task: SegmentTask | None = None, *, is_last: bool = False) -> list[Batch]:
         """Add a segment, if there is one; return the batches that are full or overdue, or all with ``is_last``."""
         if task is not None:
-            self._since.setdefault(task.stream.name, time.monotonic())
-            self._waiting.setdefault(task.stream.name, []).append(task)
+            self.since_s.setdefault(task.stream.name, time.monotonic())
+            self.waiting.setdefault(task.stream.name, []).append(task)
         overdue_s = time.monotonic() - MAX_WAIT_S
         ready = [
             name
-            for name, tasks in self._waiting.items()
-            if is_last or len(tasks) >= tasks[0].stream.extractor.batch_size or self._since[name] < overdue_s
+            for name, tasks in self.waiting.items()
+            if is_last or len(tasks) >= tasks[0].stream.extractor.batch_size or self.since_s[name] < overdue_s
         ]
         for name in ready:
-            del self._since[name]
-        return [Batch(tasks[0].stream, tuple(tasks)) for tasks in map(self._waiting.pop, ready)]
+            del self.since_s[name]
+        return [Batch(tasks[0].stream, tuple(tasks)) for tasks in map(self.waiting.pop, ready)]
 
 
+@dataclass(eq=False)
 class Forward:
     """Runs the networks. A batch that fails is halved until only the faulty segment fails.
 
@@ -76,15 +79,14 @@ class Forward:
 
     It may be called from several threads. Batches of one stream then take turns, unless its extractor has
     ``forwards_concurrently``.
-
-    Args:
-        device: The device of the networks.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._fits: dict[str, int] = {}
-        self._turns: dict[str, Lock] = {}
+    device: torch.device
+    """The device of the networks."""
+    fits: dict[str, int] = field(default_factory=dict[str, int])
+    """Stream → size of the batches that fit, after one did not."""
+    turns: dict[str, Lock] = field(default_factory=dict[str, Lock])
+    """Stream → held while one of its batches is in the network."""
 
     def __call__(self, batch: Batch) -> BatchResult:
         """Return one result for each segment of the batch, in its order.
@@ -97,7 +99,7 @@ class Forward:
         results: list[SegmentFeature | SegmentFailure] = []
         while remaining:
             tasks = remaining.popleft()
-            most = self._fits.get(stream.name, len(tasks))
+            most = self.fits.get(stream.name, len(tasks))
             if len(tasks) > most:
                 remaining.appendleft(tasks[most:])
                 tasks = tasks[:most]
@@ -105,26 +107,26 @@ class Forward:
             if not isinstance(found, Exception):
                 results += found
                 continue
-            release_memory(self._device, found)
+            release_memory(self.device, found)
             if len(tasks) == 1:
                 results.append(_failure(tasks[0], found))
                 continue
             middle = len(tasks) // 2
             if is_out_of_memory(found):
-                self._fits[stream.name] = min(middle, self._fits.get(stream.name, middle))
+                self.fits[stream.name] = min(middle, self.fits.get(stream.name, middle))
             remaining.extendleft((tasks[middle:], tasks[:middle]))
         return BatchResult(tuple(results))
 
     def _features(self, stream: Stream, tasks: Sequence[SegmentTask]) -> list[SegmentFeature] | Exception:
         """Return the features of a batch, or what its network raised."""
         is_concurrent = getattr(stream.extractor, "forwards_concurrently", False)
-        with nullcontext() if is_concurrent else self._turns.setdefault(stream.name, Lock()):
+        with nullcontext() if is_concurrent else self.turns.setdefault(stream.name, Lock()):
             began = time.perf_counter()
             try:
-                await_inputs(self._device)
+                await_inputs(self.device)
                 rows = _checked_rows(stream.extractor, [item.prepared for item in tasks])
             except Exception as error:
-                require_device(self._device, error, stream.name)
+                require_device(self.device, error, stream.name)
                 return error
             share_s = (time.perf_counter() - began) / len(tasks)
         return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 
 @dataclass(eq=False)
 class StageTimer:
-    """Busy seconds and finished tasks of a run by stage name."""
+    """Busy seconds of a run by stage name."""
 
     busy_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
-    tasks: Counter[str] = field(default_factory=Counter[str])
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, stage: str, busy_s: float) -> None:
@@ -32,11 +31,10 @@ class StageTimer:
         finally:
             self.add(stage, time.perf_counter() - began)
 
-    def merge(self, busy_s: Mapping[str, float], tasks: Mapping[str, int]) -> None:
-        """Add the busy time and tasks of another process."""
+    def merge(self, busy_s: Mapping[str, float]) -> None:
+        """Add the busy time of another process."""
         for name, seconds in busy_s.items():
             self.add(name, seconds)
-        self.tasks.update(tasks)
 
     def shares(self) -> dict[str, float]:
         """Share of each stage in the total busy time, largest first."""

@@ -69,7 +69,6 @@ class WorkerReport:
     segments: Mapping[tuple[str, str], int] | None = None
     """(video id, stream) → number of segments."""
     busy_s: Mapping[str, float] | None = None
-    tasks: Mapping[str, int] | None = None
     failure: WorkerFailure | None = None
 
 
@@ -180,9 +179,7 @@ class Coordinator:
                 self._settled.add(event.video_id)
         if report.segments or report.busy_s:
             segments = report.segments or {}
-            self._events.append(
-                WorkerProgress(sum(segments.values()), report.busy_s or {}, report.tasks or {}, segments)
-            )
+            self._events.append(WorkerProgress(sum(segments.values()), report.busy_s or {}, segments))
         if report.failure is not None:
             self._events.append(report.failure)
         return not self.is_stopping

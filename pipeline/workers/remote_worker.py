@@ -154,7 +154,6 @@ class Reporter:
         self._on_disk: list[str] = []
         self._segments: Counter[tuple[str, str]] = Counter()
         self._reported_s: Counter[str] = Counter()
-        self._reported_tasks: Counter[str] = Counter()
         self._failure: WorkerFailure | None = None
         self._is_ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="report", daemon=True)
@@ -200,8 +199,8 @@ class Reporter:
             events, self._events = self._events, []
             on_disk, self._on_disk = self._on_disk, []
             segments, self._segments = self._segments, Counter()
-        busy_s, tasks = _growth(self.timer.busy_s, self._reported_s), _growth(self.timer.tasks, self._reported_tasks)
-        report = WorkerReport(tuple(events), tuple(on_disk), dict(segments), busy_s, tasks, self._failure)
+        busy_s = _growth(self.timer.busy_s, self._reported_s)
+        report = WorkerReport(tuple(events), tuple(on_disk), dict(segments), busy_s, self._failure)
         return self._coordinator.report(report)
 
 

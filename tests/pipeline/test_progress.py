@@ -54,7 +54,7 @@ def test_a_video_is_as_far_as_its_slowest_stream(clock: Clock):
     assert tracker.now.video_s == 0
     tracker.add(feature("a", "vst"))
     assert tracker.now.video_s == pytest.approx(2)
-    tracker.add(WorkerProgress(2, {}, {}, {("a", "vst"): 2}))
+    tracker.add(WorkerProgress(2, {}, {("a", "vst"): 2}))
     assert tracker.now.video_s == pytest.approx(6)
     tracker.add(VideoSettled("a"))
     assert (tracker.now.video_s, tracker.now.num_videos, tracker.now.current) == (10, 1, ())
@@ -104,6 +104,6 @@ def test_the_speed_is_that_of_the_last_minutes(clock: Clock):
     for speed in (10, 1):
         for _ in range(200):
             clock.now_s += 1.0
-            tracker.add(WorkerProgress(speed, {}, {}, {("a", "vst"): speed}))
+            tracker.add(WorkerProgress(speed, {}, {("a", "vst"): speed}))
             now = tracker.now
     assert now.speed == pytest.approx(1, rel=0.05)

@@ -16,16 +16,15 @@ from arabesque.manifests.errors import StoreError
 from arabesque.pipeline.items import SegmentTask, VideoEnd
 from arabesque.pipeline.options import RunOptions
 from arabesque.pipeline.planning.plan import plan_video
-from arabesque.pipeline.runner import FailureWatch, Stage, open_pipeline, outputs_of, stages_of
+from arabesque.pipeline.runner import Stage, StageWatch, open_pipeline, outputs_of, stages_of
 from arabesque.pipeline.stages.collect import RowCollector
 from arabesque.pipeline.stages.compute import Batcher
-from arabesque.pipeline.system.stage_timer import StageTimer
 
 
 class Stuck:
     """A pipeline that yields one item and then blocks, while a stage fails."""
 
-    def __init__(self, watch: FailureWatch) -> None:
+    def __init__(self, watch: StageWatch) -> None:
         self._watch = watch
         self._num_reads = 0
 
@@ -45,7 +44,7 @@ class Stuck:
 
 
 def test_a_failed_stage_is_told_where_the_engine_gives_no_end():
-    watch = FailureWatch()
+    watch = StageWatch()
     items = outputs_of(Stuck(watch), watch)
     assert next(items) == "item"
     with pytest.raises(StoreError, match="the disk is full"):
@@ -53,7 +52,7 @@ def test_a_failed_stage_is_told_where_the_engine_gives_no_end():
 
 
 def outputs(items, *stages):
-    with open_pipeline(items, stages, FailureWatch(), StageTimer()) as pipeline, pipeline.auto_stop():
+    with open_pipeline(items, stages, StageWatch()) as pipeline, pipeline.auto_stop():
         return list(pipeline)
 
 

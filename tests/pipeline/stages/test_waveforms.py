@@ -83,7 +83,7 @@ def test_memory_does_not_grow_with_the_track():
     for second in range(100):
         cursor.push(np.ones((1, 1000), np.float32))
         assert cursor.take(second, second + 1) is not None
-    assert len(cursor._samples) <= 2000
+    assert len(cursor.samples) <= 2000
 
 
 def test_overlapping_intervals_hear_the_same_sound():

@@ -47,7 +47,7 @@ def test_a_video_that_is_processed_twice_is_reported_once():
         coordinator.report(worker, WorkerReport(events=done, segments={("a", "vst"): 3}))
         coordinator.worker_died(worker, "was killed")
     events = [event for event in coordinator.take_events() if not isinstance(event, Notice)]
-    assert events == [*done, WorkerProgress(3, {}, {}, {("a", "vst"): 3}), WorkerProgress(3, {}, {}, {("a", "vst"): 3})]
+    assert events == [*done, WorkerProgress(3, {}, {("a", "vst"): 3}), WorkerProgress(3, {}, {("a", "vst"): 3})]
     assert coordinator.take_events() == []
 
 
