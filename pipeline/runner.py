@@ -118,7 +118,7 @@ def process_videos(context: RunContext, videos: Iterable[Source]) -> Generator[E
         with closing(_run_stages(context, videos)) as events:
             for event in events:
                 if isinstance(event, VideoSettled):
-                    context.claims.release_when_written(event.video_id)
+                    context.writer.end_reading(event.video_id)
                 yield event
         remaining = list[VideoFile]()
         for item in context.claims.remaining():

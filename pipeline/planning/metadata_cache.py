@@ -237,22 +237,21 @@ class MetadataCache:
 
 @contextmanager
 def open_metadata_cache(decoder: str, *, enabled: bool = True) -> Generator[MetadataCache]:
-    """Open this user's cache and close it after the block; without ``enabled``, it is empty and keeps nothing."""
-    cache = MetadataCache(cache_folder() if enabled else None, decoder)
+    """Open this user's cache and close it after the block; without ``enabled``, it is empty and keeps nothing.
+
+    Its folder is ``$ARABESQUE_METADATA_CACHE``, or one in the user's cache. There is none if the variable is empty.
+    """
+    folder, own = None, os.environ.get("ARABESQUE_METADATA_CACHE")
+    if enabled and own is not None:
+        folder = Path(own).expanduser() if own else None
+    elif enabled:
+        with suppress(InputError):  # a process without a home folder
+            folder = user_cache() / "metadata"
+    cache = MetadataCache(folder, decoder)
     try:
         yield cache
     finally:
         cache.close()
-
-
-def cache_folder() -> Path | None:
-    """Return ``$ARABESQUE_METADATA_CACHE`` or a folder in the user's cache; None if the variable is empty."""
-    own = os.environ.get("ARABESQUE_METADATA_CACHE")
-    if own is not None:
-        return Path(own).expanduser() if own else None
-    with suppress(InputError):  # a process without a home folder
-        return user_cache() / "metadata"
-    return None
 
 
 def by_length(files: Sequence[VideoFile], cache: MetadataCache) -> dict[str, float]:

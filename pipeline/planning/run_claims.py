@@ -138,11 +138,6 @@ class RunClaims:
         """Whether `claim` would probably be granted for a video of the file."""
         return any(self.writer.lease.is_free(file.video_id) for file in source.videos)
 
-    def release_when_written(self, video_id: str) -> None:
-        """Release the claim once the video's outcomes are on disk."""
-        self.writer.end_reading(video_id)
-        self.writer.when_written(lambda: self.writer.lease.release([video_id]))
-
     def remaining(self) -> Iterator[VideoFile | VideoSettled | Awaiting]:
         """Wait for the deferred videos and yield the ones that this run has to take over.
 

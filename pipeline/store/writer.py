@@ -153,9 +153,14 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
             self._looks[video_id] = counter
 
     def end_reading(self, video_id: str) -> None:
-        """End what `begin_reading` began: nothing more is added from this reading of the video."""
+        """End what `begin_reading` began: nothing more is added from this reading of the video.
+
+        The claim on the video is released once its outcomes are on disk.
+        """
         with self._changed:
+            self._begin_call()
             self._looks.pop(video_id, None)
+            self._when_written.append(partial(self.lease.release, [video_id]))
 
     def add(self, row: FeatureRow) -> None:
         """Add a row; its arrays are copied. ValueError if it does not belong into this store."""

@@ -185,7 +185,7 @@ def test_a_run_waits_for_a_video_of_another_run_and_does_not_repeat_it(two_runs,
     remaining = mine.remaining()
     assert [next(remaining), next(remaining)] == [Awaiting(1), Awaiting(1)]
     writer.add_outcome(outcome_of(row("A"), kind, reason="decoder crashed", transient=kind == "failed"))
-    other.release_when_written("A")
+    writer.end_reading("A")
     assert next(remaining) == Awaiting(1), "it is not on disk yet"
     writer.flush()
     assert list(remaining) == [VideoSettled("A")]

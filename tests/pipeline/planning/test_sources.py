@@ -219,7 +219,7 @@ def test_a_video_that_a_run_waits_for_is_refused_when_it_turns_out_to_be_another
         assert mine.claim(mine_is) is Claim.HELD_BY_OTHER
         their_writer.add(row("r1"))
         their_writer.add_outcome(replace(outcome_of(row("r1")), source="r1.mp4", input_root="/a"))
-        theirs.release_when_written("r1")
+        their_writer.end_reading("r1")
         their_writer.flush()
         assert list(mine.remaining()) == [mine_is], "it is not settled by the other run: it is another file"
         assert mine.claim(mine_is) is Claim.GRANTED
