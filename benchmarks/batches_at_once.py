@@ -1,10 +1,10 @@
-"""Are two batches in networks at a time, of half the threads each, faster than one after the other?
+"""Compare runs with one batch in networks at a time with runs with two, each on half of the threads.
 
     python benchmarks/batches_at_once.py [VIDEO] [--recipe everything] [--stream vst …] [--json FILE] [--chart FILE]
 
-For each stream of a recipe, alone: whole runs over the video (without one, a drawn texture of ten seconds without
-sound), from decoding to the written rows, with random weights that are loaded before, in turns with one batch and with
-two. Seconds on the clock, the best of the rounds.
+For each stream of a recipe alone, whole runs over the video (default: a generated texture of ten seconds without audio)
+are measured from decoding to the written rows, alternately with one batch and with two. Random weights are loaded
+before. Times are wall-clock seconds, the best of the rounds.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace) -> Found:
             )
             bench = Bench(run, [run.build_stream(name)], given)
             sources = sources_of(probed(run, inputs.videos))
-            run_end_to_end(bench, sources)  # loads and compiles what is loaded late
+            run_end_to_end(bench, sources)  # warm-up: loads lazily and compiles
             turns: dict[int, list[float]] = {1: [], 2: []}
             for _ in range(options.rounds):
                 for number, seconds in turns.items():

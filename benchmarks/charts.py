@@ -1,4 +1,4 @@
-"""The charts of docs/measurements.md, in one style: a title, values at their bars, aims as dashed lines.
+"""Charts of docs/measurements.md in one style: a title, values at their bars, aims as dashed lines.
 
 Colors are Okabe and Ito's, which most color-blind people can distinguish.
 """
@@ -17,11 +17,11 @@ from PIL import Image
 
 BLUE, ORANGE, GREEN, SKY, VERMILION, GRAY = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#8C8C8C"
 PALE = "#B9CFE0"
-"""What was before, or is only there to compare with."""
+"""Color of earlier and reference values."""
 WIDTH_IN, DPI = 8.0, 110
 SMALL = 8.5
 ON_WHITE: Any = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-"""Behind numbers, so that they are read where a line crosses them."""
+"""Background of numbers, so that they are legible on lines."""
 Rows = Mapping[str, Mapping[str, float]]
 """Row → series → value; a series may be missing from a row."""
 
@@ -30,7 +30,7 @@ Rows = Mapping[str, Mapping[str, float]]
 def picture(
     path: Path, title: str, found: Mapping[str, Any], height_in: float, panels: int = 1
 ) -> Iterator[list[Axes]]:
-    """The panels, side by side; the file is written at the end. ``found``: figures with their circumstances."""
+    """Yield panels side by side, and write the file when the block ends. ``found`` has figures and circumstances."""
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
     panes = list(figure.subplots(1, panels, squeeze=False)[0])
@@ -65,7 +65,7 @@ def bars(
     notes: Mapping[tuple[str, str], str] | None = None,
     room: float = 1.18,
 ) -> None:
-    """Horizontal bars in groups, the first row on top. ``notes``: (row, series) → what stands behind the value."""
+    """Draw horizontal bars in groups, the first row on top. ``notes``: (row, series) → text after the value."""
     thick = 0.8 / max(map(len, rows.values()))
     for series, color in colors.items():
         named = [(place, name, list(row)) for place, (name, row) in enumerate(rows.items()) if series in row]
@@ -89,7 +89,7 @@ def stacks(
     named: bool = True,
     room: float = 1.12,
 ) -> None:
-    """A row's series end to end, and their sum behind them. ``notes``: row → what stands behind that."""
+    """Draw the series of each row as stacked bars, with their sum. ``notes``: row → text after the sum."""
     for place, (name, row) in enumerate(rows.items()):
         left = 0.0
         for series, value in row.items():
@@ -114,7 +114,7 @@ def lines(
     colors: Sequence[str],
     at_ends: bool = True,
 ) -> None:
-    """Each with its name at its right end, or in a legend."""
+    """Draw lines with their names at the right ends (``at_ends``), or in a legend."""
     for (name, points), color in zip(series.items(), colors, strict=True):
         label = "_" if at_ends else name
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, color=color, linewidth=1.8, label=label)
@@ -127,13 +127,13 @@ def lines(
 
 
 def aim(axes: Axes, value: float, label: str, *, upright: bool = True) -> None:
-    """A dashed line across all rows (``upright``), or along a chart of lines."""
+    """Draw a dashed line across all rows (``upright``), or a horizontal one in a chart of lines."""
     draw = axes.axvline if upright else axes.axhline
     draw(value, color=VERMILION, linestyle=(0, (4, 3)), linewidth=1.4, label=label)
 
 
 def _legend(axes: Axes) -> None:
-    """Above the panel, where anything in it has a name."""
+    """Draw a legend above the panel if anything in it has a label."""
     if axes.get_legend_handles_labels()[1]:
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.2}
         axes.legend(fontsize=SMALL, frameon=False, ncols=5, columnspacing=1.4, handlelength=1.6, **place)

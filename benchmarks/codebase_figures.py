@@ -1,12 +1,12 @@
-"""Figures about the code itself: idioms, functions on the way of a clip, import cycles, strict type errors.
+"""Figures about the code itself: idioms, functions called for one clip, import cycles, strict type errors.
 
     python benchmarks/codebase_figures.py [--types]
 
-One clip of three seconds is drawn and goes through the `starter` recipe twice in this process, each time as a new file
-and into a new store. Every function of ours that the second run calls between `Extraction(...)` and its end counts
-once, those of the extractors and dunder methods included. The first run fills the caches: what it alone calls, such as
-imports and functions whose results are kept, depends on what ran before. Bodies of classes, lambdas and comprehensions
-do not count. `--types` runs pyright in strict mode (minutes).
+A generated clip of three seconds is extracted with the recipe `starter` twice in this process, each time from a new
+file into a new store. Every function of ours that the second run calls between `Extraction(...)` and its end counts
+once, including extractors and dunder methods. The first run fills the caches: its additional calls, such as imports and
+functions whose results are cached, depend on earlier runs. Bodies of classes, lambdas and comprehensions do not count.
+`--types` runs pyright in strict mode (minutes).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def idioms() -> dict[str, tuple[int, int]]:
-    """Part of the repository → (lines with an idiom of `tests/test_language.py`, lines)."""
+    """Return part of the repository → (lines with an idiom of `tests/test_language.py`, lines)."""
     sys.path.insert(0, str(ROOT / "tests"))
     import test_language  # pyright: ignore[reportMissingImports]
 
@@ -63,7 +63,7 @@ def idioms() -> dict[str, tuple[int, int]]:
 
 
 def trace_one_clip() -> tuple[set[tuple[str, int, str]], int]:
-    """Our functions on the way of one clip as (file, line, name), and how often the store's folder is opened."""
+    """Return our functions called for one clip as (file, line, name), and how often the store's folder is opened."""
     from arabesque.cli.demo_videos.moving_texture import write_moving_texture
     from arabesque.manifests.recipes import load_recipe
     from arabesque.pipeline.extraction import Extraction
@@ -104,7 +104,7 @@ def trace_one_clip() -> tuple[set[tuple[str, int, str]], int]:
 
 
 def strict_errors() -> dict[str, int]:
-    """Package → errors that pyright reports in strict mode."""
+    """Return package → number of errors that pyright reports in strict mode."""
     settings = {
         "include": list(PACKAGES),
         "extraPaths": ["_namespace", "tests"],

@@ -1,10 +1,10 @@
-"""What a frame costs from file to network, in milliseconds of CPU: decoding, color, hand-over, geometry.
+"""Measure the CPU milliseconds of a frame from file to network: decoding, color, hand-over, geometry.
 
 python benchmarks/decoding.py [--video drawn FILE …] [--frames 240] [--rounds 3] [--device cuda] [--chart FILE]
 
-``drawn`` is one that it encodes (1280 × 720, H.264, 3 Mbit/s). The parts are measured in turns, in CPU seconds of
-the process that does the work, and the best round counts, so that a busy machine does little harm. With a GPU: also
-what the copy and the device's share of the work take.
+``drawn`` is a video that the script encodes (1280 × 720, H.264, 3 Mbit/s). The parts are measured alternately, in CPU
+seconds of the process that does the work, and the best round counts, to reduce the effect of other load. With a GPU,
+the copy and the work of the device are measured, too.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from arabesque.pipeline.records import Hole, VideoMetadata
 from arabesque.pipeline.stages.color import to_rgb
 
 SWIN = Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 300)), Size(size_px=(224, 224))))
-"""What GDLT and PAMFN show their network."""
+"""Geometry of the frames for the networks of GDLT and PAMFN."""
 
 Costs = dict[str, float]
-"""Part → milliseconds a frame."""
+"""Part → milliseconds per frame."""
 AIM_MS = 3.5
-"""CPU time of a 720p frame on the GPU's path: decoding, and what else it takes to get it there."""
+"""Aim for the CPU time of a 720p frame on the path to a GPU, including decoding."""
 ON_CPU, ON_GPU = (
     "in all, CPU path: RGB, hand-over, geometry",
     "in all, GPU path: planes, hand-over; the rest is the GPU's",
@@ -49,7 +49,7 @@ GEOMETRY = "geometry of Video Swin, on the CPU"
 def main(given: Sequence[str] | None = None) -> None:
     parser = parser_for(__doc__)
     parser.add_argument("--video", nargs="+", default=["drawn"], help="files, or `drawn`")
-    parser.add_argument("--frames", type=int, default=240, help="of the video, from its beginning")
+    parser.add_argument("--frames", type=int, default=240, help="number of frames, from the beginning of the video")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(given)
@@ -72,7 +72,7 @@ def table(found: Found) -> list[str]:
 
 
 def of_video(name: str, num_frames: int, num_rounds: int, device: torch.device) -> Found:
-    """The best round of each part."""
+    """Return the best round of each part."""
     with tempfile.TemporaryDirectory() as folder:
         video = draw_video(Path(folder, "drawn.mp4"), num_frames) if name == "drawn" else Path(name)
         probe = build_decoder("pyav", lambda: None).probe(video)
@@ -134,7 +134,7 @@ def measure(video: Path, probe: VideoMetadata, wanted: np.ndarray, device: torch
 
 
 def decode(video: Path, probe: VideoMetadata, wanted: np.ndarray, *, planar: bool) -> float:
-    """CPU seconds of decoding up to the last of ``wanted``, and of bringing those into memory as a slot does."""
+    """Return the CPU seconds to decode and to copy the frames ``wanted``, as a decoder process does."""
     room = np.zeros((16, probe.height_px, probe.width_px, 3), np.uint8)
     decoder = build_decoder("pyav", lambda: None, planar=planar)
     began = time.process_time()
@@ -151,9 +151,9 @@ def decode(video: Path, probe: VideoMetadata, wanted: np.ndarray, *, planar: boo
 
 
 def through_slot(video: Path, probe: VideoMetadata, wanted: np.ndarray, *, planar: bool) -> Costs:
-    """Of the child, which decodes, and of the parent, which takes windows and gives them back, in the second pass.
+    """Return the costs of the child, which decodes, and of the parent, which receives and releases chunks.
 
-    The first one touches the shared memory, which a slot keeps.
+    The second pass is measured; the first one allocates the shared memory.
     """
     with DecoderProcess(settings=DecoderSettings(planar=planar)) as slot:
         slot.probe(video)
@@ -173,12 +173,12 @@ def through_slot(video: Path, probe: VideoMetadata, wanted: np.ndarray, *, plana
 
 
 def child_cpu_s(pid: int) -> float:
-    """Of its main thread, the one that decodes."""
+    """Return the CPU seconds of the main thread of a process, which decodes."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def some_pictures(video: Path, probe: VideoMetadata, wanted: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """A window's worth of pictures as a CPU gets them, and random planes of as many."""
+    """Return one chunk of RGB frames, and the same number of random planes."""
     with DecoderProcess() as slot:
         for chunk in slot.decode(video, probe, wanted):
             if isinstance(chunk, Holes):
@@ -197,7 +197,7 @@ def on_cpu(work: Callable[[], Any], num_frames: int) -> float:
 
 
 def on_gpu(planes: torch.Tensor, color: ColorSpace, device: torch.device) -> Costs:
-    """Milliseconds of the device's own time."""
+    """Return the milliseconds per frame of the GPU's work."""
     pinned = planes.pin_memory()
     on_device = pinned.to(device)
     rgb = to_rgb(on_device, color)

@@ -1,12 +1,12 @@
-"""How near each engine comes to the rate at which the processor multiplies matrices, on one thread.
+"""Compare the rate of each engine with the rate of matrix products of the processor, on one thread.
 
 python benchmarks/engines.py [--only i3d resnet50] [--rounds 3] [--json FILE] [--chart FILE]
 
-Four networks as published, weights seeded, inputs noise. Per network: CPU milliseconds for an item in PyTorch's own
-layers (float32, the plain way), and in ours on each engine and in each precision, all in turns, the fastest of the
-rounds; operations per CPU second as a share of the rate of products of 2048 × 2048 matrices just before and after, the
-median of the rounds, since other programs on the machine slow both; how far rows are from the plain ones, as a share of
-the largest number of a row.
+Four networks with their published architectures, seeded weights and noise as input. For each network: CPU milliseconds
+for an item in PyTorch's own layers (float32, "plain") and in ours on each engine and in each precision, measured
+alternately, the fastest of the rounds; operations per CPU second as a share of the rate of products of 2048 × 2048
+matrices just before and after, the median of the rounds, because other programs slow both; and the difference of rows
+from the plain ones, as a share of the largest number of a row.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ITEMS = {
     "ast": CASES["ast"],
 }
 SIDE = 2048
-"""Of the matrices whose product is the processor's rate."""
+"""Side of the matrices whose product defines the rate of the processor."""
 WAYS: dict[str, tuple[Engine, Precision]] = {
     "torch, float32": ("torch", "float32"),
     "torch, bfloat16": ("torch", "bfloat16"),
@@ -76,7 +76,7 @@ def measure(name: str, ways: Sequence[str], rounds: int) -> dict[str, Any]:
         runs[way] = runner(copy.deepcopy(network), *WAYS[way], items)
     products = {precision: square(cast(Precision, precision)) for precision in {precision_of(way) for way in runs}}
     operations = operations_of(plain, items[:1])
-    found = {way: run() for way, run in runs.items()}  # exports and compiles
+    found = {way: run() for way, run in runs.items()}  # warm-up: exports and compiles
     turns: dict[str, list[tuple[float, float]]] = {way: [] for way in runs}
     for _ in range(rounds):
         for way, run in runs.items():
@@ -117,14 +117,14 @@ def in_float32(network: nn.Module, items: Tensor) -> Tensor:
 
 
 def runner(network: nn.Module, engine: Engine, precision: Precision, items: Tensor) -> Callable[[], Tensor]:
-    """The network as a run computes it, with all of the items in one batch."""
+    """Return a function that computes the network as in a run, with all items in one batch."""
     with building_for(engine):
         built = NetworkRunner(Rows(network), items.device, precision)
     return lambda: torch.stack(built.rows(list(items), lambda batch: batch))
 
 
 class Rows(nn.Module):
-    """A network that returns one row for each item, as those of the extractors do."""
+    """A network that returns one row for each item, like those of the extractors."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -135,13 +135,13 @@ class Rows(nn.Module):
 
 
 def square(precision: Precision) -> Callable[[], float]:
-    """Operations per CPU second of a product of two matrices, the fastest of three."""
+    """Return a function that measures the operations per CPU second of a matrix product, the fastest of three."""
     left, right = (torch.rand(SIDE, SIDE).to(DTYPES[precision]) for _ in range(2))
     return lambda: 2 * SIDE**3 / min(cpu_s(lambda: torch.mm(left, right)) for _ in range(3))
 
 
 def operations_of(network: nn.Module, item: Tensor) -> int:
-    """Additions and multiplications of all products and convolutions for one item."""
+    """Return the number of additions and multiplications in products and convolutions for one item."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(item)
     return counter.get_total_flops()
@@ -152,7 +152,7 @@ def off_by(found: Tensor, expected: Tensor) -> float:
 
 
 def table(found: Found) -> list[str]:
-    """CPU milliseconds an item, and the share of the rate of products in that precision."""
+    """Return a table of CPU milliseconds per item, and of the share of the rate of products in that precision."""
     ways = [result["way"] for result in found["networks"][0]["results"]]
     lines: list[list[str]] = []
     for network in found["networks"]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks and measurements for the day when a machine with a GPU is at hand: each part is one run of at most ten minutes.
+# Checks and measurements for a machine with a GPU: each part is one run of at most ten minutes.
 #
 #   benchmarks/gpu_checks.sh wheels       here, with a network: downloads the small packages that such a machine lacks
 #   benchmarks/gpu_checks.sh install      there: installs them beside torch, torchvision, transformers and numpy

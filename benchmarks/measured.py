@@ -1,8 +1,8 @@
-"""What the scripts here have in common: figures as JSON that says where they come from, and a chart of them.
+"""Options of all scripts here: write figures as JSON with their circumstances, and draw them.
 
 ``--json FILE``      writes the figures
 ``--chart FILE``     draws them
-``--redraw FILE``    measures nothing, and prints and draws what an earlier run wrote with ``--json``
+``--redraw FILE``    measures nothing, but prints and draws the figures that an earlier run wrote with ``--json``
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ def parser_for(doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures")
     parser.add_argument("--chart", type=Path, help="draw them (.png)")
-    parser.add_argument("--redraw", type=Path, metavar="JSON", help="measure nothing; take an earlier run's figures")
+    parser.add_argument(
+        "--redraw", type=Path, metavar="JSON", help="measure nothing; use the figures of an earlier run"
+    )
     return parser
 
 
 def measured_or_read(options: argparse.Namespace, measure: Callable[[], Found], packages: Sequence[str] = ()) -> Found:
-    """What ``measure`` finds, with the circumstances, written to ``--json``; or what ``--redraw`` holds."""
+    """Return the figures of ``--redraw``; else measure, add the circumstances, and write ``--json`` if it is given."""
     if options.redraw is not None:
         return read(options.redraw)
     circumstances = _circumstances()
@@ -56,7 +58,7 @@ def present(
     measure: Callable[[], Found],
     packages: Sequence[str] = (),
 ) -> None:
-    """What `measured_or_read` gives, printed as a table and drawn where ``--chart`` says."""
+    """Print the figures of `measured_or_read` as a table, and draw them if ``--chart`` is given."""
     found = measured_or_read(options, measure, packages)
     print("", *table(found), sep="\n")
     if options.chart is not None:
@@ -64,13 +66,13 @@ def present(
 
 
 def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table, as docs/measurements.md has it."""
+    """Return the lines of a Markdown table."""
     lines = [f"| {' | '.join(cells)} |" for cells in (titles, *rows)]
     return [lines[0], f"{'|---' * len(titles)}|", *lines[1:]]
 
 
 def three(value: float) -> str:
-    """Three digits that count, and no powers of ten."""
+    """Format with three significant digits, without an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
@@ -79,7 +81,7 @@ def read(path: Path) -> Found:
 
 
 def commit() -> str | None:
-    """Of the code that was measured, which need not be the script's: ``PYTHONPATH`` may name another checkout."""
+    """Return the commit of the measured code. ``PYTHONPATH`` may select another checkout than that of the script."""
     spec = importlib.util.find_spec("arabesque.pipeline")
     assert spec is not None
     assert spec.origin is not None
@@ -91,7 +93,7 @@ def commit() -> str | None:
 
 
 def _circumstances() -> Any:
-    """This checkout's, whichever is measured: an earlier one has none."""
+    """Return the circumstances by the module of this checkout, because earlier ones lack it."""
     path = ROOT / "pipeline" / "benchmarking" / "circumstances.py"
     spec = importlib.util.spec_from_file_location("circumstances", path)
     assert spec is not None

@@ -1,10 +1,10 @@
-"""What `arabesque extract` holds at most: by the length of a video, and against what `--memory` allows.
+"""Measure the peak memory of `arabesque extract`: by the length of a video, and against the limit of `--memory`.
 
     python benchmarks/memory.py --json memory.json --chart memory.png
 
-Draws a video (or takes ``--video``), repeats its packets to make longer ones, and extracts `starter` from each, with
-and without a bound; then `starter` and a network's recipe with several bounds, among them one that is too small. Peaks
-are those of the run and its decoders together; memory that they share counts once. Linux only.
+Generates a video (or uses ``--video``), repeats its packets to make longer ones, and extracts `starter` from each, with
+and without a limit; then `starter` and the recipe of a network with several limits, one of them too small. Peaks are
+those of the run and its decoders together; shared memory counts once. Linux only.
 """
 
 from __future__ import annotations
@@ -34,19 +34,21 @@ DRAWN_S = 5.0
 AGAINST = {"peak_bytes": "held", "needs_bytes": "refused: it would take"}
 COLORS = dict(zip(AGAINST.values(), (BLUE, ORANGE), strict=True))
 QUIETLY = {"COLUMNS": "500", "ARABESQUE_METADATA_CACHE": ""}
-"""Lines that do not wrap; no metadata cache, which would spare the second run a part of its work."""
+"""Environment of the runs: wide lines; no metadata cache, which would make the second run faster."""
 BY_LENGTH = "starter"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for(__doc__)
-    parser.add_argument("--video", type=Path, help="to repeat; by default one of 5 s is drawn, 640 × 360")
-    parser.add_argument("--times", type=int, nargs="+", default=[12, 36, 72], help="how often it is repeated")
-    parser.add_argument("--bound", default="1800MiB", help="of the runs by length that have one")
+    parser.add_argument("--video", type=Path, help="video to repeat; default: a generated one of 5 s, 640 × 360")
+    parser.add_argument("--times", type=int, nargs="+", default=[12, 36, 72], help="numbers of repetitions")
+    parser.add_argument("--bound", default="1800MiB", help="limit of the runs by length that have one")
     parser.add_argument(
         "--allowances", nargs="*", default=["512MiB", "1800MiB", "2GiB"], help="of starter, on the shortest"
     )
-    parser.add_argument("--recipe", default="gdlt", help="another one, on the video once, with random weights")
+    parser.add_argument(
+        "--recipe", default="gdlt", help="another recipe, on the video without repetition, with random weights"
+    )
     parser.add_argument("--recipe-allowances", nargs="*", default=["1GiB", "3GiB"])
     options = parser.parse_args(arguments)
     present(table, draw, options, lambda: measure(options), ["torch", "av"])
@@ -91,7 +93,7 @@ def all_runs(folder: Path, options: argparse.Namespace) -> Iterator[Found]:
 
 
 def one_run(video: Path, times: int, recipe: str, allowed: str | None) -> Found:
-    """In its own process. A bound that is too small gives a figure (the memory that the run needs), not an error."""
+    """Measure a run in a new process. If the limit is too small, the figure is the memory that the run needs."""
     with tempfile.TemporaryDirectory() as out:
         code = "from arabesque.cli.main import app; app()"
         command = [sys.executable, "-c", code, "extract", str(video), "--recipe", recipe, "--out", f"{out}/features"]

@@ -1,4 +1,4 @@
-"""A drawn scene whose optical flow is known: a texture that slides, turns and grows, to a fraction of a pixel."""
+"""A synthetic scene with known optical flow: a texture that slides, turns and grows by fractions of pixels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 MARGIN_PX = 24
-"""Nearer to the border than this the next frame may show what no frame before it did; errors leave it out."""
+"""Width of the border that errors leave out, because pixels may enter the picture there."""
 
 
 @dataclass(frozen=True, eq=False)
 class MovingTexture:
-    """Frames and, for each but the last, where its pixels went."""
+    """Frames, and the flow from each frame to the next."""
 
     frames: Tensor
-    """``uint8 [time, 3, height, width]``"""
+    """``uint8 [time, 3, height, width]``: RGB"""
     flow: Tensor
     """``float32 [time - 1, 2, height, width]``, x and y, in pixels."""
 
@@ -30,13 +30,13 @@ class MovingTexture:
         return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).to(torch.uint8)
 
     def error_px(self, flow: Tensor) -> tuple[float, float]:
-        """End-point error of a flow away from the border: mean and 95th percentile."""
+        """Return mean and 95th percentile of the end-point error of a flow, without the border."""
         error = (flow.cpu() - self.flow).norm(dim=1)[..., MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
         return float(error.mean()), float(error.flatten(1).quantile(0.95, dim=1).mean())
 
 
 def moving_texture(num_frames: int, height: int, width: int, seed: int = 0) -> MovingTexture:
-    """Slides by up to 4 px, turns by up to 1°, and grows or shrinks by up to 1 % from one frame to the next."""
+    """Return a scene that slides by up to 4 px, turns by up to 1° and scales by up to 1 % from frame to frame."""
     canvas = _noise(2 * height, 2 * width, torch.Generator().manual_seed(seed))
     poses = [_pose(index, height, width) for index in range(num_frames)]
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -47,7 +47,7 @@ def moving_texture(num_frames: int, height: int, width: int, seed: int = 0) -> M
 
 
 def _noise(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """``[1, 3, height, width]``, 0 … 255: detail from 3 px to 50."""
+    """Return ``[1, 3, height, width]``, 0 … 255: noise with detail of 3 to 50 px."""
     total = torch.zeros(1, 3, height, width)
     for size_px in (3, 7, 17, 50):
         coarse = torch.randn(1, 3, height // size_px + 2, width // size_px + 2, generator=generator)
@@ -56,7 +56,7 @@ def _noise(height: int, width: int, generator: torch.Generator) -> Tensor:
 
 
 def _pose(index: int, height: int, width: int) -> Tensor:
-    """From a frame's pixels to the canvas's: ``[3, 3]``."""
+    """Return the transform ``[3, 3]`` from pixels of a frame to pixels of the canvas."""
     shift_x, shift_y = 30 * math.sin(index / 9), 20 * math.sin(index / 7)
     angle, scale = 0.06 * math.sin(index / 5), 1 + 0.04 * math.sin(index / 6)
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
@@ -70,7 +70,7 @@ def _pose(index: int, height: int, width: int) -> Tensor:
 
 
 def _seen(canvas: Tensor, places: Tensor) -> Tensor:
-    """``uint8 [1, 3, height, width]``: the canvas at ``places [2, height, width]``, bicubic."""
+    """Return the canvas at ``places [2, height, width]`` (bicubic) as ``uint8 [1, 3, height, width]``."""
     last = torch.tensor([canvas.shape[-1] - 1, canvas.shape[-2] - 1], dtype=places.dtype)
     grid = (2 * places.permute(1, 2, 0) / last - 1)[None].float()
     return functional.grid_sample(canvas, grid, mode="bicubic", align_corners=True).round().clamp(0, 255).byte()

@@ -1,11 +1,11 @@
-"""How fast the networks run, beside the same networks in PyTorch's own layers, and what lower precision does to rows.
+"""Measure the speed of networks against PyTorch's own layers, and the effect of lower precision on rows.
 
 python benchmarks/networks.py [--device cuda] [--only video_swin_b resnet50] [--json FILE] [--chart FILE]
 
-Architectures as published, weights seeded, inputs noise; one thread on a CPU. Per network: seconds of the processor (on
-CUDA: of the clock) an item takes in PyTorch's layers in float32, the plain way, and in ours in each precision; how far
-rows are from the plain float32 ones, as a share of the largest number of a row, and their cosine.
-Networks whose package is not installed are left out, by name.
+Published architectures, seeded weights, noise as input; one thread on a CPU. For each network: CPU seconds (on CUDA:
+wall-clock seconds) per item in PyTorch's layers in float32 ("plain") and in ours in each precision; the difference of
+rows from the plain float32 ones, as a share of the largest number of a row, and their cosine.
+Networks whose package is not installed are left out, with a message.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ WEIGHTS = RandomWeights(0)
 class Case:
     load: Callable[[], nn.Module]
     item: tuple[int, ...]
-    """What one item of a batch looks like"""
+    """Shape of one item of a batch"""
     batch: tuple[int, int]
-    """Items at once on a CPU and on a GPU"""
+    """Batch size on a CPU and on a GPU"""
     float32_only: bool = False
 
 
@@ -99,7 +99,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def measure(name: str, device: torch.device, precisions: Sequence[Precision], repeats: int) -> list[dict[str, Any]]:
-    """One row for PyTorch's layers in float32, and one of ours for each precision."""
+    """Return one row for PyTorch's layers in float32, and one for ours in each precision."""
     case = CASES[name]
     try:
         network = case.load()
@@ -139,7 +139,7 @@ def show(row: dict[str, Any]) -> None:
 
 
 def table(found: Found) -> list[str]:
-    """Seconds an item; each precision of ours with its ratio to PyTorch's layers in float32, and how far it is off."""
+    """Return a table: seconds per item, and for each precision the ratio to PyTorch's float32 layers and the error."""
     by_network: dict[str, dict[str, dict[str, Any]]] = {}
     for row in found["results"]:
         by_network.setdefault(row["network"], {})["plain" if row["layers"] != "ours" else row["precision"]] = row
@@ -188,7 +188,7 @@ def draw(found: Found, path: Path) -> None:
 
 
 def timed(network: nn.Module, items: Tensor, precision: Precision, repeats: int) -> tuple[Tensor, float]:
-    """Rows in float32, and the shortest time of all but the first call."""
+    """Return rows in float32, and the shortest time of all calls but the first."""
     clock = time.process_time if items.device.type == "cpu" else time.perf_counter
     times: list[float] = []
     rows = items
@@ -203,13 +203,13 @@ def timed(network: nn.Module, items: Tensor, precision: Precision, repeats: int)
 
 
 def rows_of(output: Any) -> Tensor:
-    """``[n, numbers]`` of whatever a network returns."""
+    """Return ``[n, dim]`` from the output of a network in any form."""
     output = getattr(output, "pooler_output", output)
     return (output[0] if isinstance(output, tuple) else output).flatten(1)
 
 
 def in_pytorchs_layers(network: nn.Module) -> nn.Module:
-    """The network as its library builds it."""
+    """Return the network as its library builds it."""
     plain = {ours: theirs for theirs, ours in TURNED.items()} | {WindowAttention: ShiftedWindowAttention3d}
     for module in network.modules():
         module.__class__ = plain.get(type(module), type(module))

@@ -1,9 +1,9 @@
-"""What a store on object storage asks of it: requests by kind, and seconds where each takes as long as real ones do.
+"""Measure a store on object storage: requests by kind, and seconds with the latency of real requests.
 
 python benchmarks/object_storage.py [--videos 600] [--shards 30] [--latency-ms 30] [--json FILE] [--chart FILE]
 
-Against a moto server in a process of its own. Every answer is held back by the latency, several at once where they were
-asked for at once, so that requests in a row cost time here as they do over a network; bytes do not.
+The storage is a moto server in another process. Every response is delayed by the latency, concurrently for concurrent
+requests, so that sequential requests take as long as over a network. Bandwidth is not simulated.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def draw(found: Found, path: Path) -> None:
 
 
 def write(root: str, options: argparse.Namespace) -> str:
-    """Returns the writer's id."""
+    """Write the store, and return the id of the writer."""
     stream = {"settings_digest": SETTINGS, "dim": DIM, "extractor_version": 1, "weights": {}}
     write_manifest(root, {"format": 1, "recipe": {"name": "b"}, "streams": {"vst": stream}, "made_with": {}})
     rng, start_s = np.random.default_rng(0), np.arange(SEGMENTS, dtype=np.float64)
@@ -100,7 +100,7 @@ def write(root: str, options: argparse.Namespace) -> str:
 
 @contextmanager
 def counted(latency_s: float, steps: list[Found]) -> Iterator[Callable[[str, Callable[[], Any]], Any]]:
-    """``step(name, act)`` adds to ``steps`` and returns what ``act`` did."""
+    """Yield ``step(name, act)``: it calls ``act``, adds its requests and time to ``steps``, and returns its result."""
     made: Counter[str] = Counter()
     call = s3fs.S3FileSystem._call_s3
 

@@ -1,14 +1,14 @@
-"""How fast and how accurate each optical flow is, beside OpenCV's and torchvision's own in the same run.
+"""Measure speed and accuracy of each optical flow, beside OpenCV's and torchvision's own in the same run.
 
-    python benchmarks/optical_flow.py                             all that this machine has
+    python benchmarks/optical_flow.py                             all devices and methods of this machine
     python benchmarks/optical_flow.py --device cuda --methods tvl1 raft_large
 
-Frames of 256 × 341 px lie on the device before the clock starts; warm-up (compilation, caches) is reported separately.
-The implementations take turns, and each one's best turn counts. Accuracy is the end-point error against a drawn scene
-whose flow is known, and of TV-L1 the difference from OpenCV's on real frames.
+Frames of 256 × 341 px are on the device before the measurement starts; warm-up (compilation, caches) is reported
+separately. The implementations alternate, and the best round of each counts. Accuracy is the end-point error on a
+synthetic scene with known flow, and for TV-L1 the difference from OpenCV's on real frames.
 
-Needs torch, torchvision, numpy and pydantic (settings are its records), so that it runs on a bare GPU machine; on a CPU
-TV-L1 needs numba too. OpenCV's rows need cv2, and its TV-L1 opencv-contrib, in opencv-python's place for one run:
+Needs only torch, torchvision, numpy and pydantic, so that it runs on a GPU machine without further packages; on a CPU,
+TV-L1 also needs numba. OpenCV's rows need cv2, and its TV-L1 opencv-contrib, which replaces opencv-python for one run:
 
     uv pip install --no-deps --target /tmp/contrib opencv-contrib-python-headless
     PYTHONPATH=/tmp/contrib python benchmarks/optical_flow.py
@@ -28,7 +28,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from measured import ROOT, Found, measured_or_read, parser_for  # first: it finds arabesque where it is not installed
+from measured import (
+    ROOT,
+    Found,
+    measured_or_read,
+    parser_for,
+)  # first: it makes arabesque importable if it is not installed
 from moving_texture import MovingTexture, moving_texture
 from optical_flow_floors import raft_floors, tvl1_floors
 from optical_flow_references import opencv_flow, pairwise_raft
@@ -53,7 +58,7 @@ SETTINGS: dict[str, Any] = {
     "raft_small": Raft(model="raft_small"),
     "raft_large_bfloat16": Raft(network_precision="bfloat16"),
 }
-"""Rows of the table. ``tvl1_cuda`` is denseflow's arithmetic, on whatever device."""
+"""Rows of the table. ``tvl1_cuda`` is denseflow's arithmetic, on any device."""
 
 COLUMNS = {
     "pairs_per_s": ("pairs/s", 9, 1),
@@ -66,7 +71,7 @@ COLUMNS = {
 """Field of a row → its title, width and digits."""
 
 Flow = Callable[[Tensor], Tensor]
-"""``uint8 [time, channels, height, width]`` to ``float32 [time - 1, 2, height, width]``"""
+"""``uint8 [time, channels, height, width]`` → ``float32 [time - 1, 2, height, width]``"""
 
 
 @dataclass
@@ -86,7 +91,7 @@ class Contender:
         return (len(self.frames) - 1) / self.best_s
 
     def run(self) -> float:
-        """Seconds for all pairs."""
+        """Return the seconds for all pairs."""
         began, began_cpu = time.perf_counter(), time.process_time()
         self.result = self.flow(self.frames)
         if self.frames.is_cuda:
@@ -97,7 +102,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Row:
-    """What is written down of a contender."""
+    """Figures of a contender."""
 
     method: str
     device: str
@@ -105,15 +110,15 @@ class Row:
     num_pairs: int
     pairs_per_s: float
     cpu_s_per_pair: float
-    """Of all threads together: what other work on the machine changes least."""
+    """CPU time of all threads, which other load affects least."""
     warm_up_s: float
     ratio: float | None
-    """Ours by the other's speed, where both ran on this device."""
+    """Speed of our implementation ÷ that of the other, if both ran on this device."""
     differs_px: float | None
-    """Mean end-point difference between the two."""
+    """Mean end-point difference between the two implementations."""
     error_mean_px: float | None
     error_p95_px: float | None
-    """From the drawn scene's flow; None where weights are random."""
+    """End-point error on the synthetic scene; None for random weights."""
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -150,7 +155,7 @@ def measure(options: argparse.Namespace) -> Found:
 
 
 def draw(found: Found, path: Path) -> None:
-    """How many times as fast as the other implementation, where there is one."""
+    """Draw the speed of each method relative to the other implementation, if there is one."""
     from charts import BLUE, aim, bars, picture
 
     raced = [row for row in found["rows"] if row["ratio"] is not None]
@@ -189,7 +194,7 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 def race(method: str, device: str, scene: MovingTexture, options: argparse.Namespace) -> list[Row]:
-    """Ours and, where there is one, the other implementation, in turns."""
+    """Measure our implementation and, if there is one, the other, alternately."""
     contenders = contenders_for(method, device, scene, options)
     for contender in contenders:
         contender.warm_up_s = contender.run()
@@ -277,7 +282,7 @@ def floors_of(method: str, scene: MovingTexture, options: argparse.Namespace) ->
 
 
 def golden(paths: Sequence[Path], devices: Sequence[str]) -> list[dict[str, Any]]:
-    """TV-L1 against OpenCV 5.0's own flow between real frames: files of ``gray``, ``median1``, ``median5``."""
+    """Compare TV-L1 with OpenCV 5.0's flow between real frames: files with ``gray``, ``median1`` and ``median5``."""
     found: list[dict[str, Any]] = []
     for path in paths:
         with np.load(path) as arrays:

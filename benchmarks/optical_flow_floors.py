@@ -1,4 +1,4 @@
-"""How far a GPU's flow is from what its memory and its arithmetic allow, with all that is counted written down."""
+"""Flow on a GPU as a share of the limits set by memory bandwidth and arithmetic."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from arabesque.extractors.optical_flow.tvl1_settings import TVL1
 READS = {"u": 2, "p": 4, "gradient of the warped image": 2, "its square": 1, "constant part of the residual": 1}
 WRITES = {"u": 2, "p": 4}
 BYTES_PER_PIXEL_ITERATION = 4 * (sum(READS.values()) + sum(WRITES.values()))
-"""64: TV-L1's float32 numbers, each read and written once in every iteration; more iterations a pass need fewer."""
+"""64: TV-L1's float32 numbers, each read and written once per iteration; several iterations per pass need fewer."""
 BYTES_BLOCKED = 18
-"""What is left of them with four or five iterations blocked in each tile of 64 × 64 px."""
+"""Bytes per pixel and iteration with four or five iterations blocked in each tile of 64 × 64 px."""
 FLOPS_PER_PIXEL_ITERATION = 1.85e9 / 30e6
 """62: residual and threshold 14, both components' update and divergence 16, gradients, norms and dual step 32."""
 
 
 def measured_ceilings() -> dict[str, float]:
-    """What this card does here and now: a large copy, read and written, and a large float32 matrix product."""
+    """Measure the rates of this GPU: a large copy (read and write), and a large float32 matrix product."""
     torch.backends.cuda.matmul.allow_tf32 = False
     source = torch.empty(2**29, device="cuda")
     target = torch.empty_like(source)
@@ -39,7 +39,7 @@ def measured_ceilings() -> dict[str, float]:
 
 
 def tvl1_floors(flow: Callable[[Tensor], Tensor], settings: TVL1, frames: Tensor) -> dict[str, float]:
-    """Of ``flow``, which must have ``epsilon = 0``: then no iteration is left out, and their number is known."""
+    """Return the shares for TV-L1. ``flow`` must have ``epsilon = 0``, so that the number of iterations is known."""
     height, width = frames.shape[-2:]
     pixels = sum(rows * columns for rows, columns in level_sizes((height, width), settings.scales))
     iterations = settings.warps * settings.outer_iterations * settings.inner_iterations
@@ -54,7 +54,7 @@ def tvl1_floors(flow: Callable[[Tensor], Tensor], settings: TVL1, frames: Tensor
 
 
 def raft_floors(flow: Callable[[Tensor], Tensor], settings: Raft, frames: Tensor) -> dict[str, Any]:
-    """Of convolutions and matrix products, two operations a multiplication; the rest is not counted."""
+    """Return the shares for RAFT, from convolutions and matrix products only; a multiply-add is two operations."""
     with FlopCounterMode(display=False) as counter:
         flow(frames)
     flops_per_s = counter.get_total_flops() / _best_s(lambda: flow(frames))

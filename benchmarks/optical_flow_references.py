@@ -1,4 +1,4 @@
-"""The same methods as others compute them: OpenCV pair by pair, torchvision's RAFT called on each pair."""
+"""Reference implementations of the methods: OpenCV pair by pair, torchvision's RAFT called on each pair."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Flow = Callable[[Tensor], Tensor]
 
 
 def opencv_flow(method: str, num_threads: int) -> Flow | None:
-    """From ``uint8 [time, 1, h, w]``; None where this machine's OpenCV has no such method, or without OpenCV.
+    """Return OpenCV's flow of ``uint8 [time, 1, h, w]``; None if OpenCV or the method is not installed.
 
-    DIS and Farnebäck one pair after another, with OpenCV's own threads; TV-L1, whose own threads gain little more, with
-    a thread for each pair.
+    DIS and Farnebäck process one pair after another with OpenCV's own threads. TV-L1, which gains little from them,
+    uses one thread for each pair.
     """
     if importlib.util.find_spec("cv2") is None:
         return None
@@ -68,7 +68,7 @@ def _stacked(flows: list[Any]) -> Tensor:
 
 
 def pairwise_raft(settings: Raft, device: torch.device, state_dict: dict[str, Tensor]) -> Flow:
-    """From ``uint8 [time, 3, h, w]``: torchvision's forward, pair by pair, in float32, on frames padded beforehand."""
+    """Return torchvision's RAFT for ``uint8 [time, 3, h, w]``, pair by pair, in float32, on padded frames."""
     torch.backends.cudnn.allow_tf32 = False
     network: Any = getattr(optical_flow, settings.model)(weights=None)
     network.load_state_dict(state_dict)

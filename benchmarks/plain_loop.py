@@ -1,4 +1,4 @@
-"""Features as a plain script computes them: for each network one loop over the frames of a video, on one thread.
+"""Compute features like a plain script: for each network, one loop over the frames of a video, on one thread.
 
 python benchmarks/plain_loop.py VIDEO [--networks i3d resnet50]
 
@@ -45,7 +45,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 @torch.inference_mode()
 def rows_of_video(path: str, name: str, network: nn.Module) -> Iterator[Tensor]:
-    """Rows of all whole stacks or batches; a stack of I3D is one clip."""
+    """Yield the rows of all complete stacks or batches; a stack of I3D is one clip."""
     waiting: list[Tensor] = []
     with av.open(path) as container:
         for frame in container.decode(video=0):

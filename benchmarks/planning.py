@@ -1,16 +1,16 @@
-"""What it costs to plan and to resume a large folder: time and memory until the first frame is decoded, step by step.
+"""Measure the planning and resuming of a large folder: time and memory until the first frame is decoded, by step.
 
 python benchmarks/planning.py [--videos 100000] [--done 99000] [--shards usual|scattered] [--folder KEEP] [--json FILE]
        [--before JSON --chart FILE]
 
-Makes a folder of videos (those that are done are files of a few bytes, those that are left are hard links of one short
-clip) and a store with three streams of the done ones, in two ways. ``usual``: 128 rows to a shard and four to a row
-group, which is how 130 segments of 1,024 numbers are cut, though the features here are small: planning does not read
-them. ``scattered``: 10 rows to a shard, as runs leave them that were killed again and again. Every step runs in a
-process of its own; memory is its peak, imports included. ``--folder`` keeps what was made for the next time.
+Creates a folder of videos (done ones are files of a few bytes, remaining ones are hard links to one short clip) and a
+store with three streams of the done videos, in one of two forms. ``usual``: 128 rows per shard and four per row group,
+as for rows of 130 segments × 1,024 numbers; the features here are small, because planning does not read them.
+``scattered``: 10 rows per shard, as after many killed runs. Every step runs in a new process; memory is its peak,
+including imports. ``--folder`` keeps the videos and the store for later runs.
 
-To draw before and after, run it twice, ``before`` with ``PYTHONPATH`` at another commit's tree and a folder
-of its own, and give the second run the first one's figures (``--before``).
+To draw before and after, run the script first with ``PYTHONPATH`` set to the tree of another commit and with another
+folder, and pass its figures to the second run (``--before``).
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--videos", type=int, default=100_000)
     parser.add_argument("--done", type=int, default=99_000)
     parser.add_argument("--shards", choices=list(ROWS), default="usual")
-    parser.add_argument("--folder", type=Path, help="keep videos and store here, and use them where they are there")
-    parser.add_argument("--before", type=Path, metavar="JSON", help="of an earlier run, for the chart")
+    parser.add_argument("--folder", type=Path, help="folder in which videos and store are kept and reused")
+    parser.add_argument("--before", type=Path, metavar="JSON", help="figures of an earlier run, for the chart")
     parser.add_argument(
         "--steps", nargs="+", choices=list(STEPS), default=list(STEPS), metavar="STEP", help="only these"
     )
@@ -93,7 +93,7 @@ def main(given: Sequence[str] | None = None) -> None:
     options = parser.parse_args(given)
     if options.here:
         print(json.dumps(run_step(options.here, options.folder)), flush=True)
-        os._exit(0)  # a run that has begun is not waited for
+        os._exit(0)  # do not wait for a run that has started
     found = measured_or_read(options, lambda: measure_all(options), ["pyarrow"])
     before = None if options.before is None else read(options.before)
     print(
@@ -106,7 +106,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def table(found: Found, before: Found | None) -> list[str]:
-    """MB: the peak beyond that of the imports, where those were measured."""
+    """Return the table. MB is the peak beyond that of the imports, if those were measured."""
     now = figures(found)
     if before is None:
         return markdown(
@@ -122,7 +122,7 @@ def table(found: Found, before: Found | None) -> list[str]:
 
 
 def figures(found: Found) -> dict[str, tuple[float, float]]:
-    """Step → CPU seconds, and MB beyond the imports."""
+    """Return step → CPU seconds, and MB beyond the imports."""
     results = {result["step"]: result for result in found["results"]}
     idle_mb = results.pop("imports", {"peak_mb": 0.0})["peak_mb"]
     return {step: (result["cpu_s"], result["peak_mb"] - idle_mb) for step, result in results.items()}
@@ -137,7 +137,7 @@ def measure_all(options: argparse.Namespace) -> Found:
 
 
 def draw(found: Found, before: Found | None, path: Path) -> None:
-    """Processor time, and memory beyond what the imports take."""
+    """Draw processor time, and memory beyond that of the imports."""
     runs = {} if before is None else {f"before ({before['commit']})": before}
     runs["now"] = found
     seconds: dict[str, dict[str, float]] = {step: {} for step in DRAWN}
@@ -164,7 +164,9 @@ def run_step(step: str, root: Path) -> dict[str, object]:
     act, copy = STEPS[step], root / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     if act is put_in_order:
-        shutil.copytree(root / "store", copy, copy_function=os.link)  # what is merged is there for the next time
+        shutil.copytree(
+            root / "store", copy, copy_function=os.link
+        )  # the step merges a copy, so that the store can be reused
     began_s, began_cpu_s = time.perf_counter(), cpu_s()
     told = act(root)
     wall_s, used_s = time.perf_counter() - began_s, cpu_s() - began_cpu_s
@@ -172,13 +174,13 @@ def run_step(step: str, root: Path) -> dict[str, object]:
 
 
 def peak_mb() -> float:
-    """Of this process; `resource` would tell the peak of the process that started it, where that is larger."""
+    """Return the peak of this process. `resource` would return that of the parent process if it is larger."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
 def cpu_s() -> float:
-    """Of this process and its children that have ended."""
+    """Return the CPU time of this process and its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
@@ -211,7 +213,7 @@ def progress(root: Path) -> str:
 
 
 def takes(root: Path) -> str:
-    """What the reading stage does before it opens a video, ``TAKES`` times."""
+    """Do the work of the decode stage before it opens a video, ``TAKES`` times."""
     run, news = extraction(root), OutcomeWatcher(root / "store")
     began_s = time.process_time()
     with closing(WriterLock(root / "store", "benchmark")) as claims:
@@ -223,12 +225,12 @@ def takes(root: Path) -> str:
 
 
 def first_segment(root: Path) -> str:
-    """Once the stages have begun, the run goes on in `RUNNING`: its end is not what is measured."""
+    """Wait for the first segment. The started run is kept in `RUNNING`, because its end is not measured."""
     RUNNING.append(iter(extraction(root)))
     for event in RUNNING[0]:
         if isinstance(event, SegmentFeature):
             return f"{event.stream.name} of {event.plan.video.video_id}"
-    raise RuntimeError("no segment came; is anything left to do?")
+    raise RuntimeError("no segment was computed; check that videos remain")
 
 
 def status_command(root: Path) -> str:
@@ -283,7 +285,7 @@ def build(root: Path, videos: int, done: int, shards: str) -> None:
 
 
 def build_store(root: Path, done: int, shards: str) -> None:
-    """As if an earlier run had brought the first ``done`` videos to their ends."""
+    """Write a store as after a run that has finished the first ``done`` videos."""
     run = extraction(root)
     entries = {name: {**entry, "dim": DIM} for name, entry in run.stream_entries.items()}
     write_manifest(
@@ -317,7 +319,7 @@ def build_store(root: Path, done: int, shards: str) -> None:
 
 
 def claiming(table: pa.Table, segments: int, dim: int) -> pa.Table:
-    """The table with columns that state larger features; compaction relies on them."""
+    """Return the table with columns that state larger features, which compaction reads."""
     for name, value in (("segments", segments), ("dim", dim)):
         place = table.schema.get_field_index(name)
         table = table.set_column(place, table.schema.field(name), pa.array([value] * len(table), pa.int32()))

@@ -1,11 +1,11 @@
-"""What half precision of the features does to scores: Fis-V's models on features that are off by as much as promised.
+"""Measure the effect of half precision on scores: models of Fis-V on features changed within the tolerance.
 
     python benchmarks/precision_scores.py --features features_fp16.npz --labels fisv_vst/
 
 Each model is trained once on the published Video Swin features of the 400 training videos. The features of the 100 test
 videos are then changed by the tolerance of a precision (`extractors/precision.py`), a share of the largest value of
 their row: ``independent`` draws each value of each segment uniformly within the tolerance; ``common`` draws one change
-for all segments of all videos, which averages do not remove. Both are worse than what a network does.
+for all segments of all videos, which averages do not remove. Both changes are larger than those of a network.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", default=["pooled-svr", "ms-lstm", "pamfn-branch"])
     parser.add_argument("--targets", nargs="+", default=["TES", "PCS"])
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--epochs", type=int, help="at most this many; default: as published")
+    parser.add_argument("--epochs", type=int, help="maximum number of epochs; default: as published")
     options = parser.parse_args(given)
     if options.redraw is None and not (options.features and options.labels):
         parser.error("--features and --labels, or --redraw")
@@ -120,7 +120,7 @@ def measure(
 
 
 def changed(features: FeatureSet, tolerance: float, change: str, seed: int) -> FeatureSet:
-    """Return features whose values are off by up to a share of the largest value of their row."""
+    """Return features whose values are changed by up to a share of the largest value of their row."""
     rng = np.random.default_rng(seed)
     common = rng.uniform(-1, 1, features.dims[STREAM])
 

@@ -1,13 +1,13 @@
-"""Is the roofline of `arabesque bench --predict` a bound, and how near to it do networks come? Checked on this CPU.
+"""Check on this CPU that the roofline of `arabesque bench --predict` is a bound, and how tight it is.
 
     python benchmarks/prediction.py ../shared/videos/skating_720x1280_portrait.mp4
 
-A "card" is made of this processor: its rate of float32 products of 2048 × 2048 matrices and of copies of 256 MB, on one
-thread. What `--predict` states for that card is set beside the CPU seconds of the networks, with random weights, on the
-middle segment of the video (without one, a drawn texture without sound). A share clearly above 1 would show an error of
-the model: an operation that takes less than the longer of its arithmetic and its memory traffic. Data that stay in the
-cache move faster than in memory, so that streams of small operations may exceed it. Streams without a network, and
-athlete crops, are left out.
+This processor is described as a "card" by its rates of float32 products of 2048 × 2048 matrices and of copies of
+256 MB, on one thread. The prediction of `--predict` for this card is compared with the CPU seconds of the networks,
+with random weights, on the middle segment of the video (default: a generated texture without audio). A share clearly
+above 1 would show an error of the model, because an operation takes at least the longer of the times of its arithmetic
+and its memory traffic. Data in the cache move faster than in memory, so that streams of small operations may exceed 1.
+Streams without a network, and athlete crops, are left out.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def forward_seconds(video: Path, streams: list[Stream], rounds: int) -> dict[str
 
 
 def best_s(work: Callable[[], Any], rounds: int) -> float:
-    """Return the least CPU seconds, after a first call that does not count."""
+    """Return the lowest CPU seconds of the rounds, after a warm-up call."""
     work()
     found: list[float] = []
     for _ in range(rounds):

@@ -1,8 +1,8 @@
-"""Write the tables of docs/measurements.md again from results/*.json, so that both say the same.
+"""Update the tables of docs/measurements.md from results/*.json.
 
     python benchmarks/readme_tables.py
 
-A table is known by its first cell; the page has the prose, and what was measured otherwise.
+A table is identified by its first cell. Text and other tables of the page are not changed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def written(text: str) -> str:
 
 
 def tables(results: Path) -> Iterator[list[str]]:
-    """Of the figures that are there."""
+    """Yield the tables for all results in the folder."""
     yield importlib.import_module("whole_runs").table([read(results / f"bench_{recipe}.json") for recipe in RECIPES])
     planned = [read(results / f"{name}.json") for name in ("planning", "planning_before")]
     yield importlib.import_module("planning").table(*planned)
@@ -54,7 +54,7 @@ def tables(results: Path) -> Iterator[list[str]]:
 
 
 def with_table(text: str, table: list[str]) -> str:
-    """``text`` with the table in the place of the one that begins with the same cell; `ValueError` if none does."""
+    """Return ``text`` with the table of the same first cell replaced. Raises `ValueError` if there is none."""
     lines = text.split("\n")
     first_cell = "|".join(table[0].split("|")[:2]) + "|"
     begin = next((number for number, line in enumerate(lines) if line.startswith(first_cell)), None)

@@ -1,10 +1,10 @@
-"""How well the queue of a run keeps its workers busy, in simulated time, and what it costs itself, in measured time.
+"""Measure the efficiency of a run's queue in simulated time, and the processor time of the queue.
 
     python benchmarks/scheduling.py --json scheduling.json --chart scheduling.png
 
-The queue is the real one (`pipeline/workers/queue.py`); videos of drawn costs take simulated seconds. A worker
-that is lost is back a minute later and its video is done again from the beginning. Efficiency: the seconds that all
-videos take, over those of all workers until the last one has finished.
+The queue is the real one (`pipeline/workers/queue.py`); videos have random costs in simulated seconds. A worker that
+fails is restarted a minute later, and its video is processed again from the beginning. Efficiency: the seconds of all
+videos ÷ the seconds of all workers until the last video has finished.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from arabesque.pipeline.planning.partition import Partition
 from arabesque.pipeline.workers.queue import VideoQueue
 
 MEDIAN_S, SPREAD = 60.0, 0.5
-"""What a video costs a worker: log-normal. The longest of a million takes ten times the median."""
+"""Cost of a video: log-normal. The longest of a million takes ten times the median."""
 RESTART_S = 60.0
 HOURS_BETWEEN_LOSSES = 24.0
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -43,11 +43,11 @@ class Result:
     redone: int
     """Videos that a worker was processing when it died."""
     scheduling_us: float
-    """Processor time of the whole simulation, a video: more than the queue's own."""
+    """Processor time of the whole simulation per video, which is more than that of the queue"""
 
 
 class Crew:
-    """Workers in simulated time; events are (when, number, what, worker's life)."""
+    """Workers in simulated time. Events are (time, number, kind, incarnation of the worker)."""
 
     def __init__(
         self, costs: Sequence[float], queue: VideoQueue, workers: int, lose_after_s: Callable[[], float]
@@ -63,14 +63,14 @@ class Crew:
         self.losses = self.redone = 0
 
     def run(self) -> float:
-        """When the last video has come to its end."""
+        """Return the time at which the last video has finished."""
         now_s = 0.0
         for worker in self._lives:
             self._enter(worker, now_s)
         while len(self._queue):
             now_s, _, what, worker, life = heapq.heappop(self._events)
             if life != self._lives[worker]:
-                continue  # of an earlier life of the worker
+                continue  # event of the worker before its restart
             if what == "done":
                 name = self._now[worker]
                 assert name is not None
@@ -127,7 +127,7 @@ def simulate(order: str, videos: int, workers: int) -> Result:
 
 
 def longest_part_s(costs: Sequence[float], workers: int) -> float:
-    """``--shard i/n``: as many runs that know nothing of each other, none of them ever lost."""
+    """Return the time of the longest partition (``--partition i/n``), without failures."""
     parts = [Partition(number, workers) for number in range(1, workers + 1)]
     sums = dict.fromkeys(parts, 0.0)
     for number, cost in enumerate(costs):
@@ -136,7 +136,7 @@ def longest_part_s(costs: Sequence[float], workers: int) -> float:
 
 
 def queue_us(videos: int) -> float:
-    """Processor time of the queue for a video: a pull, a heartbeat and the completion, with 256 workers."""
+    """Return the processor time of the queue per video: a pull, a heartbeat and the completion, with 256 workers."""
     queue = VideoQueue((str(number), cost) for number, cost in enumerate(drawn_costs(videos)))
     began = time.process_time()
     for number in range(videos):
@@ -183,7 +183,7 @@ def draw_efficiency(axes: Axes, runs: Sequence[Found]) -> None:
 
 def main(given: Sequence[str] | None = None) -> None:
     parser = parser_for(__doc__)
-    parser.add_argument("--videos", type=int, default=1_000_000, help="of the largest run")
+    parser.add_argument("--videos", type=int, default=1_000_000, help="number of videos of the largest run")
     options = parser.parse_args(given)
     found = measured_or_read(options, lambda: measure(options.videos))
     print(*table(found), sep="\n")

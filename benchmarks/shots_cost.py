@@ -1,11 +1,11 @@
-"""What `arabesque shots` adds to a run of `starter`: both in one pass over the video, against `starter` alone.
+"""Measure the cost that `arabesque shots` adds to a run of `starter`: both in one pass, against `starter` alone.
 
 python benchmarks/shots_cost.py [--video drawn FILE …] [--seconds 40] [--rounds 3] [--chart FILE]
 
-``drawn`` is a video that the script encodes (1280 × 720, 25 fps, H.264, with music). Runs with and without the
-streams of `shots` follow each other in turns, each into a new store; the search for boundaries, replays and routines
-counts for `shots`. CPU seconds of the process and its decoders, of which the best round counts, so that a busy machine
-does little harm; and seconds on the clock of the same rounds.
+``drawn`` is a video that the script encodes (1280 × 720, 25 fps, H.264, with music). Runs with and without the streams
+of `shots` alternate, each with a new store; the search for boundaries, replays and routines counts for `shots`. The
+best round counts, in CPU seconds of the process and its decoders, to reduce the effect of other load; wall-clock
+seconds are those of the same rounds.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from arabesque.pipeline.planning.discovery import required_videos
 from arabesque.pipeline.store.reader import FeatureStore
 
 AIM = 0.25
-"""What `shots` may add, as a share of `starter` alone."""
+"""Aim for the added cost, as a share of `starter` alone."""
 
 
 def main(given: Sequence[str] | None = None) -> None:
     parser = parser_for(__doc__)
     parser.add_argument("--video", nargs="+", default=["drawn"], help="files, or `drawn`")
-    parser.add_argument("--seconds", type=float, default=40, help="length of the drawn video")
+    parser.add_argument("--seconds", type=float, default=40, help="length of the generated video")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(given)
     present(
@@ -82,7 +82,7 @@ def draw(found: Found, path: Path) -> None:
 
 
 def of_video(name: str, seconds: float, num_rounds: int) -> Found:
-    """The best round of each kind of run; a round before them compiles and is not counted."""
+    """Return the best round of each kind of run, after a warm-up round."""
     with tempfile.TemporaryDirectory() as folder:
         video = draw_video(Path(folder, "drawn.mp4"), seconds) if name == "drawn" else Path(name)
         kind = kind_of(video)
@@ -108,7 +108,7 @@ def kind_of(video: Path) -> str:
 
 
 def cost_of_run(video: Path, out: Path, *, with_shots: bool) -> tuple[float, float]:
-    """CPU and wall seconds of one run. Decoder processes have ended, and count, when the run is over."""
+    """Return CPU and wall-clock seconds of one run, including its decoder processes, which have ended by then."""
     starter, shots = load_recipe("starter"), load_recipe("shots")
     streams = dict(starter.streams)
     if with_shots:
@@ -131,7 +131,7 @@ def cpu_seconds() -> float:
 
 
 def draw_video(path: Path, seconds: float) -> Path:
-    """A texture that moves to and fro, mirrored and inverted every five seconds, with music."""
+    """Write a video of a texture that moves to and fro, is mirrored and inverted every five seconds, with music."""
     pictures = moving_texture(48, 720, 1280).frames.permute(0, 2, 3, 1).contiguous().numpy()
     to_and_fro = [*range(len(pictures)), *range(len(pictures) - 2, 0, -1)]
 

@@ -1,9 +1,9 @@
-"""How soon a command prints its first line, and how much processor time it needs when there is little to do.
+"""Measure the time to the first line of a command, and its processor time if little remains to be done.
 
     python benchmarks/start_up.py --json start_up.json --chart start_up.png
 
-Runs `arabesque --help`, `status` of a small store, `extract` with nothing to do, and `extract` of one drawn video of
-two seconds into a new store, each in a process of its own, ``--repeats`` times in turns. The fastest run counts, since
+Runs `arabesque --help`, `status` of a small store, `extract` of finished videos, and `extract` of one generated video
+of two seconds into a new store, each in a new process, ``--repeats`` times alternately. The fastest run counts, because
 other processes can only slow a run down.
 """
 
@@ -35,7 +35,7 @@ MEASURES = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for(__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each command, of which the fastest counts")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs of each command")
     options = parser.parse_args(arguments)
     present(table, draw, options, lambda: measure(options), ["torch", "typer"])
 
@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace) -> Found:
 
 
 def one_run(words: Sequence[str], folder: Path) -> Found:
-    """Run a command; its processor time includes that of its decoders."""
+    """Run a command and return its figures; the processor time includes that of its decoders."""
     command = [sys.executable, "-c", "from arabesque.cli.main import app; app()", *words]
     before = os.times()
     began = time.perf_counter()

@@ -1,9 +1,10 @@
-"""What an epoch of training takes on Fis-V's published features, by precision and by the number of threads.
+"""Measure an epoch of training on Fis-V's published features, by precision and by the number of threads.
 
     python benchmarks/training.py --features ../shared/data/fisv_vst/features_fp16.npz --labels ../shared/data/fisv_vst
 
-400 routines to train on and 100 to judge after every epoch, by the protocol of `manifests/protocols.toml`. The best of
-``--epochs`` after a first one; seconds of the clock, and of the processor, which other work changes least.
+400 training routines and 100 test routines, which are evaluated after every epoch, with the protocol of
+`manifests/protocols.toml`. The best of ``--epochs`` after a warm-up epoch, in wall-clock seconds and in processor
+seconds, which other load affects least.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from arabesque.models.released_features import read_features
 
 MODELS = ("pamfn-branch", "gdlt")
 AIM_MIN = 10.0
-"""PAMFN's branch, all its epochs, on two cores"""
+"""Aim for all epochs of PAMFN's branch on two cores"""
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -96,14 +97,14 @@ def measure(task: Task, model: str, precision: Precision, threads: int, epochs: 
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds of the clock and of the processor."""
+    """Return wall-clock seconds and processor seconds."""
     began, began_cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - began, time.process_time() - began_cpu
 
 
 def all_min(row: Found) -> float:
-    """Minutes of all the protocol's epochs."""
+    """Return the minutes of all epochs of the protocol."""
     return row["epochs"] * (row["train_s"] + row["judge_s"]) / 60
 
 

@@ -1,10 +1,10 @@
-"""How much faster trainings are by CPU code of their own than by plain PyTorch.
+"""Compare our former CPU code for trainings with plain PyTorch.
 
     python benchmarks/training_paths.py
 
 The former dropout and skip-LSTM are read from the history of the repository. Whole training steps of 32 routines with
-130 segments of 1,024 features, one thread, in turns: processor seconds, the best of ``--repeats``. Processes: seconds
-of the clock for two trainings, side by side with one thread each, and one after the other with two threads each.
+130 segments of 1,024 features, one thread, alternately: processor seconds, the best of ``--repeats``. Processes:
+wall-clock seconds for two trainings, in parallel with one thread each, and one after the other with two threads each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROUTINES, SEGMENTS, DIM = 32, 130, 1024
 def main(given: Sequence[str] | None = None) -> None:
     parser = parser_for(__doc__)
     parser.add_argument("--repeats", type=int, default=8)
-    parser.add_argument("--without-processes", action="store_true", help="leave the processes out")
+    parser.add_argument("--without-processes", action="store_true", help="do not measure processes")
     options = parser.parse_args(given)
     found = measured_or_read(options, lambda: {"results": measure_all(options)}, ["torch"])
     rows = [
@@ -93,7 +93,7 @@ def step(trained: nn.Module) -> Callable[[], None]:
 
 
 def forced(run: Callable[[], None]) -> Callable[[], None]:
-    """Use oneDNN on every processor, also where `onednn_pays` is False."""
+    """Return a function that uses oneDNN on every processor, also if `onednn_pays` is False."""
 
     def run_in_onednn() -> None:
         pays = onednn_layers.onednn_pays

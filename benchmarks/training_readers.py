@@ -1,12 +1,12 @@
-"""How fast training reads features: one ``.npy`` file per video, and a store in its four ways.
+"""Measure how fast training reads features: one ``.npy`` file per video, and a store in four ways.
 
 python benchmarks/training_readers.py [--videos 512 | --features FILE.npz] [--json FILE] [--chart FILE]
 python benchmarks/training_readers.py --features FILE.npz --compressions
 
-Draws features of 130 segments and 1,024 numbers, float32 of float16 precision (how published features come), or takes
-the arrays of a file; writes them both ways below a temporary folder, and reads every video once, in random order,
-padded into batches of 32. The disk's cache is warm for all, and videos are counted per second of CPU time: what is
-compared is the work of the processor. The first pass over a store verifies the checksum of each row.
+Generates features of 130 segments × 1,024 numbers, float32 with float16 precision (like published features), or uses
+the arrays of a file; writes them in both forms to a temporary folder, and reads every video once, in random order,
+padded into batches of 32. The disk cache is warm for all readers, and the figure is videos per second of CPU time. The
+first pass over a store verifies the checksum of each row.
 
 ``--compressions`` compares ways to store the numbers, by their size and the reading of one row at a time.
 """
@@ -48,7 +48,7 @@ WAYS = [
     ("LZ4, byte-stream-split, 1 row a group", "lz4", "BYTE_STREAM_SPLIT", 1),
     ("none, 1 row a group", "none", "PLAIN", 1),
 ]
-"""Name, compression, encoding, and rows in a row group."""
+"""Name, compression, encoding, rows per row group"""
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -94,7 +94,7 @@ def measure_all(options: argparse.Namespace) -> Found:
 
 
 def draw(found: Found, path: Path) -> None:
-    """``.npy`` files are gray, and the line that `np.load` draws is what others have to reach."""
+    """Draw the readers; ``.npy`` files are gray, and the rate of `np.load` is a line."""
     results = found["results"]
     by_files = [result["reader"].startswith((".npy", "np.load")) for result in results]
     rows = {
@@ -111,7 +111,7 @@ def draw(found: Found, path: Path) -> None:
 
 
 def arrays_of(options: argparse.Namespace) -> dict[str, NDArray[Any]]:
-    """Video id → ``[segments, dim]``."""
+    """Return video id → ``[segments, dim]``."""
     if options.features is not None:
         with np.load(options.features) as archive:
             return {name: archive[name] for name in archive.files}
@@ -121,7 +121,7 @@ def arrays_of(options: argparse.Namespace) -> dict[str, NDArray[Any]]:
 
 
 def compressions(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Rows of one table: size, and one row at a time in random order by pyarrow, or by position."""
+    """Return a table of sizes and rates of reading one row at a time in random order, by pyarrow or by position."""
     values = [array.astype(np.float32) for array in arrays.values()]
     order = np.random.default_rng(0).permutation(len(values))
     vectors: Any = pa.FixedSizeListArray
@@ -174,7 +174,7 @@ def write_both(root: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 class OneFilePerVideo(Dataset[torch.Tensor]):
-    """What everyone writes."""
+    """The usual dataset of ``.npy`` files."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.glob("*.npy"))
@@ -191,12 +191,12 @@ def padded(arrays: list[torch.Tensor]) -> torch.Tensor:
 
 
 def one_by_one(read: Callable[[Any], Any], names: Sequence[Any]) -> Iterator[Any]:
-    """Only the reading: no tensors, no batches."""
+    """Read only, without tensors and batches."""
     return (read(names[place]) for place in np.random.default_rng(0).permutation(len(names)))
 
 
 def load_float32(path: Path) -> NDArray[np.float32]:
-    """What a training needs, as the store returns it."""
+    """Load as float32, like the store."""
     return np.load(path).astype(np.float32)
 
 
@@ -249,7 +249,7 @@ def readers(root: Path) -> dict[str, Callable[[], Iterable[Any]]]:
 
 
 def routines(store: Path) -> Iterable[Any]:
-    """As `arabesque train` reads: one padded tensor, cut into batches by index."""
+    """Read like `arabesque train`: one padded tensor, which is divided into batches by index."""
     from arabesque.models.features import read_store
     from arabesque.models.samples import stack_samples
 
@@ -264,7 +264,7 @@ def routines(store: Path) -> Iterable[Any]:
 
 
 def measure(name: str, make: Callable[[], Iterable[Any]], count: int) -> dict[str, Any]:
-    """The best of three later passes; the first pass and setting up (listing, reading into memory) apart."""
+    """Measure set-up (listing, reading into memory), the first pass, and the best of three later passes."""
     began = cpu_s()
     reader = make()
     set_up_s = cpu_s() - began
@@ -284,7 +284,7 @@ def measure(name: str, make: Callable[[], Iterable[Any]], count: int) -> dict[st
 
 
 def cpu_s() -> float:
-    """CPU time of this process and of its workers that have ended."""
+    """Return the CPU time of this process and of its finished workers."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 

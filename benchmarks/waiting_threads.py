@@ -1,8 +1,8 @@
-"""How long does a thread that waits 0.2 ms at a time take beside one that computes in Python?
+"""Measure how long a thread that waits 0.2 ms at a time takes while another thread computes in Python.
 
 python benchmarks/waiting_threads.py
 
-A wait for a GPU gives the interpreter's lock away and needs it again. The busy thread keeps it for
+A wait for a GPU releases the interpreter's lock and acquires it again. The busy thread keeps it for
 ``sys.getswitchinterval()``: 5 ms by default. Prints the median time of a wait for several intervals, and the throughput
 of the busy thread, both as ratios to Python's default.
 """

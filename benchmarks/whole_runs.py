@@ -1,9 +1,9 @@
-"""What `arabesque bench --json` found for several recipes, as tables and charts: how near a run is to what is possible.
+"""Tables and charts of several results of `arabesque bench --json`: speed of runs relative to their upper bounds.
 
-    arabesque bench --recipe starter --json starter.json                        and so on for other recipes
+    arabesque bench --recipe starter --json starter.json                        (likewise for other recipes)
     python benchmarks/whole_runs.py starter.json … --chart ratios.png --one-pass one_pass.png
 
-``--one-pass`` draws the first of the files that was made with ``--one-by-one``.
+``--one-pass`` draws the first file that was written with ``--one-by-one``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def draw_one_pass(report: Found, path: Path) -> None:
 
 
 def circumstances(reports: Sequence[Found]) -> Found:
-    """Of the busiest of them."""
+    """Return the circumstances of the report with the most other load."""
     all_of_them = [report.get("circumstances", {}) for report in reports]
     return max(all_of_them, key=lambda one: one.get("others_cores") or 0.0)
 
