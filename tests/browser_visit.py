@@ -1,4 +1,4 @@
-"""A page in a headless Chromium, and what went wrong while it was open."""
+"""Open pages in a headless Chromium and collect their errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def browser() -> Iterator:
 
 
 class Visit:
-    """A page, and what went wrong while it was open."""
+    """An open page, and the errors since it was opened."""
 
     def __init__(self, browser, path: Path, *, width: int = 1280, scheme: str = "light") -> None:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)

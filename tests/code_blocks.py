@@ -1,10 +1,10 @@
-"""The code blocks of the README and of the manual, and what their pages say about running them.
+"""The code blocks of the README and of the manual, with the directives of their pages.
 
-A comment before a block, which readers do not see, says what a test does with it; without one, the block is run:
+A comment before a block, which is not visible on the page, controls the test; without one, the block is run:
 
     <!-- not run: REASON -->    the test only checks that commands, options and syntax exist
     <!-- file: NAME -->         the block is the content of this file, for the blocks after it
-    <!-- shared -->             the block is run where ../shared with its data exists
+    <!-- shared -->             the block is run if ../shared with its data exists
 
 Blocks in ``text`` or without a language are output, fields and drawings. The blocks of a page run in order, in one
 folder.

@@ -24,7 +24,7 @@ for name in ("TERMINAL_WIDTH", "FORCE_COLOR", "PY_COLORS"):  # Typer reads them 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Look for no garbage while pytest collects thousands of tests, a third of the time, nor later among the tests."""
+    """Disable garbage collection while pytest collects tests (a third of that time), and exclude the tests from it."""
     gc.disable()
     try:
         return (yield)

@@ -1,8 +1,8 @@
 """A pytest plugin that prints the processor time of the test files and of the most expensive tests.
 
-``PYTHONPATH=tests pytest -n 2 -m "not slow" -p cpu_time``. Processor time, unlike wall time, does not depend on what
-else the machine does. It includes the child processes that a test has waited for, and fixtures count for the test that
-sets them up.
+``PYTHONPATH=tests pytest -n 2 -m "not slow" -p cpu_time``. Processor time, unlike wall-clock time, hardly depends on
+other load. It includes the child processes that a test has waited for, and fixtures count for the test that sets them
+up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Building decoders and reading clips with them, for the tests."""
+"""Functions that build decoders and read clips with them, for the tests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Writer:
 def deliver(
     decoder: Decoder, path: Path, wanted: Any = None, metadata: VideoMetadata | None = None
 ) -> tuple[list[int], str]:
-    """The numbers that the delivered frames carry, and what is said of those that are missing."""
+    """Return the numbers in the delivered frames, and the reasons for missing ones."""
     metadata = metadata or decoder.probe(path)
     wanted = np.arange(metadata.num_frames) if wanted is None else np.asarray(wanted)
     numbers: list[int] = []
@@ -59,13 +59,13 @@ def deliver(
 
 
 def deliver_with_holes(decoder: Decoder, path: Path) -> tuple[dict[int, int], list[Hole], VideoMetadata]:
-    """Index → number that the delivered frame carries, for every frame that comes, and the holes."""
+    """Return index → number in the delivered frame, for every delivered frame, and the holes."""
     pictures, holes, metadata = pictures_and_holes(decoder, path)
     return {index: number_of(picture) for index, picture in pictures.items()}, holes, metadata
 
 
 def pictures_and_holes(decoder: Decoder, path: Path) -> tuple[dict[int, Any], list[Hole], VideoMetadata]:
-    """Index → picture, for every frame that comes, and the holes: as a run decodes, which may probe twice."""
+    """Return index → picture for every delivered frame, and the holes. Like a run, this may probe twice."""
     for thorough in (False, True):
         metadata, pictures, holes = decoder.probe(path, thorough), dict[int, Any](), list[Hole]()
         try:

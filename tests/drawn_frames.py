@@ -14,7 +14,7 @@ Frames = NDArray[np.uint8]
 
 
 def measured(frames: Frames) -> FrameMeasures:
-    """The measures of ``uint8 [time, 27, 48, 3]`` at 25 frames per second, as the pipeline would store them."""
+    """Return the measures of ``uint8 [time, 27, 48, 3]`` at 25 frames per second, as the pipeline stores them."""
     times_s = np.arange(len(frames)) / FPS
     rows, starts = list[NDArray[np.float32]](), range(0, len(frames), FRAMES_PER_ROW)
     for start in starts:
@@ -38,7 +38,7 @@ def measured(frames: Frames) -> FrameMeasures:
 
 
 def scene(seed: int, num_frames: int, *, pan_px: float = 0.2, speed: float = 1.0) -> Frames:
-    """An athlete as a bright block that moves over a textured floor, while the camera pans.
+    """Draw an athlete as a bright block that moves over a textured floor, while the camera pans.
 
     ``speed`` slows the whole scene: equal seeds show the same motion.
     """

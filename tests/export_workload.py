@@ -2,7 +2,7 @@
 
     {"store": PATH, "out": PATH, "format": NAME, "streams": [NAME, …] | null, "moment": NUMBER}
 
-The export is killed after ``moment`` files, or where it reads the ``-moment``-th array. Answers ``{"killed": bool}``.
+The export is killed after ``moment`` files, or when it reads the ``-moment``-th array. Answers ``{"killed": bool}``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Segments that suit an extractor, for tests of the whole table."""
+"""Inputs and settings for each extractor, for tests of the whole table."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CASES = {
 
 
 def any_aspect_settings(name: str) -> dict[str, Any]:
-    """No step of the geometry makes landscape and portrait frames equal."""
+    """Return settings with which landscape and portrait frames keep different sizes."""
     short_side = {"short_side_px": 196 if name.startswith("i3d") else 64}  # I3D takes no smaller frames
     keeps_aspect = {
         "geometry": {"steps": [short_side], "gray": name in ("i3d_flow", "optical_flow")},

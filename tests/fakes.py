@@ -1,4 +1,4 @@
-"""Extractors and videos of known content, for tests of what moves them."""
+"""Fake extractors and records of videos, for tests of the stages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAIN_FRAMES = FrameNeed(PLAIN)
 
 
 class FakeExtractor:
-    """Its feature is computed by ``row(segment)``; it keeps what it was given."""
+    """An extractor that computes ``row(segment)`` and keeps its inputs."""
 
     class Settings(Record):
         pass

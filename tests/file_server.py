@@ -73,7 +73,7 @@ def serve(handler: Handler, upto: int | None = None, stated: int | None = None) 
 
 
 def _start(handler: Handler) -> int | None:
-    """First byte of the requested range; None if the whole file must be sent."""
+    """Return the first byte of the requested range; None if the whole file must be sent."""
     byte_range, condition = handler.headers.get("Range"), handler.headers.get("If-Range")
     if byte_range is None or (condition is not None and condition != handler.files.etag):
         return None

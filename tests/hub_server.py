@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on this machine: repositories of files with commits, and broken connections."""
+"""A local stand-in for the Hugging Face hub: repositories of files with commits, and broken connections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Repository:
 
 @dataclass
 class Hub:
-    """The repositories, and what was asked for.
+    """The repositories, and the requests so far.
 
     Args:
         repositories: Name → repository.

@@ -1,4 +1,4 @@
-"""Which of our modules import each other, from the import statements wherever they are."""
+"""The graph of imports between our modules, from all import statements, including those in functions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def parsed(path: Path) -> ast.Module:
 
 @cache
 def import_graph() -> dict[str, set[str]]:
-    """Module → the modules of ours that it imports."""
+    """Return module → our modules that it imports."""
     modules = {module_name(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     return {name: set(imported_modules(name, path, modules)) for name, path in modules.items()}
 
 
 def import_cycles() -> list[list[str]]:
-    """Groups of modules that import each other, directly or through others."""
+    """Return groups of modules that import each other, directly or through others."""
     return [sorted(group) for group in strongly_connected(import_graph()) if len(group) > 1]
 
 
@@ -47,7 +47,7 @@ def imported_modules(name: str, path: Path, modules: dict[str, Path]) -> Iterabl
 
 
 def strongly_connected(graph: dict[str, set[str]]) -> list[set[str]]:
-    """Tarjan's algorithm, without recursion."""
+    """Return the strongly connected components, by Tarjan's algorithm without recursion."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []

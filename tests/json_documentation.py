@@ -1,4 +1,4 @@
-"""The schemas of docs/json.md, and what an output lacks of its schema."""
+"""The schemas of docs/json.md, and the differences of an output from its schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
 }
 OPEN = ("bench",)
-"""Outputs that have further keys, which the page says."""
+"""Outputs that have further keys, as the page states"""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Run on a Ray cluster on this machine: the node with the worker is removed during the run, and another node joins.
+"""Run on a local Ray cluster: the node with the worker is removed during the run, and another node joins.
 
 ``python lost_node.py VIDEOS OUT`` prints ``{"notices": [text, …], "settled": [video, …]}`` as its last line.
 """

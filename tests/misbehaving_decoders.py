@@ -1,4 +1,4 @@
-"""Decoders that do in a decoder process what hostile files might make a real decoder do; the file's name selects it."""
+"""Decoders that simulate the effects of hostile files in a decoder process; the name of the file selects the effect."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from arabesque.pipeline.system.typed_data import MessagePipe
 
 
 def pictures(items: Iterable[tuple[int, Picture] | Hole]) -> Iterator[tuple[int, Picture]]:
-    """The pictures of a video without holes."""
+    """Yield the pictures of a video without holes."""
     for item in items:
         assert not isinstance(item, Hole), item.reason
         yield item
 
 
 class Misbehaving(PyAvDecoder):
-    """Misbehaves at frame 5 of files named so, and while it probes those named ``probe-…``."""
+    """Misbehaves at frame 5 of files with such names, and while it probes those named ``probe-…``."""
 
     def probe(self, path: Path, thorough: bool = False, audio_track: int | str = "best") -> VideoMetadata:
         _misbehave(path.stem.removeprefix("probe-") if path.stem.startswith("probe-") else "")
@@ -58,7 +58,7 @@ class Misbehaving(PyAvDecoder):
 
 
 class Slow(PyAvDecoder):
-    """Takes long over every frame, and says that it is alive."""
+    """Takes long for every frame, and sends heartbeats."""
 
     def frames(
         self,
@@ -75,7 +75,7 @@ class Slow(PyAvDecoder):
 
 
 class Confused(PyAvDecoder):
-    """Delivers frames other than those it was asked for."""
+    """Delivers other frames than the requested ones."""
 
     def frames(
         self,
@@ -90,7 +90,7 @@ class Confused(PyAvDecoder):
 
 
 class Changing(PyAvDecoder):
-    """Its pictures are stored in another way from frame 6 to frame 8, as those of a stream may be."""
+    """Changes the pixel format of its pictures from frame 6 to frame 8, as may happen in a stream."""
 
     def frames(
         self,
@@ -106,7 +106,7 @@ class Changing(PyAvDecoder):
 
 
 class Importing(PyAvDecoder):
-    """Tells in the codec's place which of the heavy packages its process has imported."""
+    """Reports in the codec field which large packages its process has imported."""
 
     def probe(self, path: Path, thorough: bool = False, audio_track: int | str = "best") -> VideoMetadata:
         heavy = {"torch", "torchvision", "pandas", "pyarrow", "pydantic", "typer", "cv2", "decord"}
@@ -115,7 +115,7 @@ class Importing(PyAvDecoder):
 
 
 class Hostile(PyAvDecoder):
-    """Taken over by files named ``attack-NAME``: sends what `ATTACKS` or `PROBE_ATTACKS` has under that name."""
+    """Taken over by files named ``attack-NAME``: sends the message of that name in `ATTACKS` or `PROBE_ATTACKS`."""
 
     def probe(self, path: Path, thorough: bool = False, audio_track: int | str = "best") -> VideoMetadata:
         metadata = super().probe(path, thorough, audio_track)
@@ -143,7 +143,7 @@ def _attack(path: Path) -> str:
 
 
 class _Payload:
-    """Would create a file where it is unpickled."""
+    """Creates a file if it is unpickled."""
 
     def __reduce__(self) -> Any:
         return os.mkdir, (os.environ.get("ARABESQUE_TEST_PICKLE", "/tmp/arabesque-unpickled"),)
@@ -208,7 +208,7 @@ ATTACKS: dict[str, Any] = {
     "sound-without-channels": _filled(audio=_sound(0, 10)),
     "out-of-turn": Ready(""),
 }
-"""Name → what is sent in place of a window with frames 4 to 7 of 50."""
+"""Name → message that is sent instead of a chunk with frames 4 to 7 of 50."""
 PROBE_ATTACKS: dict[str, Callable[[VideoMetadata], VideoMetadata]] = {
     "no-frames": lambda metadata: replace(metadata, frame_times_s=np.zeros(0)),
     "table-of-times": lambda metadata: replace(metadata, frame_times_s=np.zeros((2, 2))),
@@ -241,7 +241,7 @@ def _send(attack: Any) -> None:
 
 
 class Failing(PyAvDecoder):
-    """Fails with the error that the file is named for."""
+    """Fails with the error in the name of the file."""
 
     def probe(self, path: Path, thorough: bool = False, audio_track: int | str = "best") -> VideoMetadata:
         MessagePipe(socket.socket(fileno=os.dup(int(sys.argv[2])))).send(Failed(path.stem, "as it says"))
@@ -250,7 +250,7 @@ class Failing(PyAvDecoder):
 
 
 class Flooding(PyAvDecoder):
-    """Sends signs of life without end from the second frame on."""
+    """Sends endless heartbeats from the second frame on."""
 
     def frames(
         self,
@@ -268,7 +268,7 @@ class Flooding(PyAvDecoder):
 
 
 class Escaping(PyAvDecoder):
-    """Tries what a process that was taken over would do, and reports what succeeded in the codec's place."""
+    """Tries the actions of a process that was taken over, and reports in the codec field which succeeded."""
 
     def probe(self, path: Path, thorough: bool = False, audio_track: int | str = "best") -> VideoMetadata:
         beside = path.with_name("written")
@@ -302,7 +302,7 @@ class Escaping(PyAvDecoder):
 
 
 class WithDevice(PyAvDecoder):
-    """Reports in the codec's place which device files and files it can open for writing."""
+    """Reports in the codec field which device files and files it can open for writing."""
 
     on_cpu = ""
     device_files = ("/dev/null",)

@@ -1,4 +1,4 @@
-"""One network as a stream: its extractor, pictures for it, and its row."""
+"""Functions that build an extractor, and compute the row of a network for generated pictures."""
 
 from __future__ import annotations
 

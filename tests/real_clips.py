@@ -1,4 +1,4 @@
-"""Frames of the real clips that lie beside some checkouts."""
+"""Frames of the real clips in ../shared, which not every checkout has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stand-ins for CUDA graphs and for kernels: what kernels launch in a capture is recorded, and a replay launches it."""
+"""Stand-ins for CUDA graphs and kernels: launches in a capture are recorded, and a replay executes them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 
 _capturing: list[Graph] = []
 graphs: list[Graph] = []
-"""All that were captured."""
+"""All captured graphs"""
 
 
 class Graph:
-    """Takes the place of `torch.cuda.CUDAGraph`."""
+    """Replaces `torch.cuda.CUDAGraph`."""
 
     def __init__(self) -> None:
         self.launches: list[Callable[[], object]] = []
@@ -41,7 +41,7 @@ def _capture(cuda_graph: Graph, stream: object = None, capture_error_mode: str =
 
 
 class RecordedKernel:
-    """Launches a kernel, except in a capture."""
+    """A kernel that is launched, or recorded in a capture."""
 
     def __init__(self, kernel: Any) -> None:
         self._kernel = kernel

@@ -33,7 +33,7 @@ class Example:
 
 
 def make_example(root: Path) -> Example:
-    """Ten videos with features; a video without sound, one with a hole and one that failed; two are copies."""
+    """Make ten videos with features, one of them without audio, one with a hole, two with equal bytes; one failed."""
     (root / "videos").mkdir()
     write_routine(root / "videos" / f"{HOSTILE}.mp4", 3, duration_s=3.0)
     described = manifest(dims=DIMS)

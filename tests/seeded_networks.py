@@ -1,4 +1,4 @@
-"""Networks filled with the same numbers on every machine, in published key names: what golden arrays were made with."""
+"""Networks with the numbers of the golden arrays, which are the same on every machine, under published key names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def golden_arrays(name: str) -> dict[str, NDArray]:
 
 
 def seeded_array(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
-    """Decided by name, shape and seed alone; the golden arrays were made with exactly these draws."""
+    """Return an array that depends on name, shape and seed only; the golden arrays were computed with these."""
     rng = np.random.Generator(np.random.Philox(key=(seed << 32) | zlib.crc32(name.encode())))
     if name.endswith("running_var"):
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
@@ -46,6 +46,6 @@ def seeded_array(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.flo
 
 
 def sha256_of(path: Path) -> str:
-    """The digest that a `CheckpointFile` is checked against when it is read."""
+    """Return the digest of a file, which is compared when a `CheckpointFile` is read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 SECRET = "s3cr3t"
 QUERY = f"X-Amz-Expires=60&X-Amz-Signature={SECRET}%2Fa%2Bb%3D/"
-"""Ends with a slash, and quoting it again would change it."""
+"""It ends with a slash, and quoting it twice would change it."""
 LOGIN = f"reader:{SECRET}"
 
 

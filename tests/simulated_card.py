@@ -1,10 +1,10 @@
 """A simulated accelerator: its tensors report the device ``card:0`` and are computed on the CPU.
 
-An operation that mixes tensors of the host and of the device raises an error, as on a GPU. What would make the host
-wait for the device is counted with the place in the code (`WAITS`), and so are operations (`LAUNCHES`). Random numbers
-are those of the CPU's generator, so that results can be compared with the CPU's. The device is registered with PyTorch
-for the rest of the process, so that the autograd engine runs on it: import this module in a process of its own. It
-replaces neither a GPU nor tests on one: kernels, streams and memory are not simulated.
+An operation that mixes tensors of the host and of the device raises an error, as on a GPU. Operations for which the
+host would wait for the device are counted by their place in the code (`WAITS`), and all operations are counted, too
+(`LAUNCHES`). Random numbers are those of the CPU's generator, so that results can be compared with the CPU's. The
+device is registered with PyTorch for the rest of the process, so that the autograd engine runs on it: import this
+module in a separate process. It does not replace tests on a GPU: kernels, streams and memory are not simulated.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 ROOT = Path(__file__).parents[1]
 PACKAGES = ROOT / "arabesque"
 WAITS: Counter[tuple[str, str, str]] = Counter()
-"""(thread, kind, ``file:line`` of ours) → how often the host would have waited for the device."""
+"""(thread, kind, ``file:line`` of our code) → number of waits of the host for the device."""
 LAUNCHES: Counter[tuple[str, str]] = Counter()
-"""(thread, operation) → how often; views are not counted."""
+"""(thread, operation) → number of calls; views are not counted."""
 _LOCK = threading.Lock()
 SYNCHRONIZING = ("nonzero", "nms", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "repeat_interleave")
-"""Operations whose result's shape depends on values, or which read them on the host."""
+"""Operations whose output shape depends on values, or which read values on the host."""
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 COPIES = ("_to_copy", "to", "copy_")
 
 
 class _CardModule(_DummyBackendModule):
-    """What PyTorch asks of the module ``torch.card``."""
+    """The functions that PyTorch requires of the module ``torch.card``."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
@@ -88,7 +88,7 @@ class CardTensor(Tensor):
         return self.on_cpu.data_ptr()
 
     def record_stream(self, s: Any) -> None:
-        """Nothing to do: memory is freed as on the CPU."""
+        """Do nothing: memory is freed as on the CPU."""
 
     def numpy(self, *_: Any, **__: Any) -> Any:
         raise TypeError("can't convert card:0 device type tensor to numpy. Use Tensor.cpu() first")
@@ -102,7 +102,7 @@ class _CardMode(TorchDispatchMode):
 
 
 def _pinned(tensor: Tensor) -> Tensor:
-    """Stand in for `Tensor.pin_memory`: the host's memory is as it was, and marked as page-locked."""
+    """Replace `Tensor.pin_memory`: the memory is unchanged, and marked as page-locked."""
     copy: Any = tensor.clone()
     copy.is_page_locked = True
     return copy
@@ -179,7 +179,7 @@ def _count(
     of_host: list[Tensor],
     device: torch.device | None,
 ) -> None:
-    """Count an operation, and whether the host would have to wait for it."""
+    """Count an operation, and the wait if the host would have to wait for it."""
     if not of_card and (device is None or device.type != "card"):
         return
     if not func.is_view:

@@ -1,10 +1,10 @@
-"""Features on the CPU and on a simulated accelerator, and what they cost there, as JSON.
+"""Compare features on the CPU and on a simulated accelerator, and print differences, waits and launches as JSON.
 
 python tests/simulated_extraction.py FOLDER NAME …
 
 NAME is an extractor of the table, one of `SMALL`, or ``run``, which extracts a clip with several streams. A batch of
-two segments goes through the stages ``prepare`` and ``network`` twice; the second time counts, because tables are
-copied to the device when they are first used.
+two segments passes the stages ``prepare`` and ``network`` twice; the second time counts, because tables are copied to
+the device when they are first used.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def narrow_swin(**_: Any) -> SwinTransformer3d:
 
 
 class FewPeople(nn.Module):
-    """Takes the place of YOLOv3: three people in each picture, one of them twice."""
+    """Replaces YOLOv3: finds three people in each picture, one of them twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,12 +68,12 @@ class FewPeople(nn.Module):
 
 @dataclass(frozen=True)
 class Small:
-    """An extractor that is made small."""
+    """Settings and replacements that make an extractor small."""
 
     extractor: str
     case: Case
     patches: Mapping[str, Any]
-    """What takes the place of a function, by ``module.name`` in extractors."""
+    """``module.name`` in extractors → its replacement"""
     dim: int | None = None
 
 
@@ -165,7 +165,7 @@ def largest_difference(of_cpu: list[NDArray[np.float32]], of_card: list[NDArray[
 def rows_on(
     contract: ExtractorContract, device: torch.device, dim: int | None
 ) -> tuple[list[NDArray[np.float32]], dict[str, Any]]:
-    """Return the rows, or parts, of two segments, and what their batch costs."""
+    """Return the rows, or parts, of two segments, and the waits and launches of their batch."""
     spec = contract.resolved
     extractor = build(spec, {role: RandomWeights(0) for role in spec.weights}, device)
     if dim is not None:

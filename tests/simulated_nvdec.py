@@ -1,4 +1,4 @@
-"""A stand-in for a card's video engine: frames of the CPU's decoder, stored as FFmpeg returns those of a card."""
+"""A stand-in for the video engine of a GPU: frames of the CPU's decoder in the formats of FFmpeg's GPU frames."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from arabesque.pipeline.decoding.picture_stream import PictureStream
 from arabesque.pipeline.records import VideoMetadata
 
 INVALID_DATA, EXTERNAL, NO_MEMORY = -1094995529, -542398533, -12
-"""FFmpeg's errors of a decoder that cannot decode a packet, of a driver, and of memory that is full."""
+"""FFmpeg's errors for a packet that cannot be decoded, for a driver, and for full memory."""
 
 
 class Card:
-    """Takes the place of `av.codec.hwaccel.HWAccel` in `nvdec_backend`; fails as set here."""
+    """Replaces `av.codec.hwaccel.HWAccel` in `nvdec_backend`; fails as set here."""
 
     is_there = True
     rejects = ""
@@ -38,7 +38,7 @@ class Card:
     flips_bit = False
     """Whether the first picture differs from the CPU's in one bit."""
     num_packets = 0
-    """Packets that the card was given."""
+    """Packets that the card has received."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Card:
 
 
 _FORMATS = {"yuv420p": "nv12", "yuvj420p": "nv12", "yuv420p10le": "p010le"}
-"""Format of a stream → that in which a card returns its frames; a card decodes no others."""
+"""Format of a stream → format of the frames that a card returns; a card decodes no other formats."""
 _on_card: list[InputContainer] = []
 
 
@@ -88,7 +88,7 @@ class _Pictures(PictureStream):
 
 
 def stored_by_card(frame: VideoFrame) -> VideoFrame:
-    """NV12 or P010, with the same samples; everything else as in the frame."""
+    """Return the frame as NV12 or P010, with the same samples and attributes."""
     stored = frame.reformat(format=_FORMATS[frame.format.name])
     deep = stored.format.name == "p010le"
     stored.colorspace, stored.color_range = frame.colorspace, frame.color_range
@@ -122,13 +122,13 @@ class SimulatedNvdec(NvdecDecoder):
     """Uses the stand-in after `put_card`."""
 
     def probe(self, path: Path, thorough: bool = False, audio_track: int | str = "best") -> VideoMetadata:
-        """Metadata of a file that the CPU has decoded before."""
+        """Return metadata as of a file that the CPU has decoded before."""
         metadata = super().probe(path, thorough, audio_track)
         return replace(metadata, checked_frames=metadata.num_frames)
 
 
 class NvdecInChild(SimulatedNvdec):
-    """For decoder processes, as ``simulated_nvdec:NvdecInChild``."""
+    """The decoder for decoder processes, named ``simulated_nvdec:NvdecInChild``."""
 
     def __init__(self, alive: Any, planar: bool = False) -> None:
         put_card(pytest.MonkeyPatch())

@@ -11,7 +11,7 @@ from typing import Any
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 PICTURES = {**TINY, "image_size": 32, "patch_size": 16}
 END = 50
-"""Token at the end of a sentence, whose output CLIP takes."""
+"""Token at the end of a sentence, whose output CLIP uses."""
 TEXT = {
     **TINY,
     "vocab_size": 100,
@@ -28,7 +28,7 @@ def two_towers(**vision: Any) -> dict[str, Any]:
 
 
 def processor(kind: str, **changes: Any) -> dict[str, Any]:
-    """Short side 40, the middle 32 × 32 pixels, bicubic, CLIP-like statistics."""
+    """Return a processor: short side 40, center crop 32 × 32, bicubic, CLIP-like statistics."""
     return {
         "image_processor_type": kind,
         "do_resize": True,
@@ -55,12 +55,12 @@ SQUARE = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
 
 @dataclass(frozen=True)
 class Family:
-    """One model type of transformers: a tiny configuration, a processor, and what our row of it must equal."""
+    """One model type of transformers: a tiny configuration, a processor, and the expected row."""
 
     config: Mapping[str, Any]
     processor: Mapping[str, Any]
     expected: str
-    """``cls``, ``mean``, an attribute of the output, or a method that returns features."""
+    """Expected row: ``cls``, ``mean``, an attribute of the output, or a method that returns features."""
     frames: int = 1
 
 
@@ -291,7 +291,7 @@ WORDS = ("a", "skater", "jumps", "spins", "falls", "gymnast", "throws", "the", "
 
 
 def write_tokenizer(folder: Path) -> Path:
-    """Write a tokenizer that knows `WORDS`, splits at spaces and ends each sentence with a mark; return the folder."""
+    """Write a tokenizer with the vocabulary `WORDS`, split at spaces, with an end token; return the folder."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace

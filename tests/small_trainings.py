@@ -1,4 +1,4 @@
-"""Trainings that take a second: thirty videos with scores that follow from their features."""
+"""Trainings that take a second: thirty videos whose scores are a function of their features."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_data(streams: tuple[str, ...]) -> LabeledSamples:
 
 
 def make_run(folder: Path | None, *, device: str = "cpu", log: LogFormat | None = None, **changes: Any) -> Trainer:
-    """A trainer of a small network; ``before`` are stages before the last, ``stage`` fields of the last one."""
+    """Return a trainer of a small network; ``before`` are stages before the last, ``stage`` fields of the last one."""
     protocol = {"epochs": 6, "batch_size": 8, "learning_rate": 0.003, "selection": "best-test", **changes}
     model, settings = protocol.pop("model", "context-attention"), protocol.pop("settings", SMALL)
     streams, before, fields = (

@@ -67,7 +67,7 @@ def extract(root: Path, *, by_timer: bool) -> None:
 
 
 def filled(root: Path) -> Path:
-    """Return the marker file that exists once every row is on disk and must stay."""
+    """Return the marker file that is created when every row is on disk; from then on no row may be lost."""
     return root.with_name(f"{root.name} is filled")
 
 

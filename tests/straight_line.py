@@ -152,7 +152,7 @@ def agree(found: NDArray[np.float32], expected: Tensor, within: float = 2e-4) ->
 
 
 def published_swin(checkpoint: CheckpointFile) -> nn.Module:
-    """The mapping in docs/provenance.md, section Video Swin, implemented independently."""
+    """Return Video Swin with the mapping in docs/provenance.md, implemented independently."""
     renamed = {}
     for name, value in torch.load(checkpoint.path)["state_dict"].items():
         name = name.removeprefix("backbone.").replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")
@@ -168,8 +168,9 @@ def published_swin(checkpoint: CheckpointFile) -> nn.Module:
 
 
 class Glance(nn.Module):
-    """Replaces a network to test its input: 1024 fixed mixtures of every frame, averaged over 8 × 8 fields. A shift of
-    one pixel or one frame, or another normalization, changes all of them.
+    """Replaces a network to test its input: 1024 fixed mixtures of every frame, averaged over 8 × 8 fields.
+
+    A shift of one pixel or one frame, or another normalization, changes all of them.
     """
 
     def forward(self, clips: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ SILENT, DESCRIPTION, LOUD = 0.0, 0.1, 0.5
 
 @dataclass(frozen=True)
 class Sound:
-    """An audio track: a tone as loud as ``level``."""
+    """An audio track: a tone with the amplitude ``level``."""
 
     level: float
     disposition: Disposition | None = None
@@ -28,7 +28,7 @@ class Sound:
 
 
 def write_tracks(path: Path, sounds: Sequence[Sound], first: int = 0, num_frames: int = 12, **muxer: str) -> Path:
-    """Frames that count from ``first``, and half a second of each track in their order."""
+    """Write frames with numbers from ``first`` on, and half a second of each track in their order."""
     with av.open(path, "w", options=muxer) as container:
         video: Any = container.add_stream("libx264", rate=25, options={"g": "12", "x264-params": "log-level=none"})
         video.width, video.height, video.pix_fmt = 128, 96, "yuv420p"
@@ -58,7 +58,7 @@ def write_tracks(path: Path, sounds: Sequence[Sound], first: int = 0, num_frames
 
 
 def write_two_recordings(path: Path, num_frames: tuple[int, int], same_pids: bool = False) -> Path:
-    """A transport stream of two recordings, one after the other: frames from 0 and from 100."""
+    """Write a transport stream of two recordings, one after the other: frames from 0 and from 100."""
     parts: list[bytes] = []
     for recording, number in enumerate(num_frames):
         pid = 0 if same_pids else recording
@@ -77,7 +77,7 @@ def write_two_recordings(path: Path, num_frames: tuple[int, int], same_pids: boo
 
 
 def write_two_programs(path: Path) -> Path:
-    """A transport stream with two programs: a few frames from 0 with silence, and more frames from 100 with a tone."""
+    """Write a transport stream with two programs: few frames from 0 with silence, more frames from 100 with a tone."""
     packets: list[list[bytes]] = []
     for program, sounds in enumerate(([Sound(SILENT, Disposition.default)], [Sound(LOUD)])):
         one = write_tracks(
@@ -102,7 +102,7 @@ def _pid(packet: bytes) -> int:
 
 
 def _program_table() -> bytes:
-    """A PAT of programs 1 and 2."""
+    """Return a PAT of programs 1 and 2."""
     section = bytes([0x00, 0xB0, 5 + 8 + 4, 0, 1, 0xC1, 0, 0])
     for program in range(2):
         section += (program + 1).to_bytes(2, "big") + (0xE000 | 0x1000 + program).to_bytes(2, "big")
@@ -111,6 +111,6 @@ def _program_table() -> bytes:
 
 
 def _crc32_mpeg(data: bytes) -> int:
-    """CRC-32 without the reflection that `zlib` applies."""
+    """Return the CRC-32 without the reflection that `zlib` applies."""
     mirrored = bytes(int(f"{byte:08b}"[::-1], 2) for byte in data)
     return int(f"{zlib.crc32(mirrored) ^ 0xFFFFFFFF:032b}"[::-1], 2)

@@ -13,7 +13,7 @@ DISK_CALLS = ("open", "write", "fsync", "close", "replace", "unlink", "mkdir", "
 class TrippedOs:
     """Counts disk calls from 0; before call number ``at`` (of those named ``only``, if given) it calls ``trip``.
 
-    ``onwards``: before each one after that, too.
+    ``onwards``: also before each later call.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TrippedOs:
 
 
 def kill_process(name: str, arguments: tuple[Any, ...]) -> None:
-    """Kill this process; a write is done by half first."""
+    """Kill this process; before that, a write writes half of its data."""
     if name == "write":
         descriptor, data = arguments
         os.write(descriptor, bytes(data)[: len(data) // 2])

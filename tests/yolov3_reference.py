@@ -1,4 +1,4 @@
-"""YOLOv3 as OpenCV 4 computes it, on seeded weights: the reference of `test_yolov3`.
+"""YOLOv3 by OpenCV 4 with seeded weights: the reference of `test_yolov3`.
 
 Needs numpy and opencv-python-headless 4, whose ``dnn`` reads Darknet's files; OpenCV 5 does not. Imports nothing else,
 so that it runs in an environment of its own:
@@ -23,7 +23,7 @@ GOLDEN_WIDTH, GOLDEN_SIZE = 4, (32, 64)
 
 
 def layers(width: int) -> Iterator[dict[str, str | int]]:
-    """The layers of Darknet's configuration, in its order and words; ``width`` is 32 in the published network."""
+    """Yield the layers of Darknet's configuration, with its order and names; the published ``width`` is 32."""
 
     def convolution(filters: int, size: int, stride: int = 1) -> dict[str, str | int]:
         shape = {"filters": filters, "size": size, "stride": stride, "pad": 1}
@@ -60,7 +60,7 @@ def configuration(width: int, height_px: int, width_px: int) -> str:
 
 
 def weights_file(width: int, seed: int = 0) -> bytes:
-    """Seeded numbers in the layout of ``yolov3.weights``: header, then bias, scale, mean, variance, kernel."""
+    """Return seeded numbers in the layout of ``yolov3.weights``: header, then bias, scale, mean, variance, kernel."""
     rng = np.random.Generator(np.random.Philox(seed))
     parts = [np.array([0, 2, 0], "<i4").tobytes(), np.array([32_013_312], "<i8").tobytes()]
     channels_in, outputs = 3, list[int]()
@@ -87,12 +87,12 @@ def weights_file(width: int, seed: int = 0) -> bytes:
 
 
 def picture(height_px: int, width_px: int) -> NDArray[np.float32]:
-    """``[1, 3, height, width]``, 0 to 1."""
+    """Return ``[1, 3, height, width]``, 0 to 1."""
     return np.random.Generator(np.random.Philox(7)).random((1, 3, height_px, width_px), np.float32)
 
 
 def reference(width: int, height_px: int, width_px: int) -> NDArray[np.float32]:
-    """``[candidates, 5 + classes]``: center and size as shares of the picture, objectness, class probabilities."""
+    """Return ``[candidates, 5 + classes]``: center and size as shares of the picture, objectness, probabilities."""
     import cv2
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Take away, in every Python process that finds this file, what Linux has and macOS does not.
+"""Remove the functions that Linux has and macOS lacks, in every Python process that finds this file.
 
 Put the folder of this file on ``PYTHONPATH``; decoder and worker processes inherit it.
 """
@@ -70,7 +70,7 @@ def _without_glibc(load: Any) -> Any:
 
 
 def _without_address_space(set_limit: Any) -> Any:
-    """macOS knows the limit's name and refuses to set it."""
+    """Refuse to set the limit, like macOS, which defines its name."""
 
     def call(which: int, limits: tuple[int, int]) -> None:
         if which == resource.RLIMIT_AS:
