@@ -89,7 +89,7 @@ def test_every_public_name_has_an_example(name):
 
 
 @pytest.mark.parametrize("name", ["arabesque", *EXPORTED])
-def test_the_examples_are_true(name, examples, monkeypatch):
+def test_the_examples_give_the_shown_output(name, examples, monkeypatch):
     monkeypatch.chdir(examples)
     value = arabesque if name == "arabesque" else getattr(arabesque, name)
     test = doctest.DocTestParser().get_doctest(inspect.getdoc(value) or "", {}, name, None, 0)

@@ -170,7 +170,7 @@ def test_a_broken_promise_of_a_model_is_named(tried, reason):
 
 
 @pytest.mark.parametrize("function", [check_extractor, check_model])
-def test_the_examples_are_true(function):
+def test_the_examples_give_the_shown_output(function):
     test = doctest.DocTestParser().get_doctest(inspect.getdoc(function) or "", {}, function.__name__, None, 0)
     report: list[str] = []
     failed, attempted = doctest.DocTestRunner().run(test, out=report.append)

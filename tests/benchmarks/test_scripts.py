@@ -59,7 +59,7 @@ def size_px(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("name", REDRAWN)
-def test_what_a_script_wrote_down_it_prints_and_draws_again(script, name, tmp_path, capsys):
+def test_figures_written_by_a_script_are_printed_and_drawn_again(script, name, tmp_path, capsys):
     before = ["--before", str(RESULTS / "planning_before.json")] if name == "planning" else []
     written = RESULTS / f"{name}.json"
     script(name).main(["--redraw", str(written), *before, "--chart", str(tmp_path / "chart.png")])
@@ -89,7 +89,7 @@ def test_a_table_that_the_page_does_not_have_is_an_error(script):
         script("readme_tables").with_table("| other |\n|---|\n", ["| speed | x |"])
 
 
-def test_every_figure_says_where_it_comes_from():
+def test_every_figure_has_its_circumstances():
     for path in RESULTS.glob("*.json"):
         facts = json.loads(path.read_text(encoding="utf-8"))
         facts = facts.get("circumstances", facts)

@@ -10,7 +10,7 @@ from arabesque.cli.label_check import check_labels, label_options
 from arabesque.manifests.errors import InputError
 
 
-def test_what_matches_and_what_does_not(tmp_path: Path):
+def test_matched_and_unmatched_ids_are_counted(tmp_path: Path):
     labels = tmp_path / "scores.csv"
     labels.write_text("video_id,score\nball/a.mp4,1\nB,2\nlost,3\n")
     found = check_labels(labels, {"ball/a", "b", "new"}, None, None)

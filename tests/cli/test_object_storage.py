@@ -120,7 +120,7 @@ def test_two_concurrent_runs_may_repeat_work_but_give_the_same_store(orders, upl
     assert not check_store(out).findings
 
 
-def test_a_video_that_is_replaced_is_new_work(order, bucket, tmp_path):
+def test_a_replaced_video_is_extracted_again(order, bucket, tmp_path):
     """The new file has the same size and the same second of modification; only its ETag differs."""
     shown = [range(24), range(100, 124)]
     clips = [write_clip(tmp_path / f"{numbers[0]}.mp4", Clip(num_frames=24), numbers).read_bytes() for numbers in shown]

@@ -243,7 +243,7 @@ def test_printing_cannot_fail(tmp_path, redirection, lost, unbuffered):
     assert (tmp_path / "found").read_text() == f"True {lost}"
 
 
-def test_a_command_whose_outputs_are_full_or_closed_ends_as_it_would(places):
+def test_full_or_closed_outputs_do_not_change_the_exit_status(places):
     program = f'{sys.executable} -c "from arabesque.cli.main import app; app()" status "{places["STORE"]}"'
     environment = os.environ | {"LC_ALL": "C"}
     full = subprocess.run(["bash", "-c", f"{program} >/dev/full"], env=environment, stderr=subprocess.PIPE, text=True)

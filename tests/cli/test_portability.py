@@ -31,7 +31,7 @@ def run_without_linux(*command: str, cwd: Path | None = None) -> subprocess.Comp
     )
 
 
-def test_the_stand_in_takes_linux_functions_away():
+def test_the_stand_in_removes_linux_functions():
     program = "import os, sys; sys.exit(hasattr(os, 'sched_getaffinity') or os.path.exists('/proc/self/status'))"
     assert run_without_linux("-c", program).returncode == 0
 

@@ -162,7 +162,7 @@ def extract(videos: Path, out: Path) -> int:
     ],
     ids=["worker", "coordinator", "raylet", "gcs", "driver"],
 )
-def test_a_process_that_is_killed_in_the_middle_costs_no_row(videos, whole, tmp_path, victim, statuses):
+def test_a_process_that_is_killed_during_a_run_loses_no_row(videos, whole, tmp_path, victim, statuses):
     with ray_run(videos, tmp_path / "out", workers=2) as run:
         until(has_begun(tmp_path / "out"), run.process)
         os.kill(run.process.pid if victim == "extract" else run.number_of(victim), signal.SIGKILL)

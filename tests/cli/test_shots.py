@@ -106,7 +106,7 @@ def test_people_need_the_checkpoint_of_the_detector(broadcast: Broadcast, tmp_pa
         run("shots", broadcast.path, "--out", tmp_path / "shots", "--people")
 
 
-def test_a_file_that_is_no_video_has_a_reason(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_as_a_video_has_a_reason(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"not a video at all")
     write_clip(tmp_path / "good.mp4", Clip(num_frames=30))
     said = run("shots", tmp_path, "--out", tmp_path / "shots", status=3)

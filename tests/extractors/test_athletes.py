@@ -345,7 +345,7 @@ def test_the_detector_and_the_choice_follow_the_right_person_in_real_clips(
 
 
 @pytest.mark.parametrize("athlete", ["largest", "track"])
-def test_any_network_on_frames_sees_the_athlete(athlete: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_network_on_frames_can_use_athlete_crops(athlete: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`crop:NAME` gives the row that NAME has of the picture of the box."""
 
     class OneBox:
@@ -383,12 +383,12 @@ def test_any_network_on_frames_sees_the_athlete(athlete: str, monkeypatch: pytes
         ("crop:torchvision:resnet19", "did you mean resnet1"),
     ],
 )
-def test_networks_that_cannot_see_the_athlete(name: str, complaint: str) -> None:
+def test_networks_that_cannot_use_athlete_crops_are_refused(name: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         extractor_kind(name)
 
 
-def test_a_network_of_one_size_gets_it() -> None:
+def test_a_network_with_a_fixed_size_gets_crops_of_that_size() -> None:
     sampling = Sampling(fps=1, frames_per_segment=1, frames_per_step=1, remainder="drop-tail")
     weights = {"network": "random:0", "detector": "random:0"}
     spec = StreamSpec(extractor="crop:torchvision:vit_b_16", sampling=sampling, weights=weights)

@@ -118,7 +118,7 @@ def test_pamfns_front_end(music: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_input_frames_cut_off_or_take_all(music: Tensor) -> None:
+def test_input_frames_limit_the_length_or_are_all_frames(music: Tensor) -> None:
     everything = prepare(build(input_frames="all"), music)
     assert everything.shape == (126, 128)
     assert torch.equal(prepare(build(input_frames=100), music), everything[:100])
@@ -130,7 +130,7 @@ def test_refuses_an_input_shorter_than_a_patch() -> None:
         AST.Settings.model_validate({"input_frames": 15})
 
 
-def test_rows_do_not_depend_on_the_company_and_keep_their_order(music: Tensor) -> None:
+def test_rows_do_not_depend_on_the_batch_and_keep_their_order(music: Tensor) -> None:
     extractor = build(input_frames="all")
     items = [prepare(extractor, wave) for wave in (music, music.flip(0), music[:8000])]
     together = extractor.forward(items)
@@ -229,7 +229,7 @@ def original(ours: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_sound_is_asked_for_as_the_settings_say() -> None:
+def test_the_settings_define_the_audio_of_a_segment() -> None:
     need = build().audio
     assert (need.rate_hz, need.channel, need.resampler, need.windows, need.remove_mean) == (
         (16000, "mean", "soxr", "interval", False)

@@ -63,7 +63,7 @@ def test_a_detector_is_not_a_network_of_tensors(tmp_path: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("content", [{"w": torch.ones(2)}, [1, 2]])
-def test_what_is_not_a_detector_is_refused(save_checkpoint: SaveCheckpoint, content: Any) -> None:
+def test_a_file_without_a_detector_is_refused(save_checkpoint: SaveCheckpoint, content: Any) -> None:
     with pytest.raises(WeightsError, match=r", where yolov8n holds a detector \(ultralytics"):
         require_fit(named(save_checkpoint(content, "x").path, "yolov8n"))
 

@@ -46,7 +46,7 @@ OURS: Layouts = {"ours": unchanged}
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-def test_wrappers_come_off(save_checkpoint: SaveCheckpoint, wrapper: str | None) -> None:
+def test_wrappers_of_state_dicts_are_removed(save_checkpoint: SaveCheckpoint, wrapper: str | None) -> None:
     wanted = state_dict()
     file = save_checkpoint({wrapper: wanted, "epoch": 30} if wrapper else OrderedDict(wanted), "ours")
     found = read_state_dict(file)
@@ -101,7 +101,7 @@ def test_a_pickle_that_would_run_code_is_refused_unopened(save_checkpoint: SaveC
         b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x0atQ.",  # not there
     ],
 )
-def test_forged_pickles_are_named_whatever_they_break(tmp_path: Path, program: bytes) -> None:
+def test_forged_pickles_are_reported_with_their_name(tmp_path: Path, program: bytes) -> None:
     path = tmp_path / "forged.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02" + program)
@@ -111,19 +111,19 @@ def test_forged_pickles_are_named_whatever_they_break(tmp_path: Path, program: b
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", pickle.dumps([1, 2], protocol=2)])
-def test_files_that_are_no_checkpoint_are_named(tmp_path: Path, content: bytes) -> None:
+def test_files_in_another_format_are_reported_with_their_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "download.pth"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"download\.pth: checkpoint swin .*\(.+\)"):
         read_state_dict(CheckpointFile("swin", path, sha256_of(path), "ours"))
 
 
-def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"gone\.pth: .*No such file"):
         read_state_dict(CheckpointFile("swin", tmp_path / "gone.pth", "0" * 64, "ours"))
 
 
-def test_a_file_that_breaks_off_is_named(save_checkpoint: SaveCheckpoint) -> None:
+def test_a_truncated_file_is_reported_with_its_name(save_checkpoint: SaveCheckpoint) -> None:
     file = save_checkpoint(state_dict(), "ours")
     file.path.write_bytes(file.path.read_bytes()[:-200])
     with pytest.raises(WeightsError, match="fetch it again"):
@@ -150,7 +150,7 @@ def test_other_content_is_refused(save_checkpoint: SaveCheckpoint, content: obje
         read_state_dict(save_checkpoint(content, "ours"))
 
 
-def test_the_report_counts_what_does_not_fit(save_checkpoint: SaveCheckpoint) -> None:
+def test_the_report_counts_tensors_that_do_not_fit(save_checkpoint: SaveCheckpoint) -> None:
     altered = state_dict()
     del altered["linear.bias"]
     altered["linear.weight"] = torch.ones(5, 5)
@@ -164,7 +164,7 @@ def test_the_report_counts_what_does_not_fit(save_checkpoint: SaveCheckpoint) ->
     assert "1 of another shape (linear.weight is [5, 5], not [2, 3])" in message
 
 
-def test_counters_that_old_files_lack_are_not_missed(save_checkpoint: SaveCheckpoint) -> None:
+def test_counters_may_be_absent_from_old_files(save_checkpoint: SaveCheckpoint) -> None:
     old = state_dict()
     del old["norm.num_batches_tracked"]
     filled = load_network(Network, save_checkpoint(old, "ours"), OURS)
@@ -174,21 +174,21 @@ def test_counters_that_old_files_lack_are_not_missed(save_checkpoint: SaveCheckp
         fill(Network(), old | {"9.num_batches_tracked": torch.tensor(0)}, save_checkpoint({}, "ours"))
 
 
-def test_layouts_are_renamed_on_the_way(save_checkpoint: SaveCheckpoint) -> None:
+def test_layouts_are_renamed_when_a_file_is_loaded(save_checkpoint: SaveCheckpoint) -> None:
     theirs = {f"module.{name}": value for name, value in state_dict().items()}
     layouts = {**OURS, "data-parallel": partial(renamed, patterns=[(r"^module\.", "")])}
     filled = load_network(Network, save_checkpoint(theirs, "data-parallel"), layouts)
     assert torch.equal(filled.linear.weight, theirs["module.linear.weight"])
 
 
-def test_networks_come_frozen(save_checkpoint: SaveCheckpoint) -> None:
+def test_networks_are_loaded_frozen(save_checkpoint: SaveCheckpoint) -> None:
     for weights in (RandomWeights(0), save_checkpoint(state_dict(), "ours")):
         loaded = load_network(Network, weights, OURS)
         assert not any(module.training for module in loaded.modules())
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_seeds_decide_and_leave_the_worlds_chance_alone() -> None:
+def test_seeds_determine_weights_and_the_global_generator_is_unchanged() -> None:
     torch.manual_seed(5)
     expected_draw = torch.rand(1)
     torch.manual_seed(5)

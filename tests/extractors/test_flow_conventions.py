@@ -42,7 +42,7 @@ def through(flow: Tensor, quantization: Quantization) -> Tensor:
         (VideoFeatures(), 1 / 255),
     ],
 )
-def test_no_motion_leaves_an_offset_in_levels_only(quantization: Quantization, offset: float) -> None:
+def test_zero_flow_has_an_offset_only_in_level_formats(quantization: Quantization, offset: float) -> None:
     still = torch.zeros(3, 2, 16, 24)
     torch.testing.assert_close(through(still, quantization), torch.full_like(still, offset))
 
@@ -82,7 +82,7 @@ def test_video_features_rounds_without_storing() -> None:
     torch.testing.assert_close(video_features(flow), 2 * levels / 255 - 1)
 
 
-def test_jpeg_is_what_a_file_would_have_kept(tmp_path) -> None:
+def test_jpeg_quality_gives_the_levels_of_a_jpeg_file(tmp_path) -> None:
     """denseflow sets no quality, and OpenCV's default is 95."""
     flow = 10 * torch.randn(2, 2, 40, 56, generator=torch.Generator().manual_seed(0))
     images = denseflow_images(flow, bound_px=20)

@@ -27,7 +27,7 @@ def key(spec: StreamSpec) -> str:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_spelling_defaults_out_changes_no_key(method: str) -> None:
+def test_explicit_defaults_do_not_change_the_key(method: str) -> None:
     plain = resolved({"method": method})
     assert key(resolved(plain.settings["flow"])) == key(plain)
     assert key(resolve(plain)) == key(plain)
@@ -69,7 +69,7 @@ def test_the_plain_settings_are_dis_as_the_network_was_trained() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_frames_come_in_the_colors_that_a_method_looks_at(method: str) -> None:
+def test_each_method_gets_gray_or_color_frames_as_it_needs(method: str) -> None:
     """By default; and the others would quietly be the flow of one channel, or no input to the network at all."""
     gray = not METHODS[method].color
     assert resolved({"method": method}).settings["geometry"]["gray"] is gray

@@ -163,7 +163,7 @@ def test_an_odd_margin_is_halved_as_torchvision_or_as_video_features() -> None:
     assert torch.equal(apply_geometry(frames, video_features), frames[..., 16:240, 115:339])
 
 
-def test_nothing_to_do_costs_nothing() -> None:
+def test_frames_are_not_copied_without_steps() -> None:
     frames = as_frames(picture())
     geometry = Geometry(
         steps=(Size(size_px=(180, 320)), ShortSide(short_side_px=180), CenterCrop(center_crop_px=(180, 320)))
@@ -179,7 +179,7 @@ def test_frames_are_left_as_they_are() -> None:
     assert torch.equal(frames, before)
 
 
-def test_no_frames_stay_no_frames() -> None:
+def test_an_empty_batch_stays_empty() -> None:
     none = torch.zeros(0, 3, 30, 40, dtype=torch.uint8)
     for antialias in (True, False):
         assert resized(none, (10, 12), "bilinear", antialias=antialias).shape == (0, 3, 10, 12)
@@ -316,7 +316,7 @@ def test_float_is_torchs_resize_without_rounding(interpolation: Any, antialias: 
     assert torch.equal(apply_geometry(frames, rounded), theirs.round().clamp(0, 255).to(torch.uint8))
 
 
-def test_float_is_float_where_nothing_is_resized() -> None:
+def test_float_arithmetic_gives_float_pixels_without_a_resize() -> None:
     frames = as_frames(picture(8, 9))
     geometry = Geometry(steps=(Size(size_px=(8, 9)),), resize_arithmetic="float")
     assert torch.equal(apply_geometry(frames, geometry), frames.float())

@@ -90,7 +90,7 @@ def test_only_files_of_tensors_and_settings_are_fetched(hub: Hub, clip: Path, tm
     assert not {"modeling_other.py", "pytorch_model.bin"} & set(hub.files_fetched())
 
 
-def test_what_the_hub_refuses_is_one_line(hub: Hub, clip: Path) -> None:
+def test_a_refusal_of_the_hub_is_an_error_of_one_line(hub: Hub, clip: Path) -> None:
     published(hub, clip)
     hub.repositories["team/gated"] = Repository(error="GatedRepo")
     for name, complaint in (

@@ -209,7 +209,7 @@ def test_smallest_clip_has_one_time_step() -> None:
         assert InceptionI3D(2, 1e-3).eval().pooled(torch.zeros(1, 2, 9, 193, 193)).shape == (1, 1024, 1, 1, 1)
 
 
-def test_rgb_rows_do_not_depend_on_their_company(rgb: Any) -> None:
+def test_rgb_rows_do_not_depend_on_the_batch(rgb: Any) -> None:
     """float32 on the CPU: 1e-5 of the largest feature (measured 2e-7); clips of other lengths may travel along."""
     clips = [noise_frames(num_frames, 193, 193, seed=seed) // (seed + 1) for seed, num_frames in enumerate((9, 12, 9))]
 
@@ -224,7 +224,7 @@ def test_rgb_rows_do_not_depend_on_their_company(rgb: Any) -> None:
 
 
 @pytest.mark.slow  # emulated on a CPU without half-precision units
-def test_bfloat16_is_near(published: dict[str, CheckpointFile]) -> None:
+def test_bfloat16_rows_are_within_the_tolerance(published: dict[str, CheckpointFile]) -> None:
     clip = noise_frames(9)
     exact, rounded = (
         extractor("i3d_rgb", published["i3d_rgb"], precision=precision).forward([clip])[0]
@@ -264,7 +264,7 @@ def sliding_frames(num_frames: int, height: int = 256, width: int = 300) -> Tens
     return torch.from_numpy(np.stack([texture[:, start : start + width] for start in starts]))[:, None]
 
 
-def test_flow_of_a_segment_reaches_into_the_next() -> None:
+def test_flow_of_a_segment_uses_the_first_frame_of_the_next() -> None:
     stream = flow_extractor()
     assert stream.frames.next_frame
     assert stream.frames.geometry.gray
@@ -286,7 +286,7 @@ def test_the_last_flow_repeats_at_the_videos_end() -> None:
     assert not torch.equal(flow[-2], flow[-3])
 
 
-def test_the_last_flow_may_be_none() -> None:
+def test_the_last_flow_may_be_zero() -> None:
     stream = flow_extractor(last_flow="zero", quantization={"form": "denseflow8"})
     images = stream.prepare(segment(sliding_frames(9)))
     assert isinstance(images, Tensor)
@@ -310,7 +310,7 @@ def test_the_last_flow_may_be_none() -> None:
         ),
     ],
 )
-def test_flow_reaches_the_network_as_the_settings_say(
+def test_the_settings_define_the_flow_input_of_the_network(
     glance: Glance, settings: dict[str, Any], convention: Callable[[Tensor], Tensor]
 ) -> None:
     clip = segment(sliding_frames(10), has_next_frame=True)
@@ -385,7 +385,7 @@ def test_a_blank_frame_is_zero_after_normalization(rgb: Any, network: InceptionI
 
 
 @pytest.mark.usefixtures("glance")
-def test_a_method_may_run_beside_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_may_run_in_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     """Same numbers, whether a method declares that it runs in `prepare` or in `forward`."""
     clips = [segment(sliding_frames(10), has_next_frame=True), segment(sliding_frames(9))]
     on_cpu_thread = flow_extractor()
@@ -401,7 +401,7 @@ def test_a_method_may_run_beside_the_network(monkeypatch: pytest.MonkeyPatch) ->
         assert torch.equal(row, wanted)
 
 
-def test_raft_sees_color_and_has_weights_of_its_own(glance: Glance) -> None:
+def test_raft_gets_color_frames_and_has_its_own_weights(glance: Glance) -> None:
     weights = {"network": RandomWeights(0), "flow": RandomWeights(1)}
     settings = {
         "flow": {"method": "raft", "model": "raft_small", "iterations": 2},
@@ -431,7 +431,7 @@ def test_raft_sees_color_and_has_weights_of_its_own(glance: Glance) -> None:
 
 
 @pytest.mark.slow
-def test_real_weights_name_what_real_people_do(shared: Path) -> None:
+def test_real_weights_recognize_the_action_of_real_clips(shared: Path) -> None:
     """DeepMind's weights on real clips: right numbers end to end, from the pixels of a file to a class."""
     path = shared / "weights" / "i3d_rgb_kinetics400_fp16.pt"
     labels = (shared / "weights" / "kinetics400_labels.txt").read_text().splitlines()

@@ -137,7 +137,7 @@ def test_rows_of_several_crops_are_averaged_in_time() -> None:
         ("motion", 16, {"output": "map"}, "a segment has one row, the only output of this extractor; remove output"),
     ],
 )
-def test_what_a_network_does_not_have_is_one_line(
+def test_a_missing_layer_or_output_is_an_error_of_one_line(
     name: str, frames: int, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as raised:

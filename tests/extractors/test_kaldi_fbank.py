@@ -22,7 +22,7 @@ def test_agrees_with_kaldi_on_music(told_rate_hz: int) -> None:
     assert np.abs(ours - expected).max() / np.abs(expected).max() <= 1e-5
 
 
-def test_the_rate_it_is_told_decides_frames_and_bins() -> None:
+def test_the_assumed_rate_determines_frames_and_bins() -> None:
     right, wrong = FilterbankOptions(16000), FilterbankOptions(48000)
     assert (right.window_samples, right.hop_samples, right.fft_samples) == (400, 160, 512)
     assert (wrong.window_samples, wrong.hop_samples, wrong.fft_samples) == (1200, 480, 2048)
@@ -46,7 +46,7 @@ def test_a_short_waveform_is_padded_with_zeros() -> None:
     )
 
 
-def test_silence_and_a_constant_are_the_floor() -> None:
+def test_silence_and_a_constant_have_the_lowest_value() -> None:
     for level in (0.0, 0.5):
         energies = kaldi_fbank(np.full(800, level, np.float32), FilterbankOptions())
         assert np.allclose(energies, np.log(ENERGY_FLOOR))

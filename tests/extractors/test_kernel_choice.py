@@ -37,7 +37,7 @@ def test_each_kind_of_layer_is_measured() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_machine_stays_with_the_first_result(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_processes_use_the_first_result(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = dict.fromkeys(KINDS, 2.0)
     monkeypatch.setattr(kernel_choice, "measure", lambda: slow)
     assert speed_ratios() == slow
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_measured_again(cache: Path, monkeypatch: pytest.Monke
     assert json.loads(kept(cache).read_text())["linear"] == 1.5
 
 
-def test_a_process_that_is_slower_takes_the_result_of_the_other(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_measurements_use_the_first_stored_result(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_choice, "measure", lambda: dict.fromkeys(KINDS, 0.5))
     speed_ratios()
     path, first = kept(cache), kept(cache).read_text()

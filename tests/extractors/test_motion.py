@@ -96,7 +96,7 @@ def test_a_row_is_as_long_as_its_names() -> None:
 @pytest.mark.parametrize("num_frames", [1, 2, 25])
 @pytest.mark.parametrize("light", [0, 140])
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (256, HEIGHT)])
-def test_what_stands_still_is_still(num_frames: int, light: int, size: tuple[int, int]) -> None:
+def test_a_still_picture_has_no_motion(num_frames: int, light: int, size: tuple[int, int]) -> None:
     wall = np.zeros(size, np.float32) if light == 0 else grain(*size, 0, light)
     row = features(np.repeat(wall[None].astype(np.uint8), num_frames, axis=0))
     assert row.pop("energy.still_share") == 1
@@ -105,7 +105,7 @@ def test_what_stands_still_is_still(num_frames: int, light: int, size: tuple[int
     assert max(abs(value) for value in row.values()) < 1e-3
 
 
-def test_noise_alone_is_no_athlete() -> None:
+def test_noise_alone_gives_no_athlete() -> None:
     noise = np.random.default_rng(3).normal(0, 2, (25, HEIGHT, WIDTH))
     motion = followed(np.clip(film(None) + noise, 0, 255).astype(np.uint8))
     moving = followed(film(pan(0.3)))
@@ -137,7 +137,7 @@ def test_the_box_follows_the_athlete_before_a_moving_camera() -> None:
     assert motion.boxes[:, 3] == pytest.approx(FIGURE[0] / HEIGHT, rel=0.25)
 
 
-def test_an_athlete_whom_the_camera_holds_in_place_moves_all_the_same() -> None:
+def test_an_athlete_whom_the_camera_follows_moves() -> None:
     bobbing = film(lambda time_s: (0.3 * (time_s - 1), 0.03 * np.sin(12 * time_s)), pan(0.3))
     row = features(bobbing)
     assert abs(row["box.center_x.mean"]) < 0.05
@@ -152,7 +152,7 @@ def test_a_score_board_is_not_the_athlete() -> None:
     assert (boxes[:, 0] > -0.3).all()
 
 
-def test_a_score_board_alone_is_nobody() -> None:
+def test_a_score_board_alone_gives_no_athlete() -> None:
     frames = film(None, pan(0.3))
     frames[:, 6:46, 8:90] = grain(40, 82, 5, 200)
     motion = followed(frames)
@@ -170,14 +170,14 @@ def test_a_blank_wall_does_not_move_when_the_camera_pans() -> None:
     assert motion.evidence[:, 30:].mean() < 0.02
 
 
-def test_the_quarters_are_the_bodys() -> None:
+def test_the_quarters_are_relative_to_the_body() -> None:
     row = features(film(lambda time_s: (0.35 + 0.05 * np.sin(6 * time_s), 0.2), num_frames=19))
     quarters = ("top_left", "top_right", "bottom_left", "bottom_right")
     assert all(0.05 < row[f"body_flow.{quarter}.still"] < 0.95 for quarter in quarters)
 
 
 @pytest.mark.parametrize(("growth", "turn"), [(0.01, 0.0), (-0.01, 0.0), (0.0, 0.01)])
-def test_zoom_and_turn_are_told_apart(growth: float, turn: float) -> None:
+def test_zoom_and_rotation_are_distinguished(growth: float, turn: float) -> None:
     wall = grain(HEIGHT, WIDTH, 0, 120)
     matrices = [cv2.getRotationMatrix2D((95.5, 71.5), -np.degrees(turn * n), (1 + growth) ** n) for n in range(13)]
     frames = [cv2.warpAffine(wall, matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT) for matrix in matrices]
@@ -186,7 +186,7 @@ def test_zoom_and_turn_are_told_apart(growth: float, turn: float) -> None:
     assert row["camera.turn.mean"] == pytest.approx(turn * FPS, abs=0.01)
 
 
-def test_the_camera_is_what_most_of_the_background_agrees_on() -> None:
+def test_the_camera_motion_is_that_of_most_of_the_background() -> None:
     x, y = (values.astype(np.float32) for values in np.meshgrid(np.arange(-40, 41, 4), np.arange(-30, 31, 4)))
     truth = np.array([[1.5, -0.5, 0.02, -0.01]], np.float32)
     flow = apply_similarity(truth, x, y)
@@ -238,14 +238,14 @@ def test_numbers_do_not_depend_on_frame_rate_or_size() -> None:
     assert large.body_velocity[:, 0].mean() == pytest.approx(plain.body_velocity[:, 0].mean(), rel=0.15)
 
 
-def test_repeated_frames_at_the_end_count_for_nothing() -> None:
+def test_repeated_frames_at_the_end_are_ignored() -> None:
     frames = film(pan(0.3), num_frames=13)
     times_s = tuple(float(time_s) for time_s in np.arange(13) / FPS)
     padded = np.concatenate([frames, np.repeat(frames[-1:], 12, axis=0)])
     assert features(padded, times_s + times_s[-1:] * 12) == features(frames, times_s)
 
 
-def test_a_fall_shows_in_the_box() -> None:
+def test_a_fall_changes_the_box() -> None:
     def fall(time_s: float) -> tuple[float, float]:
         return 0.05 * np.sin(9 * time_s), -0.2 + 0.45 * np.clip((time_s - 1) / 0.4, 0, 1)
 

@@ -188,7 +188,7 @@ def test_a_checkpoint_that_lacks_tensors_is_refused(tmp_path: Path) -> None:
         ({"model_type": "dinov2", **PICTURES}, processor("BitImageProcessor", resample=1), "cannot be reproduced"),
     ],
 )
-def test_a_checkpoint_that_cannot_be_used_is_one_line(
+def test_an_unusable_checkpoint_is_an_error_of_one_line(
     tmp_path: Path, config: dict[str, Any], processing: dict[str, Any], complaint: str
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -199,7 +199,7 @@ def test_a_checkpoint_that_cannot_be_used_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_names_that_do_not_exist_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unknown_names_are_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

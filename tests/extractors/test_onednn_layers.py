@@ -58,7 +58,7 @@ def test_convolution_is_pytorchs(groups: int, kernel: Any, stride: int, padding:
 
 
 @pytest.mark.parametrize("settings", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}], ids=str)
-def test_paddings_that_onednn_does_not_know_are_pytorchs(settings: dict[str, Any]) -> None:
+def test_unsupported_paddings_are_computed_by_pytorch(settings: dict[str, Any]) -> None:
     layer = nn.Conv2d(3, 4, 3, **settings)
     image = drawn(1, 3, 8, 8)
     expected = layer(image)
@@ -73,7 +73,7 @@ def test_strided_values_of_a_transposed_sequence_are_read_in_place() -> None:
 @pytest.mark.parametrize(
     "values", [drawn(3, 48).double(), drawn(48), drawn(0, 48)], ids=["float64", "vector", "nothing"]
 )
-def test_what_onednn_does_not_take_goes_to_pytorch(values: torch.Tensor) -> None:
+def test_unsupported_inputs_are_computed_by_pytorch(values: torch.Tensor) -> None:
     weight = drawn(20, 48, seed=1).to(values.dtype)
     assert torch.equal(linear(values, weight), nn.functional.linear(values, weight))
 

@@ -118,7 +118,7 @@ def test_boxes_are_in_pixels_of_the_frame_and_clipped_to_it(monkeypatch: pytest.
     assert network.shown[0].shape == (2, 3, 352, 640)
 
 
-def test_nobody_and_a_box_in_the_padding_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_person_and_a_box_in_the_padding_give_no_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     no_person = anchors((100, 100, 10, 10, 0.0, 0.1, 0.0))
     padding = anchors((320, 5, 100, 10, 0.0, 0.9, 0.0))
     frames = [torch.zeros(3, 660, 1280).byte()] * 2
@@ -240,7 +240,7 @@ def test_without_the_package_both_ways_to_proceed_are_named(monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_the_package_leaves_home_network_and_process_alone(tmp_path: Path) -> None:
+def test_the_package_does_not_change_home_network_or_process(tmp_path: Path) -> None:
     """In a process of its own, with an empty home and a network that complains when asked."""
     script = """
 import os, socket

@@ -131,7 +131,7 @@ def test_the_motion_of_the_camera_is_not_that_of_the_center_of_mass() -> None:
     assert panned["center.speed.high"] == pytest.approx(0, abs=1e-4)
 
 
-def test_upside_down_is_a_lean_of_half_a_turn() -> None:
+def test_an_upside_down_body_has_a_lean_of_180_degrees() -> None:
     found = row([rotated(standing(), np.pi)] * 4)
     assert found["lean.mean"] == pytest.approx(np.pi, abs=1e-3)
     assert found["upside_down"] == 1
@@ -321,7 +321,7 @@ def test_upside_down_takes_turned_crops_and_has_none_without_them(
     assert found.boxes.num_frames_with_person == 2  # the person was detected
 
 
-def test_a_body_between_two_turns_is_looked_at_in_its_own_direction(
+def test_a_crop_is_turned_once_more_to_the_direction_of_the_body(
     extractor_for: Callable[..., tuple[Any, UprightOnly]],
 ) -> None:
     """Two heads to the right for one up: 63°, seen best in a crop that is turned by as much."""

@@ -69,7 +69,7 @@ def test_the_names_are_all_of_the_hub_but_the_detectors() -> None:
         ),
     ],
 )
-def test_features_are_what_the_published_network_projects(name: str) -> None:
+def test_features_are_the_inputs_of_the_published_projection(name: str) -> None:
     """For a clip of the trained size: the input of the untouched network's own classifier."""
     frames, side = TRAINED_CLIPS.get(name, (16, 224))
     network = published(name, seed=3)

@@ -72,7 +72,7 @@ def test_half_precision_gives_float32_flow_within_its_tolerance() -> None:
     assert 0 < (flows[1] - flows[0]).abs().max() <= TOLERANCES["bfloat16"] * flows[0].abs().max()
 
 
-def test_batches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flow_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last frame of a batch is the first of the next."""
     clip = frames(5)
     flow = RaftFlow(Raft(model="raft_small", iterations=2), {"flow": RandomWeights(0)}, CPU)

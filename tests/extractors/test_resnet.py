@@ -62,7 +62,7 @@ def build_crop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ResNetCrop]:
     return build
 
 
-def test_the_row_is_what_torchvisions_classifier_sees(save_checkpoint: Callable[..., CheckpointFile]) -> None:
+def test_the_row_is_the_input_of_torchvisions_classifier(save_checkpoint: Callable[..., CheckpointFile]) -> None:
     """Against torchvision's own preset: resize to 256, crop 224², ImageNet statistics, the input of ``fc``."""
     torch.manual_seed(0)
     network = resnet50().eval()

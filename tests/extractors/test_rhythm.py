@@ -130,7 +130,7 @@ def test_a_still_picture_has_no_synchrony() -> None:
     assert all(value == 0 for name, value in features(still, drum(beats(120))).items() if name.startswith("synchrony"))
 
 
-def test_sound_that_breaks_off_leaves_finite_numbers() -> None:
+def test_truncated_audio_gives_finite_numbers() -> None:
     for seconds in (0.05, 1.0, 2.2):
         heard(drum(beats(120))[: round(seconds * RATE_HZ)], accents(beats(120), 0.0))
     music, after = listen(drum(beats(120))[: round(2.2 * RATE_HZ)]), PAIR_TIMES_S > 2.4
@@ -138,7 +138,7 @@ def test_sound_that_breaks_off_leaves_finite_numbers() -> None:
 
 
 @pytest.mark.parametrize("tempo_bpm", [84, 100, 120, 132])
-def test_tempo_and_onsets_are_the_drums(tempo_bpm: float) -> None:
+def test_tempo_and_onsets_are_those_of_the_drums(tempo_bpm: float) -> None:
     strokes = beats(tempo_bpm)
     row = heard(drum(strokes))
     assert row["tempo.octaves_from_120"] == pytest.approx(np.log2(tempo_bpm / 120), abs=0.08)
@@ -164,7 +164,7 @@ def test_harmony_names_the_note(hertz: float, note: str) -> None:
     assert notes.pop(note) > 0.95 > 0.6 > max(notes.values())
 
 
-def test_a_change_of_chord_shows() -> None:
+def test_a_change_of_chord_is_detected() -> None:
     halves = np.concatenate([tone(440.0)[: 2 * RATE_HZ], tone(523.25)[: 2 * RATE_HZ]])
     change = heard(halves)["harmony.change"] - heard(tone(440.0))["harmony.change"]
     # at least two of twelve notes change, which shows for a quarter of a second in four
@@ -179,7 +179,7 @@ def test_half_the_amplitude_is_six_decibels_less() -> None:
 
 @pytest.mark.parametrize("tempo_bpm", [96, 120])
 @pytest.mark.parametrize("late_s", [-0.15, 0.0, 0.15])
-def test_lateness_is_what_it_is(tempo_bpm: float, late_s: float) -> None:
+def test_lateness_is_the_delay_of_the_motion(tempo_bpm: float, late_s: float) -> None:
     row = heard(drum(beats(tempo_bpm)), accents(beats(tempo_bpm), late_s))
     assert row["synchrony.best_lag"] == pytest.approx(late_s, abs=0.045)
     assert row["synchrony.lateness"] == pytest.approx(late_s, abs=0.045)
@@ -190,13 +190,13 @@ def test_lateness_is_what_it_is(tempo_bpm: float, late_s: float) -> None:
 
 
 @pytest.mark.parametrize("late_s", [-0.1, -0.05, 0.05, 0.1])
-def test_of_lags_that_fit_alike_the_nearest_is_meant(late_s: float) -> None:
+def test_among_similar_correlations_the_smallest_lag_is_used(late_s: float) -> None:
     """At 180 beats a minute the same movement is also a third of a second earlier or later."""
     row = heard(drum(beats(180)), accents(beats(180), late_s))
     assert row["synchrony.best_lag"] == pytest.approx(late_s, abs=0.045)
 
 
-def test_on_the_beat_and_between_the_beats_are_told_apart() -> None:
+def test_motion_on_and_between_the_beats_is_distinguished() -> None:
     strokes = beats(120)
     on_beat, off_beat = (heard(drum(strokes), accents(strokes, late_s)) for late_s in (0.0, 0.25))
     assert on_beat["synchrony.correlation_at_once"] > 0.7 > -0.2 > off_beat["synchrony.correlation_at_once"]
@@ -218,7 +218,7 @@ def test_the_lag_zero_is_the_middle_of_the_correlations() -> None:
 
 
 @pytest.mark.parametrize("start_s", [0.0, 31.5])
-def test_pictures_and_sound_meet_in_the_row(start_s: float) -> None:
+def test_video_and_audio_are_aligned_in_the_row(start_s: float) -> None:
     """From frames and samples, on a segment anywhere in the video."""
     strokes = beats(120)
     in_time = features(moves_on(strokes), drum(strokes), start_s)

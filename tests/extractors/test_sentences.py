@@ -77,7 +77,7 @@ def test_the_text_tower_costs_no_memory_afterwards(tmp_path: Path) -> None:
         ({"sentences": [" ".join(["skater"] * 16)]}, r"has 17 tokens, the text tower takes 16; shorten it"),
     ],
 )
-def test_sentences_that_cannot_be_used_are_one_line(tmp_path: Path, settings: dict[str, Any], complaint: str) -> None:
+def test_unusable_sentences_are_an_error_of_one_line(tmp_path: Path, settings: dict[str, Any], complaint: str) -> None:
     folder = checkpoint_with_text(tmp_path / "clip", "clip")
     with pytest.raises(ConfigError, match=complaint) as caught:
         extractor_for(f"transformers:{folder}", find_checkpoint(str(folder)).with_digest(), **settings)

@@ -74,7 +74,7 @@ def test_the_camera_is_followed(pan_px: float) -> None:
     assert values["motion"].mean() < 1.0
 
 
-def test_what_moves_is_located() -> None:
+def test_moving_regions_are_located() -> None:
     frames = np.repeat(texture(48)[None], 33, axis=0)
     for index in range(33):
         frames[index, 9:18, 10 + index // 2 : 16 + index // 2] = (250, 250, 250)

@@ -44,7 +44,7 @@ def test_a_resolved_spec_leaves_no_setting_implicit():
         (spec("i3d_rgb", {"network": "x"}, epsilon=1), r"settings\.epsilon"),
     ],
 )
-def test_what_does_not_fit_is_named(wrong, complaint):
+def test_invalid_specs_are_reported_with_the_reason(wrong, complaint):
     with pytest.raises(ConfigError, match=complaint):
         resolve(wrong)
 

@@ -102,7 +102,7 @@ def test_flow_is_the_motion_away_from_borders(
     assert end_point_difference(flow, truth)[20:-20, 20:-20].max() < 0.1
 
 
-def test_big_motions_are_found() -> None:
+def test_large_motions_are_estimated() -> None:
     y, x = grid(256, 256)
     flow = tvl1(torch.stack([texture(at, y, waves_px=(60, 200)) for at in (x, x - 30)]), TVL1())[0]
     inside = end_point_difference(flow, torch.tensor([30.0, 0.0])[:, None, None])[60:-60, 60:-60]
@@ -129,7 +129,7 @@ def test_kernels_stop_together(variant: Variant, epsilon: float, device: str) ->
 
 
 @pytest.mark.parametrize("kernel", ["fused", "torch"])
-def test_a_pair_depends_on_nothing_else(kernel: Kernel, device: str, threads: Callable[[int], None]) -> None:
+def test_a_pair_does_not_depend_on_other_pairs(kernel: Kernel, device: str, threads: Callable[[int], None]) -> None:
     """Neither on the batch, nor on the threads, nor on the layout in memory."""
     settings, frames = TVL1(kernel=kernel, warps=2), clip(5).to(device)
     threads(1)
@@ -152,7 +152,7 @@ def test_small_frames_have_a_flow(size: tuple[int, int], kernel: Kernel, variant
 
 @pytest.mark.parametrize("kernel", ["fused", "torch"])
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_what_is_uniform_stands_still(level: int, kernel: Kernel, device: str) -> None:
+def test_uniform_frames_have_zero_flow(level: int, kernel: Kernel, device: str) -> None:
     frames = torch.full((3, 40, 50), level, dtype=torch.uint8, device=device)
     inside = tvl1(frames, TVL1(kernel=kernel))[..., 4:-4, 4:-4]
     assert torch.equal(inside, torch.zeros_like(inside))

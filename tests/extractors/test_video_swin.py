@@ -120,7 +120,7 @@ def test_loading_is_strict(golden: GoldenReader, headless: SwinTransformer3d) ->
             fill(headless, LAYOUTS[layout](altered), file)
 
 
-def test_rows_do_not_depend_on_their_company(seeded_stream: NetworkExtractor) -> None:
+def test_rows_do_not_depend_on_the_batch(seeded_stream: NetworkExtractor) -> None:
     """float32 on the CPU: 1e-5 of the largest feature (measured 2e-7); clips of other lengths may travel along."""
     clips = [noise_frames(num_frames, 64, seed) for seed, num_frames in enumerate((4, 8, 4))]
 
@@ -134,7 +134,7 @@ def test_rows_do_not_depend_on_their_company(seeded_stream: NetworkExtractor) ->
 
 
 @pytest.mark.slow  # emulated on a CPU without half-precision units
-def test_bfloat16_is_near(seeded_stream: NetworkExtractor) -> None:
+def test_bfloat16_rows_are_within_the_tolerance(seeded_stream: NetworkExtractor) -> None:
     clip = noise_frames(4, 64)
     exact, rounded = (row_of(stream, clip)[0] for stream in (seeded_stream, extractor(RandomWeights(0), "bfloat16")))
     assert rounded.dtype == torch.float32

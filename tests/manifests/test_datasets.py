@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_data_set_of_the_package_is_whole() -> None:
+def test_every_data_set_of_the_package_is_complete() -> None:
     assert list_datasets() == [
         *("finefs-fs", "finefs-sp", "fisv", "fs1000", "logo", "mit-skating", "rg", "youtube-highlights"),
     ]
@@ -177,7 +177,7 @@ def test_missing_files(folder: Path, tmp_path: Path) -> None:
         read_dataset_labels(parse_dataset(SMALL, "small"), tmp_path / "nowhere")
 
 
-def test_what_is_wrong_in_a_data_set_is_named() -> None:
+def test_an_invalid_data_set_is_reported_with_the_reason() -> None:
     with pytest.raises(ConfigError, match=r"small: targets\.total\.rnage: this key is not known"):
         parse_dataset(SMALL.replace("score_range", "rnage = 1\nscore_range"), "small")
     with pytest.raises(ConfigError, match=r"small: .*either files, lists or random_splits"):
@@ -256,7 +256,7 @@ class Malice:
         return os.mkdir, (str(self.trap),)
 
 
-def test_a_pickle_is_read_and_not_run(tmp_path: Path) -> None:
+def test_a_pickle_is_read_without_executing_code(tmp_path: Path) -> None:
     names = {("g1", 0): ["free", 80.5], ("g1", 1): ["free", 70], ("g2", 0): ["free", Malice(tmp_path / "trap")]}
     few = load_dataset("logo").model_copy(update={"counts": {}})
     for split, keys in (("train", [("g1", 0)]), ("test", [("g1", 1)])):

@@ -31,7 +31,7 @@ extractor = "motion"
 """
 
 
-def test_the_promised_recipes_are_there_and_named_like_their_files():
+def test_documented_recipes_exist_and_are_named_like_their_files():
     assert {"starter", "pamfn", "action-net", "gdlt", "everything", "video-features-i3d"} <= set(list_recipes())
     assert all(load_recipe(name).name == name for name in list_recipes())
 
@@ -127,7 +127,7 @@ def step_text(step: dict[str, Any]) -> str:
     return f"{words[name]} {' × '.join(map(str, size))}"
 
 
-def test_gdlts_plain_recipe_is_the_released_one_but_for_the_resize():
+def test_gdlts_plain_recipe_differs_from_the_released_one_in_the_resize():
     plain, released = (resolved_recipe(load_recipe(name)).streams["vst"] for name in ("gdlt", "gdlt-released"))
     assert released.settings["geometry"].pop("resize_arithmetic") == "pil"
     assert plain.settings["geometry"].pop("resize_arithmetic") == "torch"
@@ -176,6 +176,6 @@ def test_an_unknown_name_lists_the_known_ones():
         load_recipe("pamnf")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_reported_with_its_path(tmp_path):
     with pytest.raises(ConfigError, match=r"gone\.toml: the file does not exist"):
         load_recipe(str(tmp_path / "gone.toml"))

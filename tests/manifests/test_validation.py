@@ -34,17 +34,17 @@ def complaint(values: dict[str, object], under: str = "") -> str:
         ),
     ],
 )
-def test_the_first_mistake_is_told_with_its_place(values: dict[str, object], told: str) -> None:
+def test_the_first_mistake_is_reported_with_its_place(values: dict[str, object], told: str) -> None:
     assert complaint(values) == told
 
 
-def test_what_was_given_is_told_unless_it_is_long() -> None:
+def test_short_values_are_part_of_the_message() -> None:
     assert complaint({"name": "a", "inner": {"speed": "fast"}}, "settings").startswith("settings.inner.speed: Input")
     assert complaint({"name": "a", "inner": {"speed": "fast"}}).endswith("(got 'fast')")
     assert len(complaint({"name": ["a"] * 1000})) < 150
 
 
-def test_names_that_are_near() -> None:
+def test_similar_names_are_suggested() -> None:
     assert suggestion("gdlr", ["gdlt", "umt"]) == " (did you mean gdlt?)"
     assert suggestion("net-1", ["net-2", "net-3"], most=2) == " (did you mean net-3 or net-2?)"
     assert suggestion("nothing of the kind", ["gdlt"]) == ""

@@ -17,7 +17,7 @@ source = "this test"
 """
 
 
-def test_an_entry_knows_its_name() -> None:
+def test_an_entry_has_its_name() -> None:
     entry = parse_weights_manifest(ENTRY, "t").entry("small")
     assert (entry.name, entry.published_digest, entry.pickle) == ("small", None, False)
 
@@ -31,7 +31,7 @@ def test_an_entry_knows_its_name() -> None:
         ('git_blob = "' + 40 * "b" + '"', "git blob " + 40 * "b"),
     ],
 )
-def test_a_digest_is_printed_as_far_as_it_is_known(field: str, published: str) -> None:
+def test_known_digests_are_printed(field: str, published: str) -> None:
     assert parse_weights_manifest(ENTRY + field, "t").entry("small").published_digest == published
 
 
@@ -65,7 +65,7 @@ def test_an_unknown_name_is_answered_with_near_ones() -> None:
 
 
 @pytest.mark.parametrize("recipe", list_recipes())
-def test_recipes_name_checkpoints_that_there_are(recipe: str) -> None:
+def test_recipes_name_existing_checkpoints(recipe: str) -> None:
     for stream in load_recipe(recipe).streams.values():
         for name in stream.weights.values():
             if name.startswith("transformers:"):  # of the hub
@@ -75,7 +75,7 @@ def test_recipes_name_checkpoints_that_there_are(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("entry", load_weights_manifest().weights.values(), ids=lambda entry: entry.name)
-def test_what_comes_with_the_package_is_fetched_over_https(entry: WeightsEntry) -> None:
+def test_checkpoints_of_the_package_are_fetched_over_https(entry: WeightsEntry) -> None:
     assert all(url.startswith("https://") for url in entry.urls)
 
 

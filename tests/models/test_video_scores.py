@@ -69,7 +69,7 @@ def test_occlusion_of_a_linear_model_on_an_average(learnable: Learnable) -> None
 
 
 @pytest.mark.parametrize("standardize", [False, True])
-def test_attention_stands_beside_the_effects(learnable: Learnable, standardize: bool) -> None:
+def test_attention_is_reported_with_the_effects(learnable: Learnable, standardize: bool) -> None:
     store, _ = learnable(1)
     dims = {"motion": 120, "rhythm": 40}
     card = card_of("context-attention", {"hidden_dim": 8}, dims, standardize=standardize)
@@ -121,7 +121,7 @@ def scored(*effects: float) -> VideoScore:
     return VideoScore("v", 1.0, segments)
 
 
-def test_a_segment_stands_out_only_beyond_what_chance_explains() -> None:
+def test_a_segment_stands_out_only_if_its_effect_is_significant() -> None:
     (first,) = scored(0.1, -0.1, 0.12, 0.09, -2.0, 0.11).outstanding
     assert first.effect == -2.0
     assert not scored(0.1, -0.1, 0.12, 0.09, -0.2, 0.11).outstanding

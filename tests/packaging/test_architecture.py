@@ -96,7 +96,7 @@ def test_models_import_only_the_store_and_system_of_the_pipeline():
     assert wrong == []
 
 
-def test_the_pipeline_knows_no_network_by_name():
+def test_the_pipeline_does_not_name_networks():
     allowed = {
         "protocol",
         "table",

@@ -62,7 +62,7 @@ def check_case(case: Case, ends: OutcomeTable, store: FeatureStore) -> None:
                 assert not np.any(touched)
 
 
-def test_every_file_of_the_corpus_ends_as_it_must(tmp_path):
+def test_every_file_of_the_corpus_has_its_expected_outcome(tmp_path):
     (tmp_path / "videos").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
@@ -82,7 +82,7 @@ def test_every_file_of_the_corpus_ends_as_it_must(tmp_path):
     assert again == {"pipe", "loop", "folder"}, "what may be otherwise tomorrow is tried again, corrupt bytes are not"
 
 
-def test_decoders_that_crash_hang_or_grow_cost_their_videos_until_the_next_run(tmp_path):
+def test_decoders_that_crash_hang_or_grow_fail_their_videos_until_the_next_run(tmp_path):
     """Lost workers are the day's trouble: the next run tries again, here with a decoder that is sound."""
     nervous = DecoderSettings(timeout_s=2.0, memory_bytes=300 << 20)
     (tmp_path / "videos").mkdir()
@@ -184,20 +184,20 @@ def torment(tmp_path: Path, how_many: int) -> Counter[str]:
     return counts
 
 
-def test_mutations_of_good_files_come_to_an_end(tmp_path):
+def test_runs_on_mutated_files_finish(tmp_path):
     kinds = torment(tmp_path, 25)
     assert kinds["partial"] + kinds["failed"] > 5
 
 
 @pytest.mark.slow
-def test_a_thousand_mutations_of_good_files_come_to_an_end(tmp_path, capsys):
+def test_runs_on_a_thousand_mutated_files_finish(tmp_path, capsys):
     kinds = torment(tmp_path, 1000)
     with capsys.disabled():
         print(f"\n{time.strftime('%Y-%m-%d')}: 1000 mutated files: {dict(kinds)}; no run stopped, no decoder hung")
 
 
 @pytest.mark.slow
-def test_four_gigabytes_of_nothing_are_noticed_before_anyone_looks_through_them(tmp_path):
+def test_four_gigabytes_of_zeros_are_detected_without_reading_them(tmp_path):
     (tmp_path / "videos").mkdir()
     reserved(4 << 30)(tmp_path / "videos" / "sparse.mkv")
     ends = extracted(tmp_path / "videos", tmp_path / "out")

@@ -66,7 +66,7 @@ def clips(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_is_noticed(tmp_path, change):
+def test_a_changed_file_is_detected(tmp_path, change):
     path, other = tmp_path / "a.mp4", tmp_path / "other"
     path.write_bytes(bytes(5000))
     other.write_bytes(bytes(5000))
@@ -96,7 +96,7 @@ def extracted(path: Path, out: Path) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("change", [replace, overwrite_and_set_the_time_back])
-def test_a_video_that_changes_while_it_is_decoded_is_read_anew_by_the_next_run(tmp_path, clips, monkeypatch, change):
+def test_a_video_that_changes_while_it_is_decoded_is_read_again_by_the_next_run(tmp_path, clips, monkeypatch, change):
     """The first segment is computed while the decoder is at most a few windows ahead of it."""
     path, other = tmp_path / "videos" / "a.mp4", tmp_path / "other"
     path.parent.mkdir()
@@ -120,7 +120,7 @@ def test_a_video_that_changes_while_it_is_decoded_is_read_anew_by_the_next_run(t
         assert len(numbers) == 80
 
 
-def test_a_stored_digest_is_not_believed_of_a_file_whose_time_was_set_back(tmp_path, clips):
+def test_a_stored_digest_is_not_used_for_a_file_with_an_earlier_time(tmp_path, clips):
     """A stream that is added later gets the digest of the bytes that it is computed from."""
     path = tmp_path / "videos" / "a.mp4"
     path.parent.mkdir()

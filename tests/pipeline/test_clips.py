@@ -188,7 +188,7 @@ def test_a_range_outside_of_its_file_fails_and_the_others_are_done(long, tmp_pat
     assert prepared(clips_of(long, **ranges), tmp_path / "out", streams=["numbers"]).remaining == []
 
 
-def test_a_hole_is_of_the_clip_in_which_it_lies(long, tmp_path):
+def test_a_hole_belongs_to_the_clip_that_contains_it(long, tmp_path):
     content = bytearray(long.read_bytes())
     with av.open(long) as container:
         packets: list[Any] = [packet for packet in container.demux(video=0) if packet.size]

@@ -114,7 +114,7 @@ def same(found: Rows, expected: Rows, recipe: Recipe) -> None:
 
 
 @pytest.mark.slow
-def test_features_do_not_depend_on_their_company(
+def test_features_do_not_depend_on_other_videos(
     videos: Path, recipe: Recipe, engine: Engine, whole_run: Rows, tmp_path: Path
 ) -> None:
     """Each video in a run of its own: other batches, other batch sizes."""

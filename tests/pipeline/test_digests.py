@@ -76,7 +76,7 @@ def test_order_does_not_matter():
         (spec(), WEIGHTS, 2),
     ],
 )
-def test_whatever_changes_the_numbers_changes_the_digest(other):
+def test_every_setting_that_changes_features_changes_the_digest(other):
     assert settings_digest(*other) != settings_digest(spec(), WEIGHTS, 1)
 
 
@@ -89,7 +89,7 @@ def test_a_checkpoint_without_a_digest_is_refused():
         settings_digest(spec(), {}, 1)
 
 
-def test_not_a_number_has_no_digest():
+def test_nan_has_no_digest():
     with pytest.raises(ValueError, match="JSON"):
         settings_digest(spec(settings={"eps": float("nan")}), WEIGHTS, 1)
 

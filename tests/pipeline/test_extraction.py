@@ -46,7 +46,7 @@ def kinds(outcomes):
     return {name: outcome.kind for name, outcome in outcomes.items()}
 
 
-def test_every_row_holds_its_own_frames_and_its_own_sound(videos, tmp_path):
+def test_every_row_has_the_frames_and_the_audio_of_its_segment(videos, tmp_path):
     write_clip(videos / "a.mp4", Clip(num_frames=50, fps=Fraction(25), beeps_s=(0.4, 1.7)))
     write_clip(
         videos / "b.webm",
@@ -101,7 +101,7 @@ def test_a_run_opens_its_store_once(videos, tmp_path, monkeypatch):
     assert opened == [tmp_path / "out"]
 
 
-def test_a_new_video_and_a_changed_one_are_new_work(videos, tmp_path):
+def test_a_new_video_and_a_changed_one_are_extracted(videos, tmp_path):
     write_clip(videos / "a.mp4", Clip(num_frames=16))
     write_clip(videos / "b.mp4", Clip(num_frames=16))
     run(videos, tmp_path / "out")
@@ -113,7 +113,7 @@ def test_a_new_video_and_a_changed_one_are_new_work(videos, tmp_path):
     assert [len(store[name]["numbers"]) for name in "abc"] == [2, 3, 1]
 
 
-def test_a_clock_that_was_a_day_ahead_is_reported_and_decides_nothing(videos, tmp_path, monkeypatch):
+def test_a_clock_that_was_a_day_ahead_is_reported_and_not_used(videos, tmp_path, monkeypatch):
     write_clip(videos / "a.mp4", Clip(num_frames=16))
     (videos / "b.mp4").write_bytes(b"no video")
     right = time.time_ns
@@ -132,7 +132,7 @@ def test_a_clock_that_was_a_day_ahead_is_reported_and_decides_nothing(videos, tm
         assert {end.kind for end in store.outcomes() if end.stream == "numbers"} == {"done"}
 
 
-def test_a_file_that_cannot_be_read_any_more_replaces_nothing(videos, tmp_path):
+def test_a_file_that_became_unreadable_replaces_no_row(videos, tmp_path):
     write_clip(videos / "a.mp4", Clip(num_frames=16))
     run(videos, tmp_path / "out", streams=["numbers"])
     before = FeatureStore(tmp_path / "out").outcomes()
@@ -194,7 +194,7 @@ def test_centered_segments_have_a_row_for_each_step(videos, tmp_path):
     assert not check.damaged_files
 
 
-def test_bad_files_end_as_they_should_and_stop_nothing(videos, tmp_path):
+def test_bad_files_have_their_expected_outcomes_and_do_not_stop_the_run(videos, tmp_path):
     write_clip(videos / "good.mp4", Clip(num_frames=40, beeps_s=()))
     whole = (videos / "good.mp4").read_bytes()
     (videos / "empty.mp4").touch()
@@ -226,7 +226,7 @@ def test_bad_files_end_as_they_should_and_stop_nothing(videos, tmp_path):
     assert stored == kinds(outcomes)
 
 
-def test_a_video_that_was_cut_off_is_partial_and_hidden_unless_asked_for(videos, tmp_path):
+def test_a_truncated_video_is_partial_and_shown_only_on_request(videos, tmp_path):
     write_clip(videos / "cut.mp4", Clip(num_frames=200), movflags="faststart")
     whole = (videos / "cut.mp4").read_bytes()
     (videos / "cut.mp4").write_bytes(whole[: int(len(whole) * 0.6)])
@@ -243,7 +243,7 @@ def test_a_video_that_was_cut_off_is_partial_and_hidden_unless_asked_for(videos,
     assert retried["cut", "numbers"].kind == "partial"
 
 
-def test_failures_of_the_day_are_tried_again_and_those_of_the_bytes_are_not(videos, tmp_path):
+def test_transient_failures_are_retried_and_permanent_ones_are_not(videos, tmp_path):
     (videos / "noise.mp4").write_bytes(b"no video at all")
     (videos / "gone.mp4").symlink_to(tmp_path / "later.mp4")
     run(videos, tmp_path / "out")
@@ -252,7 +252,7 @@ def test_failures_of_the_day_are_tried_again_and_those_of_the_bytes_are_not(vide
     assert kinds(outcomes) == {("gone", "numbers"): "done", ("gone", "loudness"): "empty"}
 
 
-def test_sound_that_ends_early_leaves_fewer_rows(videos, tmp_path):
+def test_audio_that_ends_early_gives_fewer_segments(videos, tmp_path):
     write_clip(videos / "a.mp4", Clip(num_frames=50, fps=Fraction(25), beeps_s=(0.1,), audio_until_s=1.0))
     _, outcomes = run(videos, tmp_path / "out")
     store = FeatureStore(tmp_path / "out")
@@ -285,7 +285,7 @@ def test_variable_frame_rates_are_sampled_by_time(videos, tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_obeyed_is_refused_before_anything_is_written(videos, tmp_path, arrange, complaint):
+def test_invalid_arguments_are_refused_before_anything_is_written(videos, tmp_path, arrange, complaint):
     out = tmp_path / "out"
     arrange(videos, out)
     with pytest.raises(InputError, match=complaint):
@@ -300,7 +300,7 @@ def test_a_store_of_another_recipe_is_refused(videos, tmp_path):
         run(videos, tmp_path / "out", RECIPE.replace('"known"', '"other"'))
 
 
-def test_a_missing_checkpoint_is_told_before_anything_is_written(videos, tmp_path, monkeypatch):
+def test_a_missing_checkpoint_is_reported_before_anything_is_written(videos, tmp_path, monkeypatch):
     monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path / "weights"))
     write_clip(videos / "a.mp4", Clip(num_frames=16))
     recipe = RECIPE.replace(
@@ -312,7 +312,7 @@ def test_a_missing_checkpoint_is_told_before_anything_is_written(videos, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interruption_keeps_what_was_told_and_the_next_run_goes_on(videos, tmp_path):
+def test_an_interrupted_run_keeps_reported_work_and_the_next_run_continues(videos, tmp_path):
     for index in range(4):
         write_clip(videos / f"{index}.mp4", Clip(num_frames=80))
     extracting = iter(Extraction(videos, parse_recipe(RECIPE, "known.toml"), tmp_path / "out"))
@@ -331,7 +331,7 @@ def test_an_interruption_keeps_what_was_told_and_the_next_run_goes_on(videos, tm
     assert all(store[name]["numbers"].values.ravel().tolist() == list(range(80)) for name in store)
 
 
-def test_frames_that_travel_as_planes_give_the_same_rows(videos, tmp_path):
+def test_frames_as_planes_give_the_same_rows(videos, tmp_path):
     write_clip(videos / "a.mp4", Clip(num_frames=24))
     write_clip(videos / "b.mp4", Clip(num_frames=24, pix_fmt="yuv444p"))
     run(videos, tmp_path / "rgb")
@@ -342,7 +342,7 @@ def test_frames_that_travel_as_planes_give_the_same_rows(videos, tmp_path):
         assert planes[name]["numbers"].key == rgb[name]["numbers"].key
 
 
-def test_a_run_keeps_to_its_memory_or_is_refused(videos, tmp_path, monkeypatch):
+def test_a_run_stays_within_its_memory_limit_or_is_refused(videos, tmp_path, monkeypatch):
     write_clip(videos / "a.mp4", Clip(num_frames=24))
     with pytest.raises(InputError, match=r"--memory 0.01 GiB is too little for this recipe: it needs at least \d"):
         run(videos, tmp_path / "out", options=RunOptions(memory_bytes=1 << 20))
@@ -370,7 +370,7 @@ def test_numpy_computes_on_one_thread_as_long_as_a_run_lasts(videos, tmp_path):
         assert numbers_of_threads() == {2}
 
 
-def test_a_run_that_fails_says_why_and_does_not_hang(videos, tmp_path, monkeypatch):
+def test_a_failing_run_reports_the_reason_and_does_not_hang(videos, tmp_path, monkeypatch):
     for index in range(3):
         write_clip(videos / f"{index}.mp4", Clip(num_frames=200))
 
@@ -389,7 +389,7 @@ def test_a_run_that_fails_says_why_and_does_not_hang(videos, tmp_path, monkeypat
     assert not any(thread.is_alive() for thread in left)
 
 
-def test_a_format_that_is_not_read_fails_by_name_beside_the_others(videos, tmp_path):
+def test_a_format_that_is_not_supported_fails_and_is_named(videos, tmp_path):
     write_clip(videos / "good.mp4", Clip(num_frames=16))
     (videos / "real.RM").write_bytes(b".RMF\0\0\0\x12" + bytes(1000))
     (videos / "moves.gif").write_bytes(b"GIF89a" + bytes(20) + b"NETSCAPE2.0" + bytes(100))

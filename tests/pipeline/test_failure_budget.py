@@ -58,7 +58,7 @@ def extracting(tmp_path: Path, text: str | None) -> Extraction:
     return Extraction(tmp_path / "videos", recipe, tmp_path / "out", options=RunOptions(max_failures=budget))
 
 
-def test_a_run_that_is_going_wrong_stops_and_keeps_what_is_finished(tmp_path):
+def test_a_run_with_too_many_failures_stops_and_keeps_finished_work(tmp_path):
     folder_of(tmp_path, num_bad=5)
     with pytest.raises(
         ArabesqueError, match=r"3 of 18 videos failed, more than --max-failures 2 allows.*b\d\.mp4: cannot be opened"
@@ -75,7 +75,7 @@ def test_a_run_that_is_going_wrong_stops_and_keeps_what_is_finished(tmp_path):
     )
 
 
-def test_a_run_within_its_budget_goes_on(tmp_path):
+def test_a_run_within_its_budget_continues(tmp_path):
     folder_of(tmp_path, num_bad=3)
     list(extracting(tmp_path, "3"))
     assert len(FeatureStore(tmp_path / "out")) == 13

@@ -41,17 +41,17 @@ SQUARE = Geometry(steps=(Size(size_px=(100, 120)),))
         ("2TiB", 2 << 40),
     ],
 )
-def test_amounts_are_read_as_people_write_them(text, num_bytes):
+def test_amounts_of_memory_are_parsed(text, num_bytes):
     assert parse_bytes(text) == num_bytes
 
 
 @pytest.mark.parametrize("text", ["", "much", "4 apples", "-1G", "GiB", "1e9"])
-def test_other_amounts_are_named(text):
+def test_invalid_amounts_are_refused(text):
     with pytest.raises(ValueError, match="is not an amount of memory"):
         parse_bytes(text)
 
 
-def test_plans_fit_shrink_with_the_allowance_and_never_below_what_works():
+def test_plans_fit_the_limit_and_keep_the_minimum():
     plans = [fit(WISHED, NEEDS, size << 30, 1 << 30) for size in (64, 16, 8, 4, 3)]
     assert plans[0] == WISHED
     sizes = [plan.held_bytes(NEEDS) for plan in plans]
@@ -64,7 +64,7 @@ def test_plans_fit_shrink_with_the_allowance_and_never_below_what_works():
     assert last.decoding.buffer_bytes >= 1920 * 1080 * 3
 
 
-def test_every_step_down_takes_less_or_as_much():
+def test_every_reduction_needs_at_most_as_much_memory():
     sizes = [plan.held_bytes(NEEDS) for plan in WISHED.smaller(NEEDS)]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) > 10
@@ -76,7 +76,7 @@ def test_one_batch_at_a_time_comes_before_smaller_batches():
     assert (2, 8) not in steps
 
 
-def test_an_allowance_that_is_too_small_is_refused_with_the_one_that_is_not():
+def test_a_limit_that_is_too_small_is_refused_with_the_minimum():
     with pytest.raises(InputError, match=r"it needs at least (\d\.\d\d) GiB, 1.00 GiB of it") as refusal:
         fit(WISHED, NEEDS, 1 << 30, 1 << 30)
     enough = float(str(refusal.value).split("it needs at least ")[1].split()[0])
@@ -99,7 +99,7 @@ def greedy(**facts):
     return replace(fake, extractor=Greedy(frames=fake.extractor.frames, batch_size=8))
 
 
-def test_what_a_segment_takes_is_measured():
+def test_the_memory_of_a_segment_is_measured():
     need = measure(greedy(), torch.device("cpu"))
     assert need.frames == 6 * 3 * 100 * 120
     assert need.prepared == 10 * MIB
@@ -107,12 +107,12 @@ def test_what_a_segment_takes_is_measured():
     assert 85 * MIB <= need.forward <= 100 * MIB
 
 
-def test_sound_is_measured_too():
+def test_audio_is_measured_too():
     ear = stream("ear", length=25, frames=None, audio=AudioNeed(16000))
     assert measure(ear, torch.device("cpu")).frames == 4 * 16000
 
 
-def test_a_run_is_turned_down_to_its_allowance():
+def test_a_run_is_reduced_to_its_memory_limit():
     streams = [greedy()]
     options = RunOptions(num_decoders=6, num_cpu_threads=4)
     assert within_memory(options, streams) is options
@@ -125,13 +125,13 @@ def test_a_run_is_turned_down_to_its_allowance():
         within_memory(replace(options, memory_bytes=1 << 20), streams)
 
 
-def test_a_system_that_tells_nothing_of_processes_cannot_keep_to_an_allowance(monkeypatch, tmp_path):
+def test_a_system_without_process_memory_cannot_limit_memory(monkeypatch, tmp_path):
     monkeypatch.setattr(process_resources, "PROC", tmp_path)
     with pytest.raises(InputError, match="--memory: this system does not report"):
         within_memory(RunOptions(memory_bytes=1 << 40), [greedy()])
 
 
-def test_a_frame_that_the_allowance_has_no_room_for_is_for_another_run(tmp_path):
+def test_a_frame_that_exceeds_the_memory_limit_fails_for_this_run(tmp_path):
     from arabesque.manifests.errors import TransientDecodeError
     from arabesque.pipeline.decoding.decoder_pool import DecoderProcess
 

@@ -75,7 +75,7 @@ def test_the_command_prints_the_classes(video: Path, tmp_path: Path):
     assert CliRunner().invoke(commands, [*command, "--stream", "motion"]).exit_code != 0
 
 
-def test_what_cannot_be_classified_is_an_error(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_streams_without_a_classifier_are_an_error(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path / "weights"))
     with pytest.raises(ConfigError, match=r"no stream can name classes; .*motion.*no classifier"):
         predict(video, load_recipe("starter"))

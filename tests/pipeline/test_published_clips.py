@@ -136,7 +136,9 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("recipe", STREAMS)
-def test_the_network_is_given_the_published_clips(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_input_of_the_network_is_the_published_clips(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = STREAMS[recipe]
     video = write_video(tmp_path, stream.num_frames)
     monkeypatch.setattr(video_swin, "headless_swin3d_b", Glance)

@@ -43,7 +43,7 @@ class Stuck:
         raise TimeoutError
 
 
-def test_a_failed_stage_is_told_where_the_engine_gives_no_end():
+def test_a_failed_stage_is_reported_if_the_pipeline_does_not_end():
     watch = StageWatch()
     items = outputs_of(Stuck(watch), watch)
     assert next(items) == "item"

@@ -29,7 +29,7 @@ SOUND_S = {"ts_concat_restart.ts": 4.0, "ts_channels_change.ts": 6.0, "two_track
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_every_frame_comes(name):
+def test_every_frame_is_delivered(name):
     pictures, holes, metadata = pictures_and_holes(build("pyav"), CASES / name)
     assert (len(pictures), holes) == (FRAMES[name], [])
     assert metadata.end_s == pytest.approx(FRAMES[name] / 25, abs=0.001)
@@ -39,7 +39,7 @@ def test_every_frame_comes(name):
 
 
 @pytest.mark.parametrize("name", SOUND_S)
-def test_all_sound_comes(name):
+def test_all_audio_is_delivered(name):
     decoder = build("pyav")
     metadata = decoder.probe(CASES / name)
     assert metadata.audio is not None
@@ -50,7 +50,7 @@ def test_all_sound_comes(name):
     assert np.abs(samples).max() > 0.1  # the first track of two is silent
 
 
-def test_a_lost_packet_costs_the_frames_that_refer_to_it():
+def test_a_lost_packet_loses_the_frames_that_refer_to_it():
     pictures, (hole,), metadata = pictures_and_holes(build("pyav"), CASES / "glitch_at_10_percent_30s.ts")
     assert metadata.num_frames == 750
     assert len(pictures) >= 722
@@ -59,7 +59,7 @@ def test_a_lost_packet_costs_the_frames_that_refer_to_it():
 
 
 @pytest.mark.slow
-def test_a_run_ends_as_the_table_says(tmp_path):
+def test_a_run_has_the_outcomes_of_the_table(tmp_path):
     list(Extraction(CASES, load_recipe("starter"), tmp_path / "S"))
     outcomes = {(end.video_id, end.stream): end for end in FeatureStore(tmp_path / "S", partial=True).outcomes()}
     frames = FRAMES | {"glitch_at_10_percent_30s.ts": 750}

@@ -44,7 +44,7 @@ def store(videos, tmp_path_factory) -> Path:
     return extracted(videos, tmp_path_factory.mktemp("stores") / "out")
 
 
-def test_what_is_computed_again_is_the_same(store, videos):
+def test_recomputed_rows_are_equal(store, videos):
     assert check_store(store).findings == []
     assert settings_problems(store) == {}
     again = recompute(store, videos, 2)
@@ -53,7 +53,7 @@ def test_what_is_computed_again_is_the_same(store, videos):
     assert {one.video_id for one in recompute(store, videos, 100)} == {"a", "b", "c"}
 
 
-def test_what_is_remembered_of_files_saves_a_later_run_the_reading_and_verifying_none(videos, tmp_path, monkeypatch):
+def test_cached_metadata_are_used_by_runs_and_not_by_verification(videos, tmp_path, monkeypatch):
     monkeypatch.setenv("ARABESQUE_METADATA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(metadata_cache, "SETTLED_NS", 0)
     store = extracted(videos, tmp_path / "first")
@@ -79,7 +79,7 @@ def test_rows_of_float16_are_compared_as_float16(videos, tmp_path):
     assert {round(one.allowed, 6) for one in again if one.stream == "loudness"} == {round(1e-5 + 2**-10, 6)}
 
 
-def test_other_numbers_are_told(store, videos, tmp_path):
+def test_different_rows_are_reported(store, videos, tmp_path):
     """A row that is whole and under its right key, but not what its video gives."""
     root = shutil.copytree(store, tmp_path / "out")
     found = FeatureStore(root)["a"]["numbers"]
@@ -99,7 +99,7 @@ def test_other_numbers_are_told(store, videos, tmp_path):
     assert "the times of its segments differ" in one.problem
 
 
-def test_another_video_and_another_version_are_told(store, videos, tmp_path, monkeypatch):
+def test_another_video_and_another_version_are_reported(store, videos, tmp_path, monkeypatch):
     others = shutil.copytree(videos, tmp_path / "videos")
     write_clip(others / "a.mp4", Clip(num_frames=17))
     assert {one.problem for one in recompute(store, others, 3) if one.video_id == "a"} == {
@@ -112,7 +112,7 @@ def test_another_video_and_another_version_are_told(store, videos, tmp_path, mon
     assert settings_problems(store) == {}, "the manifest says which version it was"
 
 
-def test_settings_that_are_not_those_of_their_digest_are_told(store, tmp_path):
+def test_settings_that_do_not_match_their_digest_are_reported(store, tmp_path):
     root = shutil.copytree(store, tmp_path / "out")
     facts = read_manifest(root)
     facts["recipe"]["streams"]["numbers"]["sampling"]["frames_per_step"] = 4
@@ -128,7 +128,7 @@ def test_videos_of_another_folder_are_refused(store, tmp_path):
         recompute(store, tmp_path, 3)
 
 
-def test_the_store_is_left_as_it_was(store, videos):
+def test_the_store_is_not_changed(store, videos):
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")}
     recompute(store, videos, 1)
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")} == before

@@ -18,7 +18,7 @@ from arabesque.pipeline.interop.row_distances import nearest_offsets
 from arabesque.reports.comparison import write_comparison, write_table_page
 
 
-def test_the_page_shows_where_two_stores_part(tmp_path: Path) -> None:
+def test_the_page_shows_where_two_stores_differ(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     values = {name: rng.standard_normal((12, 4)).astype(np.float32) for name in ("<b>same", "late", "parted")}
     other = dict(values)

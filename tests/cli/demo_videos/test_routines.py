@@ -50,7 +50,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Routine:
     return write_routine(tmp_path_factory.mktemp("clip") / "one.mp4", seed=4, duration_s=4.0)
 
 
-def test_the_clip_has_the_frames_and_the_size_it_says(clip: Routine) -> None:
+def test_the_clip_has_the_stated_frames_and_size(clip: Routine) -> None:
     frames, times_s, _, _ = decoded(clip.path)
     assert frames.shape == (4 * FPS, HEIGHT_PX, WIDTH_PX)
     assert times_s == pytest.approx(np.arange(4 * FPS) / FPS)
@@ -92,7 +92,7 @@ def test_labels_are_the_scores_of_the_files(tmp_path: Path) -> None:
     assert all(abs(routine.score - true_score(routine.latents)) < 2.5 for routine in routines)
 
 
-def test_the_score_rises_with_each_virtue() -> None:
+def test_the_score_increases_with_each_latent_variable() -> None:
     assert true_score(FLAWLESS) == 25
     assert true_score(HOPELESS) == 0
     middle = Latents(amplitude=0.5, steadiness=0.5, fall_beats=(4,), timing_error_s=0.1)
@@ -155,7 +155,7 @@ def test_amplitude_widens_the_movement_and_steadiness_calms_it() -> None:
 
 
 @pytest.mark.parametrize("late_s", [-0.16, 0.0, 0.12])
-def test_the_body_moves_when_the_timing_error_says(late_s: float) -> None:
+def test_the_body_moves_with_the_delay_of_the_timing_error(late_s: float) -> None:
     fine_s = np.arange(900) / 100
     latents = replace(FLAWLESS, amplitude=0.4, timing_error_s=late_s)
     performance = perform(fine_s, BEATS_S, latents, np.random.default_rng(0))
@@ -172,12 +172,12 @@ def test_music_stays_below_full_scale() -> None:
     assert 0.3 < np.abs(music).max() < 1.0
 
 
-def test_a_clip_too_short_for_music_is_the_callers_mistake(tmp_path: Path) -> None:
+def test_a_clip_too_short_for_music_is_a_value_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 2 s"):
         write_routine(tmp_path / "x.mp4", seed=0, duration_s=1.0)
 
 
-def test_a_fall_after_the_end_is_the_callers_mistake(tmp_path: Path) -> None:
+def test_a_fall_after_the_end_is_a_value_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fall_beats"):
         write_routine(tmp_path / "x.mp4", seed=0, duration_s=3.0, latents=replace(FLAWLESS, fall_beats=(40,)))
     assert not (tmp_path / "x.mp4").exists()

@@ -130,7 +130,7 @@ def test_a_wipe_is_one_gradual_boundary_and_its_edge_is_no_cut() -> None:
     assert [boundary.frame for boundary in found] == pytest.approx([80, 160], abs=8)
 
 
-def test_runs_of_nothing() -> None:
+def test_runs_of_an_empty_mask() -> None:
     assert runs(np.zeros(3, bool)) == []
     assert runs(np.ones(3, bool)) == [(0, 3)]
 

@@ -49,7 +49,7 @@ def face(num_frames: int) -> Frames:
     return frames
 
 
-def test_each_kind_is_told_from_the_others() -> None:
+def test_each_kind_of_shot_is_recognized() -> None:
     action, replay = scene(1, 100), scene(1, 100, speed=0.5)
     black = np.zeros((40, 27, 48, 3), np.uint8)
     shots = shots_in(np.concatenate([board(50), crowd(60), action, face(60), replay, black]))
@@ -108,7 +108,7 @@ def test_a_short_stretch_must_agree_better_to_be_a_replay(
     assert is_replay(match, RULES.replays) == expected
 
 
-def test_a_dissolve_that_comes_twice_is_no_logo() -> None:
+def test_a_repeated_dissolve_is_not_a_logo() -> None:
     """Two pictures dissolve into each other twice: the blends look alike, as two appearances of a logo would."""
     share = np.linspace(0, 1, 16)[:, None, None, None]
     crossing = (board(16) * (1 - share) + face(16) * share).astype(np.uint8)
@@ -120,7 +120,7 @@ def test_a_dissolve_that_comes_twice_is_no_logo() -> None:
     assert logo_boundaries(measures, boundaries, RULES.replays, RULES.boundaries) == set()
 
 
-def test_another_picture_in_every_frame_is_no_action() -> None:
+def test_a_different_picture_in_every_frame_is_not_action() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (60, 9, 16, 3), np.uint8).repeat(3, axis=1).repeat(3, axis=2)
     strobe = scene(5, 60)
     strobe[::2] = 255 - (255 - strobe[::2]) // 6
@@ -130,7 +130,7 @@ def test_another_picture_in_every_frame_is_no_action() -> None:
         assert "flashes or noise" in shot.reason
 
 
-def test_skin_color_that_is_wider_than_high_is_no_face() -> None:
+def test_a_skin_region_wider_than_high_is_not_a_face() -> None:
     frames = scene(11, 60, pan_px=0)[:, :, ::-1].copy()
     for index, frame in enumerate(frames):
         left = 8 + round(2 * np.sin(index / 9))
@@ -167,7 +167,7 @@ def strip(frames: Frames) -> Frames:
 
 
 @pytest.mark.parametrize("change", [pillars, inset, strip])
-def test_pillars_insets_and_strips_change_no_kind(change: object) -> None:
+def test_pillars_insets_and_strips_do_not_change_the_kind(change: object) -> None:
     assert callable(change)
     frames = change(np.concatenate([crowd(60), scene(1, 100), scene(2, 100), scene(1, 100, speed=0.5)]))
     shots = shots_in(frames)
@@ -282,7 +282,7 @@ def spin(num_frames: int, *, hertz: float, drift: float, slower: float = 1.0) ->
         pytest.param([crowd(60), scene(1, 60), crowd(90)], id="the crowd twice"),
     ],
 )
-def test_what_only_looks_alike_is_not_a_replay(frames: list[Frames]) -> None:
+def test_similar_motion_is_not_a_replay(frames: list[Frames]) -> None:
     shots = shots_in(np.concatenate(frames))
     assert len(shots) == len(frames)
     assert "replay" not in {shot.kind for shot in shots}
@@ -296,7 +296,7 @@ def test_logos_open_and_close_in_turn() -> None:
     assert not any(between_logos(starts_s, two, unknown, RULES.replays))
 
 
-def test_what_repeats_shows_which_logos_belong_together() -> None:
+def test_known_replays_determine_which_logos_belong_together() -> None:
     """Two replays, live, one replay: of the five logos the second, or the first, may have been overlooked."""
     starts_s = [0.0, 10.0, 13.0, 16.0, 21.0, 24.0]
     repeats = [False, True, True, False, True, False]

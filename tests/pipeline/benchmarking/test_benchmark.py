@@ -85,7 +85,7 @@ def test_the_report_can_be_drawn(found, tmp_path):
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_video_that_breaks_off_would_count_as_fast_and_is_refused(tmp_path):
+def test_a_truncated_video_is_refused_by_the_benchmark(tmp_path):
     whole = write_clip(tmp_path / "whole.avi", Clip(num_frames=40, codec="mpeg4", options={})).read_bytes()
     (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 3])
     run = Extraction(tmp_path / "cut.avi", parse_recipe(RECIPE, "known.toml"), tmp_path / "out")
@@ -115,7 +115,7 @@ def test_passes_are_repeated_until_they_last_and_only_the_last_round_counts():
     assert calls == list(range(1 + 100 + 250))
 
 
-def test_streams_that_find_nothing_are_left_out_and_named_and_a_recipe_of_such_is_refused(tmp_path):
+def test_streams_without_segments_are_left_out_and_a_recipe_of_such_is_refused(tmp_path):
     write_clip(tmp_path / "silent.mp4", Clip(num_frames=16))
     write_clip(tmp_path / "short.mp4", Clip(num_frames=7))
     recipe, steps = parse_recipe(RECIPE, "known.toml"), list[str]()
@@ -138,7 +138,7 @@ def test_every_pass_prepares_segments_again_and_shares_inputs_as_in_a_run():
     assert first.once("athlete", lambda: "computed") == "computed"
 
 
-def test_what_streams_share_is_counted_once():
+def test_shared_work_of_streams_is_counted_once():
     """One pass takes 1 s for each stream, and 1.5 s for both; measured in 2, 4 and 10 passes."""
     parts = [
         IsolatedStage("prepare", "a", 5, 2, Spent(2.0, 4.0)),
@@ -162,7 +162,7 @@ VIDEOS = [(VideoFile(name, Path(name)), probe(num_frames=10 * length)) for name,
     ],
     ids=["at least two segments", "heads", "whole", "twice"],
 )
-def test_what_is_run_from_end_to_end_follows_from_the_time_there_is(wanted_s, ends_s, got_s):
+def test_the_end_to_end_run_has_the_requested_duration(wanted_s, ends_s, got_s):
     sample = choose_sample_of_run(VIDEOS, [stream()], wanted_s)
     assert [source.end_s for source in sample.sources] == pytest.approx(ends_s, nan_ok=True)
     assert sample.work.duration_s == pytest.approx(got_s, abs=0.2)

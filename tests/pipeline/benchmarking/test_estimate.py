@@ -73,13 +73,13 @@ def test_larger_pictures_cost_decoding_and_not_the_network():
     assert times(larger) == pytest.approx({"decode": 4.0, "network": 2.0})
 
 
-def test_a_recipe_that_only_listens_is_timed_by_duration():
+def test_an_audio_recipe_is_estimated_by_duration():
     deaf_to_frames = Workload(1, 10, 0, 0, 0, {"vst": 10}, {"vst": 1})
     found = stage_times([DECODE], deaf_to_frames, deaf_to_frames.times(3))
     assert found[0].wall_s == pytest.approx(3.0)
 
 
-def test_the_least_time_is_the_slowest_stages_or_that_of_all_work_on_the_cores():
+def test_the_lower_bound_of_time_is_the_slowest_stage_or_all_work_on_the_cores():
     found = stage_times([DECODE, NETWORK], MEASURED, MEASURED)
     assert least_time_s(found, cores=2) == pytest.approx(2.5)  # 1 s + 4 s of processor time
     assert least_time_s(found, cores=16) == pytest.approx(2.0)

@@ -40,7 +40,7 @@ def read_audio(decoder: Decoder, path: Path, until_s: float | None = None) -> tu
         ("mp3.avi", {**MPEG4, "audio_codec": "libmp3lame", "options": {}}, 0.027),
     ],
 )
-def test_beeps_sound_when_they_should(decoder, write, name, clip, tolerance_s):
+def test_beeps_are_at_their_times(decoder, write, name, clip, tolerance_s):
     samples, metadata = read_audio(decoder, write(name, beeps_s=BEEPS, **clip))
     assert metadata.audio is not None
     assert samples.shape[0] == metadata.audio.channels == 1
@@ -87,7 +87,7 @@ def test_audio_begins_at_the_first_sample_that_ffmpeg_decodes(decoder, write, na
     np.testing.assert_array_equal(samples, (plain / scale).astype(np.float32))
 
 
-def test_the_encoder_delay_is_no_part_of_an_equal_split(pyav, write):
+def test_the_encoder_delay_is_not_part_of_an_equal_split(pyav, write):
     """The pre-skip of Opus, 312 samples, does not shift what follows it."""
     path = write("a.webm", beeps_s=[0.0, 0.5], **VP9, **OPUS)
     samples, metadata = read_audio(pyav, path)
@@ -97,7 +97,7 @@ def test_the_encoder_delay_is_no_part_of_an_equal_split(pyav, write):
     assert beep_times(samples[0], 48000) == pytest.approx([0.0, 0.5], abs=0.002)
 
 
-def test_sound_that_begins_late_and_ends_early_says_so(decoder, write):
+def test_audio_reports_a_late_start_and_an_early_end(decoder, write):
     path = write("a.mkv", beeps_s=[1.0], audio_from_s=0.6, audio_until_s=1.5, audio_codec="pcm_s16le")
     samples, metadata = read_audio(decoder, path)
     assert metadata.audio is not None
@@ -106,7 +106,7 @@ def test_sound_that_begins_late_and_ends_early_says_so(decoder, write):
     assert beep_times(samples[0], metadata.audio.rate_hz) == pytest.approx([0.4], abs=0.001)
 
 
-def test_sound_comes_no_further_than_asked_for(decoder, write):
+def test_audio_ends_at_the_requested_time(decoder, write):
     samples, metadata = read_audio(decoder, write("a.mp4", beeps_s=BEEPS), until_s=0.75)
     assert metadata.audio is not None
     assert samples.shape[1] == round(0.75 * metadata.audio.rate_hz)
@@ -130,14 +130,14 @@ def test_gaps_in_the_track_are_silence_and_overlaps_are_cut(pyav, write):
     assert samples.shape[1] / metadata.audio.rate_hz == pytest.approx(2.0, abs=0.001)
 
 
-def test_a_video_without_sound_has_none(decoder, write):
+def test_a_video_without_an_audio_track_has_no_audio(decoder, write):
     path = write("a.mp4")
     metadata = decoder.probe(path)
     assert metadata.audio is None
     assert list(decoder.audio(path, metadata, metadata.end_s)) == []
 
 
-def test_damaged_sound_ends_at_the_damage(pyav, write):
+def test_damaged_audio_ends_at_the_damage(pyav, write):
     path = write("a.mp4", beeps_s=[0.1, 0.2, 0.3, 1.1, 1.6], muxer={"movflags": "faststart"})
     content = path.read_bytes()
     path.write_bytes(content[: int(0.7 * len(content))])
@@ -152,7 +152,7 @@ def test_damaged_sound_ends_at_the_damage(pyav, write):
 
 
 @pytest.mark.parametrize("rate_hz", [1e9, 769e3, 12.0])
-def test_a_rate_beyond_all_in_use_is_refused(pyav, write, rate_hz):
+def test_an_implausible_sampling_rate_is_refused(pyav, write, rate_hz):
     path = write("a.mkv", num_frames=10, beeps_s=(), audio_codec="pcm_s16le", audio_rate_hz=44100)
     content = path.read_bytes()
     assert content.count(struct.pack(">d", 44100.0)) == 1
@@ -169,7 +169,7 @@ def test_a_rate_beyond_all_in_use_is_refused(pyav, write, rate_hz):
         (av.error.InvalidDataError(1094995529, "Invalid data found"), "'invalid data found'"),
     ],
 )
-def test_what_ffmpeg_reports_is_quoted_and_not_taken_for_a_permission(error, text):
+def test_the_error_of_ffmpeg_is_quoted_and_not_a_permission_error(error, text):
     assert rejection(error) == f"the decoder rejects a packet, and FFmpeg reports {text}"
 
 
@@ -184,7 +184,7 @@ def test_what_ffmpeg_reports_is_quoted_and_not_taken_for_a_permission(error, tex
         ("mp3.avi", {**MPEG4, "audio_codec": "libmp3lame"}),
     ],
 )
-def test_audio_goes_on_behind_damage_and_has_a_hole_there(pyav, write, name, clip):
+def test_audio_continues_after_damage_with_a_hole(pyav, write, name, clip):
     """A beep every 0.2 s: each is at its time or in the hole, and no stretch outside of it is silent instead."""
     beeps_s = [0.1 + 0.2 * number for number in range(20)]
     muxer = {"cluster_time_limit": "200"} if name == "a.webm" else {}

@@ -23,7 +23,7 @@ TRACK = AudioTrack(rate_hz=100, channels=2, start_s=-0.25, duration_s=None)
     rate_hz=st.sampled_from([8000, 48000, 768_000]),
 )
 @settings(deadline=None)
-def test_windows_bring_every_frame_once_and_the_sound_in_bounded_steps(wanted, fps, max_frames, audio_until_s, rate_hz):
+def test_chunks_contain_every_frame_once_and_audio_in_bounded_parts(wanted, fps, max_frames, audio_until_s, rate_hz):
     track = AudioTrack(rate_hz, 2, -0.25, None)
     video = probe(300, fps, audio=track)
     cuts = list(cut_chunks(video, np.array(wanted, np.int64), max_frames, audio_until_s))
@@ -45,7 +45,7 @@ def test_windows_bring_every_frame_once_and_the_sound_in_bounded_steps(wanted, f
             assert cut.audio_until_s >= min((cut.indices[-1] + 1) / fps, audio_until_s) - 1e-9
 
 
-def test_a_track_of_many_channels_is_cut_into_shorter_windows():
+def test_a_track_with_many_channels_is_divided_into_shorter_chunks():
     wide = AudioTrack(192_000, 16, 0.0, None)
     assert audio_span_s(wide) * wide.rate_hz * wide.channels * 4 == MAX_AUDIO_BYTES
     cuts = list(cut_chunks(probe(300, 10.0, audio=wide), np.arange(300), 1000, 30.0))
@@ -60,7 +60,7 @@ def ramp(start, stop):
     return np.tile(np.arange(start, stop, dtype=np.float32), (2, 1))
 
 
-def test_chunks_follow_one_another_whatever_blocks_come():
+def test_chunks_are_contiguous_for_any_sizes_of_blocks():
     ears = reader([ramp(0, 7), ramp(7, 100), ramp(100, 101), ramp(101, 200)], until_s=1.75)
     chunks = [ears.read(until_s) for until_s in (-0.25, 0.0, 1.0, 1.75)]
     assert [chunk.start_s for chunk in chunks if chunk] == [-0.25, -0.25, 0.0, 1.0]
@@ -70,7 +70,7 @@ def test_chunks_follow_one_another_whatever_blocks_come():
     assert ears.read(2.0) is None
 
 
-def test_a_track_that_ends_early_says_so_once():
+def test_a_track_that_ends_early_is_reported_once():
     ears = reader([ramp(0, 30)])
     first, second = ears.read(0.0), ears.read(5.0)
     assert first
@@ -80,7 +80,7 @@ def test_a_track_that_ends_early_says_so_once():
     assert ears.holes == []
 
 
-def test_holes_of_a_track_are_collected_beside_its_samples():
+def test_holes_of_a_track_are_collected_with_its_samples():
     hole, rest = Hole(0.0, 0.1, "damaged"), Hole(0.3, 10.0, "no more")
     ears = reader([ramp(0, 25), hole, ramp(25, 30), rest])
     chunk = ears.read(5.0)

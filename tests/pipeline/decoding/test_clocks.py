@@ -44,7 +44,7 @@ def check_joined(path: Path, beeps_s: list[float]) -> None:
 
 
 @pytest.mark.parametrize("offset_s", [0, 1, 20, 5000])
-def test_the_clock_of_joined_transport_streams_goes_on(tmp_path, offset_s):
+def test_the_clock_of_joined_transport_streams_continues(tmp_path, offset_s):
     """The second clock begins where the first one did, or earlier or later by any time."""
     one = write_clip(tmp_path / "one.ts", Clip(beeps_s=[0.5], **MP2))
     offset = {"output_ts_offset": str(offset_s)}
@@ -67,7 +67,7 @@ def with_check_bytes(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["m2ts", "dvb", "vob", "mpg"])
-def test_the_clock_of_other_joined_streams_goes_on(tmp_path, kind):
+def test_the_clock_of_other_joined_streams_continues(tmp_path, kind):
     """Packets of 192 and 204 bytes, and program streams."""
     suffix = "ts" if kind == "dvb" else kind
     video = {"codec": "mpeg2video", "options": {"bf": "2", "g": "12"}} if kind in ("vob", "mpg") else {}
@@ -100,7 +100,7 @@ def test_audio_that_only_a_later_recording_has_is_read(tmp_path):
     check_joined(tmp_path / "joined.ts", [3.0])
 
 
-def test_a_recording_that_is_joined_with_itself_comes_twice(tmp_path):
+def test_a_recording_that_is_joined_with_itself_is_decoded_twice(tmp_path):
     one = write_clip(tmp_path / "one.ts", Clip(beeps_s=[0.5], **MP2))
     (tmp_path / "joined.ts").write_bytes(2 * one.read_bytes())
     numbers, holes, _ = deliver_with_holes(build("pyav"), tmp_path / "joined.ts")
@@ -110,7 +110,7 @@ def test_a_recording_that_is_joined_with_itself_comes_twice(tmp_path):
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
 @pytest.mark.parametrize("extra_bytes", [0, 77])
-def test_a_recording_that_was_cut_off_costs_its_own_end_only(tmp_path, codec, extra_bytes):
+def test_a_truncated_recording_loses_its_own_end_only(tmp_path, codec, extra_bytes):
     options = {"libx264": {}, "libx265": {"options": {"x265-params": "log-level=none:keyint=12"}}}
     video = {"codec": codec, **options.get(codec, {"options": {"bf": "2", "g": "12"}})}
     one = write_clip(tmp_path / "one.ts", Clip(num_frames=60, beeps_s=[0.5], **video, **MP2)).read_bytes()
@@ -180,7 +180,7 @@ def test_a_clock_restarts_with_a_keyframe_or_its_stamps_are_damaged(dts, keys, c
     assert restarts(packets(dts, keys), max_forward=10_000) == (clock, damaged)
 
 
-def test_a_repeated_stretch_is_no_other_recording():
+def test_a_repeated_stretch_is_not_another_recording():
     assert restarts(packets([0, 40, 80, 40, 80, 120], [0, 1, 3], [9, 8, 7, 8, 7, 6]), 10_000) == ((), [3, 4])
 
 

@@ -132,7 +132,7 @@ def test_other_files_named_like_a_video_are_named_for_what_they_are(decoder, tmp
 
 
 @pytest.mark.parametrize("name", ["d.flv", "g.WMV", "h.asf", "i.ogv", "j.mxf", "c.vob"])
-def test_a_cut_file_is_never_taken_for_a_whole_one(pyav, tmp_path, name):
+def test_a_truncated_file_is_never_complete(pyav, tmp_path, name):
     _, _, clip, muxer = READ[name]
     path = write_as(tmp_path / name, clip, muxer, num_frames=75)
     content = path.read_bytes()

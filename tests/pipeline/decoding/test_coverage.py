@@ -36,7 +36,7 @@ def test_a_damaged_stretch_is_found_where_packets_are_lost_in_it(tmp_path, name,
     assert "a damaged stretch here" in "".join(hole.reason for hole in holes)
 
 
-def test_what_containers_put_between_packets_is_no_loss(tmp_path):
+def test_data_between_packets_is_not_a_loss(tmp_path):
     path = tmp_path / "a.avi"
     packets = [(100, 400), (9000, 300), (9000, 300), (9650, 10)]
     between = bytearray(b"?" * 10_000)
@@ -51,7 +51,7 @@ def test_what_containers_put_between_packets_is_no_loss(tmp_path):
     assert lost_stretches(path, "matroska,webm", packets) == (500,)
 
 
-def test_short_headers_interleaved_files_and_laced_blocks_are_no_loss(tmp_path):
+def test_short_headers_interleaved_files_and_laced_blocks_are_not_a_loss(tmp_path):
     path = tmp_path / "a.mkv"
     path.write_bytes(b"?" * 20_000)
     apart = [(0, 100), (100 + MAX_HEADER_BYTES, 100)]
@@ -62,7 +62,7 @@ def test_short_headers_interleaved_files_and_laced_blocks_are_no_loss(tmp_path):
     assert lost_stretches(path, "matroska,webm", laced) == ()
 
 
-def test_containers_that_tell_of_losses_themselves_are_left_alone(tmp_path):
+def test_containers_that_report_losses_are_not_searched(tmp_path):
     assert lost_stretches(tmp_path / "not-even-there.mp4", "mov,mp4,m4a,3gp,3g2,mj2", [(0, 1), (99_999, 1)]) == ()
 
 
@@ -70,7 +70,7 @@ def test_containers_that_tell_of_losses_themselves_are_left_alone(tmp_path):
     ("name", "muxer"),
     [("a.ts", {}), ("a.m2ts", {"mpegts_m2ts_mode": "1"}), ("a.mp4", {"movflags": "frag_keyframe+empty_moov"})],
 )
-def test_an_end_in_the_midst_of_something_is_noticed_where_no_length_is_promised(tmp_path, name, muxer):
+def test_an_end_inside_an_element_is_detected_without_a_stated_length(tmp_path, name, muxer):
     path = write_clip(tmp_path / name, Clip(), **muxer)
     decoder = build("pyav")
     whole = decoder.probe(path)
@@ -82,7 +82,7 @@ def test_an_end_in_the_midst_of_something_is_noticed_where_no_length_is_promised
     assert cut.declared_end_s - cut.end_s > 1.5 / cut.fps
 
 
-def test_trailing_boxes_and_open_ends_are_whole(tmp_path):
+def test_trailing_boxes_and_open_ends_are_complete(tmp_path):
     path = tmp_path / "a.mp4"
     for content, midway in {
         b"\0\0\0\x10free" + bytes(8): False,

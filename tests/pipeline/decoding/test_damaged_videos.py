@@ -25,7 +25,7 @@ from arabesque.pipeline.records import Hole
         ("a.webm", VP9, {"cluster_time_limit": "200"}),
     ],
 )
-def test_a_file_cut_off_gives_what_is_there_and_cannot_pass_for_whole(write, name, clip, muxer, kept):
+def test_a_truncated_file_gives_its_frames_and_is_not_complete(write, name, clip, muxer, kept):
     decoder = build("pyav")
     path = write(name, muxer=muxer, **clip)
     content = path.read_bytes()
@@ -40,7 +40,7 @@ def test_a_file_cut_off_gives_what_is_there_and_cannot_pass_for_whole(write, nam
 
 
 @pytest.mark.parametrize(("name", "clip"), [("a.mp4", {}), ("a.avi", MPEG4)])
-def test_decord_refuses_a_file_cut_off_or_gives_right_frames(write, name, clip):
+def test_decord_refuses_a_truncated_file_or_gives_correct_frames(write, name, clip):
     decoder = build("decord")
     path = write(name, muxer={"movflags": "faststart"} if name == "a.mp4" else {}, **clip)
     content = path.read_bytes()
@@ -71,7 +71,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_decoding_goes_on_behind_a_lost_stretch(write, name):
+def test_decoding_continues_after_a_lost_stretch(write, name):
     """Each frame that comes has its own number at its own index, and some of them come from behind the hole."""
     path = write(name, num_frames=100, **KINDS[name])
     content = bytearray(path.read_bytes())
@@ -90,7 +90,7 @@ def test_decoding_goes_on_behind_a_lost_stretch(write, name):
 
 @pytest.mark.parametrize("lost_packets", [1, 3, 16])
 @pytest.mark.parametrize("name", ["a.ts", "open.ts", "hevc.ts", "mpeg2.ts"])
-def test_lost_packets_of_a_transport_stream_cost_what_refers_to_them(write, name, lost_packets):
+def test_lost_packets_of_a_transport_stream_lose_the_frames_that_refer_to_them(write, name, lost_packets):
     path = write(name, num_frames=100, beeps_s=[0.5], **KINDS[name])
     content = path.read_bytes()
     whole, _, _ = pictures_and_holes(build("pyav"), path)
@@ -105,7 +105,7 @@ def test_lost_packets_of_a_transport_stream_cost_what_refers_to_them(write, name
 
 
 @pytest.mark.parametrize("victim", range(13, 24))
-def test_a_packet_that_is_no_picture_costs_an_avi_the_rest_of_its_group(write, victim):
+def test_an_invalid_packet_in_an_avi_file_loses_the_rest_of_its_group(write, victim):
     """AVI files shuffle H.264's time stamps: the index and the order alone say which frame is missing."""
     path = write("a.avi")
     with av.open(path) as container:
@@ -143,13 +143,13 @@ def test_frames_behind_a_loss_in_an_avi_need_a_complete_index(write, index):
     assert {*range(12)} <= numbers.keys()
 
 
-def test_longer_sound_does_not_make_a_video_cut_short(decoder, write):
+def test_longer_audio_does_not_make_a_video_truncated(decoder, write):
     for name in ("a.mkv", "a.mp4", "a.avi"):
         path = write(name, beeps_s=[0.3], audio_codec="libmp3lame", audio_until_s=3.0)
         assert decoder.probe(path).declared_end_s == pytest.approx(2.0, abs=0.01)
 
 
-def test_flipped_bits_do_not_pass_for_pictures(write, decoder):
+def test_flipped_bits_are_not_decoded_as_pictures(write, decoder):
     """As far as H.264 lets anyone notice: it has no checksum, and some flips make another valid stream.
 
     So this asserts over many flips: none raises anything but `DecodeError`, and where the decoder notices anything,
@@ -194,7 +194,7 @@ def test_flipped_bits_do_not_pass_for_pictures(write, decoder):
         ("session.mp4", b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
     ],
 )
-def test_what_is_no_video_is_refused_even_where_it_names_one(decoder, write, tmp_path, name, content):
+def test_files_that_refer_to_a_video_are_refused(decoder, write, tmp_path, name, content):
     write("target.mp4", num_frames=2)
     path = tmp_path / name
     path.write_bytes(content)
@@ -202,7 +202,7 @@ def test_what_is_no_video_is_refused_even_where_it_names_one(decoder, write, tmp
         decoder.probe(path)
 
 
-def test_what_is_no_file_is_refused_at_once(decoder, tmp_path):
+def test_folders_and_pipes_are_refused_at_once(decoder, tmp_path):
     """Opening a pipe would wait for a writer."""
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "folder.mp4").mkdir()
@@ -219,7 +219,7 @@ def test_an_mp4_without_its_index_is_refused(decoder, write):
         decoder.probe(path)
 
 
-def test_sound_alone_is_no_video(decoder, write):
+def test_an_audio_file_is_refused(decoder, write):
     path = write("a.mp4", num_frames=0, beeps_s=[0.5], audio_until_s=2.0)
     with pytest.raises(DecodeError, match="no video stream"):
         decoder.probe(path)

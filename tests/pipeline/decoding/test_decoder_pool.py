@@ -130,7 +130,7 @@ def num_delivered(slot: DecoderProcess, path: Path, metadata, wanted: list[int])
     return count
 
 
-def test_windows_bring_the_wanted_frames_and_all_the_sound(slot, clip):
+def test_chunks_contain_the_wanted_frames_and_all_audio(slot, clip):
     metadata = slot.probe(clip)
     wanted = np.arange(3, 50, 2)
     seen: list[int] = []
@@ -154,7 +154,7 @@ def test_windows_bring_the_wanted_frames_and_all_the_sound(slot, clip):
     assert lasts == [False] * (len(lasts) - 1) + [True]
 
 
-def test_windows_without_frames_bring_the_rest_of_the_sound(slot, clip):
+def test_chunks_without_frames_contain_the_rest_of_the_audio(slot, clip):
     metadata = slot.probe(clip)
     windows = list(slot.decode(clip, metadata, EVERY[:2], audio_until_s=1.5))
     assert [len(window.indices) for window in windows] == [2, 0]
@@ -163,14 +163,14 @@ def test_windows_without_frames_bring_the_rest_of_the_sound(slot, clip):
     assert windows[1].audio.samples.shape[1] == round(1.42 * 44100)
 
 
-def test_sound_alone_needs_no_frames(slot, clip):
+def test_audio_can_be_decoded_without_frames(slot, clip):
     windows = list(slot.decode(clip, slot.probe(clip), EVERY[:0], audio_until_s=2.0))
     assert [len(window.indices) for window in windows] == [0]
     assert windows[0].audio is not None
     assert windows[0].audio.last
 
 
-def test_without_audio_until_there_is_no_sound(slot, clip):
+def test_without_audio_until_no_audio_is_decoded(slot, clip):
     assert [window.audio for window in slot.decode(clip, slot.probe(clip), EVERY[:3])] == [None]
 
 
@@ -201,7 +201,7 @@ def test_windows_outlive_their_slot(clip):
     windows[0].release()
 
 
-def test_a_video_may_be_left_and_another_begun(slot, clip):
+def test_decoding_may_stop_early_and_another_video_follow(slot, clip):
     for window in slot.decode(clip, slot.probe(clip), EVERY):
         window.release()
         break
@@ -225,7 +225,7 @@ def test_larger_frames_get_larger_buffers_up_to_a_limit(slot, clip, tmp_path, mo
     assert "large.mp4: one frame of 512×384 pixels takes" in str(error)
 
 
-def test_errors_name_the_file_and_leave_the_child_alone(slot, clip, tmp_path):
+def test_errors_name_the_file_and_the_child_continues(slot, clip, tmp_path):
     (tmp_path / "noise.mp4").write_bytes(os.urandom(5000))
     slot.probe(clip)
     pid = pid_of(slot)
@@ -237,7 +237,7 @@ def test_errors_name_the_file_and_leave_the_child_alone(slot, clip, tmp_path):
     assert pid_of(slot) == pid
 
 
-def test_a_break_comes_after_all_that_is_good(slot, tmp_path):
+def test_an_error_follows_all_intact_frames(slot, tmp_path):
     path = write_clip(tmp_path / "cut.mp4", Clip(), movflags="faststart")
     path.write_bytes(path.read_bytes()[:-20_000])
     numbers, error = deliver(slot, path)
@@ -246,7 +246,7 @@ def test_a_break_comes_after_all_that_is_good(slot, tmp_path):
     assert "the file is damaged or truncated within this frame" in str(error)
 
 
-def test_a_mismatch_is_told_apart_and_a_thorough_probe_mends_it(slot, tmp_path):
+def test_a_mismatch_is_recognized_and_a_thorough_probe_resolves_it(slot, tmp_path):
     path = write_cut_transport_stream(tmp_path / "a.ts", Clip(), missing=0.3)
     thorough = slot.probe(path, thorough=True)
     assert thorough.timed_by == "frames"
@@ -265,7 +265,7 @@ def test_frames_behind_the_end_of_the_index_are_a_mismatch(slot, clip, wanted):
     assert numbers_of(slot, clip, EVERY[:25]) == list(range(25))
 
 
-def test_a_fork_of_the_parent_leaves_the_children_alone(slot, clip):
+def test_a_fork_of_the_parent_does_not_affect_the_children(slot, clip):
     slot.probe(clip)
     pid = pid_of(slot)
     fork = os.fork()
@@ -277,7 +277,7 @@ def test_a_fork_of_the_parent_leaves_the_children_alone(slot, clip):
     assert pid_of(slot) == pid
 
 
-def test_broken_sound_costs_no_frame(slot, tmp_path):
+def test_broken_audio_loses_no_frame(slot, tmp_path):
     path = write_clip(tmp_path / "a.mkv", Clip(beeps_s=[0.3], audio_codec="pcm_f32le"))
     content = bytearray(path.read_bytes())
     hole = content.rindex(bytes(2000))  # in the silence of the second half
@@ -302,7 +302,7 @@ def test_broken_sound_costs_no_frame(slot, tmp_path):
         ("probe-hang", TransientDecodeError, "sent no answer", 0),
     ],
 )
-def test_a_decoder_that_misbehaves_costs_its_video_and_no_more(clip, tmp_path, name, kind, complaint, num_delivered):
+def test_a_misbehaving_decoder_fails_only_its_video(clip, tmp_path, name, kind, complaint, num_delivered):
     bad = tmp_path / f"{name}.mp4"
     bad.write_bytes(clip.read_bytes())
     # a busy machine may keep a decoder from working for seconds: only those that hang are given no longer
@@ -316,7 +316,7 @@ def test_a_decoder_that_misbehaves_costs_its_video_and_no_more(clip, tmp_path, n
         assert numbers_of(slot, clip) == list(range(50))
 
 
-def test_a_slow_decoder_is_not_taken_for_a_hung_one(clip):
+def test_a_slow_decoder_is_not_considered_hung(clip):
     with DecoderProcess("misbehaving_decoders:Slow", DecoderSettings(timeout_s=2.0)) as slot:
         began = time.monotonic()
         assert numbers_of(slot, clip, EVERY[:30]) == list(range(30))
@@ -343,7 +343,7 @@ def test_several_threads_may_end_a_child_at_once():
         assert [ended.exception() for ended in ends] == [None] * 8
 
 
-def test_a_backend_that_does_not_load_says_so():
+def test_a_backend_that_does_not_load_is_reported():
     with (
         DecoderProcess("misbehaving_decoders_that_are_not_there:X") as slot,
         pytest.raises(Exception, match="does not load"),
@@ -368,7 +368,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_parent_only(slot, clip):
     assert os.getpgid(pid_of(slot)) == pid_of(slot)
 
 
-def test_children_start_light_and_parents_stay_so(clip):
+def test_neither_children_nor_parents_import_large_packages(clip):
     with DecoderProcess("misbehaving_decoders:Importing") as slot:
         assert slot.probe(clip).codec == ""
     heavy = "{'av', 'torch', 'decord'}"
@@ -376,7 +376,7 @@ def test_children_start_light_and_parents_stay_so(clip):
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-def test_threads_borrow_slots_and_bring_them_back(clip):
+def test_threads_borrow_and_return_decoder_processes(clip):
     results: list[list[int]] = []
 
     def work() -> None:
@@ -396,7 +396,7 @@ def test_threads_borrow_slots_and_bring_them_back(clip):
     assert not any(is_running(pid) for pid in pids)
 
 
-def test_a_slot_that_is_brought_back_in_the_midst_of_a_video_is_as_good_as_new(clip):
+def test_a_decoder_process_returned_during_a_video_can_be_used_again(clip):
     with closing(DecoderPool(1, settings=SMALL)) as pool:
         with pool.decoder() as slot:
             windows = slot.decode(clip, slot.probe(clip), EVERY)
@@ -447,7 +447,7 @@ def start_parent(tmp_path: Path, clip: Path, ending: str) -> subprocess.Popen[st
 
 
 @pytest.mark.parametrize("ending", ["close", "leave"])
-def test_a_parent_that_ends_leaves_nothing_and_says_nothing(tmp_path, clip, ending):
+def test_a_parent_that_exits_leaves_no_process_and_prints_nothing(tmp_path, clip, ending):
     with start_parent(tmp_path, clip, ending) as parent:
         said, complained = parent.communicate(timeout=60)
     lines = said.splitlines()

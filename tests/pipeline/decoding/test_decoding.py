@@ -53,7 +53,7 @@ def test_every_frame_is_the_right_one_at_the_right_time(decoder, write, name):
 
 
 @pytest.mark.parametrize("wanted", [[0], [49], [3, 4, 5, 30], [], range(0, 50, 7)])
-def test_only_the_wanted_frames_come(decoder, write, wanted):
+def test_only_the_wanted_frames_are_delivered(decoder, write, wanted):
     path = write("a.mp4")
     assert deliver(decoder, path, np.array(wanted, np.int64)) == (list(wanted), "")
 
@@ -98,7 +98,7 @@ def set_display_matrix(path: Path, turns: int, flips: bool) -> None:
 
 
 @pytest.mark.parametrize("rotation_deg", [90, 180, 270])
-def test_frames_come_upright(decoder, write, rotation_deg):
+def test_frames_are_delivered_upright(decoder, write, rotation_deg):
     path = write("a.mp4", rotation_deg=rotation_deg, num_frames=5)
     metadata = decoder.probe(path)
     assert (metadata.rotation_deg, metadata.width_px, metadata.height_px) == (rotation_deg, 128, 96)
@@ -130,7 +130,7 @@ def test_a_transport_stream_is_right_or_refused(decoder, write, request):
         assert (numbers, error) == (list(range(50)), "")
 
 
-def test_what_an_edit_list_hides_does_not_come(decoder, write, request):
+def test_frames_hidden_by_an_edit_list_are_not_delivered(decoder, write, request):
     path = set_edit_list(write("a.mp4"), skipped_frames=17, shown_frames=23, clip=Clip())
     metadata = decoder.probe(path)
     assert metadata.frame_times_s == pytest.approx(np.arange(23) / 25)
@@ -144,7 +144,7 @@ def test_what_an_edit_list_hides_does_not_come(decoder, write, request):
 
 
 @pytest.mark.parametrize("name", ["a.webm", "a.ts"])
-def test_a_change_of_size_ends_the_video_where_it_comes(pyav, tmp_path, name):
+def test_a_change_of_size_ends_the_video(pyav, tmp_path, name):
     clip = Clip(**VP9) if name.endswith("webm") else Clip(options={"bf": "0", "x264-params": "log-level=none"})
     path = write_size_change(tmp_path / name, clip, 96, 64)
     numbers, error = deliver(pyav, path)
@@ -200,7 +200,7 @@ def test_any_name_can_be_opened(decoder, write, name):
     assert deliver(decoder, write(name, num_frames=3)) == ([0, 1, 2], "")
 
 
-def test_a_name_that_is_no_utf8_can_be_opened(pyav, write, tmp_path):
+def test_a_name_that_is_not_utf8_can_be_opened(pyav, write, tmp_path):
     odd = tmp_path / "\udcff\udcfe.mp4"
     write("a.mp4", num_frames=3).rename(odd)
     metadata = pyav.probe(odd)

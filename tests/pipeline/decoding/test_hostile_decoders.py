@@ -127,7 +127,7 @@ def test_a_flood_of_messages_does_not_hold_up_the_next_video(clip, tmp_path):
         assert numbers_of(slot, clip) == (list(range(50)), "")
 
 
-def test_nobody_can_cut_the_shared_memory_off():
+def test_the_shared_memory_cannot_be_truncated():
     buffers = SharedBuffers(2, 4096)
     with pytest.raises(PermissionError):
         os.ftruncate(buffers.descriptor, 0)
@@ -188,7 +188,7 @@ WHOLE = Whole(
 )
 
 
-def test_typed_data_comes_back_as_it_was():
+def test_typed_data_is_restored_unchanged():
     arrays: list[NDArray] = []
     data = to_data(WHOLE, arrays)
     back = from_data(Whole, data, b"".join(array.tobytes() for array in arrays))

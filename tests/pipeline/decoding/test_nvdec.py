@@ -66,7 +66,7 @@ def test_pictures_are_the_cpus_to_the_last_bit(write, monkeypatch, name, planar)
     assert seen == frames(build_decoder("pyav", lambda: None, planar=planar), path)
 
 
-def test_a_card_gets_no_file_that_the_cpu_has_not_decoded(write, nvdec):
+def test_a_card_decodes_only_files_that_the_cpu_has_decoded(write, nvdec):
     path = write("a.mp4", num_frames=20)
     metadata = nvdec.probe(path)
     everything = frames(build("pyav"), path)
@@ -88,7 +88,7 @@ def test_a_card_gets_no_file_that_the_cpu_has_not_decoded(write, nvdec):
         ("444.mp4", {"pix_fmt": "yuv444p"}, {}, "the card fails: .* frame 0 of 14 .*invalid data"),
     ],
 )
-def test_what_a_card_cannot_decode_exactly_is_decoded_by_the_cpu(write, nvdec, name, clip, options, reason):
+def test_streams_that_a_card_cannot_decode_exactly_are_decoded_by_the_cpu(write, nvdec, name, clip, options, reason):
     path = write(name, num_frames=14, **clip)
     seen = frames(nvdec, path, **options)
     assert len(seen) == 14

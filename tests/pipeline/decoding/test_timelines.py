@@ -55,7 +55,7 @@ def test_packets_are_presented_in_the_order_of_their_times_and_time_begins_with_
     assert end_s == pytest.approx(0.16)
 
 
-def test_the_last_frame_lasts_as_its_packet_says_or_as_frames_usually_do():
+def test_the_last_frame_has_the_duration_of_its_packet_or_the_usual_one():
     stated = timeline_of_packets(packets([0, 40, 80], duration=500), NOMINAL)
     silent = timeline_of_packets(packets([0, 50, 100], duration=0), NOMINAL)
     alone = timeline_of_packets(packets([7], duration=0), NOMINAL)
@@ -73,11 +73,11 @@ def test_a_packet_that_damage_has_split_is_one_frame():
     assert (whole.ticks.tolist(), damaged.ticks.tolist()) == ([0, 40, 40, 80], [0, 40, 80])
 
 
-def test_packets_without_times_make_no_timeline():
+def test_packets_without_times_give_no_timeline():
     assert timeline_of_packets(packets([0, None, 80]), NOMINAL) is None
 
 
-def test_invisible_packets_between_close_frames_are_no_loss():
+def test_invisible_packets_between_close_frames_are_not_a_loss():
     sent = packets([0, 40, 41, 80, 81, 120])
     assert timeline_of_frames([0, 40, 80, 120], sent, NOMINAL, broken=False).ticks.tolist() == [0, 40, 80, 120]
 
@@ -93,7 +93,7 @@ def test_frames_after_a_break_stay_in_the_timeline():
     assert timeline_of_frames([0, 40], sent, NOMINAL, broken=True).ticks.tolist() == [0, 40, 80, 120, 160]
 
 
-def test_what_comes_before_the_first_keyframe_is_left_out():
+def test_frames_before_the_first_keyframe_are_left_out():
     sent = packets([0, 40, 160, 80, 120, 200], keys=[2])  # 80 and 120 are B-frames of the keyframe at 160
     assert timeline_of_frames([160, 200], sent, NOMINAL, broken=False).ticks.tolist() == [160, 200]
 
@@ -103,7 +103,7 @@ def test_a_lost_keyframe_at_the_head_stays_in_the_timeline():
     assert timeline_of_frames([80, 120], sent, NOMINAL, broken=False).ticks.tolist() == [0, 40, 80, 120]
 
 
-def test_shuffled_times_are_put_in_order_and_count_for_no_more_than_the_order():
+def test_shuffled_times_are_sorted_and_only_their_order_is_used():
     sent = packets([0, 40, 80, 120])
     timeline = timeline_of_frames([0, 80, 120, 40], sent, NOMINAL, broken=False)
     assert timeline.ticks.tolist() == [0, 40, 80, 120]
@@ -171,7 +171,7 @@ def test_an_unreadable_file_is_named(tmp_path):
     ("size_mib", "zeros_mib", "told"),
     [(20, 15, False), (20, 17, True), (40, 17, False), (40, 24, True), (3000, 1023, False), (3000, 1025, True)],
 )
-def test_a_file_that_was_never_written_to_its_end_is_told_from_its_zeros(size_mib, zeros_mib, told):
+def test_a_file_that_was_never_written_to_its_end_is_recognized_by_its_zeros(size_mib, zeros_mib, told):
     reason = Content("digest", size_mib << 20, zeros_mib << 20).never_written
     assert bool(reason) is told
     assert not told or f"{zeros_mib:,} MiB of its {size_mib:,} are zeros in a row" in reason

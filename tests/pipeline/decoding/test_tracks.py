@@ -103,7 +103,7 @@ def test_recordings_with_the_same_tracks_are_joined(pyav, tmp_path):
     assert (metadata.num_frames, metadata.has_other_recording, truncation(metadata)) == (50, False, None)
 
 
-def test_bytes_behind_a_recording_are_not_another_one(pyav, tmp_path):
+def test_bytes_after_a_recording_are_not_another_one(pyav, tmp_path):
     path = write_two_recordings(tmp_path / "a.ts", (30, 20), same_pids=True)
     null_packet = bytes([0x47, 0x1F, 0xFF, 0x10]).ljust(188, b"\xff")
     path.write_bytes(path.read_bytes() + 5000 * null_packet)

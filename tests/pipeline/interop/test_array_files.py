@@ -103,7 +103,7 @@ def test_no_function_but_those_that_rebuild_arrays_is_admitted(function):
         read_pickle(io.BytesIO(pickle.dumps(Call())), "evil")
 
 
-def test_a_storage_inside_a_tensor_is_no_way_in(tmp_path: Path):
+def test_a_storage_inside_a_tensor_cannot_execute_code(tmp_path: Path):
     """``torch.storage._load_from_bytes`` unpickles its argument; ours must not trust that either."""
     trap, inner = tmp_path / "trap", io.BytesIO()
     torch.save(Malice(trap), inner, _use_new_zipfile_serialization=False)
@@ -130,7 +130,7 @@ def test_a_pickled_type_cannot_make_pointers_of_bytes(value: object, protocol: i
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"<html>quota exceeded</html>", b"\x80\x04K\x01"])
-def test_what_is_no_whole_pickle_is_named(content: bytes):
+def test_an_incomplete_pickle_is_reported(content: bytes):
     with pytest.raises(StoreError, match=r"page\.pkl: a damaged or truncated pickle"):
         read_pickle(io.BytesIO(content), "page.pkl")
 

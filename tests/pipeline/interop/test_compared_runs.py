@@ -97,7 +97,7 @@ def test_a_changed_setting_is_found(old: str, new: str, cause: str, setting: str
 
 
 @pytest.mark.slow
-def test_a_store_in_half_precision_is_told_and_no_setting_blamed(clips: Path, run: Run) -> None:
+def test_half_precision_is_diagnosed_without_blaming_a_setting(clips: Path, run: Run) -> None:
     verdict, settings = compare(clips, run(CLIPS, float16=True))
     assert (verdict.explanation.cause, verdict.num_different, settings) == ("float16", NUM_VIDEOS, [])
 
@@ -129,7 +129,9 @@ def test_videos_without_their_first_segment_are_a_segment_early(clips: Path, vid
         ("denseflow8", "arithmetic", "8-bit flow"),
     ],
 )
-def test_flow_in_8_bits_is_told(form: str, cause: str, told: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flow_in_8_bits_is_diagnosed(
+    form: str, cause: str, told: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of what I3D is given: video_features' levels are half a level off everywhere, denseflow's rounded to even."""
     monkeypatch.setattr(i3d_flow, "load_i3d", lambda *_, **__: Glance())
     verdict, settings = compare(run(FLOW), run(FLOW + f'settings.quantization.form = "{form}"\n'))

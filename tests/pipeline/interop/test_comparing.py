@@ -108,13 +108,13 @@ def test_a_stream_is_judged_over_all_its_videos():
     assert (same.stream, same.num_different, same.explanation, same.largest_error) == ("ast", 0, None, 0)
 
 
-def test_a_stream_whose_numbers_cannot_be_compared_is_judged_all_the_same():
+def test_a_stream_whose_numbers_cannot_be_compared_has_a_verdict():
     pairs = [(array(str(k), features(k)), array(str(k), features(k)[:, :3])) for k in range(2)]
     [verdict] = verdicts(pairs, list(compared(pairs, 1e-4)), 1e-4)
     assert (verdict.explanation.cause, verdict.largest_error) == ("other-dim", None)
 
 
-def test_stores_tell_which_settings_are_different():
+def test_different_settings_of_stores_are_listed():
     def manifest(remainder: str, weights: str, **settings: object) -> dict[str, Any]:
         spec = {"sampling": {"fps": 5.0, "remainder": remainder}, "weights": {"network": "i3d"}, "settings": settings}
         entry = {"settings_digest": "0", "dim": 6, "extractor_version": 1, "weights": {"network": weights}}

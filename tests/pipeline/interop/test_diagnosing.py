@@ -100,7 +100,7 @@ def test_the_cause_is_named(name: str):
     assert found.cause == cause, found.sentence
 
 
-def test_sentences_say_which_way_and_how_much():
+def test_sentences_state_direction_and_amount():
     says = {name: diagnose(a, b).sentence for name, (_, a, b) in DIFFERENCES.items()}
     assert says["late by 2"].startswith("B is 2 segments late")
     assert says["early by 1"].startswith("A is 1 segment late")
@@ -163,7 +163,7 @@ def test_few_segments_of_noise_are_never_explained(num_segments: int):
     assert names == {"unexplained"}
 
 
-def test_lengths_that_differ_are_no_other_frame_rate_by_chance():
+def test_different_lengths_are_not_diagnosed_as_another_frame_rate():
     rng = np.random.default_rng(0)
     names = {diagnose(rng.normal(size=(40, DIM)), rng.normal(size=(6, DIM))).cause for _ in range(60)}
     assert names == {"unexplained"}
@@ -175,27 +175,27 @@ def slow(rng: np.random.Generator, segments: int, dim: int, period: float) -> ND
     return np.sum([rng.normal(size=dim) * wave for wave in waves], axis=0)
 
 
-def test_few_segments_and_noise_are_no_shift():
+def test_few_segments_and_noise_are_not_a_shift():
     rng = np.random.default_rng(0)
     videos = [rng.normal(size=(5, DIM)) for _ in range(200)]
     names = {diagnose(video, video + rng.normal(size=video.shape) * 0.5).cause for video in videos}
     assert names == {"unexplained"}
 
 
-def test_slow_features_at_another_rate_are_not_taken_for_their_beginning():
+def test_slow_features_at_another_rate_are_not_diagnosed_as_truncated():
     rng = np.random.default_rng(0)
     for _ in range(20):
         video = slow(rng, 640, DIM, 2000)
         assert diagnose(network(video, 16), network(video, 32)).cause == "frame-rate"
 
 
-def test_slow_features_of_other_videos_are_no_shift():
+def test_slow_features_of_other_videos_are_not_a_shift():
     rng = np.random.default_rng(0)
     names = {diagnose(slow(rng, 14, 12, 40), slow(rng, 14, 12, 40)).cause for _ in range(600)}
     assert "remainder" not in names
 
 
-def test_a_small_disturbance_that_moves_slowly_is_no_shift():
+def test_a_small_slow_disturbance_is_not_a_shift():
     rng = np.random.default_rng(0)
     videos = [slow(rng, 30, 16, 12) for _ in range(300)]
     assert "remainder" not in {diagnose(video, video + 0.003 * slow(rng, 30, 16, 12)).cause for video in videos}
@@ -240,14 +240,14 @@ TOGETHER: dict[str, tuple[str, list[tuple[NDArray, NDArray]]]] = {
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_videos_tell_together_what_none_tells_alone(name: str):
+def test_several_videos_together_show_a_cause_that_single_ones_do_not(name: str):
     cause, pairs = TOGETHER[name]
     found = diagnose_together(pairs)
     assert found.cause == cause, found.sentence
 
 
 @pytest.mark.parametrize("name", ["half of the remainder at the head", "an offset, with noise"])
-def test_short_videos_alone_leave_it_open(name: str):
+def test_single_short_videos_have_no_diagnosis(name: str):
     assert {diagnose(a, b).cause for a, b in TOGETHER[name][1]} <= {"unexplained", "arithmetic"}
 
 
@@ -259,7 +259,7 @@ def test_noise_in_many_videos_is_never_explained():
         assert diagnose_together(videos).cause == "unexplained"
 
 
-def test_slow_disturbances_of_many_videos_are_no_shift():
+def test_slow_disturbances_of_many_videos_are_not_a_shift():
     rng = np.random.default_rng(0)
     for _ in range(60):
         videos = [slow(rng, 14, 12, 40) for _ in range(16)]

@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> FeatureStore:
     return FeatureStore(root)
 
 
-def test_a_run_of_ours_becomes_pamfns_files(store: FeatureStore, tmp_path: Path):
+def test_a_store_is_exported_as_pamfns_files(store: FeatureStore, tmp_path: Path):
     done = export(store, tmp_path / "out", "pamfn-folder")
     names = {path.name for path in done.files}
     assert names == {"Ball_001_video.npy", "Ball_001_audio.npy", "Ball_002_video.npy"}  # nothing that breaks off
@@ -33,7 +33,7 @@ def test_a_run_of_ours_becomes_pamfns_files(store: FeatureStore, tmp_path: Path)
     np.testing.assert_array_equal(found, row("Ball_001", "vst").features)
 
 
-def test_numbers_as_asked_for(store: FeatureStore, tmp_path: Path):
+def test_numbers_have_the_requested_type(store: FeatureStore, tmp_path: Path):
     export(store, tmp_path / "out", "npy-folder", streams=["ast"], number="float16")
     found = np.load(tmp_path / "out" / "Ball_001.npy")
     np.testing.assert_array_equal(found, row("Ball_001", "ast").features.astype(np.float16))
@@ -60,7 +60,7 @@ def test_nothing_is_replaced_without_force(store: FeatureStore, tmp_path: Path):
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "Ball_002.npy"), row("Ball_002").features)
 
 
-def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path):
+def test_a_file_is_complete_or_absent(tmp_path: Path):
     path = tmp_path / "a.npy"
     path.write_text("before")
 
@@ -75,13 +75,13 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path):
     assert [other.name for other in tmp_path.iterdir()] == ["a.npy"]
 
 
-def test_what_cannot_be_written_is_named(store: FeatureStore, tmp_path: Path):
+def test_a_write_error_is_reported(store: FeatureStore, tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"cannot be written \(Not a directory\)|cannot be written \(File exists\)"):
         export(store, tmp_path / "file" / "out", "npy-folder")
 
 
-def test_streams_that_would_meet_in_one_file_are_refused(store: FeatureStore, tmp_path: Path):
+def test_streams_with_the_same_file_are_refused(store: FeatureStore, tmp_path: Path):
     with pytest.raises(InputError, match="would both have the label 'x'"):
         export(store, tmp_path / "out", "npy-folder", names={"vst": "x", "ast": "x"})
     with pytest.raises(InputError, match="one file cannot hold vst, ast"):

@@ -68,7 +68,7 @@ def test_one_stream_out_and_back(tmp_path: Path, format: str):
 
 
 @pytest.mark.parametrize("format", ["npz", "logo-dict", "hdf5", "webdataset"])
-def test_a_file_by_itself_is_told_apart_too(tmp_path: Path, format: str):
+def test_the_format_of_a_single_file_is_detected(tmp_path: Path, format: str):
     videos = {"Ball_001": features(1), "Clubs_007": features(2, segments=3)}
     [path] = export(store_of(tmp_path, {"vst": videos}), tmp_path / "out", format).files
     assert detect(path) == format
@@ -200,7 +200,7 @@ def test_action_nets_two_folders(tmp_path: Path):
     np.testing.assert_array_equal(np.load(tmp_path / "data" / "static_feat" / "Ball_001.npy"), features(2))
 
 
-def test_webdataset_members_and_strangers_among_them(tmp_path: Path):
+def test_webdataset_members_are_read_and_other_members_ignored(tmp_path: Path):
     store = store_of(tmp_path, {"vst": {"a/1": features(1)}, "ast": {"a/1": features(2)}})
     (path,) = export(store, tmp_path / "out", "webdataset").files
     with tarfile.open(path) as archive:
@@ -214,7 +214,7 @@ def test_webdataset_members_and_strangers_among_them(tmp_path: Path):
         export(dotted, tmp_path / "dots", "webdataset")
 
 
-def test_a_strangers_hdf5_file(tmp_path: Path):
+def test_an_hdf5_file_of_another_program(tmp_path: Path):
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["Ball_001"] = features(1)
         file["group/Ball_002"] = features(2)
@@ -286,14 +286,14 @@ def test_cut_archives_are_named(tmp_path: Path, format: str, suffix: str):
         read_back(path, format)
 
 
-def test_what_a_dict_holds_must_be_numbers(tmp_path: Path):
+def test_the_values_of_a_dict_must_be_numbers(tmp_path: Path):
     np.save(tmp_path / "Ball_rgb_VST.npy", {"Ball_001": "text"}, allow_pickle=True)
     with pytest.raises(StoreError, match="Ball_001: has type <U4, which is not numeric"):
         read_back(tmp_path)
 
 
 @pytest.mark.parametrize("video_id", ["../../x", "/etc/x", "a//b", "a/./b", "", "a\\..\\b", "a\0b"])
-def test_an_id_never_leads_out_of_the_folder(video_id: str):
+def test_an_id_cannot_lead_outside_of_the_folder(video_id: str):
     with pytest.raises(InputError, match="cannot be a file name"):
         safe_path(video_id)
 

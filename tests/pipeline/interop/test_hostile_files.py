@@ -102,7 +102,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_an_npy_header_that_lies_is_named(name: str):
+def test_a_wrong_npy_header_is_reported(name: str):
     with pytest.raises(StoreError, match=r"f\.npy: a damaged or truncated \.npy file"):
         read_npy(io.BytesIO(HEADERS[name]), "f.npy")
 
@@ -298,7 +298,7 @@ class Abort:
         return os.abort, ()
 
 
-def test_a_file_that_crashes_its_reader_costs_itself(tmp_path: Path):
+def test_a_file_that_crashes_its_reader_fails_alone(tmp_path: Path):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(Abort()))
     for name in ("b", "c"):
         (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(GOOD))

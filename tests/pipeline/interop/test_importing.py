@@ -30,7 +30,7 @@ def bring_in(source: Path, out: Path, *, stream: str = "vst", grid: TimeGrid = S
         return import_features(found, of_stream(found, stream), out, grids={stream: grid}, **options)
 
 
-def test_every_row_says_where_it_comes_from(tmp_path: Path):
+def test_every_row_records_its_source(tmp_path: Path):
     source = npz(tmp_path / "f.npz", **{"1": features(1), "2": features(2)})
     assert bring_in(source, tmp_path / "out") == Imported(added=2, unchanged=0, failed=0, rounded=0)
     store = FeatureStore(tmp_path / "out")
@@ -160,7 +160,7 @@ def test_arrays_that_cannot_be_rows_fail_with_a_reason_and_stop_nothing(tmp_path
         assert reason in ends[name][1]
 
 
-def test_numbers_that_float32_cannot_hold_are_counted(tmp_path: Path):
+def test_numbers_that_float32_cannot_represent_are_counted(tmp_path: Path):
     source = npz(tmp_path / "f.npz", **{"1": features(1, dtype="float64"), "2": features(2).astype(np.float64)})
     assert bring_in(source, tmp_path / "out").rounded == 1
     store = FeatureStore(tmp_path / "out")

@@ -26,7 +26,7 @@ def test_ids_are_posix_paths_without_suffix(tmp_path):
     assert inputs.clashes == {}
 
 
-def test_two_files_that_would_share_an_id_are_neither(tmp_path):
+def test_two_files_with_the_same_id_are_both_left_out(tmp_path):
     touch(tmp_path, "a.mp4", "a.avi", "b.mp4")
     inputs = find_videos(tmp_path)
     assert [video.video_id for video in inputs.videos] == ["b"]
@@ -43,7 +43,7 @@ def test_dots_in_names_stay(tmp_path):
     assert find_videos(tmp_path).videos[0].video_id == "v1.2"
 
 
-def test_nothing_there_is_an_error(tmp_path):
+def test_a_missing_or_empty_input_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         find_videos(tmp_path / "gone")
 
@@ -56,13 +56,13 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     assert [video.video_id for video in find_videos(tmp_path / "videos").videos] == ["link/a"]
 
 
-def test_a_folder_named_like_a_video_and_a_dangling_link_are_not_passed_over(tmp_path):
+def test_a_folder_named_like_a_video_and_a_dangling_link_are_reported(tmp_path):
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "dangling.mp4").symlink_to(tmp_path / "gone.mp4")
     assert [video.video_id for video in find_videos(tmp_path).videos] == ["dangling", "folder"]
 
 
-def test_a_link_to_itself_hides_none_of_its_neighbors(tmp_path):
+def test_a_link_to_itself_does_not_hide_other_files(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "loop.mp4").symlink_to("loop.mp4")
     for name in ("a.mp4", "z.mp4"):
@@ -70,7 +70,7 @@ def test_a_link_to_itself_hides_none_of_its_neighbors(tmp_path):
     assert [video.video_id for video in find_videos(tmp_path).videos] == ["a", "loop", "z"]
 
 
-def test_names_that_are_no_utf8_are_escaped(tmp_path):
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
     with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.mp4"), "wb"):
         pass
     assert find_videos(tmp_path).videos[0].video_id == "caf\\xe9"

@@ -49,12 +49,12 @@ def test_overlapping_holes_count_once():
     )
 
 
-def test_gaps_of_a_slow_recording_are_no_holes():
+def test_gaps_of_a_slow_recording_are_not_holes():
     assert gap_holes(probe(20, fps=1.0)) == ()
     assert gap_holes(probe(20, fps=1 / MAX_GAP_S)) == ()
 
 
-def test_a_long_gap_is_a_hole_behind_a_frame_that_stands_for_itself():
+def test_a_long_gap_is_a_hole_after_the_duration_of_a_frame():
     times_s = np.array([0.0, 0.1, 0.2, 0.3, 6.3, 6.4])
     (hole,) = gap_holes(probe(frame_times_s=times_s, end_s=6.5))
     assert (hole.start_s, hole.end_s) == pytest.approx((0.4, 6.3))

@@ -70,7 +70,7 @@ def equal(one: VideoMetadata | None, other: VideoMetadata | None) -> bool:
     return times and astuple(replace(one, frame_times_s=None)) == astuple(replace(other, frame_times_s=None))
 
 
-def test_an_unchanged_file_is_known_to_later_runs(tmp_path, file):
+def test_metadata_of_an_unchanged_file_are_cached(tmp_path, file):
     cache = filled(tmp_path, file)
     assert equal(cache.probe(file), PROBE)
     assert cache.content(file) == CONTENT
@@ -85,7 +85,7 @@ def test_lengths_are_as_probed_or_by_size(tmp_path, file):
 
 
 @pytest.mark.parametrize("change", ["bytes", "bytes of another time set back", "time", "another file in its place"])
-def test_a_changed_file_is_not_known(tmp_path, file, change):
+def test_metadata_of_a_changed_file_are_not_used(tmp_path, file, change):
     cache = filled(tmp_path, file)
     before = file.stat()
     if change == "time":
@@ -254,7 +254,7 @@ def test_without_locks_there_is_no_cache(tmp_path, file, monkeypatch, caplog, er
     assert f"the metadata cache is not used: {database(tmp_path)}: {error}" in caplog.text
 
 
-def test_a_process_that_holds_the_lock_costs_the_cache_and_no_more(tmp_path, file, monkeypatch):
+def test_a_process_that_holds_the_lock_disables_the_cache_only(tmp_path, file, monkeypatch):
     filled(tmp_path, file).close()
     monkeypatch.setattr(metadata_cache, "LOCK_TIMEOUT_S", 0.01)
     with closing(sqlite3.connect(database(tmp_path), isolation_level=None)) as other:
@@ -304,7 +304,7 @@ def test_the_cache_is_private_whatever_the_umask(tmp_path, file):
     assert cache.content(file) == CONTENT
 
 
-def test_a_folder_that_refuses_costs_nothing_else(tmp_path, file):
+def test_an_unwritable_folder_disables_the_cache_only(tmp_path, file):
     (tmp_path / "cache").write_text("a file")
     cache = filled(tmp_path, file)
     assert cache.content(file) is None
@@ -346,7 +346,7 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path):
     assert all(cache.content(tmp_path / f"{name}{number}.mp4") for name in "ab" for number in range(10))
 
 
-def test_names_that_are_no_text_are_kept_too(tmp_path):
+def test_names_that_are_not_text_are_kept_too(tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
     path.write_bytes(b"bytes")
     assert filled(tmp_path, path).content(path) == CONTENT
@@ -378,7 +378,7 @@ WRONG_METADATA = {
 
 
 @pytest.mark.parametrize("fault", WRONG_METADATA)
-def test_wrong_metadata_cost_no_frame(tmp_path, monkeypatch, fault):
+def test_wrong_metadata_lose_no_frame(tmp_path, monkeypatch, fault):
     path = write_clip(tmp_path / "a.mp4", Clip(num_frames=64, beeps_s=(0.2,)))
     monkeypatch.setenv("ARABESQUE_METADATA_CACHE", str(tmp_path / "cache"))
     with closing(DecoderPool(1)) as slots, slots.decoder() as slot:
@@ -398,14 +398,14 @@ def test_wrong_metadata_cost_no_frame(tmp_path, monkeypatch, fault):
     st.sampled_from([(1, 25), (1001, 30000), (1, 12800), (1, 90000), (1, 1000), (3, 7)]),
     st.lists(st.integers(1, 5000), max_size=200),
 )
-def test_times_come_back_to_the_last_bit(time_base, steps):
+def test_times_are_restored_to_the_last_bit(time_base, steps):
     ticks = np.cumsum([0, *steps])
     times = ticks.astype(np.float64) * time_base[0] / time_base[1]
     assert unpacked_times(packed_times(times)).tobytes() == times.tobytes()
 
 
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=50))
-def test_times_of_no_clock_come_back_too(times):
+def test_irregular_times_are_restored_too(times):
     given_times = np.sort(np.array(times))
     assert unpacked_times(packed_times(given_times)).tolist() == given_times.tolist()
 

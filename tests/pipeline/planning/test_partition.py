@@ -65,7 +65,7 @@ def test_other_texts_are_refused(text, complaint):
         parse_partition(text)
 
 
-def test_runs_of_all_parts_leave_what_one_run_leaves_and_each_speaks_of_its_own(tmp_path):
+def test_runs_of_all_parts_give_the_same_store_and_each_reports_its_part(tmp_path):
     (tmp_path / "videos").mkdir()
     for name in "abcdef":
         write_clip(tmp_path / "videos" / f"{name}.mp4", Clip(num_frames=16))
@@ -89,7 +89,7 @@ def test_runs_of_all_parts_leave_what_one_run_leaves_and_each_speaks_of_its_own(
     assert found.inputs.left["numbers"] == 0
 
 
-def test_stores_of_parts_put_together_are_the_store_of_the_whole(tmp_path):
+def test_merged_stores_of_parts_equal_the_store_of_one_run(tmp_path):
     """As the README tells to: plain copying, since no two files of stores have the same name."""
     (tmp_path / "videos").mkdir()
     for name in "abcdef":

@@ -35,7 +35,7 @@ def test_the_next_frame_is_wanted_where_there_is_one():
     assert plan.wanted.tolist() == list(range(9))
 
 
-def test_a_silent_video_is_empty_for_a_listening_stream_only():
+def test_a_video_without_audio_is_empty_for_audio_streams_only():
     plan, outcomes = plan_video(video(), [stream("ear", audio=AudioNeed(8000), frames=None), stream("eye")], {})
     assert list(plan.streams) == ["eye"]
     assert plan.audio_until_s is None

@@ -69,9 +69,7 @@ def store_of(root: Path, video_ids: list[str], per_shard: int) -> Path:
     return root
 
 
-def test_planning_reads_keys_alone_opens_no_settled_video_and_lists_each_folder_a_few_times(
-    tmp_path, monkeypatch, watch
-):
+def test_planning_reads_keys_only_opens_no_done_video_and_lists_folders_few_times(tmp_path, monkeypatch, watch):
     names = [f"{number:03d}" for number in range(40)]
     store = store_of(tmp_path / "store", names, per_shard=4)
     (tmp_path / "videos").mkdir()
@@ -118,7 +116,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("retry_failed", [False, True])
-def test_a_look_at_all_videos_says_what_a_look_at_each_does(tmp_path, retry_failed):
+def test_are_done_agrees_with_is_done(tmp_path, retry_failed):
     ends, files = [], []
     for kinds in product(KINDS, repeat=2):
         video_id = " and ".join(kinds)

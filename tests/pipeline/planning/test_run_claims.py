@@ -73,7 +73,7 @@ def holder(root: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_a_claim_ends_with_its_process_however_that_ends(tmp_path):
+def test_a_claim_ends_with_its_process(tmp_path):
     with closing(WriterLock(tmp_path, "mine")) as mine, holder(tmp_path) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
@@ -117,7 +117,7 @@ def test_a_claim_of_a_stopped_process_is_taken_over_and_that_of_a_slow_one_is_no
         other.kill()
 
 
-def test_a_claim_that_was_cut_off_in_writing_is_nobodys(tmp_path):
+def test_a_truncated_claim_is_free(tmp_path):
     with closing(WriterLock(tmp_path, "mine")) as mine:
         mine.take("a")
         (path,) = (tmp_path / ".claims").glob("*.json")
@@ -126,7 +126,7 @@ def test_a_claim_that_was_cut_off_in_writing_is_nobodys(tmp_path):
             assert mine.is_free("a")
 
 
-def test_news_are_what_others_wrote_since(tmp_path):
+def test_news_contain_later_outcomes_of_other_runs(tmp_path):
     with StoreWriter(new_store(tmp_path)) as early:
         early.add(row("old"))
         early.add_outcome(outcome_of(row("old")))
@@ -145,7 +145,7 @@ def test_news_are_what_others_wrote_since(tmp_path):
     assert news.of_video("old").get("vst") == outcome_of(row("old")), "a merged file repeats it; the ledger knows it"
 
 
-def test_what_is_written_is_told_after_the_writing(tmp_path):
+def test_outcomes_are_reported_after_they_are_written(tmp_path):
     told: list[int] = []
     with StoreWriter(new_store(tmp_path), max_age_s=1000) as writer:
         writer.add_outcome(outcome_of(row("A"), "empty", reason="no sound"))
@@ -288,7 +288,7 @@ def test_what_a_stopped_run_has_claimed_is_done_by_the_others_and_counts_once(im
     check_whole(out)
 
 
-def test_a_process_that_keeps_the_store_locked_stops_no_run(impatient_order, videos, tmp_path):
+def test_a_process_that_keeps_the_store_locked_does_not_stop_a_run(impatient_order, videos, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     with Store.open(out).coordination.reorganizing():
@@ -300,7 +300,7 @@ def test_a_process_that_keeps_the_store_locked_stops_no_run(impatient_order, vid
 
 
 @pytest.mark.parametrize("moment_s", [0.8, *(pytest.param(other, marks=pytest.mark.slow) for other in (0.3, 1.3))])
-def test_what_a_killed_run_had_in_hand_is_done_by_the_other(order, videos, tmp_path, moment_s):
+def test_unfinished_videos_of_a_killed_run_are_done_by_the_other(order, videos, tmp_path, moment_s):
     killed, other = order(videos=videos, out=tmp_path / "out", runs=2, kill_after_s=moment_s, kill_runs=1)["runs"]
     assert killed["status"] in (-signal.SIGKILL, 3)
     assert other["status"] == 3, other["said"]

@@ -199,7 +199,7 @@ def test_a_whole_rate_shortens_the_stride():
     assert whole.frame_indices.ravel().tolist() == list(range(28, 900, 29))
 
 
-def test_a_stride_has_nothing_to_take_from_a_video_shorter_than_a_tick():
+def test_a_stride_selects_no_frame_of_a_video_shorter_than_a_tick():
     for choice in ("integer-stride", "integer-stride-of-whole-rate"):
         assert len(cut_segments(*steady(20), sampling(1, length=1, step=1, frame_choice=choice))) == 0
         assert len(cut_segments(np.zeros(0), 0.0, sampling(1, length=1, step=1, frame_choice=choice))) == 0

@@ -179,7 +179,7 @@ def test_a_stream_that_the_store_lacks_is_not_taken_from_another_file(two_folder
         prepared(b, tmp_path / "out", streams=["loudness"])
 
 
-def test_what_only_failed_may_come_from_elsewhere(two_folders, tmp_path):
+def test_videos_that_only_failed_may_come_from_another_folder(two_folders, tmp_path):
     a, b = two_folders
     (a / "r1.mp4").write_bytes(b"no video")
     assert extract(a, tmp_path / "out")["r1", "numbers"].kind == "failed"
@@ -253,7 +253,7 @@ def without_sources(root: Path) -> None:
             writer.add_outcome(end)
 
 
-def test_a_store_that_knows_no_sources_goes_on_with_its_folder(two_folders, tmp_path):
+def test_a_store_without_sources_continues_with_its_folder(two_folders, tmp_path):
     a, b = two_folders
     extract(a, tmp_path / "out")
     without_sources(tmp_path / "out")

@@ -30,7 +30,7 @@ def segments(items):
     return [item.segment for item in items if isinstance(item, SegmentTask)]
 
 
-def test_a_segment_leaves_once_its_last_frame_is_there():
+def test_a_segment_is_emitted_with_its_last_frame():
     plan, _ = plan_video(video(num_frames=10), [stream(length=4)], {})
     assembler = SegmentBuilder()
     assert segments(assembler(window(plan, (0, 1, 2)))) == []
@@ -40,7 +40,7 @@ def test_a_segment_leaves_once_its_last_frame_is_there():
     assert first.blank_frames == ()
 
 
-def test_streams_that_see_the_same_frames_share_them_and_what_they_make_of_them():
+def test_streams_with_the_same_frames_share_them_and_intermediate_results():
     streams = [stream("one", length=4), stream("other", length=4), stream("longer", length=6)]
     plan, _ = plan_video(video(num_frames=12), streams, {})
     one, second, other, _, longer = segments(SegmentBuilder()(window(plan, tuple(range(10)))))
@@ -49,7 +49,7 @@ def test_streams_that_see_the_same_frames_share_them_and_what_they_make_of_them(
     assert [each.shared.once("sum", lambda: 3) for each in (second, longer)] == [3, 3]
 
 
-def test_a_blank_frame_is_black_named_and_waited_for_by_nobody():
+def test_a_blank_frame_is_black_and_marked_and_delays_no_segment():
     fake = stream()
     quirks = {"fps": 5.0, "frame_choice": "integer-stride", "zero_last_frame": True}
     sampling = Sampling(**{**fake.spec.sampling.model_dump(), **quirks, "frames_per_segment": 3, "frames_per_step": 3})
@@ -62,7 +62,7 @@ def test_a_blank_frame_is_black_named_and_waited_for_by_nobody():
     assert (segment.start_s, segment.end_s) == (0.1, 0.5)
 
 
-def test_only_frames_of_begun_segments_are_kept_and_not_the_windows_that_brought_them():
+def test_only_frames_of_started_segments_are_kept_without_their_chunks():
     """A stream of every frame and one of every fourth share pictures; each holds on to its own alone."""
     streams = [stream("every", length=2), stream("fourth", length=6, fps=2.5)]
     plan, _ = plan_video(video(num_frames=72), streams, {})
@@ -86,7 +86,7 @@ def listening(windows, remove_mean=False):
     return plan
 
 
-def test_an_interval_leaves_with_its_last_sample_and_an_equal_share_with_the_track_s():
+def test_an_interval_is_emitted_with_its_last_sample_and_an_equal_share_with_the_tracks():
     ramp = np.arange(700, dtype=np.float32)
     for windows, early, late in (("interval", 1, [-100, 300]), ("equal-split", 0, [0, 350])):
         plan = listening(windows)
@@ -101,7 +101,7 @@ def test_an_interval_leaves_with_its_last_sample_and_an_equal_share_with_the_tra
         assert starts == late
 
 
-def test_a_track_that_breaks_off_has_no_equal_shares():
+def test_a_truncated_track_has_no_equal_shares():
     plan = listening("equal-split")
     assembler = SegmentBuilder()
     list(assembler(window(plan, samples=np.ones(500, np.float32), start_s=0.1)))
@@ -112,7 +112,7 @@ def test_a_track_that_breaks_off_has_no_equal_shares():
     assert end.segments_sent == {}
 
 
-def test_running_out_of_memory_is_the_end_of_one_video(monkeypatch):
+def test_a_lack_of_memory_fails_one_video(monkeypatch):
     """Whatever a video asks for, the other videos of the run go on."""
     ear = [stream("ear", audio=AudioNeed(8000), frames=None)]
     track = AudioTrack(8000, 1, 0.0, 1.0)

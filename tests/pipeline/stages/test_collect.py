@@ -44,7 +44,7 @@ def collect(collector, *items):
     return [result for item in inputs for result in collector(item) if not isinstance(result, SegmentFeature)]
 
 
-def test_a_row_is_whole_and_in_order_whatever_came_first():
+def test_a_row_is_complete_and_in_order_for_any_order_of_segments():
     plan = planned(stream(), num_frames=12)
     collector = RowCollector({"device": "cpu"})
     row, outcome, settled = collect(
@@ -120,7 +120,7 @@ def test_a_stream_that_needs_the_whole_track_has_no_row_where_a_part_is_lost():
     assert "needs the whole audio track" in outcome.reason
 
 
-def test_a_video_that_breaks_off_before_its_first_segment_has_failed():
+def test_a_video_truncated_before_its_first_segment_has_failed():
     plan = planned(stream(), num_frames=12)
     outcome, _ = collect(RowCollector({}), end(plan, holes=[Hole(0.1, 1.2, "cut at 0.1 s")]))
     assert (outcome.kind, outcome.transient) == ("failed", False)
@@ -150,7 +150,7 @@ def test_one_failed_segment_fails_its_stream_and_no_other():
     assert [item.stream for item in results if isinstance(item, FeatureRow)] == ["two"]
 
 
-def test_segments_without_a_row_leave_a_gap_that_the_outcome_tells_of():
+def test_segments_without_a_row_leave_a_gap_that_the_outcome_reports():
     plan = planned(stream(), num_frames=12)
     row, outcome, _ = collect(
         RowCollector({}),
@@ -192,7 +192,7 @@ def test_segments_of_an_interrupted_run_count_as_arrived():
     assert outcome.reason == "1 of 3 segments have no row"
 
 
-def test_a_row_of_journalled_segments_alone_needs_no_decoding():
+def test_a_row_of_logged_segments_needs_no_decoding():
     key = planned(stream(), num_frames=4).streams["fake"].key
     progress = {key: {0: FinishedSegment(0.0, 0.4, np.array([7, 7], np.float32))}}
     plan = planned(stream(), num_frames=4, progress=progress)

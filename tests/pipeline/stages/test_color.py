@@ -102,7 +102,7 @@ def test_matrices_and_ranges_make_a_difference():
         ("yuv420p", (64, 48), 8),
     ],
 )
-def test_what_is_stored_otherwise_has_no_planes(pix_fmt, size, matrix):
+def test_other_pixel_formats_have_no_planes(pix_fmt, size, matrix):
     assert planes_of(noise(pix_fmt, size, matrix), 0) is None
 
 

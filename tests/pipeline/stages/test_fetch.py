@@ -62,7 +62,7 @@ def test_ids_and_other_files_are_as_in_a_folder(url, tmp_path):
         find_videos(f"{url}/nothing")
 
 
-def test_a_url_with_nothing_at_it_is_named_whatever_its_file_system_says(url, monkeypatch):
+def test_an_empty_url_is_reported_on_every_file_system(url, monkeypatch):
     def refuse(*_, **__):
         raise FileNotFoundError("The specified bucket does not exist")
 
@@ -83,7 +83,7 @@ def web_folder(tmp_path):
         server.shutdown()
 
 
-def test_videos_on_a_web_server_are_known_by_what_it_says_of_each(web_folder):
+def test_videos_on_a_web_server_are_identified_by_its_headers(web_folder):
     folder, url = web_folder
     for name in ("a.mp4", "b 2.mp4", "notes.txt"):
         (folder / name).write_bytes(name.encode())
@@ -128,7 +128,7 @@ def test_a_circle_of_folders_on_a_web_server_is_refused(web_folder):
         find_videos(url)
 
 
-def test_a_web_page_is_called_one(web_folder):
+def test_a_web_page_is_reported_as_one(web_folder):
     folder, url = web_folder
     (folder / "watch.html").write_text("<html><a href='/login'>sign in</a> to watch</html>")
     with pytest.raises(InputError, match="is a web page without links to video files"):
@@ -158,7 +158,7 @@ def test_a_full_disk_is_not_an_error_of_the_network(url, spools, monkeypatch):
         assert copies(spools) == []
 
 
-def test_a_copy_is_known_as_the_original_and_goes_when_it_is_dropped(url, spools):
+def test_a_copy_has_the_identity_of_the_original_and_is_removed_after_use(url, spools):
     upload(url, **{"a.mp4": b"pictures"})
     (file,) = find_videos(url).videos
     with closing(Prefetcher()) as spool:
@@ -172,7 +172,7 @@ def test_a_copy_is_known_as_the_original_and_goes_when_it_is_dropped(url, spools
     assert spools() == []
 
 
-def test_the_spool_holds_no_more_than_it_may(url, spools):
+def test_the_spool_stays_within_its_limit(url, spools):
     upload(url, **{f"{name}.mp4": b"x" * 400 for name in "abc"})
     with closing(Prefetcher(max_bytes=1000)) as spool:
         first, second, third = spool.ahead(find_videos(url).videos, FREE)
@@ -185,7 +185,7 @@ def test_the_spool_holds_no_more_than_it_may(url, spools):
         third.wait()
 
 
-def test_copies_to_measure_on_are_as_many_as_fit_and_go_afterwards(url, spools, tmp_path):
+def test_copies_for_measurements_fit_the_limit_and_are_removed(url, spools, tmp_path):
     upload(url, **{f"{name}.mp4": b"x" * 400 for name in "abc"})
     (tmp_path / "d.mp4").write_bytes(b"here")
     files = find_videos(url, tmp_path / "d.mp4").videos
@@ -206,7 +206,7 @@ def test_the_next_video_is_fetched_while_one_is_read(url):
         assert second._copying.result(timeout=30).read_bytes() == b"2"
 
 
-def test_a_video_that_another_run_has_in_hand_is_not_fetched_ahead(url, spools):
+def test_a_video_claimed_by_another_run_is_not_prefetched(url, spools):
     upload(url, **{"a.mp4": b"1"})
     with closing(Prefetcher()) as spool:
         (video,) = spool.ahead(find_videos(url).videos, lambda file: False)
@@ -215,7 +215,7 @@ def test_a_video_that_another_run_has_in_hand_is_not_fetched_ahead(url, spools):
         assert video.wait().read_bytes() == b"1"
 
 
-def test_one_that_another_run_had_in_hand_waits_for_none_that_comes_after_it(url):
+def test_a_released_video_does_not_wait_for_later_ones(url):
     upload(url, **{"a.mp4": b"x" * 600, "b.mp4": b"x" * 600})
 
     def free_after(file):
@@ -248,7 +248,7 @@ def test_a_file_that_changed_since_the_listing_is_an_error(url, spools, happens,
         assert copies(spools) == []
 
 
-def test_a_video_larger_than_the_spool_is_refused_with_the_way_out(url):
+def test_a_video_larger_than_the_spool_is_refused_with_the_remedy(url):
     upload(url, **{"a.mp4": b"x" * 2000})
     with closing(Prefetcher(max_bytes=1000)) as spool:
         (video,) = spool.ahead(find_videos(url).videos, FREE)
@@ -256,7 +256,7 @@ def test_a_video_larger_than_the_spool_is_refused_with_the_way_out(url):
             video.wait()
 
 
-def test_closing_ends_those_who_wait_for_room(url, spools):
+def test_closing_ends_threads_that_wait_for_space(url, spools):
     upload(url, **{"a.mp4": b"x" * 600, "b.mp4": b"x" * 600})
     spool = Prefetcher(max_bytes=1000)
     first, second = spool.ahead(find_videos(url).videos, FREE)
@@ -268,7 +268,7 @@ def test_closing_ends_those_who_wait_for_room(url, spools):
     assert spools() == []
 
 
-def test_what_a_killed_process_left_goes_and_what_a_living_one_uses_stays(url, spools, tmp_path):
+def test_copies_of_killed_processes_are_removed_and_those_in_use_stay(url, spools, tmp_path):
     upload(url, **{"a.mp4": b"1"})
     left = tmp_path / "arabesque-spool-killed"
     left.mkdir()

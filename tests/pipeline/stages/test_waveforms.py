@@ -69,7 +69,7 @@ def test_a_late_track_is_silent_before_it_and_a_short_one_after_it():
     assert cursor.take(1.0, 2.0) is None  # a quarter of it sounds: not enough to speak of
 
 
-def test_it_says_when_an_interval_has_arrived():
+def test_a_complete_interval_is_reported():
     cursor = WaveformCursor(AudioNeed(1000), 1000, 0.0)
     cursor.push(np.ones((1, 500), np.float32))
     assert cursor.reaches(0.5)
@@ -86,7 +86,7 @@ def test_memory_does_not_grow_with_the_track():
     assert len(cursor.samples) <= 2000
 
 
-def test_overlapping_intervals_hear_the_same_sound():
+def test_overlapping_intervals_have_the_same_audio():
     track = tone(3.0, 1000)
     cursor = WaveformCursor(AudioNeed(1000), 1000, 0.0)
     push_in_chunks(cursor, track, 250)
@@ -149,7 +149,7 @@ def test_no_rate_takes_much_memory(rate_hz, resampler):
     assert peak_bytes < 128 << 20
 
 
-def test_sinc_resampling_of_nothing_is_nothing():
+def test_sinc_resampling_of_an_empty_track_is_empty():
     assert len(SincResampler(44100, 16000).resample_chunk(np.zeros(0, np.float32), last=True)) == 0
 
 
@@ -179,7 +179,7 @@ def test_an_equal_split_cuts_the_track_wherever_it_sounds():
     assert cursor.share(0, 2000) is None
 
 
-def test_a_whole_track_is_ready_at_its_end_and_forgets_nothing():
+def test_a_whole_track_is_ready_at_its_end_and_complete():
     cursor = WholeTrack(AudioNeed(1000, remove_mean=True), 1000, 0.0)
     cursor.push(np.full((1, 600), 0.5, np.float32))
     assert not cursor.reaches(0.1)

@@ -58,7 +58,7 @@ def test_a_segment_takes_the_mean_of_what_it_overlaps_weighted_by_the_overlap():
     assert values.dtype == np.float32
 
 
-def test_touching_intervals_do_not_mix_whatever_the_last_digit():
+def test_touching_intervals_do_not_mix_despite_rounding():
     wanted = row("A", segments=200)
     grid = np.arange(201) * (32 / 29.97)
     same = StreamFeatures("A", "vst", wanted.features, grid[:-1] - 1e-9, grid[1:] + 1e-9, "", "", "done", {})
@@ -78,7 +78,7 @@ def test_segments_that_a_stream_skipped_are_masked(tmp_path):
     assert "label" not in sample
 
 
-def test_an_empty_stream_is_zeros_and_any_other_lack_leaves_the_video_out(tmp_path):
+def test_an_empty_stream_is_zeros_and_other_missing_streams_exclude_the_video(tmp_path):
     rows = [row("Silent"), row("A"), row("A", "ast"), row("NoSound?"), row("Cut", outcome="partial"), row("Cut", "ast")]
     store = store_of(tmp_path, *rows)
     samples = AlignedDataset(
@@ -97,7 +97,7 @@ def test_an_empty_stream_is_zeros_and_any_other_lack_leaves_the_video_out(tmp_pa
     assert "Cut" in AlignedDataset(FeatureStore(tmp_path, partial=True), ["vst", "ast"]).video_ids
 
 
-def test_wishes_that_cannot_be_met_are_named(tmp_path):
+def test_invalid_arguments_are_reported(tmp_path):
     store = store_of(tmp_path, row("Ball_001"))
     with pytest.raises(ValueError, match=r"no stream 'i3d' in .*it has vst, ast"):
         AlignedDataset(store, ["vst", "i3d"])
@@ -130,7 +130,7 @@ def test_samples_in_memory_need_no_disk(tmp_path):
     assert np.array_equal(samples[0]["ast"].numpy(), row("A", "ast").features)
 
 
-def test_a_batch_is_padded_and_says_where(tmp_path):
+def test_a_batch_is_padded_with_masks(tmp_path):
     lengths = {"A": 2, "B": 5, "Silent": 3}
     rows = [row(name, stream, segments=count) for name, count in lengths.items() for stream in DIMS]
     store = store_of(tmp_path, *(made for made in rows if made.key != SILENT.key))

@@ -70,7 +70,7 @@ def write(root: Path, videos: Sequence[str], shift_px: float = 0.0) -> None:
             writer.add_outcome(searched(made, found))
 
 
-def test_boxes_come_back_bit_for_bit_and_to_pandas(tmp_path: Path) -> None:
+def test_boxes_are_restored_bit_for_bit_and_as_pandas(tmp_path: Path) -> None:
     write(new_store(tmp_path), ["a", "b"])
     store = FeatureStore(tmp_path)
     assert same(store.boxes("a")["vst"], boxes())

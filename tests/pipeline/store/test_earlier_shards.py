@@ -96,7 +96,7 @@ def test_a_damaged_shard_of_an_earlier_version_is_repaired(earlier):
     check_rows(earlier)
 
 
-def test_what_an_outcome_says_of_its_source_and_holes_comes_back(earlier):
+def test_source_and_holes_of_an_outcome_are_restored(earlier):
     outcome = replace(
         outcome_of(row("Ball_006"), "partial", reason="two holes"),
         source="skate/Ball_006.MP4",

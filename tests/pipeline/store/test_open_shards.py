@@ -185,7 +185,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return ranges
 
 
-def test_object_storage_is_asked_for_the_bytes_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_row_is_one_ranged_request_to_object_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"memory://{tmp_path.name}/features"
     written(url)
     ranges = counted(monkeypatch)

@@ -108,7 +108,7 @@ def test_among_rows_of_earlier_versions_the_time_decides_and_anything_new_is_new
     assert key_of(tmp_path) == row("A", content="third").key
 
 
-def test_a_run_that_was_stopped_after_its_look_at_a_file_does_not_win_by_finishing_later(tmp_path):
+def test_a_suspended_run_that_finishes_later_does_not_replace_newer_rows(tmp_path):
     new_store(tmp_path)
     with StoreWriter(tmp_path) as stopped, StoreWriter(tmp_path) as other:
         stopped.begin_reading("A", stopped.next_counter())
@@ -122,7 +122,7 @@ def test_a_run_that_was_stopped_after_its_look_at_a_file_does_not_win_by_finishi
     assert list(pd.read_parquet(tmp_path / "stream=vst").key) == [row("A", content="new").key]
 
 
-def test_a_compaction_keeps_the_row_of_the_bytes_that_the_newest_look_found(tmp_path):
+def test_a_compaction_keeps_the_row_of_the_newest_bytes(tmp_path):
     """A file was replaced and put back, and the run that found it put back had its row already."""
     new_store(tmp_path)
     written(tmp_path, row("A", content="first"))

@@ -51,7 +51,7 @@ def test_a_store_is_a_mapping_of_videos_to_streams(tmp_path):
     assert store.manifest == manifest()
 
 
-def test_what_is_not_there_is_named_with_what_is_near(tmp_path):
+def test_missing_names_are_reported_with_suggestions(tmp_path):
     store = FeatureStore(written(tmp_path, row("Ball_001"), row("Ball_002"), row("Clubs_001", "ast")))
     with pytest.raises(KeyError, match=r"no features of video 'Bal_001' in .*did you mean Ball_001"):
         store["Bal_001"]
@@ -115,7 +115,7 @@ def test_a_row_is_not_shown_once_its_video_has_changed_and_failed(tmp_path):
     assert [(end.video_id, end.kind) for end in store.outcomes()] == [("A", "failed"), ("B", "done")]
 
 
-def test_rows_are_the_truth_about_outcomes(tmp_path):
+def test_rows_decide_about_outcomes(tmp_path):
     with StoreWriter(new_store(tmp_path)) as writer:
         writer.add_outcome(outcome_of(row("A"), "failed", reason="out of memory", transient=True))
         writer.add_outcome(outcome_of(row("B")))  # its outcome is done, but it has no row
@@ -136,7 +136,7 @@ def test_scanning_gives_every_row_once(tmp_path):
     assert np.array_equal(store["Ball_650"]["vst"], wanted[650].features)
 
 
-def test_a_reader_does_not_notice_a_compaction(tmp_path):
+def test_a_compaction_does_not_affect_a_reader(tmp_path):
     rows = [row(f"Ball_{number:03d}") for number in range(4)]
     for made in rows:
         written(tmp_path, made)
@@ -164,7 +164,7 @@ def test_refresh_shows_what_was_written_since(tmp_path):
     assert len(store) == 2
 
 
-def test_a_store_travels_to_worker_processes(tmp_path):
+def test_a_store_can_be_sent_to_worker_processes(tmp_path):
     store = FeatureStore(written(tmp_path, row("A")))
     store.keys("vst")
     assert np.array_equal(pickle.loads(pickle.dumps(store))["A"]["vst"], row("A").features)  # noqa: S301 our own bytes
@@ -176,7 +176,7 @@ def test_values_may_be_changed_without_changing_the_store(tmp_path):
     assert np.array_equal(store["A"]["vst"], row("A").features)
 
 
-def test_a_folder_that_is_no_store_is_named(tmp_path):
+def test_a_folder_that_is_not_a_store_is_reported(tmp_path):
     with pytest.raises(StoreError, match=r"nowhere: the folder does not exist; name a feature store"):
         FeatureStore(tmp_path / "nowhere")
     (tmp_path / "holiday.mp4").write_bytes(b"x")
@@ -196,7 +196,7 @@ def test_a_folder_that_is_no_store_is_named(tmp_path):
         ("format = 1", "recipe: is missing"),
     ],
 )
-def test_a_manifest_that_cannot_be_obeyed_is_named(tmp_path, text, problem):
+def test_an_invalid_manifest_is_reported(tmp_path, text, problem):
     (tmp_path / "arabesque.toml").write_text(text)
     with pytest.raises(StoreError, match=rf"arabesque\.toml: {problem}"):
         FeatureStore(tmp_path)
@@ -212,7 +212,7 @@ def test_a_manifest_is_replaced_as_a_whole(tmp_path):
 
 
 @pytest.mark.parametrize("place", [0, 10, 400, -3000, -400, -10, -1])
-def test_a_damaged_shard_is_named_and_never_read_as_something_else(tmp_path, place):
+def test_a_damaged_shard_is_reported_and_never_read_wrong(tmp_path, place):
     """Bytes of the header, of pages and of the footer; some of the footer's are covered by no checksum on reading."""
     wanted = row("A", segments=50)
     shard = only_shard(written(tmp_path, wanted))
@@ -235,7 +235,7 @@ def test_numbers_that_do_not_match_their_checksum_are_refused(tmp_path, monkeypa
         FeatureStore(tmp_path)["A"]["vst"]
 
 
-def test_cut_empty_and_foreign_shards_are_named(tmp_path):
+def test_truncated_empty_and_foreign_shards_are_reported(tmp_path):
     shard = only_shard(written(tmp_path, row("A")))
     data = shard.read_bytes()
     for broken in (b"", data[:-1], data[: len(data) // 2], b"PAR1" * 100):
@@ -256,7 +256,7 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
         FeatureStore(tmp_path).keys("vst")
 
 
-def test_leftovers_of_a_killed_writer_are_no_shards(tmp_path):
+def test_leftovers_of_a_killed_writer_are_not_shards(tmp_path):
     written(tmp_path, row("A"))
     (tmp_path / "stream=vst" / ".tmp-dead-part-dead-000000.parquet").write_bytes(b"half a sh")
     assert FeatureStore(tmp_path).video_ids == ("A",)

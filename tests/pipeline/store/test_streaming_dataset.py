@@ -59,14 +59,14 @@ def test_the_order_follows_from_seed_and_epoch(samples: AlignedDataset):
     assert ids(streamed) != first
 
 
-def test_videos_from_all_over_the_store_come_early(samples: AlignedDataset):
+def test_videos_of_all_shards_come_early(samples: AlignedDataset):
     early = ids(StreamingDataset(samples, shuffle_buffer=60))[:30]
     assert len({int(name[1:]) // 20 for name in early}) >= 4
     assert ids(StreamingDataset(samples, shuffle=False)) == samples.store.stored_order("vst")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ranks_and_workers_share_out_the_videos(samples: AlignedDataset, workers: int):
+def test_ranks_and_workers_divide_the_videos(samples: AlignedDataset, workers: int):
     ranks = [StreamingDataset(samples, rank=rank, world_size=3) for rank in range(3)]
     loaders = [DataLoader(rank, batch_size=8, num_workers=workers, collate_fn=collate_padded) for rank in ranks]
     found = [[name for batch in loader for name in batch["video_id"]] for loader in loaders]
@@ -87,7 +87,7 @@ def test_even_ranks_give_equally_many_and_leave_out_others_each_epoch(samples: A
     assert len(left_out) > 1
 
 
-def test_no_more_than_asked_for_waits_in_memory(samples: AlignedDataset, monkeypatch: pytest.MonkeyPatch):
+def test_the_buffer_stays_within_its_size(samples: AlignedDataset, monkeypatch: pytest.MonkeyPatch):
     read = 0
     read_together = AlignedDataset.read_together
 
@@ -104,12 +104,12 @@ def test_no_more_than_asked_for_waits_in_memory(samples: AlignedDataset, monkeyp
     assert most <= 10 + 16
 
 
-def test_a_rank_that_is_none_is_refused(samples: AlignedDataset):
+def test_an_invalid_rank_is_refused(samples: AlignedDataset):
     with pytest.raises(ValueError, match="rank 2 is none of 2"):
         StreamingDataset(samples, rank=2, world_size=2)
 
 
-def test_a_store_merged_during_a_pass_is_read_on(tmp_path: Path):
+def test_a_pass_continues_when_the_store_is_merged(tmp_path: Path):
     from arabesque.pipeline.store.maintenance.compaction import compact
 
     root = new_store(tmp_path)

@@ -34,7 +34,7 @@ def within(seconds: float, condition) -> bool:
     return met
 
 
-def test_rows_come_back_bit_for_bit(tmp_path):
+def test_rows_are_restored_bit_for_bit(tmp_path):
     wanted = row("Club/Ball_001", segments=7)
     with StoreWriter(new_store(tmp_path)) as writer:
         writer.add(wanted)
@@ -48,7 +48,7 @@ def test_rows_come_back_bit_for_bit(tmp_path):
     assert FeatureStore(tmp_path).outcomes() == [outcome_of(wanted)]
 
 
-def test_the_row_is_taken_as_it_was_when_added(tmp_path):
+def test_changes_after_add_do_not_affect_the_row(tmp_path):
     made = row("Ball_001")
     before = made.features.copy()
     with StoreWriter(new_store(tmp_path)) as writer:
@@ -68,7 +68,7 @@ def written_in_turns(root: Path, count: int, **options: Any) -> list[str]:
     return names
 
 
-def test_a_run_that_goes_on_and_on_leaves_few_shards(tmp_path):
+def test_a_long_run_leaves_few_shards(tmp_path):
     names = written_in_turns(tmp_path, 21, max_small_shards=4)
     assert len(shards(tmp_path)) <= 4
     assert len(shards(tmp_path, "outcomes")) <= 4
@@ -79,7 +79,7 @@ def test_a_run_that_goes_on_and_on_leaves_few_shards(tmp_path):
 
 
 @pytest.mark.parametrize("merged", [["put"], ["put", "remove"]], ids=["whole", "half removed"])
-def test_a_merge_of_small_shards_that_is_cut_off_leaves_every_row_once(tmp_path, monkeypatch, merged):
+def test_an_interrupted_merge_leaves_every_row_once(tmp_path, monkeypatch, merged):
     """The disk fails during a write: the store reads as if the write had not started."""
     removed: list[str] = []
     remove = LocalStorage.remove
@@ -133,7 +133,7 @@ def test_nothing_is_written_before_it_is_old_or_large(tmp_path):
     assert len(list(tmp_path.rglob("part-*"))) == 2
 
 
-def test_rows_are_on_disk_before_the_outcomes_that_speak_of_them(tmp_path, monkeypatch):
+def test_rows_are_on_disk_before_their_outcomes(tmp_path, monkeypatch):
     writer = StoreWriter(new_store(tmp_path), max_age_s=1000)
     order: list[str] = []
     put = LocalStorage.put
@@ -195,7 +195,7 @@ def test_what_fails_on_the_timer_is_raised_by_the_next_call_and_cleared_by_a_flu
     assert FeatureStore(tmp_path).video_ids == ("Ball_000", "Ball_002")
 
 
-def test_closing_raises_what_cannot_be_written_and_ends_all_the_same(tmp_path, monkeypatch):
+def test_closing_raises_write_errors_and_still_ends_the_writer(tmp_path, monkeypatch):
     writer = StoreWriter(new_store(tmp_path), writer_id="w1")
     writer.add(row("Ball_000"))
     with monkeypatch.context() as patch:
@@ -225,7 +225,7 @@ def changed(**fields: Any) -> FeatureRow:
         (changed(features=np.full((3, 4), np.inf, np.float32)), "reach inf"),
     ],
 )
-def test_a_row_that_does_not_belong_is_refused_by_name(tmp_path, bad, message):
+def test_a_row_of_another_stream_or_dim_is_refused(tmp_path, bad, message):
     with StoreWriter(new_store(tmp_path)) as writer, pytest.raises(ValueError, match=rf"Ball_001, stream .*{message}"):
         writer.add(bad)
     assert not shards(tmp_path)
@@ -295,7 +295,7 @@ def test_polars_reads_all_streams_of_a_store_at_once(tmp_path):
     assert polars.scan_parquet(tmp_path / "stream=*" / "*.parquet").select("stream").collect().to_series()[0] == "vst"
 
 
-def test_the_journal_keeps_segments_of_unfinished_rows_only(tmp_path):
+def test_the_log_keeps_segments_of_unfinished_rows_only(tmp_path):
     whole, broken = row("Ball_000"), row("Ball_001")
     with StoreWriter(new_store(tmp_path)) as writer:
         for made in (whole, broken):
@@ -319,7 +319,7 @@ def test_the_journal_keeps_segments_of_unfinished_rows_only(tmp_path):
     assert not shards(tmp_path, ".progress")
 
 
-def test_a_row_that_is_whole_in_time_never_reaches_the_journal(tmp_path):
+def test_a_row_that_is_complete_in_time_is_never_logged(tmp_path):
     with StoreWriter(new_store(tmp_path)) as writer:
         made = row("Ball_000")
         writer.add_progress(made.key, 0, 0.0, 1.28, made.features[0])
@@ -327,7 +327,7 @@ def test_a_row_that_is_whole_in_time_never_reaches_the_journal(tmp_path):
     assert not (tmp_path / ".progress").exists()
 
 
-def test_a_flipped_bit_is_found_wherever_it_is(tmp_path):
+def test_every_flipped_bit_is_found(tmp_path):
     with StoreWriter(new_store(tmp_path)) as writer:
         writer.add(row("Ball_000", segments=1))
     data = shards(tmp_path)[0].read_bytes()

@@ -50,7 +50,7 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, torch.device]]:
     return shares
 
 
-def test_the_first_card_is_taken_and_another_must_be_there(cards: Any) -> None:
+def test_the_first_card_is_the_default_and_others_must_exist(cards: Any) -> None:
     assert find_device("auto") == torch.device("cuda", 0)
     assert find_device("cuda:1") == torch.device("cuda", 1)
     for name in ("cuda:2", "xpu"):

@@ -180,7 +180,7 @@ def fake_ray(*states):
     ],
     ids=["done", "failed", "lost"],
 )
-def test_the_last_report_of_the_last_worker_counts(monkeypatch, last, message):
+def test_the_last_report_of_the_last_worker_is_processed(monkeypatch, last, message):
     monkeypatch.setattr(ray_workers, "POLL_S", 0.0)
     ray, coordinator = fake_ray(CoordinatorState([], [], 1, 1), last)
     with nullcontext() if message is None else pytest.raises(ArabesqueError, match=message):

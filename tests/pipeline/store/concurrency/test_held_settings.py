@@ -74,7 +74,7 @@ def test_another_type_of_numbers_is_refused(root):
         pass
 
 
-def test_a_writer_that_did_not_ask_is_refused_too(root):
+def test_a_writer_that_is_created_without_settings_is_refused_too(root):
     with begun(root, 1):
         write_manifest(root, manifest(2))
         with pytest.raises(ConfigError, match="with other settings"):

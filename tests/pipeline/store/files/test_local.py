@@ -52,7 +52,7 @@ def test_a_file_is_on_disk_before_its_name_and_its_name_before_put_returns(tmp_p
     assert LocalStorage(tmp_path).read("stream=vst/part-w-000000.parquet") == b"whole"
 
 
-def test_a_list_is_taken_again_while_files_are_being_merged(tmp_path, monkeypatch):
+def test_a_listing_is_repeated_while_files_are_merged(tmp_path, monkeypatch):
     """The first list is one that a merge slipped through: it has neither the old file nor the new one."""
     folder = LocalStorage(tmp_path)
     folder.put("a/new", b"", "w")
@@ -62,7 +62,7 @@ def test_a_list_is_taken_again_while_files_are_being_merged(tmp_path, monkeypatc
         assert folder.files("a") == ["a/new"]
 
 
-def test_leftovers_go_with_their_writer(tmp_path):
+def test_leftovers_are_removed_with_their_writer(tmp_path):
     folder = LocalStorage(tmp_path)
     with closing(WriterLock(tmp_path)) as lock:
         for writer in (lock.writer_id, "gone"):
@@ -79,7 +79,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
         LocalStorage(tmp_path).put("stream=vst/part-w-0.parquet", b"", "w")
 
 
-def test_locks_of_other_processes_and_the_dead_are_told_apart(tmp_path):
+def test_locks_of_living_and_dead_processes_are_distinguished(tmp_path):
     with closing(WriterLock(tmp_path, "alive")):
         (tmp_path / ".writers" / "dead.lock").write_text("{}")
         assert living_writers(tmp_path) == {"alive"}

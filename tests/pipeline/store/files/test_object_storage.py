@@ -77,7 +77,7 @@ def make_old(monkeypatch):
     monkeypatch.setattr(coordination, "IDLE_S", -10.0)
 
 
-def test_files_come_and_go_whole(place):
+def test_files_are_complete_or_absent(place):
     folder = Store.open(place).storage
     assert folder.files("a") == folder.folders() == folder.entries() == []
     assert not folder.exists("a/one")
@@ -126,7 +126,7 @@ def test_a_new_object_replaces_nothing(url):
     assert folder.read("part-w-0.parquet") == b"first"
 
 
-def test_a_store_at_a_url_is_the_store_that_a_disk_would_hold(place):
+def test_a_store_at_a_url_equals_one_on_a_disk(place):
     new_store(place)
     rows = [row(name, stream, segments=5) for name in "ABC" for stream in ("vst", "ast")]
     with StoreWriter(place) as writer:
@@ -159,7 +159,7 @@ def test_pandas_reads_it_without_us(bucket):
     assert np.array_equal(np.stack(table.features[0]), row("A").features)
 
 
-def test_rows_of_other_settings_are_set_aside(url):
+def test_rows_of_other_settings_are_archived(url):
     written(new_store(url), row("A"), row("B"))
     write_manifest(url, manifest(2))
     written(url, row("A", version=2))
@@ -168,7 +168,7 @@ def test_rows_of_other_settings_are_set_aside(url):
     assert len(shards(url)) == len(shards(url, f"superseded/{settings_of('vst')}/stream=vst")) == 1
 
 
-def test_damage_is_found_and_mended(url):
+def test_damage_is_found_and_repaired(url):
     written(new_store(url), row("A"), row("B"))
     (shard,) = shards(url)
     whole = read(f"{url}/{shard}")
@@ -191,7 +191,7 @@ def test_a_lost_manifest_comes_back_from_its_copy(url):
     assert FeatureStore(url).video_ids == ("A",)
 
 
-def test_a_prefix_that_holds_other_things_is_not_taken_for_a_store(url):
+def test_a_prefix_with_other_objects_is_not_a_store(url):
     overwrite(f"{url}/holiday.jpg", b"x")
     with pytest.raises(StoreError, match=r"holds other files \(holiday\.jpg\)"):
         new_store(url)
@@ -223,7 +223,7 @@ def test_what_a_killed_run_left_is_merged_once_it_is_old(url, monkeypatch):
     assert not Store.open(url).storage.exists(".reorganizing")
 
 
-def test_while_one_puts_the_store_in_order_another_keeps_to_its_own(url):
+def test_during_a_compaction_another_run_merges_only_its_own_shards(url):
     folder = Store.open(new_store(url)).storage
     for name in "AB":
         written(url, row(name))
@@ -236,7 +236,7 @@ def test_while_one_puts_the_store_in_order_another_keeps_to_its_own(url):
         assert second.idle(listed, None) == {"stream=vst": []}
 
 
-def test_a_lease_that_is_given_back_while_another_asks_for_it_is_not_had(url, monkeypatch):
+def test_a_lease_that_is_released_during_a_request_is_not_granted(url, monkeypatch):
     folder = Store.open(new_store(url)).storage
     read = ObjectStorage.read
 
@@ -310,7 +310,7 @@ def compact_twice(store, *sizes):
 
 
 @pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 12))])
-def test_no_row_is_lost_however_many_put_a_store_in_order_at_once(seed, tmp_path, monkeypatch):
+def test_concurrent_compactions_lose_no_row(seed, tmp_path, monkeypatch):
     """Three at a time and no lease between them, again and again, over rows that stand twice and rows replaced."""
     root = new_store(f"memory://{tmp_path.name}/features")
     make_old(monkeypatch)
@@ -333,7 +333,7 @@ def test_no_row_is_lost_however_many_put_a_store_in_order_at_once(seed, tmp_path
     assert not check_store(root).findings
 
 
-def test_no_two_copies_of_a_row_go_in_favor_of_one_another(tmp_path, monkeypatch):
+def test_concurrent_compactions_do_not_remove_both_copies_of_a_row(tmp_path, monkeypatch):
     """One has decided for the first copy and stands still; a second moves that one, a third decides for the other."""
     root = new_store(f"memory://{tmp_path.name}/features")
     for name in "AB":
@@ -409,14 +409,14 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(protocol, extra, 
         FeatureStore(f"{protocol}://bucket/features")
 
 
-def test_a_protocol_that_nobody_knows_or_that_publishes_unfinished_files_is_refused(tmp_path):
+def test_unknown_protocols_and_those_with_visible_unfinished_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="give a path or a URL that fsspec knows"):
         FeatureStore("s4://bucket/features")
     with pytest.raises(InputError, match="half-written"):
         FeatureStore("sftp://host/features")
 
 
-def test_what_cannot_be_reached_is_not_taken_for_damaged(bucket, monkeypatch):
+def test_unreachable_storage_is_not_reported_as_damaged(bucket, monkeypatch):
     url = f"{bucket}/features"
     written(new_store(url), row("A"))
 
@@ -435,12 +435,12 @@ def test_what_cannot_be_reached_is_not_taken_for_damaged(bucket, monkeypatch):
     assert not check_store(url).findings
 
 
-def test_a_bucket_that_is_not_there_and_credentials_that_do_not_do_are_told(bucket):
+def test_missing_buckets_and_wrong_credentials_are_reported(bucket):
     with pytest.raises(StoreError, match="bucket does not exist"):
         new_store(f"{bucket}-other/features")
 
 
-def test_outcomes_of_others_are_looked_for_now_and_then_only(url, monkeypatch):
+def test_outcomes_of_others_are_listed_at_intervals(url, monkeypatch):
     new_store(url)
     news, lists = OutcomeWatcher(url), []
     times = ObjectStorage.times
@@ -461,7 +461,7 @@ def test_outcomes_of_others_are_looked_for_now_and_then_only(url, monkeypatch):
         ({}, 0),
     ],
 )
-def test_an_objects_time_tells_its_content_where_seconds_would_not(entry, expected):
+def test_times_of_objects_distinguish_contents_within_a_second(entry, expected):
     assert urls.modified_ns(entry) == expected
 
 

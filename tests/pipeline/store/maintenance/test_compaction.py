@@ -132,7 +132,7 @@ def test_what_newer_rows_replaced_is_dropped(tmp_path):
     assert sorted(zip(outcomes.video_id, outcomes.kind, strict=True)) == [("A", "done"), ("B", "failed")]
 
 
-def test_the_journal_loses_what_is_whole_and_keeps_the_rest(tmp_path):
+def test_the_log_drops_complete_rows_and_keeps_the_rest(tmp_path):
     new_store(tmp_path)
     for _ in range(2):
         with StoreWriter(tmp_path) as writer:
@@ -179,7 +179,7 @@ def test_compaction_archives_rows_of_other_settings(tmp_path, is_mixed):
     assert not check_store(tmp_path).findings
 
 
-def test_rows_of_other_settings_are_set_aside(tmp_path):
+def test_rows_of_other_settings_are_archived(tmp_path):
     new_store(tmp_path)
     written(tmp_path, row("A"), row("B"))
     write_manifest(tmp_path, manifest(2))
@@ -199,7 +199,7 @@ def test_rows_of_other_settings_are_set_aside(tmp_path):
     assert archive_stale_rows(tmp_path, "ast", settings_of("ast")) == 0
 
 
-def test_a_folder_that_is_no_store_is_not_touched(tmp_path):
+def test_a_folder_that_is_not_a_store_is_not_changed(tmp_path):
     for act in (compact, lambda root: archive_stale_rows(root, "vst", settings_of("vst"))):
         with pytest.raises(StoreError, match=r"does not exist; name a feature store"):
             act(tmp_path / "nowhere")
@@ -299,7 +299,7 @@ def kill_everywhere(tmp_path: Path, order: Order, how_many: int) -> None:
         finish(order, root)
 
 
-def test_killed_again_and_again_at_random_moments_it_ends_the_same(tmp_path, order):
+def test_killed_repeatedly_at_random_moments_a_rerun_gives_the_same_store(tmp_path, order):
     """The timer flushes every 4 ms here, in its own thread, wherever the run happens to be."""
     rng = random.Random(1)
     latest_s = 0.15
@@ -332,7 +332,7 @@ def test_runs_side_by_side_on_one_store_end_as_one_run_does(tmp_path, order):
     finish(order, tmp_path)
 
 
-def test_killed_while_setting_aside_no_row_is_lost_or_mixed(tmp_path, order):
+def test_killed_while_archiving_no_row_is_lost_or_mixed(tmp_path, order):
     mixed = tmp_path / "mixed"
     write_manifest(mixed, manifest(2))
     written(mixed, *(row(name, stream, version=2) for name in "AB" for stream in DIMS))

@@ -93,7 +93,7 @@ def check_rows(root: Path) -> int:
     return len(rows)
 
 
-def test_a_sound_store_is_sound(sound):
+def test_an_intact_store_has_no_finding(sound):
     check = check_store(sound)
     assert check.findings == []
     assert (check.num_files, check.num_rows, check.num_outcomes) == (4, 8, 8)
@@ -119,16 +119,16 @@ def check_flip(sound: Path, root: Path, name: str, bit: int) -> None:
         assert done.manifest_restored
 
 
-@settings(max_examples=12, deadline=None)  # `test_a_bit_of_every_byte_is_found_and_mended` leaves none out
+@settings(max_examples=12, deadline=None)  # `test_a_flipped_bit_of_every_byte_is_found_and_repaired` leaves none out
 @given(data=st.data())
-def test_a_bit_flipped_anywhere_is_found_and_mended(sound, tmp_path_factory, data):
+def test_a_bit_flipped_anywhere_is_found_and_repaired(sound, tmp_path_factory, data):
     name = data.draw(st.sampled_from(files_of(sound)))
     bit = data.draw(st.integers(0, 8 * (sound / name).stat().st_size - 1))
     check_flip(sound, tmp_path_factory.getbasetemp() / "flipped", name, bit)
 
 
 @pytest.mark.slow
-def test_a_bit_of_every_byte_is_found_and_mended(sound, tmp_path):
+def test_a_flipped_bit_of_every_byte_is_found_and_repaired(sound, tmp_path):
     """Page headers and the footer have no checksum of their own; here none of their bytes is left out."""
     chance = np.random.default_rng(0)
     for name in files_of(sound):
@@ -156,7 +156,7 @@ def kept_rows(root: Path, kind: str, trials: int, *, parity: bool) -> float:
 @pytest.mark.parametrize(
     ("kind", "least"), [("flips 1", 12), ("flips 3", 9), ("random 64", 11.5), ("zero 512", 11), ("cut 100", 12)]
 )
-def test_small_damage_of_a_shard_costs_no_row(tmp_path, kind, least):
+def test_small_damage_of_a_shard_loses_no_row(tmp_path, kind, least):
     assert kept_rows(tmp_path, kind, 15, parity=True) >= least
 
 
@@ -217,7 +217,7 @@ def test_rows_of_a_damaged_shard_are_kept_only_if_an_outcome_confirms_them(tmp_p
         (lambda root: (root / MANIFEST_COPY).write_text("format = "), (MANIFEST_COPY,), 0, 0),
     ],
 )
-def test_cut_empty_and_lost_files_are_found_and_mended(
+def test_truncated_empty_and_lost_files_are_found_and_repaired(
     sound, tmp_path, mar: Callable[[Path], object], files, unreadable, missing
 ):
     root = shutil.copytree(sound, tmp_path / "store")
@@ -232,7 +232,7 @@ def test_cut_empty_and_lost_files_are_found_and_mended(
     assert check_rows(root) == 8 - missing
 
 
-def test_a_store_that_lost_both_manifests_says_so_and_goes_on_after_the_next_run(sound, tmp_path):
+def test_a_store_without_manifests_is_reported_and_usable_after_the_next_run(sound, tmp_path):
     root = shutil.copytree(sound, tmp_path / "store")
     for name in (MANIFEST, MANIFEST_COPY):
         flip(root / name, 100)
@@ -262,7 +262,7 @@ def changed(**fields) -> FeatureRow:
         (changed(end_s=np.array([1.28, 2.56, 4.0])), "its last segment is too long"),
     ],
 )
-def test_a_row_that_was_wrong_when_it_was_written_is_found_and_goes(tmp_path, monkeypatch, bad, problem):
+def test_a_row_that_was_written_wrong_is_found_and_removed(tmp_path, monkeypatch, bad, problem):
     facts = manifest()
     grid = {"fps": 25, "frames_per_segment": 32, "frames_per_step": 32, "remainder": "drop-tail"}
     facts["recipe"]["streams"] = {"vst": {"sampling": grid}}
@@ -279,7 +279,7 @@ def test_a_row_that_was_wrong_when_it_was_written_is_found_and_goes(tmp_path, mo
     assert set(FeatureStore(tmp_path)) == ({"Ball_001"} if bad.features.shape[1] == 4 else set())
 
 
-def test_old_rows_and_those_of_other_settings_are_no_finding(tmp_path):
+def test_old_rows_and_those_of_other_settings_are_not_findings(tmp_path):
     new_store(tmp_path)
     written(tmp_path, row("A", content="old"), row("B"))
     with StoreWriter(tmp_path) as writer:
@@ -308,7 +308,7 @@ def test_a_store_may_be_merged_while_it_is_checked(tmp_path, monkeypatch):
     assert check.num_rows == len(VIDEOS)
 
 
-def test_rows_set_aside_and_the_journal_are_checked_and_restored_too(sound, tmp_path):
+def test_archived_rows_and_the_log_are_checked_and_restored_too(sound, tmp_path):
     root = shutil.copytree(sound, tmp_path / "store")
     aside = root / "superseded" / settings_of("vst") / "stream=vst"
     aside.parent.mkdir(parents=True)
@@ -325,14 +325,14 @@ def test_rows_set_aside_and_the_journal_are_checked_and_restored_too(sound, tmp_
     assert len(WriteAheadLog(root)) == 0
 
 
-def test_a_folder_that_is_no_store_is_not_touched(tmp_path):
+def test_a_folder_that_is_not_a_store_is_not_changed(tmp_path):
     for act in (check_store, repair_store):
         with pytest.raises(StoreError, match="is not a feature store"):
             act(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_newer_format_is_nobodys_damage(tmp_path, monkeypatch):
+def test_a_newer_format_is_not_reported_as_damage(tmp_path, monkeypatch):
     monkeypatch.setattr("arabesque.pipeline.store.shard_writing.FORMAT", 2)
     written(new_store(tmp_path), row("A"))
     monkeypatch.undo()
