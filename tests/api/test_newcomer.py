@@ -1,5 +1,5 @@
-"""What a package outside arabesque can add without a change here: an extractor, a checkpoint, a scoring model, a data
-set and a table, from the first video to the scores."""
+"""A package outside arabesque adds an extractor, a checkpoint, a scoring model, a data set and a table without a change
+of arabesque, and uses them from video to score."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def environment(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def arabesque(*command: object, exit_code: int = 0) -> str:
-    """What a command prints, or the message of its failure."""
+    """Return the output of a command, or the message of its failure."""
     done = CliRunner().invoke(commands, [str(each) for each in command], env={"COLUMNS": "200"})
     if isinstance(done.exception, ArabesqueError):
         assert exit_code == (2 if isinstance(done.exception, UsageError) else 1)
@@ -247,5 +247,5 @@ def test_workers_import_the_package_and_a_killed_run_resumes(place: Path, tmp_pa
     for name, (*facts, values, start, end) in parts.items():
         *expected_facts, expected_values, expected_start, expected_end = whole[name]
         assert (facts, start, end) == (expected_facts, expected_start, expected_end)
-        # other batches of a matrix product round otherwise
+        # rounding of matrix products depends on the batch
         np.testing.assert_allclose(*(np.frombuffer(each, np.float32) for each in (values, expected_values)), rtol=1e-5)

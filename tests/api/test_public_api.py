@@ -1,4 +1,4 @@
-"""`import arabesque`: what it offers, what it costs, and that its examples are true."""
+"""`import arabesque`: the public names, the modules that it imports, and the examples in docstrings."""
 
 from __future__ import annotations
 

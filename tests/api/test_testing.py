@@ -1,4 +1,4 @@
-"""`arabesque.testing` accepts what keeps its contract and names the promise that is not kept."""
+"""`arabesque.testing` accepts classes that satisfy the contract and names the check that fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from arabesque.testing import check_extractor, check_model
 
 
 class Brightness:
-    """The mean brightness of each color: keeps the contract."""
+    """The mean brightness of each color; satisfies the contract."""
 
     class Settings(Record):
         gain: float = 1.0
@@ -108,7 +108,7 @@ def test_a_broken_promise_is_named(tried, reason):
 
 
 class MeanOfSegments(torch.nn.Module):
-    """A linear function of the mean segment of each stream: keeps the contract."""
+    """A linear function of the mean segment of each stream; satisfies the contract."""
 
     class Settings(Record):
         pass

@@ -1,4 +1,4 @@
-"""Every script of benchmarks/ prints and draws what it wrote down; that it still measures, the slow tests show."""
+"""Every script of benchmarks/ prints and draws its stored figures; the slow tests run the measurements."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SMALL = {
 
 @pytest.fixture
 def script(monkeypatch):
-    """Its module; what scripts import of each other is found as when they are run."""
+    """Return the module of a script; scripts can import each other as when they are run."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
     def load(name: str):

@@ -37,7 +37,7 @@ ARABESQUE = [sys.executable, "-c", "from arabesque.cli.main import app; app()"]
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command leaves behind."""
+    """Status and output of a command."""
 
     returncode: int
     stdout: str

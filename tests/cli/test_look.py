@@ -1,4 +1,4 @@
-"""`arabesque look`: a contact sheet of what streams see."""
+"""`arabesque look`: a contact sheet of the inputs of streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal of 80 columns shows while a run is going on."""
+"""The display of a running extraction in a terminal of 80 columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every code block of the README and of the manual runs, or its page says why not; every command in them exists."""
+"""Every code block of the README and of the manual runs, or its page states why not; every command in them exists."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_command_and_option_exists(block: Block, group: Any) -> None:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What readers of the manual have: a folder with videos, their scores, and a store of their features."""
+    """The folder that the manual assumes, with videos, their scores, and a store of their features."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "VIDEOS").mkdir()
     lines = ["video_id,score"]

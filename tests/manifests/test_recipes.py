@@ -1,4 +1,4 @@
-"""Recipes: what is read, and what is said of a wrong one."""
+"""Recipes: their contents, and the messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_action_net_samples_as_the_paper_says():
 
 @pytest.mark.parametrize("method", ["action-net", "pamfn", "gdlt"])
 def test_every_variant_of_a_method_has_its_streams_and_checkpoints(method):
-    """Or features of one could not be compared with those of another. ACTION-NET's paper has a detector of its own."""
+    """Otherwise features of two variants could not be compared. ACTION-NET's paper uses another detector."""
     plain = load_recipe(method).streams
     for variant in ("paper", "released"):
         streams = load_recipe(f"{method}-{variant}").streams

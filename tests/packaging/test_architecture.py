@@ -1,4 +1,4 @@
-"""The shape of the repository: rooms, the direction of imports, and what is packed into a wheel."""
+"""The structure of the repository: packages, the direction of imports, and the contents of a wheel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from import_graph import import_cycles, import_graph, parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("manifests", "extractors", "pipeline", "models", "reports", "cli")
-"""In the order of imports: a room may import itself and those before it."""
+"""Packages in the order of imports: each may import itself and those before it."""
 MAY_IMPORT = {
     "manifests": {"manifests"},
     "extractors": {"manifests", "extractors"},
@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "arabesque": {*ROOMS, *(path.stem for path in (ROOT / "arabesque").glob("*.py"))},
 }
 FOR_MODELS = {"store", "system"}
-"""What models may import of the pipeline: the feature store, and the helpers for processes and logs."""
+"""Folders of the pipeline that models may import: the feature store, and the helpers for processes and logs."""
 FOLDERS = {
     "system": set[str](),
     "weights": {"system"},
@@ -53,12 +53,12 @@ HEAVY = {
 
 
 def sources(room: str) -> list[Path]:
-    """The files of a package; of `arabesque` its own, not those behind its links."""
+    """Return the files of a package; for `arabesque` without those behind its links."""
     return sorted((ROOT / room).glob("*.py") if room == "arabesque" else (ROOT / room).rglob("*.py"))
 
 
 def imported_rooms(path: Path, room: str) -> list[tuple[str, str]]:
-    """``(room, module or folder below it)`` for everything of ours that a file imports, however it says so."""
+    """Return ``(package, module or folder below it)`` for each of our modules that a file imports, in any form."""
     package = ["arabesque", *path.relative_to(ROOT).parts[:-1]]
     found = []
     for node in ast.walk(parsed(path)):
@@ -146,7 +146,7 @@ def test_no_modules_import_each_other():
 
 @pytest.mark.parametrize("room", ["manifests", "cli"])
 def test_manifests_and_commands_import_nothing_heavy_at_the_top(room):
-    deferred = {"progress.py"}  # imported by a command once it runs
+    deferred = {"progress.py"}  # imported when a command runs
     wrong = []
     for path in sources(room):
         if path.name in deferred:

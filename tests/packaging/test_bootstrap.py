@@ -1,4 +1,4 @@
-"""The parts of bootstrap.py that need no installation; the whole of it runs in CI."""
+"""The functions of bootstrap.py that need no installation; CI runs the complete script."""
 
 from __future__ import annotations
 

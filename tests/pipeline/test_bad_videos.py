@@ -1,4 +1,4 @@
-"""No file, however broken or hostile, stops a run, hangs it, or passes for more than it is."""
+"""Broken and hostile files never stop or hang a run, and their damage is reported."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_every_file_of_the_corpus_has_its_expected_outcome(tmp_path):
 
 
 def test_decoders_that_crash_hang_or_grow_fail_their_videos_until_the_next_run(tmp_path):
-    """Lost workers are the day's trouble: the next run tries again, here with a decoder that is sound."""
+    """Failures of decoder processes are transient: the next run retries them, here with a working decoder."""
     nervous = DecoderSettings(timeout_s=2.0, memory_bytes=300 << 20)
     (tmp_path / "videos").mkdir()
     bad = {"segfault": "crashed (SIGSEGV)", "hang": "sent no answer within 2 s", "grow": "outgrew its memory allowance"}
@@ -105,7 +105,7 @@ MUTATIONS = ("flip", "cut", "swap", "repeat", "blank", "splice")
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:
-    """One to four changes of the kinds that disks, networks and people make."""
+    """Apply one to four changes of the kinds that disks, networks and people cause."""
     spoilt = bytearray(content)
     for _ in range(chance.randint(1, 4)):
         kind, place = chance.choice(MUTATIONS), chance.randrange(len(spoilt))

@@ -1,4 +1,4 @@
-"""Clips of longer files: exact frames, one decoding pass for each file, keys of their own."""
+"""Clips of longer files: exact frames, one decoding pass for each file, separate keys."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def long(tmp_path_factory):
 
 @pytest.fixture
 def passes(monkeypatch):
-    """The spans of each decoding pass."""
+    """Record the spans of each decoding pass."""
     found = []
     decode = DecoderProcess.decode
 

@@ -1,4 +1,4 @@
-"""A run with ``--decoder nvdec``: the CPU decodes a file once, and a card from then on, with the same rows."""
+"""Runs with ``--decoder nvdec``: the CPU decodes a file in the first run and a card in later ones, with equal rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def card(monkeypatch, tmp_path) -> None:
 
 
 def extracted(videos: Path, out: Path, decoder: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Video → rows, and video → why the CPU has decoded it."""
+    """Return video → rows, and video → reason why the CPU has decoded it."""
     options = RunOptions(decoder=decoder)
     list(Extraction(videos, parse_recipe(RECIPE, "known.toml"), out, streams=["numbers"], options=options))
     store = FeatureStore(out, partial=True)

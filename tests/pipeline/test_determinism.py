@@ -1,4 +1,4 @@
-"""The same features whatever the batch, the number of decoders or the interruptions (design.md, promise 5)."""
+"""Features do not depend on the batch, the number of decoders or interruptions (design.md, promise 5)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of different lengths, rates and sizes, so that full and half-full batches mix them."""
+    """Videos of different lengths, rates and sizes, so that they are mixed in full and partial batches."""
     folder = tmp_path_factory.mktemp("videos")
     for index, (num_frames, fps) in enumerate([(52, 25), (40, 30), (67, 24)]):
         clip = Clip(num_frames=num_frames, fps=Fraction(fps), width_px=112 + 32 * index, beeps_s=[0.1, 0.7, 1.2])
@@ -101,7 +101,7 @@ def rows_of(out: Path) -> Rows:
 
 
 def same(found: Rows, expected: Rows, recipe: Recipe) -> None:
-    """Row by row to the tolerance that `TOLERANCES` states; exactly for streams without a network.
+    """Check that rows agree within `TOLERANCES`, or exactly for streams without a network.
 
     Measured on one core: 1.4e-7 at most.
     """
@@ -117,7 +117,7 @@ def same(found: Rows, expected: Rows, recipe: Recipe) -> None:
 def test_features_do_not_depend_on_other_videos(
     videos: Path, recipe: Recipe, engine: Engine, whole_run: Rows, tmp_path: Path
 ) -> None:
-    """Each video in a run of its own: other batches, other batch sizes."""
+    """Each video is extracted in a separate run, with other batches and batch sizes."""
     assert len(whole_run) == 3 * len(recipe.streams)
     alone: Rows = {}
     for video in sorted(videos.iterdir()):
@@ -138,7 +138,7 @@ def test_features_do_not_depend_on_the_number_of_decoders(
 def test_features_do_not_depend_on_interruptions(
     videos: Path, recipe: Recipe, engine: Engine, whole_run: Rows, tmp_path: Path
 ) -> None:
-    """Stopped after every few segments: what is taken up again is computed in other batches, and the rest kept."""
+    """Runs are stopped after a few segments: stored segments are kept, and the others are computed in other batches."""
     out, told = tmp_path / "out", 0
     for stop_after in (3, 7):
         events = run(videos, recipe, out, engine)

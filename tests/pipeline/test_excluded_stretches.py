@@ -50,7 +50,7 @@ def extract(out, *files, **options):
     [("native", "drop-tail"), (5, "pad-last"), (4, "drop-both"), (7.3, "pad-last"), (5, "pad-both")],
 )
 def test_cut_stretches_leave_the_segments_of_the_remaining_ones(recording, tmp_path, fps, remainder):
-    """Each remaining stretch gives the rows of a clip of its own, at its times in the whole clip."""
+    """Each remaining stretch gives the rows of a separate clip, at its times in the whole clip."""
     recipe = RECIPE.replace('fps = "native"', f"fps = {fps!r}".replace("'", '"')).replace("drop-tail", remainder)
     parts = [clip(recording, f"part{at}", *kept_s) for at, kept_s in enumerate(KEPT_S)]
     extract(tmp_path / "out", clip(recording, excluded_s=EXCLUDED_S), *parts, recipe=recipe, streams=["numbers"])

@@ -1,4 +1,4 @@
-"""The main job from end to end, on clips whose every frame and beep is known."""
+"""Extraction from end to end, on clips whose every frame and beep is known."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def videos(tmp_path):
 
 
 def run(videos, out, recipe=RECIPE, **options):
-    """Carries a run out: ``(events, {(video, stream): outcome})``."""
+    """Execute a run; return ``(events, {(video, stream): outcome})``."""
     extracting = Extraction(videos, parse_recipe(recipe, "known.toml"), out, **options)
     events = list(extracting)
     return events, {(event.video_id, event.stream): event for event in events if isinstance(event, Outcome)}
@@ -72,7 +72,7 @@ def test_segments_of_different_videos_share_batches_and_events_count_up(videos, 
         write_clip(videos / f"{name}.mp4", Clip(num_frames=16))
     events, _ = run(videos, tmp_path / "out")
     counts = Counter(type(event) for event in events)
-    assert counts[SegmentFeature] == 6  # silent: nothing to hear
+    assert counts[SegmentFeature] == 6  # silence
     assert counts[VideoSettled] == 3
     assert counts[Outcome] == 6
 

@@ -1,4 +1,4 @@
-"""A run that is going wrong is stopped, with everything that is finished on disk."""
+"""A run with too many failures is stopped, and all finished work is on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that has nothing to do is recognized without torch, and only if it has nothing to do."""
+"""A finished run is recognized without torch, and unfinished ones are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run holds is added up, turned down to an allowance, and refused where the smallest does not fit."""
+"""Memory of a run is estimated, reduced to the limit, and the run is refused if the minimum does not fit."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Every color stream of the published methods, and video_features' flow, from a video file to features.
 
-Each is set against a straight-line computation from docs/provenance.md with OpenCV, PIL and torchvision: the
-frames of every clip, and what becomes of a frame. Most tests let a network that sees every pixel's share
-(`straight_line.Glance`) take the place of the published one, which other tests pin; the slow ones run that, with seeded
-weights.
+Each is compared with an independent computation from docs/provenance.md with OpenCV, PIL and torchvision: the frames of
+every clip, and the preprocessing of a frame. Most tests replace the published network, which other tests check, by a
+linear function of all pixels (`straight_line.Glance`); the slow ones run the network with seeded weights.
 """
 
 from __future__ import annotations
@@ -36,22 +35,22 @@ HALF = transforms.Normalize([0.5] * 3, [0.5] * 3)
 IMAGENET = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 Picture = Image8 | None
-"""None: zeros after normalization."""
+"""Return a blank frame: zeros after normalization."""
 ClipsOf = Callable[[Sequence[Image8]], list[list[Picture]]]
 
 
 def every_32(frames: Sequence[Image8], first: int = 0) -> list[list[Picture]]:
-    """PAMFN: what is left over is left out at the tail."""
+    """PAMFN: the remaining frames are dropped at the tail."""
     return [list(frames[start : start + 32]) for start in range(first, len(frames) - 31, 32)]
 
 
 def every_32_from_the_middle(frames: Sequence[Image8]) -> list[list[Picture]]:
-    """GDLT: half of what is left over is left out at the head."""
+    """GDLT: half of the remaining frames are dropped at the head."""
     return every_32(frames, first=len(frames) % 32 // 2)
 
 
 def at_rate(fps: int, length: int) -> ClipsOf:
-    """The frame that is nearest to each moment of the video; clips without overlap, the left-over dropped."""
+    """The nearest frame to each time; clips without overlap, and the remaining frames are dropped."""
 
     def clips(frames: Sequence[Image8]) -> list[list[Picture]]:
         moments = [Fraction(k, fps) for k in range(10_000) if Fraction(k, fps) < len(frames) / FPS]
@@ -65,7 +64,7 @@ def at_rate(fps: int, length: int) -> ClipsOf:
 
 
 def action_nets_strides(frames: Sequence[Image8]) -> list[list[Picture]]:
-    """Every stride-th frame, counted from one, in a buffer with a row more where some are left over."""
+    """Every stride-th frame, counted from one, in a buffer with one more row if the stride leaves a remainder."""
     stride = int(len(frames) / int(len(frames) * 5 / float(FPS)))
     buffer: list[Picture] = [None] * -(-len(frames) // stride)
     for count, frame in enumerate(frames, start=1):
@@ -207,7 +206,7 @@ def video_features_images(flow: NDArray[np.float32]) -> Tensor:
 
 
 def gray_of_short_side_256(frame: Image8) -> Image8:
-    """By torch: PIL's levels differ by one in one pixel of ten thousand, and on grain DIS makes many pixels of that."""
+    """Use torch: PIL differs by one level in one of ten thousand pixels, and DIS amplifies this on grainy pictures."""
     gray = torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))[None, None]
     return np.asarray(nn.functional.interpolate(gray, (256, 375), mode="bilinear", antialias=True)[0, 0], np.uint8)
 

@@ -66,7 +66,7 @@ def pamfn_color(frames: list[Image8], num_segments: int, checkpoints: Checkpoint
 
 
 def test_pamfn_released_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As above, with a network that sees every pixel's share in I3D's place."""
+    """The same test with a linear function of all pixels in place of I3D."""
     video = write_video(tmp_path / "videos", "made", num_frames=32)
     monkeypatch.setattr(i3d_flow, "load_i3d", lambda *_, **__: Glance())
     found = extract(video, "pamfn-released", ["i3d_flow"], None, monkeypatch)

@@ -84,7 +84,7 @@ def cuts_of(path: Path, count: int) -> list[CUT]:
 
 
 def write_cut(path: Path, out: Path, cut: CUT) -> None:
-    """Copy packets into a file of their own."""
+    """Copy packets into a separate file."""
     if path.name == PACKED:
         write_frames(path, out.with_suffix(".mkv"), cut)
         return

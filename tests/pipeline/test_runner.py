@@ -1,4 +1,4 @@
-"""What a run does where its engine does not do what it should."""
+"""Behavior of a run if the pipeline engine fails or blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The small files of kinds that failed, in ../shared/cases, end as its table says."""
+"""The small files in ../shared/cases, of kinds that once failed, have the outcomes of its table."""
 
 from __future__ import annotations
 

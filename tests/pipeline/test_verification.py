@@ -1,4 +1,4 @@
-"""Videos computed once more, and settings against their digests."""
+"""Recomputed videos, and settings that are compared with their digests."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_rows_of_float16_are_compared_as_float16(videos, tmp_path):
 
 
 def test_different_rows_are_reported(store, videos, tmp_path):
-    """A row that is whole and under its right key, but not what its video gives."""
+    """A row that is intact and has the right key, but not the features of its video."""
     root = shutil.copytree(store, tmp_path / "out")
     found = FeatureStore(root)["a"]["numbers"]
     digest = read_manifest(root)["streams"]["numbers"]["settings_digest"]

@@ -50,7 +50,7 @@ def test_pages_load_without_errors_or_requests(browser, made, example, tmp_path,
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory) -> dict[str, Path]:
-    """A comparison of two stores, of which one video is the same, one late and one parted; and a reproduced table."""
+    """A comparison of two stores with an equal, a shifted and a different video; and a reproduced table."""
     folder, rng = tmp_path_factory.mktemp("compared"), np.random.default_rng(0)
     values = {
         name: rng.standard_normal((24, 4)).astype(np.float32) for name in ("club/same", "club/late", "parted" * 9)

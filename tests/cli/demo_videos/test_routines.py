@@ -1,4 +1,4 @@
-"""The generator of synthetic routines: what it writes is what it says."""
+"""The generator of synthetic routines writes videos that agree with the stated truth."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_the_exception_of_a_stage_is_raised():
 
 
 def test_passes_are_repeated_until_they_last_and_only_the_last_round_counts():
-    """By a clock that says 1 ms, 0.4 s and 1.2 s."""
+    """The passes take 1 ms, 0.4 s and 1.2 s by a simulated clock."""
     walls_s, calls = iter([0.001, 0.4, 1.2]), list[int]()
 
     class Clock:

@@ -1,4 +1,4 @@
-"""What bounds a recipe on a card that is not there: counts that are known, and the table of a small recipe."""
+"""Upper bounds of a recipe's speed on a GPU: known counts, and the table of a small recipe."""
 
 from __future__ import annotations
 

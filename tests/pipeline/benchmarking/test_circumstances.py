@@ -12,7 +12,7 @@ from arabesque.pipeline.benchmarking.circumstances import Circumstances
 
 @pytest.fixture
 def machine(monkeypatch):
-    """``at(clock_s, busy_s, own_s)``: how long the machine and this process have been busy by then."""
+    """``at(clock_s, busy_s, own_s)`` sets the time, and the busy time of the machine and of this process."""
 
     def at(clock_s: float, busy_s: float, own_s: float) -> None:
         total = SimpleNamespace(user=busy_s - 3, system=2.0, softirq=1.0, idle=1e6, iowait=1e6, guest=busy_s - 3)

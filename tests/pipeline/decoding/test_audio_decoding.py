@@ -1,4 +1,4 @@
-"""Sound comes at its true time, whatever the container, and ends where it is damaged."""
+"""Audio has its true times in every container, and ends where it is damaged."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ MP3, OPUS = {"audio_codec": "libmp3lame"}, {"audio_codec": "libopus", "audio_rat
     ],
 )
 def test_audio_begins_at_the_first_sample_that_ffmpeg_decodes(decoder, write, name, clip):
-    """Samples of the encoder's delay are neither returned nor replaced by silence, whatever the container."""
+    """Samples of the encoder's delay are neither returned nor replaced by silence, in every container."""
     path = write(name, beeps_s=[0.0, 0.3, 1.1], **clip)
     samples, metadata = read_audio(decoder, path, until_s=10.0)
     with av.open(path) as container:
@@ -122,7 +122,7 @@ def test_sound_is_relative_to_the_first_frame(decoder, write):
 
 
 def test_gaps_in_the_track_are_silence_and_overlaps_are_cut(pyav, write):
-    """Beeps at .3 and 1.6 keep their times though the packets between are gone, and others come twice."""
+    """Beeps at .3 and 1.6 s keep their times although packets between them are missing and others occur twice."""
     path = write("a.mkv", beeps_s=[0.3, 1.6], audio_codec="pcm_s16le", holes_s=[(0.5, 1.2)], repeats_s=[(1.3, 1.4)])
     samples, metadata = read_audio(pyav, path)
     assert metadata.audio is not None
@@ -185,7 +185,7 @@ def test_the_error_of_ffmpeg_is_quoted_and_not_a_permission_error(error, text):
     ],
 )
 def test_audio_continues_after_damage_with_a_hole(pyav, write, name, clip):
-    """A beep every 0.2 s: each is at its time or in the hole, and no stretch outside of it is silent instead."""
+    """Each beep (one every 0.2 s) is at its time or in the hole, and no other stretch is silent."""
     beeps_s = [0.1 + 0.2 * number for number in range(20)]
     muxer = {"cluster_time_limit": "200"} if name == "a.webm" else {}
     path = write(name, num_frames=100, beeps_s=beeps_s, muxer=muxer, **clip)

@@ -1,4 +1,4 @@
-"""How videos are cut into windows, and sound is cut to fit them."""
+"""Division of videos into chunks of frames and of the audio that belongs to them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_chunks_contain_every_frame_once_and_audio_in_bounded_parts(wanted, fps,
     assert (np.diff(ends) <= span_s + 1e-9).all()
     assert ends[-1] == pytest.approx(audio_until_s)
     for cut in cuts:
-        if len(cut.indices):  # all the sound up to the end of its last frame
+        if len(cut.indices):  # all audio up to the end of its last frame
             assert cut.audio_until_s >= min((cut.indices[-1] + 1) / fps, audio_until_s) - 1e-9
 
 

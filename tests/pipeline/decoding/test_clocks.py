@@ -1,4 +1,4 @@
-"""Recordings that were joined, clocks that jump, and streams that change their audio: nothing of them is damaged."""
+"""Joined recordings, clocks that jump, and streams whose audio changes: none of these counts as damage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TS_WRAPS_S = 2**33 / 90000
 
 
 def heard(path: Path) -> tuple[list[float], list[Hole], float]:
-    """When beeps sound, relative to the first frame, the holes, and when the track ends."""
+    """Return the times of the beeps relative to the first frame, the holes, and the end of the track."""
     decoder = build("pyav")
     metadata = decoder.probe(path)
     assert metadata.audio is not None
@@ -61,7 +61,7 @@ def test_the_clock_of_joined_transport_streams_continues(tmp_path, offset_s):
 
 
 def with_check_bytes(content: bytes) -> bytes:
-    """The packets of a transport stream as receivers of DVB store them, with 16 bytes behind each."""
+    """Return the packets of a transport stream with 16 bytes after each, as DVB receivers store them."""
     starts = range(0, len(content), TS_PACKET_BYTES)
     return b"".join(content[start : start + TS_PACKET_BYTES] + bytes(16) for start in starts)
 
@@ -166,7 +166,7 @@ def packets(dts: Sequence[int], keys: Sequence[int] = (0,), sizes: Sequence[int]
     [
         ([0, 40, 80, 120], [0], (), []),
         ([0, 40, 80, 0, 40, 80], [0, 3], ((3000, 120),), []),
-        ([0, 40, 80, 0, 40, 80], [0], (), [3, 4, 5]),  # an earlier stretch comes once more
+        ([0, 40, 80, 0, 40, 80], [0], (), [3, 4, 5]),  # an earlier stretch is repeated
         ([0, 40, 80, 9_000_000, 160, 200], [0], (), [3]),
         ([0, 40, 80, 9_000_000, 9_000_040], [0], ((3000, -8_999_880),), []),
         ([0, 40, 5_000, 5_040], [0], (), []),

@@ -1,4 +1,4 @@
-"""Rare decoders are never given a file's bytes."""
+"""The bytes of a file are never passed to rare decoders."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def test_decord_which_opens_every_stream_refuses_a_rare_one_that_was_not_chosen(
 
 
 def test_accepted_decoders_exist():
-    """A misspelled name would refuse a whole kind of file."""
+    """A misspelled name would exclude all files of a codec."""
     unknown = (VIDEO_DECODERS | AUDIO_DECODERS) - av.codecs_available
     assert unknown <= {"libopencore_amrnb", "libopencore_amrwb", "libdav1d", "libvpx", "libvpx-vp9", "libopus", "vvc"}

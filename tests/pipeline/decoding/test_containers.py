@@ -1,4 +1,4 @@
-"""Which containers are read, that reading one opens nothing else, and what is said of the others."""
+"""The supported containers, that reading one opens no other file, and the messages for other formats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ READ = {
 
 
 def write_as(path: Path, clip: dict[str, Any], muxer: dict[str, str], num_frames: int = 30) -> Path:
-    """`write_clip` by way of a name that leads the muxer to the format."""
+    """Write a clip (`write_clip`) under a name that selects the format of the muxer."""
     suffixes = {"vob": ".vob", "mp4": ".mp4", "asf": ".asf", "ogg": ".ogv", "mpegts": ".ts", "flv": ".flv"}
     suffix = suffixes.get(muxer.get("format", ""), path.suffix.lower())
     written = write_clip(path.with_name(f"written{suffix}"), Clip(num_frames=num_frames, **clip))
@@ -80,7 +80,7 @@ def test_reading_a_container_opens_that_file_alone(tmp_path, name):
 
 
 def test_a_movie_that_refers_to_another_file_is_refused(pyav, tmp_path):
-    """QuickTime's reference movies: the file that an alias names lies beside it and is not read."""
+    """In QuickTime's reference movies, the file that an alias names exists in the same folder and is not read."""
     whole = write_clip(tmp_path / "whole.mp4", Clip(num_frames=30))
     path = tmp_path / "reference.mov"
     path.write_bytes(_with_alias(whole.read_bytes(), str(whole)))

@@ -1,4 +1,4 @@
-"""Which bytes of a file belong to no packet."""
+"""Bytes of a file that do not belong to any packet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are cut off, damaged or no videos: what is good comes, and nothing passes for more than it is."""
+"""Truncated and damaged files, and files that are not videos: intact frames are delivered, and damage is reported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_truncated_file_gives_its_frames_and_is_not_complete(write, name, clip
     assert metadata.end_s < (metadata.declared_end_s or 0) - 1.5 / 25
     numbers, holes, _ = deliver_with_holes(decoder, path)
     assert all(round(25 * metadata.frame_times_s[index]) == number for index, number in numbers.items())
-    assert len(numbers) >= metadata.num_frames - 5  # a broken packet, the one before it, and what is built on them
+    assert len(numbers) >= metadata.num_frames - 5  # a broken packet, the one before it, and frames that refer to them
     assert bool(holes) is (len(numbers) < metadata.num_frames)
 
 
@@ -72,7 +72,7 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_decoding_continues_after_a_lost_stretch(write, name):
-    """Each frame that comes has its own number at its own index, and some of them come from behind the hole."""
+    """Each delivered frame has its number at its index, and some of them are after the hole."""
     path = write(name, num_frames=100, **KINDS[name])
     content = bytearray(path.read_bytes())
     hole = int(0.4 * len(content)) // 188 * 188
@@ -150,10 +150,10 @@ def test_longer_audio_does_not_make_a_video_truncated(decoder, write):
 
 
 def test_flipped_bits_are_not_decoded_as_pictures(write, decoder):
-    """As far as H.264 lets anyone notice: it has no checksum, and some flips make another valid stream.
+    """Damage is detected as far as H.264 allows: it has no checksums, and some flips make another valid stream.
 
-    So this asserts over many flips: none raises anything but `DecodeError`, and where the decoder notices anything,
-    every frame that it delivered is as it was.
+    Over many flips, no error but `DecodeError` is raised, and if the decoder reports damage, every delivered frame is
+    unchanged.
     """
     path = write("a.mp4")
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Slots deliver what decoders do, and outlive whatever happens to them."""
+"""Decoder processes deliver the frames of their decoders, and recover from every failure of these."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from arabesque.pipeline.system.child_process import IsolatedChild
 
 FRAME_BYTES = 128 * 96 * 3
 SMALL = DecoderSettings(buffer_bytes=4 * FRAME_BYTES)
-"""Windows of four frames."""
+"""Settings for chunks of four frames"""
 NARROW = DecoderSettings(memory_bytes=300 << 20, buffer_bytes=4 * FRAME_BYTES)
 NERVOUS = replace(NARROW, timeout_s=2.0)
 EVERY = np.arange(50)
@@ -46,7 +46,7 @@ def slot():
 
 
 def deliver(slot: DecoderProcess, path: Path, wanted=None, audio_until_s=None) -> tuple[list[int], DecodeError | None]:
-    """The numbers that the delivered frames carry, and what ended them."""
+    """Return the numbers in the delivered frames, and the error that ended the decoding."""
     numbers: list[int] = []
     try:
         metadata = slot.probe(path)
@@ -121,7 +121,7 @@ def test_a_million_frames_are_probed_in_little_memory(tmp_path):
 
 
 def num_delivered(slot: DecoderProcess, path: Path, metadata, wanted: list[int]) -> int:
-    """Return the number of delivered frames, which carry no numbers."""
+    """Return the count of delivered frames, which contain no numbers."""
     count = 0
     for window in slot.decode(path, metadata, np.array(wanted)):
         assert isinstance(window, FrameChunk)
@@ -188,7 +188,7 @@ def test_views_stay_valid_until_they_are_released_and_the_slot_waits_for_that(sl
             assert number_of(windows[1].frames[0]) == 4
             for kept in windows:
                 kept.release()
-                kept.release()  # once more does no harm
+                kept.release()  # a second call has no effect
         elif began:
             window.release()
     assert len(windows) == 13
@@ -281,7 +281,7 @@ def test_broken_audio_loses_no_frame(slot, tmp_path):
     path = write_clip(tmp_path / "a.mkv", Clip(beeps_s=[0.3], audio_codec="pcm_f32le"))
     content = bytearray(path.read_bytes())
     hole = content.rindex(bytes(2000))  # in the silence of the second half
-    content[hole : hole + 2000] = b"\xff" * 2000  # numbers that are none
+    content[hole : hole + 2000] = b"\xff" * 2000  # invalid numbers
     path.write_bytes(content)
     numbers, error = deliver(slot, path, audio_until_s=2.0)
     assert "the audio from 1." in str(error)
@@ -305,7 +305,7 @@ def test_broken_audio_loses_no_frame(slot, tmp_path):
 def test_a_misbehaving_decoder_fails_only_its_video(clip, tmp_path, name, kind, complaint, num_delivered):
     bad = tmp_path / f"{name}.mp4"
     bad.write_bytes(clip.read_bytes())
-    # a busy machine may keep a decoder from working for seconds: only those that hang are given no longer
+    # a busy machine may delay a decoder for seconds: only hanging ones have a short limit
     with DecoderProcess("misbehaving_decoders:Misbehaving", NERVOUS if "hang" in name else NARROW) as slot:
         assert numbers_of(slot, clip) == list(range(50))
         numbers, error = deliver(slot, bad)
@@ -467,7 +467,7 @@ def test_children_end_with_a_parent_that_is_killed(tmp_path, clip, ending):
         assert len(pids) == 2
         time.sleep(1.0 if ending == "hang" else 0.0)  # the second child is in its decoder by now
         assert all(is_running(pid) for pid in pids)
-        # what has no name cannot be left behind
+        # shared memory without a name cannot be left behind
         assert not any("/dev/shm" in Path(f"/proc/{pid}/maps").read_text() for pid in (parent.pid, *pids))
         parent.kill()
         _, complained = parent.communicate(timeout=60)

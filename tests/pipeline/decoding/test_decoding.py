@@ -70,7 +70,7 @@ def test_interlaced_pictures_are_ffmpegs_or_refused(decoder, write):
 
 
 ORIENTATIONS = [(turns, flips) for turns in range(4) for flips in (False, True)]
-"""Quarter turns clockwise as a display matrix states them, and a flip from left to right behind them."""
+"""Display matrices of clockwise quarter turns, followed by a flip from left to right."""
 
 
 @pytest.mark.parametrize(("turns", "flips"), ORIENTATIONS)
@@ -87,7 +87,7 @@ def test_frames_are_turned_and_flipped_as_ffmpeg_does(pyav, write, turns, flips)
 
 
 def set_display_matrix(path: Path, turns: int, flips: bool) -> None:
-    """Rewrites the matrix in an MP4's track header."""
+    """Replace the matrix in the track header of an MP4 file."""
     cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
     left = -1 if flips else 1
     matrix = (left * cosine, sine, 0, -left * sine, cosine, 0, 0, 0)
@@ -248,7 +248,7 @@ def test_the_dropped_frame_of_the_dancer_is_a_gap(pyav):
 
 
 def bwdif_of(path: Path) -> list[np.ndarray]:
-    """Every frame through one filter graph of FFmpeg, as RGB."""
+    """Return every frame as RGB, after one filter graph of FFmpeg."""
     with av.open(path) as container:
         graph = av.filter.Graph()
         source = graph.add_buffer(template=container.streams.video[0])
@@ -284,7 +284,7 @@ def test_progressive_pictures_stay_as_they_are(decoder, write):
 
 
 def test_deinterlacing_ends_and_begins_at_a_hole(pyav, tmp_path):
-    """No picture is made with one from beyond a hole, and every frame keeps its index."""
+    """No picture is interpolated across a hole, and every frame keeps its index."""
     options = {"flags": "+ildct+ilme", "g": "12", "bf": "0", "x264-params": "tff=1:scenecut=0:log-level=none"}
     path = write_clip(tmp_path / "a.ts", Clip(num_frames=60, options=options))
     whole = bwdif_of(path)

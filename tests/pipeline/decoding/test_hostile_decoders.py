@@ -42,7 +42,7 @@ def slot():
 
 
 def numbers_of(slot: DecoderProcess, path: Path) -> tuple[list[int], str]:
-    """The numbers that the delivered frames carry, and the error that followed them."""
+    """Return the numbers in the delivered frames, and the error after them."""
     numbers: list[int] = []
     try:
         metadata = slot.probe(path)

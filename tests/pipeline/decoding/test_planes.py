@@ -1,4 +1,4 @@
-"""Slots that hand over luma and chroma give the pictures of those that hand over RGB."""
+"""Decoder processes that deliver luma and chroma give the same pictures as those that deliver RGB."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from arabesque.pipeline.stages.color import to_rgb
 
 FRAME_BYTES = 128 * 96 * 3
 SMALL = DecoderSettings(buffer_bytes=4 * FRAME_BYTES, planar=True)
-"""Windows of four frames."""
+"""Settings for chunks of four frames."""
 
 
 def pictures(window: FrameChunk) -> NDArray[np.uint8]:
@@ -28,7 +28,7 @@ def pictures(window: FrameChunk) -> NDArray[np.uint8]:
 
 
 def read(path: Path, settings: DecoderSettings, backend: str = "pyav") -> tuple[NDArray[np.uint8], list[FrameChunk]]:
-    """All pictures, and the windows that brought them."""
+    """Return all pictures and their chunks."""
     windows: list[FrameChunk] = []
     shown: list[NDArray[np.uint8]] = []
     with DecoderProcess(backend, settings) as slot:

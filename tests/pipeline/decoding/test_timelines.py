@@ -1,4 +1,4 @@
-"""The arithmetic of time stamps, and what may be opened at all."""
+"""The arithmetic of time stamps, and the kinds of files that are opened."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def packets(
     duration: int = 40,
     decoded: Sequence[int | None] | None = None,
 ) -> Packets:
-    """In the order of decoding; ``keys``: which of them are keyframes."""
+    """Return packets in the order of decoding; ``keys`` are those of keyframes."""
     decoded = [40 * number for number in range(len(times))] if decoded is None else decoded
     return Packets(
         pts=np.array([NO_STAMP if pts is None else pts for pts in times], np.int64),
@@ -183,5 +183,5 @@ def test_the_longest_stretch_of_zeros_counts(tmp_path):
     path.write_bytes(b"\1" + bytes(3 * mib) + b"\1" * mib + bytes(2 * mib + 5))
     content = read_content(path)
     assert content.size_bytes == 6 * mib + 6
-    assert content.longest_zeros_bytes == 2 * mib  # in blocks that are zeros from end to end
+    assert content.longest_zeros_bytes == 2 * mib  # in blocks of zeros only
     assert content.digest == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -61,7 +61,7 @@ def test_an_npy_file_holds_an_array_or_a_dict(tmp_path: Path):
 
 
 class Malice:
-    """Makes a folder when it is unpickled the usual way."""
+    """Creates a folder when it is unpickled by `pickle`."""
 
     def __init__(self, trap: Path) -> None:
         self.trap = str(trap)
@@ -122,7 +122,7 @@ def test_a_storage_inside_a_tensor_cannot_execute_code(tmp_path: Path):
 @pytest.mark.parametrize("protocol", [2, 5])
 @pytest.mark.parametrize("value", [np.zeros(1, np.int64), np.int64(0)], ids=["array", "scalar"])
 def test_a_pickled_type_cannot_make_pointers_of_bytes(value: object, protocol: int):
-    """Eight bytes that call themselves an object would be a pointer of the file's choice."""
+    """Eight bytes with the type of an object would be a pointer that the file chooses."""
     forged = pickle.dumps(value, protocol).replace(b"i8", b"O8")
     assert b"O8" in forged
     with pytest.raises(StoreError, match="damaged"):

@@ -1,4 +1,4 @@
-"""`compare` on what the pipeline computes of the same videos under settings that differ in one place."""
+"""`compare` on features of the same videos with settings that differ in one field."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Run = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """14 segments each, and 13 frames left over."""
+    """Videos of 14 segments and 13 remaining frames."""
     folder = tmp_path_factory.mktemp("videos")
     write_routines(folder, NUM_VIDEOS, duration_s=9.48)
     return folder
@@ -67,7 +67,7 @@ def clips(run: Run) -> Path:
 
 
 def compare(a: Path, b: Path) -> tuple[Verdict, list[str]]:
-    """The verdict, and the settings that the stores say are different."""
+    """Return the verdict, and the settings that differ between the stores."""
     with opened(a) as side_a, opened(b) as side_b:
         pairs = paired(side_a.arrays, side_b.arrays).pairs
         [verdict] = verdicts(pairs, list(compared(pairs, 1e-4)), 1e-4)
@@ -132,7 +132,7 @@ def test_videos_without_their_first_segment_are_a_segment_early(clips: Path, vid
 def test_flow_in_8_bits_is_diagnosed(
     form: str, cause: str, told: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of what I3D is given: video_features' levels are half a level off everywhere, denseflow's rounded to even."""
+    """The inputs of I3D differ: video_features' levels are half a level off, denseflow's are rounded to even."""
     monkeypatch.setattr(i3d_flow, "load_i3d", lambda *_, **__: Glance())
     verdict, settings = compare(run(FLOW), run(FLOW + f'settings.quantization.form = "{form}"\n'))
     assert verdict.explanation.cause == cause, verdict

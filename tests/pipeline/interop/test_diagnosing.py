@@ -1,4 +1,4 @@
-"""Each cause is made on purpose, and must be named; and no cause may be named where another one was at work."""
+"""Each cause is simulated and must be diagnosed, and must not be diagnosed for another cause."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUM_FRAMES = 40 * LENGTH + 14
 
 
 def frames(seed: int = 0) -> NDArray[np.float64]:
-    """A video's appearance, ``[frames, DIM]``: slow movements of many speeds about a constant scene."""
+    """Return the appearance of a video, ``[frames, DIM]``: slow movements of many speeds around a constant scene."""
     rng = np.random.default_rng(seed)
     time = np.arange(NUM_FRAMES)[:, None] / LENGTH
     waves = [
@@ -28,7 +28,7 @@ def frames(seed: int = 0) -> NDArray[np.float64]:
 
 
 def network(video: NDArray[np.float64], length: int = LENGTH, first: int = 0, step: int | None = None) -> NDArray:
-    """Features of segments: means over their frames, bent as a network bends them. ``float32 [segments, DIM]``."""
+    """Return features ``float32 [segments, DIM]``: means over frames, with a nonlinearity like that of a network."""
     step = step or length
     starts = range(first, len(video) - length + 1, step)
     return np.stack([np.tanh(video[start : start + length].mean(axis=0) / 4) for start in starts]).astype(np.float32)
@@ -122,7 +122,7 @@ def test_sentences_state_direction_and_amount():
 
 
 def through_a_network(a: NDArray, others: NDArray, share: float, seed: int = 3) -> NDArray:
-    """What another normalization of the input leaves after a whole network: not all of it is a scale and a shift."""
+    """Return features as after another normalization of the input, which is not only a scale and a shift."""
     rng = np.random.default_rng(seed)
     shift = rng.normal(size=DIM) * 0.5
     return (0.8 * a + shift + share * (others - others.mean(axis=0))).astype(np.float32)
@@ -155,7 +155,7 @@ def test_a_shift_is_found_in_features_that_jump_from_segment_to_segment():
 
 @pytest.mark.parametrize("num_segments", [1, 2, 3, 5, 8])
 def test_few_segments_of_noise_are_never_explained(num_segments: int):
-    """As many parameters as numbers explain everything: nothing may be made of that."""
+    """As many parameters as numbers explain everything, which must not give a diagnosis."""
     rng = np.random.default_rng(num_segments)
     names = {
         diagnose(rng.normal(size=(num_segments, DIM)), rng.normal(size=(num_segments, DIM))).cause for _ in range(30)

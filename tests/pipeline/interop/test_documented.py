@@ -38,7 +38,7 @@ Run = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Extract a stream ``mine`` of two drawn videos, with a network that sees every pixel's share in place of I3D."""
+    """Extract a stream ``mine`` of two drawn videos, with a linear function of all pixels in place of I3D."""
     videos = tmp_path_factory.mktemp("videos")
     write_routines(videos, 2, duration_s=2.6)
 
@@ -55,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def theirs(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As ActionFormer's files: color and flow in one row, one row less than fits."""
+    """Write files like ActionFormer's: color and flow in one row, and one row less than possible."""
     folder = tmp_path_factory.mktemp("i3d_features")
     for features in arabesque.FeatureStore(run()).scan("mine"):
         color = features.values[:-1]

@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> FeatureStore:
 def test_a_store_is_exported_as_pamfns_files(store: FeatureStore, tmp_path: Path):
     done = export(store, tmp_path / "out", "pamfn-folder")
     names = {path.name for path in done.files}
-    assert names == {"Ball_001_video.npy", "Ball_001_audio.npy", "Ball_002_video.npy"}  # nothing that breaks off
+    assert names == {"Ball_001_video.npy", "Ball_001_audio.npy", "Ball_002_video.npy"}  # no incomplete file
     assert done.num_arrays == 3
     found = np.load(tmp_path / "out" / "Ball_001_video.npy")
     assert found.dtype == np.float32

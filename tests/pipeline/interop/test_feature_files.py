@@ -25,7 +25,7 @@ from arabesque.pipeline.store.reader import FeatureStore
 
 TELLS_STREAMS = {"pamfn-folder", "pamfn-dict", "hdf5", "webdataset"}
 BY_STREAM = {"npz", "logo-dict"}
-"""A folder of them has a file for each stream; a file by itself does not tell."""
+"""Formats whose folders have one file for each stream; a single file does not name its stream"""
 
 
 def features(seed: int, segments: int = 5, dim: int = 4) -> np.ndarray:
@@ -33,7 +33,7 @@ def features(seed: int, segments: int = 5, dim: int = 4) -> np.ndarray:
 
 
 def store_of(root: Path, streams: dict[str, dict[str, np.ndarray]]) -> FeatureStore:
-    """Write a store as an import of these arrays does."""
+    """Write a store like an import of these arrays."""
     new_store(root / "store", {stream: next(iter(videos.values())).shape[1] for stream, videos in streams.items()})
     rows = [
         replace(row(video_id, stream, features=array), provenance={"source_dtype": array.dtype.name})
@@ -102,7 +102,7 @@ def test_an_output_with_the_right_suffix_is_the_file(tmp_path: Path, format: str
     assert_equal(read_back(tmp_path / name), {("1", "vst"): features(1)})
 
 
-# what the published code writes and reads, with the libraries' own functions
+# files as the published code writes and reads them, with the libraries' own functions
 
 
 def test_pamfn_dict_files_are_what_numpy_loads(tmp_path: Path):
@@ -250,7 +250,7 @@ def test_an_hdf5_file_reads_no_other_file_and_says_where_it_is_damaged(tmp_path:
             arrays["damaged"].load()
 
 
-# telling formats apart, and what is none
+# detection of formats, and unknown ones
 
 
 def test_folders_of_no_kind_or_two_kinds_are_refused(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Feature files made to exhaust memory, time or trust: each costs its own array, and the others are read."""
+"""Feature files that try to exhaust memory or time, or to execute code: each fails alone, and the others are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An export is imported, compared, continued and refreshed without options, whatever its format and ids."""
+"""An export in any format and with any ids is imported, compared, continued and updated without options."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ UNFIT = {
     "webdataset": ["../x", "v1.5", "nul\0", "ok.d/f"],
 }
 FITS = {"B", "c", "c.npy/d", "Ball_2", "e", "ok.d/f"}
-"""Of two that collide one is written."""
+"""If two ids collide, one of them is written."""
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -333,7 +333,7 @@ def test_two_exports_to_one_place_at_once_are_refused(tmp_path: Path):
 
 
 def test_what_an_export_holds_is_never_outside_of_it(tmp_path: Path):
-    """A forged manifest names files of others; they are not read."""
+    """A forged manifest names files outside of the export; they are not read."""
     store = store_of(tmp_path / "store", ["a"], streams=("vst",))
     export(store, tmp_path / "out", "npy-folder", streams=("vst",))
     np.save(tmp_path / "secret.npy", np.zeros((3, 4), np.float32))

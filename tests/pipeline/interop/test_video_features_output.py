@@ -28,7 +28,7 @@ def features(num_rows: int = 12, dim: int = 8, seed: int = 0) -> np.ndarray:
 
 
 def write(folder: Path, name: str, times_ms: np.ndarray | None = None, **arrays: np.ndarray) -> Path:
-    """Write what its `on_extraction=save_numpy` writes."""
+    """Write the files of its option `on_extraction=save_numpy`."""
     folder.mkdir(parents=True, exist_ok=True)
     for key, values in arrays.items():
         np.save(folder / f"{name}_{key}.npy", values)

@@ -1,4 +1,4 @@
-"""Tables of clips: what they may contain, and what is wrong with a line."""
+"""Tables of clips: their contents, and the messages for wrong lines."""
 
 from __future__ import annotations
 

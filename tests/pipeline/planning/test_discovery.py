@@ -1,4 +1,4 @@
-"""Which files are videos, and what they are called."""
+"""Discovery of videos, and their ids."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_folders_that_cannot_be_listed_are_named(tmp_path, monkeypatch):
 
 
 def test_names_of_many_kinds_of_video_and_files_that_are_not_read(tmp_path):
-    """Formats that are not read are inputs, too: they end as failures with a reason and not in silence."""
+    """Files in unsupported formats are inputs, too: they fail with a reason instead of being ignored."""
     names = ["a.MTS", "b.m2ts", "c.MPG", "d.vob", "e.WMV", "f.flv", "g.ogv", "h.mxf", "i.rmvb", "j.h264", "k.dv"]
     touch(tmp_path, *names, "notes.txt", "x.npy", "music.ogg")
     inputs = find_videos(tmp_path)

@@ -1,4 +1,4 @@
-"""Which segments a hole touches, and how much is lost."""
+"""Segments that a hole touches, and the lost share."""
 
 from __future__ import annotations
 

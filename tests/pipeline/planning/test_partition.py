@@ -1,4 +1,4 @@
-"""Parts of a folder: nothing is in two of them or in none, and videos that come later move no other one."""
+"""Parts of a folder: each video is in exactly one part, and added videos do not change the parts of others."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_runs_of_all_parts_give_the_same_store_and_each_reports_its_part(tmp_pat
 
 
 def test_merged_stores_of_parts_equal_the_store_of_one_run(tmp_path):
-    """As the README tells to: plain copying, since no two files of stores have the same name."""
+    """Merge stores by copying their files, as docs/scale.md describes: no two files have the same name."""
     (tmp_path / "videos").mkdir()
     for name in "abcdef":
         write_clip(tmp_path / "videos" / f"{name}.mp4", Clip(num_frames=16))

@@ -1,4 +1,4 @@
-"""What planning a large folder asks of the disk, and that a look at all videos says what a look at each does."""
+"""Disk accesses of planning a large folder, and that `are_done` agrees with `is_done`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from arabesque.pipeline.store.writer import StoreWriter
 
 SETTINGS = {stream: settings_of(stream) for stream in ("vst", "ast")}
 STATE = FileState(1000, 2**60 + 1, 0)
-"""As `outcome_of` records it."""
+"""State of a file, as `outcome_of` records it"""
 REPOSITORY = Path(__file__).parents[3]
 
 
 class Watch:
-    """Counts the files that Python opens and the folders that it lists. An audit hook stays; it is disabled."""
+    """Count the files that Python opens and the folders that it lists. An audit hook can be disabled, not removed."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -137,7 +137,7 @@ def test_are_done_agrees_with_is_done(tmp_path, retry_failed):
 
 
 def test_shards_of_an_earlier_version_are_read_by_their_columns(tmp_path):
-    """Earlier versions wrote no copy of the keys into the footer."""
+    """Earlier versions have no copy of the keys in the footer."""
     store = store_of(tmp_path / "store", ["A", "B"], per_shard=1)
     shards = sorted(store.glob("stream=vst/*.parquet"))
     assert len(shards) == 2
@@ -149,7 +149,7 @@ def test_shards_of_an_earlier_version_are_read_by_their_columns(tmp_path):
 
 
 def test_planning_imports_nothing_for_each_shard(tmp_path, monkeypatch):
-    """As pyarrow does to find out of which type a list is: that took longer than to read the shard."""
+    """pyarrow's type inference of a list imports modules, which took longer than reading the shard."""
     stores = [store_of(tmp_path / str(count), list("ABCDEF")[:count], per_shard=1) for count in (2, 6)]
     real, counts = builtins.__import__, Counter[str]()
 

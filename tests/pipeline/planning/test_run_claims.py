@@ -177,7 +177,7 @@ def file(video_id: str) -> VideoFile:
 
 @pytest.mark.parametrize("kind", ["done", "failed"])
 def test_a_run_waits_for_a_video_of_another_run_and_does_not_repeat_it(two_runs, kind):
-    """Nor does it repeat a transient failure, which the next run retries."""
+    """A transient failure is not repeated either; the next run retries it."""
     mine, other, writer = two_runs
     assert other.claim(file("A")) is Claim.GRANTED
     assert mine.claim(file("A")) is Claim.HELD_BY_OTHER
@@ -229,7 +229,7 @@ def videos(tmp_path_factory) -> Path:
 
 
 def check_whole(out: Path) -> None:
-    """Every row once, and as its video has it; nothing damaged, nothing left over."""
+    """Check that every row occurs once with the contents of its video, and that no damage and no leftover exists."""
     assert check_store(out).findings == []
     for stream in ("numbers", "loudness"):
         table = pd.read_parquet(out / f"stream={stream}")
@@ -244,7 +244,7 @@ def check_whole(out: Path) -> None:
 
 
 def side_by_side(order: Order, videos: Path, out: Path, runs: int) -> None:
-    """Started together on a store that is not there yet; each ends with all of the work done, and says so."""
+    """Runs that start together on a new store each end when all videos are done, and report that."""
     ends = order(videos=videos, out=out, runs=runs)["runs"]
     assert [end["status"] for end in ends] == [3] * runs, [end["said"] for end in ends]
     assert sum(end["computed"] for end in ends) == NUM_VIDEOS * SEGMENTS_EACH

@@ -1,4 +1,4 @@
-"""Frame times in, segments out."""
+"""Sampling: segments from frame times."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_drop_tail_leaves_the_last_frames_out():
 
 def test_drop_both_centers_the_segments():
     segments = cut_segments(*steady(11), sampling(remainder="drop-both"))
-    assert segments.frame_indices[:, 0].tolist() == [1, 5]  # three left over: one at the head, two at the tail
+    assert segments.frame_indices[:, 0].tolist() == [1, 5]  # three remaining frames: one at the head, two at the tail
     assert segments.start_s[0] == pytest.approx(0.04)
 
 

@@ -245,7 +245,7 @@ def test_without_claims_the_second_run_reports_that_both_have_stored_it():
 
 
 def without_sources(root: Path) -> None:
-    """The store as an earlier version would have written it."""
+    """Rewrite the store in the form of an earlier version."""
     ends = [replace(end, source="", input_root="") for end in FeatureStore(root).outcomes()]
     shutil.rmtree(root / "outcomes")
     with StoreWriter(root) as writer:

@@ -1,4 +1,4 @@
-"""What a run reports about videos with several tracks, and the keys of their rows."""
+"""Notices of a run about videos with several tracks, and the keys of their rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from arabesque.pipeline.store.reader import FeatureStore
 
 
 def run(folder: Path, out: Path, recipe: str = RECIPE) -> tuple[list[str], int]:
-    """The notices of a run, and how many outcomes it had."""
+    """Return the notices of a run, and the number of its outcomes."""
     events = list(Extraction(folder, parse_recipe(recipe, "known.toml"), out))
     notices = [event.text for event in events if isinstance(event, Notice)]
     return notices, sum(isinstance(event, Outcome) for event in events)
@@ -46,7 +46,7 @@ def test_the_chosen_tracks_are_in_key_and_provenance_and_one_line_names_them(tmp
     assert "tracks" not in one.provenance
     assert one.key == row_key(one.content_digest, settings)
     assert check_store(tmp_path / "out").findings == []
-    os.utime(two, ns=(1, 1))  # looked at again, and nothing is left to do
+    os.utime(two, ns=(1, 1))  # the second run finds that all is done
     assert run(videos, tmp_path / "out") == ([], 0)
 
 

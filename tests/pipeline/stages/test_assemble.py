@@ -1,4 +1,4 @@
-"""Windows in, whole segments out."""
+"""Assembly of segments from chunks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from arabesque.pipeline.stages.waveforms import WaveformCursor
 
 
 def window(plan, frames=(), samples=None, start_s=0.0):
-    """Frames of 6 × 8 pixels that are all as bright as their number, and sound at 1 kHz."""
+    """Return a chunk with frames of 6 × 8 pixels whose brightness is their number, and audio at 1 kHz."""
     indices = np.array(frames, np.int64)
     pictures = torch.tensor(frames, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 6, 8)
     audio = None if samples is None else AudioChunk(start_s, 1000, samples[None], last=False)
@@ -63,7 +63,7 @@ def test_a_blank_frame_is_black_and_marked_and_delays_no_segment():
 
 
 def test_only_frames_of_started_segments_are_kept_without_their_chunks():
-    """A stream of every frame and one of every fourth share pictures; each holds on to its own alone."""
+    """A stream of all frames and one of every fourth share pictures; each keeps only the frames that it needs."""
     streams = [stream("every", length=2), stream("fourth", length=6, fps=2.5)]
     plan, _ = plan_video(video(num_frames=72), streams, {})
     assembler = SegmentBuilder()
@@ -113,7 +113,7 @@ def test_a_truncated_track_has_no_equal_shares():
 
 
 def test_a_lack_of_memory_fails_one_video(monkeypatch):
-    """Whatever a video asks for, the other videos of the run go on."""
+    """A video that needs too much memory does not affect the other videos of the run."""
     ear = [stream("ear", audio=AudioNeed(8000), frames=None)]
     track = AudioTrack(8000, 1, 0.0, 1.0)
     plans = [plan_video(video(name, audio=track), ear, {})[0] for name in ("large", "small")]

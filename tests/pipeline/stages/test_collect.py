@@ -1,4 +1,4 @@
-"""Segments in any order in, rows and outcomes out."""
+"""Collection of rows and outcomes from segments in any order."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_a_row_of_logged_segments_needs_no_decoding():
 
 
 class Whole:
-    """Combines parts: a segment's row is its part and the number of parts before it; segment 1 has no row."""
+    """Combines parts: the row of a segment is its part and the number of earlier parts; segment 1 has no row."""
 
     def __init__(self, taken):
         self._taken = taken

@@ -1,4 +1,4 @@
-"""Luma and chroma to RGB, bit for bit as PyAV's swscale does it."""
+"""Conversion of luma and chroma to RGB, bit-identical to PyAV's swscale."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIMITED, FULL = 1, 2
 
 
 def noise(pix_fmt: str, size: tuple[int, int], matrix: int = 2, color_range: int = 0) -> av.VideoFrame:
-    """Every value of luma and chroma, also those outside the range that a camera writes."""
+    """Return a frame with every value of luma and chroma, including those outside of the video range."""
     frame = av.VideoFrame(*size, pix_fmt)
     rng = np.random.default_rng(0)
     for plane in frame.planes:
@@ -35,7 +35,7 @@ def noise(pix_fmt: str, size: tuple[int, int], matrix: int = 2, color_range: int
 
 
 def differences(frame: av.VideoFrame, rotation_deg: int = 0) -> np.ndarray[Any, Any]:
-    """Between swscale's RGB and ours, ``[height, width, 3]``."""
+    """Return the difference between swscale's RGB and ours, ``[height, width, 3]``."""
     planes = planes_of(frame, rotation_deg)
     assert planes is not None
     height, width = planes.luma.shape
@@ -65,7 +65,7 @@ def test_rotated_pictures_are_swscales(rotation_deg):
 
 @pytest.mark.parametrize(("height", "has_planes"), [(96, True), (98, False)])
 def test_interlaced_pictures_are_swscales(tmp_path, height, has_planes):
-    """Each field has chroma of its own."""
+    """Each field has separate chroma."""
     options = {"flags": "+ildct+ilme", "b": "3M"}
     clip = Clip(num_frames=6, width_px=130, height_px=height, codec="mpeg2video", options=options)
     path = write_clip(tmp_path / "a.mpg", clip)
@@ -80,7 +80,7 @@ def test_interlaced_pictures_are_swscales(tmp_path, height, has_planes):
 
 
 def test_matrices_and_ranges_make_a_difference():
-    """Or the first test would say little."""
+    """The first test is meaningful only if they do."""
     ours = planes_of(noise("yuv420p", (64, 64), MATRICES["bt709"]), 0)
     theirs = planes_of(noise("yuvj420p", (64, 64), MATRICES["smpte170m"]), 0)
     assert ours is not None

@@ -1,4 +1,4 @@
-"""Batches across videos, and who is to blame when one fails."""
+"""Batches across videos, and the failure of single segments of a batch."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_only_the_faulty_segment_fails():
     ],
 )
 def test_a_batch_that_does_not_fit_is_halved_without_its_memory(error):
-    """What a failed network call allocated is free before the halves run, and the size that fits is remembered."""
+    """Memory of a failed network call is free before the halves run, and the size that fits is kept."""
     fake = stream(batch_size=16)
     original = fake.extractor.forward
     activations: list[weakref.ref[torch.Tensor]] = []
@@ -137,7 +137,7 @@ def fail(*_):
 
 
 def on_second_gpu(monkeypatch, *, is_lost):
-    """A GPU that this machine does not have: only its state after an error is asked."""
+    """A simulated GPU, of which only the state after an error is queried."""
 
     def synchronize(device):
         assert device == SECOND_GPU
@@ -163,7 +163,7 @@ def test_only_a_failed_device_ends_the_run(monkeypatch, is_lost):
 
 
 class OnGpu(torch.Tensor):
-    """A tensor that says that it is on a GPU."""
+    """A tensor that reports a GPU as its device."""
 
     device = SECOND_GPU
 
@@ -220,7 +220,7 @@ def test_prepare_releases_the_frames():
 
 
 class Meeting:
-    """An extractor whose batches wait for each other in `forward`, and note whether they met."""
+    """An extractor whose batches wait for each other in `forward`, and record whether they ran concurrently."""
 
     def __init__(self, extractor, *, patience_s, **attributes):
         self._extractor = extractor

@@ -1,4 +1,4 @@
-"""Videos at a URL: found, fetched ahead within bounds, and gone once they are read."""
+"""Videos at a URL: discovery, prefetching within limits, and removal of copies after use."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_empty_url_is_reported_on_every_file_system(url, monkeypatch):
 
 @pytest.fixture
 def web_folder(tmp_path):
-    """A folder that a web server lists, and where."""
+    """A folder that a web server lists, and its URL."""
     folder = tmp_path / "web"
     folder.mkdir()
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))

@@ -1,4 +1,4 @@
-"""The preprocessing stage: what comes out depends on the pictures alone, not on how they were handed over."""
+"""The preprocessing stage: its output depends on the pictures only, not on the form in which they arrive."""
 
 from __future__ import annotations
 

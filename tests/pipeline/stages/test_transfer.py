@@ -1,4 +1,4 @@
-"""From a slot's memory to the device: page-locked, and given back once the copy is there."""
+"""Transfer of a chunk from page-locked shared memory to the device, and release after the copy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from arabesque.pipeline.system import accelerators
 
 
 class FakeCudart:
-    """Keeps the books of page-locked memory as CUDA does, and as strictly."""
+    """Tracks page-locked memory with the rules of CUDA."""
 
     def __init__(self, status: int = 0) -> None:
         self.locked: dict[int, int] = {}
@@ -103,7 +103,7 @@ def test_the_buffer_is_released_even_if_the_copy_fails(monkeypatch):
 
 @pytest.mark.gpu
 def test_chunks_arrive_complete_on_a_gpu_that_computes():
-    """A released buffer is overwritten at once, as a decoder does, while kernels read the copy."""
+    """A released buffer is overwritten at once, as by a decoder, while kernels read the copy."""
     device = torch.device("cuda:0")
     buffers, released = SharedBuffers(2, 32 << 20), []
     to_gpu = Transfer(device)

@@ -1,4 +1,4 @@
-"""Sound of an interval, cut from chunks."""
+"""Audio of an interval, assembled from chunks."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_late_track_is_silent_before_it_and_a_short_one_after_it():
     assert early is not None
     assert early[:250].sum() == 0
     assert early[250:].min() == 1
-    assert cursor.take(1.0, 2.0) is None  # a quarter of it sounds: not enough to speak of
+    assert cursor.take(1.0, 2.0) is None  # only a quarter of it has audio: not enough
 
 
 def test_a_complete_interval_is_reported():
@@ -97,7 +97,7 @@ def test_overlapping_intervals_have_the_same_audio():
 
 
 def by_the_formula(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
-    """torchaudio's documented default, straight from its formula: sinc of width 6, roll-off .99, Hann window."""
+    """Resample by the formula of torchaudio's documented default: sinc of width 6, roll-off .99, Hann window."""
     common = np.gcd(from_hz, to_hz)
     old, new = from_hz // common, to_hz // common
     cut_off = 0.99 * min(old, new)
@@ -154,7 +154,7 @@ def test_sinc_resampling_of_an_empty_track_is_empty():
 
 
 def test_the_resampler_is_the_streams_choice():
-    """Above 8 kHz soxr leaves next to nothing and the short sinc an alias: they cannot be mistaken for each other."""
+    """Above 8 kHz soxr leaves almost nothing and the short sinc leaves an alias, which distinguishes them."""
     track = np.sin(2 * np.pi * 8300 * np.arange(44100) / 44100)[None].astype(np.float32)
     heard = {}
     for resampler in ("soxr", "sinc-hann"):

@@ -1,4 +1,4 @@
-"""A store that comes from others may say what it likes: nothing outside it is changed or removed."""
+"""Manipulated stores: nothing outside of their folder is changed or removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row is one read: by its place in current shards, decoded in earlier ones; never another number without an error."""
+"""Reads of single rows: by position in current shards, decoded in earlier ones; wrong numbers are always an error."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def places(root: Any) -> np.ndarray:
 
 
 def rewritten(root: Path, **options: Any) -> Path:
-    """Rewrite the shard as other versions did."""
+    """Rewrite the shard in the form of another version."""
     [path] = shards(root)
     with pq.ParquetFile(path) as file:
         table, keys = file.read(), file.metadata.metadata[b"arabesque.keys"].decode()
@@ -101,7 +101,7 @@ LEAF = "features.list.element.list.element"
     ],
 )
 def test_shards_of_other_versions_are_read(tmp_path: Path, options: dict[str, Any], are_placed: bool) -> None:
-    """Several pages have other places than one: the checksum shows it, and the row is decoded."""
+    """Positions differ if a chunk has several pages: the checksum shows that, and the row is decoded."""
     rewritten(written(tmp_path), **options)
     assert bool((places(tmp_path) >= 0).any()) == are_placed
     check(tmp_path)

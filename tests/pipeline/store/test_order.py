@@ -1,4 +1,4 @@
-"""Which row and which outcome count follows from the order of the looks at a file, whatever the clocks say."""
+"""The order in which runs read a file, not the clocks, determines which row and which outcome count."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SetClock = Callable[[float], None]
 
 @pytest.fixture
 def set_clock(monkeypatch) -> SetClock:
-    """Has the wall clock go wrong by so many seconds."""
+    """Shift the wall clock by a number of seconds."""
     right = time.time_ns
 
     def set_clock(ahead_s: float) -> None:
@@ -35,7 +35,7 @@ def set_clock(monkeypatch) -> SetClock:
 
 
 def earlier_version(root: Path, made: FeatureRow, written_us: int, sequence: int) -> None:
-    """A row and its outcome as versions without counters stored them."""
+    """Write a row and its outcome in the form of versions without counters."""
     folder = LocalStorage(root)
     for place, table in (
         ("stream=vst", rows_table([StoredRow(made, written_us, "old")], float16=False)),
@@ -46,7 +46,7 @@ def earlier_version(root: Path, made: FeatureRow, written_us: int, sequence: int
 
 
 def key_of(root: Path) -> str:
-    """Of the row of A that counts; the outcome that counts has the same."""
+    """Return the key of the valid row of A, which is also that of the valid outcome."""
     store = FeatureStore(root)
     (end,) = store.outcomes()
     assert (end.kind, end.key) == ("done", store["A"]["vst"].key)
@@ -123,7 +123,7 @@ def test_a_suspended_run_that_finishes_later_does_not_replace_newer_rows(tmp_pat
 
 
 def test_a_compaction_keeps_the_row_of_the_newest_bytes(tmp_path):
-    """A file was replaced and put back, and the run that found it put back had its row already."""
+    """A file was replaced and then restored, and the run that read the restored file already had its row."""
     new_store(tmp_path)
     written(tmp_path, row("A", content="first"))
     written(tmp_path, row("A", content="second"))

@@ -20,7 +20,7 @@ from arabesque.pipeline.store.writer import StoreWriter
 
 
 def written(root: Path, *rows: FeatureRow, outcomes: bool = True) -> Path:
-    """Each call is a writer of its own, newer than those before it."""
+    """Write rows with a new writer, which is newer than those of earlier calls."""
     with StoreWriter(root if (root / "arabesque.toml").exists() else new_store(root)) as writer:
         for made in rows:
             writer.add(made)
@@ -213,7 +213,7 @@ def test_a_manifest_is_replaced_as_a_whole(tmp_path):
 
 @pytest.mark.parametrize("place", [0, 10, 400, -3000, -400, -10, -1])
 def test_a_damaged_shard_is_reported_and_never_read_wrong(tmp_path, place):
-    """Bytes of the header, of pages and of the footer; some of the footer's are covered by no checksum on reading."""
+    """Damage in the header, in pages and in the footer, parts of which have no checksum when they are read."""
     wanted = row("A", segments=50)
     shard = only_shard(written(tmp_path, wanted))
     data = bytearray(shard.read_bytes())

@@ -58,7 +58,7 @@ def test_changes_after_add_do_not_affect_the_row(tmp_path):
 
 
 def written_in_turns(root: Path, count: int, **options: Any) -> list[str]:
-    """Each video in shards of its own; returns their ids."""
+    """Write each video into separate shards; return the ids."""
     names = [f"Ball_{number:03d}" for number in range(count)]
     with StoreWriter(new_store(root), **options) as writer:
         for name in names:

@@ -1,4 +1,4 @@
-"""GPUs that this machine does not have: which one a run takes, how workers share its memory, and how one is lost."""
+"""Simulated GPUs: choice of the device, division of its memory among workers, and failure of a device."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CARD_BYTES = 24 * GIB
 
 @pytest.fixture
 def cards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, torch.device]]:
-    """Two cards of 24 GiB; the list holds the shares of their memory that are set."""
+    """Simulate two cards of 24 GiB; the list contains the shares of their memory that are set."""
     shares: list[tuple[float, torch.device]] = []
     module = SimpleNamespace(
         get_device_properties=lambda device: SimpleNamespace(total_memory=CARD_BYTES),
@@ -117,7 +117,7 @@ def lost(*_: Any, **__: Any) -> Any:
 
 
 def on(device: torch.device, frames: torch.Tensor) -> torch.Tensor:
-    """Frames that say that they are on a device."""
+    """Frames that report a GPU as their device."""
     kind = type("OnCard", (torch.Tensor,), {"device": device})
     return frames.as_subclass(kind)
 

@@ -24,7 +24,7 @@ CARD = torch.device("cuda", 3)
 
 @pytest.fixture
 def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What happens on a card that is not there, in order."""
+    """The calls to a simulated card, in order."""
     found: list[str] = []
 
     @contextmanager

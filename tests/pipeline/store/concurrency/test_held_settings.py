@@ -43,7 +43,7 @@ def settings(version: int, *streams: str) -> dict[str, str]:
 
 @contextmanager
 def begun(root: Any, version: int, *, float16: bool = False) -> Iterator[StoreWriter]:
-    """A run with the settings of this version, as `Extraction` begins it."""
+    """Begin a run with the settings of this version, like `Extraction`."""
     held = HeldSettings(number="float16" if float16 else "float32", streams=settings(version))
     with Store.open(root).starting(held):
         write_manifest(root, manifest(version))

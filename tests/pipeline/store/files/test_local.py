@@ -13,7 +13,7 @@ from arabesque.pipeline.store.files.local import LocalStorage
 
 
 class StoreSink:
-    """Passes on what is done to the disk, and notes it in order."""
+    """Passes on disk calls, and records their order."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -53,7 +53,7 @@ def test_a_file_is_on_disk_before_its_name_and_its_name_before_put_returns(tmp_p
 
 
 def test_a_listing_is_repeated_while_files_are_merged(tmp_path, monkeypatch):
-    """The first list is one that a merge slipped through: it has neither the old file nor the new one."""
+    """The first listing is inconsistent because of a merge: it has neither the old file nor the new one."""
     folder = LocalStorage(tmp_path)
     folder.put("a/new", b"", "w")
     lists = iter([[], ["new"], ["new"]])

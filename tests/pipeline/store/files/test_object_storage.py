@@ -73,7 +73,7 @@ def read(url):
 
 
 def make_old(monkeypatch):
-    """Whatever is there counts as left behind."""
+    """Treat all writers as inactive, so that their shards count as leftovers."""
     monkeypatch.setattr(coordination, "IDLE_S", -10.0)
 
 
@@ -113,14 +113,14 @@ def test_a_list_misses_nothing_that_is_merged_and_comes_to_its_end_while_others_
 
 
 def entries_of(names):
-    """What an object store answers for these files."""
+    """Return the listing of an object store with these files."""
     return [{"name": name, "type": "file"} for name in names]
 
 
 def test_a_new_object_replaces_nothing(url):
     folder = Store.open(url).storage
     folder.put("part-w-0.parquet", b"first", "w", new=True)
-    folder.put("part-w-0.parquet", b"first", "w", new=True)  # the answer was lost, and the request sent again
+    folder.put("part-w-0.parquet", b"first", "w", new=True)  # the response was lost, and the request repeated
     with pytest.raises(StoreError, match="another writer has put a file of this name"):
         folder.put("part-w-0.parquet", b"second", "w", new=True)
     assert folder.read("part-w-0.parquet") == b"first"
@@ -250,7 +250,7 @@ def test_a_lease_that_is_released_during_a_request_is_not_granted(url, monkeypat
 
 
 class Turns:
-    """Threads of which one at a time makes a step: whose turn it is, is drawn by chance."""
+    """Threads of which one at a time makes a step, chosen at random."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -279,9 +279,7 @@ class Turns:
             for _ in acts:
                 self._arrived.acquire()
             while alive:
-                chosen = self._random.choice(
-                    sorted(alive)
-                )  # for a while: the others stand still in the middle of a step
+                chosen = self._random.choice(sorted(alive))  # for some steps: the others are suspended during a step
                 for _ in range(self._random.choice([1, 5, 25, 125])):
                     if chosen in alive:
                         self._turns[chosen].release()
@@ -291,7 +289,7 @@ class Turns:
 
 
 def stepped(turns: Turns) -> type[ObjectStorage]:
-    """An object store of which every request waits for its turn."""
+    """An object store whose requests wait for the turn of their thread."""
 
     def step(name: str) -> Callable[..., Any]:
         def act(self: ObjectStorage, *arguments: Any, **options: Any) -> Any:
@@ -311,7 +309,7 @@ def compact_twice(store, *sizes):
 
 @pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 12))])
 def test_concurrent_compactions_lose_no_row(seed, tmp_path, monkeypatch):
-    """Three at a time and no lease between them, again and again, over rows that stand twice and rows replaced."""
+    """Three concurrent compactions without a lease, repeated, on a store with duplicated and replaced rows."""
     root = new_store(f"memory://{tmp_path.name}/features")
     make_old(monkeypatch)
     monkeypatch.setattr(coordination.LocklessCoordination, "_take_lease", lambda self: True)
@@ -334,7 +332,7 @@ def test_concurrent_compactions_lose_no_row(seed, tmp_path, monkeypatch):
 
 
 def test_concurrent_compactions_do_not_remove_both_copies_of_a_row(tmp_path, monkeypatch):
-    """One has decided for the first copy and stands still; a second moves that one, a third decides for the other."""
+    """One has chosen the first copy and is suspended; a second moves that copy, and a third chooses the other."""
     root = new_store(f"memory://{tmp_path.name}/features")
     for name in "AB":
         written(root, row(name), writer_id=".first", max_shard_bytes=1)
@@ -354,7 +352,7 @@ def test_concurrent_compactions_do_not_remove_both_copies_of_a_row(tmp_path, mon
 
 
 def tidy(root, own=None):
-    """Merges its own shards; or takes all for left behind, and rewrites none without need."""
+    """Merge the shards of ``own`` without a lease; or (None) take the lease, and rewrite shards only if necessary."""
     with pytest.MonkeyPatch.context() as patch:
         make_old(patch)
         patch.setattr(coordination.LocklessCoordination, "_take_lease", lambda self: own is None)

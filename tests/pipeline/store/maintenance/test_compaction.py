@@ -94,7 +94,7 @@ def test_only_own_and_dead_writers_shards_are_touched(tmp_path):
 
 
 def test_what_a_writer_adds_during_a_compaction_stays(tmp_path, monkeypatch):
-    """Even a writer that begins and ends between any two steps: its shard is on no list of what may go."""
+    """This includes a writer that begins and ends between two steps: its shard is not in the list of removable ones."""
     new_store(tmp_path)
     written(tmp_path, row("A"))
     written(tmp_path, row("B"))
@@ -150,7 +150,7 @@ def test_the_log_drops_complete_rows_and_keeps_the_rest(tmp_path):
 
 
 def merge_as_earlier_versions_did(root: Path) -> None:
-    """All rows of a stream into one shard, whatever their settings."""
+    """Write all rows of a stream into one shard, with any settings."""
     names = [path.relative_to(root).as_posix() for path in shards(root)]
     data = shard_bytes(read_tables(LocalStorage(root), names))
     for name in names:
@@ -160,7 +160,7 @@ def merge_as_earlier_versions_did(root: Path) -> None:
 
 @pytest.mark.parametrize("is_mixed", [False, True])
 def test_compaction_archives_rows_of_other_settings(tmp_path, is_mixed):
-    """They come from a killed run, or from one that wrote on after its record had grown old."""
+    """Such rows are from a killed run, or from one that continued to write after its record had expired."""
     new_store(tmp_path)
     written(tmp_path, row("A"), row("B"), row("A", "ast"))
     write_manifest(tmp_path, manifest(2))
@@ -218,7 +218,7 @@ def test_a_settings_digest_cannot_lead_out_of_the_store(tmp_path, monkeypatch):
 
 @contextmanager
 def workload() -> Iterator[Order]:
-    """A process that fills stores; the order that is given to it comes back as what became of it."""
+    """A process that fills stores: send an order, and get its result."""
     with workload_process("store_workload.py") as send:
 
         def give(do: str, root: Path, kill_at: int | None = None, kill_after_s: float | None = None) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def order() -> Iterator[Order]:
 
 
 def check_after_kill(root: Path) -> None:
-    """The store opens and holds nothing but whole, right rows."""
+    """Check that the store can be opened and contains only complete, correct rows."""
     assert all(is_intact(shard.read_bytes()) for shard in root.rglob("part-*.parquet"))
     if not (root / MANIFEST).exists():
         return
@@ -248,7 +248,7 @@ def check_after_kill(root: Path) -> None:
 
 
 def check_finished(root: Path) -> None:
-    """As an uninterrupted run leaves it, row by row."""
+    """Check that the store equals that of an uninterrupted run, row by row."""
     store, wanted = FeatureStore(root), expected()
     for stream in DIMS:
         table = pd.read_parquet(root / f"stream={stream}")
@@ -300,7 +300,7 @@ def kill_everywhere(tmp_path: Path, order: Order, how_many: int) -> None:
 
 
 def test_killed_repeatedly_at_random_moments_a_rerun_gives_the_same_store(tmp_path, order):
-    """The timer flushes every 4 ms here, in its own thread, wherever the run happens to be."""
+    """The timer flushes every 4 ms here, in a separate thread, at any point of the run."""
     rng = random.Random(1)
     latest_s = 0.15
     for round in range(3):
@@ -318,7 +318,7 @@ def test_killed_repeatedly_at_random_moments_a_rerun_gives_the_same_store(tmp_pa
 
 
 def test_runs_side_by_side_on_one_store_end_as_one_run_does(tmp_path, order):
-    """Both do all of the work, compact under each other's feet, and are killed now and then."""
+    """Both runs do all of the work, compact concurrently, and are killed repeatedly."""
     rng = random.Random(2)
     with workload() as other, ThreadPoolExecutor() as threads:
         for _ in range(6):

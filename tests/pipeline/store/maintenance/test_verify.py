@@ -1,4 +1,4 @@
-"""What is not as it was written is found, wherever it is; a repair loses no row that is good."""
+"""All damage is found, and a repair loses no intact row."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ MAGIC, STAMP = b"arabesque.parity", b"arabesque.sha256"
 
 
 def without_parity(shard: bytes) -> bytes:
-    """The shard as earlier versions wrote it."""
+    """Rewrite the shard in the form of earlier versions."""
     data = shard[: shard.find(MAGIC)] + shard[shard.rfind(MAGIC) + len(MAGIC) :]
     place = data.rfind(STAMP) + len(STAMP) + 2
     before, after = data[:place], data[place + 64 :]
@@ -86,7 +86,7 @@ def damaged(shard: bytes, kind: str, chance: random.Random) -> bytes:
 
 
 def check_rows(root: Path) -> int:
-    """Every row that the store gives is as it was made; returns how many there are."""
+    """Check that every row of the store has its original contents; return the number of rows."""
     rows = [features for stream in DIMS for features in FeatureStore(root).scan(stream)]
     for features in rows:
         assert features.values.tobytes() == row(features.video_id, features.stream, segments=40).features.tobytes()
@@ -102,7 +102,7 @@ def test_an_intact_store_has_no_finding(sound):
 
 
 def check_flip(sound: Path, root: Path, name: str, bit: int) -> None:
-    """One bit: found and restored, and nothing is lost."""
+    """A flipped bit is found and restored, and nothing is lost."""
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(sound, root)
     flip(root / name, bit)
@@ -119,7 +119,7 @@ def check_flip(sound: Path, root: Path, name: str, bit: int) -> None:
         assert done.manifest_restored
 
 
-@settings(max_examples=12, deadline=None)  # `test_a_flipped_bit_of_every_byte_is_found_and_repaired` leaves none out
+@settings(max_examples=12, deadline=None)  # `test_a_flipped_bit_of_every_byte_is_found_and_repaired` tests every byte
 @given(data=st.data())
 def test_a_bit_flipped_anywhere_is_found_and_repaired(sound, tmp_path_factory, data):
     name = data.draw(st.sampled_from(files_of(sound)))
@@ -129,7 +129,7 @@ def test_a_bit_flipped_anywhere_is_found_and_repaired(sound, tmp_path_factory, d
 
 @pytest.mark.slow
 def test_a_flipped_bit_of_every_byte_is_found_and_repaired(sound, tmp_path):
-    """Page headers and the footer have no checksum of their own; here none of their bytes is left out."""
+    """Page headers and the footer have no separate checksum; this test includes all of their bytes."""
     chance = np.random.default_rng(0)
     for name in files_of(sound):
         for place in range((sound / name).stat().st_size):
@@ -137,7 +137,7 @@ def test_a_flipped_bit_of_every_byte_is_found_and_repaired(sound, tmp_path):
 
 
 def kept_rows(root: Path, kind: str, trials: int, *, parity: bool) -> float:
-    """How many of twelve rows of a shard a repair keeps on average; a wrong row is an error."""
+    """Return the average number of rows, of twelve, that a repair keeps; a wrong row is an error."""
     videos = {f"Ball_{number:03d}": row(f"Ball_{number:03d}", segments=40) for number in range(12)}
     written(new_store(root), *videos.values())
     shard, chance, kept = shard_of(root), random.Random(0), 0
@@ -190,7 +190,7 @@ def test_figures_of_rows_kept_by_a_repair(tmp_path, capsys):
 
 
 def test_rows_of_a_damaged_shard_are_kept_only_if_an_outcome_confirms_them(tmp_path):
-    """Its page header may have lied about which video a row is of."""
+    """A damaged page header may have assigned rows to other videos."""
     with StoreWriter(new_store(tmp_path)) as writer:
         for video_id in ("told", "untold"):
             writer.add(row(video_id))
