@@ -1,9 +1,9 @@
-"""COMPUTE: frozen networks and signal features. Knows tensors, not videos, files or runs.
+"""COMPUTE: frozen networks and signal features. The code here processes tensors, not videos, files or runs.
 
     protocol.py      the contract of every extractor, as data that the pipeline follows
-    table.py         the one table of extractors, imports deferred
-    checkpoints.py   from a checkpoint file, or a seed, to a frozen network
-    geometry.py      resize, crop, normalize: on any device, once
+    table.py         the table of extractors; each is imported when it is first used
+    checkpoints.py   builds a frozen network from a checkpoint file or a seed
+    geometry.py      resize, crop and normalize, on any device
 
-Everything else is an extractor, or a part of one.
+The other files are extractors and their parts.
 """

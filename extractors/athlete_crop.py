@@ -1,4 +1,4 @@
-"""Any network on frames, on the crop around the athlete: ``crop:NAME``, such as ``crop:torchvision:convnext_tiny``."""
+"""``crop:NAME``: a network on frames, applied to the crop around the athlete, such as ``crop:torchvision:resnet50``."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from .resnet_crop import CropSettings, ResNetCrop
 
 
 def crop_kind(name: str) -> ExtractorKind:
-    """Return the network NAME on crops around the athlete, found as by `resnet_crop`.
+    """Return the network NAME on crops around the athlete, which are the same as those of `resnet_crop`.
 
     Args:
         name: A network on frames, such as ``torchvision:convnext_tiny`` or ``resnet_frame``.
 
     Raises:
-        ConfigError: The network is not known, or takes something else than single frames.
+        ConfigError: The network is not known, or its input is not single frames.
     """
     from .table import extractor_kind
 
     found: Any = extractor_kind(name) if name else None
     if not isinstance(found, NetworkCard) or found.input != "image":
         raise ConfigError(
-            f"extractor crop:{name or '?'}: only a network on single frames can look at the athlete; write crop:NAME, "
+            f"extractor crop:{name or '?'}: NAME must be a network on single frames; write crop:NAME, "
             "e.g. crop:torchvision:convnext_tiny"
         )
     card = found
     size = output_size(480, 640, card.geometry)
     default = card.geometry.model_copy(update={"steps": (Size(size_px=size),)})
     fields: Any = {
-        "crop_geometry": (Geometry, Field(default, description="From the crop to what the network sees.")),
+        "crop_geometry": (Geometry, Field(default, description="From the crop to the input of the network.")),
         "normalization": (Normalization, Field(card.normalization, description="``(x / 255 - mean) / std``.")),
     }
 

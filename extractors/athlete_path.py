@@ -2,13 +2,13 @@
 
 Dynamic programming finds the sequence of boxes, at most one for each frame, with the greatest sum of
 
-- *prominence*: how large, central, complete and certain a box is (`prominence`), and
-- *links*: how well each box continues the one before (`link_scores`): overlap and distance after the camera's motion
-  has been removed, size, and the colors of clothes and skin.
+- *prominence*: size, position, completeness and confidence of each box (`prominence`), and
+- *links*: similarity of each box to the one before (`link_scores`): overlap and distance after the camera's motion has
+  been removed, size, and the colors of clothes and skin.
 
-A sequence may leave out frames, e.g. while the athlete is hidden, and may continue after a cut. A frame is decided
-`LAG_FRAMES` frames later, so that memory does not grow with the video. The result depends on the frames and their order
-only, not on how they are grouped.
+A sequence may leave out frames, e.g. while the athlete is hidden, and may continue after a cut. The decision on a frame
+is made `LAG_FRAMES` frames later, so that memory does not grow with the video. The result depends only on the frames
+and their order, not on segments and batches.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ Array = NDArray[np.floating]
 LAG_FRAMES = 240
 """Frames after which a decision is final: four minutes at 1 frame per second."""
 REACH_FRAMES = 12
-"""A box is linked to boxes of this many frames before it; after longer absences only its prominence counts."""
+"""A box is linked to boxes in this many frames before it. After a longer absence only its prominence counts."""
 LINK_WEIGHT = 0.8
 LINK_LEVEL = 0.5
-"""A link counts ``LINK_WEIGHT × (score − LINK_LEVEL)``: it costs where the score is lower. A gain is reduced between
-boxes of low prominence, so that a long chain of doubtful boxes does not replace a few good ones."""
+"""A link adds ``LINK_WEIGHT × (score − LINK_LEVEL)`` to the sum, which is negative for lower scores. Positive values
+are reduced between boxes of low prominence, so that many doubtful boxes are not preferred to a few good ones."""
 UNCERTAIN_COST = 0.1
-"""Cost of a box whose confidence is below that of a person: only a path that fits may use it."""
+"""Cost of a box whose confidence is below the threshold of a person; only good links can compensate it."""
 SWITCH_COST = 2.0
-"""Further cost of a step between boxes whose colors differ entirely: a path shows one person. One box more adds up to
-1.4, so that the path changes to another person only where that person is alone for several frames."""
+"""Additional cost of a step between boxes without common colors, because a path should follow one person. One more box
+adds up to 1.4, so the path changes to another person only if that person is alone for several frames."""
 SAME_LOOK = 0.75
-"""Similarity of colors that two boxes of one person reach: at least 0.79 between neighboring frames of six clips."""
+"""Least similarity of the colors of two boxes of one person. Between neighboring frames of six clips it was ≥ 0.79."""
 SAME_PERSON_IOU = 0.5
-"""Boxes of one frame that overlap by more, or of which one lies within the other, show the same person, unless their
-colors differ."""
+"""Two boxes of one frame with a larger overlap, or one inside the other, show the same person unless their colors
+differ."""
 _LARGE = 0.5
-"""Frame heights from which a larger box is not more prominent: boxes around several things are large, too."""
+"""Box height, in frame heights, above which prominence does not increase, because boxes around several people are also
+large."""
 _BORDER = 0.02
-"""A box within this share of the frame's size from a border is cut off there."""
+"""A box nearer to a border than this share of the frame's size is considered cut off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +65,10 @@ class PeopleInFrame:
     aspect: float
     """Width ÷ height of the frame."""
     place: NDArray[np.int64]
-    """``[people]``: which of the frame's boxes each person is."""
+    """``[people]``: index of each person among the boxes of the frame"""
 
     def without(self, chosen: int | None) -> PeopleInFrame:
-        """Return the frame without one person, and without other boxes of the same person."""
+        """Return the frame without one person and other boxes of the same person."""
         if chosen is None:
             return self
         same_colors = look_similarity(self.looks, self.looks[chosen]) > SAME_LOOK
@@ -76,7 +77,7 @@ class PeopleInFrame:
         return self.only(kept)
 
     def only(self, kept: NDArray[np.bool_] | slice) -> PeopleInFrame:
-        """Return the frame with a part of its people."""
+        """Return the frame with only these people."""
         return replace(
             self,
             boxes=self.boxes[kept],
@@ -87,24 +88,24 @@ class PeopleInFrame:
 
 
 Decision = tuple[PeopleInFrame, int | None]
-"""A frame and which of its people is the athlete; None if the athlete was not found in it."""
+"""A frame and the index of the athlete among its people; None if the athlete was not found."""
 
 
 @dataclass(eq=False)
 class _Step:
     frame: PeopleInFrame
     moved: NDArray[np.float32]
-    """The boxes as they would lie in the newest frame if only the camera had moved."""
+    """Boxes moved to the newest frame by the camera's motion"""
     velocity: NDArray[np.float32]
-    """``[people, 2]``: from the box before, in frame heights per second."""
+    """``[people, 2]``: velocity from the box before, in frame heights per second"""
     prominence: NDArray[np.float64]
     score: NDArray[np.float64]
     before: list[tuple[int, int] | None]
-    """For each person the (frame, person) that comes before on the best path."""
+    """For each person the (frame, person) before it on the best path"""
 
 
 class AthletePath:
-    """Finds the path of the most prominent person; frames go in and come out in the order of time.
+    """Finds the path of the most prominent person. Frames are added and returned in the order of time.
 
     Args:
         person_confidence: Confidence from which a box is certainly a person.
@@ -123,7 +124,7 @@ class AthletePath:
         self._best_look = np.zeros(0, np.float32)
 
     def push(self, frame: PeopleInFrame) -> list[Decision]:
-        """Add a frame; return the frames that are decided by now."""
+        """Add a frame; return the frames that this decides."""
         number = self._first + len(self._steps)
         if self._steps:
             self._follow_camera(self._steps[-1].frame.camera)
@@ -142,7 +143,7 @@ class AthletePath:
         own = shown - UNCERTAIN_COST * (frame.confidence < self._person_confidence)
         score, before = own.astype(np.float64), list[tuple[int, int] | None]([None] * len(own))
         velocity = np.zeros((len(own), 2), np.float32)
-        # absences that are longer than the links reach, and cuts: the best path may go on, without a link
+        # the best path may continue without a link, e.g. after a cut or a long absence
         earlier, pointer = self._best
         if pointer is not None and len(own):
             after = earlier - LINK_WEIGHT * LINK_LEVEL - switch_costs(self._best_look, frame.looks)
@@ -170,7 +171,7 @@ class AthletePath:
             step.moved = moved_by_camera(step.moved, camera)
 
     def _decide(self) -> Decision:
-        """Return the oldest frame, with its person on the path that is best by now."""
+        """Return the oldest frame, with its person on the current best path."""
         pointer, chosen = self._best[1], None
         while pointer is not None and pointer[0] >= self._first:
             number, person = pointer
@@ -182,7 +183,7 @@ class AthletePath:
 
 
 def prominence(frame: PeopleInFrame) -> NDArray[np.float64]:
-    """Return ``[people]``, 0 to 1: how likely each person is the athlete, judged by this frame alone."""
+    """Return for each person a score of being the athlete in this single frame, ``[people]``, 0 to 1."""
     x, y, width, height = frame.boxes.astype(np.float64).T
     size = np.maximum(width, height)
     off_center = np.square(x / frame.aspect) + np.square(y)
@@ -195,7 +196,7 @@ def prominence(frame: PeopleInFrame) -> NDArray[np.float64]:
 
 
 def link_scores(earlier: _Step, frame: PeopleInFrame) -> NDArray[np.float64]:
-    """Return ``[people before, people now]``, 0 to 1: how likely two boxes show the same person."""
+    """Return scores of two boxes showing the same person, ``[people before, people now]``, 0 to 1."""
     before, now = earlier.moved.astype(np.float64)[:, None], frame.boxes.astype(np.float64)[None]
     elapsed_s = max(frame.time_s - earlier.frame.time_s, 0.0)
     size_before, size_now = before[..., 2:].max(axis=-1), now[..., 2:].max(axis=-1)
@@ -222,7 +223,7 @@ def switch_costs(one: Array, other: Array) -> Array:
 
 
 def overlap(one: Array, other: Array) -> Array:
-    """Intersection over union of boxes ``[…, 4]`` (center x, center y, width, height), broadcast."""
+    """Return the intersection over union of boxes ``[…, 4]`` (center x, center y, width, height), broadcast."""
     shared = np.minimum(one[..., :2] + one[..., 2:] / 2, other[..., :2] + other[..., 2:] / 2)
     shared = (shared - np.maximum(one[..., :2] - one[..., 2:] / 2, other[..., :2] - other[..., 2:] / 2)).clip(0)
     common = shared.prod(axis=-1)
@@ -247,9 +248,9 @@ def moved_by_camera(boxes: NDArray[np.float32], camera: NDArray[np.float32]) -> 
 
 
 class OtherTracks:
-    """Numbers the tracks of the people who are not athletes, from links to the frames before.
+    """Numbers the tracks of the people who are not athletes, by links to earlier frames.
 
-    A frame is linked as it comes, the best pair first. A track that has not been seen for `REACH_FRAMES` ends.
+    The boxes of each new frame are linked greedily, the best pair first. A track without a box for `REACH_FRAMES` ends.
 
     Args:
         first: Number of the first track.
@@ -294,7 +295,7 @@ class OtherTracks:
 
 
 def follow(frames: Sequence[PeopleInFrame], person_confidence: float) -> list[int | None]:
-    """Return which person of each frame is the athlete, for a whole video at once."""
+    """Return the index of the athlete in each frame of a whole video."""
     path = AthletePath(person_confidence)
     decided = [decision for frame in frames for decision in path.push(frame)]
     return [chosen for _, chosen in [*decided, *path.finish()]]

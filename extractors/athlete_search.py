@@ -1,4 +1,4 @@
-"""The search for athletes in frames, for all extractors that need them: detection, order, looks, camera motion."""
+"""Search for athletes in frames: detection, order, colors and camera motion. Used by all extractors that need them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .protocol import SegmentInput
 from .weight_sources import Weights
 
 MAX_CANDIDATES = 4
-"""People of a frame who may be the athlete when it is followed: the most prominent ones."""
+"""Number of people of a frame, the most prominent ones, who may be the athlete with ``athlete = "track"``."""
 _CAMERA_GEOMETRY = Geometry(steps=(ShortSide(short_side_px=144),), gray=True)
 _LOOK_GEOMETRY = Geometry(steps=(Size(size_px=(64, 32)),))
 
@@ -33,18 +33,18 @@ class AthleteSettings(Record):
     """Settings of the search, part of the settings of a stream."""
 
     detector: Detector = "ultralytics"
-    """Kind of the detector whose checkpoint ``weights.detector`` names: ``"ultralytics"`` (YOLOv8 and later,
-    AGPL-3.0), ``"yolov3"`` (ACTION-NET's paper; public domain) or ``"transformers"`` (D-FINE, Apache-2.0)."""
+    """Kind of the detector; ``weights.detector`` names its checkpoint. ``"ultralytics"`` (YOLOv8 and later, AGPL-3.0),
+    ``"yolov3"`` (ACTION-NET's paper; public domain) or ``"transformers"`` (D-FINE, Apache-2.0)."""
     person_threshold: float = Field(default=0.25, ge=0, le=1)
     """Least confidence of a detected person, 0 to 1."""
     athlete: Choice = "largest"
-    """``"largest"``: the largest person of each frame (ACTION-NET). ``"central"``: the one nearest to the middle
+    """``"largest"``: the largest person of each frame (ACTION-NET). ``"central"``: the person nearest to the middle
     of the frame. ``"track"``: one person, followed through the video by position, camera motion and colors."""
     num_athletes: Annotated[int, Field(ge=1, le=4)] = 1
-    """Number of athletes, e.g. 2 for pairs; a frame's features are the mean over those that were found."""
+    """Number of athletes, e.g. 2 for pairs. A frame's features are the mean over the athletes that were found."""
     link_threshold: float = Field(default=0.1, ge=0, le=1)
-    """With ``athlete = "track"``: confidence from which a box continues a track. ``person_threshold`` is the
-    confidence from which it is a person by itself."""
+    """With ``athlete = "track"``: least confidence of a box that continues a track. Other boxes need
+    ``person_threshold``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class SearchedFrames:
     frames: Tensor
     """``uint8 [time, 3, height, width]``, without the frame after the segment."""
     camera: NDArray[np.float32]
-    """``[time, 4]``: motion of the scene to the next frame; zeros where there is none."""
+    """``[time, 4]``: motion of the scene to the next frame; zeros if there is no next frame"""
 
 
 class AthleteSearch:
@@ -63,7 +63,7 @@ class AthleteSearch:
     Args:
         settings: See `AthleteSettings`.
         weights: Checkpoint of the detector, or a seed.
-        device: Where the detector runs.
+        device: Device of the detector.
     """
 
     def __init__(self, settings: AthleteSettings, weights: Weights, device: torch.device) -> None:
@@ -91,11 +91,11 @@ class AthleteSearch:
         return SearchedFrames(frames[:count], camera[:count])
 
     def people(self, frames: Sequence[Tensor]) -> list[list[Box]]:
-        """Return the people of each frame ``uint8 [3, height, width]``, the preferred ones first."""
+        """Return the people of each frame ``uint8 [3, height, width]``, in order of preference."""
         return [self._ordered(boxes, frame) for boxes, frame in zip(self._detector.people(frames), frames, strict=True)]
 
     def looks(self, frames: Sequence[Tensor], candidates: Sequence[Sequence[Box]]) -> list[NDArray[np.float32]]:
-        """Return the looks ``[candidates, LOOK_SIZE]`` of each frame; without rows where they are not needed."""
+        """Return the color histograms ``[candidates, LOOK_SIZE]`` of each frame; no rows if they are not needed."""
         if not self.follows:
             return [_NO_LOOKS] * len(frames)
         crops = [crop_around(frames, number, box, 0.0) for number, boxes in enumerate(candidates) for box in boxes]
@@ -116,10 +116,10 @@ class AthleteSearch:
 
         Args:
             frame: ``uint8 [3, height, width]``
-            boxes: From `people`.
+            boxes: Result of `people`.
             camera: Motion of the scene to the next frame.
-            looks: From `looks`.
-            features: ``[candidates, dim]``: of the first `num_candidates` people.
+            looks: Result of `looks`.
+            features: ``[candidates, dim]``: features of the first `num_candidates` people.
             whole: Features of the whole frame; empty if they are not needed.
         """
         edges = [(box.left, box.top, box.right, box.bottom, box.confidence) for box in boxes]
@@ -152,7 +152,7 @@ _NO_LOOKS = np.zeros((0, LOOK_SIZE), np.float32)
 
 def _look(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the color histogram of the upper and the lower half of ``[3, 64, 32]``, with sum 1."""
-    # the middle half of the width: the corners of a box show the background
+    # only the middle half of the width, because the corners of a box show the background
     level = picture[:, :, 8:24].astype(np.int64) * LOOK_BINS // 256
     code = (level[0] * LOOK_BINS + level[1]) * LOOK_BINS + level[2]
     halves = [np.bincount(half.ravel(), minlength=LOOK_BINS**3) for half in np.split(code, 2)]

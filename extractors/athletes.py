@@ -1,7 +1,8 @@
-"""Who the athlete is: the choice among the people in the frames of one video, and the boxes as a record.
+"""Choose the athlete among the people in the frames of one video, and record the boxes.
 
-A segment's *part* is what a detector and a network found in its frames, as one vector of float32 numbers, which can be
-stored in the write-ahead log. `AthleteVideo` takes the parts of a video in order and returns its rows and boxes.
+A segment's *part* contains the results of a detector and a network for its frames, as one vector of float32 numbers
+that can be stored in the write-ahead log. `AthleteVideo` receives the parts of a video in order and returns its rows
+and boxes.
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ Choice = Literal["largest", "central", "track"]
 ToRow = Callable[[Sequence[float], Sequence[NDArray[np.float32] | None]], "NDArray[np.float32] | None"]
 
 LOOK_BINS = 4
-"""Levels of each color channel in the histogram of a box; upper and lower half are counted apart."""
+"""Levels of each color channel in the histogram of a box; upper and lower half have separate histograms."""
 LOOK_SIZE = 2 * LOOK_BINS**3
 _MARK = 190_001.0
-"""First number of a part. Another one means that the part was written by another version."""
+"""First number of a part. Another number means that the part was written by another version."""
 _FRAME_HEAD = 9
 
 
 @dataclass(frozen=True, eq=False)
 class SeenFrame:
-    """What was found in one frame. People with features come first, in the order of preference."""
+    """Results for one frame. People with features are first, in order of preference."""
 
     height_px: int
     width_px: int
     boxes: NDArray[np.float32]
-    """``[people, 5]``: left, top, right, bottom in pixels, confidence."""
+    """``[people, 5]``: left, top, right, bottom in pixels, and confidence"""
     looks: NDArray[np.float32]
-    """``[people with features, LOOK_SIZE]``; without rows where they are not needed."""
+    """``[people with features, LOOK_SIZE]``: color histograms; no rows if they are not needed"""
     features: NDArray[np.float32]
     """``[people with features, dim]``"""
     whole: NDArray[np.float32]
-    """``[dim]``: features of the whole frame; ``[0]`` where they are not needed."""
+    """``[dim]``: features of the whole frame; ``[0]`` if they are not needed"""
     camera: NDArray[np.float32]
-    """``[4]``: motion of the scene to the next sampled frame, in frame heights; zeros where it is unknown."""
+    """``[4]``: motion of the scene to the next sampled frame, in frame heights; zeros if it is unknown"""
 
 
 def packed(frames: Sequence[SeenFrame]) -> NDArray[np.float32]:
@@ -92,8 +93,8 @@ class AthleteVideo:
         num_athletes: Number of athletes; the features of a frame are the mean over those that were found.
         dim: Length of a feature row.
         person_confidence: See `AthletePath`.
-        to_row: Takes the times of a segment's frames and their features, None for a frame without an athlete; returns
-            the row of the segment, or None. By default, the mean over the frames with an athlete.
+        to_row: Function from the times of a segment's frames and their features (None for a frame without an athlete)
+            to the row of the segment or None. By default, the mean over the frames with an athlete.
     """
 
     def __init__(
@@ -111,11 +112,11 @@ class AthleteVideo:
         self._boxes: list[PersonBoxes] = []
 
     def add(self, index: int, part: NDArray[np.float32], frame_times_s: Sequence[float]) -> None:
-        """Add the part of a segment; segments come in the order of time."""
+        """Add the part of a segment. Segments must be added in the order of time."""
         times_s = tuple(float(time_s) for time_s in frame_times_s)
         self._waiting.append((index, times_s))
         for time_s, frame in zip(times_s, unpacked(part, self._dim), strict=True):
-            if time_s > self._newest_s:  # overlapping segments and repeated frames show a frame again
+            if time_s > self._newest_s:  # overlapping segments and padding contain a frame again
                 self._newest_s = time_s
                 self._add_frame(time_s, frame)
         self._complete_rows()
@@ -137,7 +138,7 @@ class AthleteVideo:
         self._push(0, _people(time_s, frame))
 
     def _push(self, athlete: int, frame: PeopleInFrame) -> None:
-        """Pass a frame to the path of an athlete, and decided frames on to the next athlete's."""
+        """Add a frame to the path of an athlete, and frames that it decides to the path of the next athlete."""
         for decided, chosen in self._paths[athlete].push(frame):
             self._decide(athlete, decided, chosen)
 
@@ -171,7 +172,7 @@ class AthleteVideo:
             row = self._to_row(times_s, [self._values[time_s] for time_s in times_s])
             if row is not None:
                 self._rows[index] = row
-            for time_s in [each for each in self._values if each < times_s[0]]:  # later segments start later
+            for time_s in [each for each in self._values if each < times_s[0]]:  # no later segment contains them
                 del self._values[time_s]
 
 
@@ -183,7 +184,7 @@ def _mean_of_found(
 
 
 def joined(parts: Sequence[PersonBoxes]) -> PersonBoxes:
-    """Join the boxes of several frames; the frames have one size."""
+    """Join the boxes of several frames of the same size."""
     return PersonBoxes(
         time_s=np.concatenate([part.time_s for part in parts]),
         edges_px=np.concatenate([part.edges_px for part in parts]),

@@ -18,41 +18,41 @@ from .protocol import AudioNeed
 
 
 class AstSettings(Record):
-    """The defaults are the authors' own front end, and their advice for clips of less than ten seconds: pad the
-    filterbank to the whole input with zeros, before normalization. PAMFN instead gives the network what there is, on a
-    positional grid cut to size (``input_frames = "all"``): eight times cheaper at 1.3 s, but an input that the network
-    never saw in training. Features of the two are not interchangeable.
+    """Settings of the front end. The defaults are the authors', who advise for clips of less than ten seconds: pad the
+    filterbank with zeros to the whole input, before normalization. PAMFN instead does not pad, and cuts the positional
+    grid to the length of the clip (``input_frames = "all"``): eight times cheaper at 1.3 s, but the network was not
+    trained on such inputs. Features of the two are not interchangeable.
     """
 
     rate_hz: PositiveInt = 16000
-    """What the sound is resampled to."""
+    """Sampling rate to which the audio is resampled."""
     told_rate_hz: PositiveInt = 16000
-    """What the filterbank is told that it is; PAMFN's code says the rate of the original file."""
+    """Sampling rate passed to the filterbank. PAMFN's code passes the rate of the original file."""
     channel: Literal["mean", "first"] = "mean"
-    """The mean of all channels, or the first alone: what Kaldi's filterbank takes of a stereo track."""
+    """``mean``: mean of all channels. ``first``: the first channel, as Kaldi's filterbank uses of a stereo track."""
     resampler: Resampler = "soxr"
-    """``soxr``: libsoxr at high quality. ``sinc-hann``: torchaudio's default, with some aliasing."""
+    """``soxr``: libsoxr in high quality. ``sinc-hann``: torchaudio's default, with some aliasing."""
     windows: AudioWindows = "interval"
     """``interval``: the audio of the segment's time interval. ``equal-split``: equal parts of the track, as many as
     there are segments, as in PAMFN's code."""
     remove_mean: bool = False
-    """Of the whole track, before it is cut, as in PAMFN's code; the filterbank removes the mean of every window, so
-    that it shows in the last digits only."""
+    """Whether the mean of the whole track is removed before it is cut, as in PAMFN's code. The filterbank removes the
+    mean of every window, so this changes only the last digits."""
     input_frames: Annotated[int, Field(ge=PATCH_FRAMES)] | Literal["all"] = WHOLE_INPUT_FRAMES
-    """Filterbank frames of 10 ms that the network sees: shorter sound is padded with zeros, longer sound is cut off
-    at the end. "all" takes what there is, at least the 16 frames of one patch."""
+    """Number of filterbank frames of 10 ms in the network's input. Shorter audio is padded with zeros, longer audio is
+    cut off at the end. "all": as many frames as the audio has, at least the 16 of one patch."""
     padding: Literal["before-normalization", "after-normalization"] = "before-normalization"
     """Whether zeros are added before the normalization or after it."""
     mean: float = -4.2677393
-    """Of log energies over AudioSet, as published; PAMFN subtracts +4.26, with the sign lost."""
+    """Mean of log energies over AudioSet, as published. PAMFN's code has the opposite sign: it subtracts +4.26."""
     std: PositiveFloat = 4.5689974
-    """Energies are divided by twice this, as published."""
+    """Standard deviation of log energies; energies are divided by twice this value, as published."""
     layer_norm_eps: PositiveFloat = 1e-6
-    """timm's, which the weights were trained with; transformers' own configuration says 1e-12."""
+    """Epsilon of layer norms. The default is timm's, with which the weights were trained; transformers has 1e-12."""
 
 
 class FrontEnd:
-    """Waveform ``float32 [samples]`` to normalized log filterbank energies ``float32 [frames, 128]``."""
+    """Computes normalized log filterbank energies ``float32 [frames, 128]`` of a waveform ``float32 [samples]``."""
 
     def __init__(self, settings: AstSettings) -> None:
         self._settings = settings

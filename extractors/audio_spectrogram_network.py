@@ -1,4 +1,4 @@
-"""The network of the Audio Spectrogram Transformer, out of any published key layout, for inputs of any length."""
+"""The network of the Audio Spectrogram Transformer for inputs of any length. It reads all published key layouts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .checkpoints import Layouts, StateDict, Weights, load_network, renamed
 
 DIM = 768
 WHOLE_INPUT_FRAMES = 1024
-"""What the published network takes: 10.24 s."""
+"""Input length of the published network: 10.24 s."""
 PATCH_FRAMES, PATCH_HOP_FRAMES = 16, 10
 GRID = (12, 101)
-"""Patches along frequency and time whose positions were trained."""
+"""Number of trained positions along frequency and time, in patches."""
 
 TRANSFORMERS4_PREFIX = "audio_spectrogram_transformer."
-"""Present in files of the classifier, absent in files of the bare network."""
+"""Prefix of keys in files of the classifier; files of the network without classifier do not have it."""
 TRANSFORMERS4_NAMES = (
     (r"^encoder\.layer\.", "layers."),
     (r"\.attention\.attention\.query\.", ".attention.q_proj."),
@@ -46,7 +46,7 @@ ORIGINAL_HEADS = ("module.mlp_head.", "module.v.head.", "module.v.head_dist.")
 
 
 def load_spectrogram_transformer(weights: Weights, layer_norm_eps: float) -> nn.Module:
-    """transformers' network, for ``float [n, frames, 128]`` of any length from 16 frames on."""
+    """Return transformers' network for inputs ``float [n, frames, 128]`` of 16 frames or more."""
     from transformers import ASTConfig, ASTModel
 
     config = ASTConfig(max_length=WHOLE_INPUT_FRAMES, layer_norm_eps=layer_norm_eps)
@@ -56,9 +56,9 @@ def load_spectrogram_transformer(weights: Weights, layer_norm_eps: float) -> nn.
 
 
 class FittedEmbeddings(nn.Module):
-    """The published embeddings, with the positional grid fitted to the input as the authors' code does.
+    """The published embeddings, with the positional grid fitted to the input as in the authors' code.
 
-    A shorter input takes the middle columns of the grid, a longer one gets them interpolated.
+    Shorter inputs use the middle columns of the grid; for longer inputs the columns are interpolated.
     """
 
     def __init__(self, embeddings: Any) -> None:
@@ -70,7 +70,7 @@ class FittedEmbeddings(nn.Module):
         self.position_embeddings = embeddings.position_embeddings
 
     def forward(self, input_values: Tensor) -> Tensor:
-        """``[n, frames, 128] → [n, 2 + patches, 768]``; patches run along time first, then up in frequency."""
+        """Map ``[n, frames, 128]`` to ``[n, 2 + patches, 768]``; time varies fastest among patches."""
         columns = (input_values.shape[1] - PATCH_FRAMES) // PATCH_HOP_FRAMES + 1
         special = self.special_tokens.expand(len(input_values), -1, -1)
         tokens = torch.cat([special, self.patch_embeddings(input_values)], dim=1)
@@ -92,7 +92,7 @@ class FittedEmbeddings(nn.Module):
 def _renamed(
     state_dict: StateDict, prefix: str, names: Sequence[tuple[str, str]], dropped: tuple[str, ...]
 ) -> StateDict:
-    """Rename everything but the classifiers, whose prefixes are in ``dropped``."""
+    """Rename all tensors except those of classifiers, whose prefixes are in ``dropped``."""
     kept = {name: value for name, value in state_dict.items() if not name.startswith(dropped)}
     return renamed(kept, [(f"^{re.escape(prefix)}", ""), *names])
 
@@ -115,4 +115,4 @@ LAYOUTS: Layouts = {
     ),
     "ast-transformers5": partial(_renamed, prefix=TRANSFORMERS4_PREFIX, names=(), dropped=("classifier.",)),
 }
-"""Any published layout in the names of transformers 5."""
+"""Published layout → function that renames its tensors to the names of transformers 5."""

@@ -1,4 +1,4 @@
-"""C3D (Tran et al., ICCV 2015), trained on Sports-1M: the features of MS-LSTM and of C3D with a regression."""
+"""C3D (Tran et al., ICCV 2015), trained on Sports-1M. MS-LSTM and C3D with regression use its features."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .network import ClipLengths, NetworkCard
 NUM_FRAMES = 16
 LAYER_DIM = 4096
 CHANNELS = {"1": 64, "2": 128, "3a": 256, "3b": 256, "4a": 512, "4b": 512, "5a": 512, "5b": 512}
-"""Convolution → output channels; a pool follows the last one of each number."""
+"""Convolution → output channels. A pool follows the last convolution of each number."""
 
 
 class C3D(nn.Module):
-    """Clips ``float [n, 3, 16, 112, 112]``, levels 0 … 255, to ``[n, 4096]``: fc6 after its ReLU.
+    """Maps clips ``float [n, 3, 16, 112, 112]``, levels 0 … 255, to ``[n, 4096]``: fc6 after its ReLU.
 
-    Its names are those of c3d-pytorch's port of the authors' Caffe model, classifier included, so that loading covers
-    every tensor of the file.
+    Layers have the names of c3d-pytorch's port of the authors' Caffe model. The classifier is included, so that loading
+    verifies every tensor of the file.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class C3D(nn.Module):
 
 
 def load_c3d(weights: Weights) -> nn.Module:
-    """``float [n, 3, 16, 112, 112] → [n, 4096]``"""
+    """Return the network ``float [n, 3, 16, 112, 112] → [n, 4096]``."""
     return load_network(C3D, weights, {"c3d-pytorch": unchanged})
 
 
@@ -61,7 +61,7 @@ C3D_SPORTS1M = NetworkCard(
     dim=LAYER_DIM,
     layouts=("c3d-pytorch",),
     batch_size=(2, 16),
-    # 112 rows, the middle 112 of 200 columns, levels as they are, as the port's predict.py; the authors subtract a mean
+    # as in the port's predict.py: 112 rows, the middle 112 of 200 columns, no mean subtracted (the authors do that)
     geometry=Geometry(steps=(Size(size_px=(112, 200)), CenterCrop(center_crop_px=(112, 112)))),
     normalization=Normalization(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255)),
     clip_lengths=ClipLengths(NUM_FRAMES, NUM_FRAMES),

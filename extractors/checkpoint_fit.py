@@ -1,4 +1,4 @@
-"""Whether an unknown file is a checkpoint of the network that its name stands for. Nothing of it is executed."""
+"""Check whether an unknown file is a checkpoint of the network with its name, without running code of the file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:  # importing torch takes seconds
 
 MOST_PICKLE_BYTES = 64 << 20
 PICKLES_IN_OLD_FILES = 4
-"""Before PyTorch 1.6 a file began with pickles of two numbers and the platform; the fourth one is the content."""
+"""Number of pickles in a file written before PyTorch 1.6: two numbers, the platform, and the content."""
 DETECTORS = ("ultralytics.nn.tasks.DetectionModel", "ultralytics.nn.tasks.YOLOv10DetectionModel")
 
 
 def require_fit(checkpoint: CheckpointFile) -> None:
-    """Load the file into the network that `weights.toml` has its name for; of a whole pickle only read the class names.
+    """Load the file into its network; of a whole pickle, read only the names of classes.
 
     Raises:
-        WeightsError: The file holds another network, or something else; says what was found.
+        WeightsError: The file does not contain this network; the message states what was found.
     """
     names = pickled_classes(checkpoint.path)
     if checkpoint.layout == "ultralytics-yolo":
@@ -38,7 +38,7 @@ def require_fit(checkpoint: CheckpointFile) -> None:
 
 
 def pickled_classes(path: Path) -> list[str]:
-    """Return the classes and functions that a pickle names, or that of a PyTorch archive; empty for other files."""
+    """Return the classes and functions named in a pickle or a PyTorch archive; an empty list for other files."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -56,7 +56,7 @@ def pickled_classes(path: Path) -> list[str]:
     found: dict[str, None] = {}
     texts: list[str] = []
     stream = io.BytesIO(content)
-    with suppress(Exception):  # a damaged pickle: what was found before counts
+    with suppress(Exception):  # a damaged pickle: return the names found before
         for _ in range(PICKLES_IN_OLD_FILES):
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name == "GLOBAL":
@@ -71,7 +71,7 @@ def pickled_classes(path: Path) -> list[str]:
 def _other(checkpoint: CheckpointFile, names: list[str], wanted: str) -> WeightsError:
     what = f"a pickle of {names[0]}" if names else "something else"
     return WeightsError(
-        f"{checkpoint.path}: {what}, where {checkpoint.name} holds {wanted}; give the file that "
+        f"{checkpoint.path}: contains {what}; {checkpoint.name} is {wanted}; give the file that "
         "`arabesque weights list --json` names"
     )
 
@@ -81,8 +81,8 @@ def cards_for(layout: str, name: str) -> list[NetworkCard]:
 
     Args:
         layout: Layout of the checkpoint, as in weights.toml.
-        name: Name of the checkpoint; pytorchvideo's have the name of their network, Unmasked Teacher's end with its
-            number of frames.
+        name: Name of the checkpoint. Those of pytorchvideo have the name of their network, and those of Unmasked
+            Teacher end with the number of frames.
     """
     from .network import NetworkCard
     from .table import EXTRACTORS, extractor_kind
@@ -98,7 +98,7 @@ def cards_for(layout: str, name: str) -> list[NetworkCard]:
 
 
 def _load(checkpoint: CheckpointFile) -> None:
-    """Load the file into its network. Of a file in another package's layout, check that it has named tensors."""
+    """Load the file into its network. For a layout of another package, check only that it contains named tensors."""
     if checkpoint.layout.startswith("raft-"):
         import torch
 

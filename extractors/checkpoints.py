@@ -1,4 +1,4 @@
-"""From a checkpoint file, or a seed, to a frozen network. Nothing here unpickles arbitrary objects."""
+"""Build a frozen network from a checkpoint file or a seed. Arbitrary objects are never unpickled."""
 
 from __future__ import annotations
 
@@ -38,18 +38,21 @@ Layouts = Mapping[str, Callable[[StateDict], StateDict]]
 
 
 def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
-    """All tensors of a file, floating ones as float32, out of whatever ``state_dict`` wrapper they came in.
+    """Return all tensors of a file, with floating-point tensors as float32.
 
-    Raises `WeightsError` for a file that is not a state dict or that would run code to be read.
+    The tensors may be inside a wrapper such as ``{"state_dict": ...}``.
+
+    Raises:
+        WeightsError: The file is not a state dict, or reading it would run code.
     """
     file = checkpoint.read()
     try:
         content = _parsed(file, checkpoint.path.suffix)
-    except Exception as error:  # torch reports a forged pickle by whatever error its own code raises
+    except Exception as error:  # torch raises errors of many types for a forged pickle
         reason = str(error).partition("\n")[0] or type(error).__name__
         if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error):
-            # torch's own message advises to open the file anyway
-            reason = "it pickles other objects than tensors, which may run any code"
+            # torch's message advises to open the file anyway
+            reason = "it contains pickled objects other than tensors, which may run any code"
         raise WeightsError(
             f"{checkpoint.path}: checkpoint {checkpoint.name} is not a plain state dict "
             f"({reason}); fetch it again or add another file for {checkpoint.name}"
@@ -59,12 +62,14 @@ def read_state_dict(checkpoint: CheckpointFile) -> StateDict:
         if isinstance(tensors.get(wrapper), Mapping):
             tensors = tensors[wrapper]
     if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise WeightsError(f"{checkpoint.path}: checkpoint {checkpoint.name} holds something other than named tensors")
+        raise WeightsError(
+            f"{checkpoint.path}: checkpoint {checkpoint.name} contains values that are not named tensors"
+        )
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def _parsed(content: bytes, suffix: str) -> object:
-    """Parse safetensors by their suffix, everything else as PyTorch writes it."""
+    """Parse a safetensors file, recognized by its suffix, or a file written by PyTorch."""
     if suffix != ".safetensors":
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     from safetensors import SafetensorError
@@ -81,7 +86,7 @@ def load_network(
     weights: Weights,
     layouts: Layouts,
 ) -> Network:
-    """Return a network in eval mode, without gradients, with the numbers of a checkpoint or seeded at random.
+    """Return a network in eval mode, without gradients, with the weights of a checkpoint or random ones.
 
     Args:
         factory: Builds the network.
@@ -111,7 +116,7 @@ def load_network(
 
 
 def unchanged(state_dict: StateDict) -> StateDict:
-    """The layout of a file that has the network's own keys."""
+    """Return the tensors of a file that has the network's own keys."""
     return state_dict
 
 
@@ -121,9 +126,13 @@ def renamed(state_dict: StateDict, patterns: Sequence[tuple[str, str]]) -> State
 
 
 def fill(network: nn.Module, state_dict: StateDict, source: CheckpointFile) -> None:
-    """Copies every tensor into its place; raises `WeightsError` with a report where keys or shapes differ.
+    """Copy all tensors to a network.
 
-    Files older than PyTorch 0.4.1 (2018) lack the counters ``num_batches_tracked``, which inference never reads.
+    The counters ``num_batches_tracked`` may be missing: files older than PyTorch 0.4.1 (2018) do not have them, and
+    inference does not use them.
+
+    Raises:
+        WeightsError: Keys or shapes differ; the message lists them.
     """
     wanted = network.state_dict()
     counters = {name: value for name, value in wanted.items() if name.endswith(".num_batches_tracked")}

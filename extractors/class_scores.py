@@ -1,4 +1,4 @@
-"""``logits:NAME``: the output of an extractor's classifier in place of its features, and the names of the classes."""
+"""``logits:NAME``: the output of an extractor's classifier instead of its features, and the names of the classes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def logits_kind(name: str) -> ExtractorKind:
     kind: Any = extractor_kind(name)
     found: Any = getattr(kind, "classifier", None)
     if found is None:
-        raise ConfigError(f"extractor {name}: its network has no classifier that is known here; use another stream")
+        raise ConfigError(f"extractor {name}: its network has no known classifier; use another stream")
     return found() if isinstance(kind, type) else found
 
 
 def with_classifier(spec: StreamSpec) -> StreamSpec:
-    """Return a stream of the classes of another stream's network, whatever that stores of the network."""
+    """Return a stream of the classes of another stream's network, without the settings of that stream's output."""
     settings = {name: value for name, value in spec.settings.items() if name not in OutputSettings.model_fields}
     return spec.model_copy(update={"extractor": f"logits:{spec.extractor}", "settings": settings})
 
@@ -41,7 +41,7 @@ def class_names(spec: StreamSpec, entry_of: Callable[[str], WeightsEntry]) -> Se
 
     Args:
         spec: Resolved settings of the stream, with the extractor itself or with ``logits:``.
-        entry_of: Returns the facts about a checkpoint, as `WeightsCache.entry` does.
+        entry_of: Returns the entry of a checkpoint, as `WeightsCache.entry` does.
 
     Raises:
         ConfigError: The names are not known.
@@ -61,7 +61,7 @@ def class_names(spec: StreamSpec, entry_of: Callable[[str], WeightsEntry]) -> Se
 
 
 def _names_of(classes: Classes) -> Sequence[str]:
-    """Return the class names, which torchvision contains for its own weights."""
+    """Return the class names. torchvision has those of its own weights."""
     from torchvision.models import ResNet50_Weights  # pyright: ignore[reportMissingTypeStubs]
     from torchvision.models.video import R3D_18_Weights  # pyright: ignore[reportMissingTypeStubs]
 

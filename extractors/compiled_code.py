@@ -1,8 +1,8 @@
-"""One process at a time compiles code with Numba.
+"""Compile code with Numba in one process at a time.
 
-Numba compiles on first use and keeps the machine code in a cache that all processes of an installation share. Processes
-that fill it at the same time can leave code that crashes every later process (seen on 2026-11-30: two processes that
-began with an empty cache of librosa's beat tracker). So the first use in a process waits for that of other processes.
+Numba compiles on first use and keeps the machine code in a cache that all processes of an installation share. If two
+processes fill the cache at the same time, it may contain code that crashes every later process (observed on 2026-11-30
+with librosa's beat tracker and an empty cache). So the first use in a process waits for that in other processes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 _LOG = logging.getLogger(__name__)
 
 PATIENCE_S = 300.0
-"""How long a process waits for another one, which may have been stopped."""
+"""Longest wait for another process, which may have been suspended."""
 
 _used: set[str] = set()
 _first_use = threading.RLock()
@@ -26,9 +26,10 @@ _first_use = threading.RLock()
 
 @contextmanager
 def alone_on_first_use(code: str) -> Generator[None, None, None]:
-    """Run the block while no other thread or process runs its first one; later blocks of a process run at once.
+    """Run the first block of this process while no other thread or process runs its first block.
 
-    Where the user's cache folder cannot hold a lock, only the threads of this process wait for each other.
+    Later blocks of a process do not wait. If the user's cache folder cannot have a lock, only the threads of this
+    process wait for each other.
 
     Args:
         code: Name of the functions that the block calls, such as ``librosa``.
@@ -54,7 +55,7 @@ def _lock_between_processes() -> FileLock | None:
     try:
         folder = platformdirs.user_cache_path("arabesque", appauthor=False)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "compiling.lock", is_singleton=True)  # one block may contain another
+        lock = FileLock(folder / "compiling.lock", is_singleton=True)  # blocks may be nested
         with suppress(Timeout):
             lock.acquire(timeout=PATIENCE_S)
             return lock

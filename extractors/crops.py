@@ -1,4 +1,4 @@
-"""Crops of frames, resized: on an accelerator all crops of a batch together, because each has a size of its own."""
+"""Cut and resize crops of frames. On an accelerator, crops of different sizes are resized together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .geometry import apply_geometry, size_after
 from .resize import ImageSize, antialias_table
 
 _CHUNK_NUMBERS = 2**24
-"""Numbers of crops that are resized at once on a device, as int32 between the two passes."""
+"""Limit of the int32 numbers between the two passes, for crops that are resized at once on a device."""
 
 
 class Crop(NamedTuple):
@@ -31,12 +31,12 @@ class Crop(NamedTuple):
 
 
 def cut_and_resize(frames: Sequence[Tensor], crops: Sequence[Crop], geometry: Geometry) -> list[Tensor]:
-    """Cut crops and apply a geometry to each; on every device with the same result.
+    """Cut crops and apply a geometry to each. The result is the same on every device.
 
     Args:
         frames: ``uint8 [3, height, width]``, on one device.
         crops: Rectangles inside their frames.
-        geometry: From a crop to the result.
+        geometry: Steps that are applied to each crop.
 
     Returns:
         For each crop ``[channels, h, w]``, of the type that `apply_geometry` returns.
@@ -52,7 +52,7 @@ def cut_and_resize(frames: Sequence[Tensor], crops: Sequence[Crop], geometry: Ge
 
 
 def resize_together(frames: Sequence[Tensor], crops: Sequence[Crop], geometry: Geometry) -> list[Tensor]:
-    """`cut_and_resize` with few operations, for a geometry whose first step resizes with antialiasing."""
+    """Return the result of `cut_and_resize` in few operations, if the first step resizes with antialiasing."""
     first, later = geometry.steps[0], geometry.model_copy(update={"steps": geometry.steps[1:]})
     sizes = [size_after(first, crop.height, crop.width) for crop in crops]
     results: dict[int, Tensor] = {}
@@ -111,12 +111,12 @@ def _resize(frames: Tensor, crops: Sequence[Crop], sizes: Sequence[ImageSize], g
 
 
 class _Tables:
-    """The tables of several crops along one axis, filled up with weights of 0 to equal sizes.
+    """The tables of several crops along one axis, padded with weights of 0 to equal sizes.
 
     Args:
-        sides: Pixels of each crop before and after.
-        geometry: How it is resized.
-        library: Whose arithmetic is used.
+        sides: Pixels of each crop before and after resizing.
+        geometry: Steps of the resizing.
+        library: The library whose arithmetic is used.
     """
 
     def __init__(self, sides: Sequence[tuple[int, int]], geometry: Geometry, library: Literal["torch", "pil"]) -> None:

@@ -1,7 +1,7 @@
 """Capture a fixed sequence of launches as a CUDA graph, which the host replays with a single launch.
 
-For ``--engine compile`` on CUDA. Written without a GPU: tests replace the graphs by ones that record calls; no card has
-run it.
+Used by ``--engine compile`` on CUDA. Written without a GPU: tests replace the graphs by objects that record calls; it
+has not run on a GPU.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 
 _LOG = logging.getLogger(__name__)
 _CAPTURING = threading.Lock()
-"""PyTorch captures one graph of a process at a time."""
+"""PyTorch can capture only one graph of a process at a time."""
 
 T = TypeVar("T")
 
 
 class Replay(Generic[T]):
-    """A call that launches the same kernels on the same memory every time; for one thread.
+    """A call that launches the same kernels on the same memory every time, for use in one thread.
 
     Args:
-        launch: Launches the kernels. It must have run once: kernels are compiled and loaded in their first launch,
-            which a capture cannot do. It must neither wait for the device nor read its memory on the host.
-        device: The device of the kernels, which need not be the current one of this thread.
-        name: Subject of the warning where the kernels cannot be captured; every call then launches them.
+        launch: Launches the kernels. It must have run once before, because kernels are compiled and loaded in their
+            first launch, which cannot be captured. It must not wait for the device or read its memory on the host.
+        device: The device of the kernels. It need not be the current device of this thread.
+        name: Name in the warning if the kernels cannot be captured. Every call then launches them one by one.
     """
 
     def __init__(self, launch: Callable[[], T], device: torch.device, name: str) -> None:
@@ -49,7 +49,7 @@ class Replay(Generic[T]):
             self._graph = graph
 
     def __call__(self) -> T:
-        """Launch the kernels. Return the result of the capture, whose memory the kernels fill again."""
+        """Launch the kernels and return the result of the capture, whose memory they overwrite."""
         if self._graph is None:
             return self._launch()
         self._graph.replay()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Curve = NDArray[np.floating]
 
 BANDS_HZ = ((0.25, 1.0), (1.0, 2.0), (2.0, 3.5), (3.5, 6.0))
-"""Sway, slow beats, fast beats and tremor; the last band ends at the Nyquist frequency of 12 values per second."""
+"""Frequencies of sway, slow beats, fast beats and tremor, up to the Nyquist frequency of 12 values per second."""
 
 
 def spread(curve: Curve) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""The detectors of people that the setting ``detector`` of a stream names.
+"""The detectors of people, which the setting ``detector`` of a stream selects.
 
 =================  ================================================================  =====================
 ``detector``       network                                                           license
@@ -8,7 +8,7 @@
 ``transformers``   D-FINE, RT-DETR and others: a checkpoint of transformers          D-FINE: Apache-2.0
 =================  ================================================================  =====================
 
-A detector never replaces another one: an installation or a checkpoint that does not fit is an error.
+There is no fallback: a missing package or a checkpoint of another kind is an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def load_detector(detector: Detector, weights: Weights, device: torch.device, th
     Args:
         detector: Kind of the network.
         weights: Checkpoint of that kind, or a seed.
-        device: Where the network runs.
+        device: Device of the network.
         threshold: Least confidence of a person, 0 to 1.
 
     Raises:

@@ -1,8 +1,8 @@
 """Copies between the host and an accelerator that do not make the host wait for the work that is queued there.
 
 A blocking copy waits until all earlier work of the device's stream is done, such as a batch of a network, so that
-nothing is queued behind it. Constants are therefore copied once, inputs from page-locked memory, and the results of a
-batch in one copy: the only time that the host waits.
+nothing is queued behind it. Therefore constants are copied once, inputs are copied from page-locked memory, and the
+results of a batch are copied together. The host waits only for this last copy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 Numbers = tuple[Any, ...]
-"""Numbers, or equally long tuples of them."""
+"""Numbers, or nested tuples of numbers with equal lengths."""
 
 
 @lru_cache(maxsize=512)
@@ -33,7 +33,7 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor on a device, without waiting for it.
 
     Args:
-        tensor: Any tensor; one that is on the device already is returned itself.
+        tensor: Any tensor. It is returned itself if it is already on the device.
         device: The device. Operations that are queued on its current stream later see the copy.
     """
     if tensor.device == device or device.type in ("cpu", "meta") or tensor.device.type != "cpu":
@@ -43,10 +43,10 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def download(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return tensors on the CPU; those of one type on one device are copied together.
+    """Return tensors on the CPU. Tensors of the same type and device are copied together.
 
     Args:
-        tensors: Tensors of any shapes; those on the CPU are returned themselves.
+        tensors: Tensors of any shapes. Tensors on the CPU are returned themselves.
 
     Example:
         >>> [each.tolist() for each in download([torch.zeros(2), torch.ones(1)])]

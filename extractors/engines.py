@@ -1,9 +1,9 @@
 """Engines that run networks: PyTorch, ``torch.compile``, or OpenVINO on CPUs (extra ``openvino``).
 
-For OpenVINO a network is exported once for each (network, its numbers, shape of an item, precision) into the user's
-cache folder, which takes from seconds to minutes, and compiled from there in later runs. Items are computed one at a
-time, so that a row does not depend on the other items of its batch. A network that cannot be exported runs in PyTorch,
-and a warning states it.
+For OpenVINO a network is exported to the user's cache folder, once for each network, weights, shape of an item and
+precision, which takes from seconds to minutes. Later runs compile it from the cache. Items are computed one at a time,
+so that a row does not depend on the other items of its batch. A network that cannot be exported runs in PyTorch, with a
+warning.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def current_engine() -> Engine:
 
 
 def is_exported() -> bool:
-    """Return whether a network that runs is being exported to OpenVINO, which has other kernels than PyTorch."""
+    """Return whether the running network is being exported to OpenVINO, whose kernels differ from PyTorch's."""
     return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
@@ -72,25 +72,25 @@ def on_engine(network: nn.Module, device: torch.device, precision: Precision) ->
 
 
 BACKEND = "inductor"
-"""What ``torch.compile`` generates code with."""
+"""Backend of ``torch.compile``."""
 
 
 class CompiledNetwork:
     """A network that ``torch.compile`` fuses into few kernels, once for each shape of a batch.
 
-    A batch that is smaller than the largest one so far is filled up to it, so that the last batch of a run is not
-    compiled for itself. A network that cannot be compiled as one graph, or whose first rows are not PyTorch's within
-    the tolerance of the precision, runs in PyTorch, and a warning states it.
+    Smaller batches are padded to the size of the largest batch so far, so that the last batch of a run is not compiled
+    separately. A network runs in PyTorch, with a warning, if it cannot be compiled as one graph or if its first rows
+    differ from PyTorch's by more than the tolerance of the precision.
 
     Args:
-        network: Takes ``[n, ...]`` to ``[n, dim]``.
+        network: Maps ``[n, ...]`` to ``[n, dim]``.
         precision: Number format of matrix products and convolutions.
-        replays: Capture the compiled network as a CUDA graph for the largest batch of each shape. Each thread has
-            graphs and memory of its own, as two threads may compute two batches at a time.
+        replays: Capture the compiled network as a CUDA graph for the largest batch of each shape. Graphs and their
+            memory are per thread, as two threads may compute two batches at the same time.
     """
 
     def __init__(self, network: nn.Module, precision: Precision, *, replays: bool = False) -> None:
-        self._network = without_onednn(network)  # the compiler has kernels of its own
+        self._network = without_onednn(network)  # the compiler has its own kernels
         self._precision: Precision = precision
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._largest: dict[tuple[int, ...], int] = {}
@@ -118,14 +118,14 @@ class CompiledNetwork:
         except Exception as error:  # the compiler runs the network's own code
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             name = type(self._network).__name__
-            _LOG.warning("%s of %s: torch.compile cannot run it (%s); PyTorch does", name, list(items.shape), reason)
+            _LOG.warning("%s of %s: torch.compile cannot run it (%s); PyTorch runs it", name, list(items.shape), reason)
             self._is_refused = True
             return self._network(items)
         self._largest[shape] = len(items)
         return rows
 
     def _replayed(self, items: Tensor, compiled: Callable[[Tensor], Tensor]) -> Tensor:
-        """Compute a batch of the largest size by the graph of this thread; the first one also without it."""
+        """Compute a batch of the largest size with the graph of this thread, which the first such batch verifies."""
         if not self._replays:
             return compiled(items)
         batches: dict[tuple[int, ...], _FixedBatch] = self._of_thread.__dict__.setdefault("batches", {})
@@ -134,12 +134,12 @@ class CompiledNetwork:
         if batch is not None and batch.size == len(items):
             return batch(items)
         if batch is not None:
-            torch.cuda.current_stream(items.device).synchronize()  # its graph may be running
+            torch.cuda.current_stream(items.device).synchronize()  # the smaller batch's graph may be running
             del batches[shape]
         expected = compiled(items)
         batch = _FixedBatch(compiled, items, type(self._network).__name__)
         if not torch.allclose(batch(items).float(), expected.float(), rtol=0, atol=self._allowed(expected)):
-            _LOG.warning("%s: its CUDA graph gives other rows; it is not used", type(self._network).__name__)
+            _LOG.warning("%s: its CUDA graph computes different rows; it is not used", type(self._network).__name__)
             self._replays = False
             return expected
         batches[shape] = batch
@@ -149,7 +149,7 @@ class CompiledNetwork:
         return TOLERANCES[self._precision] * float(rows.float().abs().max().clamp_min(1e-12))
 
     def _check(self, rows: Tensor, items: Tensor) -> None:
-        """Raise ValueError unless PyTorch computes the same."""
+        """Raise ValueError unless PyTorch computes the same rows."""
         expected = self._network(items).float()
         error = float((rows.float() - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
         if not error <= TOLERANCES[self._precision]:
@@ -157,7 +157,7 @@ class CompiledNetwork:
 
 
 class _FixedBatch:
-    """A compiled network on batches of one shape, which are copied to memory that stays."""
+    """A compiled network for batches of one shape, which are copied to the same memory, as a CUDA graph requires."""
 
     def __init__(self, compiled: Callable[[Tensor], Tensor], items: Tensor, name: str) -> None:
         self.size = len(items)
@@ -173,8 +173,7 @@ class OpenVinoNetwork:
     """A network that OpenVINO computes on the CPU.
 
     Args:
-        network: Takes ``float32 [n, ...]`` to ``[n, dim]``. It is exported for the shape of an item when the first such
-            item arrives.
+        network: Maps ``float32 [n, ...]`` to ``[n, dim]``. It is exported for each shape of an item on first use.
         precision: Number format of matrix products and convolutions.
 
     Raises:
@@ -183,7 +182,7 @@ class OpenVinoNetwork:
 
     def __init__(self, network: nn.Module, precision: Precision) -> None:
         require_package("openvino", "engine openvino")
-        self._network = without_onednn(network)  # OpenVINO knows PyTorch's own layers
+        self._network = without_onednn(network)  # OpenVINO can convert PyTorch's layers only
         self._precision: Precision = precision
         self._compiled: dict[tuple[int, ...], Any] = {}  # None: cannot be exported
 
@@ -218,19 +217,19 @@ class OpenVinoNetwork:
             return compiled
         except Exception as error:  # exporting runs the network's own code
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            _LOG.warning("%s of %s: OpenVINO cannot run it (%s); PyTorch does", name, list(shape), reason)
+            _LOG.warning("%s of %s: OpenVINO cannot run it (%s); PyTorch runs it", name, list(shape), reason)
             shutil.rmtree(folder.with_suffix(f".{os.getpid()}"), ignore_errors=True)
             with_onednn(self._network)
             return None
 
     def _export(self, shape: tuple[int, ...], folder: Path) -> Any:
-        """Convert the network, and write it beside ``folder``, into which it is moved when it is checked."""
+        """Convert the network and write it next to ``folder``; it is moved there after it was checked."""
         openvino = _openvino()
         with (
             torch.inference_mode(False),
             torch.no_grad(),
             torch.autocast("cpu", enabled=False),
-            warnings.catch_warnings(),  # of the tracer: shapes are constants, which is intended
+            warnings.catch_warnings(),  # the tracer warns that shapes become constants, which is intended
         ):
             warnings.simplefilter("ignore")
             converted = openvino.convert_model(self._network, example_input=torch.zeros(shape), input=[shape])
@@ -241,7 +240,7 @@ class OpenVinoNetwork:
         return converted
 
     def _check(self, compiled: Any, shape: tuple[int, ...]) -> None:
-        """Raise ValueError unless PyTorch computes the same: the tracer turns values of Python into constants."""
+        """Raise ValueError unless PyTorch computes the same; the tracer turns Python values into constants."""
         values = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         with torch.autocast("cpu", enabled=False):
             expected = self._network(values).float()
@@ -252,9 +251,9 @@ class OpenVinoNetwork:
 
 
 def _leave_out_indices(model: Any) -> None:
-    """Replace pooling that also finds the index of each maximum, which takes a third of its time.
+    """Replace pooling that also returns the index of each maximum, which is a third of its time.
 
-    OpenVINO itself does so where no window extends beyond the end.
+    OpenVINO does this itself if no window extends beyond the end.
     """
     opset = _openvino().opset1
     for pooling in [each for each in model.get_ops() if each.get_type_name() == "MaxPool"]:
@@ -285,7 +284,7 @@ def _cache_folder() -> Path:
 
 
 def _key(network: nn.Module, shape: tuple[int, ...], precision: Precision) -> str:
-    """Digest of everything that an exported network depends on: its layers and numbers, our code, and the versions."""
+    """Return a digest of everything that an exported network depends on: layers, weights, our code, and versions."""
     digest = hashlib.sha256(f"{network!r} {shape} {precision} {_code()}".encode())
     for name, values in network.state_dict().items():
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())

@@ -1,4 +1,4 @@
-"""Optical flow itself as a stream: displacements on a grid of fixed resolution, rounded to float16."""
+"""Stream ``optical_flow``: displacements on a grid of fixed resolution, rounded to float16."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .protocol import FrameNeed, SegmentInput
 
 
 class FlowField:
-    """A row holds ``[2, height, width]``: displacements to the right and down, in pixels of frames after `geometry`.
+    """A row is ``[2, height, width]``: displacements to the right and down, in pixels of frames after `geometry`.
 
-    A cell of the grid is the mean over its pixels, and a row is the mean over the frames of its segment: with
-    ``frames_per_segment = 1`` there is one field for each frame, the flow to the next one. Reshape a row with
-    ``row.reshape(2, *grid)``. The last frame of a video, after which there is none, repeats the flow before it; a
-    segment of that frame alone has no motion.
+    A cell of the grid is the mean over its pixels, and a row is the mean over the frames of its segment. With
+    ``frames_per_segment = 1`` a row is the flow from one frame to the next. Reshape a row with
+    ``row.reshape(2, *grid)``. The last frame of a video repeats the flow of the frame before. If it is the only frame
+    of a segment, the flow is zero.
     """
 
     class Settings(FlowStreamSettings):
         grid: tuple[PositiveInt, PositiveInt] = (32, 32)
-        """Height and width of the field; any aspect ratio of the frames is resampled to it."""
+        """Height and width of the field. Frames of any aspect ratio are resampled to it."""
 
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ()
@@ -45,7 +45,7 @@ class FlowField:
         self._runs_in_prepare = METHODS[settings.flow.method].runs_in == "prepare"
 
     def prepare(self, segment: SegmentInput) -> Tensor:
-        """The row, or the frames where the method runs on the device."""
+        """Return the row, or the frames if the method runs on the device."""
         assert segment.frames is not None
         return self._rows([segment.frames])[0] if self._runs_in_prepare else segment.frames
 

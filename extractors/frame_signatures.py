@@ -1,8 +1,8 @@
-"""Stream ``signatures``: what every frame of a video looks like at 48 × 27 pixels, and what moves in it.
+"""Stream ``signatures``: appearance and motion of every frame of a video at 48 × 27 pixels.
 
-Shot boundaries, replays, close-ups and still pictures are found from these rows without opening the video again; see
-`arabesque.models.broadcast`. No weights. A row holds the frames of one segment one after the other, each with the
-values of `FRAME_VALUES`, and one small color picture.
+`arabesque.models.broadcast` finds shot boundaries, replays, close-ups and still pictures from these rows without
+opening the video again. No weights. A row contains the values of `FRAME_VALUES` for each frame of one segment in order,
+and one small color picture.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ FRAMES_PER_ROW = 32
 
 FRAME_VALUES = (
     *(f"cell_{row}_{column}" for row in range(CELLS[0]) for column in range(CELLS[1])),
-    # from this frame to the next one: mean change of hue, saturation and value, 0 … 255, as PySceneDetect computes it
+    # mean change of hue, saturation and value to the next frame, 0 … 255, as in PySceneDetect
     "hue_change",
     "saturation_change",
     "value_change",
     "saturation",
-    # share of the cells with detail: crowds have it everywhere, ice and floors do not
+    # share of the cells with detail: high for crowds, low for ice and floors
     "texture",
-    # what moves against the camera within 0.16 s: its mean change in gray levels, and its edges as shares of the frame
+    # motion relative to the scene within 0.16 s: mean change in gray levels, edges of the region as shares of the frame
     "motion",
     "moving_top",
     "moving_bottom",
@@ -41,7 +41,7 @@ FRAME_VALUES = (
     "moving_right",
     "camera_x",
     "camera_y",
-    # of the largest region of skin color: shares of the frame's height, width and area
+    # size of the largest region of skin color, as shares of the frame's height, width and area
     "skin_height",
     "skin_width",
     "skin_area",
@@ -51,11 +51,12 @@ FRAME_VALUES = (
 
 MOTION_LAG_S = 0.16
 NOISE_LEVELS = 4.0
-"""Gray levels that compression alone reaches between two frames of 48 × 27 pixels."""
+"""Largest change in gray levels that compression causes between two frames of 48 × 27 pixels."""
 DETAIL_LEVELS = 12.0
-"""Standard deviation of the 3 × 3 pixels of a cell above which it has detail."""
+"""A cell has detail if the standard deviation of its 3 × 3 pixels is larger."""
 _PHASE_ROWS = 24
-"""OpenCV pads other numbers of rows to the next product of 2, 3 and 5, and is half a pixel off where that is odd."""
+"""Rows for phase correlation. OpenCV pads other numbers of rows to the next product of 2, 3 and 5; if that is odd, its
+result is wrong by half a pixel."""
 _PICTURE = HEIGHT_PX * WIDTH_PX * 3
 
 
@@ -78,9 +79,9 @@ class FrameSignatures:
         self.frames = FrameNeed(Geometry(steps=(Size(size_px=(HEIGHT_PX, WIDTH_PX)),)), next_frame=True)
 
     def prepare(self, segment: SegmentInput) -> torch.Tensor:
-        """The row itself: there is nothing left for a device to do."""
+        """Return the row."""
         if segment.frames is None:
-            raise ValueError("signatures: the segment carries no frames; build it as `FrameSignatures.frames` asks")
+            raise ValueError("signatures: the segment has no frames; build it as `FrameSignatures.frames` requires")
         shown = apply_geometry(segment.frames, self.frames.geometry)  # unchanged if the pipeline applied it
         frames = np.ascontiguousarray(shown.cpu().numpy().transpose(0, 2, 3, 1))
         times_s = np.asarray(segment.frame_times_s) - segment.start_s
@@ -96,15 +97,15 @@ def signature_row(frames: NDArray[np.uint8], times_s: NDArray[np.float64], *, ha
     Args:
         frames: RGB, ``uint8 [time, 27, 48, 3]``.
         times_s: ``[time]``, from the start of the segment; repeated frames have equal times.
-        has_next: Whether the last frame is the one after the segment.
+        has_next: Whether the last frame is the frame after the segment.
 
     Returns:
-        ``float32 [FrameSignatures.dim]``; a segment with fewer frames repeats the last one.
+        ``float32 [FrameSignatures.dim]``. In a shorter segment, the values of the last frame are repeated.
     """
     import cv2
 
     num_frames = len(frames) - has_next
-    tall = frames.reshape(-1, WIDTH_PX, 3)  # one picture: one call of OpenCV instead of one for each frame
+    tall = frames.reshape(-1, WIDTH_PX, 3)  # as one picture, for a single call of OpenCV
     hsv = np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2HSV), np.int16).reshape(frames.shape)
     gray = np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY), np.uint8).reshape(frames.shape[:3])
     pixels = gray.reshape(len(frames), CELLS[0], 3, CELLS[1], 3).astype(np.float32)
@@ -123,7 +124,7 @@ def signature_row(frames: NDArray[np.uint8], times_s: NDArray[np.float64], *, ha
 
 
 def _motion(gray: NDArray[np.uint8], times_s: NDArray[np.float64]) -> NDArray[np.float32]:
-    """``[time, 7]``: from ``motion`` to ``camera_y``. One pair of frames stands for the frames between them."""
+    """Return ``motion`` to ``camera_y``, ``[time, 7]``. Frames between two compared frames have the same values."""
     found = np.zeros((len(gray), 7), np.float32)
     period_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
     lag = min(max(round(MOTION_LAG_S / period_s), 1), 16) if period_s > 0 else 1
@@ -138,12 +139,12 @@ def _motion_between(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> tupl
     import cv2
 
     across, down, followed = _follow_camera(before.astype(np.float32), after.astype(np.float32))
-    # within the range of its neighbors a pixel may lie by subpixel shifts alone
+    # subpixel shifts can cause changes within the range of a pixel's neighbors, so these do not count
     neighborhood = np.ones((3, 3), np.uint8)
     above = after - np.asarray(cv2.dilate(followed, neighborhood), np.float32)
     below = np.asarray(cv2.erode(followed, neighborhood), np.float32) - after
     change = np.maximum(np.maximum(above, below), 0)
-    height, width = abs(round(down)) + 1, abs(round(across)) + 1  # what the camera has just uncovered
+    height, width = abs(round(down)) + 1, abs(round(across)) + 1  # the border that the camera's motion uncovered
     change[:height], change[-height:], change[:, :width], change[:, -width:] = 0, 0, 0, 0
     evidence = np.maximum(change - NOISE_LEVELS, 0) ** 2
     edges = (*_extent(evidence.sum(axis=1)), *_extent(evidence.sum(axis=0)))
@@ -151,7 +152,10 @@ def _motion_between(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> tupl
 
 
 def _extent(evidence: NDArray[np.float32]) -> tuple[float, float]:
-    """Where the middle 80 % of the evidence lie along one side, widened to the whole; as shares of the side."""
+    """Return both ends of the evidence along one side, as shares of the side.
+
+    They are extrapolated from the 10th and 90th percentile.
+    """
     total = float(evidence.sum())
     if total == 0:
         return 0.0, 0.0
@@ -162,17 +166,18 @@ def _extent(evidence: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def _follow_camera(before: NDArray[np.float32], after: NDArray[np.float32]) -> tuple[float, float, NDArray[np.float32]]:
-    """Shift in pixels that most of the picture has made, and the first picture after that shift.
+    """Return the shift of the scene in pixels, across and down, and the first picture after that shift.
 
-    Phase correlation finds whole pixels, then Gauss-Newton steps that count outliers (the athlete, overlays) less.
+    Phase correlation finds whole pixels. Gauss-Newton steps refine the shift; outliers (the athlete, overlays) have
+    less weight.
     """
     import cv2
 
     even = slice(1, 1 + _PHASE_ROWS)
     (across, down), response = cv2.phaseCorrelate(
         before[even].copy(), after[even].copy(), _window()
-    )  # it writes to them
-    if response < 0.15 or max(abs(across), abs(down)) > 10:  # a cut: no camera to follow
+    )  # it modifies its arguments
+    if response < 0.15 or max(abs(across), abs(down)) > 10:  # probably a cut
         across = down = 0.0
     size, followed = (WIDTH_PX, HEIGHT_PX), before
     for _ in range(4):
@@ -192,7 +197,7 @@ def _follow_camera(before: NDArray[np.float32], after: NDArray[np.float32]) -> t
         across -= (c * right[0] - b * right[1]) / determinant
         down -= (a * right[1] - b * right[0]) / determinant
         across, down = float(np.clip(across, -10, 10)), float(np.clip(down, -10, 10))
-    if np.abs(after - followed).mean() >= np.abs(after - before).mean():  # better explained without a camera
+    if np.abs(after - followed).mean() >= np.abs(after - before).mean():  # the shift does not reduce the difference
         return 0.0, 0.0, before
     return across, down, followed
 
@@ -202,10 +207,10 @@ def _window() -> NDArray[np.float32]:
 
 
 def _skin(tall: NDArray[np.uint8], num_frames: int) -> NDArray[np.float32]:
-    """``[time, 3]``: height, width and area of the largest region of skin color in every fourth frame.
+    """Return height, width and area of the largest region of skin color in every fourth frame, ``[time, 3]``.
 
-    Regions that reach the left or right edge are floors, walls and boards rather than faces. Skin of all tones lies in
-    one range of chroma (Chai and Ngan, 1999: Cr 133 to 173, Cb 77 to 127).
+    Regions at the left or right edge are ignored: they are usually floors, walls and boards, not faces. Skin of all
+    tones is in one range of chroma (Chai and Ngan, 1999: Cr 133 to 173, Cb 77 to 127).
     """
     import cv2
 

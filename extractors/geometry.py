@@ -1,6 +1,6 @@
-"""From decoded frames to what a network sees: gray, resize, crop on uint8, and the step to floating point.
+"""From decoded frames to network input: gray, resize and crop on uint8, then normalization in floating point.
 
-Published features were made by PIL, torch or OpenCV, so their arithmetic is part of a recipe; see `resize`.
+Published features were computed with PIL, torch or OpenCV, so a recipe selects the arithmetic; see `resize`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .device_copies import constant
 from .resize import ImageSize, resize, resize_in_float, resize_nearest
 
 MAX_PICTURE_PX = 1 << 26
-"""What a step may enlarge a picture to: a narrow strip whose short side grows has no bound otherwise."""
+"""Largest picture that a step may produce. It limits the length of a narrow strip whose short side is enlarged."""
 
 
 def output_size(height: int, width: int, geometry: Geometry) -> ImageSize:
-    """What a frame of this size becomes."""
+    """Return the output size for an input frame of the given size."""
     for step in geometry.steps:
         height, width = size_after(step, height, width)
     return height, width
 
 
 def largest_px(height: int, width: int, geometry: Geometry) -> int:
-    """Pixels of the largest picture that the steps make of a frame of this size; 0 without steps."""
+    """Return the pixels of the largest picture that a step produces from a frame of this size; 0 without steps."""
     largest = 0
     for step in geometry.steps:
         height, width = size_after(step, height, width)
@@ -53,14 +53,14 @@ def apply_geometry(frames: Tensor, geometry: Geometry) -> Tensor:
         ValueError: The frames have another type or shape, or a step makes a picture that is too large.
     """
     if frames.dtype != torch.uint8 or frames.ndim != 4:
-        raise ValueError(f"frames must be uint8 [n, channels, h, w], not {frames.dtype} {list(frames.shape)}")
+        raise ValueError(f"frames: must be uint8 [n, channels, h, w], not {frames.dtype} {list(frames.shape)}")
     if geometry.gray:
         frames = to_gray(frames)
     for step in geometry.steps:
         size = size_after(step, frames.shape[-2], frames.shape[-1])
         if size[0] * size[1] > max(MAX_PICTURE_PX, frames.shape[-2] * frames.shape[-1]):
             height, width = frames.shape[-2:]
-            raise ValueError(f"a picture of {width}×{height} pixels would become one of {size[1]}×{size[0]}")
+            raise ValueError(f"a frame of {width}×{height} pixels would be enlarged to {size[1]}×{size[0]}")
         if isinstance(step, CenterCrop):
             frames = center_crop(frames, size, step.odd_margin)
         elif size != tuple(frames.shape[-2:]):
@@ -79,16 +79,16 @@ def apply_geometry(frames: Tensor, geometry: Geometry) -> Tensor:
 
 
 def crop(values: Tensor, geometry: Geometry) -> Tensor:
-    """The crops of a geometry alone, for ``[..., height, width]`` of any type; its other steps raise ValueError."""
+    """Apply a geometry of crops to ``[..., height, width]`` of any type; raise ValueError if it has other steps."""
     for step in geometry.steps:
         if not isinstance(step, CenterCrop):
-            raise ValueError(f"values that are not a picture can only be cropped, not {type(step).__name__}")
+            raise ValueError(f"values that are not pixels can only be cropped; {type(step).__name__} is not a crop")
         values = center_crop(values, step.center_crop_px, step.odd_margin)
     return values
 
 
 def normalize(frames: Tensor, normalization: Normalization, dtype: torch.dtype = torch.float32) -> Tensor:
-    """``(x / 255 - mean) / std`` of levels ``[..., channels, height, width]``, uint8 or float32, in float32."""
+    """Return ``(x / 255 - mean) / std`` for levels ``[..., channels, height, width]`` in uint8 or float32."""
     if frames.dtype not in (torch.uint8, torch.float32):
         raise ValueError(f"frames to normalize must be uint8 or float32, not {frames.dtype}")
     if not frames.shape[-3] == len(normalization.mean) == len(normalization.std):
@@ -101,7 +101,7 @@ def normalize(frames: Tensor, normalization: Normalization, dtype: torch.dtype =
 
 
 def center_crop(frames: Tensor, size: ImageSize, odd_margin: Literal["half-even", "down"] = "half-even") -> Tensor:
-    """The center of ``[..., height, width]``, padded with zeros where it is smaller; see `CenterCrop`."""
+    """Return the center of ``[..., height, width]``. Smaller frames are padded with zeros; see `CenterCrop`."""
     short_of = [max(wanted - given, 0) for wanted, given in zip(size, frames.shape[-2:], strict=True)]
     if any(short_of):
         (above, below), (left, right) = ((missing // 2, (missing + 1) // 2) for missing in short_of)
@@ -133,7 +133,7 @@ def several_crops(frames: Tensor, step: CenterCrop, *, mirrored: bool) -> Tensor
 
 
 def size_after(step: GeometryStep, height: int, width: int) -> ImageSize:
-    """What a frame of this size becomes by one step."""
+    """Return the size of a frame of the given size after one step."""
     if isinstance(step, ShortSide):
         side = step.short_side_px
         if step.one_factor:  # as torch computes it
@@ -152,24 +152,24 @@ def _has_one_factor(step: GeometryStep) -> TypeGuard[ShortSide]:
 
 
 def _most_patches(step: Patches, height: int, width: int) -> ImageSize:
-    """The largest multiple of the size of a frame, each side enlarged to whole patches, that has few enough of them."""
+    """Return the largest size with the aspect of a frame, in whole patches, within the maximum number of patches."""
     sides = [
         min(rows / height, (step.max_patches // rows) / width) for rows in range(1, step.max_patches + 1)
-    ]  # in patches for each pixel, where a picture may have this number of rows
+    ]  # patches per pixel for each number of rows
     scale = max(sides) * (1 - 1e-9)  # so that rounding does not add a patch
     rows, columns = (max(math.ceil(side * scale), 1) for side in (height, width))
     return rows * step.patch_px, columns * step.patch_px
 
 
 def to_gray(frames: Tensor, places: Sequence[int] | None = None) -> Tensor:
-    """OpenCV's gray levels of some of the frames.
+    """Return OpenCV's gray levels of some of the frames.
 
     Args:
         frames: ``uint8 [n, 1 or 3, height, width]``, in any memory layout.
-        places: Which of the frames, without a copy of the others; None for all.
+        places: Indices of the frames to convert; None for all.
 
     Returns:
-        ``uint8 [n or places, 1, height, width]``; all frames of one channel are returned as they are.
+        ``uint8 [n or places, 1, height, width]``; frames with one channel are returned unchanged.
 
     Raises:
         ValueError: The frames have another number of channels.
@@ -178,7 +178,7 @@ def to_gray(frames: Tensor, places: Sequence[int] | None = None) -> Tensor:
     if channels == 1:
         return frames if places is None else frames[list(places)]
     if channels != 3:
-        raise ValueError(f"frames to turn gray must have 1 or 3 channels, not {channels}")
+        raise ValueError(f"frames to convert to gray must have 1 or 3 channels, not {channels}")
     if frames.device.type != "cpu":
         return _gray_in_torch(frames if places is None else torch.stack([frames[place] for place in places]))
     import cv2
@@ -192,6 +192,6 @@ def to_gray(frames: Tensor, places: Sequence[int] | None = None) -> Tensor:
 
 
 def _gray_in_torch(frames: Tensor) -> Tensor:
-    """OpenCV's fixed-point luma, bit for bit."""
+    """Return the same luma as OpenCV's fixed-point arithmetic, bit for bit."""
     red, green, blue = frames.to(torch.int32).unbind(1)
     return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).to(torch.uint8)[:, None]

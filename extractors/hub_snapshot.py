@@ -1,7 +1,7 @@
 """Files of a transformers checkpoint: a local folder, or a revision of a repository in the Hugging Face cache.
 
-A checkpoint is named ``facebook/dinov2-base``, ``facebook/dinov2-base@REVISION`` or by the path of a folder. The
-commit is looked up once, when a recipe is resolved, and is part of every key. Code of a repository is never run.
+A checkpoint has a name such as ``facebook/dinov2-base`` or ``facebook/dinov2-base@REVISION``, or the path of a folder.
+The commit is looked up once, when a recipe is resolved, and is part of every key. Code of a repository is never run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "spiece.model",
 )
-"""Files that decide how a sentence becomes the input of a text tower."""
+"""Files that determine the input of a text tower for a sentence."""
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 
 
@@ -87,7 +87,7 @@ class CheckpointFolder:
         return total.hexdigest()
 
     def read_config(self) -> dict[str, Any]:
-        """Return ``config.json``; raises `ConfigError` where it is not a configuration."""
+        """Return the content of ``config.json``; raise `ConfigError` if it is not a configuration."""
         try:
             content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -108,7 +108,7 @@ def find_checkpoint(
         name: ``REPOSITORY``, ``REPOSITORY@REVISION``, or the path of a folder.
         tensors: Download the tensors and the tokenizer as well.
         tokenizer: Download the tokenizer as well.
-        offline: Use what is on this machine.
+        offline: Use only files on this machine.
 
     Raises:
         ConfigError: The name does not exist, or its files are not on this machine and cannot be downloaded.
@@ -129,13 +129,13 @@ def find_checkpoint(
     except HFValidationError as error:
         raise ConfigError(f"transformers:{name}: is not a repository name such as facebook/dinov2-base") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError, TypeError, KeyError) as error:
-        # the last three where something else than a hub answers
+        # the last three are raised if the server is not a hub
         raise ConfigError(f"transformers:{name}: {_reason(error, repository, revision)}") from error
     return CheckpointFolder(f"{repository}@{folder.name}", folder)
 
 
 def _reason(error: Exception, repository: str, revision: str) -> str:
-    """One line for what the hub or its cache reported."""
+    """Return the error of the hub or its cache in one line."""
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     page = f"https://huggingface.co/{repository}"
@@ -148,6 +148,6 @@ def _reason(error: Exception, repository: str, revision: str) -> str:
     if isinstance(error, LocalEntryNotFoundError):
         return (
             "is not on this machine, and the hub cannot be reached; `arabesque weights fetch "
-            f"{PREFIX}{repository}` downloads it where there is a network"
+            f"{PREFIX}{repository}` downloads it on a machine with a network"
         )
     return f"cannot be downloaded ({' '.join(str(error).split())[:200]})"

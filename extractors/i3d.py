@@ -1,4 +1,4 @@
-"""Inception I3D (Carreira & Zisserman, CVPR 2017): the two-stream networks' body, 1024 features, 400 logits."""
+"""Inception I3D (Carreira & Zisserman, CVPR 2017), the network of both streams: 1024 features, 400 logits."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from .network import ClipLengths, NetworkCard
 
 FEATURE_DIM = 1024
 NUM_CLASSES = 400
-"""Kinetics-400, of all published files."""
+"""All published files are trained on Kinetics-400."""
 MIN_FRAMES = 9
-"""Fewer leave the final pool, two time steps long, less than two: time is halved three times, rounding up."""
+"""The final pool spans two time steps after three halvings, which round up: (9 + 7) // 8 = 2."""
 MIN_SIDE_PX = 193
-"""The same in space: the final pool is 7 × 7, after five halvings."""
+"""The final pool spans 7 × 7 positions after five halvings, which round up: (193 + 31) // 32 = 7."""
 FEATURES_LAYER = "trunk"
 POOLED_STEPS = 2
-"""Of the final pool in time. A row is the mean of what the pool gives."""
+"""Size of the final pool in time. A row is the mean over its outputs."""
 
 Extent = tuple[int, int, int]
 """``(time, height, width)``"""
 
 
 class InceptionI3D(nn.Module):
-    """Clips ``float [n, channels, time, height, width]``, values in −1 … 1, to features ``[n, 1024]``.
+    """Maps clips ``float [n, channels, time, height, width]``, values in −1 … 1, to features ``[n, 1024]``.
 
-    ``batch_norm_eps``: 1e-3 is TensorFlow's, with which the weights were trained; 1e-5 is PyTorch's default, which
-    the copies in PAMFN, ACTION-NET and video_features run with.
+    The weights were trained with ``batch_norm_eps`` = 1e-3, TensorFlow's default. The copies in PAMFN, ACTION-NET and
+    video_features use 1e-5, PyTorch's default.
     """
 
     def __init__(self, in_channels: int, batch_norm_eps: float, num_classes: int = NUM_CLASSES) -> None:
@@ -71,14 +71,14 @@ class InceptionI3D(nn.Module):
         self.classifier = nn.Conv3d(FEATURE_DIM, num_classes, 1)
 
     def pooled(self, clips: Tensor) -> Tensor:
-        """``[n, 1024, time / 8 - 1, …]``: the mean over 7 × 7 and over two neighboring time steps."""
+        """Return means over two time steps and 7 × 7 positions (the final pool), ``[n, 1024, time / 8 - 1, …]``."""
         time, height, width = clips.shape[-3:]
         if time < MIN_FRAMES or min(height, width) < MIN_SIDE_PX:
             raise ValueError(
                 f"I3D needs at least {MIN_FRAMES} frames of {MIN_SIDE_PX} × {MIN_SIDE_PX} px, "
                 f"not {time} of {height} × {width}; set longer segments or a larger geometry"
             )
-        # one memory format whatever the source's, and the one that convolutions are fastest in
+        # always the same memory format, so that results do not depend on the input's; this one is the fastest
         clips = clips.contiguous(memory_format=torch.channels_last_3d)
         return functional.avg_pool3d(self.trunk(clips), (2, 7, 7), stride=1)
 
@@ -86,7 +86,7 @@ class InceptionI3D(nn.Module):
         return self.pooled(clips).mean((2, 3, 4))
 
     def logits(self, clips: Tensor) -> Tensor:
-        """``[n, classes]``, of the mean over time, as all published ports compute them."""
+        """Return the logits ``[n, classes]``, averaged over time as in all published ports."""
         return self.classifier(self.pooled(clips)).mean((2, 3, 4))
 
 
@@ -96,7 +96,7 @@ class Unit3D(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, eps: float) -> None:
         super().__init__()
         self.strided = stride > 1
-        # at stride 1 SAME is the same on both sides whatever the size, and costs no copy
+        # with stride 1, SAME padding is equal on both sides for all sizes, so the convolution can do it without a copy
         padding = 0 if self.strided else kernel // 2
         self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False)
         self.norm = nn.BatchNorm3d(out_channels, eps=eps)
@@ -112,13 +112,13 @@ class Unit3D(nn.Module):
 
 
 def _convolve_pairs(x: Tensor, conv: nn.Conv3d) -> Tensor:
-    """Convolve with stride 2 and SAME padding, two neighboring columns as one with twice the channels.
+    """Convolve with stride 2 and SAME padding. Two neighboring columns become one column with twice the channels.
 
-    The sums are the same but for zeros and their order. Kernels for processors with matrix instructions take blocks of
-    channels, of which 3 fill a small part: pairs take .6 of the time in bfloat16 and .9 in float32 (OpenVINO, AMX).
+    The sums are equal except for zeros and their order. Kernels with matrix instructions compute blocks of channels, of
+    which 3 channels are a small part: pairs take .6 of the time in bfloat16 and .9 in float32 (OpenVINO, AMX).
     """
     padding = _padding(x, conv.kernel_size, conv.stride)
-    padding[1] += 1  # the kernel has an odd width, and a column of zeros more here
+    padding[1] += 1  # the kernel has an odd width and gets one more column of zeros
     pixels = functional.pad(x.permute(0, 2, 3, 4, 1), [0, 0, *padding])
     kernel = functional.pad(conv.weight.permute(0, 2, 3, 4, 1), (0, 0, 0, 1))
     pairs, paired_kernel = (
@@ -129,7 +129,7 @@ def _convolve_pairs(x: Tensor, conv: nn.Conv3d) -> Tensor:
 
 
 class StridedMaxPool(nn.Module):
-    """Max pooling with SAME padding; zeros do, as what it pools has come through a ReLU."""
+    """Max pooling with SAME padding by zeros, which is exact after a ReLU."""
 
     def __init__(self, kernel: Extent, stride: Extent) -> None:
         super().__init__()
@@ -139,13 +139,13 @@ class StridedMaxPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if _pools_by_axes(x):
             return max_pool_by_axes(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
-        # a padded copy is not needed: half of the padding lies before, and a last window may extend beyond the end
+        # without a padded copy: half of the padding is before the input, and the last window may extend beyond its end
         before = [count // 2 for count in _missing(x, self.kernel, self.stride)]
         return functional.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=True)
 
 
 class Mixed(nn.Module):
-    """Four branches side by side: 1³; 1³ then 3³; 1³ then 3³; pool then 1³."""
+    """Four parallel branches: 1³; 1³ then 3³; 1³ then 3³; pool then 1³."""
 
     def __init__(self, in_channels: int, branches: tuple[int, ...], unit: Callable[..., Unit3D]) -> None:
         super().__init__()
@@ -160,18 +160,18 @@ class Mixed(nn.Module):
 
 
 def _pools_by_axes(x: Tensor) -> bool:
-    """On CPUs, without gradients, and not for another engine, which has a kernel of its own."""
+    """Return whether `max_pool_by_axes` is used: on CPUs, without gradients, and not while OpenVINO exports."""
     plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not is_exported()
     return plain and not (torch.is_grad_enabled() and x.requires_grad)
 
 
 def max_pool_by_axes(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """`functional.max_pool3d` without padding and gradients, exactly.
+    """Compute `functional.max_pool3d` without padding and gradients, with equal results.
 
     PyTorch's kernel on CPUs also finds the index of each maximum, compares one number at a time, and computes in
-    float32 under autocast. The maximum along one axis after the other takes half to nine tenths of its time in float32.
+    float32 under autocast. The maximum along each axis in turn takes half to nine tenths of its time in float32.
     """
-    axes = sorted(zip((-3, -2, -1), kernel, stride, strict=True), key=lambda axis: -axis[2])  # the smaller result first
+    axes = sorted(zip((-3, -2, -1), kernel, stride, strict=True), key=lambda axis: -axis[2])  # the largest stride first
     for axis, length, step in axes:
         last = (x.shape[axis] - length) // step * step + 1
         parts = [x.narrow(axis, first, last)[_every(step, axis)] for first in range(length)]
@@ -182,31 +182,31 @@ def max_pool_by_axes(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) ->
 
 
 def _every(step: int, axis: int) -> tuple[Any, ...]:
-    """Index every ``step``-th place of an axis that is counted from the end."""
+    """Return the index of every ``step``-th position along an axis, which is negative."""
     return (..., slice(None, None, step), *[slice(None)] * (-axis - 1))
 
 
 def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Zeros around ``[…, time, height, width]`` for ``ceil(size / stride)`` outputs; the odd one goes behind."""
+    """Pad ``[…, time, height, width]`` with zeros for ``ceil(size / stride)`` outputs; an odd zero is at the end."""
     padding = _padding(x, kernel, stride)
     return functional.pad(x, padding) if any(padding) else x
 
 
 def _padding(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """In the order of `functional.pad`: before and behind the last axis first."""
+    """Return the padding in the order of `functional.pad`: before and after the last axis first."""
     missing = reversed(_missing(x, kernel, stride))
     return [part for count in missing for part in (count // 2, count - count // 2)]
 
 
 def _missing(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """How many numbers ``ceil(size / stride)`` outputs need beyond those of each of the last three axes."""
+    """Return the padding of each of the last three axes that ``ceil(size / stride)`` outputs need."""
     axes = zip(x.shape[-3:], kernel, stride, strict=True)
-    # int: where a network is traced, sizes are tensors, and what is computed from them must be a constant
+    # int(), because sizes are tensors while a network is traced, and the padding must be constant
     return [max((-(-int(size) // step) - 1) * step + length - int(size), 0) for size, length, step in axes]
 
 
 def load_i3d(weights: Weights, *, in_channels: int, batch_norm_eps: float) -> InceptionI3D:
-    """The network filled, classifier included: strictness covers every tensor of a published file."""
+    """Load the network including its classifier, so that every tensor of a published file is verified."""
     network = load_network(lambda: InceptionI3D(in_channels, batch_norm_eps), weights, LAYOUTS)
     return network.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
 
@@ -231,7 +231,7 @@ _RENAMINGS = {
 
 
 def _renaming(layout: str) -> Callable[[StateDict], StateDict]:
-    """A key of neither layout stays as it is, for the strict loader to report."""
+    """Return the function that renames the keys of a layout; unknown keys are kept for the strict loader to report."""
     return partial(renamed, patterns=_RENAMINGS[layout])
 
 
@@ -239,7 +239,7 @@ LAYOUTS: Layouts = {layout: _renaming(layout) for layout in _RENAMINGS}
 
 
 class I3DClassifier(nn.Module):
-    """Clips ``[n, channels, time, height, width]`` to ``[n, classes]``."""
+    """Maps clips ``[n, channels, time, height, width]`` to logits ``[n, classes]``."""
 
     def __init__(self, network: InceptionI3D) -> None:
         super().__init__()
@@ -251,7 +251,7 @@ class I3DClassifier(nn.Module):
 
 class I3DOptions(Record):
     batch_norm_eps: PositiveFloat = 1e-3
-    """TensorFlow's, with which the weights were trained; see `InceptionI3D`."""
+    """Epsilon of batch norms. The default is TensorFlow's, with which the weights were trained; see `InceptionI3D`."""
 
 
 I3D_RGB = NetworkCard(
@@ -260,7 +260,7 @@ I3D_RGB = NetworkCard(
     dim=FEATURE_DIM,
     layouts=tuple(LAYOUTS),
     batch_size=(4, 16),
-    # what the weights were trained with, and ACTION-NET as printed
+    # as in the training of the weights and in ACTION-NET's paper
     geometry=Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 224)))),
     normalization=Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     options=I3DOptions,

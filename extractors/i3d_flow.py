@@ -26,7 +26,7 @@ from .protocol import FrameNeed, SegmentInput
 
 @dataclass(frozen=True, eq=False)
 class FlowClip:
-    """What flow is computed from."""
+    """The frames from which flow is computed."""
 
     frames: Tensor
     """``uint8 [time, channels, height, width]``"""
@@ -34,38 +34,44 @@ class FlowClip:
 
 
 class I3DFlow:
-    """Prepared: flow as ``[time, 2, height, width]``, float32 in pixels or uint8 as images; the clip itself where
-    the method runs on the device."""
+    """I3D on optical flow.
+
+    `prepare` returns flow ``[time, 2, height, width]``, float32 in pixels or uint8 as images; or the clip if the method
+    runs on the device.
+    """
 
     class Settings(OutputSettings, FlowStreamSettings):
-        """Flow is computed on what ``geometry`` leaves, then cropped: vectors stay in pixels of the resized frame."""
+        """Flow is computed on frames after ``geometry`` and then cropped; its unit is a pixel of the resized frame."""
 
         quantization: Quantization = Clamp20()
-        """From flow in pixels to network input."""
+        """Conversion of flow in pixels to network input."""
         flow_geometry: Geometry = Geometry(steps=(CenterCrop(center_crop_px=(224, 224)),))
-        """From the flow to what the network sees. Flow in pixels can be cropped only: stretched, its vectors would be
-        wrong. Published pipelines stretch 8-bit flow images nevertheless (PAMFN: like its color frames)."""
+        """From the flow to the input of the network. Flow in pixels can only be cropped, because resizing would require
+        scaling the vectors. Published pipelines resize 8-bit flow images without scaling (PAMFN: as color frames)."""
         last_flow: Literal["repeat", "zero"] = "repeat"
-        """What a video's last frame moves like, after which there is none: as the one before it (PAMFN), or not at all.
-        Where a sampling asks for `frames_after`, as video_features does, no segment ends with that frame."""
+        """Flow of a video's last frame: ``repeat`` the flow of the frame before (PAMFN), or ``zero``. With the sampling
+        `frames_after`, as in video_features, no segment ends with that frame."""
         batch_norm_eps: PositiveFloat = 1e-3
-        """TensorFlow's, with which the weights were trained; PyTorch's default, which published copies use, is 1e-5."""
+        """Epsilon of batch norms. The default is TensorFlow's, with which the weights were trained; published copies
+        use PyTorch's default, 1e-5."""
 
         @model_validator(mode="after")
         def _only_images_are_resized(self) -> Self:
             crops_only = all(isinstance(step, CenterCrop) for step in self.flow_geometry.steps)
             if self.flow_geometry.gray or (not isinstance(self.quantization, Denseflow8) and not crops_only):
-                raise ValueError("flow_geometry takes crops alone, and resizes only of denseflow8's images")
+                raise ValueError(
+                    "flow_geometry may only crop, or also resize with quantization denseflow8; remove the other steps"
+                )
             return self
 
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ("network",)
     has_classifier: ClassVar[bool] = False
-    """Whether a row is the classifier's output in place of features."""
+    """Whether a row is the output of the classifier instead of features"""
 
     @classmethod
     def networks(cls, spec: StreamSpec) -> list[Network]:
-        """Return the network with the sizes of input that a landscape and a portrait video have."""
+        """Return the network with the input size of a landscape video and with that of a portrait video."""
         settings = cls.Settings.model_validate(spec.settings)
         sizes = {
             output_size(*output_size(*sides, settings.geometry), settings.flow_geometry): None
@@ -82,7 +88,7 @@ class I3DFlow:
         if not is_inner(cls.Settings.model_validate(spec.settings)):
             return spec
         if cls.has_classifier:
-            raise ConfigError(f"extractor {spec.extractor}: classes have one row; remove output and layer")
+            raise ConfigError(f"extractor {spec.extractor}: classes have a single row; remove output and layer")
         return with_row_shape(spec, cls.networks(spec))
 
     @staticmethod
@@ -144,6 +150,6 @@ def _load(settings: I3DFlow.Settings, weights: Weights) -> InceptionI3D:
 
 
 class I3DFlowClassifier(I3DFlow):
-    """400 numbers for each clip, one for each class."""
+    """I3D on optical flow with its classifier; a row has one number for each of the 400 classes."""
 
     has_classifier: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Outputs of a network before its pooling: of the layer of its features, or of an inner layer that a recipe names."""
+"""Outputs of a network before its pooling: of the layer of its features, or of an inner layer given in a recipe."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from .without_memory import without_memory
 Output = Literal["pooled", "time", "map"]
 Shape = tuple[int, ...]
 NUM_TRIED = 2
-"""Inputs in the batch that a network is traced with: a layer that merges the batch with another axis is not offered."""
+"""Batch size for tracing a network. Layers that merge the batch with another axis are recognized and left out."""
 
 
 class OutputSettings(Record):
-    """What a stream stores of its network."""
+    """Settings of the output of a network that a stream stores."""
 
     output: Output = "pooled"
-    """What a segment has. ``pooled``: one row, the mean over time, height and width. ``time``: the mean over height and
-    width, [time, dim]. ``map``: all positions, [time, height, width, dim]; a network on single frames has [height,
-    width, dim], the mean over the frames of the segment. Of the layer of the features, or of ``layer``."""
+    """Stored values of a segment. ``pooled``: one row, the mean over time, height and width. ``time``: the mean over
+    height and width, [time, dim]. ``map``: all positions, [time, height, width, dim]; for a network on single frames
+    [height, width, dim], the mean over the frames of the segment. Taken from ``layer``, by default that of the
+    features."""
     layer: str = ""
-    """An inner layer in place of that of the features, by its path in the network, such as layer3 or trunk.mixed_4f;
-    the end of the path suffices. `arabesque recipes RECIPE --layers STREAM` lists them."""
+    """Path of an inner layer in the network, such as layer3 or trunk.mixed_4f, or the end of its path; by default the
+    layer of the features. `arabesque recipes RECIPE --layers STREAM` lists all paths."""
     row_shape: tuple[PositiveInt, ...] = ()
-    """Shape of what a segment has; filled in where ``output`` or ``layer`` is set."""
+    """Shape of the stored values of a segment; filled in if ``output`` or ``layer`` is set."""
 
 
 class Layer(NamedTuple):
-    """A layer that a network runs, and the shape of its output for one input."""
+    """A layer of a network and the shape of its output for one input."""
 
     name: str
     shape: Shape
@@ -47,16 +48,15 @@ class Layer(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network whose layers are looked at.
+    """A network whose layers are listed.
 
     Attributes:
-        load: From settings and weights to the network.
+        load: Returns the network for settings and weights.
         settings: Its settings.
-        input_shape: Of one input: [channels, height, width] or [channels, time, height, width].
-        dim: Length of its own rows.
+        input_shape: Shape of one input: [channels, height, width] or [channels, time, height, width].
+        dim: Length of the network's rows.
         features: Layer of its features; None for the last layer with a map of `dim` channels.
-        pooled_steps: Steps of time whose mean the network takes at each step before all others, at the layer of its
-            features only.
+        pooled_steps: Size of the moving average over time that the network applies to the layer of its features.
     """
 
     load: Callable[[Any, Weights], nn.Module]
@@ -68,7 +68,7 @@ class Network(NamedTuple):
 
 
 def is_inner(settings: Any) -> bool:
-    """Return whether a stream stores something else than the network's own rows."""
+    """Return whether a stream stores anything other than the rows of its network."""
     return bool(getattr(settings, "layer", "")) or getattr(settings, "output", "") in ("time", "map")
 
 
@@ -77,7 +77,7 @@ def with_row_shape(spec: StreamSpec, networks: Sequence[Network]) -> StreamSpec:
 
     Args:
         spec: The stream, with all settings.
-        networks: The network with the sizes of input that its geometry makes of a landscape and of a portrait video.
+        networks: The network with the input size of a landscape video and with that of a portrait video.
 
     Raises:
         ConfigError: The network has no such layer or no such output, or the shape depends on the video.
@@ -85,15 +85,15 @@ def with_row_shape(spec: StreamSpec, networks: Sequence[Network]) -> StreamSpec:
     settings: Any = networks[0].settings
     if settings.output not in get_args(Output):
         raise ConfigError(
-            f"extractor {spec.extractor}: output = {settings.output!r} is of the whole network; remove layer, or set "
+            f"extractor {spec.extractor}: output = {settings.output!r} cannot have a layer; remove layer, or set "
             "output = 'pooled'"
         )
     found = [_chosen(spec, network) for network in networks]
     shapes = {_row_shape(layer, settings.output, network) for layer, network in zip(found, networks, strict=True)}
     if len(shapes) > 1:
         raise ConfigError(
-            f"extractor {spec.extractor}: output = {settings.output!r} needs pictures of one size, and the geometry "
-            "makes of a portrait video another one than of a landscape video; set settings.geometry so that it ends "
+            f"extractor {spec.extractor}: output = {settings.output!r} needs pictures of one size, but the geometry "
+            "produces different sizes for portrait and landscape videos; set settings.geometry so that it ends "
             "with center_crop_px or size_px"
         )
     filled = {"layer": found[0].name, "row_shape": list(shapes.pop())}
@@ -101,7 +101,7 @@ def with_row_shape(spec: StreamSpec, networks: Sequence[Network]) -> StreamSpec:
 
 
 def layers_of(network: Network) -> list[Layer]:
-    """Return the layers that a network runs, in the order in which they finish, without computing anything."""
+    """Return the layers of a network in the order in which they finish, without computing their values."""
     settings: Any = network.settings.model_copy(update={"layer": "", "row_shape": ()})
     return list(_traced(network.load, settings, network.input_shape))
 
@@ -132,7 +132,7 @@ def _traced(load: Callable[[Any, Weights], nn.Module], settings: Record, input_s
 
 
 def _layer(name: str, shape: Shape, input_shape: Shape) -> Layer | None:
-    """Return a layer with its channels at the end; None for axes that are not known."""
+    """Return a layer with its channels at the end; None if the meaning of its axes is not known."""
     if len(shape) == len(input_shape):
         return Layer(name, shape if _is_channels_last(shape, input_shape) else (*shape[1:], shape[0]), "map")
     if len(shape) <= 2:
@@ -143,7 +143,7 @@ def _layer(name: str, shape: Shape, input_shape: Shape) -> Layer | None:
 def _is_channels_last(shape: Shape, input_shape: Shape) -> bool:
     """Return whether an output has [height, width, dim] rather than [dim, height, width] at its end.
 
-    Height and width shrink by one factor.
+    Networks reduce height and width by the same factor.
     """
 
     def distortion(height: int, width: int) -> float:
@@ -161,10 +161,10 @@ def _tensor_of(result: Any) -> Tensor | None:
 
 
 def _chosen(spec: StreamSpec, network: Network) -> Layer:
-    """Return the layer that a stream names, or that of the features."""
+    """Return the layer that the stream's settings name, or that of the features."""
     try:
         layers = layers_of(network)
-    except Exception as error:  # each network has its own way to refuse
+    except Exception as error:  # networks raise errors of any type for unsuitable input
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"extractor {spec.extractor}: the network does not take input of {list(network.input_shape)} ({reason}); "
@@ -180,7 +180,7 @@ def _chosen(spec: StreamSpec, network: Network) -> Layer:
     see = "`arabesque recipes RECIPE --layers STREAM` lists them"
     if ends:
         raise ConfigError(
-            f"extractor {spec.extractor}: layer {wanted!r} is the end of {len(ends)} paths, such as "
+            f"extractor {spec.extractor}: {len(ends)} paths of layers end with {wanted!r}, such as "
             f"{' and '.join(ends[:2])}; write more of the path ({see})"
         )
     by_end = {end: name for name in by_name for end in (name.lower(), name.lower().rpartition(".")[2])}
@@ -219,7 +219,9 @@ def _row_shape(layer: Layer, output: str, network: Network) -> Shape:
         return (dim,)
     if layer.kind != "map":
         has = "a single row" if layer.kind == "row" else f"{axes[0]} tokens without height and width"
-        raise ConfigError(f"layer {layer.name}: has {has}, not a map; set output = 'pooled', or another layer")
+        raise ConfigError(
+            f"layer {layer.name}: its output is {has}, not a map; set output = 'pooled', or another layer"
+        )
     if len(axes) == 3:
         axes[0] -= _steps(layer.name, network) - 1
     return (*axes, dim) if output == "map" else (axes[0], dim)
@@ -230,7 +232,7 @@ def _steps(layer: str, network: Network) -> int:
 
 
 class InnerLayer(nn.Module):
-    """A network that returns ``[n, *row_shape]``: the output of one of its layers, pooled as ``output`` says.
+    """A network that returns the output of one of its layers, pooled according to ``output``, ``[n, *row_shape]``.
 
     Args:
         network: The network.

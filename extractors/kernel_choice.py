@@ -1,10 +1,10 @@
-"""Whether oneDNN computes matrix products and convolutions faster than PyTorch's default on this machine.
+"""Measure whether oneDNN computes matrix products and convolutions faster than PyTorch's default on this machine.
 
-PyTorch gives products to MKL, and convolutions of few items on one thread to its own loops. Which kernel is faster
-depends on the processor: MKL uses no AVX-512 on processors that are not Intel's, and the own loops reach a fifth of
-oneDNN's speed for 1 × 1 × 1 kernels on an Intel Xeon with AMX. So each kind of layer is measured once on a machine, for
-half a second, and the result is kept in the user's cache folder: a machine stays with one kernel, because their sums
-run in another order and move a number by a few units of the last place. `arabesque doctor` shows the figures.
+PyTorch uses MKL for products, and its own loops for convolutions of few items on one thread. Which kernel is faster
+depends on the processor: MKL uses no AVX-512 on processors other than Intel's, and PyTorch's loops reach a fifth of
+oneDNN's speed for 1 × 1 × 1 kernels on an Intel Xeon with AMX. So all kinds of layers are measured once on a machine,
+within half a second, and the result is kept in the user's cache folder. It must not change from run to run, because
+kernels sum in different orders and their numbers differ by a few units of the last place. `arabesque doctor` shows it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _LOG = logging.getLogger(__name__)
 Kind = Literal["linear", "conv2d", "conv3d"]
 KINDS: tuple[Kind, ...] = ("linear", "conv2d", "conv3d")
 ROUNDS = 5
-"""Measurements of each kernel; the fastest counts, the two kernels in turn."""
+"""Number of measurements of each kernel, alternating between the two. The fastest one counts."""
 _CPU_FIELDS = ("vendor_id", "model name", "flags")
 
 
 def is_available() -> bool:
-    """Whether PyTorch was built with oneDNN and MKL, so that there is a choice."""
+    """Return whether PyTorch was built with both oneDNN and MKL."""
     return torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
 
 
@@ -53,7 +53,7 @@ def speed_ratios() -> Mapping[Kind, float]:
 
 
 def measure() -> dict[Kind, float]:
-    """Measure the ratios of `speed_ratios` with typical layers of the networks here, in about half a second."""
+    """Measure the ratios of `speed_ratios` with typical layers of our networks, in about half a second."""
     found: dict[Kind, float] = {}
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
         torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
@@ -69,7 +69,7 @@ def measure() -> dict[Kind, float]:
 
 
 def _pairs(kind: Kind) -> list[tuple[Callable[[], Tensor], Callable[[], Tensor]]]:
-    """Typical layers: the same computation by PyTorch's default and by oneDNN."""
+    """Return typical layers, each as a computation by PyTorch's default and by oneDNN."""
     if kind == "linear":
         layer, values = nn.Linear(768, 1024), torch.rand(256, 768)
         product: Any = torch.ops.mkldnn._linear_pointwise
@@ -84,14 +84,14 @@ def _convolutions(
 ) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
     layout = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
     values = torch.rand(shape).contiguous(memory_format=layout)
-    # each kernel with weights in the layout in which networks give them to it
+    # each kernel gets weights in the memory layout that networks have with it
     last = layer.weight.contiguous(memory_format=layout)
     settings: Any = (layer.padding, layer.stride, layer.dilation, layer.groups)
     return lambda: layer(values), lambda: torch.mkldnn_convolution(values, last, layer.bias, *settings)
 
 
 def _cpu_s(run: Callable[[], Tensor]) -> float:
-    """CPU time of all threads: other programs on the machine do not count."""
+    """Return the CPU time of all threads, which excludes other programs on the machine."""
     began = time.process_time()
     run()
     return time.process_time() - began
@@ -108,7 +108,7 @@ def _path() -> Path | None:
 
 
 def _processor() -> str:
-    """Return the model and the instructions of the processor."""
+    """Return the model and the instruction sets of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():
         return f"{platform.machine()} {platform.processor()}"
@@ -125,7 +125,7 @@ def _read(path: Path | None) -> dict[Kind, float] | None:
 
 
 def _keep(path: Path | None, ratios: Mapping[Kind, float]) -> dict[Kind, float] | None:
-    """Write the ratios unless another process was faster; return those that are kept, None if none can be."""
+    """Write the ratios unless another process has done so; return those in the file, or None without a file."""
     if path is None:
         return None
     staged = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Stream ``loudness``: level and tonality of the sound, to tell music from the noise of a hall. No weights."""
+"""Stream ``loudness``: level and tonality of the audio, to distinguish music from the noise of a hall. No weights."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .protocol import AudioNeed, SegmentInput
 
 RATE_HZ = 16_000
 PARTS = 8
-"""Equal parts of a segment, each with a level and a tonality."""
+"""Number of equal parts of a segment, each with a level and a tonality."""
 SILENCE_DB = -100.0
 _FFT = 1024
 _LOWEST_HZ, _HIGHEST_HZ = 100.0, 5000.0
 
 
 class Loudness:
-    """A row holds the levels of the `PARTS` of a segment in dB relative to full scale, then their tonalities."""
+    """A row contains the levels of the `PARTS` of a segment in dB relative to full scale, then their tonalities."""
 
     class Settings(Record):
         pass
@@ -40,13 +40,13 @@ class Loudness:
 
     @staticmethod
     def feature_names() -> tuple[str, ...]:
-        """``level_db_0`` … ``tonality_7``."""
+        """Return ``level_db_0`` … ``tonality_7``."""
         return tuple(f"{name}_{part}" for name in ("level_db", "tonality") for part in range(PARTS))
 
     def prepare(self, segment: SegmentInput) -> torch.Tensor:
-        """The row itself: there is nothing left for a device to do."""
+        """Return the row."""
         if segment.waveform is None:
-            raise ValueError("loudness: the segment carries no waveform; build it as `Loudness.audio` asks")
+            raise ValueError("loudness: the segment has no waveform; build it as `Loudness.audio` requires")
         return torch.as_tensor(loudness_row(segment.waveform.cpu().numpy()))
 
     def forward(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:

@@ -1,7 +1,7 @@
-"""One extractor for every network; a card says what differs from one network to the next.
+"""The extractor class for all networks. A card describes what is different for each network.
 
 A single network has its card in its own file (`i3d.I3D_RGB`, `video_swin.VIDEO_SWIN_B`). A family has a function that
-makes the card of one of its networks (``pytorchvideo:x3d_m``). `table.EXTRACTORS` names both.
+returns the card of one of its networks (``pytorchvideo:x3d_m``). See `table.EXTRACTORS` and `table.FAMILIES`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .protocol import AudioNeed, FrameNeed, SegmentInput
 ROLE = "network"
 AS_DECODED = Geometry(steps=())
 HALVES = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-"""From −1 to 1."""
+"""Normalization to −1 … 1."""
 
 
 _CROPS = (
@@ -66,36 +66,37 @@ class ClipLengths:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkCard:
-    """Facts about a network. A card is called like a class: ``card(settings=…, weights=…, …)`` gives an extractor.
+    """Facts about a network. A card is called like a class: ``card(settings=…, weights=…, …)`` returns an extractor.
 
     Attributes:
-        input: What the network takes. ``image``: single frames ``[n, 3, height, width]``; the row of a segment is the
+        input: Input of the network. ``image``: single frames ``[n, 3, height, width]``; the row of a segment is the
             mean over its frames. ``clip``: segments ``[n, 3, time, height, width]``. ``audio``: stacked results of
             `front_end`.
-        load: From settings and weights to the network without its classifier, which returns ``[n, dim]``.
+        load: Returns the network without its classifier for settings and weights; its output is ``[n, dim]``.
         dim: Length of a row.
         layouts: Key layouts of checkpoints that `load` reads, as in weights.toml.
         batch_size: Segments per call on a CPU and on a GPU.
-        geometry: Default of the setting ``geometry``; from decoded frames to network input.
+        geometry: Default of the setting ``geometry``, the steps from decoded frames to network input.
         normalization: Default of the setting ``normalization``.
-        hears: From settings to the audio that a network with audio input needs.
-        front_end: From settings to the function that turns ``float32 [samples]`` into network input.
+        hears: Returns the audio that a network with audio input needs, for settings.
+        front_end: Returns the function from ``float32 [samples]`` to network input, for settings.
         options: Further settings.
-        clip_lengths: Frames per segment that the network takes.
-        input_size: Height and width of the only pictures that the network takes; None if it takes other sizes.
-        default_weights: The checkpoint of a stream that names none, which is also the name of this network with that
-            checkpoint: ``torchvision:resnet50.IMAGENET1K_V2``. None if every stream must name one.
-        classify: From settings and weights to the network with its classifier, which returns ``[n, num_classes]``
-            before any softmax. None without a classifier.
+        clip_lengths: Frames per segment that the network accepts.
+        input_size: Height and width of pictures, if the network accepts one size only.
+        default_weights: The checkpoint for streams that do not name one; also the name of this network with that
+            checkpoint: ``torchvision:resnet50.IMAGENET1K_V2``. None if every stream must name a checkpoint.
+        classify: Returns the network with its classifier for settings and weights; its output is ``[n, num_classes]``
+            before softmax. None without a classifier.
         num_classes: Number of classes of `classify`.
-        is_classifier: Whether it is the network with its classifier, whose rows are never of an inner layer.
-        features_layer: The layer whose mean is the row; None for the last one with a map of `dim` channels.
-        pooled_steps: Steps of time whose mean the network takes at each step before all others: 2 for I3D and S3D.
-        complete: From settings to settings with what depends on files of the checkpoint; None where nothing does.
-        dim_of: From settings to the length of a row, where it depends on them.
+        is_classifier: Whether this card is for the network with its classifier, which has no output of inner layers.
+        features_layer: The layer whose mean is the row; None for the last layer with a map of `dim` channels.
+        pooled_steps: Size of the moving average over time that the network applies before its mean over time: 2 for
+            I3D and S3D.
+        complete: Adds settings that depend on files of the checkpoint; None if no setting does.
+        dim_of: Returns the length of a row for settings, if it depends on them.
         license: License of the network's published weights.
-        source: Where network and settings were published.
-        version: Raised whenever the numbers change; part of every row's key.
+        source: Publication of the network and its settings.
+        version: Version of the computation, increased whenever the numbers change; part of every row's key.
     """
 
     input: Literal["image", "clip", "audio"]
@@ -123,8 +124,8 @@ class NetworkCard:
     version: int = 1
     weight_roles: tuple[str, ...] = field(default=(ROLE,), init=False)
     Settings: type[Record] = field(init=False)
-    """What a recipe may set: `options`, and for frames ``geometry``, ``normalization``, ``crops`` and those of
-    `OutputSettings`."""
+    """Settings in a recipe: `options`, and for networks on frames ``geometry``, ``normalization``, ``crops`` and those
+    of `OutputSettings`"""
 
     def __post_init__(self) -> None:
         defaults: Any = {
@@ -143,7 +144,7 @@ class NetworkCard:
 
     @property
     def classifier(self) -> NetworkCard | None:
-        """The same network with its classifier: a row has one number for each class. None without a classifier."""
+        """Card of the network with its classifier, whose rows have one number for each class; None without one"""
         if self.classify is None:
             return None
         return replace(
@@ -152,16 +153,16 @@ class NetworkCard:
 
     @property
     def takes_blank_frames(self) -> bool:
-        """Whether `Sampling.zero_last_frame` is possible: every network on frames takes zeros."""
+        """Whether `Sampling.zero_last_frame` is possible, as for every network on frames"""
         return self.input != "audio"
 
     @property
     def takes_float_frames(self) -> bool:
-        """Whether a geometry may leave pixels unrounded."""
+        """Whether the geometry may return float32 pixels that are not rounded"""
         return self.input != "audio"
 
     def networks(self, spec: StreamSpec) -> list[Network]:
-        """Return the network with the sizes of input that a landscape and a portrait video have.
+        """Return the network with the input size of a landscape video and with that of a portrait video.
 
         Args:
             spec: The stream, with all settings.
@@ -170,7 +171,7 @@ class NetworkCard:
             ConfigError: The network takes audio.
         """
         if self.input == "audio":
-            raise ConfigError(f"extractor {spec.extractor}: layers are known of networks on frames only")
+            raise ConfigError(f"extractor {spec.extractor}: layers are available for networks on frames only")
         settings: Any = self.Settings.model_validate(spec.settings)
         frames = (spec.sampling.frames_per_segment,) if self.input == "clip" else ()
         sizes = {output_size(*sides, settings.geometry): None for sides in ((480, 640), (640, 480))}
@@ -180,7 +181,7 @@ class NetworkCard:
         ]
 
     def with_row_shape(self, spec: StreamSpec) -> StreamSpec:
-        """Return a resolved stream with its layer and the shape of its rows, if it stores something else than rows.
+        """Return a resolved stream; if it stores an inner layer or a map, with the layer and the shape of its rows.
 
         Raises:
             ConfigError: The network does not have this output.
@@ -189,7 +190,7 @@ class NetworkCard:
         if not is_inner(settings):
             return spec
         if self.is_classifier:
-            raise ConfigError(f"extractor {spec.extractor}: classes have one row; remove output and layer")
+            raise ConfigError(f"extractor {spec.extractor}: classes have a single row; remove output and layer")
         if self.input == "image" and settings.output == "time":
             raise ConfigError(
                 f"extractor {spec.extractor}: output = 'time' needs a network on clips, and this one takes single "
@@ -197,13 +198,13 @@ class NetworkCard:
             )
         if settings.output == "map" and settings.crops != "center":
             raise ConfigError(
-                f"extractor {spec.extractor}: output = 'map' has no mean over crops, which show other places; set "
-                "crops = 'center', or another output"
+                f"extractor {spec.extractor}: output = 'map' cannot be averaged over crops; set crops = 'center', or "
+                "another output"
             )
         return with_row_shape(spec, self.networks(spec))
 
     def check(self, spec: StreamSpec) -> None:
-        """Raise `ConfigError` for a stream whose segments the network cannot take."""
+        """Raise `ConfigError` for a stream whose segments the network does not accept."""
         num_frames = spec.sampling.frames_per_segment
         if self.input == "clip" and num_frames not in self.clip_lengths:
             raise ConfigError(
@@ -239,9 +240,8 @@ class NetworkCard:
 class NetworkExtractor:
     """The stream of one network.
 
-    Prepared: ``uint8 [time, 3, height, width]``, or the same normalized where some frames are blank or the geometry
-    does not round; with several crops ``[crops, time, 3, height, width]``; for audio, what the card's front end
-    returns.
+    `prepare` returns ``uint8 [time, 3, height, width]``, or normalized frames if some are blank or the geometry does
+    not round; with several crops ``[crops, time, 3, height, width]``; for audio the result of the card's front end.
     """
 
     def __init__(
@@ -251,9 +251,9 @@ class NetworkExtractor:
         self.shape: tuple[int, ...] = getattr(settings, "row_shape", ()) or (own_dim,)
         self.dim = math.prod(self.shape)
         self.sentence_rows = sentence_rows
-        """``float32 [sentences, dim]`` for the sentences of the settings; None without any."""
+        """``float32 [sentences, dim]`` for the sentences of the settings; None without sentences"""
         self._crop = None if card.input == "audio" or settings.crops == "center" else _last_crop(settings.geometry)
-        """Size of several crops, which are averaged; None for a single one."""
+        """Size of the crops that are averaged; None for a single crop"""
         self.frames = None if card.input == "audio" else FrameNeed(settings.geometry)
         if self._crop is not None:
             steps = settings.geometry.steps[:-1]
@@ -274,7 +274,7 @@ class NetworkExtractor:
         frames = segment.frames
         if segment.blank_frames or frames.dtype != torch.uint8:
             frames = normalize(frames, self._settings.normalization)
-            for place in segment.blank_frames:  # zero after normalization, which no uint8 level can express
+            for place in segment.blank_frames:  # zero after normalization: this is not the value of any uint8 level
                 frames[place].zero_()
         if self._crop is None:
             return frames

@@ -1,4 +1,4 @@
-"""A frozen network on its device: items of any shapes in, one row for each out."""
+"""Run a frozen network on its device, on items of any shapes; each item gives one row."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ def ready(network: nn.Module, device: torch.device, precision: Precision) -> Cal
     """Return a network with converted weights, for the engine of the enclosing `building_for`.
 
     Args:
-        network: Takes ``[n, ...]`` to ``[n, ...]``, on its device.
-        device: Its device.
-        precision: Number format of its matrix products and convolutions; call it within `inference` of the same.
+        network: Maps ``[n, ...]`` to ``[n, ...]``. Its weights are on ``device``.
+        device: Device of the network.
+        precision: Number format of its matrix products and convolutions. Calls must be within `inference` with the
+            same precision.
     """
-    if current_engine() != "openvino":  # it converts float32 weights itself
+    if current_engine() != "openvino":  # OpenVINO converts float32 weights itself
         convert_weights(network, precision)
     return on_engine(network, device, precision)
 
 
 class NetworkRunner:
-    """Runs items of equal shape and type together, in one precision.
+    """Runs a network in one precision, on batches of items of equal shape and type.
 
     Args:
-        network: Takes ``[n, ...]`` to ``[n, dim]``.
-        device: Where it runs.
+        network: Maps ``[n, ...]`` to ``[n, dim]``.
+        device: Device of the network.
         precision: Number format of its matrix products and convolutions.
     """
 
@@ -50,8 +51,8 @@ class NetworkRunner:
 
         Args:
             items: Tensors of any shapes and types.
-            to_input: From a stack ``[n, ...]`` of equal items on the device to network input, in float32.
-            most: Items per call of the network; None for all.
+            to_input: Converts a stack ``[n, ...]`` of equally shaped items on the device to network input, float32.
+            most: Maximum number of items per call of the network; None for all.
         """
         positions: dict[tuple[torch.Size, torch.dtype], list[int]] = {}
         for position, item in enumerate(items):

@@ -1,6 +1,6 @@
-"""float32 matrix products and convolutions in oneDNN where it is faster than PyTorch's default (`kernel_choice`).
+"""float32 matrix products and convolutions by oneDNN, where it is faster than PyTorch's default (`kernel_choice`).
 
-The sums run in another order, so that a number moves by a few units of the last place.
+oneDNN sums in another order, so numbers differ by a few units of the last place.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def onednn_pays(kind: Kind) -> bool:
-    """Whether oneDNN is at least as fast as PyTorch's default for a kind of layer, as measured on this machine."""
+    """Return whether oneDNN is at least as fast as PyTorch's default for a kind of layer, measured on this machine."""
     return is_available() and speed_ratios()[kind] <= 1.0
 
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`nn.functional.linear`, differentiable once where oneDNN computes it."""
+    """Compute `nn.functional.linear`. It has no second derivative if oneDNN computes it."""
     if values.dim() < 2 or not _computes("linear", values, weight):
         return nn.functional.linear(values, weight, bias)
     if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (values, weight, bias)):
@@ -53,14 +53,14 @@ TURNED: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def with_onednn(network: Network) -> Network:
-    """The same network, its layers turned into those above; what oneDNN does not take they leave to PyTorch."""
+    """Turn the layers of a network into those above, in place. Inputs that oneDNN does not accept use PyTorch."""
     for module in network.modules():
         module.__class__ = TURNED.get(type(module), type(module))
     return network
 
 
 def without_onednn(network: Network) -> Network:
-    """The same network with PyTorch's own layers in place of those above."""
+    """Turn the layers above back into PyTorch's layers, in place."""
     own = {turned: original for original, turned in TURNED.items()}
     for module in network.modules():
         module.__class__ = own.get(type(module), type(module))
@@ -68,7 +68,7 @@ def without_onednn(network: Network) -> Network:
 
 
 def to_device(network: Network, device: torch.device) -> Network:
-    """On a CPU convolutions get the layout that oneDNN is fastest in, channels last: X3D-M takes half the time."""
+    """Move a network to a device. On a CPU, convolutions become channels last, which halves the time of X3D-M."""
     network.to(device)
     if device.type != "cpu":
         return network
@@ -116,6 +116,6 @@ def _convolution(layer: nn.Conv2d | nn.Conv3d, input: Tensor) -> Tensor:
 
 
 def _computes(kind: Kind, *tensors: Tensor) -> bool:
-    """Whether oneDNN is to compute with these."""
+    """Return whether oneDNN should compute with these tensors."""
     fit = all(each.device.type == "cpu" and each.dtype == torch.float32 and each.numel() > 0 for each in tensors)
     return fit and onednn_pays(kind) and not torch.is_autocast_enabled("cpu")

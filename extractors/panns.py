@@ -1,4 +1,4 @@
-"""PANNs Cnn14 (Kong et al., TASLP 2020), 2048-d, on the audio of one segment: the audio features of UMT."""
+"""PANNs Cnn14 (Kong et al., TASLP 2020), 2048-d, on the audio of one segment. UMT uses these audio features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FFT, HOP = 1024, 320
 MELS, LOWEST_HZ, HIGHEST_HZ = 64, 50, 14000
 CHANNELS = (64, 128, 256, 512, 1024, 2048)
 FEWEST_FRAMES = 32
-"""Five pools halve the time axis."""
+"""Least number of frames, because five pools halve the time axis."""
 DIM = 2048
 
 
@@ -35,7 +35,7 @@ class ConvBlock(nn.Module):
 
 
 class Cnn14(nn.Module):
-    """Log mel spectrograms ``float [n, frames, 64]`` to ``[n, 2048]``: the layer before the 527 classes."""
+    """Maps log mel spectrograms ``float [n, frames, 64]`` to ``[n, 2048]``, the layer before the 527 classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Cnn14(nn.Module):
 
 
 def log_mel(waveform: Tensor) -> Tensor:
-    """``float32 [samples]`` at 32 kHz to decibels ``float32 [frames, 64]``; short audio is padded with silence."""
+    """Compute decibels ``float32 [frames, 64]`` of ``float32 [samples]`` at 32 kHz; pad short audio with silence."""
     samples = functional.pad(waveform, (0, max(FEWEST_FRAMES * HOP - len(waveform), 0)))
     window = torch.hann_window(FFT)
     spectrum = torch.stft(samples, FFT, HOP, window=window, center=True, pad_mode="reflect", return_complex=True)
@@ -66,7 +66,7 @@ def log_mel(waveform: Tensor) -> Tensor:
 
 @alone_on_first_use("librosa.filters")
 def _mel_weights() -> Tensor:
-    """``[513, 64]``: librosa's filters, as torchlibrosa computes them."""
+    """Return librosa's filters ``[513, 64]``, as torchlibrosa computes them."""
     import librosa
 
     filters = librosa.filters.mel(sr=RATE_HZ, n_fft=FFT, n_mels=MELS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ)
@@ -74,13 +74,13 @@ def _mel_weights() -> Tensor:
 
 
 def _from_panns(state_dict: StateDict) -> StateDict:
-    """Without the constants of the spectrogram, which the file holds as layers."""
+    """Remove the constants of the spectrogram, which the file contains as layers."""
     constants = ("spectrogram_extractor.", "logmel_extractor.")
     return {name: value for name, value in state_dict.items() if not name.startswith(constants)}
 
 
 def load_cnn14(weights: Weights) -> nn.Module:
-    """``float [n, frames, 64] → [n, 2048]``"""
+    """Return the network ``float [n, frames, 64] → [n, 2048]``."""
     return load_network(Cnn14, weights, {"panns": _from_panns})
 
 

@@ -1,4 +1,4 @@
-"""Stream ``people``: the largest person of a frame, as a detector finds it. It tells close-ups from wide shots."""
+"""Stream ``people``: the largest person that a detector finds in a frame, to distinguish close-ups from wide shots."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .person import Box
 from .protocol import FrameNeed, SegmentInput
 
 PERSON_VALUES = ("num_people", "height", "bottom", "width_to_height", "confidence")
-"""The values of a row. Of the largest person: its height and lower edge as shares of the frame's height, its width as a
-share of its height (both in pixels), and the detector's confidence. All 0 in a frame without people."""
+"""The values of a row: the number of people; height and lower edge of the largest person as shares of the frame's
+height; its width divided by its height (both in pixels); and the detector's confidence. All 0 without people."""
 
 
 class People:
-    """Looks at the frame in the middle of each segment. Boxes are computed in float32, whatever the precision."""
+    """Detects people in the middle frame of each segment, in float32 with any precision of the stream."""
 
     class Settings(Record):
         detector: Detector = "ultralytics"
-        """Kind of the detector whose checkpoint ``weights.detector`` names, as in the stream ``resnet_crop``."""
+        """Kind of the detector, as in the stream ``resnet_crop``; ``weights.detector`` names its checkpoint."""
         person_threshold: float = Field(default=0.25, ge=0, le=1)
         """Least confidence of a detected person, 0 to 1."""
 
@@ -49,7 +49,7 @@ class People:
     def prepare(self, segment: SegmentInput) -> Tensor:
         """Return the frame ``uint8 [3, height, width]``."""
         if segment.frames is None:
-            raise ValueError("people: the segment carries no frames; build it as `People.frames` asks")
+            raise ValueError("people: the segment has no frames; build it as `People.frames` requires")
         return segment.frames[len(segment.frames) // 2].clone()
 
     def forward(self, prepared: Sequence[Tensor]) -> list[Tensor | None]:

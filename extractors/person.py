@@ -1,4 +1,4 @@
-"""The people in a frame, as boxes; `detectors` lists the networks that find them."""
+"""Boxes of the people in a frame; `detectors` lists the networks that find them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .precision import inference
 
 @dataclass(frozen=True)
 class Box:
-    """Edges in pixels of the frame it was found in, inside that frame; ``right`` and ``bottom`` are exclusive."""
+    """Edges in pixels, clipped to the frame; ``right`` and ``bottom`` are exclusive."""
 
     left: float
     top: float
     right: float
     bottom: float
     confidence: float = 1.0
-    """Of the detector, 0 to 1."""
+    """The detector's confidence, 0 to 1"""
 
     @property
     def area_px(self) -> float:
@@ -47,26 +47,27 @@ class DetectionNetwork(Protocol):
 
     @property
     def overlap_iou(self) -> float | None:
-        """Of two boxes that overlap by more (intersection over union), only the more certain one is kept; None: all."""
+        """Threshold of non-maximum suppression (intersection over union); None if it is not needed"""
         ...
 
     def detect(self, frames: Tensor, threshold: float) -> list[Detections]:
         """Find the people of each frame of ``uint8 [n, 3, height, width]``, RGB, with at least this confidence.
 
-        The numbers of all frames are copied from the device at once, and chosen from on the CPU: a choice on the device
-        makes the host wait in every frame.
+        The candidates of all frames are copied from the device together and selected on the CPU, because a selection on
+        the device makes the host wait for every frame.
         """
         ...
 
 
 class PersonDetector:
-    """A network and what is done with its boxes.
+    """A network and the processing of its boxes.
 
-    Always computes in float32: a box decides by a threshold and by whole pixels, where half precision shows.
+    It always computes in float32: boxes are compared with a threshold and rounded to whole pixels, so that errors of
+    half precision would change them.
 
     Args:
         network: Finds people.
-        device: Where the network runs.
+        device: Device of the network.
         threshold: Least confidence of a person, 0 to 1.
     """
 
@@ -76,7 +77,10 @@ class PersonDetector:
         self._threshold = threshold
 
     def people(self, frames: Sequence[Tensor]) -> list[list[Box]]:
-        """For each ``uint8 [3, h, w]`` frame, RGB, its people, most certain first; frames of one size share a batch."""
+        """Return the people of each RGB frame ``uint8 [3, h, w]``, by decreasing confidence.
+
+        Frames of the same size are computed in one batch.
+        """
         positions: defaultdict[torch.Size, list[int]] = defaultdict(list)
         for position, frame in enumerate(frames):
             positions[frame.shape].append(position)
@@ -104,29 +108,29 @@ class PersonDetector:
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Resize to a long side, then pad both sides with gray to a multiple of the network's stride."""
+    """Resizing to a given long side, then padding with gray to multiples of the network's stride."""
 
     frame_px: tuple[int, int]
-    """(height, width), as everywhere here."""
+    """(height, width), as in all sizes of this class"""
     resized_px: tuple[int, int]
     padding_px: tuple[int, int]
-    """In all; the smaller half goes to the top and to the left."""
+    """Sum of both sides; the smaller half is at the top and at the left"""
 
     @classmethod
     def fit(cls, height: int, width: int, long_side_px: int, stride: int) -> Letterbox:
-        """Return the letterbox of a frame; with a stride as long as the long side the result is a square."""
+        """Return the letterbox of a frame. The result is a square if the stride is equal to the long side."""
         scale = min(long_side_px / height, long_side_px / width)
         resized = max(round(height * scale), 1), max(round(width * scale), 1)
         return cls((height, width), resized, (-resized[0] % stride, -resized[1] % stride))
 
     def apply(self, frames: Tensor, gray_level: int) -> Tensor:
-        """``uint8 [n, 3, h, w]`` → uint8; bilinear without antialiasing, as the detectors were trained."""
+        """Resize and pad frames ``uint8 [n, 3, h, w]``, bilinearly without antialiasing as in the detectors' code."""
         resized = apply_geometry(frames, Geometry(steps=(Size(size_px=self.resized_px),), antialias=False))
         (top, left), (height, width) = self._offset, self.padding_px
         return nn.functional.pad(resized, (left, width - left, top, height - top), value=gray_level)
 
     def undo(self, edges: Tensor) -> Tensor:
-        """Edges ``[n, 4]`` (left, top, right, bottom) on the padded image → on the frame, or beyond it."""
+        """Convert edges ``[n, 4]`` (left, top, right, bottom) on the padded image to the frame, without clipping."""
         (top, left), (height, width) = self._offset, self.frame_px
         scale_y, scale_x = height / self.resized_px[0], width / self.resized_px[1]
         offset = edges.new_tensor([left, top, left, top])

@@ -1,7 +1,7 @@
 """Streams ``pose`` and ``key_points``: the athlete's key points, and named features of their movement.
 
-A pose network expects a person upright. An athlete often is not: where the network finds no person in the upright crop
-of a box, the crop is turned in steps of 45°, and the best one once more to the direction of the body that was found.
+A pose network expects upright people, and athletes often are not. If the network finds no person in the upright crop of
+a box, turned crops in steps of 45° are tried, and the best one is turned once more to the direction of the body found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .protocol import FrameNeed, SegmentInput
 TURNS = tuple(float(turn) for turn in np.arange(1, 8) * np.pi / 4)
 """Directions of the head that are tried after upright."""
 ALIGNED = np.pi / 12
-"""A body that leans further from the direction of its crop is looked at again, in a crop that is turned to it."""
+"""Largest angle between a body and its crop. Beyond it, the network runs again on a crop in the body's direction."""
 KEY_POINT_NAMES = tuple(f"{point}.{number}" for point in COCO_POINTS for number in ("x", "y", "confidence"))
 
 
@@ -39,11 +39,11 @@ class Pose:
 
     class Settings(AthleteSettings):
         athlete: Choice = "track"
-        """As in `resnet_crop`; one person is followed unless it is set."""
+        """As in `resnet_crop`, but the default is to follow one person."""
         network: PoseNetworkName = "vitpose"
-        """Kind of the network whose checkpoint ``weights.network`` names: ``"vitpose"`` or ``"blazepose"``."""
+        """Kind of the network: ``"vitpose"`` or ``"blazepose"``; ``weights.network`` names its checkpoint."""
         presence_threshold: float = Field(default=0.5, ge=0, le=1)
-        """How well a person must be seen, 0 to 1. Below, turned crops are tried, then the person has no key points."""
+        """Least presence of a person, 0 to 1. Below, turned crops are tried, and then the person has no key points."""
         turned: bool = True
         """Whether turned crops are tried."""
 
@@ -78,7 +78,7 @@ class Pose:
             raise ConfigError("sampling.frames_per_segment: speeds need two frames of a segment; set it to 2 or more")
 
     def start_video(self) -> AthleteVideo:
-        """Return what combines the parts of one video (`VideoParts`)."""
+        """Return the object that combines the parts of one video (`VideoParts`)."""
         settings = self._settings
         return AthleteVideo(settings.athlete, 1, FRAME_SIZE, settings.person_threshold, type(self).to_row)
 
@@ -120,7 +120,7 @@ class Pose:
     def _poses(
         self, frames: Sequence[Tensor], boxes: Sequence[Box]
     ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Return points ``[17, 2]`` in pixels of the frame and confidence ``[17]`` of each box; NaN where none is."""
+        """Return points ``[17, 2]`` in pixels of the frame and confidence ``[17]`` of each box; NaN if not found."""
         best = _BestPoses(len(boxes))
         self._look(best, frames, boxes, [(number, 0.0) for number in range(len(boxes))])
         if self._settings.turned:
@@ -133,7 +133,7 @@ class Pose:
     def _look(
         self, best: _BestPoses, frames: Sequence[Tensor], boxes: Sequence[Box], turned: Sequence[tuple[int, float]]
     ) -> None:
-        """Find the key points in crops, given as the number of the box and the direction of the head."""
+        """Find the key points in crops, each given by the number of its box and the direction of the head."""
         height, width = self._network.height_px, self._network.width_px
         for first in range(0, len(turned), 32):
             some = turned[first : first + 32]
@@ -161,7 +161,7 @@ class _BestPoses:
             self.presence[number], self._up[number] = presence, up
 
     def misaligned(self) -> list[tuple[int, float]]:
-        """Return the boxes whose body points elsewhere than its crop, and the direction of the body."""
+        """Return the boxes whose body is not in the direction of its crop, and the direction of the body."""
         directions = [body_direction(points) for points in self.points]
         return [
             (number, direction)
@@ -179,9 +179,9 @@ def _points_of_frame(
 
 
 class KeyPoints(Pose):
-    """The key points themselves, one frame in each row; frames without the athlete have no row.
+    """The key points of one frame in each row. Frames without the athlete have no row.
 
-    Places are in frame heights from the middle of the frame, y down.
+    Positions are in frame heights from the middle of the frame, y down.
     """
 
     to_row: ClassVar[ToRow] = staticmethod(_points_of_frame)

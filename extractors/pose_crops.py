@@ -1,4 +1,4 @@
-"""Rotated crops around people: the input of pose networks, and the way of their key points back to the frame."""
+"""Rotated crops around people, the input of pose networks, and the conversion of their key points to the frame."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MARGIN = 1.25
 
 @dataclass(frozen=True)
 class PoseCrop:
-    """A rectangle of a frame, in pixels. Its upper edge points to where the head is expected."""
+    """A rectangle of a frame, in pixels. Its upper edge is in the expected direction of the head."""
 
     center_x: float
     center_y: float
@@ -39,9 +39,9 @@ class PoseCrop:
         return cls((box.left + box.right) / 2, (box.top + box.bottom) / 2, height_px, height_px * aspect, up)
 
     def matrix(self, height: int, width: int) -> NDArray[np.float64]:
-        """``[2, 3]``: pixels of the picture of ``height`` × ``width`` that shows the crop → pixels of the frame.
+        """Return the matrix ``[2, 3]`` from pixels of the picture, ``height`` × ``width``, to those of the frame.
 
-        The centers of its outer pixels lie on the edges of the crop, as in ViTPose.
+        The centers of the picture's outer pixels are on the edges of the crop, as in ViTPose.
         """
         across = np.array([cos(self.up), sin(self.up)]) * self.width_px / (width - 1)
         along = np.array([-sin(self.up), cos(self.up)]) * self.height_px / (height - 1)
@@ -50,19 +50,19 @@ class PoseCrop:
         return np.column_stack([across, along, corner])
 
     def to_frame(self, points: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-        """Return points ``[n, 2]`` of the picture in pixels of the frame, from its upper left corner."""
+        """Convert points ``[n, 2]`` of the picture to pixels of the frame from its upper left corner."""
         matrix = self.matrix(height, width)
         return (points @ matrix[:, :2].T + matrix[:, 2] + 0.5).astype(np.float32)
 
 
 def cut_crops(frames: Sequence[Tensor], crops: Sequence[PoseCrop], height: int, width: int) -> Tensor:
-    """Show crops as pictures of one size, black outside of the frame.
+    """Resample crops to pictures of one size, black outside of the frame.
 
     Args:
         frames: ``uint8 [3, h, w]``, one for each crop.
         crops: The crops.
-        height: Of the pictures.
-        width: Of the pictures.
+        height: Height of the pictures in pixels.
+        width: Width of the pictures in pixels.
 
     Returns:
         ``float32 [crops, 3, height, width]``, 0 to 1.

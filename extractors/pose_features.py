@@ -1,8 +1,8 @@
 """Named features of a person's movement from key points: joint angles, their speeds, lean, and the center of mass.
 
 Lengths are in body lengths and angles in radians, so that rows depend neither on the size of the person in the frame
-nor on the frame rate. Left and right enter as their mean and as their absolute difference: a mirrored video has the
-same row. Frames without a person take no part; they are never zeros.
+nor on the frame rate. Left and right are combined as their mean and their absolute difference, so that a mirrored video
+has the same row. Frames without a person are left out, not counted as zeros.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FRAME_SIZE = 1 + 3 * len(COCO_POINTS) + 4
 """Numbers of a person in a frame: 1 with key points, 0 without; x, y (frame heights from the middle of the frame, down)
 and confidence of each key point; camera motion."""
 MOST_STEPS = 1.5
-"""Speeds are measured between frames at most so many median steps apart."""
+"""Speeds are measured between frames that are at most this many median steps apart."""
 
 JOINTS: dict[str, tuple[str, str, str]] = {
     "elbow": ("shoulder", "elbow", "wrist"),
@@ -30,7 +30,7 @@ JOINTS: dict[str, tuple[str, str, str]] = {
     "hip": ("shoulder", "hip", "knee"),
     "knee": ("hip", "knee", "ankle"),
 }
-"""Joint → the points whose angle at the middle one is measured: 0 is folded, π is stretched."""
+"""Joint → three points; the angle is measured at the middle one: 0 is folded, π is stretched."""
 LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 
 _HEAD_MASS, _TRUNK_MASS = 0.081, 0.497
@@ -40,9 +40,9 @@ LIMB_MASSES: tuple[tuple[str, str, float, float], ...] = (
     ("hip", "knee", 0.1, 0.433),
     ("knee", "ankle", 0.061, 0.606),
 )
-"""Segment from … to …, its share of the body's mass, and where along it its center lies (Winter, Biomechanics and Motor
-Control of Human Movement, table 4.1; hand and foot belong to forearm and shank). Each exists twice. Head and neck
-(0.081) are at the ears, the trunk (0.497) is halfway between shoulders and hips."""
+"""Limb from …, to …, its share of the body's mass, and the position of its center along it (Winter, Biomechanics and
+Motor Control of Human Movement, table 4.1; hand and foot belong to forearm and shank). Each limb exists twice. The
+center of head and neck (0.081) is at the ears, that of the trunk (0.497) halfway between shoulders and hips."""
 
 _SPREAD = ("mean", "std", "low", "high")
 _POSTURES = (
@@ -61,8 +61,8 @@ NAMES: tuple[str, ...] = (
 )
 """Names of the numbers of a row.
 
-``split`` is the angle between the legs, ``lean`` that of the trunk against the vertical (π: upside down),
-``trunk.turn`` its speed; ``center`` is the center of mass, whose path is over the scene, without the camera's motion.
+``split`` is the angle between the legs, ``lean`` the angle of the trunk to the vertical (π: upside down),
+``trunk.turn`` its speed. ``center`` is the center of mass; its path is relative to the scene, without camera motion.
 ``upside_down`` and ``found`` are shares of the frames, ``low`` and ``high`` the 10th and 90th percentile."""
 
 
@@ -72,8 +72,8 @@ def frame_features(points_px: Values, confidence: Values, height_px: int, width_
     Args:
         points_px: ``[17, 2]``: x, y in pixels of the frame; NaN for a person without key points.
         confidence: ``[17]``
-        height_px: Of the frame.
-        width_px: Of the frame.
+        height_px: Height of the frame.
+        width_px: Width of the frame.
         camera: ``[4]``: motion of the scene to the next frame, see `camera_between`.
 
     Returns:
@@ -96,7 +96,7 @@ def segment_features(times_s: Sequence[float], values: Sequence[Values | None]) 
 
     Args:
         times_s: Times of its frames.
-        values: What `frame_features` returned of each; None for a frame without a person.
+        values: Result of `frame_features` for each frame; None for a frame without a person.
 
     Returns:
         ``float32 [len(NAMES)]``; None if no two neighboring frames show a person.
@@ -119,7 +119,7 @@ def segment_features(times_s: Sequence[float], values: Sequence[Values | None]) 
 
 
 def _neighbors(times_s: NDArray[np.float64], step_s: float) -> NDArray[np.int64]:
-    """Return the first frames of the pairs whose frames follow each other; repeated frames do not."""
+    """Return the first frame of each pair of consecutive frames, without repeated frames and gaps."""
     steps_s = np.diff(times_s)
     return np.flatnonzero((steps_s > 1e-6) & (steps_s <= MOST_STEPS * max(step_s, 1e-6)))
 
@@ -139,7 +139,7 @@ class _Body:
         self.center = self._center_of_mass()
 
     def postures(self) -> dict[str, NDArray[np.float64]]:
-        """Return what is measured in each frame."""
+        """Return the curves that are measured in each frame."""
         curves: dict[str, NDArray[np.float64]] = {}
         for joint, (left, right) in self.angles.items():
             curves |= {f"{joint}.mean": (left + right) / 2, f"{joint}.difference": np.abs(left - right)}
@@ -181,7 +181,7 @@ class _Body:
 def _speeds(
     body: _Body, camera: Values, times_s: NDArray[np.float64], pairs: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return what is measured between neighboring frames, per second."""
+    """Return the curves that are measured between neighboring frames, per second."""
     step_s = times_s[pairs + 1] - times_s[pairs]
 
     def rate(curve: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -203,11 +203,11 @@ def _speeds(
 
 
 def _both(name: str) -> tuple[int, int]:
-    """Return the places of the left and the right point."""
+    """Return the indices of the left and the right point."""
     return COCO_POINTS.index(f"left_{name}"), COCO_POINTS.index(f"right_{name}")
 
 
 def _angle(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``[frames]``: the angle between vectors ``[frames, 2]``, 0 to π."""
+    """Return the angles ``[frames]`` between vectors ``[frames, 2]``, 0 to π."""
     cross = one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]
     return np.abs(np.arctan2(cross, (one * other).sum(axis=1)))

@@ -1,7 +1,7 @@
 """Networks that find the 17 key points of COCO in a crop around one person.
 
 ============  =========================================================  ===========================
-``network``   what it is                                                 license
+``network``   description                                                license
 ============  =========================================================  ===========================
 ``vitpose``   ViTPose, a checkpoint of transformers                      Apache-2.0
 ``blazepose`` BlazePose (MediaPipe); runs on CPUs, needs ai-edge-litert  Apache-2.0
@@ -34,9 +34,9 @@ COCO_POINTS = (
     *("right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle"),
     "right_ankle",
 )
-"""Left and right are the person's."""
+"""Left and right are the person's left and right."""
 BLAZEPOSE_POINTS = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
-"""The same points among BlazePose's 33."""
+"""Indices of these points among BlazePose's 33."""
 BLAZEPOSE_LAYOUT = "blazepose-tflite"
 
 
@@ -46,9 +46,9 @@ class Poses(NamedTuple):
     points: NDArray[np.float32]
     """``[crops, 17, 2]``: x, y in pixels of the picture."""
     confidence: NDArray[np.float32]
-    """``[crops, 17]``: of each point, 0 to 1."""
+    """``[crops, 17]``: confidence of each point, 0 to 1"""
     presence: NDArray[np.float32]
-    """``[crops]``: how well a person is seen, 0 to 1."""
+    """``[crops]``: confidence that a person is in the crop, 0 to 1"""
 
 
 class PoseNetwork(Protocol):
@@ -68,9 +68,9 @@ class VitPose:
 
     Args:
         weights: A folder of transformers, or a seed for an untrained network of ViTPose-S' size.
-        device: Where it runs.
+        device: Device of the network.
 
-    Always computes in float32: a key point is the maximum of a map, which may be elsewhere in half precision.
+    It always computes in float32: a key point is the maximum of a map, whose position may differ in half precision.
     """
 
     def __init__(self, weights: Weights, device: torch.device) -> None:
@@ -86,7 +86,7 @@ class VitPose:
             constant(tuple(value), self._device)[:, None, None]
             for value in (self._processor.image_mean, self._processor.image_std)
         )
-        # expert 0 of ViTPose+ is that of COCO
+        # expert 0 of ViTPose+ was trained on COCO
         expert = torch.zeros(len(pictures), dtype=torch.long, device=self._device) if self._has_experts else None
         with inference(self._device, "float32"):
             output = self._network((upload(pictures, self._device) - mean) / std, dataset_index=expert)
@@ -96,7 +96,7 @@ class VitPose:
         points, confidence = self._processor.keypoints_from_heatmaps(
             output.heatmaps.float().cpu().numpy(), centers, scales
         )
-        # transformers puts the outer pixels at the edges of the crop: see `PoseCrop.matrix`
+        # in transformers, the outer pixels are on the edges of the crop: see `PoseCrop.matrix`
         in_pixels = points / size * (size - 1)
         confidence = np.clip(confidence[..., 0], 0, 1).astype(np.float32)
         return Poses(in_pixels.astype(np.float32), confidence, confidence.mean(axis=1))
@@ -122,13 +122,13 @@ def _load_vitpose(weights: Weights) -> tuple[Any, Any]:
     network = filled(transformers.VitPoseForPoseEstimation, weights, config)
     try:
         processor = transformers.VitPoseImageProcessor.from_pretrained(weights.path, local_files_only=True)
-    except Exception as error:  # processors raise any error
+    except Exception as error:  # processors raise errors of any type
         raise WeightsError(f"{weights.path}: checkpoint {weights.name} has no processor: {one_line(error)}") from error
     return with_onednn(network.eval().requires_grad_(False)), processor
 
 
 class BlazePose:
-    """BlazePose's network of 33 key points, of which those of COCO are used.
+    """BlazePose's network. Of its 33 key points, those of COCO are used.
 
     Args:
         weights: ``pose_landmark_{lite,full,heavy}.tflite`` of MediaPipe.
@@ -192,8 +192,8 @@ def load_pose_network(name: PoseNetworkName, weights: Weights, device: torch.dev
 
     Args:
         name: Kind of the network.
-        weights: Checkpoint of that kind; of ViTPose also a seed.
-        device: Where it runs; BlazePose runs on the CPU.
+        weights: Checkpoint of that kind; for ViTPose also a seed.
+        device: Device of the network. BlazePose always runs on the CPU.
 
     Raises:
         MissingPackageError: A package that the network needs is not installed.

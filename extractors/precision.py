@@ -1,4 +1,4 @@
-"""The number format that a network runs in."""
+"""The number format in which networks compute."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ DTYPES: dict[Precision, torch.dtype] = {
 
 
 TOLERANCES: dict[Precision, float] = {"float32": 1e-5, "tf32": 4e-3, "bfloat16": 3e-2, "float16": 4e-3}
-"""How far a batch's company, the number of decoders or an interruption may move a number of a network's row, as a share
-of the row's largest: matrix products sum in another order. Streams without a network do not move at all.
+"""Largest difference between two computations of a network's row, as a share of the largest number of the row. The sums
+of matrix products depend on the batch, and thus on the number of decoders and on interruptions. Rows of streams without
+a network are always equal.
 
-Rows are as near to float32's: bfloat16 was off by 8e-3 with seeded weights and 2e-2 with I3D's, float16 by 1.4e-3.
-TF32 has float16's mantissa; it has not been measured, for lack of a GPU."""
+The difference from float32 is below the same limit: 8e-3 with seeded weights and 2e-2 with I3D's in bfloat16, 1.4e-3 in
+float16 (measured). TF32 has the mantissa of float16; its difference has not been measured."""
 
 
 @contextmanager
@@ -50,10 +51,10 @@ def is_half(precision: Precision) -> bool:
 
 
 def convert_weights(network: nn.Module, precision: Precision) -> None:
-    """Convert the weights of matrix products and convolutions once, in place; other numbers stay float32.
+    """Convert the weights of matrix products and convolutions once, in place; other parameters stay float32.
 
-    Under autocast a layer converts its float32 weights in every call, because autocast keeps converted weights only of
-    networks in training. The rounding is the same.
+    Otherwise every call of a layer would convert its float32 weights: autocast caches converted weights only if they
+    require gradients. The rounding is the same.
     """
     if not is_half(precision):
         return
@@ -77,13 +78,13 @@ def forbid_reduced_float32() -> None:
     select TF32 or bfloat16, on CPUs as well. The switches belong to the process, not to the thread, so they are set
     and only changed by `allow_tf32`.
     """
-    cudnn: Any = torch.backends.cudnn  # torch annotates some of their attributes only
+    cudnn: Any = torch.backends.cudnn  # torch annotates only some of the attributes
     mkldnn: Any = torch.backends.mkldnn
     for backend in (torch.backends.cuda.matmul, mkldnn.matmul, mkldnn.conv):
         if backend.fp32_precision not in _IEEE:
             backend.fp32_precision = "ieee"
     if any(kind.fp32_precision not in _IEEE for kind in (cudnn.conv, cudnn.rnn)):
-        cudnn.allow_tf32 = False  # the older switch, which reports an error if only the new ones are set
+        cudnn.allow_tf32 = False  # reading this older switch fails if only the new ones are set
         cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "ieee"
 
 

@@ -1,14 +1,15 @@
 """The contract of every extractor, as data that the pipeline follows.
 
-An extractor is a frozen computation from segments to feature rows. It says which frames and which sound it needs
-(`FrameNeed`, `AudioNeed`); the pipeline decodes once, applies each distinct geometry once, cuts segments, and calls
+An extractor computes feature rows from segments and has no state. It declares which frames and audio it needs
+(`FrameNeed`, `AudioNeed`). The pipeline decodes each video once, applies each geometry once, cuts segments, and calls
 
-    prepare(segment)        one segment, on a CPU thread, several at a time: flow, filterbanks, classical features
-    forward(prepared)       a batch of what `prepare` returned, of any videos, one call at a time: the network
+    prepare(segment)        one segment, on a CPU thread, in parallel with others: flow, filterbanks, classical features
+    forward(prepared)       a batch of results of `prepare`, of any videos, usually one call at a time: the network
 
-It processes tensors, not videos, files or runs. To add one: a file with a class that satisfies `Extractor` and a
-`Settings` record, a line in `table.py`, its checkpoint in `manifests/weights.toml`; the contract test finds it. A class
-of another package needs no line: a recipe names it by its import path, ``extractor = "mypackage.mine:MyExtractor"``.
+An extractor processes tensors, not videos, files or runs. To add one, write a file with a class that satisfies
+`Extractor` and a `Settings` record, and add a line to `table.py` and its checkpoint to `manifests/weights.toml`. The
+contract test includes it automatically. For a class of another package, a recipe gives the import path:
+``extractor = "mypackage.mine:MyExtractor"``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from ..manifests.optional_packages import require_package
 from ..manifests.streams import AudioWindows, Geometry, Precision, Record, Resampler
 
-if TYPE_CHECKING:  # importing torch takes seconds, and much is checked without it
+if TYPE_CHECKING:  # importing torch takes seconds, and recipes are checked without it
     import pandas  # pyright: ignore[reportMissingTypeStubs]
     import torch
 
@@ -39,12 +40,12 @@ class FrameNeed:
 
     geometry: Geometry
     next_frame: bool = False
-    """Also the sampled frame after the segment (for optical flow): ``time`` is one longer wherever there is one."""
+    """Append the next sampled frame after the segment, if there is one (for optical flow); ``time`` is then one more"""
 
 
 @dataclass(frozen=True)
 class AudioNeed:
-    """Sound of a segment's interval, as ``float32 [samples]`` at ``rate_hz``, in −1 … 1."""
+    """Audio of a segment's interval, as ``float32 [samples]`` at ``rate_hz``, in −1 … 1."""
 
     rate_hz: int
     channel: Literal["mean", "first"] = "mean"
@@ -54,9 +55,10 @@ class AudioNeed:
 
     @property
     def needs_whole_track(self) -> bool:
-        """Then no segment is ready before the last sample, and the track is held: 6 MB for 100 s at 16 kHz.
+        """Whether segments can only be cut after the last sample of the track.
 
-        Memory grows with the track, so that no stream should ask for frames beside it.
+        The whole track is then in memory, 6 MB for 100 s at 16 kHz. Frames would accumulate as well, so an extractor
+        with such a need should not need frames.
         """
         return self.remove_mean or self.windows == "equal-split"
 
@@ -69,7 +71,7 @@ class Shared:
     made: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def once(self, name: str, make: Callable[[], Made]) -> Made:
-        """The result of ``make``, computed once; concurrent callers block."""
+        """Return the result of ``make``, computed once; concurrent callers block."""
         with self.lock:
             if name not in self.made:
                 self.made[name] = make()
@@ -78,7 +80,7 @@ class Shared:
 
 @dataclass(frozen=True, eq=False)
 class SegmentInput:
-    """One segment of one video: what an extractor asked for, and nothing else."""
+    """One segment of one video, with the frames and audio that the extractor declared."""
 
     index: int
     start_s: float
@@ -91,19 +93,19 @@ class SegmentInput:
     waveform: torch.Tensor | None = None
     """``float32 [samples]``, on the CPU; silence where the track has a gap."""
     has_next_frame: bool = False
-    """The last of ``frames`` is the one after the segment, which `FrameNeed.next_frame` asked for."""
+    """Whether the last of ``frames`` is the frame after the segment (`FrameNeed.next_frame`)"""
     blank_frames: tuple[int, ...] = ()
-    """Positions in ``frames``, black there, that stand for no picture and are zero after normalization: see
-    `Sampling.zero_last_frame`, which only extractors with ``takes_blank_frames`` accept."""
+    """Positions of blank frames, which are black in ``frames`` and must be zero after normalization; see
+    `Sampling.zero_last_frame`. Only extractors with ``takes_blank_frames`` get any."""
     shared: Shared = field(default_factory=Shared)
-    """The same for all streams whose ``frames`` are these."""
+    """One object for all streams with the same ``frames``"""
 
 
 @dataclass(frozen=True, eq=False)
 class PersonBoxes:
     """The people that a detector found in the frames of one video, in the order of time.
 
-    Every frame that the detector saw has at least one row: a frame without a person has one row whose edges and
+    Every frame that the detector processed has at least one row: a frame without a person has one row whose edges and
     confidence are NaN.
 
     Example:
@@ -123,7 +125,7 @@ class PersonBoxes:
     chosen: NDArray[np.bool_]
     """``[boxes]``: whether the stream used the box as that of an athlete."""
     height_px: int
-    """Size of the frames, upright and as the detector saw them; see `StreamSpec.pixel_aspect`."""
+    """Size of the upright frames that the detector processed; see `StreamSpec.pixel_aspect`."""
     width_px: int
 
     @classmethod
@@ -157,7 +159,7 @@ class PersonBoxes:
 
     @property
     def num_frames(self) -> int:
-        """Number of frames that the detector saw."""
+        """Number of frames that the detector processed."""
         return len(np.unique(self.time_s))
 
     @property
@@ -168,7 +170,7 @@ class PersonBoxes:
 
 @dataclass(frozen=True, eq=False)
 class FinishedVideo:
-    """What `VideoParts` makes of a whole video."""
+    """Result of `VideoParts` for a whole video."""
 
     features: Mapping[int, NDArray[np.float32]]
     """Segment index → ``[dim]``; segments without a row are absent."""
@@ -179,10 +181,10 @@ class FinishedVideo:
 class VideoParts(Protocol):
     """Combines the parts of one video, for extractors whose rows depend on more than one segment.
 
-    An extractor that has the method ``start_video() -> VideoParts`` returns from `Extractor.forward` a *part* for each
-    segment: a vector of float32 numbers of any length, which also goes to the write-ahead log. The pipeline passes
-    the parts of each video on in the order of their segments. Its method ``is_part(values)`` returns whether an array
-    of the log is a part that it can use.
+    `Extractor.forward` of an extractor that has the method ``start_video() -> VideoParts`` returns a *part* for each
+    segment: a vector of float32 numbers of any length, which is also written to the write-ahead log. The pipeline adds
+    the parts of each video in the order of their segments. The extractor's method ``is_part(values)`` returns whether
+    an array of the log is a valid part.
     """
 
     def add(self, index: int, part: NDArray[np.float32], frame_times_s: Sequence[float]) -> None:
@@ -195,15 +197,16 @@ class VideoParts(Protocol):
 
 
 class ExtractorKind(Protocol):
-    """What `arabesque.extractors.table` names: a class, or the `NetworkCard` of a network.
+    """An entry of `arabesque.extractors.table`: a class, or the `NetworkCard` of a network.
 
     A class or a card may also have these attributes:
 
     - ``takes_blank_frames = True``: frames in `SegmentInput.blank_frames` are zero after normalization.
     - ``takes_float_frames = True``: frames may be float32 levels (`Geometry.resize_arithmetic`).
     - ``feature_names()``, a static method: the names of the numbers of a row, in order.
-    - ``default_weights``: the checkpoint of a stream that names none, and the name of the extractor with it.
-    - ``with_row_shape(spec)``: returns a resolved stream with what follows from its sampling and its settings.
+    - ``default_weights``: the checkpoint for streams that do not name one; also the name of the extractor with it.
+    - ``with_row_shape(spec)``: returns a resolved stream with the settings that follow from its sampling and its other
+      settings.
     - ``check(spec)``: raises `ConfigError` for a resolved stream that the extractor cannot compute.
     - ``shows_network = True``: `arabesque look` shows what the network finds, and needs its checkpoint.
     - ``variants``, a tuple of names: a recipe chooses one by ``module:class:variant``; the constructor has the keyword
@@ -212,19 +215,19 @@ class ExtractorKind(Protocol):
 
     @property
     def Settings(self) -> type[Record]:
-        """What a recipe may set. A property ``weight_roles`` of it names the checkpoints that only some settings ask
-        for."""
+        """Settings in a recipe. A property ``weight_roles`` of the record names checkpoints that depend on settings."""
         ...
 
     @property
     def version(self) -> int:
-        """Raised whenever the numbers change; part of every row's key, as is the extractor's name in the recipe."""
+        """Version of the computation, increased whenever the numbers change; part of every row's key, as is the name of
+        the extractor in the recipe."""
         ...
 
     @property
     def weight_roles(self) -> tuple[str, ...]:
-        """Which checkpoints it needs with any settings, e.g. ``("network",)``; the recipe's ``weights`` names one for
-        each."""
+        """Roles of the checkpoints that are needed with any settings, e.g. ``("network",)``; ``weights`` in the recipe
+        names one checkpoint for each role."""
         ...
 
     def __call__(
@@ -249,22 +252,25 @@ class Extractor(Protocol):
     frames: FrameNeed | None
     audio: AudioNeed | None
     batch_size: int
-    """How many segments fill a call of `forward`."""
+    """Number of segments in a call of `forward`"""
 
     def prepare(self, segment: SegmentInput) -> Any:
-        """One segment's input to `forward`. Called from several threads at once."""
+        """Return the input of `forward` for one segment. Called from several threads at once."""
         ...
 
     def forward(self, prepared: Sequence[Any]) -> list[torch.Tensor | None]:
-        """One ``float32 [dim]`` row for each item, whatever else is in the batch; or one part, see `VideoParts`; or
-        values of the extractor's ``shape``. Called from one thread at a time, or from several at once if the extractor
-        has the attribute ``forwards_concurrently = True``.
+        """Return the result for each item, independent of the rest of the batch.
 
-        None where the stream has nothing to say of a segment (no person in it): it then has no row.
+        Called from one thread at a time, or from several at once if the extractor has the attribute
+        ``forwards_concurrently = True``.
+
+        Returns:
+            For each item a ``float32 [dim]`` row, values of the extractor's ``shape``, or a part (see `VideoParts`).
+            None if the segment has no row, e.g. because there is no person in it.
         """
         ...
 
 
 def shape_of(extractor: Extractor) -> tuple[int, ...]:
-    """Return the shape of what an extractor makes of a segment: ``(dim,)`` unless it has another ``shape``."""
+    """Return the shape of an extractor's result for a segment: its ``shape``, by default ``(dim,)``."""
     return getattr(extractor, "shape", (extractor.dim,))

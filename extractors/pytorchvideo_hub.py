@@ -1,4 +1,4 @@
-"""Any network of pytorchvideo's model zoo as ``pytorchvideo:NAME``: what it feeds its classifier."""
+"""``pytorchvideo:NAME``: a network of pytorchvideo's model zoo, without its classifier."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ NAMES = (
     "x3d_s",
     "x3d_xs",
 )
-"""All of `pytorchvideo.models.hub` but the detectors, which want boxes beside the clip."""
+"""All networks of `pytorchvideo.models.hub` except detectors, which need boxes in addition to the clip."""
 
 SLOW_STRIDE = 4
-"""SlowFast's slow pathway sees every fourth frame (α of the paper, and of every published checkpoint)."""
+"""SlowFast's slow pathway gets every fourth frame (α of the paper and of all published checkpoints)."""
 
 LENGTHS = {"slowfast": ClipLengths(at_least=SLOW_STRIDE, multiple_of=SLOW_STRIDE)}
 
@@ -48,9 +48,9 @@ def pytorchvideo_card(name: str) -> NetworkCard:
     """Return the card of ``pytorchvideo:NAME``.
 
     Features are the mean over time and space before the projection (MViT: the class token after the last norm). For
-    the clips that a network was trained on this is its own pooling; other lengths and sizes work too, except for MViT,
-    whose positions are fixed. The default geometry fits networks that were trained at 224²: X3D-XS and -S take a short
-    side of 182 and a crop of 160², X3D-L 356 and 312².
+    clips as in training this is equal to the network's pooling. Other lengths and sizes are possible except for MViT,
+    whose positions are fixed. The default geometry is for networks trained at 224². X3D-XS and -S were trained with a
+    short side of 182 and a crop of 160², X3D-L with 356 and 312².
     """
     require_name(name)
     frames = MVIT_FRAMES.get(name)
@@ -61,7 +61,7 @@ def pytorchvideo_card(name: str) -> NetworkCard:
         layouts=("pytorchvideo-hub",),
         batch_size=(4, 16),
         geometry=Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 224)))),
-        # of the model zoo's Kinetics training
+        # as in the model zoo's training on Kinetics
         normalization=Normalization(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225)),
         clip_lengths=ClipLengths(frames, frames) if frames else LENGTHS.get(name.partition("_")[0], ClipLengths()),
         classify=lambda settings, weights: load_hub_network(name, weights, classifier=True)[0],
@@ -78,13 +78,14 @@ def require_name(name: str) -> None:
 
 
 def load_hub_network(name: str, weights: Weights, *, classifier: bool = False) -> tuple[nn.Module, int]:
-    """``float [n, 3, time, height, width]`` to ``[n, dim]``, or ``[n, classes]``, and dim.
+    """Return the network ``float [n, 3, time, height, width]`` → ``[n, dim]`` or ``[n, classes]``, and dim.
 
-    Raises `ConfigError` for an unknown name.
+    Raises:
+        ConfigError: The name is not known.
     """
     require_name(name)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fvcore, on import
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # by fvcore's import
         from pytorchvideo.models import hub  # pyright: ignore[reportMissingTypeStubs]
     network = load_network(getattr(hub, name), weights, {"pytorchvideo-hub": unchanged})
     dim = _cut_off_classifier(network, keep=classifier)
@@ -96,9 +97,10 @@ def load_hub_network(name: str, weights: Weights, *, classifier: bool = False) -
 
 
 def _cut_off_classifier(network: Any, *, keep: bool = False) -> int:
-    """Remove softmax and projection, or with ``keep`` the softmax only; average over time and space.
+    """Remove softmax and projection, or with ``keep`` only softmax; average over time and space.
 
-    Returns the number of inputs of the projection.
+    Returns:
+        Number of inputs of the projection.
     """
     if hasattr(network, "projection"):  # efficient X3D
         dim = network.projection.model.in_features
@@ -112,13 +114,13 @@ def _cut_off_classifier(network: Any, *, keep: bool = False) -> int:
         head.proj = nn.Identity()
     for part in [module for block in network.blocks[-2:] for module in block.modules()]:
         for child_name, child in part.named_children():
-            if isinstance(child, nn.AvgPool3d):  # windows of the size that the training clips end up with
+            if isinstance(child, nn.AvgPool3d):  # its window has the size for the clips of the training
                 setattr(part, child_name, nn.AdaptiveAvgPool3d(1))
     return dim
 
 
 class SlowAndFast(nn.Module):
-    """Gives a clip to both pathways."""
+    """Passes a clip to both pathways of SlowFast."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -127,14 +129,16 @@ class SlowAndFast(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         time = clips.shape[2]
         if time % SLOW_STRIDE:
-            raise ValueError(f"segment has {time} frames; SlowFast needs a multiple of {SLOW_STRIDE}: set the recipe's")
-        # evenly from the first to the last frame, as the model zoo's own sampling does
+            raise ValueError(
+                f"segment: has {time} frames; SlowFast needs a multiple of {SLOW_STRIDE}; set frames_per_segment"
+            )
+        # evenly from the first to the last frame, as in the model zoo
         slow = cast("list[int]", torch.linspace(0, time - 1, time // SLOW_STRIDE).long().tolist())  # pyright: ignore[reportUnknownMemberType]
         return self.network([clips[:, :, constant(tuple(slow), clips.device, torch.long)], clips])
 
 
 class FixedSize(nn.Module):
-    """Gives MViT a clip of the one size that it has positions for."""
+    """MViT, which accepts clips of one size only because of its positions."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -146,7 +150,7 @@ class FixedSize(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         if tuple(clips.shape[2:]) != self.size:
             raise ValueError(
-                f"segment is {list(clips.shape[2:])} (frames, height, width); this MViT takes {list(self.size)}: "
+                f"segment: is {list(clips.shape[2:])} (frames, height, width); this MViT accepts {list(self.size)}; "
                 "set frames_per_segment and geometry"
             )
         return self.network(clips if self.size[0] > 1 else clips.squeeze(2))

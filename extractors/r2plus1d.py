@@ -11,14 +11,14 @@ from .network import NetworkCard
 
 DIM = 512
 NUM_CLASSES = 400
-"""Kinetics-400, of the two fine-tuned files. The others have 359 or 487 classes without published names."""
+"""The two fine-tuned files have the classes of Kinetics-400, the others 359 or 487 classes without published names."""
 BLOCKS = (3, 4, 6, 3)
 MIDDLE_CHANNELS = {"layer2": (128, 288), "layer3": (256, 576), "layer4": (512, 1152)}
-"""Layer → channels of the second convolution of its first block, and between the two parts of that: those of Caffe2."""
+"""Layer → channels of the second convolution of its first block, and channels between its two parts, as in Caffe2."""
 
 
 def r2plus1d_34(num_classes: int | None) -> nn.Module:
-    """Clips ``float [n, 3, time, height, width]`` to ``[n, 512]``, or with a classifier to ``[n, num_classes]``."""
+    """Return the network from clips ``float [n, 3, time, height, width]`` to ``[n, 512]`` or ``[n, num_classes]``."""
     network = resnet.VideoResNet(
         block=resnet.BasicBlock,
         conv_makers=[resnet.Conv2Plus1D] * 4,
@@ -31,14 +31,14 @@ def r2plus1d_34(num_classes: int | None) -> nn.Module:
         second.add_module("0", resnet.Conv2Plus1D(channels, channels, between))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
-            module.eps = 1e-3  # Caffe2's
+            module.eps = 1e-3  # as in Caffe2
     if num_classes is None:
         network.add_module("fc", nn.Identity())
     return network
 
 
 def load_r2plus1d_34(weights: Weights, *, classifier: bool = False) -> nn.Module:
-    """``float [n, 3, time, height, width]`` to ``[n, 512]``, or with the classifier to ``[n, 400]``."""
+    """Return the network from clips ``float [n, 3, time, height, width]`` to ``[n, 512]`` or classes ``[n, 400]``."""
 
     def from_ig65m(state_dict: StateDict) -> StateDict:
         return {name: value for name, value in state_dict.items() if classifier or not name.startswith("fc.")}
@@ -53,7 +53,7 @@ R2PLUS1D_34 = NetworkCard(
     dim=DIM,
     layouts=("ig65m-pytorch",),
     batch_size=(2, 16),
-    # ig65m-pytorch's `extract`
+    # as in `extract` of ig65m-pytorch
     geometry=Geometry(
         steps=(ShortSide(short_side_px=128, one_factor=True), CenterCrop(center_crop_px=(112, 112))),
         antialias=False,

@@ -4,14 +4,14 @@ Three libraries resize pictures in this field with integer weights, so that thei
 equal bit for bit on every device:
 
 - ``torch``: `torch.nn.functional.interpolate(antialias=True)` on uint8: 16-bit weights (torchvision v2, tensors).
-- ``pil``: Pillow's `Image.resize`: 22-bit weights (torchvision on PIL images). One level apart from torch in
+- ``pil``: Pillow's `Image.resize`: 22-bit weights (torchvision on PIL images). It differs from torch by one level in
   .05 to .5 % of the pixels of real videos.
 - OpenCV's `cv2.resize` does not antialias: two (bilinear) or four (bicubic) source pixels, weights of 11 bits. Its
-  bicubic filter is the exception to the rule above: on processors with vector instructions OpenCV itself computes the
-  columns in floating point, and other devices are one level off in about 5 % of the pixels. No recipe uses it.
+  bicubic filter is not equal on all devices: on processors with vector instructions OpenCV computes the columns in
+  floating point, and other devices differ by one level in about 5 % of the pixels. No recipe uses it.
 
 On the CPU the library itself is called. On other devices the same integers are computed with torch operations; their
-tables are kept on the device, so that the host does not wait for it. Others convert to floating point before they
+tables stay on the device, so that the host does not wait for it. Other pipelines convert to floating point before they
 resize; `resize_in_float` does so, and devices differ by the rounding of float32.
 """
 
@@ -42,10 +42,10 @@ def resize(frames: Tensor, size: ImageSize, interpolation: Filter, library: Libr
     """Resize frames as the library does on the CPU.
 
     Args:
-        frames: uint8 ``[n, channels, height, width]``, in any memory layout; each channel is resized by itself.
+        frames: uint8 ``[n, channels, height, width]``, in any memory layout; channels are resized independently.
         size: Height and width of the result in pixels.
         interpolation: Filter.
-        library: Whose arithmetic is used; see the module's text.
+        library: The library whose arithmetic is used; see the module's docstring.
 
     Returns:
         uint8 ``[n, channels, *size]`` on the device of the frames.
@@ -70,7 +70,7 @@ def resize_in_float(
         frames: Levels ``[n, channels, height, width]``, uint8 or float32.
         size: Height and width of the result in pixels.
         interpolation: Filter.
-        antialias: Whether the filter is widened when it makes pictures smaller.
+        antialias: Whether the filter is widened when pictures become smaller.
         factor: Scale of the coordinates on both sides (torch's ``scale_factor``). None: the ratio of the sizes, which
             differs between the sides where one was truncated.
 
@@ -91,7 +91,7 @@ def resize_in_float(
     chunk = max(_CHUNK_BYTES // max(4 * frames[:1].numel(), 1), 1)
     resized = torch.cat([functional.interpolate(part.float(), **how) for part in torch.split(frames, chunk)])
     if tuple(resized.shape[-2:]) != tuple(size):
-        raise ValueError(f"a factor of {factor} makes pictures of {list(resized.shape[-2:])}, not {list(size)}")
+        raise ValueError(f"a factor of {factor} produces pictures of {list(resized.shape[-2:])}, not {list(size)}")
     return resized
 
 
@@ -106,7 +106,7 @@ def resize_nearest(frames: Tensor, size: ImageSize, *, centered: bool) -> Tensor
 def _torch_on_cpu(frames: Tensor, size: ImageSize, interpolation: Filter) -> Tensor:
     if len(frames) < 2 or frames.shape[1] > 1:
         return functional.interpolate(frames, size, mode=interpolation, antialias=True)
-    # torch computes four channels even where there is one: four gray frames take the time of one
+    # torch always computes four channels: four gray frames take the time of one
     fours = (frames[first : first + 4].transpose(0, 1) for first in range(0, len(frames), 4))
     resized = [functional.interpolate(four, size, mode=interpolation, antialias=True) for four in fours]
     return torch.cat(resized, dim=1).transpose(0, 1)
@@ -119,7 +119,7 @@ def _pil_on_cpu(frames: Tensor, size: ImageSize, interpolation: Filter) -> Tenso
     height, width = size
 
     def resized(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        # in two calls: from version 13 on, Pillow takes the columns first where that is cheaper
+        # in two calls, because Pillow ≥ 13 resizes the columns first if that is cheaper
         image = Image.fromarray(pixels)
         return np.asarray(image.resize((width, image.height), kind).resize((width, height), kind))
 
@@ -144,7 +144,7 @@ _ON_CPU: dict[Library, Callable[[Tensor, ImageSize, Filter], Tensor]] = {
 
 def _by_image(frames: Tensor, size: ImageSize, convert: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Tensor:
     """Apply ``convert`` to each frame as ``[height, width, 3]``, or to each channel as ``[height, width]``."""
-    if frames.shape[1] not in (1, 3):  # to PIL, two channels are gray and alpha, and colors are weighted with alpha
+    if frames.shape[1] not in (1, 3):  # PIL would interpret two channels as gray and alpha, and weight gray by alpha
         channels = _by_image(frames.flatten(0, 1)[:, None], size, convert)
         return torch.unflatten(channels, 0, frames.shape[:2])[:, :, 0]
     results = np.empty((len(frames), *size, frames.shape[1]), dtype=np.uint8)
@@ -184,8 +184,8 @@ def antialias_table(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], int]:
     """Return source pixels ``[taps, wanted]``, their integer weights, and the number of fraction bits of the weights.
 
-    The triangle or cubic filter (a = -0.5) is widened by the ratio when the picture becomes smaller. torch takes as
-    many bits as the largest weight allows in an int16, PIL always 22.
+    The triangle or cubic filter (a = -0.5) is widened by the ratio when the picture becomes smaller. torch uses as many
+    bits as the largest weight allows in an int16, PIL always 22.
     """
     scale = given / wanted
     support, kernel = (1.0, _triangle) if interpolation == "bilinear" else (2.0, _cubic)
@@ -195,7 +195,7 @@ def antialias_table(
     end = np.minimum((center + support + 0.5).astype(np.int64), given)
     pixels = first + np.arange(int((end - first).max()))[:, None]
     values = np.where(pixels < end, kernel((pixels - center + 0.5) * inverse), 0.0)
-    total = np.add.accumulate(values, axis=0)[-1]  # one after the other, as the libraries add
+    total = np.add.accumulate(values, axis=0)[-1]  # sequential sum, as in the libraries
     values = np.divide(values, total, out=values, where=total != 0)
     bits = _PIL_BITS
     while library == "torch" and bits and int(0.5 + values.max() * 2**bits) >= 2**15:
@@ -224,7 +224,7 @@ def _table_on_device(
 
 
 def _opencv_bilinear(frames: Tensor, size: ImageSize) -> Tensor:
-    """The vertical pass drops 4 bits before and 16 after each product."""
+    """Return OpenCV's bilinear resize. Its vertical pass drops 4 bits before and 16 bits after each product."""
     down, vertical = _opencv_table(frames.shape[-2], size[0], "bilinear", False, frames.device)
     across, horizontal = _opencv_table(frames.shape[-1], size[1], "bilinear", True, frames.device)
     rows = _weighted_sum(frames, -1, across, horizontal).bitwise_right_shift_(4)
@@ -247,9 +247,9 @@ def _opencv_bicubic(frames: Tensor, size: ImageSize) -> Tensor:
 def _opencv_table(
     given: int, wanted: int, interpolation: Filter, clamp_position: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return the source pixels ``[taps, wanted]`` of OpenCV's filter and their int32 weights, 2048 in sum.
+    """Return the source pixels ``[taps, wanted]`` of OpenCV's filter and their int32 weights, whose sum is 2048.
 
-    Beyond the edges OpenCV moves the position to the edge (bilinear, along rows) or repeats the pixel at the edge.
+    Outside the picture OpenCV moves the position to the edge (bilinear, along rows) or repeats the pixel at the edge.
     """
     position = ((np.arange(wanted) + 0.5) * (given / wanted) - 0.5).astype(np.float32)
     if clamp_position:
@@ -272,9 +272,9 @@ def _opencv_table(
 
 @lru_cache(maxsize=256)
 def _nearest(given: int, wanted: int, centered: bool, device: torch.device) -> Tensor:
-    """Return the source pixel of each output pixel: PIL starts at the center of a pixel, OpenCV at its corner.
+    """Return the source pixel of each output pixel. PIL maps centers of pixels, OpenCV corners.
 
-    In double precision and in each library's own order of operations: halfway cases depend on the last bit.
+    The arithmetic is float64 in each library's order of operations, because halfway cases depend on the last bit.
     """
     if centered:
         step = given / wanted

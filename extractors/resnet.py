@@ -1,4 +1,4 @@
-"""ResNet-50 as torchvision ships it, cut after the average pool: 2048 numbers an image."""
+"""torchvision's ResNet-50 up to its average pool: 2048 numbers for each image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NUM_CLASSES = 1000
 """ImageNet-1k."""
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-"""What the published weights were trained with; ACTION-NET's code uses ½ and ½ instead."""
+"""Normalization in the training of the published weights. ACTION-NET's code uses ½ and ½ instead."""
 
 
 FcBias = NonNegativeInt | Literal["none"]
@@ -27,19 +27,19 @@ constant within ±1/√2048 on every row (docs/provenance.md). The original has 
 
 
 def load_resnet50(weights: Weights, fc_bias_seed: FcBias = "none") -> nn.Module:
-    """``float [n, 3, h, w] → float [n, 2048]``. The classifier must be in the file, and is dropped after loading."""
+    """Return the network ``float [n, 3, h, w] → [n, 2048]``. The file must contain the classifier, which is removed."""
     network: Any = load_network(resnet50, weights, {"resnet-torchvision": unchanged})
     network.fc = nn.Identity() if fc_bias_seed == "none" else Shift(fc_bias(fc_bias_seed))
     return network
 
 
 def load_resnet50_classifier(weights: Weights) -> nn.Module:
-    """``float [n, 3, h, w] → float [n, 1000]``."""
+    """Return the network ``float [n, 3, h, w] → [n, 1000]``."""
     return load_network(resnet50, weights, {"resnet-torchvision": unchanged})
 
 
 def fc_bias(seed: int) -> Tensor:
-    """``float32 [2048]``: what a new Linear(2048, 2048) starts with, after ``torch.manual_seed(seed)``."""
+    """Return the initial bias ``float32 [2048]`` of a Linear(2048, 2048) after ``torch.manual_seed(seed)``."""
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         return nn.Linear(DIM, DIM).bias.detach()
@@ -77,4 +77,4 @@ RESNET_FRAME = NetworkCard(
     license="BSD-3-Clause",
     source="torchvision, ResNet50_Weights; whole frames are the ablation of ACTION-NET's person crop",
 )
-"""ResNet-50 on whole frames, 2048-d; recipes ask for one frame a second and one frame a segment."""
+"""ResNet-50 on whole frames, 2048-d. Recipes sample one frame per second and one frame per segment."""

@@ -29,19 +29,20 @@ class CropSettings(AthleteSettings):
     """Settings of every network on crops around the athlete."""
 
     crop_geometry: Geometry = Geometry(steps=(Size(size_px=(224, 224)),))
-    """From the crop, whatever its shape, to what the network sees."""
+    """From the crop, of any shape, to the input of the network."""
     normalization: Normalization = IMAGENET
     """``(x / 255 - mean) / std``."""
     margin: float = Field(default=0.0, ge=0)
     """Widens the box on each of its four sides by this share of its width or height."""
     no_person: Literal["whole-frame", "drop"] = "whole-frame"
-    """Replacement for a frame without an athlete. ACTION-NET drops it, and with it its place in time; the
-    whole frame keeps every segment, so that streams stay aligned and a video without people still has features.
-    The side table of boxes and the outcome state in how many frames an athlete was found."""
+    """Handling of frames without an athlete. ``drop``: leave the frame out, as ACTION-NET does; its position in time is
+    then lost. ``whole-frame``: use the whole frame, so that every segment has a row, streams stay aligned and videos
+    without people have features. The outcome and the side table of boxes contain the number of frames with an
+    athlete."""
 
 
 class ResNetCrop:
-    """Crops at the resolution of the file. A segment's row is the mean over its frames, less those left out."""
+    """ResNet-50 on crops at the resolution of the file. A row is the mean over the frames that were not dropped."""
 
     class _Settings(CropSettings):
         fc_bias_seed: FcBias = "none"
@@ -73,7 +74,7 @@ class ResNetCrop:
         return load_resnet50(weights, settings.fc_bias_seed), DIM
 
     def start_video(self) -> AthleteVideo:
-        """Return what combines the parts of one video (`VideoParts`)."""
+        """Return the object that combines the parts of one video (`VideoParts`)."""
         settings = self._settings
         return AthleteVideo(settings.athlete, settings.num_athletes, self.dim, settings.person_threshold)
 
@@ -119,5 +120,5 @@ class ResNetCrop:
         return [torch.as_tensor(packed([next(found) for _ in segment.frames])) for segment in prepared]
 
     def _needs_whole(self, candidates: Sequence[Box]) -> bool:
-        """Return whether a frame may turn out to have no athlete, and is then used as a whole."""
+        """Return whether the features of the whole frame may be needed because it may have no athlete."""
         return self._settings.no_person == "whole-frame" and (self._search.follows or not candidates)

@@ -1,4 +1,4 @@
-"""S3D (Xie et al., ECCV 2018) with the Kinetics-400 weights of kylemin/S3D, which v-iashin/video_features runs.
+"""S3D (Xie et al., ECCV 2018) with the Kinetics-400 weights of kylemin/S3D, as in v-iashin/video_features.
 
 ``torchvision:s3d`` is the same network with torchvision's weights.
 """
@@ -33,10 +33,10 @@ NAMES = (
 
 
 class S3D(nn.Module):
-    """Clips ``float [n, 3, time, height, width]`` to ``[n, 1024]``, or to ``[n, 400]`` with the classifier.
+    """Maps clips ``float [n, 3, time, height, width]`` to ``[n, 1024]``, or to ``[n, 400]`` with the classifier.
 
-    The mean over space and over each two neighboring steps of time, then over time: the first and the last step count
-    half of the others.
+    The output is the mean over space and over each two neighboring time steps, then over time. So the first and the
+    last time step have half the weight of the others.
     """
 
     def __init__(self, *, classifier: bool) -> None:
@@ -44,7 +44,7 @@ class S3D(nn.Module):
         network: Any = video.s3d(weights=None, num_classes=NUM_CLASSES)
         self.features: nn.Module = network.features
         for module in self.features.modules():
-            if isinstance(module, nn.Conv3d):  # torchvision's random weights vanish in float16 after some layers
+            if isinstance(module, nn.Conv3d):  # with torchvision's initialization, float16 activations become zero
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         self.classifier: nn.Module | None = network.classifier if classifier else None
 
@@ -56,7 +56,7 @@ class S3D(nn.Module):
 
 
 def load_s3d(weights: Weights, *, classifier: bool = False) -> nn.Module:
-    """``float [n, 3, time, height, width]`` to ``[n, 1024]``, or with the classifier to ``[n, 400]``."""
+    """Return the network from clips ``float [n, 3, time, height, width]`` to ``[n, 1024]`` or classes ``[n, 400]``."""
 
     def from_kylemin(state_dict: StateDict) -> StateDict:
         named = renamed(state_dict, NAMES)
@@ -71,9 +71,9 @@ S3D_K400 = NetworkCard(
     dim=DIM,
     layouts=("s3d-kylemin",),
     batch_size=(2, 8),
-    # The sample of kylemin/S3D is scaled to −1 … 1; its own README names no resizing. 224² is the size of the paper.
+    # kylemin/S3D's example scales to −1 … 1 and does not specify a size; 224² is the size of the paper
     geometry=Geometry(steps=(ShortSide(short_side_px=224), CenterCrop(center_crop_px=(224, 224)))),
-    clip_lengths=ClipLengths(at_least=13),  # fewer end in one step of time, and the last pool spans two
+    clip_lengths=ClipLengths(at_least=13),  # the last pool spans two time steps, and 12 frames give only one
     classify=lambda settings, weights: load_s3d(weights, classifier=True),
     num_classes=NUM_CLASSES,
     features_layer="features",

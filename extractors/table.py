@@ -1,6 +1,6 @@
 """The table of extractors. A recipe may also name the class of another package by its import path.
 
-Nothing is scanned or decorated into the table, and nothing is imported before it is needed.
+Extractors are listed here by hand and imported when they are first used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..manifests.streams import Geometry, Record, StreamSpec
 from ..manifests.validation import keys_of, suggestion, validation_message
 from .protocol import Extractor, ExtractorKind
 
-if TYPE_CHECKING:  # importing torch takes seconds, and names are checked without it
+if TYPE_CHECKING:  # importing torch takes seconds; names are checked without it
     import torch
 
     from .checkpoints import Weights
@@ -61,7 +61,7 @@ FAMILIES: dict[str, str] = {
     "transformers": "transformers_family:transformers_card",
     "unmt": "unmasked_teacher:unmasked_teacher_card",
 }
-"""Family of networks → ``module:function``, which makes the card of a network from its name: ``pytorchvideo:x3d_m``."""
+"""Family of networks → ``module:function``. The function returns the card for a name such as ``pytorchvideo:x3d_m``."""
 
 PACKAGES = {"pytorchvideo": "pytorchvideo", "timm": "timm"}
 """Family → the optional package that it needs."""
@@ -74,15 +74,15 @@ PACKAGES_OF_SETTINGS = {
     "pose": _DETECTOR | _POSE_NETWORK,
     "key_points": _DETECTOR | _POSE_NETWORK,
 }
-"""Extractor → (setting, its default, a value of it) → the optional package that is needed with this value."""
+"""Extractor → (setting, its default value, another value) → the optional package that the other value needs."""
 
 
 def extractor_kind(name: str) -> ExtractorKind:
-    """Return the class or the network's card behind a recipe's ``extractor = NAME``.
+    """Return the class or the network's card for ``extractor = NAME`` in a recipe.
 
     Args:
         name: A name of `EXTRACTORS`; a family and a network, such as ``pytorchvideo:x3d_m``; or the import path of a
-            class of another package, such as ``mypackage.mine:MyExtractor``, which a colon and a variant may follow.
+            class of another package, such as ``mypackage.mine:MyExtractor``, optionally with ``:VARIANT``.
 
     Raises:
         ConfigError: The name is not known, the class cannot be imported, or it is not an extractor.
@@ -143,8 +143,8 @@ def is_from_another_package(name: str) -> bool:
     if colon and (not hint or find_spec(family) is not None):
         return True
     raise ConfigError(
-        f"extractor {name!r} is not known{hint}; there are {', '.join(sorted(known))}; the class of another "
-        "package is given by its import path, module:class"
+        f"extractor {name!r} is not known{hint}; there are {', '.join(sorted(known))}; for the class of "
+        "another package, give its import path, module:class"
     )
 
 
@@ -198,7 +198,7 @@ def feature_names(name: str) -> tuple[str, ...] | None:
         name: The extractor's name in a recipe.
 
     Returns:
-        None for an extractor whose features have no names, such as a network's, or that is not available here.
+        None if the features have no names, as those of networks, or if the extractor is not installed.
     """
     try:
         names = getattr(extractor_kind(name), "feature_names", None)
@@ -275,7 +275,7 @@ def resolved_recipe(recipe: Recipe, needed: Collection[str] | None = None) -> Re
 
     Args:
         recipe: The recipe.
-        needed: The streams that must be valid; by default all. Another one that is not valid stays as it is.
+        needed: The streams that must be valid, by default all. Other streams that are not valid are left unresolved.
 
     Raises:
         ConfigError: As `resolve`; the message names the file of the recipe and the stream.
@@ -292,7 +292,13 @@ def resolved_recipe(recipe: Recipe, needed: Collection[str] | None = None) -> Re
 
 
 def build(spec: StreamSpec, weights: Mapping[str, Weights], device: torch.device) -> Extractor:
-    """An extractor ready to run. ``spec`` must come from `resolve`; ``weights`` holds one entry for each role."""
+    """Return an extractor that is ready to run.
+
+    Args:
+        spec: A stream that `resolve` returned.
+        weights: Role → checkpoint.
+        device: Device of the networks.
+    """
     kind: Any = extractor_kind(spec.extractor)
     settings = kind.Settings.model_validate(spec.settings)
     variant = _check_variant(spec.extractor, kind)
@@ -301,6 +307,6 @@ def build(spec: StreamSpec, weights: Mapping[str, Weights], device: torch.device
     if missing := [name for name in ("dim", "frames", "audio", "batch_size") if not hasattr(made, name)]:
         raise ConfigError(
             f"extractor {spec.extractor}: its objects have no attribute {', '.join(missing)}; set each as "
-            "arabesque.extractors.protocol.Extractor says"
+            "arabesque.extractors.protocol.Extractor describes"
         )
     return made

@@ -1,7 +1,7 @@
-"""Any image network of timm as ``timm:NAME``: its pooled features before the classifier.
+"""``timm:NAME``: the pooled features of an image network of timm, before its classifier.
 
-timm is an optional dependency: ``pip install ".[timm]"``. ``timm:convnext_tiny`` takes timm's default weights, and
-``timm:convnext_tiny.in12k_ft_in1k`` those of that tag.
+timm is an optional dependency: ``pip install ".[timm]"``. ``timm:convnext_tiny`` uses timm's default weights, and
+``timm:convnext_tiny.in12k_ft_in1k`` the weights with that tag.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def timm_card(name: str) -> NetworkCard:
     """Return the card of ``timm:NAME``.
 
     Raises:
-        ConfigError: timm has no such network, or resizes in a way that a geometry cannot express.
+        ConfigError: timm has no such network, or its resizing cannot be expressed as a geometry.
     """
     timm = _timm()
     if not timm.is_model(name.partition(".")[0]):
         hint = suggestion(name, timm.list_models())
-        raise ConfigError(f"extractor timm:{name or '?'} is not known{hint}; `timm.list_models()` names them all")
+        raise ConfigError(f"extractor timm:{name or '?'} is not known{hint}; `timm.list_models()` lists all names")
     try:
         network: Any = without_memory(lambda: timm.create_model(name, pretrained=False))
     except RuntimeError as error:
@@ -60,14 +60,14 @@ def timm_card(name: str) -> NetworkCard:
 
 
 def load_timm(name: str, weights: Weights) -> nn.Module:
-    """``float [n, 3, height, width]`` to ``[n, dim]``."""
+    """Return the network ``float [n, 3, height, width] → [n, dim]``."""
     network: Any = load_network(lambda: _timm().create_model(name, pretrained=False), weights, {TIMM_LAYOUT: unchanged})
     network.reset_classifier(0)
     return network
 
 
 def _steps(name: str, facts: dict[str, Any]) -> tuple[GeometryStep, ...]:
-    """timm's evaluation transform: resize to the input size divided by ``crop_pct``, then crop."""
+    """Return timm's evaluation transform: resize to the input size divided by ``crop_pct``, then crop."""
     height, width = facts["input_size"][1:]
     scaled = math.floor(height / facts["crop_pct"]), math.floor(width / facts["crop_pct"])
     crop = CenterCrop(center_crop_px=(height, width))

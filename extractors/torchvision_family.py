@@ -1,6 +1,6 @@
-"""Any image or video classifier of torchvision as ``torchvision:NAME``: what it feeds its last layer.
+"""``torchvision:NAME``: the input of the last layer of an image or video classifier of torchvision.
 
-``torchvision:resnet50`` takes torchvision's default weights, ``torchvision:resnet50.IMAGENET1K_V1`` those of that name.
+``torchvision:resnet50`` uses torchvision's default weights, ``torchvision:resnet50.IMAGENET1K_V1`` those of that name.
 Geometry and normalization are the preset that torchvision publishes with the weights.
 """
 
@@ -23,10 +23,10 @@ from .window_attention import with_window_attention
 from .without_memory import without_memory
 
 LENGTHS = {"mvit": ClipLengths(16, 16), "s3d": ClipLengths(at_least=14)}
-"""By the start of a network's name. MViT has positions for 16 frames, S3D's last pool spans two of every eighth."""
+"""Start of a network's name → clip lengths. MViT has positions for 16 frames. S3D's last pool spans two time steps."""
 
 FIXED_SIZE = ("vit", "maxvit", "mvit")
-"""Networks with a position for each patch of one size."""
+"""Start of the names of networks that accept one size only, because each patch has a position."""
 
 
 def torchvision_card(variant: str) -> NetworkCard:
@@ -58,7 +58,7 @@ def torchvision_card(variant: str) -> NetworkCard:
         geometry=Geometry(
             steps=(resize, CenterCrop(center_crop_px=(crop[0], crop[1]))),
             interpolation=preset.interpolation.value,
-            antialias=not video,  # as torchvision's presets do with uint8 tensors
+            antialias=not video,  # as in torchvision's presets for uint8 tensors
             resize_arithmetic="float-rounded",
         ),
         normalization=Normalization(mean=tuple(preset.mean), std=tuple(preset.std)),
@@ -80,7 +80,7 @@ def networks() -> list[str]:
 
 
 def load_torchvision(name: str, published: Any, weights: Weights, *, classifier: bool = False) -> nn.Module:
-    """``float [n, 3, height, width]`` or ``[n, 3, time, height, width]`` to ``[n, dim]``, or to ``[n, classes]``."""
+    """Return the network from ``float [n, 3, (time,) height, width]`` to ``[n, dim]``, or to ``[n, classes]``."""
     network = load_network(lambda: _build(name, published), weights, {TORCHVISION_LAYOUT: unchanged})
     if classifier:
         return with_window_attention(network)
@@ -90,11 +90,11 @@ def load_torchvision(name: str, published: Any, weights: Weights, *, classifier:
 
 
 def _build(name: str, published: Any) -> nn.Module:
-    """The network that the published weights fit."""
+    """Return a network of the same form as the published weights."""
     options: dict[str, Any] = {"num_classes": len(published.meta["categories"])}
     if name.startswith("vit"):
         options["image_size"] = published.meta["min_size"][0]
-    if name in ("googlenet", "inception_v3"):  # their weights were ported and expect another normalization
+    if name in ("googlenet", "inception_v3"):  # their ported weights need another normalization
         options |= {"transform_input": True, "aux_logits": True, "init_weights": True}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The default weight initialization of", FutureWarning)
@@ -102,7 +102,7 @@ def _build(name: str, published: Any) -> nn.Module:
 
 
 def _last_layer(network: nn.Module, published: Any) -> tuple[str, int]:
-    """Name and number of inputs of the layer that computes the classes; auxiliary classifiers stand before it."""
+    """Return name and number of inputs of the layer that computes the classes. Auxiliary classifiers are before it."""
     num_classes = len(published.meta["categories"])
     found = ("", 0)
     for name, module in cast("Iterator[tuple[str, nn.Module]]", network.named_modules()):

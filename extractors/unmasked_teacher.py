@@ -1,6 +1,6 @@
-"""Unmasked Teacher ViT-L/16 (Li et al., ICCV 2023) as ``unmt:l16_f8`` and ``unmt:l16_f16``: PAMFN's UNMT features.
+"""``unmt:l16_f8`` and ``unmt:l16_f16``: Unmasked Teacher ViT-L/16 (Li et al., ICCV 2023), as in PAMFN's UMT features.
 
-PAMFN names them UMT. The two networks differ in the number of frames: the 16-frame file has learned positions.
+The two networks differ in the number of frames; the file for 16 frames has learned positions.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from .checkpoints import StateDict, Weights, load_network
 from .network import ClipLengths, NetworkCard
 
 SIZES = {"l16": (1024, 24, 16)}
-"""Width, number of layers and of heads."""
+"""Width, number of layers and number of heads."""
 FRAMES = {"f8": 8, "f16": 16}
 SIDE_PX = 224
 PATCH_PX = 16
 NUM_PATCHES = (SIDE_PX // PATCH_PX) ** 2
 FIXED_POSITIONS = 8
-"""Frames with fixed positions; other numbers have learned ones."""
+"""Number of frames with fixed positions; with other numbers, positions are learned."""
 EPS = 1e-6
 
 
@@ -42,7 +42,7 @@ def unmasked_teacher_card(variant: str) -> NetworkCard:
         dim=SIZES[size][0],
         layouts=("unmasked-teacher",),
         batch_size=(1, 8),
-        # the authors' test transform: short side 224, center crop
+        # as in the authors' test transform: short side 224, center crop
         geometry=Geometry(
             steps=(ShortSide(short_side_px=SIDE_PX), CenterCrop(center_crop_px=(SIDE_PX, SIDE_PX))), antialias=False
         ),
@@ -55,7 +55,7 @@ def unmasked_teacher_card(variant: str) -> NetworkCard:
 
 
 def load_unmasked_teacher(size: str, num_frames: int, weights: Weights) -> nn.Module:
-    """``float [n, 3, time, 224, 224]`` to ``[n, dim]``."""
+    """Return the network ``float [n, 3, time, 224, 224] → [n, dim]``."""
     return load_network(
         lambda: UnmaskedTeacher(*SIZES[size], num_frames), weights, {"unmasked-teacher": _without_classifier}
     )
@@ -66,9 +66,9 @@ def _without_classifier(state_dict: StateDict) -> StateDict:
 
 
 class UnmaskedTeacher(nn.Module):
-    """The network that the authors fine-tuned: the layer norm of the mean over all tokens, without the classifier.
+    """The authors' fine-tuned network without its classifier; its output is the layer norm of the mean over all tokens.
 
-    Its names are those of the authors' files.
+    Its parameters have the names of the authors' files.
     """
 
     def __init__(self, width: int, num_layers: int, num_heads: int, num_frames: int) -> None:
@@ -125,7 +125,7 @@ class Attention(nn.Module):
 
 
 def sine_positions(num_positions: int, width: int) -> Tensor:
-    """``float32 [1, num_positions, width]``: sines in even columns, cosines in odd ones."""
+    """Return positions ``float32 [1, num_positions, width]``: sines in even columns, cosines in odd columns."""
     rates = 10000 ** (-2 * (torch.arange(width, dtype=torch.float64) // 2) / width)
     angles = torch.arange(num_positions, dtype=torch.float64)[:, None] * rates
     table = torch.where(torch.arange(width) % 2 == 0, angles.sin(), angles.cos())
@@ -133,7 +133,7 @@ def sine_positions(num_positions: int, width: int) -> Tensor:
 
 
 def _in_time(positions: Tensor, num_frames: int) -> Tensor:
-    """Interpolate positions of 8 frames, as fine-tuning starts; a checkpoint replaces them."""
+    """Interpolate positions of 8 frames: the initial values of fine-tuning, which a checkpoint replaces."""
     by_patch = torch.unflatten(positions[0], 0, (FIXED_POSITIONS, NUM_PATCHES)).permute(1, 2, 0)
     longer = functional.interpolate(by_patch, size=num_frames, mode="linear", align_corners=False)
     return longer.permute(2, 0, 1).flatten(0, 1)[None]

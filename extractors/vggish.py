@@ -1,7 +1,7 @@
-"""VGGish (Hershey et al., ICASSP 2017), 128-d, on the audio of one segment: what video_features stores.
+"""VGGish (Hershey et al., ICASSP 2017), 128-d, on the audio of one segment, as in video_features.
 
-A segment's row is the mean over its examples of 0.96 s; shorter audio is padded with silence to one example. Embeddings
-are those of the last layer, without the PCA and the 8-bit levels of the AudioSet release.
+A segment's row is the mean over its examples of 0.96 s. Shorter audio is padded with silence to one example. Embeddings
+are outputs of the last layer, without the PCA and the 8-bit quantization of the AudioSet release.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DIM = 128
 
 
 class Vggish(nn.Module):
-    """Log mel spectrograms ``float [n, examples, 96, 64]`` to ``[n, 128]``."""
+    """Maps log mel spectrograms ``float [n, examples, 96, 64]`` to ``[n, 128]``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Vggish(nn.Module):
 
 
 def log_mel_examples(waveform: Tensor) -> Tensor:
-    """``float32 [samples]`` at 16 kHz to ``float32 [examples, 96, 64]``."""
+    """Compute log mel spectrograms ``float32 [examples, 96, 64]`` of ``float32 [samples]`` at 16 kHz."""
     samples = nn.functional.pad(waveform, (0, max(EXAMPLE_SAMPLES - len(waveform), 0)))
     frames = samples.unfold(0, WINDOW, HOP) * torch.hann_window(WINDOW)
     spectrum = cast("Tensor", torch.fft.rfft(frames, FFT))  # pyright: ignore[reportUnknownMemberType]
@@ -60,7 +60,7 @@ def log_mel_examples(waveform: Tensor) -> Tensor:
 
 
 def _mel_weights() -> Tensor:
-    """``[257, 64]``: triangles that are linear in mel (HTK's formula); the constant component has no weight."""
+    """Return weights ``[257, 64]``: triangles that are linear in mel (HTK's formula); 0 for the constant component."""
 
     def mel(hertz: Any) -> Any:
         return 1127.0 * np.log(1.0 + hertz / 700.0)
@@ -75,7 +75,7 @@ def _mel_weights() -> Tensor:
 
 
 def load_vggish(weights: Weights) -> nn.Module:
-    """``float [n, examples, 96, 64] → [n, 128]``"""
+    """Return the network ``float [n, examples, 96, 64] → [n, 128]``."""
     return load_network(Vggish, weights, {"torchvggish": unchanged})
 
 

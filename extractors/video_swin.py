@@ -1,4 +1,4 @@
-"""Video Swin-B (Liu et al., CVPR 2022): 1024-d, one row for each clip, the mean over time and space."""
+"""Video Swin-B (Liu et al., CVPR 2022): 1024-d. The row of a clip is the mean over time and space."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from .network import NetworkCard
 from .window_attention import with_window_attention
 
 NUM_CLASSES = 400
-"""Kinetics-400: the names of other files' classes are not known."""
+"""Classes of Kinetics-400. The class names of other files are not known."""
 
 
 def headless_swin3d_b() -> SwinTransformer3d:
-    """Clips ``[n, 3, time, height, width]`` to ``[n, 1024]``: torchvision's network up to its mean after the last norm.
+    """Return torchvision's network up to the mean after the last norm: clips ``[n, 3, t, h, w]`` to ``[n, 1024]``.
 
-    Its numbers equal the published code's but for the order of sums: 4e-7 of the largest, in float32.
+    Results are equal to those of the published code except for the order of sums: 4e-7 of the largest, in float32.
     """
     network = swin3d_b(weights=None)
     network.add_module("head", nn.Identity())
     for name, index in list(network.named_buffers()):
-        # relative_position_index follows from the window's size: nothing that a checkpoint could tell
+        # relative_position_index follows from the size of the window, so it is not loaded from a checkpoint
         owner, _, own_name = name.rpartition(".")
         network.get_submodule(owner).register_buffer(own_name, index, persistent=False)
     return with_window_attention(network)
 
 
 def _without_classifier(state_dict: StateDict, classifier: str) -> StateDict:
-    """Leave out the classifier, of any number of classes; an unknown key stays, for the strict loader to report."""
+    """Remove a classifier with any number of classes. Unknown keys are kept for the strict loader to report."""
     left_out = {f"{classifier}.weight", f"{classifier}.bias"}
     return {
         name: value
@@ -39,7 +39,7 @@ def _without_classifier(state_dict: StateDict, classifier: str) -> StateDict:
 
 
 def _from_mmaction(state_dict: StateDict) -> StateDict:
-    """In torchvision's network, blocks and the mergings between them are one sequence."""
+    """Rename tensors: in torchvision's network, blocks and the patch mergings between them are one sequence."""
     stages = [(rf"^layers\.{stage}\.blocks\.", f"features.{2 * stage}.") for stage in range(4)]
     mergings = [(rf"^layers\.{stage}\.downsample\.", f"features.{2 * stage + 1}.") for stage in range(3)]
     layers = [(r"\.mlp\.fc1\.", ".mlp.0."), (r"\.mlp\.fc2\.", ".mlp.3.")]
@@ -73,7 +73,7 @@ VIDEO_SWIN_B = NetworkCard(
     dim=1024,
     layouts=tuple(LAYOUTS),
     batch_size=(2, 8),
-    # GDLT's and PAMFN's: 300 × 224 pixels are squeezed into a square to show more of the rink
+    # as in GDLT and PAMFN: 300 × 224 pixels are squeezed into a square to show more of the rink
     geometry=Geometry(
         steps=(ShortSide(short_side_px=256), CenterCrop(center_crop_px=(224, 300)), Size(size_px=(224, 224)))
     ),

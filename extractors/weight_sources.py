@@ -1,4 +1,4 @@
-"""The sources of a network's numbers: a verified file, a folder of transformers, or a seed. Does not import torch."""
+"""Sources of a network's weights: a verified file, a folder of transformers, or a seed. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from .hub_snapshot import CheckpointFolder
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A verified file on disk that stands for one entry of ``weights.toml``."""
+    """A verified file on disk for one entry of ``weights.toml``."""
 
     name: str
     path: Path
     digest: str
-    """SHA-256 of the file, hexadecimal: part of every key of a feature made with it."""
+    """SHA-256 of the file, hexadecimal; part of the key of every feature that is computed with it"""
     layout: str
-    """Which published key layout it has, e.g. ``i3d-hassony2``; see `arabesque.manifests.weights`."""
+    """Published key layout, e.g. ``i3d-hassony2``; see `arabesque.manifests.weights`"""
     trusted_pickle: bool = False
-    """The file is a whole pickle (YOLO's are), and its digest is on the list of those we open."""
+    """Whether the file is a whole pickle, as YOLO's, whose digest is on the list of trusted ones"""
 
     def read(self) -> bytes:
-        """Return the file's bytes, which have the digest; raises `WeightsError` for others, or for none.
+        """Return the file's bytes after verifying their digest.
 
-        What is parsed or unpickled are these bytes, and not the file, which another process may write to.
+        Callers parse these bytes instead of opening the file again, which another process may have changed.
+
+        Raises:
+            WeightsError: The file cannot be read, or has another digest.
         """
         try:
             content = self.path.read_bytes()
@@ -45,7 +48,7 @@ class CheckpointFile:
 
 @dataclass(frozen=True)
 class RandomWeights:
-    """Default initialization under a seed: for smoke runs and benchmarks, recorded in every key."""
+    """Default initialization with a seed, for smoke tests and benchmarks; recorded in every key."""
 
     seed: int
 

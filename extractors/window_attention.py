@@ -1,6 +1,7 @@
-"""Video Swin's attention without its matrices of weights in memory: torchvision's parameters, PyTorch's fused kernels.
+"""Video Swin's attention with torchvision's parameters and PyTorch's fused kernels, which save memory.
 
-torchvision writes every window's weights out, adds bias and mask, and reads them back: 300 MB for a clip's first block.
+torchvision writes the attention weights of all windows to memory, 300 MB for the first block of a clip. The fused
+kernels do not.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ Network = TypeVar("Network", bound=nn.Module)
 Extent = tuple[int, int, int]
 """``(time, height, width)``"""
 APART = -100.0
-"""Added to the score of two tokens that are neighbors by the shift alone, as published."""
+"""Added to the score of two tokens that are neighbors only because of the shift, as published."""
 ANY = 1e30
-"""More than any score."""
+"""Larger than any score."""
 
 
 class WindowAttention(ShiftedWindowAttention3d):
-    """Takes the place of a `ShiftedWindowAttention3d` in evaluation; equal but for the order of sums."""
+    """Replaces a `ShiftedWindowAttention3d` in evaluation. Results are equal except for the order of sums."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[n, time, height, width, channels]`` → the same shape."""
+        """Map ``[n, time, height, width, channels]`` to the same shape."""
         size = (x.shape[1], x.shape[2], x.shape[3])
         window, shift = _fitted(size, self.window_size, self.shift_size)
         order, places, kinds = windows_of(size, window, shift, x.device)
@@ -43,7 +44,7 @@ class WindowAttention(ShiftedWindowAttention3d):
         return torch.unflatten(self._attend(windows, window, kinds).index_select(1, places), 1, size)
 
     def _attend(self, windows: Tensor, window: Extent, kinds: Sequence[tuple[int, Tensor | None]]) -> Tensor:
-        """``[n, windows, tokens, channels]``, each window by itself → ``[n, windows · tokens, channels]``"""
+        """Map ``[n, windows, tokens, channels]`` to ``[n, windows · tokens, channels]`` by attention in each window."""
         counts = [count for count, _ in kinds]
         query, key, value = (
             torch.split(torch.unflatten(part, -1, (self.num_heads, -1)), counts, 1) for part in self._projected(windows)
@@ -56,7 +57,7 @@ class WindowAttention(ShiftedWindowAttention3d):
         return self.proj(torch.cat(found, 1).flatten(1, 2))
 
     def _projected(self, windows: Tensor) -> Sequence[Tensor]:
-        """Queries, keys and values, ``[…, channels]`` each."""
+        """Return queries, keys and values, each ``[…, channels]``."""
         if not is_exported():
             return self.qkv(windows).chunk(3, -1)
         weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
@@ -64,7 +65,7 @@ class WindowAttention(ShiftedWindowAttention3d):
 
 
 def with_window_attention(network: Network) -> Network:
-    """The same network, every `ShiftedWindowAttention3d` in it turned into a `WindowAttention`."""
+    """Turn every `ShiftedWindowAttention3d` of a network into a `WindowAttention`, in place."""
     for module in network.modules():
         if type(module) is ShiftedWindowAttention3d:
             module.__class__ = WindowAttention
@@ -77,15 +78,15 @@ def windows_of(
 ) -> tuple[Tensor, Tensor, tuple[tuple[int, Tensor | None], ...]]:
     """Cut a shifted volume into windows, in groups of equal pairs of tokens that may not attend to each other.
 
-    There are at most eight groups: the last window along each axis is where the shift joins the ends of the volume.
-    The tables are kept on the device, because a copy in each forward pass would make the host wait for it (168 copies
+    There are at most eight groups, because only the last window along each axis contains both ends of the shifted
+    volume. The tables are kept on the device, because a copy in each forward pass would make the host wait (168 copies
     for Video Swin-B on 32 frames).
 
     Args:
         size: Extent of the volume in tokens. Windows may extend beyond its ends.
         window: Extent of a window.
         shift: By how many tokens the volume is shifted along each axis.
-        device: Where the tables are needed.
+        device: Device of the tables.
 
     Returns:
         The position in the volume of each token of the windows, or the number of tokens of the volume where a window
@@ -93,7 +94,7 @@ def windows_of(
         windows, and what is added to the scores ``[tokens, tokens]`` of their token pairs: 0, or `APART` for tokens
         that are neighbors only by the shift. None if all tokens are neighbors.
     """
-    return _windows_of(size, window, shift, device)  # a cached function itself cannot be a constant of torch.compile
+    return _windows_of(size, window, shift, device)  # torch.compile does not accept the cached function itself
 
 
 @lru_cache(maxsize=64)
@@ -121,25 +122,25 @@ def _windows_of(
 
 
 def _cut(volume: NDArray[np.int64], window: Extent) -> NDArray[np.int64]:
-    """``[time, height, width]`` → ``[windows, tokens]``"""
+    """Reshape ``[time, height, width]`` to ``[windows, tokens]``."""
     (t, h, w), (windows_t, windows_h, windows_w) = window, (n // s for n, s in zip(volume.shape, window, strict=True))
     blocks = volume.reshape(windows_t, t, windows_h, h, windows_w, w)
     return blocks.transpose(0, 2, 4, 1, 3, 5).reshape(-1, t * h * w)
 
 
 def _fitted(size: Extent, window: list[int], shift: list[int]) -> tuple[Extent, Extent]:
-    """No window is larger than the volume, and an axis that one window covers is not shifted."""
+    """Return the window, limited to the size of the volume, and the shift, 0 along axes that one window covers."""
     t, h, w = (min(length, side) for length, side in zip(size, window, strict=True))
     moved = [0 if length <= side else step for length, side, step in zip(size, window, shift, strict=True)]
     return (t, h, w), (moved[0], moved[1], moved[2])
 
 
 def _heads_joined(parts: tuple[Tensor, Tensor, Tensor], bias: Tensor, apart: Tensor | None) -> Tensor:
-    """``[n, windows, tokens, heads, dim]`` each → ``[n, windows, tokens, heads · dim]``"""
+    """Compute attention of parts ``[n, windows, tokens, heads, dim]`` as ``[n, windows, tokens, heads · dim]``."""
     query, key, value = (part.flatten(0, 1).transpose(1, 2) for part in parts)
     if is_exported():
-        # OpenVINO fuses this form. It would add two summands ahead of time, 80 MB for each block of 8 windows, so that
-        # scores of tokens apart are limited instead: either way their weights vanish in float32.
+        # OpenVINO fuses this form. It would precompute the sum of bias and mask, 80 MB for each block of 8 windows, so
+        # scores of tokens apart are clamped instead. In both forms their weights are zero in float32.
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
         if apart is not None:
             scores = torch.minimum(scores, torch.where(apart == 0, ANY, APART))

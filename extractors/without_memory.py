@@ -1,4 +1,4 @@
-"""Networks without numbers: dims and shapes of a network in milliseconds, whatever its size."""
+"""Networks without weights in memory, to read dims and shapes in milliseconds for networks of any size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """Parameters have shapes and no memory; the small tables that networks compute while they are built have both."""
+    """Creates parameters that have a shape and no memory. Tables that constructors compute are ordinary tensors."""
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -1,6 +1,7 @@
 """YOLOv3, the detector of ACTION-NET's paper: Darknet-53 with heads at three scales (Redmon and Farhadi, 2018).
 
-The network is ours and reads the authors' file ``yolov3.weights``. Darknet and its weights are in the public domain.
+This is our implementation. It reads the authors' file ``yolov3.weights``. Darknet and its weights are in the public
+domain.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LAYOUT = "darknet-yolov3"
 SIDE_PX = 608
 """Width and height of the input in the authors' yolov3.cfg."""
 GRAY_LEVEL = 128
-"""The authors pad with 0.5."""
+"""Padding of the letterbox; the authors use 0.5."""
 NUM_CLASSES = 80
 PERSON = 0
 """Number of the class ``person`` among the classes of COCO."""
@@ -67,7 +68,7 @@ class Residual(nn.Module):
 
 
 class Scale(nn.Module):
-    """One scale: joins what the coarser scale found, if there is one, with the features of the backbone."""
+    """One scale. It joins features of the backbone with those of the next coarser scale, if there is one."""
 
     def __init__(self, channels: int, coarser_channels: int) -> None:
         super().__init__()
@@ -92,7 +93,7 @@ class Scale(nn.Module):
 
 
 class YoloV3(nn.Module):
-    """Pictures to candidates.
+    """Maps pictures to candidates.
 
     Args:
         width: Channels of the first convolution; 32 in the published network.
@@ -123,7 +124,7 @@ class YoloV3(nn.Module):
 
         Returns:
             ``[n, candidates, 5 + classes]``: center x, center y, width and height in pixels, objectness, and the
-            probability of each class, all three scales one after the other, the coarsest one first.
+            probability of each class; the candidates of the coarsest scale are first.
         """
         x = self.stem(pictures)
         features: list[Tensor] = []
@@ -141,7 +142,7 @@ class YoloV3(nn.Module):
 
 
 def _decoded(raw: Tensor, stride_px: int, anchors_px: Tensor) -> Tensor:
-    """``[n, 3 · (5 + classes), rows, columns]`` → ``[n, rows · columns · 3, 5 + classes]``."""
+    """Decode ``[n, 3 · (5 + classes), rows, columns]`` to ``[n, rows · columns · 3, 5 + classes]``."""
     count, _, rows, columns = raw.shape
     raw = raw.view(count, 3, 5 + NUM_CLASSES, rows, columns).permute(0, 3, 4, 1, 2)
     y, x = torch.meshgrid(
@@ -221,7 +222,7 @@ class YoloV3Detector:
 
     Args:
         weights: The authors' file, or a seed.
-        device: Where the network runs.
+        device: Device of the network.
     """
 
     overlap_iou = 0.45

@@ -1,10 +1,10 @@
-"""From flow in pixels to network input: how published extractors clip, round and store it.
+"""From flow in pixels to network input: clipping, rounding and storage of flow in published extractors.
 
-What no motion becomes, on each axis:
+Network input for a flow of zero, on each axis:
 
     none              0          pixels
     clamp20           0          DeepMind's I3D
-    denseflow8        1 / 255    level 128 of 0 … 255, whatever the bound; JPEG keeps it
+    denseflow8        1 / 255    level 128 of 0 … 255 for every bound; JPEG does not change it
     video-features    1 / 255    level 128 of 0 … 256
 """
 
@@ -23,32 +23,32 @@ JpegQuality = Annotated[int, Field(ge=1, le=100)]
 
 
 class NoQuantization(Record):
-    """Pixels as they are."""
+    """Flow in pixels, unchanged."""
 
     form: Literal["none"] = "none"
     """none, clamp20, denseflow8 or video-features."""
 
 
 class Clamp20(Record):
-    """Clipped to ±20 px, divided by 20: what the published I3D weights were trained on."""
+    """Flow clipped to ±20 px and divided by 20, as in the training of the published I3D weights."""
 
     form: Literal["clamp20"] = "clamp20"
     """none, clamp20, denseflow8 or video-features."""
 
 
 class Denseflow8(Record):
-    """denseflow's 8-bit images, one for each axis, which PAMFN's code read."""
+    """denseflow's 8-bit images, one for each axis, as in PAMFN's code."""
 
     form: Literal["denseflow8"] = "denseflow8"
     """none, clamp20, denseflow8 or video-features."""
     bound_px: PositiveFloat = 20.0
-    """Where the levels saturate; denseflow's default is 32; PAMFN does not state its value."""
+    """Flow at which the levels saturate, in pixels. denseflow's default is 32; PAMFN does not state its value."""
     jpeg_quality: JpegQuality | Literal["none"] = "none"
-    """Through a JPEG file and back, as between denseflow and its readers; denseflow leaves OpenCV's default, 95."""
+    """Quality of JPEG compression, which denseflow's files have; denseflow uses OpenCV's default, 95. none: no JPEG."""
 
 
 class VideoFeatures(Record):
-    """v-iashin/video_features' levels, rounded but not stored."""
+    """Levels of v-iashin/video_features, rounded but not stored as images."""
 
     form: Literal["video-features"] = "video-features"
     """none, clamp20, denseflow8 or video-features."""
@@ -58,23 +58,23 @@ Quantization = Annotated[NoQuantization | Clamp20 | Denseflow8 | VideoFeatures, 
 
 
 def clamp20(flow: Tensor) -> Tensor:
-    """±20 px and more are ±1."""
+    """Return the flow divided by 20 px and clipped to ±1."""
     return flow.clamp(-20, 20) / 20
 
 
 def video_features(flow: Tensor) -> Tensor:
-    """``128 + 255 / 40 · flow``, clipped to ±20 px and rounded: 257 levels, of which 20 px are 257 / 255."""
+    """Return ``128 + 255 / 40 · flow``, clipped to ±20 px and rounded to 257 levels; 20 px become 257 / 255."""
     levels = (128 + 255 / 40 * flow.clamp(-20, 20)).round()
     return 2 * levels / 255 - 1
 
 
 def denseflow_images(flow: Tensor, bound_px: float) -> Tensor:
-    """uint8: ``255 · (flow + bound) / (2 · bound)``, halves to the even level; ±``bound_px`` and more are 0 and 255."""
+    """Return uint8 levels ``255 · (flow + bound) / (2 · bound)``, clipped to 0 … 255; halves round to even levels."""
     return (255 * (flow + bound_px) / (2 * bound_px)).round().clamp(0, 255).to(torch.uint8)
 
 
 def through_jpeg(images: Tensor, quality: int) -> Tensor:
-    """``uint8 [..., height, width]``, each written as a gray JPEG by OpenCV and read again."""
+    """Encode images ``uint8 [..., height, width]`` as gray JPEG by OpenCV, and decode them."""
     import cv2
 
     def through(image: Any) -> Any:
@@ -87,12 +87,12 @@ def through_jpeg(images: Tensor, quality: int) -> Tensor:
 
 
 def from_images(images: Tensor) -> Tensor:
-    """``(x / 255 - .5) / .5`` of 8-bit flow images."""
+    """Return ``(x / 255 - .5) / .5`` for 8-bit flow images."""
     return (images.float() / 255 - 0.5) / 0.5
 
 
 def as_stored(flow: Tensor, quantization: Quantization) -> Tensor:
-    """What an extractor of that convention keeps of ``float32 [..., height, width]``: pixels, or uint8 images."""
+    """Convert flow ``float32 [..., height, width]`` to the stored form: float32 pixels, or uint8 images."""
     if not isinstance(quantization, Denseflow8):
         return flow
     images = denseflow_images(flow, quantization.bound_px)
@@ -100,7 +100,7 @@ def as_stored(flow: Tensor, quantization: Quantization) -> Tensor:
 
 
 def as_network_input(stored: Tensor, quantization: Quantization) -> Tensor:
-    """float32, in -1 … 1 but for ``none``, of what `as_stored` gave."""
+    """Convert the result of `as_stored` to network input: float32 in -1 … 1, or pixels for ``none``."""
     match quantization:
         case NoQuantization():
             return stored

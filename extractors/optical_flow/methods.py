@@ -1,4 +1,4 @@
-"""The table of methods: what each needs, where it runs, and how to make it."""
+"""The table of methods of optical flow: constructor, place of the computation, and input."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .tvl1 import tvl1_of_clips
 from .tvl1_settings import TVL1
 
 FlowSettings = Annotated[Dis | Farneback | TVL1 | Raft, Field(discriminator="method")]
-"""A recipe's ``flow = { method = …, … }``: each method has its own options."""
+"""``flow = { method = …, … }`` in a recipe. Each method has its own options."""
 
 Flow = Callable[[Sequence[Tensor]], list[Tensor]]
-"""Clips ``uint8 [time, channels, height, width]`` to ``float32 [time - 1, 2, height, width]`` each: what moved how many
-pixels to the right and down from each frame to the next."""
+"""Function from clips ``uint8 [time, channels, height, width]`` to flows ``float32 [time - 1, 2, height, width]``: the
+displacement in pixels, to the right and down, from each frame to the next."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class FlowMethod:
     """One row of the table."""
 
     make: Callable[[Any, Mapping[str, Weights], torch.device], Flow]
-    """From the method's settings, its checkpoints by role, and the device."""
+    """Function from the method's settings, its checkpoints by role, and the device to the computation"""
     runs_in: Literal["prepare", "forward"]
-    """``prepare``: one segment on a CPU thread. ``forward``: all segments of a batch, on the device or on all CPU
-    threads, before the network."""
+    """``prepare``: each segment on a CPU thread. ``forward``: all segments of a batch together before the network, on
+    the device or on all CPU threads."""
     color: bool = False
-    """Whether it looks at three channels or at one."""
+    """Whether frames have three channels or one"""
     weight_roles: tuple[str, ...] = ()
 
 
@@ -62,5 +62,5 @@ METHODS: Mapping[str, FlowMethod] = {
 
 
 def make_flow(settings: FlowSettings, weights: Mapping[str, Weights], device: torch.device) -> Flow:
-    """The computation that the settings describe; ``weights`` holds the method's own roles, at least."""
+    """Return the computation for the settings. ``weights`` must contain the checkpoints of the method."""
     return METHODS[settings.method].make(settings, weights, device)

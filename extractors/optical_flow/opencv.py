@@ -25,7 +25,7 @@ class Dis(Record):
     method: Literal["dis"] = "dis"
     """Method of optical flow: dis, farneback, tvl1 or raft."""
     preset: Preset = "medium"
-    """Speed against accuracy."""
+    """Preset of OpenCV: trade-off between speed and accuracy."""
 
 
 class Farneback(Record):
@@ -36,15 +36,15 @@ class Farneback(Record):
 
 
 def dis(gray: Tensor, settings: Dis) -> Tensor:
-    """``uint8 [time, height, width] → float32 [time - 1, 2, height, width]``"""
+    """Compute flow ``float32 [time - 1, 2, height, width]`` of frames ``uint8 [time, height, width]``."""
     return _of_pairs(gray, lambda image, following: _dis_of_this_thread(settings.preset).calc(image, following, None))
 
 
 def farneback(gray: Tensor, settings: Farneback) -> Tensor:
-    """``uint8 [time, height, width] → float32 [time - 1, 2, height, width]``"""
+    """Compute flow ``float32 [time - 1, 2, height, width]`` of frames ``uint8 [time, height, width]``."""
     import cv2
 
-    del settings  # it has none
+    del settings  # the parameters are fixed
     parameters = {
         "pyr_scale": 0.5,
         "levels": 3,
@@ -54,7 +54,7 @@ def farneback(gray: Tensor, settings: Farneback) -> Tensor:
         "poly_sigma": 1.2,
         "flags": 0,
     }
-    compute: Any = cv2.calcOpticalFlowFarneback  # its stub knows no `flow=None`
+    compute: Any = cv2.calcOpticalFlowFarneback  # its stub does not allow `flow=None`
     return _of_pairs(gray, lambda image, following: compute(image, following, None, **parameters))
 
 
@@ -68,7 +68,7 @@ def _of_pairs(gray: Tensor, flow: Callable[[Array, Array], Array]) -> Tensor:
 
 @cache
 def _pool(num_threads: int) -> ThreadPoolExecutor:
-    """One for the process: however many segments are prepared at a time, no more pairs are computed at once."""
+    """Return the thread pool of the process, which limits the pairs that are computed at the same time."""
     return ThreadPoolExecutor(num_threads, thread_name_prefix="optical-flow")
 
 
@@ -76,7 +76,7 @@ _of_this_thread = threading.local()
 
 
 def _dis_of_this_thread(preset: Preset) -> Any:
-    """OpenCV's object holds its buffers, so no two threads may share one."""
+    """Return the object of this thread. OpenCV's object has buffers that threads must not share."""
     import cv2
 
     searches: dict[Preset, Any] = _of_this_thread.__dict__.setdefault("searches", {})

@@ -1,10 +1,10 @@
 """RAFT (Teed and Deng, ECCV 2020) for sequences: torchvision's network and weights, every frame encoded once.
 
-Its results are those of calling torchvision's network on each pair, up to the rounding of sums in another order:
+The results are equal to those of torchvision's network on each pair except for the order of sums. To save time,
 
-    features     of each frame once, where the call on pairs encodes all but the first and last twice
-    context      its share in the recurrent unit's convolutions once for each pair, not in every iteration
-    upsampling   of the last iteration's flow alone
+    features     are computed once for each frame, not for each pair
+    context      its share of the recurrent unit's convolutions is computed once for each pair, not in every iteration
+    upsampling   is applied to the flow of the last iteration only
 
 Encoders and iterations run on the engine of the stream (`engines`).
 """
@@ -49,7 +49,7 @@ _ORIGINAL_NAMES = (
 
 
 def _from_original(state_dict: StateDict) -> StateDict:
-    """princeton-vl/RAFT's names; a block that halves its input has its last normalization twice there."""
+    """Rename tensors of princeton-vl/RAFT, whose strided blocks contain the last normalization twice."""
     return renamed({name: value for name, value in state_dict.items() if ".norm3." not in name}, _ORIGINAL_NAMES)
 
 
@@ -58,11 +58,13 @@ Model = Literal["raft_large", "raft_small"]
 
 ROLE = "flow"
 MIN_SIDE_PX = 121
-"""The coarsest of four levels of correlation needs two features a side, of 64 px each; 121 px are padded to 128."""
+"""Least side of frames. The coarsest of four correlation levels needs two features per side, each of 64 px. A side of
+121 px is padded to 128."""
 
 _CPU_BYTES = 2**26
 _GPU_SHARE = 0.5
-"""What a batch of pairs may take: on a CPU what more batching would not speed up, on a GPU half of what is free."""
+"""Memory of a batch of pairs: on a CPU 64 MiB, beyond which larger batches are not faster; on a GPU half of the free
+memory."""
 
 
 class Raft(Record):
@@ -73,17 +75,17 @@ class Raft(Record):
     model: Model = "raft_large"
     """Network of torchvision."""
     iterations: PositiveInt = 12
-    """torchvision's default; video_features runs 20."""
+    """Number of iterations. The default is torchvision's; video_features uses 20."""
     network_precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of matrix products and convolutions, whatever the precision of the stream. Positions and
-    correlations that are looked up stay in float32."""
+    """Number format of matrix products and convolutions, independent of the precision of the stream. Positions and
+    looked-up correlations stay in float32."""
 
 
 class RaftFlow:
-    """Frames ``uint8 [time, 3, height, width]`` to ``float32 [time - 1, 2, height, width]``, on the device.
+    """Computes flow ``float32 [time - 1, 2, height, width]`` of frames ``uint8 [time, 3, height, width]``.
 
-    Values are scaled to -1 … 1; sides are padded to multiples of 8 by repeating the border, half on either side, and
-    the flow is cropped back, as the authors' code does.
+    As in the authors' code, values are scaled to -1 … 1, both sides are padded to multiples of 8 by repeating the
+    border, half at each end, and the flow is cropped to the frames.
     """
 
     def __init__(self, settings: Raft, weights: Mapping[str, Weights], device: torch.device) -> None:
@@ -110,7 +112,7 @@ class RaftFlow:
         return flow[..., above : above + height, left : left + width]
 
     def _of_pairs(self, images: Tensor) -> Iterator[Tensor]:
-        """Batch by batch; the features of a batch's last frame are those of the next one's first."""
+        """Yield the flow of each batch. The last frame of a batch, encoded once, is the first of the next batch."""
         height, width = images.shape[-2:]
         step = pairs_per_batch(height, width, _budget_bytes(self._device))
         known = self._features(images[:1])
@@ -123,10 +125,10 @@ class RaftFlow:
 
 
 def pairs_per_batch(height: int, width: int, budget_bytes: float) -> int:
-    """How many pairs of that size fit, at least one.
+    """Return how many pairs of frames of this size fit into the memory, at least one.
 
-    A pair takes the correlation of every feature with every other, at four levels, and beside it about 6,000 numbers
-    a feature: the encoders' maps of 64 channels at half resolution, the looked-up correlations, the upsampling's mask.
+    A pair needs the correlation of every feature with every other at four levels, and about 6,000 numbers per feature:
+    the encoders' maps of 64 channels at half resolution, the looked-up correlations and the mask of the upsampling.
     """
     num_features = (height // 8) * (width // 8)
     pair_bytes = 4 * (4 / 3 * num_features**2 + 6000 * num_features)
@@ -138,14 +140,14 @@ def _budget_bytes(device: torch.device) -> float:
         return _CPU_BYTES
     free_bytes, total_bytes = torch.accelerator.get_memory_info(device)
     reserved_bytes = torch.accelerator.memory_reserved(device)
-    if device.type == "cuda":  # the share of this process, which other workers on the card may leave it
+    if device.type == "cuda":  # the limit of this process, if several workers share the GPU
         allowed_bytes = torch.cuda.get_per_process_memory_fraction(device) * total_bytes
         free_bytes = max(min(free_bytes, allowed_bytes - reserved_bytes), 0)
     return _GPU_SHARE * (free_bytes + reserved_bytes - torch.accelerator.memory_allocated(device))
 
 
 def _padding(height: int, width: int) -> tuple[int, int, int, int]:
-    """Left, right, above, below."""
+    """Return the padding at the left, right, top and bottom."""
     more_x, more_y = -width % 8, -height % 8
     return more_x // 2, more_x - more_x // 2, more_y // 2, more_y - more_y // 2
 

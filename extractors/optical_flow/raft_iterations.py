@@ -1,4 +1,4 @@
-"""RAFT's recurrent refinement, with whatever does not change from one iteration to the next taken out of them."""
+"""RAFT's recurrent refinement. Values that are equal in all iterations are computed once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 class RaftIterations(nn.Module):
-    """Takes the features of two frames and the context of the first to the flow between the frames.
+    """Computes the flow between two frames from their features and the context of the first frame.
 
     Args:
         network: A RAFT of torchvision. Its encoders are not used.
@@ -31,13 +31,13 @@ class RaftIterations(nn.Module):
         motion_dim = self.encode_motion.out_channels
         self.units: Any = nn.ModuleList(RecurrentUnit(unit, self._hidden_dim, motion_dim) for unit in units)
         self._context_dim: int = units[0].convz.in_channels - motion_dim
-        """Channels of the context: those of the first hidden state, and those that stay an input."""
+        """Channels of the context: those of the initial hidden state, and those that are an input of each iteration"""
 
     def extra_repr(self) -> str:
         return f"{self.num_iterations} iterations, {self._levels} levels, radius {self._radius}"
 
     def forward(self, stacked: Tensor) -> Tensor:
-        """Features of both frames and context, ``[pairs, channels, h, w]``, to ``[pairs, 2, 8h, 8w]``."""
+        """Map features of both frames and context, ``[pairs, channels, h, w]``, to flow ``[pairs, 2, 8h, 8w]``."""
         dim = (stacked.shape[1] - self._context_dim) // 2
         features, following, context = stacked[:, :dim], stacked[:, dim : 2 * dim], stacked[:, 2 * dim :]
         correlations = Correlations(features, following, self._levels, self._radius)
@@ -55,7 +55,7 @@ class RaftIterations(nn.Module):
 
 
 class RecurrentUnit(nn.Module):
-    """A convolutional GRU whose input is context, which stays, and motion, which changes."""
+    """A convolutional GRU. Its input is the context, equal in all iterations, and the motion, which changes."""
 
     def __init__(self, unit: Any, hidden_dim: int, motion_dim: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class RecurrentUnit(nn.Module):
         self.candidate = _convolution(varying[2], unit.convz.padding)
 
     def share_of(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what context adds to update and reset gate together, and to the candidate."""
+        """Return the share of the context in both gates together, and in the candidate."""
         share = self.context(context)
         return share[:, : 2 * self._hidden_dim], share[:, 2 * self._hidden_dim :]
 
@@ -91,7 +91,7 @@ def _convolution(weight: Tensor, padding: tuple[int, int], bias: Tensor | None =
 
 
 class Correlations:
-    """Of each feature with all of the next frame's, at several levels, each half as fine as the one before."""
+    """Correlations of each feature with all features of the next frame, at levels of decreasing resolution."""
 
     def __init__(self, features: Tensor, following: Tensor, levels: int, radius: int) -> None:
         _, channels, height, width = features.shape
@@ -107,9 +107,11 @@ class Correlations:
         self._offsets = [offsets * scale for scale in self._scales]
 
     def around(self, position: Tensor) -> Tensor:
-        """Bilinear, at ``position [pairs, 2, h, w]`` and its neighbors: ``[pairs, levels · (2 · radius + 1)², h, w]``.
+        """Look up the correlations around ``position [pairs, 2, h, w]`` by bilinear interpolation.
 
-        The offset to the right varies slowest, as in the published weights.
+        Returns:
+            ``[pairs, levels · (2 · radius + 1)², h, w]``. The offset to the right varies slowest, as the published
+            weights require.
         """
         pairs, _, height, width = position.shape
         centers = position.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
@@ -121,7 +123,7 @@ class Correlations:
 
 
 def upsample(flow: Tensor, mask: Tensor | None) -> Tensor:
-    """Eight times as large: bilinear, or where the network predicts a mask, the mean of 3 × 3 that it weighs."""
+    """Upsample flow by 8: with the network's mask, by weighted means of 3 × 3 values, else bilinearly."""
     pairs, _, height, width = flow.shape
     if mask is None:
         size = (8 * height, 8 * width)
@@ -132,7 +134,7 @@ def upsample(flow: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _pixel_grid(features: Tensor) -> Tensor:
-    """``[pairs, 2, h, w]``: x and y of every feature."""
+    """Return x and y of every feature, ``[pairs, 2, h, w]``."""
     pairs, _, height, width = features.shape
     rows, columns = (torch.arange(side, dtype=torch.float32, device=features.device) for side in (height, width))
     x, y = torch.meshgrid(columns, rows, indexing="xy")

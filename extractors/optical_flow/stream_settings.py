@@ -21,11 +21,11 @@ class FlowStreamSettings(Record):
     flow: FlowSettings = Dis()
     """The method of optical flow and its settings."""
     geometry: Geometry = Field(default_factory=_short_side_256)
-    """From decoded frames to those that flow is computed on; gray unless the method needs color."""
+    """From decoded frames to the frames of which flow is computed; gray unless the method needs color."""
 
     @property
     def weight_roles(self) -> tuple[str, ...]:
-        """Checkpoints that the method needs."""
+        """Roles of the checkpoints that the method needs"""
         return METHODS[self.flow.method].weight_roles
 
     @model_validator(mode="after")

@@ -15,11 +15,11 @@ from .tvl1_settings import TVL1, Kernel
 _LOG = logging.getLogger(__name__)
 
 FlowOfClips = Callable[[Sequence[Tensor], TVL1], list[Tensor]]
-"""Clips ``uint8 [time, h, w]`` to ``float32 [time - 1, 2, h, w]`` each."""
+"""Function from clips ``uint8 [time, h, w]`` to flows ``float32 [time - 1, 2, h, w]``."""
 
 
 def tvl1(gray: Tensor, settings: TVL1) -> Tensor:
-    """Optical flow from each frame to the next. The flow of a pair depends on that pair alone.
+    """Compute optical flow from each frame to the next. The flow of a pair of frames depends only on these frames.
 
     Args:
         gray: Frames, ``uint8 [time, height, width]``.
@@ -29,7 +29,7 @@ def tvl1(gray: Tensor, settings: TVL1) -> Tensor:
         ``float32 [time - 1, 2, height, width]`` on the same device: displacement in pixels to the right and down.
 
     Raises:
-        ValueError: Another type or shape, fewer than two frames, or empty frames.
+        ValueError: The frames have another type or shape, are empty, or are fewer than two.
         ImportError: On CUDA without Triton.
 
     Example:
@@ -41,7 +41,7 @@ def tvl1(gray: Tensor, settings: TVL1) -> Tensor:
 
 
 def tvl1_of_clips(clips: Sequence[Tensor], settings: TVL1, *, replays: bool = False) -> list[Tensor]:
-    """`tvl1` of several clips on one device: a GPU computes the pairs of all clips together.
+    """Compute `tvl1` of several clips on one device. A GPU computes the pairs of all clips together.
 
     Args:
         clips: ``uint8 [time, height, width]``, of any sizes.
@@ -62,7 +62,7 @@ def tvl1_of_clips(clips: Sequence[Tensor], settings: TVL1, *, replays: bool = Fa
 
 
 def flow_function(kernel: Kernel, device_type: str, *, replays: bool = False) -> FlowOfClips:
-    """The computation behind ``tvl1``; what it needs is imported here."""
+    """Import and return the implementation of ``tvl1`` for a kernel and a device."""
     if device_type == "meta":
         return _shapes
     if kernel == "torch":
@@ -77,7 +77,7 @@ def flow_function(kernel: Kernel, device_type: str, *, replays: bool = False) ->
 
 
 def _shapes(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
-    """Return flows without numbers, as the meta device has none."""
+    """Return empty flows on the meta device."""
     return [gray.new_empty((len(gray) - 1, 2, *gray.shape[1:]), dtype=torch.float32) for gray in clips]
 
 
@@ -88,7 +88,7 @@ def _clip_by_clip(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
 
 
 def _on_cpu(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
-    """Use the CPU, also for frames on a device without a fused kernel, where single operations take far longer."""
+    """Compute on the CPU, also for frames on a device without a fused kernel: plain operations there are far slower."""
     from .tvl1_numba import flow_of_pairs
 
     device = clips[0].device
@@ -99,4 +99,4 @@ def _on_cpu(clips: Sequence[Tensor], settings: TVL1) -> list[Tensor]:
 
 @cache
 def _warn_of_cpu(device_type: str) -> None:
-    _LOG.warning('TV-L1 has no kernel for %s and runs on the CPU; kernel = "torch" computes on the device', device_type)
+    _LOG.warning('TV-L1 has no kernel for %s and runs on the CPU; kernel = "torch" runs on the device', device_type)

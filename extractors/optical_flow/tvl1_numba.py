@@ -1,4 +1,4 @@
-"""TV-L1 on a CPU: one thread a pair, frames prepared once."""
+"""TV-L1 on a CPU, with one thread per pair of frames; each frame is prepared once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .tvl1_settings import ARITHMETIC, SCALE_STEP, TVL1
 
 @alone_on_first_use("tvl1")
 def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
-    """``uint8 [time, h, w]`` to ``float32 [time - 1, 2, h, w]``, on as many threads as torch has."""
+    """Compute flow ``float32 [time - 1, 2, h, w]`` of ``uint8 [time, h, w]``, on as many threads as torch has."""
     frames = gray.contiguous().numpy()
     flows = np.empty((len(frames) - 1, 2, *frames.shape[1:]), dtype=np.float32)
 
@@ -26,7 +26,7 @@ def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
         flows[index] = _flow_of_pair(before.result(), after.result(), settings)
 
     with ThreadPoolExecutor(min(torch.get_num_threads(), len(flows))) as threads:
-        # first in, first out: a caller waits only for a frame that a thread is already computing
+        # the pool runs tasks in order of submission, so a pair never waits for a frame that no thread has started
         frame = threads.submit(_prepare, frames[0], settings)
         pairs: list[Future[None]] = []
         for index in range(len(flows)):
@@ -40,16 +40,16 @@ def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
 
 @dataclass(frozen=True)
 class Level:
-    """One frame on one level."""
+    """One frame at one level of the pyramid."""
 
     image: Image
     """``[h, w]``"""
     surrounded: Image
-    """The image and its gradients along x and y, with their margin: ``[3, (h + 2 · margin) · (w + 2 · margin)]``."""
+    """``[3, (h + 2 · margin) · (w + 2 · margin)]``: the image and its gradients along x and y, with a margin"""
 
 
 def _prepare(frame: NDArray[np.uint8], settings: TVL1) -> list[Level]:
-    """The levels of a frame, the finest first."""
+    """Return the levels of a frame, the finest first."""
     arithmetic = ARITHMETIC[settings.variant]
     image = frame.astype(np.float32)
     levels: list[Level] = []
@@ -65,7 +65,7 @@ def _prepare(frame: NDArray[np.uint8], settings: TVL1) -> list[Level]:
 
 
 def _flow_of_pair(before: list[Level], after: list[Level], settings: TVL1) -> Image:
-    """``[2, h, w]``"""
+    """Return the flow of a pair, ``[2, h, w]``."""
     arithmetic = ARITHMETIC[settings.variant]
     flow = np.zeros((2, *before[-1].image.shape), dtype=np.float32)
     for first, second in zip(reversed(before), reversed(after), strict=True):
@@ -87,7 +87,7 @@ def _flow_of_pair(before: list[Level], after: list[Level], settings: TVL1) -> Im
 
 
 def _grow(flow: Image, size: tuple[int, ...], pixel_centers: bool) -> Image:
-    """On the next finer level, in its pixels; the same on the same."""
+    """Resample flow to the next finer level, in its pixels; flow that already has the size is returned unchanged."""
     if flow.shape[1:] == size:
         return flow
     rows, columns = (

@@ -1,8 +1,8 @@
-"""The arithmetic of TV-L1 in Numba: compiled for the machine at hand on first use, then read from its cache.
+"""The arithmetic of TV-L1 in Numba, compiled for this machine on first use and then read from Numba's cache.
 
-Rows are the unit of work. The fields of a pair stand in one array ``[field, 1 + h, 16 + w + …]``: above a row of zeros,
-on the left 16 columns of margin, so that a neighbor is there to be read; on the right zeros up to whole vectors of 16,
-and 16 more. What stands beyond the image stays zero.
+Functions process whole rows. The fields of a pair are in one array ``[field, 1 + h, 16 + w + …]``. It has a row of
+zeros at the top, 16 columns of zeros on the left, and on the right zeros up to a multiple of 16 columns and 16 more, so
+that neighbors of every pixel can be read. The values outside the image stay zero.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Indices = NDArray[np.integer]
 Scalar = np.float32
 
 REACH_PX = 4
-"""A cubic kernel clamped to so far outside an image sees nothing of it, as one beyond would."""
+"""A cubic kernel at this distance outside an image does not reach any pixel of it, so positions are clamped to it."""
 MARGIN_PX = REACH_PX + 1
 LANES = 16
 DATA_STEP, DUAL_STEP, RELAXATION = np.float32(LAMBDA * THETA), np.float32(TAU / THETA), np.float32(THETA)
@@ -32,7 +32,7 @@ ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 
 
 class DisjointArrays(CompilerBase):
-    """Promises LLVM that the arrays of one call do not overlap; it would not vectorize a dozen of them otherwise."""
+    """Declares to LLVM that the arrays of a call do not overlap; else it does not vectorize loops over many arrays."""
 
     def define_pipelines(self) -> list[Any]:
         state: Any = self.state
@@ -41,7 +41,7 @@ class DisjointArrays(CompilerBase):
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Multiplications and additions may fuse and sums be taken in any order; nothing else is relaxed."""
+    """Compile a function. Fused multiply-add and any order of sums are allowed; other arithmetic is exact."""
     options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
@@ -50,13 +50,13 @@ def compiled(function: Callable[..., Any]) -> Any:
     }
     try:
         return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder may be written to: every process compiles for itself
+    except RuntimeError:  # no writable folder for the cache: every process compiles
         return numba.njit(**options)(function)
 
 
 @compiled
 def resize(image: Image, top: Indices, row_weight: Row, left: Indices, column_weight: Row) -> Image:
-    """Bilinear, ``[h, w]`` to ``[out_h, out_w]``, at ``linear_taps``."""
+    """Resize ``[h, w]`` to ``[out_h, out_w]`` bilinearly, with the taps of ``linear_taps``."""
     height, width = image.shape
     result = np.empty((len(top), len(left)), np.float32)
     for y in range(len(top)):
@@ -71,7 +71,7 @@ def resize(image: Image, top: Indices, row_weight: Row, left: Indices, column_we
 
 @compiled
 def surround(image: Image, replicate: bool) -> Image:
-    """The image and its central differences with a margin of zeros or of edges, each flat."""
+    """Return the image and its central differences with a margin of zeros or repeated edges, each flattened."""
     height, width = image.shape
     result = np.zeros((3, height + 2 * MARGIN_PX, width + 2 * MARGIN_PX), np.float32)
     reach = MARGIN_PX if replicate else 0
@@ -101,10 +101,13 @@ def solve_level(
     per_px: Scalar,
     lazy_test: bool,
 ) -> Image:
-    """The flow ``[2, h, w]`` on one level, from that on the coarser one. ``limit``: of the summed squares of a step."""
+    """Compute the flow ``[2, h, w]`` at one level from an initial flow.
+
+    A warp ends if an iteration's sum of squared changes is at most ``limit``.
+    """
     height, width = image.shape
     filled = -(-width // LANES) * LANES
-    fields = np.zeros((11, height + 1, LANES + filled + LANES), np.float32)  # row 0 is the zeros above the image
+    fields = np.zeros((11, height + 1, LANES + filled + LANES), np.float32)  # row 0 has the zeros above the image
     fields[3:5, 1:, LANES : LANES + width] = flow
     inside = np.zeros(fields.shape[2], np.float32)
     inside[LANES : LANES + width - 1] = ONE
@@ -127,7 +130,7 @@ def solve_level(
 
 @compiled
 def linearize(image: Image, surrounded: Image, fields: Image, cubic: Scalar, per_px: Scalar) -> None:
-    """Fields 0, 1, 2: the constant of the data term about fields 3, 4, and its gradient."""
+    """Compute the data term at the flow in fields 3 and 4: its constant (field 0) and gradient (fields 1 and 2)."""
     height, width = image.shape
     pitch = width + 2 * MARGIN_PX
     left, top = np.empty(width, np.int32), np.empty(width, np.int32)
@@ -157,7 +160,7 @@ def locate(
     across: Image,
     down: Image,
 ) -> None:
-    """Of each pixel of a row the first of its 4 × 4 taps, and the weights of their columns and rows."""
+    """Compute for each pixel of a row the first of its 4 × 4 taps and the weights of the taps' columns and rows."""
     edge = np.float32(1 - REACH_PX)
     for x in range(width):
         column, row = np.float32(x) + u[LANES + x], np.float32(y) + v[LANES + x]
@@ -174,8 +177,11 @@ def locate(
 
 @compiled
 def join(left: Indices, top: Indices, across: Image, down: Image, pitch: int, windows: Indices) -> None:
-    """Where 16 neighbors move alike, within a pixel, has them share a window of 5 × 5 taps that moves with them: whole
-    vectors are read then, not one number at a time. ``windows``: the first tap of the first of them, or -1."""
+    """Let 16 neighbors share a window of 5 × 5 taps if their flows differ by at most a pixel.
+
+    The taps are then read as vectors of 16 values. ``windows`` gets the first tap of the first pixel, or -1 if the
+    neighbors cannot share a window.
+    """
     for block in range(len(windows)):
         start = block * LANES
         windows[block] = -1
@@ -194,7 +200,7 @@ def join(left: Indices, top: Indices, across: Image, down: Image, pitch: int, wi
 
 @compiled
 def shift(weights: Image, x: int, late: bool) -> None:
-    """One tap further on."""
+    """Move the weights of a pixel by one tap if ``late``."""
     for tap in range(4, 0, -1):
         weights[tap, x] = weights[tap - 1, x] if late else weights[tap, x]
     weights[0, x] = ZERO if late else weights[0, x]
@@ -202,7 +208,7 @@ def shift(weights: Image, x: int, late: bool) -> None:
 
 @compiled
 def cubic_weights(fraction: Scalar, a: Scalar) -> tuple[Scalar, Scalar, Scalar, Scalar]:
-    """Of the four pixels about a position that lies ``fraction`` behind the second."""
+    """Return the weights of four pixels for a position that is ``fraction`` after the second pixel."""
     behind, ahead = fraction + ONE, ONE - fraction
     first = ((a * behind - np.float32(5) * a) * behind + np.float32(8) * a) * behind - np.float32(4) * a
     second = ((a + TWO) * fraction - (a + np.float32(3))) * fraction * fraction + ONE
@@ -221,7 +227,7 @@ def blend(
     pitch: int,
     result: Row,
 ) -> None:
-    """The weighted sum of every pixel's taps."""
+    """Compute the weighted sum of each pixel's taps."""
     for block in range(len(windows)):
         start = block * LANES
         if windows[block] >= 0:
@@ -252,7 +258,7 @@ def blend5(row: Row, across: Image, i: int, x: int) -> Scalar:
 
 @compiled
 def subtract(image: Row, u: Row, v: Row, along_x: Row, along_y: Row, constant: Row) -> None:
-    """What does not depend on the flow."""
+    """Subtract the first image and the linear term from the warped image, which gives the constant of the data term."""
     for x in range(len(image)):
         i = LANES + x
         constant[i] -= along_x[i] * u[i] + along_y[i] * v[i] + image[x]
@@ -260,8 +266,11 @@ def subtract(image: Row, u: Row, v: Row, along_x: Row, along_y: Row, constant: R
 
 @compiled
 def iterate(fields: Image, inside: Row, filled: int) -> float:
-    """One iteration, in place: the primal step of each row, then the dual one of the row above, which needs both.
-    Returns the sum of the squared changes of the flow, in px²."""
+    """Compute one iteration in place: the primal step of each row, then the dual step of the row above it.
+
+    Returns:
+        Sum of the squared changes of the flow, in px².
+    """
     constant, along_x, along_y, u, v = fields[0], fields[1], fields[2], fields[3], fields[4]
     ux, uy, vx, vy = fields[5], fields[6], fields[7], fields[8]
     last = len(u) - 1
@@ -293,13 +302,13 @@ def primal_step(
     v: Row,
     filled: int,
 ) -> Scalar:
-    """Thresholding of the data term, then the divergence of the dual variable."""
+    """Change the flow by thresholding of the data term and by the divergence of the dual variable."""
     error = ZERO
     for i in range(filled):
         x = LANES + i
         square = along_x[x] * along_x[x] + along_y[x] * along_y[x]
         residual = constant[x] + along_x[x] * u[x] + along_y[x] * v[x]
-        # the three cases in one; a gradient whose square is below TINY moves the flow by 2e-5 px at most
+        # the three cases of the thresholding; a gradient whose square is below TINY changes the flow by 2e-5 px at most
         factor = min(max(-residual / max(square, TINY), -DATA_STEP), DATA_STEP)
         du = factor * along_x[x] + RELAXATION * (ux[x] - ux[x - 1] + uy[x] - uy_above[x])
         dv = factor * along_y[x] + RELAXATION * (vx[x] - vx[x - 1] + vy[x] - vy_above[x])
@@ -311,8 +320,11 @@ def primal_step(
 
 @compiled
 def dual_step(flow: Row, below: Row, dual_x: Row, dual_y: Row, inside: Row, filled: int) -> None:
-    """Ascent along the forward differences, scaled back by them. They are zero in the last column, by ``inside``,
-    and in the last row, whose ``below`` is itself."""
+    """Change the dual variable along the forward differences of the flow, then normalize it by their length.
+
+    Differences are zero in the last column, because of ``inside``, and in the last row, where ``below`` is the row
+    itself.
+    """
     for i in range(filled):
         x = LANES + i
         along_x = (flow[x + 1] - flow[x]) * inside[x]
@@ -324,7 +336,10 @@ def dual_step(flow: Row, below: Row, dual_x: Row, dual_y: Row, inside: Row, fill
 
 @compiled
 def filter_median(field: Image, spare: Image, width: int, side_px: int) -> None:
-    """In place, of 3 × 3 or 5 × 5 neighbors; the edge repeats. Columns are sorted once for all windows they are in."""
+    """Apply a median of 3 × 3 or 5 × 5 neighbors in place, with repeated edges.
+
+    Each column is sorted once for all windows that contain it.
+    """
     last = len(field) - 1
     ranks = np.empty((5, LANES + width + LANES), np.float32)
     for y in range(1, last + 1):
@@ -359,8 +374,11 @@ def sort_columns3(r0: Row, r1: Row, r2: Row, ranks: Image, width: int) -> None:
 
 @compiled
 def pick5(r0: Row, r1: Row, r2: Row, r3: Row, r4: Row, result: Row, width: int) -> None:
-    """Of a 5 × 5 table that is sorted along columns and then along rows, the median is that of three numbers: the
-    greatest of the antidiagonal before the main one, the median of the main one, the least of the one behind it."""
+    """Compute the medians of 5 × 5 windows whose columns are sorted.
+
+    After sorting the rows as well, the median is the median of three numbers: the largest of the antidiagonal before
+    the main one, the median of the main antidiagonal, and the smallest of the one after it.
+    """
     for i in range(width):
         x = LANES + i
         _, _, _, a3, a4 = sort5(r0[x - 2], r0[x - 1], r0[x], r0[x + 1], r0[x + 2])
@@ -374,7 +392,7 @@ def pick5(r0: Row, r1: Row, r2: Row, r3: Row, r4: Row, result: Row, width: int) 
 
 @compiled
 def pick3(r0: Row, r1: Row, r2: Row, result: Row, width: int) -> None:
-    """The same of a 3 × 3 table."""
+    """Compute the medians of 3 × 3 windows as `pick5` does for 5 × 5."""
     for i in range(width):
         x = LANES + i
         _, _, a2 = sort3(r0[x - 1], r0[x], r0[x + 1])
@@ -392,7 +410,7 @@ def sort3(a: Scalar, b: Scalar, c: Scalar) -> tuple[Scalar, Scalar, Scalar]:
 
 @compiled
 def sort5(a: Scalar, b: Scalar, c: Scalar, d: Scalar, e: Scalar) -> tuple[Scalar, Scalar, Scalar, Scalar, Scalar]:
-    """Nine comparisons, the fewest that do."""
+    """Sort five numbers by nine comparisons, the minimum."""
     a, b = min(a, b), max(a, b)
     d, e = min(d, e), max(d, e)
     c, e = min(c, e), max(c, e)

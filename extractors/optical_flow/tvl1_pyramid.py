@@ -1,4 +1,4 @@
-"""The levels of TV-L1's pyramid: sizes, resampling, gradients."""
+"""The levels of TV-L1's pyramid: sizes, resampling and gradients."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 from .tvl1_settings import MIN_SIDE_PX, SCALE_STEP
 
 Taps = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""Of each sample the index of its left neighbor ``[out]`` and the weight of the right one ``[out]``."""
+"""For each sample the index of its left neighbor ``[out]`` and the weight of the right neighbor ``[out]``."""
 
 
 DeviceTaps = tuple[Tensor, Tensor]
-"""`Taps` on a device, where they stay."""
+"""`Taps` that are kept on a device."""
 
 
 def level_sizes(size: Sequence[int], scales: int) -> list[tuple[int, ...]]:
-    """Heights and widths, the finest first, from those of a frame."""
+    """Return height and width of each level for the size of a frame, the finest level first."""
     sizes = [tuple(size)]
     while len(sizes) < scales:
         smaller = tuple(round(side * SCALE_STEP) for side in sizes[-1])  # halves to even, as OpenCV's cvRound
@@ -32,7 +32,7 @@ def level_sizes(size: Sequence[int], scales: int) -> list[tuple[int, ...]]:
 
 
 def linear_taps(side: int, out_side: int, step: float, pixel_centers: bool) -> Taps:
-    """Where ``out_side`` samples, ``step`` input pixels apart, lie on ``side`` pixels; outside is the edge."""
+    """Return the taps of ``out_side`` samples at distances of ``step`` on ``side`` pixels; edges are repeated."""
     offset = 0.5 if pixel_centers else 0.0
     positions = ((np.arange(out_side) + offset) * step - offset).astype(np.float32).clip(0, side - 1)
     left = np.minimum(np.floor(positions), max(side - 2, 0))
@@ -40,12 +40,12 @@ def linear_taps(side: int, out_side: int, step: float, pixel_centers: bool) -> T
 
 
 def shrinking_taps(side: int, out_side: int, pixel_centers: bool) -> Taps:
-    """To the next level: exactly ``1 / SCALE_STEP`` apart, whatever the sizes were rounded to."""
+    """Return the taps for the next coarser level, at distances of ``1 / SCALE_STEP`` independent of rounded sizes."""
     return linear_taps(side, out_side, 1 / SCALE_STEP, pixel_centers)
 
 
 def growing_taps(side: int, out_side: int, pixel_centers: bool) -> Taps:
-    """Back to a finer level: ``side / out_side`` apart."""
+    """Return the taps for a finer level, at distances of ``side / out_side``."""
     return linear_taps(side, out_side, side / out_side, pixel_centers)
 
 
@@ -58,7 +58,7 @@ def _on_device(
 
 
 def resize(images: Tensor, rows: DeviceTaps, columns: DeviceTaps) -> Tensor:
-    """Bilinear, ``[..., h, w]`` to ``[..., out_h, out_w]``."""
+    """Resize ``[..., h, w]`` to ``[..., out_h, out_w]`` bilinearly."""
     for axis, (left, weight) in ((-1, columns), (-2, rows)):
         right = (left + 1).clamp(max=images.shape[axis] - 1)
         weight = weight if axis == -1 else weight[:, None]
@@ -68,7 +68,7 @@ def resize(images: Tensor, rows: DeviceTaps, columns: DeviceTaps) -> Tensor:
 
 
 def pyramid(images: Tensor, scales: int, pixel_centers: bool) -> list[Tensor]:
-    """``[time, h, w]`` on each level, the finest first; each made of the one before, without blur."""
+    """Return images ``[time, h, w]`` at each level, the finest first. Each level is resized from the one before."""
     levels = [images]
     for out_height, out_width in level_sizes(images.shape[-2:], scales)[1:]:
         height, width = levels[-1].shape[-2:]
@@ -79,7 +79,7 @@ def pyramid(images: Tensor, scales: int, pixel_centers: bool) -> list[Tensor]:
 
 
 def grow(flow: Tensor, height: int, width: int, pixel_centers: bool) -> Tensor:
-    """A flow ``[..., h, w]`` on the next finer level, in its pixels."""
+    """Resample a flow ``[..., h, w]`` to the next finer level, in its pixels."""
     rows, columns = (
         _on_device(growing_taps, *sides, pixel_centers, flow.device)
         for sides in zip(flow.shape[-2:], (height, width), strict=True)
@@ -92,11 +92,11 @@ Solve = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def coarse_to_fine(clips: Sequence[Tensor], scales: int, pixel_centers: bool, solve: Solve) -> Tensor:
-    """Flow between consecutive frames of clips, from zero on the coarsest level up to the finest one.
+    """Compute flow between consecutive frames of clips, from zero at the coarsest level to the finest level.
 
     Args:
         clips: ``uint8 [time, h, w]`` of one size, each with two frames or more.
-        scales: Levels.
+        scales: Maximum number of levels.
         pixel_centers: See `Arithmetic`.
         solve: Computes one level of all pairs.
 
@@ -117,7 +117,7 @@ def coarse_to_fine(clips: Sequence[Tensor], scales: int, pixel_centers: bool, so
 
 
 def with_gradients(images: Tensor) -> Tensor:
-    """``[time, h, w]`` to ``[time, 3, h, w]``: the image and its central differences along x and y, edges repeated."""
+    """Return images ``[time, h, w]`` and their central differences along x and y, ``[time, 3, h, w]``; repeat edges."""
     padded = torch.nn.functional.pad(images[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     along_x = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
     along_y = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2

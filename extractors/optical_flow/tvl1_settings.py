@@ -1,4 +1,4 @@
-"""Settings and constants of TV-L1, shared by its dispatcher (`tvl1`) and its kernels."""
+"""Settings and constants of TV-L1 for `tvl1` and its implementations."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ Variant = Literal["opencv5", "opencv4", "cuda"]
 Mode = Literal["exact", "fast"]
 Kernel = Literal["fused", "torch"]
 MIN_SIDE_PX = 16
-"""The pyramid ends before a level with a shorter side."""
+"""The pyramid has no level with a shorter side."""
 SCALE_STEP = 0.8
 TAU, LAMBDA, THETA = 0.25, 0.15, 0.3
-"""Step of the dual variable, weight of the data term, tightness: OpenCV's, on gray values of 0 … 255."""
+"""Step of the dual variable, weight of the data term, and tightness, as in OpenCV, for gray values 0 … 255."""
 
 
 class TVL1(Record):
-    """Settings; the defaults are those of OpenCV's ``DualTVL1OpticalFlow``, which ``opencv5`` agrees with."""
+    """Settings of TV-L1. The defaults are those of OpenCV 5's ``DualTVL1OpticalFlow``."""
 
     method: Literal["tvl1"] = "tvl1"
     """Method of optical flow: dis, farneback, tvl1 or raft."""
     variant: Variant = "opencv5"
-    """Whose arithmetic. ``opencv5``; ``opencv4``, which warps at positions rounded to 1/32 px; ``cuda``, what denseflow
-    calls: no median, another cubic kernel, and sometimes a later stop."""
+    """Arithmetic. ``opencv5``: OpenCV 5. ``opencv4``: OpenCV 4, which warps at positions rounded to 1/32 px. ``cuda``:
+    OpenCV's CUDA version, which denseflow uses: no median, another cubic kernel, and sometimes a later stop."""
     mode: Mode = "exact"
-    """``fast`` has other defaults, two warps and one outer iteration: half the time for a mean difference from
-    ``exact`` of .01 px (a dancer before a still camera), .04 px (a camera that follows a skater) or .14 px (fast
+    """Defaults. ``exact``: OpenCV's. ``fast``: two warps and one outer iteration, which take half the time; the mean
+    difference is .01 px (a dancer before a still camera), .04 px (a camera that follows a skater) or .14 px (fast
     sport)."""
     median_px: Literal[1, 3, 5] = 5
-    """Side of the median filter on the flow; 1 is none, and all that ``cuda`` has."""
+    """Side of the median filter of the flow; 1: no filter, as always in variant ``cuda``."""
     scales: PositiveInt = 5
     """Levels of the image pyramid."""
     warps: PositiveInt = 5
-    """Linearizations on each scale."""
+    """Linearizations at each level."""
     inner_iterations: PositiveInt = 30
-    """Iterations from one median to the next."""
+    """Iterations between two median filters."""
     outer_iterations: PositiveInt = 10
     """Rounds of median and inner iterations in each warp."""
     epsilon: NonNegativeFloat = 0.01
-    """A warp ends when an iteration changes the flow by at most this, root mean square in pixels."""
+    """A warp ends when the root mean square change of the flow in an iteration is at most this, in pixels."""
     kernel: Kernel = "fused"
-    """``fused``: Numba on a CPU, Triton on CUDA. ``torch``: plain operations on any device; far slower."""
+    """``fused``: Numba on a CPU, Triton on CUDA. ``torch``: plain operations on any device, far slower."""
 
     @model_validator(mode="before")
     @classmethod
@@ -60,7 +60,7 @@ class TVL1(Record):
     @model_validator(mode="after")
     def _cuda_has_no_median(self) -> Self:
         if self.variant == "cuda" and self.median_px != 1:
-            raise ValueError(f'variant "cuda" has no median filter; leave median_px = {self.median_px} out')
+            raise ValueError(f'variant "cuda" has no median filter; remove median_px = {self.median_px}')
         return self
 
 
@@ -71,14 +71,14 @@ class Arithmetic:
     cubic: float = -0.75
     """Parameter A of the bicubic kernel (Keys, 1981)."""
     border: Literal["zero", "replicate"] = "zero"
-    """What the kernel sees outside the image."""
+    """Values outside the image"""
     positions_per_px: int = 0
-    """Warped positions are rounded to multiples of 1 / this, in pixels; 0: no rounding."""
+    """Warped positions are rounded to multiples of 1 / this number, in pixels; 0: no rounding."""
     pixel_centers: bool = True
-    """Whether resizing maps pixel centers on each other, or corners: ``cv::cuda::resize`` (opencv issue 24165)."""
+    """Whether resizing maps pixel centers to each other; else corners, as ``cv::cuda::resize`` (opencv issue 24165)"""
     lazy_test: bool = False
-    """Test the stop criterion on odd iterations only; after a test, skip as many iterations as the error exceeded the
-    threshold by (factor)."""
+    """Test the stop criterion on odd iterations only. After a test, skip as many iterations as the ratio of error and
+    threshold."""
 
 
 ARITHMETIC: Mapping[Variant, Arithmetic] = {

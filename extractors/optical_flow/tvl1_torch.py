@@ -1,4 +1,4 @@
-"""TV-L1 in plain torch operations, pairs in one batch: what the kernels compute, said at length. On any device."""
+"""TV-L1 in plain torch operations on any device, with all pairs in one batch: the reference for the kernels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .tvl1_pyramid import coarse_to_fine, with_gradients
 from .tvl1_settings import ARITHMETIC, LAMBDA, TAU, THETA, TVL1, Arithmetic
 
 MARGIN_PX = 4
-"""A cubic kernel clamped to this margin sees nothing of the image, as one beyond it would."""
+"""A cubic kernel at this distance outside an image does not reach any pixel of it, so positions are clamped to it."""
 ITERATIONS_PER_LOOK = 10
-"""How many iterations run before it is asked whether any pair goes on: the question waits for the device."""
+"""Number of iterations between two tests whether all pairs are done. Each test waits for the device."""
 
 
 def flow_of_pairs(gray: Tensor, settings: TVL1) -> Tensor:
-    """``uint8 [time, h, w]`` to ``float32 [time - 1, 2, h, w]``."""
+    """Compute flow ``float32 [time - 1, 2, h, w]`` of frames ``uint8 [time, h, w]``."""
     arithmetic = ARITHMETIC[settings.variant]
 
     def solve(before: Tensor, after: Tensor, flow: Tensor) -> Tensor:
@@ -49,14 +49,17 @@ class DataTerm:
 
 
 def linearize(images: Tensor, following: Tensor, flow: Tensor, arithmetic: Arithmetic) -> DataTerm:
-    """About ``flow``. ``following``: the second images and their gradients, with a margin, ``[pair, 3, h, w]``."""
+    """Return the data term at ``flow``.
+
+    ``following [pair, 3, h, w]`` contains the second images and their gradients, with a margin.
+    """
     warped = _bicubic(following, flow, arithmetic)
     gradient = warped[:, 1:]
     return DataTerm(warped[:, 0] - (gradient * flow).sum(1) - images, gradient)
 
 
 def _bicubic(fields: Tensor, flow: Tensor, arithmetic: Arithmetic) -> Tensor:
-    """``fields [pair, 3, margin + h + margin, margin + w + margin]`` where ``flow [pair, 2, h, w]`` points."""
+    """Sample ``fields [pair, 3, margin + h + margin, margin + w + margin]`` at positions moved by the flow."""
     height, width = flow.shape[-2:]
     rows, columns = torch.meshgrid(
         torch.arange(height, device=flow.device), torch.arange(width, device=flow.device), indexing="ij"
@@ -78,7 +81,7 @@ def _bicubic(fields: Tensor, flow: Tensor, arithmetic: Arithmetic) -> Tensor:
 
 
 def cubic_weights(fraction: Tensor, a: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of the four pixels about a position that lies ``fraction`` behind the second."""
+    """Return the weights of four pixels for a position that is ``fraction`` after the second pixel."""
 
     def near(distance: Tensor) -> Tensor:
         return ((a + 2) * distance - (a + 3)) * distance * distance + 1
@@ -92,7 +95,7 @@ def cubic_weights(fraction: Tensor, a: float) -> tuple[Tensor, Tensor, Tensor, T
 def _solve_warp(
     data: DataTerm, flow: Tensor, dual: Tensor, settings: TVL1, arithmetic: Arithmetic
 ) -> tuple[Tensor, Tensor]:
-    """Iterates every pair to its own end. A pair that is done stays as it is."""
+    """Iterate until each pair meets the stop criterion. A pair that is done does not change any more."""
     limit = settings.epsilon**2 * flow[0, 0].numel()
     running = torch.ones(len(flow), dtype=torch.bool, device=flow.device)
     bound = torch.zeros(len(flow), device=flow.device)
@@ -113,7 +116,7 @@ def _solve_warp(
 
 
 def primal_step(data: DataTerm, flow: Tensor, dual: Tensor) -> Tensor:
-    """Thresholding of the data term, then the divergence of the dual variable."""
+    """Change the flow by thresholding of the data term and by the divergence of the dual variable."""
     residual = data.constant + (data.gradient * flow).sum(1)
     square = (data.gradient**2).sum(1)
     step = LAMBDA * THETA
@@ -123,7 +126,7 @@ def primal_step(data: DataTerm, flow: Tensor, dual: Tensor) -> Tensor:
 
 
 def dual_step(flow: Tensor, dual: Tensor) -> Tensor:
-    """Ascent along the forward differences, scaled back by them. ``[pair, 2, 2, h, w]``."""
+    """Change the dual variable ``[pair, 2, 2, h, w]`` along the forward differences of the flow and normalize it."""
     along_x = pad(flow[..., 1:] - flow[..., :-1], (0, 1))
     along_y = pad(flow[..., 1:, :] - flow[..., :-1, :], (0, 0, 0, 1))
     step = TAU / THETA
@@ -132,12 +135,12 @@ def dual_step(flow: Tensor, dual: Tensor) -> Tensor:
 
 
 def divergence(dual: Tensor) -> Tensor:
-    """Backward differences; outside is zero. ``[pair, 2, 2, h, w]`` to ``[pair, 2, h, w]``."""
+    """Return the divergence ``[pair, 2, h, w]`` of ``[pair, 2, 2, h, w]`` by backward differences; zero outside."""
     along_x, along_y = dual.unbind(2)
     return along_x - pad(along_x, (1, 0))[..., :-1] + along_y - pad(along_y, (0, 0, 1, 0))[..., :-1, :]
 
 
 def median(flow: Tensor, side_px: int) -> Tensor:
-    """Of ``side_px`` × ``side_px`` neighbors; the edge repeats."""
+    """Apply a median of ``side_px`` × ``side_px`` neighbors, with repeated edges."""
     padded = pad(flow, (side_px // 2,) * 4, mode="replicate")
     return padded.unfold(2, side_px, 1).unfold(3, side_px, 1).flatten(-2).median(-1).values

@@ -1,11 +1,11 @@
-"""TV-L1 on CUDA: the buffers, and the order of launches. Written without a GPU: the kernels compile for sm_90 and agree
-with the plain operations in Triton's interpreter; no card has run them.
+"""TV-L1 on CUDA: buffers and order of launches. Written without a GPU: the kernels compile for sm_90 and agree with the
+plain operations in Triton's interpreter, but have not run on a GPU.
 
-Nothing waits for the device after every iteration. Pairs that are done cost a launch that returns at once; the host
-looks once per round of inner iterations, a round late, whether any pair goes on. The pairs of all clips of a batch are
+The host does not wait for the device after every iteration. It tests once per round of inner iterations, one round
+late, whether all pairs are done; kernels return at once for pairs that are done. The pairs of all clips of a batch are
 computed together, so that launches take a small share of the time.
 
-A round launches the same kernels every time, and nothing else. With `FixedMemory` it is captured as a CUDA graph.
+A round always launches the same kernels. With `FixedMemory` it is captured as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from .tvl1_triton_kernels import begin_round, filter_median, iterate, judge, lin
 BYTES_AT_ONCE = 2**32
 """Memory of the pairs that are computed together: about 580 pairs of 256 × 341 pixels."""
 BYTES_OF_PIXEL = 84
-"""Twice six fields of state, the data term, both images and the gradients, as float32."""
+"""Twice six fields of state, the data term, both images and the gradients, as float32"""
 STRIP_COLUMNS, STRIP_ROWS, ITERATIONS = 64, 64, 5
 PIXELS = 256
-"""Of a program that works pixel by pixel."""
+"""Pixels per program of kernels that process single pixels."""
 OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
 MAX_GRAPHS = 128
-"""Graphs that a thread keeps: one for each level and number of pairs."""
+"""Maximum number of graphs that a thread keeps, one for each level and number of pairs."""
 ALIGNED_BYTES = 512
 
 
 class FixedMemory(threading.local):
-    """Memory at addresses that stay, for one level at a time, and the graphs that use it; each thread has its own.
+    """Memory at fixed addresses for one level at a time, and the graphs that use it; per thread.
 
-    It grows to the largest level so far and is not freed, at most to about `BYTES_AT_ONCE`.
+    It grows to the size of the largest level so far, at most about `BYTES_AT_ONCE`, and is not freed.
     """
 
     def __init__(self) -> None:
@@ -48,13 +48,13 @@ class FixedMemory(threading.local):
         self.rounds: dict[Hashable, Replay[None]] = {}
 
     def begin(self, size_bytes: int, device: torch.device) -> None:
-        """Begin a batch whose largest level takes so much."""
+        """Begin a batch whose largest level needs ``size_bytes``."""
         if len(self._block) < size_bytes or self._block.device != device or len(self.rounds) > MAX_GRAPHS:
             if self.rounds:
                 torch.cuda.current_stream(self._block.device).synchronize()  # the graphs may be running
             self.rounds.clear()
             self._block = torch.empty(0, dtype=torch.uint8)
-            with torch.inference_mode(False):  # also for calls outside of it
+            with torch.inference_mode(False):  # the memory is also used outside of inference mode
                 self._block = torch.empty(size_bytes, dtype=torch.uint8, device=device)
 
     def begin_level(self) -> None:
@@ -62,7 +62,7 @@ class FixedMemory(threading.local):
         self._used = 0
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return a tensor without values, which is at the same place in each level of this size."""
+        """Return an uninitialized tensor, which has the same address in each level of this size."""
         first, size_bytes = self._used, math.prod(shape) * dtype.itemsize
         self._used += math.ceil(size_bytes / ALIGNED_BYTES) * ALIGNED_BYTES
         return self._block[first : first + size_bytes].view(dtype).view(*shape)
@@ -72,10 +72,10 @@ _MEMORY = FixedMemory()
 
 
 def flows_of_clips(clips: Sequence[Tensor], settings: TVL1, *, replays: bool = False) -> list[Tensor]:
-    """``uint8 [time, h, w]`` to ``float32 [time - 1, 2, h, w]`` each: pairs of all clips of one size together.
+    """Compute flows ``float32 [time - 1, 2, h, w]`` of clips ``uint8 [time, h, w]``.
 
-    The number of launches does not depend on the number of pairs, and 32 pairs alone fill less than a GPU.
-    ``replays``: see `tvl1_of_clips`.
+    The pairs of all clips of one size are computed together: the number of launches does not depend on the number of
+    pairs, and 32 pairs do not fill a GPU. For ``replays`` see `tvl1_of_clips`.
     """
     by_size: dict[torch.Size, list[int]] = {}
     for place, clip in enumerate(clips):
@@ -83,7 +83,7 @@ def flows_of_clips(clips: Sequence[Tensor], settings: TVL1, *, replays: bool = F
     flows: dict[int, Tensor] = {}
     for size, places in by_size.items():
         most = max(BYTES_AT_ONCE // (BYTES_OF_PIXEL * size.numel()), 1)
-        with torch.cuda.device_of(clips[0]):  # Triton launches on the current one
+        with torch.cuda.device_of(clips[0]):  # Triton launches on the current device
             batches = batches_of([clips[place] for place in places], most)
             flow = torch.cat([_flow_of_batch(batch, settings, _MEMORY if replays else None) for batch in batches])
         flows.update(zip(places, torch.split(flow, [len(clips[place]) - 1 for place in places]), strict=True))
@@ -125,13 +125,13 @@ def _flow_of_batch(clips: Sequence[Tensor], settings: TVL1, memory: FixedMemory 
 
 
 def _strips(height: int, width: int) -> tuple[int, int]:
-    """Strips side by side, and all strips."""
+    """Return the number of strips next to each other, and the total number of strips."""
     across = math.ceil(width / (STRIP_COLUMNS - 2 * ITERATIONS))
     return across, across * math.ceil(height / STRIP_ROWS)
 
 
 def _level_bytes(pairs: int, height: int, width: int) -> int:
-    """Memory of a `_Level`."""
+    """Return the memory of a `_Level`."""
     values = pairs * ((2 * 6 + 3 + 1 + 3) * height * width + ITERATIONS * _strips(height, width)[1] + 6)
     return 4 * values + 6 * ALIGNED_BYTES
 
@@ -155,20 +155,20 @@ class _Level:
             memory.begin_level()
         self.images, self.following = self._placed(before), self._placed(with_gradients(after))
         self.state = self._empty((2, pairs, 6, height, width)).zero_()
-        """Twice: the flow along x and y, and of each the dual variable along x and y."""
+        """Two states, each with the flow along x and y, and for each of these the dual variable along x and y"""
         self.state[0, :, :2] = flow
         self.data = self._empty((pairs, 3, height, width))
-        """The data term's constant and its gradient."""
+        """Constant and gradient of the data term"""
         self.limit = settings.epsilon**2 * height * width
         self.strips_across, self.strips = _strips(height, width)
         self.errors = self._empty((pairs, ITERATIONS, self.strips))
         per_pair = self._empty((6, pairs), torch.int32).zero_()
         self.side, self.steps, self.left, self.iteration, self.done, bound = per_pair
-        """Which of the two states is current; how many iterations the next launch runs; how many the round has left;
-        how many the warp has had; whether it is done."""
+        """Per pair: number of the current state; iterations of the next launch; remaining iterations of the round;
+        iterations of the warp so far; whether the warp is done; error of the last test"""
         self.bound = bound.view(torch.float32)
         self.of_warp = per_pair[3:]
-        """The last three, which are zero when a warp begins."""
+        """The last three, which are zero at the beginning of a warp"""
         self.done_late = LateAnswer(flow.device)
 
     def _empty(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -180,7 +180,7 @@ class _Level:
         return values.contiguous() if self._memory is None else self._empty(values.shape, values.dtype).copy_(values)
 
     def solve(self) -> Tensor:
-        """``[pair, 2, h, w]``"""
+        """Return the flow ``[pair, 2, h, w]``."""
         warping: dict[str, Any] = {
             "PIXELS": PIXELS,
             "CUBIC": self.arithmetic.cubic,
@@ -203,7 +203,7 @@ class _Level:
                 break
 
     def _launch_round(self) -> None:
-        """Run a round; with fixed memory the first of its shape and settings is launched, and captured for the rest."""
+        """Run a round. With fixed memory, the first round of a shape and settings is captured for the others."""
         if self._memory is None:
             self._run_round()
             return
@@ -216,7 +216,7 @@ class _Level:
         self._memory.rounds[key] = Replay(self._run_round, self._device, f"TV-L1 of {list(self.shape)}")
 
     def _run_round(self) -> None:
-        """The median and the iterations up to the next one, of the pairs that are not done."""
+        """Launch the median and the iterations up to the next median, for the pairs that are not done."""
         pairs = self.shape[0]
         is_filtered = self.settings.median_px > 1
         if is_filtered:
@@ -229,7 +229,9 @@ class _Level:
         per_pair = (self.side, self.steps, self.left, self.iteration, self.done, self.bound)
         strips = {"ITERATIONS": ITERATIONS, "ROWS": STRIP_ROWS, "COLUMNS": STRIP_COLUMNS, "num_warps": 1}
         test = {"ITERATIONS": ITERATIONS, "LAZY": self.arithmetic.lazy_test, "num_warps": 1}
-        for _ in range(math.ceil(self.settings.inner_iterations / ITERATIONS) + 1):  # one to do some again
+        for _ in range(
+            math.ceil(self.settings.inner_iterations / ITERATIONS) + 1
+        ):  # one launch to repeat iterations up to the stop
             tensors = (self.data, self.state, self.errors, self.side, self.steps)
             iterate[(self.strips, pairs)](*tensors, *self.shape, self.strips_across, **strips, **OPTIONS)
             judge[(pairs,)](self.errors, *per_pair, self.limit, self.strips, **test, **OPTIONS)
@@ -240,7 +242,7 @@ class _Level:
 
 
 class LateAnswer:
-    """Asks the device without waiting: the answer is that to the question before."""
+    """Reads a condition from the device without waiting, by returning the value of the call before."""
 
     def __init__(self, device: torch.device) -> None:
         self._at_once = device.type != "cuda"
@@ -250,7 +252,7 @@ class LateAnswer:
             self._events = (torch.cuda.Event(), torch.cuda.Event())
 
     def forget(self) -> None:
-        """Begin with a first question again."""
+        """Discard the value of the call before."""
         self._asked = 0
 
     def was(self, condition: Tensor) -> bool:

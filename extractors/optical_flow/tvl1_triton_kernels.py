@@ -1,13 +1,15 @@
 # pyright: standard, reportGeneralTypeIssues=false, reportOperatorIssue=false
-# these functions look like Python and are written in Triton's own language, which has no types
+# these functions are in Triton's language, which has the syntax of Python and no types
 """The arithmetic of TV-L1 in Triton.
 
-A warp of threads takes a strip of columns and walks down it, several iterations at once: the row that the first
-iteration has done with is the next row of the second. So a launch reads and writes memory once for all of them, columns
-meet by shuffles and rows in registers. Strips overlap by as many pixels as there are iterations.
+A warp of threads processes a strip of columns from top to bottom, with several iterations at once: a row that the first
+iteration has finished is the next row of the second iteration. So a launch reads and writes memory once for all its
+iterations; values of neighboring columns are exchanged by shuffles, rows stay in registers. Strips overlap by as many
+pixels as there are iterations.
 
-The stop criterion is still tested after every iteration: ``judge`` adds up what the strips say of each, always in one
-order, and where a pair should have stopped on the way it has the launch done again from the same numbers, up to there.
+The stop criterion is nevertheless tested for every iteration: ``judge`` sums the errors of the strips for each
+iteration, always in the same order. If a pair should have stopped within a launch, the launch is repeated from the same
+state up to that iteration.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from .tvl1_settings import LAMBDA, TAU, THETA
 DATA_STEP, DUAL_STEP, RELAXATION = tl.constexpr(LAMBDA * THETA), tl.constexpr(TAU / THETA), tl.constexpr(THETA)
 TINY = tl.constexpr(torch.finfo(torch.float32).eps)
 HALF_EVEN = tl.constexpr(1.5 * 2**23)
-"""Added to a number below 2²² and taken away again, it leaves the nearest whole one."""
+"""Adding and subtracting this number rounds a number below 2²² to the nearest integer."""
 VALUES_AT_ONCE = tl.constexpr(1024)
 
 
 launched = triton.jit(do_not_specialize=["pairs", "height", "width", "strips_across", "strips"])
-"""Compiled once for all sizes; 1 and multiples of 16 would be cases of their own."""
+"""Compiles a kernel once for all sizes. By default, Triton compiles 1 and multiples of 16 separately."""
 
 
 @launched
@@ -44,7 +46,7 @@ def linearize(
     PER_PX: tl.constexpr,
     PIXELS: tl.constexpr,
 ):
-    """The brightness difference about the current flow: its constant and its gradient."""
+    """Compute constant and gradient of the brightness difference at the current flow."""
     pair = tl.program_id(1).to(tl.int64)
     area = height * width
     at = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
@@ -82,7 +84,7 @@ def linearize(
 
 @triton.jit
 def cubic_weights(fraction, A: tl.constexpr):
-    """Of the four pixels about a position that lies ``fraction`` behind the second."""
+    """Return the weights of four pixels for a position that is ``fraction`` after the second pixel."""
     behind, ahead = fraction + 1, 1 - fraction
     first = ((A * behind - 5 * A) * behind + 8 * A) * behind - 4 * A
     second = ((A + 2) * fraction - (A + 3)) * fraction * fraction + 1
@@ -105,7 +107,7 @@ def iterate(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """A strip's next ``steps`` iterations, from the current state to the other."""
+    """Compute the next ``steps`` iterations of a strip, from the current state to the other state."""
     strip, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     count = tl.load(steps + pair)
     if count > 0:
@@ -153,8 +155,7 @@ def begin_round(
     ITERATIONS: tl.constexpr,
     PAIRS: tl.constexpr,
 ):
-    """Count the iterations that a round has, for the pairs that are not done; after the median their other state is
-    the current one."""
+    """Set the iterations of a round for the pairs that are not done. After a median, switch their current state."""
     pair = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)
     inside = pair < pairs
     running = 1 - tl.load(done + pair, mask=inside, other=1)
@@ -166,13 +167,13 @@ def begin_round(
 
 @triton.jit
 def own_columns(column, y, top, bottom, end, ITERATIONS: tl.constexpr):
-    """Whether a strip answers for them in row ``y``, or only looks at them."""
+    """Return which columns of row ``y`` belong to a strip; the others overlap with its neighbors."""
     return (column >= ITERATIONS) & (column < tl.where((y >= top) & (y < bottom), end, 0))
 
 
 @triton.jit
 def load_row(data, source, y, x, height, width, area):
-    """The data term's constant and gradient, the flow, and the dual variables, zero outside."""
+    """Load constant and gradient of the data term, the flow and the dual variables; zeros outside the image."""
     mask = (x >= 0) & (x < tl.where((y >= 0) & (y < height), width, 0))
     at = y * width + x
     return (
@@ -196,10 +197,11 @@ def store_row(target, row, at, mask, area):
 
 @triton.jit
 def iterate_row(row, above, y, columns, active, height):
-    """The primal step of row ``y``, then the dual step of the row above, whose flow has moved already.
+    """Compute the primal step of row ``y``, then the dual step of the row above, whose primal step is done.
 
-    Returns the row above, done; row ``y``, half done; and the squared change of its flow, in px². A stage that is not
-    ``active`` hands rows on as they are.
+    Returns:
+        The row above, after both steps; row ``y`` after the primal step; and the squared change of its flow, in px². If
+        the iteration is not ``active``, rows are returned unchanged.
     """
     constant, along_x, along_y, u, v, ux, uy, vx, vy = row
     left, right, has_right = columns
@@ -219,7 +221,7 @@ def iterate_row(row, above, y, columns, active, height):
 
 @triton.jit
 def ascend(flow, below, dual_x, dual_y, right, has_right, has_below, active):
-    """Along the forward differences, scaled back by them."""
+    """Change the dual variable along the forward differences of the flow and normalize it."""
     along_x = tl.where(has_right, tl.gather(flow, right, 0) - flow, 0.0)
     along_y = tl.where(has_below, below - flow, 0.0)
     shrink = 1 / (1 + DUAL_STEP * tl.sqrt(along_x * along_x + along_y * along_y))
@@ -231,7 +233,7 @@ def ascend(flow, below, dual_x, dual_y, right, has_right, has_below, active):
 def judge(
     errors, side, steps, left, iteration, done, bound, limit, strips, ITERATIONS: tl.constexpr, LAZY: tl.constexpr
 ):
-    """Takes what ``iterate`` has done, or has it done again up to the iteration that met the limit."""
+    """Accept the result of ``iterate``, or let it repeat the iterations up to the one that met the limit."""
     pair = tl.program_id(0)
     count = tl.load(steps + pair)
     if count > 0:
@@ -258,7 +260,7 @@ def judge(
 
 @triton.jit
 def total(values, count):
-    """In the same order whatever ran beside it."""
+    """Return the sum of values, always in the same order."""
     result = 0.0
     for first in range(0, count, VALUES_AT_ONCE):
         index = first + tl.arange(0, VALUES_AT_ONCE)
@@ -268,8 +270,10 @@ def total(values, count):
 
 @launched
 def filter_median(state, side, done, pairs, height, width, SIDE_PX: tl.constexpr, PIXELS: tl.constexpr):
-    """The flow of the pairs that are not done, of 3 × 3 or 5 × 5 neighbors, edges repeated; and the dual variables as
-    they are, to the other state."""
+    """Write medians of the flow over 3 × 3 or 5 × 5 neighbors, and the dual variables, to the other state.
+
+    Edges are repeated. Pairs that are done do not change.
+    """
     pair = tl.program_id(1).to(tl.int64)
     if tl.load(done + pair) == 0:
         area = height * width
@@ -309,7 +313,7 @@ def sorted_column5(field, y, x, height, width, inside):
 
 @triton.jit
 def median5(field, y, x, height, width, inside):
-    """tvl1_numba_kernels.py says why: ``pick5``."""
+    """Return the median of 5 × 5 neighbors; see ``pick5`` in tvl1_numba_kernels.py."""
     p = sorted_column5(field, y, x - 2, height, width, inside)
     q = sorted_column5(field, y, x - 1, height, width, inside)
     r = sorted_column5(field, y, x, height, width, inside)

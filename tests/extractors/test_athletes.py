@@ -377,9 +377,9 @@ def test_any_network_on_frames_can_use_athlete_crops(athlete: str, monkeypatch: 
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("crop", "only a network on single frames can look at the athlete; write crop:NAME"),
-        ("crop:i3d_rgb", "only a network on single frames"),
-        ("crop:crop:resnet_frame", "only a network on single frames"),
+        ("crop", "NAME must be a network on single frames; write crop:NAME"),
+        ("crop:i3d_rgb", "NAME must be a network on single frames"),
+        ("crop:crop:resnet_frame", "NAME must be a network on single frames"),
         ("crop:torchvision:resnet19", "did you mean resnet1"),
     ],
 )

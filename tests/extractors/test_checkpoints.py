@@ -146,7 +146,7 @@ def test_bytes_that_changed_since_they_were_verified_are_not_parsed(save_checkpo
 
 @pytest.mark.parametrize("content", [{}, {"w": 3.0}, [torch.ones(1)], torch.ones(1)])
 def test_other_content_is_refused(save_checkpoint: SaveCheckpoint, content: object) -> None:
-    with pytest.raises(WeightsError, match="something other than named tensors"):
+    with pytest.raises(WeightsError, match="values that are not named tensors"):
         read_state_dict(save_checkpoint(content, "ours"))
 
 

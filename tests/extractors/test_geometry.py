@@ -327,7 +327,7 @@ def test_float_arithmetic_gives_float_pixels_without_a_resize() -> None:
     [{}, {"antialias": False}, {"resize_arithmetic": "float"}, {"antialias": False, "interpolation": "nearest"}],
 )
 def test_one_factor_needs_a_resize_that_has_it(other: Any) -> None:
-    with pytest.raises(ValueError, match="one_factor is possible with antialias = false"):
+    with pytest.raises(ValueError, match="one_factor requires antialias = false"):
         Geometry(steps=(ShortSide(short_side_px=9, one_factor=True),), **other)
 
 

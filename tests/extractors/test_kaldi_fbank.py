@@ -65,5 +65,5 @@ def test_a_tone_is_loudest_where_its_frequency_lies() -> None:
 
 
 def test_two_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\[2, 400\]; a filterbank takes one channel"):
+    with pytest.raises(ValueError, match=r"\[2, 400\]; give one channel"):
         kaldi_fbank(np.zeros((2, 400), np.float32), FilterbankOptions())

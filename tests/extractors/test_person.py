@@ -224,7 +224,7 @@ def test_other_content_is_named(tmp_path: Path) -> None:
     network = yolo("yolov8n.yaml")
     network.names[1] = "horse"
     torch.save({"model": network}, file)
-    with pytest.raises(WeightsError, match="knows no class 'person'"):
+    with pytest.raises(WeightsError, match="has no class 'person'"):
         ultralytics(checkpoint(file))
 
 

@@ -116,7 +116,7 @@ def test_dims() -> None:
 
 def test_sizes_that_a_network_cannot_take_are_named() -> None:
     slowfast, _ = load_hub_network("slowfast_r50", RandomWeights(0))
-    with pytest.raises(ValueError, match="segment has 6 frames; SlowFast needs a multiple of 4"):
+    with pytest.raises(ValueError, match="segment: has 6 frames; SlowFast needs a multiple of 4"):
         run(slowfast, clips(1, 6, 64))
     mvit, _ = load_hub_network("mvit_base_16x4", RandomWeights(0))
     with pytest.raises(ValueError, match=r"segment is \[8, 224, 224\].*takes \[16, 224, 224\]"):

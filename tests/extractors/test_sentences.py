@@ -74,7 +74,7 @@ def test_the_text_tower_costs_no_memory_afterwards(tmp_path: Path) -> None:
         ({"sentences": [""]}, r"settings\.sentences\.0"),
         ({"sentences": ["a"] * 257}, r"settings\.sentences: .*256"),
         ({"sentences": ["a skater jumps"], "tokenizer_sha256": "0" * 64}, "the tokenizer is not the one of settings"),
-        ({"sentences": [" ".join(["skater"] * 16)]}, r"has 17 tokens, the text tower takes 16; shorten it"),
+        ({"sentences": [" ".join(["skater"] * 16)]}, r"has 17 tokens, but the text tower accepts 16; shorten it"),
     ],
 )
 def test_unusable_sentences_are_an_error_of_one_line(tmp_path: Path, settings: dict[str, Any], complaint: str) -> None:
@@ -86,7 +86,7 @@ def test_unusable_sentences_are_an_error_of_one_line(tmp_path: Path, settings: d
 
 def test_checkpoints_without_text_tower_or_tokenizer(tmp_path: Path) -> None:
     alone = write_tokenizer(write_checkpoint(tmp_path / "dinov2", "dinov2", seed=1))
-    with pytest.raises(ConfigError, match=r"has no text tower that is known here; remove settings\.sentences"):
+    with pytest.raises(ConfigError, match=r"has no known text tower; remove settings\.sentences"):
         extractor_for(f"transformers:{alone}", find_checkpoint(str(alone)).with_digest(), sentences=SENTENCES)
     mute = write_checkpoint(tmp_path / "clip", "clip", seed=1)
     with pytest.raises(ConfigError, match=r"has no tokenizer \(tokenizer\.json\)"):

@@ -107,7 +107,7 @@ def test_a_class_of_another_package_is_an_extractor(package: str) -> None:
         ("othersnetworks.needs:Good", r"\(ModuleNotFoundError: No module named 'no_such_lib.*needs.py, line 1\)"),
         ("othersnetworks.raises:Good", r"cannot be imported \(RuntimeError: two lines, in .*raises.py, line 3\)"),
         ("othersnetworks.mine:", "is not an import path; write module:class"),
-        ("othersnetworks.mine.Good", "not known; there are .*; the class of another package is given by its import"),
+        ("othersnetworks.mine.Good", "not known; there are .*; for the class of another package, give its import"),
         ("othersnetworks.mine:Good:c", "write othersnetworks.mine:Good:NAME with one of a, b"),
         ("pytorchvido:x3d_m", "'pytorchvido:x3d_m' is not known.*did you mean pytorchvideo"),
     ],

@@ -111,5 +111,5 @@ def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
 def test_a_detector_without_people_is_refused(tmp_path: Path) -> None:
     network = d_fine()
     network.config.id2label = {0: "cat", 1: "dog", 2: "bicycle"}
-    with pytest.raises(WeightsError, match="checkpoint a/b knows no class 'person'"):
+    with pytest.raises(WeightsError, match="checkpoint a/b has no class 'person'"):
         load_detector("transformers", saved(network, tmp_path), CPU, 0.25)

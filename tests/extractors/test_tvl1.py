@@ -465,7 +465,7 @@ def test_defaults_follow_variant_and_mode() -> None:
     assert TVL1(variant="cuda").median_px == 1
     assert (TVL1(mode="fast").warps, TVL1(mode="fast", warps=4).warps, TVL1().warps) == (2, 4, 5)
     assert TVL1.model_validate(TVL1(mode="fast", variant="cuda").model_dump()) == TVL1(mode="fast", variant="cuda")
-    with pytest.raises(ValueError, match=r'"cuda" has no median filter; leave median_px = 5 out'):
+    with pytest.raises(ValueError, match=r'"cuda" has no median filter; remove median_px = 5'):
         TVL1(variant="cuda", median_px=5)
 
 

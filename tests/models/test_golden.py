@@ -140,7 +140,7 @@ def test_a_checkpoint_of_another_network_is_rejected(save: Save) -> None:
         load_gdlt(save(state), "vst")
     with pytest.raises(WeightsError, match=r"the tensor d_ct\.embedding\.0\.weight is missing"):
         load_action_net(save(golden_state_dict("gdlt")), ["a", "b"])
-    with pytest.raises(WeightsError, match="something other than named tensors"):
+    with pytest.raises(WeightsError, match="values that are not named tensors"):
         load_gdlt(save([1, 2]), "vst")
 
 
