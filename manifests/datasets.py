@@ -83,15 +83,15 @@ class Dataset(Record):
     summary: str
     labels: Annotated[Columns | JsonFiles | PickledDict | SegmentLabels, Field(discriminator="kind")]
     ids: str | None = None
-    """Regular expression that selects the videos of this data set, where the files also list other videos."""
+    """Regular expression for the ids of this data set, if the files also list other videos."""
     files: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Split → possible names of its file."""
     lists: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
-    """Subset → split → video ids, where the split is published as lists of ids. Videos without labels are left out."""
+    """Subset → split → video ids, if the split is published as lists of ids. Videos without labels are left out."""
     random_splits: dict[str, PositiveInt] = Field(default_factory=dict)
-    """Split → number of videos to draw with a seed, where the official list is not public."""
+    """Split → number of videos to draw with a seed, if the official list is not public."""
     num_splits: PositiveInt = 1
-    """Number of random splits that the data set's publications average, one for each seed"""
+    """Number of random splits, one for each seed, over which publications average"""
     counts: dict[str, PositiveInt] = Field(default_factory=dict)
     """Split → number of videos in the published files."""
     subsets: dict[str, str] = Field(default_factory=dict)
@@ -146,8 +146,8 @@ def load_dataset(name_or_path: str) -> Dataset:
     if name_or_path not in list_datasets():
         hint = suggestion(name_or_path, list_datasets())
         raise InputError(
-            f"data set {name_or_path!r} is not known{hint}; there are {', '.join(list_datasets())}; a data set of your "
-            "own is given as a path that ends in .toml"
+            f"data set {name_or_path!r} is not known{hint}; there are {', '.join(list_datasets())}; for your own data "
+            "set, give a path that ends in .toml"
         )
     text = (resources.files("arabesque.manifests") / "datasets" / f"{name_or_path}.toml").read_text(encoding="utf-8")
     return parse_dataset(text, source=f"datasets/{name_or_path}.toml")

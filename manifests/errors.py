@@ -1,14 +1,14 @@
 """The errors that the package raises for inputs, files and machines.
 
     ArabesqueError                 base class; the command line prints the message as one line, exit status 1
-    ├── UsageError                 what the user asked for is wrong; exit status 2
+    ├── UsageError                 a setting or an input is wrong; exit status 2
     │   ├── ConfigError            a recipe, a TOML file or a setting is wrong
     │   ├── InputError             a path, an option or a label file is wrong
     │   └── MissingPackageError    an optional package is not installed
     ├── WeightsError               a checkpoint is missing, altered, or does not fit its network
     ├── DecodeError                a video cannot be decoded to its end
-    │   └── TransientDecodeError   the same, but another attempt may succeed: a time or memory limit, a crash
-    ├── ExtractionError            a stream of a video has no features; only where single videos are extracted
+    │   └── TransientDecodeError   another attempt may succeed: a crash, or a time or memory limit was exceeded
+    ├── ExtractionError            a stream of a video has no features; raised when single videos are extracted
     └── StoreError                 a feature store is damaged, was made with other settings, or cannot be written
         └── NotAStoreError         the path is not a feature store; also an InputError
 
@@ -44,7 +44,7 @@ class ArabesqueError(Exception, metaclass=_ErrorType):
 
 
 class UsageError(ArabesqueError):
-    """What the user asked for is wrong: a setting or an input. The command line exits with status 2."""
+    """A setting or an input is wrong. The command line exits with status 2."""
 
 
 class ConfigError(UsageError):
@@ -61,7 +61,7 @@ class ConfigError(UsageError):
 
 
 class InputError(UsageError):
-    """A path, an option or a label file is wrong: it does not exist, cannot be read, or does not fit the rest.
+    """A path, an option or a label file is wrong: it does not exist, cannot be read, or conflicts with other inputs.
 
     Example:
         >>> import arabesque
@@ -74,7 +74,7 @@ class InputError(UsageError):
 
 
 class MissingPackageError(UsageError):
-    """A recipe or an option needs an optional package that is not installed; the message has the command for it.
+    """A recipe or an option needs an optional package that is not installed; the message has the command to install it.
 
     Example:
         >>> import arabesque
@@ -84,7 +84,7 @@ class MissingPackageError(UsageError):
 
 
 class WeightsError(ArabesqueError):
-    """A checkpoint that is missing, altered, or does not fit its network.
+    """A checkpoint is missing, altered, or does not fit its network.
 
     Example:
         >>> import arabesque
@@ -97,9 +97,9 @@ class WeightsError(ArabesqueError):
 
 
 class DecodeError(ArabesqueError):
-    """A video that cannot be decoded to its end, because of its bytes: another attempt changes nothing.
+    """A video cannot be decoded to its end because the file is damaged; another attempt would fail as well.
 
-    In a run it becomes the outcome of the video, whose reason is the message.
+    In a run, the message becomes the reason in the video's outcome.
 
     Example:
         >>> import arabesque
@@ -126,7 +126,7 @@ class ExtractionError(ArabesqueError):
 
 
 class StoreError(ArabesqueError):
-    """A feature store that is damaged, belongs to other settings, or cannot be written.
+    """A feature store is damaged, has other settings, or cannot be written.
 
     Example:
         >>> import arabesque

@@ -14,12 +14,12 @@ TORCHVISION_LAYOUT, TIMM_LAYOUT = "torchvision", "timm"
 
 
 def is_published(name: str) -> bool:
-    """Return whether a checkpoint is one that torchvision or timm publishes."""
+    """Return whether the name is that of a checkpoint of torchvision or timm."""
     return name.startswith(("torchvision:", "timm:"))
 
 
 def published_entry(name: str) -> WeightsEntry:
-    """Return a checkpoint that `is_published`.
+    """Return a checkpoint of torchvision or timm.
 
     Raises:
         ConfigError: The package publishes no such weights.
@@ -90,7 +90,7 @@ def timm_entry(name: str) -> WeightsEntry:
     found: Any = get_pretrained_cfg(name, allow_unregistered=True)
     if found is None or not found.hf_hub_id:
         raise ConfigError(
-            f"checkpoint timm:{name}: timm publishes no such weights; `timm.list_pretrained()` names them"
+            f"checkpoint timm:{name}: timm publishes no such weights; `timm.list_pretrained()` lists them"
         )
     repository = found.hf_hub_id if not found.hf_hub_id.endswith("/") else f"{found.hf_hub_id}{name}"
     return WeightsEntry(

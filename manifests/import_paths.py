@@ -63,7 +63,7 @@ def _import(module_name: str, path: str, kind: str) -> ModuleType:
                 "install its package in this environment, or add the folder of the package to PYTHONPATH"
             ) from error
         raise ConfigError(_import_failure(module_name, path, kind, error)) from error
-    except Exception as error:  # a module of others may raise any error
+    except Exception as error:  # the import of a module may raise errors of any type
         raise ConfigError(_import_failure(module_name, path, kind, error)) from error
 
 
@@ -78,7 +78,7 @@ def _import_failure(module_name: str, path: str, kind: str, error: Exception) ->
 
 
 def _neighbors(module_name: str) -> Iterable[str]:
-    """Return the names of the modules beside a module that does not exist."""
+    """Return the names of the modules in the package of a module that does not exist."""
     parent = module_name.rpartition(".")[0]
     prefix = f"{parent}." if parent else ""
     folders = getattr(sys.modules.get(parent), "__path__", None) if parent else None

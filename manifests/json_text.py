@@ -1,4 +1,4 @@
-"""JSON that any program can read: numbers that are not defined become null."""
+"""Strict JSON, which any program can read: NaN and infinite numbers become null."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def to_json(value: Any, *, ascii_only: bool = False) -> str:
     Args:
         value: JSON values, tuples, paths, and numbers and arrays of NumPy. NaN and infinite numbers, which JSON does
             not have, become null.
-        ascii_only: Write other characters as escapes, for a terminal or pipe that does not take UTF-8.
+        ascii_only: Escape characters that are not ASCII, for terminals and pipes without UTF-8.
 
     Raises:
-        TypeError: A value has no form in JSON.
+        TypeError: A value cannot be expressed in JSON.
     """
     return json.dumps(_plain(value), indent=2, ensure_ascii=ascii_only, allow_nan=False) + "\n"
 

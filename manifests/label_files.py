@@ -20,7 +20,7 @@ from .untrusted_torch import read_pickle
 T = TypeVar("T")
 
 WHOLE = "all"
-"""Name of the only split of a data set whose files define none."""
+"""Name of the only split if the files of a data set do not define splits."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _existing(folder: Path, names: tuple[str, ...]) -> Path:
 def _only_text_file(folder: Path) -> Path:
     files = sorted(path for path in folder.iterdir() if path.suffix in (".txt", ".csv"))
     if len(files) != 1:
-        raise InputError(f"{folder}: {len(files)} .txt and .csv files; leave the one that holds the labels")
+        raise InputError(f"{folder}: has {len(files)} .txt and .csv files; leave only the file with the labels")
     return files[0]
 
 
@@ -141,7 +141,7 @@ def _text_entries(path: Path, labels: Columns) -> Iterator[Entry]:
     for number, cells in fields:
         place = f"{path}, line {number}"
         if len(cells) != width:
-            raise InputError(f"{place}: {len(cells)} fields where {' '.join(labels.names)} are expected: {cells}")
+            raise InputError(f"{place}: has {len(cells)} fields, expected {' '.join(labels.names)}: {cells}")
         values = {name: _finite(cell, name, place) for name, cell in zip(labels.names[1:], cells[1:], strict=True)}
         yield Entry(cells[0], values, place)
 
@@ -160,8 +160,8 @@ def _split(path: Path, lines: Sequence[tuple[int, str]], width: int) -> list[lis
     for (number, line), cells in zip(lines, rows, strict=True):
         if cells and (mark := re.search(r"[;|\s]", cells[0])):
             raise InputError(
-                f"{path}, line {number}: {line.strip()!r} has {mark[0]!r} in its first field; separate all lines "
-                "alike, and write decimals with a point"
+                f"{path}, line {number}: {line.strip()!r} has {mark[0]!r} in its first field; use one separator in all "
+                "lines, and write decimals with a point"
             )
     return rows
 
@@ -185,7 +185,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: is not a JSON file ({error}); get the file again") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__} where an object is expected")
+        raise InputError(f"{path}: contains a {type(content).__name__}, expected an object; get the file again")
     return cast(dict[str, Any], content)
 
 
@@ -204,12 +204,12 @@ def _pickled_entries(folder: Path, labels: PickledDict) -> Iterator[Entry]:
     path = folder / labels.file
     content = _unpickled(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__} where a dict is expected")
+        raise InputError(f"{path}: contains a {type(content).__name__}, expected a dict; get the file again")
     for key, values in cast(dict[Any, Any], content).items():
         video_id = clip_id(key)
         place = f"{path}, {video_id}"
         if not isinstance(values, list | tuple):
-            raise InputError(f"{place}: holds a {type(values).__name__} where a list is expected")
+            raise InputError(f"{place}: is a {type(values).__name__}, expected a list; get the file again")
         row = cast("list[Any]", values)
         found = {name: row[at] if at < len(row) else None for name, at in labels.places.items()}
         yield Entry(video_id, {name: _finite(value, name, place) for name, value in found.items()}, place)
@@ -222,7 +222,7 @@ def _unpickled(path: Path) -> Any:
             return plain(read_pickle(handle, path.stat().st_size, unknown="any"))
     except OSError as error:
         raise InputError(f"{path}: {os_reason(error)}; put the published file there") from error
-    except Exception as error:  # a damaged pickle may raise almost anything
+    except Exception as error:  # a damaged pickle may raise errors of any type
         raise InputError(f"{path}: not a readable pickle ({error}); get the file again") from error
 
 
@@ -230,10 +230,10 @@ def _picked(entries: Mapping[str, Entry], path: Path, split: str) -> Iterator[En
     """Yield the entries whose keys are in a pickled list."""
     content = _unpickled(path)
     if not isinstance(content, list | tuple):
-        raise InputError(f"{path}: holds a {type(content).__name__} where a list of clips is expected")
+        raise InputError(f"{path}: contains a {type(content).__name__}, expected a list of clips; get the file again")
     for key in cast("list[Any]", content):
         if (name := clip_id(key)) not in entries:
-            raise InputError(f"{path}: the {split} split names {name}, which has no label")
+            raise InputError(f"{path}: the {split} split contains {name}, which has no label; get the file again")
         yield entries[name]
 
 
@@ -278,14 +278,14 @@ def _check_counts(dataset: Dataset, folder: Path, split: str, entries: Mapping[s
     wanted = dataset.counts.get(split)
     if wanted is not None and len(entries) + dropped != wanted:
         raise InputError(
-            f"{folder}: {len(entries) + dropped} videos in the {split} split of {dataset.name}, "
-            f"where the published file has {wanted}; download the file again"
+            f"{folder}: has {len(entries) + dropped} videos in the {split} split of {dataset.name}, but the published "
+            f"file has {wanted}; download the file again"
         )
     for subset, pattern in dataset.subsets.items() if split in dataset.subset_counts else ():
         count = sum(bool(re.search(pattern, name)) for name in entries)
         if count + dropped < dataset.subset_counts[split]:
             raise InputError(
-                f"{folder}: {count} videos of {subset} in the {split} split, where {dataset.subset_counts[split]} "
+                f"{folder}: has {count} videos of {subset} in the {split} split, but {dataset.subset_counts[split]} "
                 "are published; download the file again"
             )
 

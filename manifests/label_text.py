@@ -14,7 +14,7 @@ from .errors import InputError, os_reason
 
 SEPARATORS = {"tab": "\t", "semicolon": ";", "bar": "|", "comma": ",", "blank": " ", "colon": ":"}
 CLIP_COLUMNS = ("path", "id", "start_s", "end_s")
-"""Titles that make a file a table of clips, which may be a label file as well."""
+"""Column titles of a table of clips, which may also be a label file."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:0|[1-9][0-9]*),[0-9]+")
@@ -36,15 +36,16 @@ class LabelText:
     lines: tuple[tuple[int, str], ...]
     """Line number, counted from 1, and the text without its line end."""
     note: str = ""
-    """Message to the user about an unusual encoding; empty for the usual ones."""
+    """Message to the user about an unusual encoding, or an empty string."""
 
 
 def read_label_text(path: Path) -> LabelText:
-    """Read UTF-8, UTF-16 and UTF-32 with a byte order mark, UTF-8 without one, and Latin-1; lines end in LF, CRLF or
-    CR.
+    """Read a label file in UTF-8, in UTF-16 or UTF-32 with a byte order mark, or in Latin-1.
+
+    Lines may end in LF, CRLF or CR.
 
     Raises:
-        InputError: The file cannot be read, or holds bytes that are not text in one of these encodings.
+        InputError: The file cannot be read, or contains bytes that are not text in one of these encodings.
     """
     try:
         content = path.read_bytes()
@@ -56,7 +57,7 @@ def read_label_text(path: Path) -> LabelText:
         for mark in line:
             if mark == "\ufeff" or (mark != "\t" and unicodedata.category(mark) in ("Cc", "Cn", "Cs")):
                 raise InputError(
-                    f"{path}: cannot read this label file (line {number} holds U+{ord(mark):04X}, which is not text); "
+                    f"{path}: cannot read this label file (line {number} has U+{ord(mark):04X}, which is not text); "
                     "save it as UTF-8 text"
                 )
     return LabelText(tuple((number, line) for number, line in lines if line.strip()), note)
@@ -69,8 +70,8 @@ def _decoded(content: bytes, path: Path) -> tuple[str, str]:
                 return content[len(mark) :].decode(encoding), ""
             except UnicodeDecodeError as error:
                 raise InputError(
-                    f"{path}: cannot read this label file ({error.reason} at byte {error.start + len(mark)} of what "
-                    f"its first bytes call {encoding.upper()}); save it as UTF-8 text"
+                    f"{path}: cannot read this label file (it begins as {encoding.upper()}, but {error.reason} at byte "
+                    f"{error.start + len(mark)}); save it as UTF-8 text"
                 ) from error
     try:
         return content.decode("utf-8"), ""
@@ -78,16 +79,16 @@ def _decoded(content: bytes, path: Path) -> tuple[str, str]:
         line = 1 + len(re.findall(rb"\r\n|\r|\n", content[: error.start]))
         if re.search(rb"[\x00-\x08\x0e-\x1f\x7f-\x9f]", content) or _UTF8_SEQUENCE.search(content):
             raise InputError(
-                f"{path}: cannot read this label file (line {line} holds the byte 0x{content[error.start]:02X}, which "
+                f"{path}: cannot read this label file (line {line} has the byte 0x{content[error.start]:02X}, which "
                 "is neither UTF-8 nor Latin-1); save it as UTF-8 text"
             ) from error
         return content.decode("latin-1"), f"{path}: line {line} is not UTF-8; the file was read as Latin-1"
 
 
 def split_cells(line: str, separator: str) -> list[str]:
-    """Split a line into its stripped cells, with CSV quotes; raises `csv.Error` for quotes that do not pair.
+    """Split a line into stripped cells, with CSV quotes; raise `csv.Error` for an unclosed quote.
 
-    A blank as the separator matches any run of blanks and tabs.
+    If the separator is a blank, it matches any number of blanks and tabs.
     """
     if separator == " ":
         line = line.replace("\t", " ").strip()
@@ -122,7 +123,7 @@ def parse_number(cell: str) -> float | None:
 
 
 def parse_scores(cells: Sequence[tuple[str, str, str]]) -> list[float]:
-    """Return the numbers of one column, which all have a decimal point or all a decimal comma.
+    """Return the numbers of one column, which must all have a decimal point or all a decimal comma.
 
     Args:
         cells: Location in the file, description of the cell, and its text.
@@ -146,7 +147,7 @@ def parse_scores(cells: Sequence[tuple[str, str, str]]) -> list[float]:
     if commas and all(_THOUSANDS.fullmatch(cell) for _, _, cell in commas):
         place, what, cell = commas[0]
         raise InputError(
-            f"{place}: {what} is {cell!r}, in which the comma may separate decimals or thousands; write numbers with a "
+            f"{place}: {what} is {cell!r}, whose comma may separate decimals or thousands; write numbers with a "
             "decimal point and without separators of thousands"
         )
     return [float(cell.replace(",", ".")) for _, _, cell in cells]

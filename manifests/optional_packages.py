@@ -1,4 +1,4 @@
-"""Packages that an installation may lack: the extras of pyproject.toml, and the command that installs each."""
+"""Optional packages: the extras of pyproject.toml, and the command that installs each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALTERNATIVES = {
     "ai_edge_litert": 'set network = "vitpose" and weights.network = '
     '"transformers:usyd-community/vitpose-base-simple", or ',
 }
-"""Module → how to proceed without its package, as the beginning of a sentence that the command for it ends."""
+"""Module → alternative without its package. The command that installs the package completes the sentence."""
 
 
 def require_package(module: str, needed_by: str) -> None:
@@ -43,7 +43,7 @@ def require_package(module: str, needed_by: str) -> None:
 
     Args:
         module: A module of `EXTRAS`, e.g. ``ultralytics``.
-        needed_by: What needs the package: the subject of the message, e.g. ``--decoder decord``.
+        needed_by: Option or setting that needs the package, the subject of the message, e.g. ``--decoder decord``.
 
     Raises:
         MissingPackageError: The package is not installed. The message has the command that installs it.
@@ -64,9 +64,8 @@ def is_installed(module: str) -> bool:
 def install_command(extra: str) -> str:
     """Return the command that adds an extra to this installation, e.g. ``pip install "/home/me/arabesque[yolo]"``.
 
-    Several extras are separated by commas. The name arabesque is not on a package index, so the command names the
-    folder or the URL of the installation. A wheel that was copied here has neither: its command is for the folder of a
-    clone.
+    Several extras are separated by commas. arabesque is not on a package index, so the command contains the folder or
+    the URL of the installation. For an installation from a wheel, it is a command for the folder of a clone.
     """
     return f"pip install {_requirement(extra)}"
 

@@ -1,4 +1,4 @@
-"""Features that others released, and what public documentation states about their settings."""
+"""Released features of other projects, and the settings that public documentation states."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class DocumentedStream(Record):
     """One stream of released features. Settings that are not documented are absent."""
 
     columns: tuple[int, int] | None = None
-    """First column, and the column after the last; None where a row is this stream alone."""
+    """First column, and the column after the last; None if a row contains only this stream."""
     rows_per_segment: PositiveInt = 1
     """Rows of the file for each segment."""
     fewer_rows: NonNegativeInt = 0
-    """Rows at the end of a video that this package has and the file has not."""
+    """Rows at the end of a video that this package has and the file does not have."""
     extractor: str = ""
     weights: dict[str, tuple[str, ...]] = Field(default_factory=dict[str, tuple[str, ...]])
-    """Role → checkpoints that hold the same numbers."""
+    """Role → checkpoints with the same numbers."""
     sampling: dict[str, Any] = Field(default_factory=dict[str, Any])
     settings: dict[str, Any] = Field(default_factory=dict[str, Any])
     unknown: tuple[str, ...] = ()
-    """What is not documented, one phrase each."""
+    """Settings that are not documented, one phrase for each."""
 
     @model_validator(mode="after")
     def _in_the_spelling_of_a_recipe(self) -> DocumentedStream:
-        """Complete nothing, but write every value as a resolved recipe does."""
+        """Write values as a resolved recipe does, without adding defaults."""
         whole = {"fps": "native", "frames_per_segment": 1, "frames_per_step": 1, "remainder": "drop-tail"}
         sampling = Sampling.model_validate(whole | self.sampling).model_dump(mode="json")
         object.__setattr__(self, "sampling", {name: sampling[name] for name in self.sampling})
@@ -48,7 +48,7 @@ class DocumentedStream(Record):
 
 
 class PublicFeatures(Record):
-    """Released features: where they come from, and what is known of each stream."""
+    """Released features: their source, and the known settings of each stream."""
 
     title: str
     source: str
@@ -63,10 +63,10 @@ def all_public_features() -> dict[str, PublicFeatures]:
 
 
 def public_features(name: str) -> PublicFeatures | None:
-    """Return released features by name; None for the name of a recipe, whose settings are all known.
+    """Return released features by name; None for the name of a recipe.
 
     Raises:
-        ConfigError: Neither has this name.
+        ConfigError: There are no features and no recipe of this name.
     """
     known = all_public_features()
     if name in known:

@@ -17,7 +17,7 @@ _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _WORD = re.compile(r"[A-Za-z][\w:./-]*")
 """Text that needs no quotes as a value."""
 _FAMILY = re.compile(r"(torchvision|timm|transformers):")
-"""Start of an extractor that has a network also if its stream names no checkpoint."""
+"""Start of the name of an extractor that has a network even if its stream does not name a checkpoint."""
 _DIGITS = 4
 
 
@@ -56,18 +56,18 @@ def changed_table(table: Mapping[str, Any], changes: Mapping[str, Any], source: 
     """Return a copy of a recipe's TOML table with other values.
 
     Args:
-        table: The recipe as it is read from TOML. It is not changed.
+        table: The recipe as read from TOML. It is not changed.
         changes: Dotted key → value. A value that is a table replaces the whole table.
         source: Name of the recipe's file, for error messages.
 
     Raises:
-        ConfigError: A key names a stream that the recipe does not have, or a part of something that is not a table.
+        ConfigError: A key names a stream that the recipe does not have, or a key of a value that is not a table.
     """
     changed: dict[str, Any] = json_copy(table)
     for key, value in changes.items():
         path = key.split(".")
         if path[0] in ("name", "summary", "changes"):
-            raise ConfigError(f"{source}: {path[0]} cannot be set; write a recipe file of your own to change it")
+            raise ConfigError(f"{source}: {path[0]} cannot be set; write your own recipe file to change it")
         _require_stream(changed.get("streams"), path, source)
         inner = changed
         for depth, part in enumerate(path[:-1], start=1):
@@ -86,7 +86,7 @@ def precision_changes(table: Mapping[str, Any], precision: str, source: str) -> 
     """Return the changes that set the precision of every stream with a network.
 
     Args:
-        table: The recipe as it is read from TOML.
+        table: The recipe as read from TOML.
         precision: The precision.
         source: Name of the recipe's file, for error messages.
 
@@ -112,8 +112,8 @@ def changed_name(name: str, before: Mapping[str, Any], after: Mapping[str, Any])
     Args:
         name: Name of the recipe.
         before: Its validated fields.
-        after: The same after the changes. The digits are those of a SHA-256 of what differs; the order of the changes
-            and the way they were written make no difference.
+        after: Its validated fields after the changes. The digits are the beginning of a SHA-256 of the differences,
+            which does not depend on the order and spelling of the changes.
     """
     old, new = dict(_leaves(before, "")), dict(_leaves(after, ""))
     different = {key: new.get(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
@@ -130,7 +130,7 @@ def changes_text(changes: Mapping[str, Any]) -> str:
 
 
 def _value_text(value: Any) -> str:
-    """Return a value as `parse_change` reads it."""
+    """Return a value as text for `parse_change`."""
     if isinstance(value, str) and _WORD.fullmatch(value):
         return value
     if isinstance(value, Mapping):

@@ -26,14 +26,14 @@ StreamName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class Recipe(Record):
-    """The streams of a method. The sampling of each stream is complete: the recipe's values with its own overrides.
+    """The streams of a method. The sampling of each stream is complete: the recipe's values and the stream's overrides.
 
     Attributes:
         name: The recipe's name; a feature store belongs to one recipe.
         summary: One line about the method.
-        streams: Stream → what it extracts: sampling, extractor, its settings and checkpoints.
-        weights: Name → checkpoint that the package's ``weights.toml`` does not have: the tables ``[weights.NAME]`` of
-            the recipe, and those of ``--weights-manifest`` that its streams name.
+        streams: Stream → its sampling, extractor, settings and checkpoints.
+        weights: Name → checkpoint that is not in the package's ``weights.toml``: the tables ``[weights.NAME]`` of the
+            recipe, and those of ``--weights-manifest`` that its streams name.
         changes: Dotted key → value of the settings that were changed when the recipe was loaded (``--set``,
             ``--weights STREAM.ROLE=NAME``, ``--precision``). The streams already have these values.
 
@@ -47,17 +47,17 @@ class Recipe(Record):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*(\+[0-9a-f]+)?$")]
-    """A store belongs to one recipe. With changes, the digits after ``+`` are a digest of them."""
+    """A store belongs to one recipe. The digits after ``+`` are a digest of changed settings."""
     summary: str
     """One line about the method."""
     streams: Annotated[dict[StreamName, StreamSpec], Field(min_length=1)]
     weights: Checkpoints | None = None
     changes: dict[str, Any] | None = None
-    """What was changed in the recipe that the name begins with. For information; the settings above include it."""
+    """Changes to the recipe with the first part of the name. For information; the settings above include them."""
 
     @cached_property
     def source(self) -> str:
-        """The file that the recipe was read from, for error messages. It is not compared or stored."""
+        """File of the recipe, for error messages. It is not compared or stored."""
         return f"recipe {self.name}"
 
 
@@ -81,7 +81,7 @@ def load_recipe(
 
     Args:
         name_or_path: The name of a recipe in the package, or the path of a ``.toml`` file.
-        weights_manifest: A file of checkpoints of your own, in the form of ``manifests/weights.toml``. The recipe gets
+        weights_manifest: A file of your own checkpoints, in the form of ``manifests/weights.toml``. The recipe contains
             those that its streams name.
         changes: Dotted key → value of settings to change, such as ``streams.vst.sampling.frames_per_segment``,
             ``sampling.fps`` (all streams) or ``streams.vst.weights.network`` (a checkpoint, or ``random:SEED``).
@@ -113,7 +113,7 @@ def load_recipe(
         more = {name: entry for name, entry in given.items() if name in used}
         recipe = recipe.model_copy(update={"weights": {**(recipe.weights or {}), **more}})
     if recipe.weights:
-        weights_manifest_with(recipe.weights)  # refuses another checkpoint under a name of the package
+        weights_manifest_with(recipe.weights)  # raises an error if the package has another checkpoint of the same name
     return recipe
 
 
@@ -147,13 +147,13 @@ def _text_of(name_or_path: str) -> tuple[str, str]:
         base = name_or_path.partition("+")[0]
         if base in list_recipes():
             raise ConfigError(
-                f"recipe {name_or_path!r}: the digits stand for changed settings; give --recipe {base} and the same "
-                "--set, --weights and --precision"
+                f"recipe {name_or_path!r}: the digits are a digest of changed settings; give --recipe {base} and the "
+                "same --set, --weights and --precision"
             )
         hint = suggestion(name_or_path, list_recipes())
         raise ConfigError(
             f"recipe {name_or_path!r} is not known{hint}; there are {', '.join(list_recipes())}; "
-            "a recipe of your own is given as a path that ends in .toml"
+            "for your own recipe, give a path that ends in .toml"
         )
     return (RECIPES / f"{name_or_path}.toml").read_text(encoding="utf-8"), f"recipes/{name_or_path}.toml"
 
@@ -193,7 +193,7 @@ def _recipe_of(given: Mapping[str, Any], source: str) -> Recipe:
     if isinstance(table.get("streams"), dict):
         streams = table["streams"] = dict(cast(dict[str, Any], table["streams"]))
         for name, stream in streams.items():
-            if isinstance(stream, dict):  # other types are validated below
+            if isinstance(stream, dict):  # validation below reports other types
                 own = cast(dict[str, Any], stream)
                 sampling = own.get("sampling", {})
                 if isinstance(grid, dict) and isinstance(sampling, dict):

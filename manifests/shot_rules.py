@@ -1,4 +1,4 @@
-"""Thresholds by which shots, their kinds, replays and routines are found, as ``shot_rules.toml`` states them."""
+"""Thresholds for shots, their kinds, replays and routines, read from ``shot_rules.toml``, which explains them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class BoundaryRules(Record):
-    """When a new shot begins."""
+    """Thresholds for the beginning of a new shot."""
 
     cut_least: PositiveFloat
     cut_gray_least: PositiveFloat
@@ -39,7 +39,7 @@ class BoundaryRules(Record):
 
 
 class KindRules(Record):
-    """What a shot shows."""
+    """Thresholds for the kind of a shot."""
 
     black_share: Share
     still_change: PositiveFloat
@@ -59,7 +59,7 @@ class KindRules(Record):
 
 
 class ReplayRules(Record):
-    """When a shot repeats an earlier one."""
+    """Thresholds for a shot that repeats an earlier one."""
 
     search_s: PositiveFloat
     slowest: Annotated[float, Field(gt=0, lt=1)]
@@ -74,7 +74,7 @@ class ReplayRules(Record):
 
 
 class RoutineRules(Record):
-    """When a routine begins and ends."""
+    """Thresholds for beginning and end of a routine."""
 
     music_db: PositiveFloat
     least_tonality: Share

@@ -1,4 +1,4 @@
-"""Reading of untrusted ``.npy`` data, with a memory limit that depends on the stored size."""
+"""Read untrusted ``.npy`` data with a memory limit that depends on the stored size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_RATIO = 256
-"""Maximal ratio of array size to stored size. Features compress about 2:1, a compression bomb of zeros 1,000:1."""
+"""Maximum ratio of array size to stored size. Features compress about 2:1, a compression bomb of zeros 1,000:1."""
 SMALL_BYTES = 64 << 20
 """Arrays up to this size are always allowed."""
 MAX_ARRAY_BYTES = 2 << 30
@@ -35,7 +35,7 @@ class NpyHeader:
 
 
 def max_bytes_of(stored_bytes: int) -> int:
-    """Return the maximal size in bytes of an array that is stored in ``stored_bytes``."""
+    """Return the maximum size in bytes of an array that is stored in ``stored_bytes``."""
     return min(MAX_ARRAY_BYTES, max(SMALL_BYTES, MAX_RATIO * stored_bytes))
 
 
@@ -43,7 +43,7 @@ def refuse_oversized(array_bytes: int, stored_bytes: int) -> None:
     """Raise ValueError if an array is larger than `max_bytes_of` allows."""
     if array_bytes > max_bytes_of(stored_bytes):
         raise ValueError(
-            f"it would take {array_bytes:,} bytes, stored in {stored_bytes:,}; the limit is "
+            f"the array needs {array_bytes:,} bytes and is stored in {stored_bytes:,}; the limit is "
             f"{max_bytes_of(stored_bytes):,}"
         )
 
@@ -96,14 +96,14 @@ def read_data(handle: BinaryIO, header: NpyHeader, stored_bytes: int) -> NDArray
     num_bytes = math.prod(header.shape) * header.dtype.itemsize
     refuse_oversized(num_bytes, stored_bytes)
     if header.dtype.hasobject:
-        raise ValueError("pickled objects where numbers are expected")
+        raise ValueError("contains pickled objects, expected numbers")
     flat = np.empty(num_bytes, np.uint8)
     view = flat.data
     begin: int = 0
     while begin < num_bytes:
         count = cast("int", handle.readinto(view[begin : begin + _PIECE_BYTES]))  # type: ignore[attr-defined]
         if not count:
-            raise ValueError(f"{begin:,} bytes of data where its shape asks for {num_bytes:,}")
+            raise ValueError(f"{begin:,} bytes of data; its shape requires {num_bytes:,}")
         begin += count
     if num_bytes == 0:
         return np.zeros(header.shape, header.dtype)

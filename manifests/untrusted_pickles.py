@@ -1,9 +1,9 @@
-"""Reading of untrusted pickles without executing their code.
+"""Read untrusted pickles without executing their code.
 
-A pickle is a program for a stack machine that may call any function of any module. `Machine` interprets its opcodes
-itself: it builds plain containers, numbers and strings, keeps arrays and tensors as inert records, and looks up
-every name in the table `ADMITTED`. `plain` then builds the arrays from shape, type and bytes. The numbers of opcodes,
-nesting levels and expanded elements are limited, because a few shared lists can represent billions of elements.
+A pickle is a program for a stack machine that may call any function of any module. `Machine` is our interpreter of its
+opcodes: it builds plain containers, numbers and strings, keeps arrays and tensors as records, and looks up every name
+in the table `ADMITTED`. `plain` then builds the arrays from shape, type and bytes. The numbers of opcodes, nesting
+levels and expanded elements are limited, because a few shared lists can represent billions of elements.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 MAX_OPCODES = 5_000_000
 MAX_NODES = 4_000_000
-"""Maximal number of elements in one value, where repeated elements count each time."""
+"""Maximum number of elements in one value. Shared elements count each time they occur."""
 MAX_DEPTH = 100
 MAX_KEY_PARTS = 64
 EXPANDED_BYTES = 64 << 20
-"""Maximal size beyond its storage of a tensor whose strides repeat elements."""
+"""Maximum by which a tensor whose strides repeat elements may exceed the size of its storage."""
 
 Unknown = Literal["refuse", "network", "any"]
 """Handling of names outside the table: refuse them, accept classes of networks, or accept all. An accepted name becomes
@@ -43,7 +43,7 @@ class ForeignPickle(pickle.UnpicklingError):
 
 
 class Shell:
-    """Placeholder for an instance of a class outside the table. It holds the pickled state and has no behavior."""
+    """Placeholder for an instance of a class outside the table. It contains the pickled state and has no methods."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -65,8 +65,8 @@ class _Name:
 
 @dataclass(eq=False)
 class _Dtype:
-    """``numpy.dtype``: of its pickled state only the byte order is used; NumPy's own reader also uses flags that can
-    make it follow pointers."""
+    """``numpy.dtype``. Only the byte order of its pickled state is used, because some flags would make NumPy follow
+    pointers."""
 
     name: object
     order: object = "="
@@ -138,7 +138,7 @@ def _latin1(machine: Machine, text: str, encoding: str) -> bytes:
 
 
 def _bytes(machine: Machine) -> bytes:
-    """Return empty bytes, which protocol 2 writes as a call without arguments. A size would allocate memory."""
+    """Return empty bytes, which protocol 2 writes as a call without arguments; a size would allocate memory."""
     return b""
 
 
@@ -164,7 +164,7 @@ def _size(machine: Machine, size: Any = ()) -> tuple[Any, ...]:
 
 
 def _nothing(machine: Machine, *_: object) -> None:
-    """A device, or an instance of a class that only names a number type."""
+    """Return None for a device, or for an instance of a class that only names a number type."""
 
 
 def _tensor(machine: Machine, storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> _Tensor:
@@ -189,7 +189,7 @@ STORAGES = {
 }
 
 Admitted = Mapping[tuple[str, str], Callable[..., Any]]
-"""(Module, name) → the function that is called in its place, with the machine and the pickled arguments."""
+"""(Module, name) → the function that is called instead, with the machine and the pickled arguments."""
 ADMITTED: Admitted = {
     ("numpy", "ndarray"): _reconstruct,
     ("numpy", "dtype"): _dtype,
@@ -208,11 +208,11 @@ ADMITTED: Admitted = {
     **{(module, kind): _set for module in ("builtins", "__builtin__") for kind in ("set", "frozenset")},
     **{("torch", name): _nothing for name in STORAGES},
 }
-"""Every name that a pickle may use → the function that implements its call: ``function(machine, *arguments)``."""
+"""All names that a pickle may use → the function that implements the call: ``function(machine, *arguments)``."""
 
 
 def hashable(key: Any) -> Any:
-    """Return a key that is a plain value or a short tuple of them. Hashing nested tuples can take unbounded time."""
+    """Return a key that is a plain value or a short tuple of these. Hashing nested tuples could take unlimited time."""
     parts = [key]
     for number, part in enumerate(parts):
         if number >= MAX_KEY_PARTS:
@@ -297,7 +297,7 @@ class Machine:
         self._memo: dict[int, Any] = {}
 
     def count_copied(self, num_bytes: int) -> None:
-        """Count copies of a string, because a pickle may refer to it any number of times."""
+        """Count the copied bytes of a string, because a pickle may refer to it any number of times."""
         self._copies_left -= num_bytes
         if self._copies_left < 0:
             raise pickle.UnpicklingError("it copies more than four times its own size")
@@ -310,7 +310,7 @@ class Machine:
             if opcode is None:
                 raise pickle.UnpicklingError(f"{code!r} is not an opcode" if code else "it ends before its last opcode")
             name = opcode.name
-            if name == "STRING":  # pickletools accepts ASCII only, Python 2 wrote bytes
+            if name == "STRING":  # Python 2 wrote bytes, and pickletools accepts only ASCII
                 argument: Any = codecs.escape_decode(self._handle.readline().strip()[1:-1])[0].decode("latin-1")
             else:
                 argument = opcode.arg.reader(self._handle) if opcode.arg is not None else None
@@ -335,7 +335,7 @@ class Machine:
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             count = int(name[-1])
             if len(stack) < count:
-                raise pickle.UnpicklingError(f"{name} on a stack of {len(stack)}")
+                raise pickle.UnpicklingError(f"opcode {name} on a stack of {len(stack)}")
             stack[-count:] = [tuple(stack[-count:])]
         elif name in ("TUPLE", "LIST", "DICT", "FROZENSET"):
             items = self._marked()
@@ -377,7 +377,7 @@ class Machine:
         elif name == "DUP":
             stack.append(stack[-1])
         else:
-            raise pickle.UnpicklingError(f"opcode {name} has no place among plain data")
+            raise pickle.UnpicklingError(f"opcode {name} is not allowed in plain data")
 
     def _marked(self) -> list[Any]:
         """Pop and return the items above the topmost mark, and the mark."""

@@ -1,6 +1,6 @@
-"""Reading of untrusted pickles and ``torch.save`` files without torch, in the zip and the older sequential format.
+"""Read untrusted pickles and ``torch.save`` files without torch, in the zip and the older sequential format.
 
-No code of the file is executed, and the memory is limited by the size of the file; see
+No code of the file is executed, and memory is limited in proportion to the size of the file; see
 `arabesque.manifests.untrusted_pickles`.
 """
 
@@ -19,11 +19,11 @@ from .untrusted_pickles import ADMITTED, STORAGES, Machine, Storage, Unknown
 MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of the older format, which is five pickles followed by the storages."""
 _MAX_LEVEL = 3
-"""Maximal depth of nested torch files: a pickled tensor contains a torch file."""
+"""Maximum depth of nested torch files. A pickled tensor contains a torch file."""
 
 
 def is_torch(handle: BinaryIO) -> bool:
-    """Return whether a torch file starts at the position of the handle, which does not change."""
+    """Return whether a torch file starts at the position of the handle. The position does not change."""
     begin = handle.tell()
     head = handle.read(len(MAGIC))
     handle.seek(begin)
@@ -55,7 +55,7 @@ def read_pickle(handle: BinaryIO, size_bytes: int, unknown: Unknown = "refuse") 
 
     Raises:
         ForeignPickle: The pickle names a class or function outside the table.
-        Exception: The pickle is damaged or exceeds a limit. A damaged pickle may raise almost anything.
+        Exception: The pickle is damaged or exceeds a limit. A damaged pickle may raise errors of any type.
     """
     return _run(handle, size_bytes, unknown)
 
@@ -85,7 +85,7 @@ def _read_zip(handle: BinaryIO, size_bytes: int, unknown: Unknown, level: int) -
     if sum(member.file_size for member in members.values()) > size_bytes:
         raise pickle.UnpicklingError("its members are larger than the file")
     if any(name.rpartition("/")[2] == "constants.pkl" for name in members):
-        raise pickle.UnpicklingError("it holds a TorchScript program")
+        raise pickle.UnpicklingError("it contains a TorchScript program")
     folder = next((name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")), None)
     if folder is None:
         raise pickle.UnpicklingError("it has no data.pkl")
@@ -123,7 +123,7 @@ def _read_older(handle: BinaryIO, size_bytes: int, unknown: Unknown, level: int)
         storage = storages.get(str(key))
         numel = int.from_bytes(handle.read(8), "little", signed=True)
         if storage is None or numel != storage.numel:
-            raise pickle.UnpicklingError(f"storage {key!r} is not the one that was announced")
+            raise pickle.UnpicklingError(f"storage {key!r} is not the expected one")
         content = handle.read(numel * storage.itemsize)
         if len(content) < numel * storage.itemsize:
             raise pickle.UnpicklingError("it ends before its last number")

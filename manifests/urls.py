@@ -1,4 +1,4 @@
-"""Parsing of URLs, and removal of credentials and signatures before a URL is shown or stored."""
+"""Parse URLs, and remove credentials and signatures before a URL is shown or stored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 _CONTAINER_AT_ACCOUNT = ("abfs", "abfss", "wasb", "wasbs")
-"""Protocols whose addresses have a container name, which is not a secret, before the ``@``."""
+"""Protocols with the name of a container before the ``@`` of an address, which is not a secret."""
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
 
 _PUNCTUATION = ".,;:)]"
@@ -34,7 +34,7 @@ def split_query(url: str) -> tuple[str, str]:
 
 
 def join_url(url: str, name: str) -> str:
-    """Return the URL of ``name`` below a URL; a query stays at the end."""
+    """Return the URL of ``name`` below a URL. A query is moved to the end."""
     base, query = split_query(url)
     return f"{base}/{name}{query}"
 

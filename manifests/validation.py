@@ -1,4 +1,4 @@
-"""Reading of configuration files, one-line validation messages, and suggestions for misspelled names."""
+"""Read configuration files; make one-line validation messages, and suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from .errors import ConfigError, os_reason
 
 _TRIED_TYPE = re.compile(r"(literal|tuple|dict|list)\[.*\]|(constrained-)?(float|int|str|bool)|function-.*")
-"""Last part of a pydantic location where several types were tried; it is not a key."""
+"""Last part of a pydantic location if several types were tried; it is not a key."""
 
 
 def suggestion(name: str, known: Iterable[str], most: int = 1) -> str:
@@ -23,7 +23,7 @@ def suggestion(name: str, known: Iterable[str], most: int = 1) -> str:
     Args:
         name: The unknown name.
         known: Valid names.
-        most: Maximal number of suggestions.
+        most: Maximum number of suggestions.
     """
     near = get_close_matches(name, list(known), n=most)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
@@ -60,7 +60,7 @@ def keys_of(record: type[BaseModel]) -> set[str]:
 
 
 def validation_message(error: ValidationError, under: str = "", known: Iterable[str] = ()) -> str:
-    """``settings.dropot: this key is not known (did you mean dropout?) (and 1 more)``
+    """Return one line such as ``settings.dropot: this key is not known (did you mean dropout?) (and 1 more)``.
 
     Unknown keys are reported first, because a misspelled key is also a missing one.
 

@@ -17,22 +17,22 @@ from .streams import Record
 from .validation import read_config, suggestion, validation_message
 
 Layout = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
-"""Naming scheme of the tensors in a published file, e.g. ``i3d-hassony2``. An extractor refuses layouts that it cannot
-read when it loads a file, and names those that it can."""
+"""Naming scheme of the tensors in a published file, e.g. ``i3d-hassony2``. An extractor that cannot read the layout of
+a file reports an error with the layouts that it can read."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 PublishedName = Annotated[str, Field(pattern=r"^(torchvision|timm):[A-Za-z0-9_./-]+$")]
-"""A checkpoint of a package, which needs no table; see `arabesque.manifests.hub_weights`."""
+"""A checkpoint of torchvision or timm, which has no table; see `arabesque.manifests.hub_weights`."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+/\S+$")]
 
 
 Classes = Literal["kinetics-400", "imagenet-1k"]
-"""Classes whose names and order are known: those of torchvision's weights."""
+"""Sets of classes whose names and order are known from torchvision's weights."""
 
 
 class WeightsEntry(Record):
-    """One checkpoint file. At most one digest is given: the strongest one that is published for the file."""
+    """One checkpoint file, with at most one digest, the strongest one that is published for the file."""
 
     name: Name | PublishedName
     """Name in recipes, and the key of its table."""
@@ -43,13 +43,13 @@ class WeightsEntry(Record):
     sha256_prefix: Annotated[str, Field(pattern=r"^[0-9a-f]{8,63}$")] | None = None
     """The first digits of the SHA-256, as in torchvision's file names."""
     git_blob: Annotated[str, Field(pattern=r"^[0-9a-f]{8,40}$")] | None = None
-    """Git's object id of the file, the SHA-1 of ``b"blob <size>\\0"`` and the content, or its first digits."""
+    """Git's object id of the file, i.e. the SHA-1 of ``b"blob <size>\\0"`` and the content; or its first digits."""
     size_bytes: PositiveInt | None = None
     license: str
     layout: Layout
     trained_on: str
     source: str
-    """Where address, digest, size and layout were published."""
+    """Publication of address, digest, size and layout."""
     notes: str = ""
     classes: Classes | None = None
     """Classes of the classifier in the file, if their names and order are known; `arabesque predict` prints them."""
@@ -66,7 +66,7 @@ class WeightsEntry(Record):
 
     @property
     def allows_commercial_use(self) -> bool:
-        """Whether there is a license that does not exclude commercial use, as far as its name says."""
+        """Whether there is a license whose name does not exclude commercial use"""
         return re.search(r"(?i)\bnc\b|non-?commercial|research|not stated|unknown", self.license) is None
 
     @property
@@ -82,7 +82,7 @@ class WeightsEntry(Record):
 
 
 def _with_names(entries: Any) -> Any:
-    """Return the entries with the keys of their tables as ``name``."""
+    """Add the key of each table as ``name`` to its entry."""
     if not isinstance(entries, Mapping):
         return entries
     tables = cast("Mapping[Any, Any]", entries)
@@ -116,7 +116,7 @@ class WeightsManifest(Record):
         """
         if name not in self.weights:
             hint = suggestion(name, self.weights, most=3)
-            raise ConfigError(f"checkpoint {name!r} is not known{hint}; `arabesque weights list` names them all")
+            raise ConfigError(f"checkpoint {name!r} is not known{hint}; `arabesque weights list` shows all names")
         return self.weights[name]
 
 
@@ -157,7 +157,7 @@ def parse_weights_manifest(text: str, source: str) -> WeightsManifest:
         source: Name of the file for error messages.
 
     Raises:
-        ConfigError: The text is not valid TOML, or a key or value is wrong; the message names the first one.
+        ConfigError: The text is not valid TOML, or a key or value is wrong; the message states the first problem.
     """
     try:
         return WeightsManifest.model_validate(tomllib.loads(text))

@@ -141,13 +141,13 @@ def test_the_first_line_may_be_dropped_as_some_works_do(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("Ball_2 5 6 10.4", "line 3: 4 fields where video_id difficulty execution total penalty are expected"),
+        ("Ball_2 5 6 10.4", "line 3: has 4 fields, expected video_id difficulty execution total penalty"),
         ("Ball_2 5 six 10.4 0.6", "line 3: execution is 'six', which is not a finite number"),
         ("Ball_2 5 6 11 0.6", r"line 3: total is 11, but difficulty \+ execution - penalty gives 10.4"),
         ("Ball_2 20 9 29 0", "line 3: total 29 lies outside 3 … 24"),
         ("Ball_1 9 7 16 0", "line 3: Ball_1 is already in .*line 2"),
         ("Ball_3 9 7 16 0", "line 1: Ball_3 is in two splits"),
-        ("", "3 videos in the train split of small, where the published file has 4"),
+        ("", "3 videos in the train split of small, but the published file has 4"),
         ("Hoop_3x 9 7 16 0", "1 videos of Ball in the train split, where 2 are published"),
     ],
 )
@@ -244,7 +244,7 @@ def test_labels_of_segments(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=complaint):
             read_dataset_labels(dataset, tmp_path)
     (tmp_path / "youtube_anno.json").write_text("[]")
-    with pytest.raises(InputError, match="holds a list where an object is expected"):
+    with pytest.raises(InputError, match="contains a list, expected an object"):
         read_dataset_labels(dataset, tmp_path)
 
 

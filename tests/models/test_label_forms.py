@@ -113,20 +113,20 @@ def test_scores_that_are_not_numbers_are_rejected(tmp_path: Path, separator: str
         ("17_10;Ball 1\n18_20;Ball 2\n", r"line 1: '17_10;Ball 1' may be an id and a score"),
         ("Ball_001 17,10\nBall_002 18,20\n", r"line 1: 'Ball_001 17,10' can be read as .* or .*; separate the columns"),
         ("Ball_001:17,10\nBall_002:18,20\n", r"line 1: .*can be read as"),
-        ("id,score\nBall_001,17,10\n", r"line 2: 3 columns where the first line has 2.*decimals with a point"),
+        ("id,score\nBall_001,17,10\n", r"line 2: has 3 columns, but the first line has 2.*decimals with a point"),
         ("Ball_001,17,10\nBall_002,18,20\n", r"3 columns without titles.*decimals with a point"),
         (",video_id,score\nBall_001,17,10\nBall_002,18,20\n", r"the first column has no title"),
-        (",score\n0,17.1\n1,18.2\n", r"which column holds the ids is not clear"),
-        ("28.7,1\n29.1,2\n", r"line 1: which of the two numbers 28.7, 1 is the id"),
-        ("id;score\na;1,234\nb;2,345\n", r"line 2: the score of 'a' is '1,234', in which the comma may separate"),
+        (",score\n0,17.1\n1,18.2\n", r"the column of ids is not clear"),
+        ("28.7,1\n29.1,2\n", r"line 1: 28.7, 1 are two numbers, and the id is not clear"),
+        ("id;score\na;1,234\nb;2,345\n", r"line 2: the score of 'a' is '1,234', whose comma may separate"),
         ("id;score\na;1,5\nb;2.5\n", r"line 2: the score of 'a' is '1,5', but '2.5' .*has a decimal point"),
         ("id;score\na;1.234,5\n", r"line 2: the score of 'a' is '1.234,5'"),
         ("a,1\nb,2\na,1\n", "line 3: 'a' is also on line 1; keep one of them"),
         ("video_id,2019\na,17\n", r"line 1: the title of a column is the number 2019"),
         ("id,score,score\na,1,2\n", r"which score|two columns"),
-        ('id,score\n"a,1\nb,2\n', "its quotes do not pair"),
+        ('id,score\n"a,1\nb,2\n', "a quote is not closed"),
         ("Ball_001,\n", "has one column"),
-        (",17.1\nBall_002,18\n", "line 1: no video_id"),
+        (",17.1\nBall_002,18\n", "line 1: has no video_id"),
         ("id,score\nBall\ufeff_001,17\n", r"line 2 holds U\+FEFF"),
         ("id,score\r\nBall\x00_001,17\r\n", r"line 2 holds U\+0000"),
     ],
@@ -169,7 +169,7 @@ def test_latin_1_is_read_with_a_note_and_a_mixture_is_rejected(tmp_path: Path) -
     assert labels.scores == {"Käthe_1": 17}
     assert labels.notes == (f"{path}: line 2 is not UTF-8; the file was read as Latin-1",)
     path.write_bytes("id,score\nKäthe_1,17\n".encode() + "Käthe_2,18\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"line 3 holds the byte 0xE4, which is neither UTF-8 nor Latin-1"):
+    with pytest.raises(InputError, match=r"line 3 has the byte 0xE4, which is neither UTF-8 nor Latin-1"):
         read_labels(path)
     path.write_bytes("id,score\nv1,17\n".encode("utf-16-le"))  # without a byte order mark
     with pytest.raises(InputError, match=r"line 1 holds U\+0000"):
@@ -182,11 +182,11 @@ def test_ids_match_where_the_match_is_unique() -> None:
     assert found.videos == {"rope/002.MOV": "Rope/002", "x.v2.mp4": "x.v2", "A/y.mp4": "A/y"}
     assert found.note.startswith("3 of 3 labels were matched to videos despite a different folder, suffix or case")
     assert match_labels(["Ball/001", "Hoop/001", "002.v2"], known).videos == {"Ball/001": "Ball/001"}
-    with pytest.raises(InputError, match=r"scores\.csv: label '001' may be of 'Ball/001' or of 'Rope/001'"):
+    with pytest.raises(InputError, match=r"scores\.csv: label '001' matches 'Ball/001' and 'Rope/001'"):
         match_labels(["001"], known, "scores.csv")
-    with pytest.raises(InputError, match=r"labels '002' and 'Rope/002\.mp4' are both of video 'Rope/002'"):
+    with pytest.raises(InputError, match=r"labels '002' and 'Rope/002\.mp4' both match video 'Rope/002'"):
         match_labels(["002", "Rope/002.mp4"], known)
-    with pytest.raises(InputError, match=r"label '/data/A/y\.mp4' may be of 'A/y' or of 'y'"):
+    with pytest.raises(InputError, match=r"label '/data/A/y\.mp4' matches 'A/y' and 'y'"):
         match_labels(["/data/A/y.mp4"], known)
 
 

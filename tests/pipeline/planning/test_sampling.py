@@ -69,7 +69,7 @@ def test_pad_both_centers_a_segment_on_every_step(length, step, rows):
 def test_pad_both_in_a_remaining_stretch_repeats_its_own_frames():
     segments = cut_segments(*steady(10), sampling(length=3, step=2, remainder="pad-both"), [(4, 6)])
     assert segments.frame_indices.tolist() == [[0, 0, 1], [1, 2, 3], [6, 6, 7], [7, 8, 9]]
-    with pytest.raises(ValueError, match="leave frames_after out"):
+    with pytest.raises(ValueError, match="remove frames_after"):
         sampling(remainder="pad-both", frames_after=1)
 
 
