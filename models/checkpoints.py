@@ -1,4 +1,4 @@
-"""Save and load trained models: ``model.pt`` holds the weights, ``model.json`` their description.
+"""Save and load trained models: ``model.pt`` contains the weights, ``model.json`` their description.
 
 ``model.json`` is written last and ends with two digests: ``weights_sha256`` of the bytes of ``model.pt``, and
 ``sha256`` of its own content. Both are verified on load. Damaged files and files of two different trainings are
@@ -38,29 +38,29 @@ class ModelCard(Record):
     """Description of a checkpoint and of the features that it can score."""
 
     format: Literal[2, 3] = 3
-    """Format 2 has no digests: such a model loads, but damage cannot be detected (see `unverified`)"""
+    """Format 2 has no digests: such a model can be loaded, but damage cannot be detected (see `unverified`)"""
     model: str
     settings: dict[str, Any]
     dims: dict[str, int]
     streams: dict[str, dict[str, Any]]
-    """The feature store's manifest entry per stream, its settings digest included"""
+    """Stream → its entry in the manifest of the feature store, including the digest of its settings"""
     target: str
     score_range: tuple[float, float]
-    """The scores of the fractions 0 and 1"""
+    """Scores that correspond to the fractions 0 and 1"""
     protocol: Protocol
     seed: int
     trained_on: tuple[str, ...]
-    """Ids of the training videos, including those by which ``validation`` selected the epoch"""
+    """Ids of the training videos, including those that select the epoch with ``validation``"""
     trained_contents: tuple[str, ...] = ()
     """Content digests of the training videos in the same order; empty for models of older versions"""
     chosen_on: tuple[str, ...] = ()
-    """Ids of the test videos by which ``best-test`` selected the epoch"""
+    """Ids of the test videos that selected the epoch with ``best-test``"""
     made_with: dict[str, str]
     recipe: dict[str, Any] | None = None
     """Resolved recipe of the streams; None for imported features"""
 
     def trained_duplicate(self, content: str) -> str | None:
-        """Return the training video of this content, or None."""
+        """Return the training video with this content, or None."""
         ids = dict(zip(self.trained_contents, self.trained_on, strict=False))
         return ids.get(content) if content else None
 
@@ -79,7 +79,7 @@ def new_network(card: ModelCard) -> nn.Module:
 
 
 def save_checkpoint(folder: Path, network: nn.Module, card: ModelCard) -> list[Path]:
-    """Write both files atomically, first the weights, then the description with the digests. Return their paths."""
+    """Write the weights, then the description with the digests, each atomically. Return the paths."""
     content = io.BytesIO()
     state = network.state_dict()
     for name, value in state.items():
@@ -99,8 +99,8 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, ModelCard]:
         folder: The folder of `save_checkpoint`, or the file ``model.pt`` in it.
 
     Raises:
-        WeightsError: A file is missing, damaged, of another training or of another version.
-        ConfigError: The class of the model is of another package and cannot be imported.
+        WeightsError: A file is missing or damaged, or belongs to another training or another version.
+        ConfigError: The class of the model is in another package and cannot be imported.
     """
     folder = folder.parent if folder.name == WEIGHTS else folder
     try:
@@ -118,7 +118,7 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, ModelCard]:
         below = sorted(path.parent for path in folder.glob(f"*/{DESCRIPTION}"))
         advice = f"did you mean {below[0]}?" if below else "name a folder that train wrote"
         raise WeightsError(f"{folder}: not a trained model ({error}); {advice}") from error
-    except Exception as error:  # torch raises almost any error for a forged file
+    except Exception as error:  # torch raises errors of many types for a forged file
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(
             f"{folder}: not a trained model ({reason}); train it again, or copy {WEIGHTS} and {DESCRIPTION} together"
@@ -130,7 +130,7 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, ModelCard]:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise WeightsError(f"{folder / WEIGHTS}: does not fit {DESCRIPTION} beside it; train again") from error
+        raise WeightsError(f"{folder / WEIGHTS}: does not fit {DESCRIPTION} in the same folder; train again") from error
     return network.eval(), card
 
 
@@ -144,14 +144,14 @@ def _read_card(content: bytes) -> tuple[ModelCard, str | None]:
         if not isinstance(digest, str):
             raise ValueError(f"{DESCRIPTION} does not name the digest of {WEIGHTS}")
     card = ModelCard.model_validate(description)
-    # frozen branches were a setting of the network; they belong to the stages of the training
+    # in older versions, frozen branches were a setting of the network; now they are a setting of training stages
     settings = {name: value for name, value in card.settings.items() if name != "frozen"}
     return card.model_copy(update={"settings": settings}), digest
 
 
 def to_json_with_digest(content: Mapping[str, Any]) -> bytes:
     """Return indented JSON that ends with the ``sha256`` of its content."""
-    plain = json.loads(to_json(content))  # as it is read: tuples become lists, NaN becomes null
+    plain = json.loads(to_json(content))  # the form in which it will be read: lists for tuples, null for NaN
     return to_json(plain | {"sha256": _digest_of(plain)}).encode()
 
 
@@ -171,7 +171,7 @@ def from_json_with_digest(content: bytes, name: str) -> dict[str, Any]:
 def _json_object(content: bytes, name: str) -> dict[str, Any]:
     found: object = json.loads(content.decode("utf-8"))
     if not isinstance(found, dict):
-        raise ValueError(f"{name} holds a {type(found).__name__}, not an object")
+        raise ValueError(f"{name} contains a {type(found).__name__}, not an object")
     return cast("dict[str, Any]", found)
 
 

@@ -1,7 +1,7 @@
 """Conformal prediction: intervals that contain the true score of a new video with a chosen probability.
 
-The half-width is a quantile of the absolute errors on videos that the model did not see. If videos are exchangeable,
-an interval for a new video covers its score with at least that probability (Vovk et al., 2005; Lei et al., 2018).
+The half-width is a quantile of the absolute errors on held-out videos. If videos are exchangeable, an interval for a
+new video contains its score with at least that probability (Vovk et al., 2005; Lei et al., 2018).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def half_width(errors: NDArray[np.float64], coverage: float = COVERAGE) -> float
         coverage: Probability (0 to 1) that the interval contains the score.
 
     Returns:
-        The ``⌈(n + 1) · coverage⌉``-th smallest absolute error; infinite if there are too few videos for it.
+        The ``⌈(n + 1) · coverage⌉``-th smallest absolute error; infinite if there are fewer videos.
 
     Example:
         >>> half_width(np.arange(-9.0, 10.0), coverage=0.5)
@@ -36,7 +36,7 @@ def half_width(errors: NDArray[np.float64], coverage: float = COVERAGE) -> float
 def held_out_coverage(
     errors: NDArray[np.float64], folds: Sequence[NDArray[np.intp]], coverage: float = COVERAGE
 ) -> float:
-    """Return the share of videos that intervals cover, where each fold gets the half-width of the other folds.
+    """Return the share of videos within their intervals, with the half-width computed on the other folds.
 
     Args:
         errors: Error of each video by a model that was trained without its fold.

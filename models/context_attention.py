@@ -19,28 +19,28 @@ from .scoring import ScorePrediction, SegmentBatch
 
 Adjacency = Literal["time", "feature"]
 AttentionModule = Literal["caa", "sau", "lstm-sau", "bi-lstm-sau", "rta", "average"]
-"""The context-aware attention module, or what Table 3 of the paper puts in its place"""
+"""The context-aware attention module, or one of its replacements in Table 3 of the paper"""
 RTA_FILTERS = 3
 """Section 5.4: "the number of filters was set to three"."""
 
 
 class ContextAttentionSettings(Record):
     attention: AttentionModule = "caa"
-    """How a stream is summarized. ``caa``: the context-aware attention module, graph layers and attention. The others
-    are the baselines of Table 3, on the same embedding: ``sau``: the attention unit without context; ``lstm-sau``,
+    """Summary of a stream. ``caa``: the context-aware attention module, graph layers and attention. The others are the
+    baselines of Table 3, on the same embedding: ``sau``: the attention unit without context; ``lstm-sau``,
     ``bi-lstm-sau``: the attention unit on the outputs of an LSTM of width ``hidden_dim``, or of two of half the width;
     ``rta``: the mean weights of three attention units (Doughty et al., CVPR 2019); ``average``: the mean over time."""
     adjacency: Adjacency = "time"
-    """Edge weights of the graph. ``time`` is ``exp(-|i - j|)``, as in the released code; ``feature`` is the paper:
+    """Edge weights of the graph. ``time``: ``exp(-|i - j|)``, as in the released code. ``feature``: as in the paper,
     A = ``exp(-‖f_i - f_j‖ / K)`` (equation 1), and A + I is normalized (equation 2)."""
     distance_scale: PositiveFloat = 1.0
     """K of equation 1. "In our experiment, K is set to 1." Not used with ``time``."""
     hidden_dim: PositiveInt = 256
     """Width of the embedding and of both graph layers"""
     dropout: NonNegativeFloat = 0.5
-    """Before the last layer"""
+    """Dropout before the last layer"""
     feature_dropout: NonNegativeFloat = 0.0
-    """On the input features, for small data sets; not in the paper"""
+    """Dropout on the input features, for small data sets; not in the paper"""
 
 
 class ContextAttention(nn.Module):
@@ -97,7 +97,7 @@ class StreamContext(nn.Module):
         self.attention = attention_unit(2 * hidden_dim)
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """``[samples, segments, dim]`` → summary ``[samples, 2·hidden]``, weights ``[samples, segments]``."""
+        """Map ``[samples, segments, dim]`` to a summary ``[samples, 2·hidden]`` and weights ``[samples, segments]``."""
         embedded = self.embedding(features)
         if self.settings.adjacency == "time":
             adjacency_matrix = time_adjacency(mask)
@@ -113,7 +113,7 @@ class StreamContext(nn.Module):
 
 
 class StreamAttention(nn.Module):
-    """A baseline of Table 3 in place of the context-aware attention module of one stream."""
+    """A baseline of Table 3 that replaces the context-aware attention module of one stream."""
 
     def __init__(self, dim: int, settings: ContextAttentionSettings) -> None:
         super().__init__()
@@ -123,14 +123,14 @@ class StreamAttention(nn.Module):
         if attention in ("lstm-sau", "bi-lstm-sau"):
             both = attention == "bi-lstm-sau"
             if both and hidden_dim % 2:
-                raise ValueError(f"hidden_dim {hidden_dim} is odd; two LSTMs share it")
+                raise ValueError(f"hidden_dim: {hidden_dim} is odd, but two LSTMs share it; set an even number")
             width = hidden_dim // 2 if both else hidden_dim
             self.lstm = nn.LSTM(hidden_dim, width, batch_first=True, bidirectional=both)
         num_units = {"average": 0, "rta": RTA_FILTERS}.get(attention, 1)
         self.units = nn.ModuleList([attention_unit(hidden_dim) for _ in range(num_units)])
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """``[samples, segments, dim]`` → summary ``[samples, hidden]``, weights ``[samples, segments]``."""
+        """Map ``[samples, segments, dim]`` to a summary ``[samples, hidden]`` and weights ``[samples, segments]``."""
         values = self.embedding(features)
         if self.lstm is not None:
             values = over_segments(self.lstm, values, mask)
@@ -154,7 +154,7 @@ def attention_unit(dim: int) -> nn.Sequential:
 
 def over_segments(lstm: nn.LSTM, values: Tensor, mask: Tensor) -> Tensor:
     """Return the outputs of an LSTM over the segments of each sample; zeros in the padding."""
-    order, lengths = segments_first(mask), mask.sum(1).clamp(min=1)  # a packed sequence needs one step at least
+    order, lengths = segments_first(mask), mask.sum(1).clamp(min=1)  # a packed sequence needs at least one step
     packed = pack_padded_sequence(in_order(values, order), lengths.cpu(), batch_first=True, enforce_sorted=False)
     outputs, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=mask.shape[1])
     return in_order(outputs, order.argsort(dim=1))

@@ -1,4 +1,4 @@
-"""Features and labels that are at hand for the rows of published tables, and what is missing."""
+"""Available features and labels for the rows of published tables, and the missing ones."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .released_features import is_released, read_features, released_names
 from .table import model_class
 
 ANY = ""
-"""Key of the features or labels of all data sets that have none of their own"""
+"""Key of the features or labels for all data sets without an entry"""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class DataAtHand:
-    """Features and labels by data set. What is read once is kept.
+    """Features and labels by data set. Each source is read once.
 
     Args:
         features: Data set, or `ANY` → feature store or released features.
@@ -42,7 +42,7 @@ class DataAtHand:
     _kept: dict[tuple[object, ...], object] = field(default_factory=dict[tuple[object, ...], object], init=False)
 
     def missing(self, row: Row, dataset: str) -> str:
-        """Return what the row needs on this data set, e.g. ``needs ast``; empty if it can be run."""
+        """Return what is missing for the row on this data set, e.g. ``needs ast``; empty if it can be run."""
         if row.not_implemented:
             return f"not implemented: {row.not_implemented}"
         source = self.source(dataset)
@@ -76,7 +76,7 @@ class DataAtHand:
         """Return the labels of a data set.
 
         Raises:
-            InputError: There are none, or they cannot be read.
+            InputError: There are no labels, or they cannot be read.
         """
         folder = self._folder(dataset)
         if folder is None:
@@ -108,7 +108,7 @@ class DataAtHand:
         return self._once(("store", str(source)), lambda: FeatureStore(source))
 
     def source(self, dataset: str) -> StorePath | None:
-        """Return the features of a data set, None if there are none."""
+        """Return the features of a data set; None without features."""
         return self.features.get(dataset, self.features.get(ANY))
 
     def _folder(self, dataset: str) -> Path | None:

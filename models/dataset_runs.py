@@ -41,7 +41,7 @@ class Task:
     """video_id → whether each segment is a highlight, for data sets with labels of segments"""
 
     def objective(self, model: str) -> Objective | None:
-        """Return what a model learns: highlights of segments, or None for scores of videos.
+        """Return the objective of a model: highlights of segments, or None for scores of videos.
 
         Raises:
             InputError: The data set has labels of segments, and the model predicts scores of videos.
@@ -50,18 +50,21 @@ class Task:
             return None
         if not getattr(model_class(model), "detects_highlights", False):
             raise InputError(
-                f"{self.labels.dataset.name} has labels of segments, and {model} predicts scores of videos; choose "
+                f"{self.labels.dataset.name} has labels of segments, but {model} predicts scores of videos; choose "
                 "--model pamfn-highlights or pamfn-branch-highlights"
             )
         return HighlightDetection(self.data.samples, self.highlights)
 
     @property
     def score_range(self) -> tuple[float, float]:
-        """The range that metrics are relative to: the range of the target, or for a CSV the range of all scores."""
+        """Score range for relative metrics: the range of the target, or for a CSV the range of all scores"""
         return self.labels.dataset.targets[self.target].score_range
 
     def training_range(self, split: Split) -> tuple[float, float]:
-        """Return the scores of the fractions 0 and 1: the target's range, or for a CSV the training scores' range."""
+        """Return the scores that correspond to the fractions 0 and 1.
+
+        This is the range of the target, or for a CSV the range of the training scores.
+        """
         if self.labels.dataset.name != CSV:
             return self.score_range
         scores = self.data.scores[split.train.numpy()]
@@ -70,7 +73,7 @@ class Task:
         return widened_range(scores)
 
     def notes(self, split: Split) -> list[str]:
-        """Return notes on labels and videos for the reader of the results."""
+        """Return notes on labels and videos for the report."""
         train, test = (self.data.samples.names(rows) for rows in (split.train, split.test))
         found = [*self.labels.notes, *self.data.notes, *duplicate_notes(self.true, self.data.contents)]
         return [*found, leak] if (leak := leak_note(train, test, self.data.contents)) else found
@@ -97,7 +100,7 @@ def title_of(dataset: str, subset: str | None, target: str) -> str:
 
 
 def label_contents(matching: Matching, contents: Mapping[str, str]) -> dict[str, str]:
-    """Return the content digest of each labeled video by the id of its label."""
+    """Return id of the label → content digest of the video."""
     return {label: contents[video] for label, video in matching.videos.items() if video in contents}
 
 
@@ -111,8 +114,8 @@ def scores_in(
 ) -> dict[str, float]:
     """Return the scores of the ``train`` or ``test`` split: the split of the data set, or a random one.
 
-    A random split depends on the ids of the labels, not on those of the videos. Videos of the same content stay
-    together.
+    A random split depends on the ids of the labels, not on those of the videos. Videos of the same content are in the
+    same split.
 
     Args:
         labels: Labels of the data set.
@@ -178,7 +181,7 @@ def _require_all_videos(features: FeatureSet, labels: DatasetLabels, data: Label
 def trainers(
     task: Task, experiment: Experiment, seeds: Sequence[int], out: Path, *, log: LogFormat | None = None
 ) -> list[Trainer]:
-    """Return one training per seed, not yet started, in the folder ``seed-N`` of ``out``."""
+    """Return one trainer per seed, not yet started, with the folder ``seed-N`` of ``out``."""
     splits = {seed: task.split(seed) for seed in seeds}
     objective = task.objective(experiment.model)
     return [
@@ -196,10 +199,10 @@ def trainers(
 
 
 def fold_trainers(task: Task, experiment: Experiment, seed: int, num_folds: int, out: Path) -> list[Trainer]:
-    """Return one training per fold of the training videos, in the folder ``fold-N`` of ``out``.
+    """Return one trainer per fold of the training videos, with the folder ``fold-N`` of ``out``.
 
-    The fold takes the place of the test videos, which no training sees. Copies of a video are in the same fold.
-    A correlation needs two videos: if there are few videos, there are fewer folds, and none for less than four videos.
+    The fold is used as test videos; the real test videos are not used. Copies of a video are in the same fold. A
+    correlation needs two videos, so few videos have fewer folds, and less than four videos have no folds.
     """
     names = task.data.samples.names(task.split(seed).train)
     different = {task.data.contents.get(name, name) for name in names}

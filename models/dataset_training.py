@@ -35,7 +35,7 @@ from .trainer import SeedResult
 PLAIN = "plain"
 """Name of the protocol for models without published settings on a data set"""
 SOLVED = Protocol(epochs=1)
-"""For models with a closed solver, which scale their features themselves"""
+"""Protocol of models with a closed solver, which standardize features themselves"""
 
 
 def experiment_for(
@@ -54,12 +54,12 @@ def experiment_for(
 ) -> Experiment:
     """Return the published settings of a model on a data set, or the protocol ``plain`` for an unpublished pair.
 
-    ``source`` of the result states where the settings come from.
+    ``source`` of the result states the origin of the settings.
 
     Args:
         dataset: Name of the data set, path of its ``.toml`` file, or ``csv``.
         model: Name of the model.
-        column: Subset, or target of a data set without subsets, which may have its own epochs.
+        column: Subset, or target of a data set without subsets; columns may have different epochs.
         streams: Some of the published streams, or the same number of streams with other names.
         settings: Model settings to change.
         protocol: Fields of the last stage's protocol to change.
@@ -67,7 +67,7 @@ def experiment_for(
         selection: Epoch to evaluate, see `Protocol`.
         epochs: Number of epochs of each stage; None for the published number.
         stages: Name or file of a list of stages (`load_stages`), instead of the published ones.
-        one_stage: Train the last stage only, and the whole network in it.
+        one_stage: Train only the last stage, with the whole network.
 
     Raises:
         ConfigError: A field of the protocol is not valid.
@@ -103,7 +103,7 @@ def experiment_for(
 def _published(
     dataset: str, model: str, column: str, streams: tuple[str, ...] | None, selection: Selection, *, required: bool
 ) -> Experiment | None:
-    """Return the settings of the method that fits the streams best; None if none trains the model on the data set.
+    """Return the settings of the method that fits the streams best; None without a method for model and data set.
 
     Args:
         dataset: Name of the data set.
@@ -111,7 +111,7 @@ def _published(
         column: Subset, or target of a data set without subsets.
         streams: Streams to train on; None for those of the first method.
         selection: Epoch to evaluate.
-        required: Raise if there are methods, but not one for these streams; otherwise return None.
+        required: Raise an error if there are methods, but not for these streams; otherwise return None.
     """
     methods = methods_for(dataset, model)
     for fits in (_same, _includes, _as_many):
@@ -197,7 +197,7 @@ def train_on_dataset(
         features: Feature store or released features.
         labels: Folder of the label files of the data set, or a CSV.
         dataset: Name of the data set, path of its ``.toml`` file, or ``csv``.
-        target: Name of the score, where there are several.
+        target: Name of the score, if there are several.
         experiment: Model, settings and protocol.
         seeds: One training per seed.
         out: Output folder.
@@ -205,11 +205,11 @@ def train_on_dataset(
         partial: Include partial videos.
         max_lost: Include partial videos that lost at most this share (0 to 1) of their duration.
         drop_first: Ignore the first line of each label file, as several published works do.
-        trials: Number of random configurations that a cross-validation on the training videos compares with the given
-            one; the best is trained (`search`). 0: no search.
-        space: What the search draws; None for `manifests/search.toml`.
+        trials: Number of random configurations. Cross-validation on the training videos compares them with the given
+            configuration, and the best is trained (`search`). 0: no search.
+        space: Search space; None for `manifests/search.toml`.
         on_search: Called with the trials, the best first, before the best is trained.
-        device: Device that features are moved to and networks are trained on, e.g. ``cuda:0``.
+        device: Device of features and networks, e.g. ``cuda:0``.
         log: Format of the curves that each training writes to its folder.
         pool_size: Number of parallel trainings and threads.
         on_epoch: Called with a seed, its finished epochs and the total number of epochs.
@@ -222,7 +222,7 @@ def train_on_dataset(
     found = read_features(features, experiment.streams, one_grid=one_grid, partial=partial, max_lost=max_lost)
     task = make_task(found.on(device), known, wanted, subset)
     if trials and task.highlights:
-        raise InputError(f"--search compares scores of videos, and {dataset} has labels of segments; leave it out")
+        raise InputError(f"--search compares scores of videos, but {dataset} has labels of segments; remove it")
     if trials:
         experiment = _searched(task, experiment, seeds, out / "search", trials, space, on_search, pool_size)
 
@@ -256,8 +256,8 @@ def _searched(
     first, *others = seeds
     if task.labels.dataset.random_splits and others:
         raise InputError(
-            f"--search with {len(seeds)} seeds: {task.labels.dataset.name} has another split for each seed, and the "
-            "test videos of one would choose the settings for another; give --seeds 1"
+            f"--search with {len(seeds)} seeds: {task.labels.dataset.name} has a different split for each seed, so the "
+            "search would use test videos of other seeds; give --seeds 1"
         )
     found = search(task, experiment, first, out, trials=trials, space=space or load_space(), pool_size=pool_size)
     if on_search is not None:
@@ -273,7 +273,7 @@ def _searched(
 
 
 def _predictions(results: list[SeedResult], task: Task) -> bytes:
-    """Return a line for each test video, or for each of its segments if these have labels."""
+    """Return a CSV with a line for each test video, or for each of its segments if these have labels."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     if task.highlights:

@@ -1,4 +1,4 @@
-"""The project's own model: an average over kernels of different features, time scales, landmarks and targets."""
+"""A model of this project: an average over kernels of different features, time scales, landmarks and targets."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ STATISTICS = ("4 parts", "8 parts", "4 parts + deviation + step", "8 parts + dev
 
 class EnsembleSettings(Record):
     others_weight: NonNegativeFloat = 0.5
-    """Weight of the prediction of the data set's other scores, e.g. PCS for TES; cross-validation decides whether they
-    are used at all"""
+    """Weight of the prediction of the data set's other scores, e.g. PCS for TES, if cross-validation selects them"""
 
 
 class Ensemble(KernelBlend):
-    """Kernel machines on pairs of segments at similar times and on pooled statistics, all of them averaged.
+    """Average of kernel machines on pairs of segments at similar times and on pooled statistics.
 
-    Kernels on segments have twice the weight of those on statistics. Cross-validation on the training videos chooses
+    Kernels on segments have twice the weight of those on statistics. Cross-validation on the training videos selects
     the ridge of each kernel, whether it is fitted to scores or to their ranks, and whether predictions of the other
-    scores of the data set take part. Outer folds repeat these choices (`arabesque.models.kernel_ridge.fit_blend`), and
-    the intervals are computed from their errors.
+    scores of the data set are used. Outer folds repeat these choices (`arabesque.models.kernel_ridge.fit_blend`); the
+    intervals are computed from their errors.
     """
 
     Settings: ClassVar[type[Record]] = EnsembleSettings

@@ -31,16 +31,16 @@ from .table import model_class
 
 @dataclass(frozen=True, eq=False)
 class LabeledFeatures:
-    """Features and labels that a model is evaluated on."""
+    """Features and labels for the evaluation of a model."""
 
     features: StorePath
     """A feature store, or a file or folder of released features."""
     labels: Path
-    """CSV of scores, or with ``dataset`` the folder of its label files."""
+    """CSV of scores, or if ``dataset`` is given the folder of its label files."""
     dataset: str | None = None
     """Name of the data set or path of its ``.toml`` file; None for a CSV."""
     target: str | None = None
-    """Name of the score, where there are several."""
+    """Name of the score, if there are several."""
     subset: str | None = None
     """Subset of the data set, e.g. ``Ball`` of RG."""
     split: str = "test"
@@ -50,10 +50,10 @@ class LabeledFeatures:
     max_lost: float | None = None
     """Include partial videos that lost at most this share (0 to 1) of their duration."""
     device: torch.device | str = "cpu"
-    """Device that features are moved to and the network runs on, e.g. ``cuda:0``."""
+    """Device of features and network, e.g. ``cuda:0``."""
 
     def read(self, model: str, streams: Sequence[str]) -> FeatureSet:
-        """Read the features of these streams as a kind of model takes them."""
+        """Read the features of these streams in the form that a model needs."""
         one_grid = bool(model_class(model).one_grid)
         return read_features(
             self.features, tuple(streams), one_grid=one_grid, partial=self.partial, max_lost=self.max_lost
@@ -62,24 +62,24 @@ class LabeledFeatures:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How well a model ranks labeled videos."""
+    """Result of the evaluation of a model on labeled videos."""
 
     scores: Mapping[str, tuple[float, float]]
     """video_id → score by the judges, predicted score"""
     spearman: Estimate
-    """With a 95 % bootstrap interval"""
+    """Spearman's correlation with a 95 % bootstrap interval"""
     cautions: tuple[str, ...]
     """Reasons why the numbers do not measure the quality on unseen videos"""
     notes: tuple[str, ...] = ()
-    """How labels were read and matched to videos"""
+    """Notes on reading labels and matching them to videos"""
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     """video_id → lowest and highest score, for models that state intervals"""
     by_streams: Mapping[tuple[str, ...], float] = field(default_factory=dict[tuple[str, ...], float])
-    """Streams → Spearman's correlation if all others are missing, for every subset of the streams"""
+    """Subset of the streams → Spearman's correlation if all other streams are missing"""
 
     @property
     def coverage(self) -> float | None:
-        """Share of the videos whose score by the judges is within the interval; None without intervals."""
+        """Share of the videos whose score by the judges is in the predicted interval; None without intervals"""
         if not self.intervals:
             return None
         within = [low <= self.scores[name][0] <= high for name, (low, high) in self.intervals.items()]
@@ -87,7 +87,7 @@ class Evaluation:
 
     @property
     def mean_over_streams(self) -> float | None:
-        """Mean correlation over the subsets of the streams, as MCMoE and LIMSSR report it; None without subsets."""
+        """Mean correlation over the subsets of the streams, as in MCMoE and LIMSSR; None without subsets"""
         return sum(self.by_streams.values()) / len(self.by_streams) if self.by_streams else None
 
 
@@ -115,16 +115,16 @@ def evaluate(model: Path, given: LabeledFeatures, *, stream_subsets: bool = Fals
 
 @dataclass(frozen=True, eq=False)
 class HighlightEvaluation:
-    """How well a model ranks the segments of labeled videos."""
+    """Result of the evaluation of a highlight detector on labeled videos."""
 
     precisions: Mapping[str, float]
     """video_id → average precision"""
     mean_average_precision: Estimate
-    """With a 95 % bootstrap interval over the videos"""
+    """Mean average precision with a 95 % bootstrap interval over the videos"""
     cautions: tuple[str, ...]
     """Reasons why the numbers do not measure the quality on unseen videos"""
     notes: tuple[str, ...] = ()
-    """How labels were read and matched to videos"""
+    """Notes on reading labels and matching them to videos"""
 
 
 def evaluate_highlights(model: Path, given: LabeledFeatures) -> HighlightEvaluation:
@@ -146,7 +146,7 @@ def evaluate_highlights(model: Path, given: LabeledFeatures) -> HighlightEvaluat
         raise InputError(f"{given.labels}: a CSV has no labels of segments; name the data set")
     known, wanted = read_named_labels(given.dataset, given.labels, None)
     if not known.highlights:
-        raise InputError(f"{given.dataset} has scores of videos, not labels of segments; leave --metric out")
+        raise InputError(f"{given.dataset} has scores of videos, not labels of segments; remove --metric")
     data, title, notes = _labeled(card.seed, found, given, wanted)
     if not len(data.samples):
         raise InputError(f"{given.features}: none of the labeled videos has features")
@@ -169,12 +169,12 @@ def _mean_of_first(values: ArrayLike, _: ArrayLike) -> float:
 
 
 def evaluate_published(checkpoint: Path, given: LabeledFeatures, *, streams: Sequence[str] | None = None) -> Evaluation:
-    """Evaluate a checkpoint of ACTION-NET, GDLT or PAMFN as its authors published it.
+    """Evaluate a checkpoint that the authors of ACTION-NET, GDLT or PAMFN published.
 
     Args:
         checkpoint: File of the authors.
         given: The features, and the labels of a data set; the range of its target is the range of the scores.
-        streams: Our names of the streams in the order of the authors; None for the usual ones.
+        streams: Our names of the streams in the order of the authors; None for those of `PUBLISHED_STREAMS`.
 
     Raises:
         WeightsError: The checkpoint cannot be read, or the features have other dims.
@@ -185,14 +185,14 @@ def evaluate_published(checkpoint: Path, given: LabeledFeatures, *, streams: Seq
     for stream, dim in published.dims.items():
         if found.dims[stream] != dim:
             raise WeightsError(
-                f"{given.features}: stream {stream!r} has {found.dims[stream]} values per segment, {checkpoint} reads "
-                f"{dim}; give the features that its authors used"
+                f"{given.features}: stream {stream!r} has {found.dims[stream]} values per segment, but {checkpoint} "
+                f"needs {dim}; give the features that its authors used"
             )
     if given.dataset is None:
         raise InputError(f"{given.labels}: a CSV does not state the range of the scores; name the data set")
     data, _, notes = _labeled(0, found, given, given.target)
     known, wanted = read_named_labels(given.dataset, given.labels, given.target)
-    cautions = [f"{published.model} of its authors: which videos trained it is not recorded in the file"]
+    cautions = [f"{published.model} of its authors: the file does not record the training videos"]
     if given.split == "train":
         cautions.append("the authors trained on this split; the result does not apply to unseen videos")
     else:
@@ -212,7 +212,7 @@ def _compared(
 ) -> Evaluation:
     if len(data.samples) < 2:
         raise InputError(
-            f"{features}: {len(data.samples)} of the labeled videos have features; a rank correlation needs two"
+            f"{features}: {len(data.samples)} of the labeled videos have features, but a rank correlation needs two"
         )
     lowest, highest = score_range
     rows = torch.arange(len(data.samples))

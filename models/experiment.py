@@ -13,7 +13,7 @@ from .protocol import Precision, Protocol
 
 
 class Stage(Record):
-    """A stage that trains the network of the experiment. It starts from the weights that the stage before selected."""
+    """A stage that trains the network of the experiment, starting from the selected weights of the stage before."""
 
     protocol: Protocol
     frozen: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class PartStage(Record):
     """A stage that trains another model alone on each stream, and copies its weights into the network."""
 
     model: str
-    """Name of the other model; it reads one stream"""
+    """Name of the other model, which reads one stream"""
     settings: dict[str, Any] = Field(default_factory=dict)
     protocol: Protocol
     copy_from: str = ""
@@ -47,9 +47,9 @@ class Experiment(Record):
     settings: dict[str, Any] = Field(default_factory=dict)
     streams: tuple[str, ...]
     stages: tuple[PartStage | Stage, ...] = Field(min_length=1)
-    """Run in this order; the last one trains the network of the experiment."""
+    """The stages in order; the last one trains the network of the experiment."""
     source: str = ""
-    """Where model settings and protocols come from, in words"""
+    """Origin of model settings and protocols, as text"""
 
     @model_validator(mode="after")
     def _stages_fit_each_other(self) -> Experiment:
@@ -59,10 +59,10 @@ class Experiment(Record):
             crop = stage.protocol.crop
             if isinstance(crop, dict) and (unknown := crop.keys() - set(self.streams)):
                 raise ValueError(
-                    f"crop names {', '.join(sorted(unknown))}, which is not among the streams {', '.join(self.streams)}"
+                    f"crop: {', '.join(sorted(unknown))} is not one of the streams {', '.join(self.streams)}"
                 )
         if len({stage.protocol.standardize for stage in self.stages}) > 1:
-            raise ValueError("standardize must be the same in all stages: one stage continues with another's weights")
+            raise ValueError("standardize must be the same in all stages, because stages continue with earlier weights")
         return self
 
     @property

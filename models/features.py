@@ -25,17 +25,17 @@ VideoStreams = Mapping[str, StreamSegments]
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """The videos of a source for which every chosen stream is complete or known to be empty."""
+    """The videos of a source whose chosen streams are all complete or empty."""
 
     videos: Mapping[str, VideoStreams]
     dims: Mapping[str, int]
     streams: Mapping[str, Mapping[str, Any]]
     """Settings of each stream: its entry in the manifest of the store"""
     known: frozenset[str]
-    """All videos of the source, including incomplete ones"""
+    """Ids of all videos of the source, including incomplete ones"""
     source: StorePath
     partial: frozenset[str] = frozenset()
-    """Excluded videos: a part of their file cannot be decoded"""
+    """Excluded videos with parts that cannot be decoded"""
     admitted: frozenset[str] = frozenset()
     """Partial videos that are included in ``videos``"""
     max_lost: float | None = None
@@ -53,7 +53,7 @@ class FeatureSet:
         return replace(self, device=device)
 
     def stacked(self, names: tuple[str, ...]) -> Samples:
-        """Return these videos in one tensor per stream, on the device. They are moved once: the result is cached."""
+        """Return these videos in one tensor per stream, on the device. The result is cached."""
         if names not in self._stacked:
             videos = {name: self.videos[name] for name in names}
             self._stacked[names] = stack_samples(videos, self.dims).to(self.device)
@@ -72,7 +72,7 @@ class LabeledSamples:
     without_label: tuple[str, ...] = field(default=())
     without_video: tuple[str, ...] = field(default=())
     partial: tuple[str, ...] = field(default=())
-    """Excluded labeled videos: a part of their file cannot be decoded"""
+    """Excluded labeled videos with parts that cannot be decoded"""
     unfinished: tuple[str, ...] = field(default=())
     """Labeled videos with a stream that failed or has not been extracted"""
     contents: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -132,14 +132,14 @@ def read_store(
     only: Collection[str] | None = None,
     max_lost: float | None = None,
 ) -> FeatureSet:
-    """Read the videos of a store for which every stream is complete or known to be empty.
+    """Read the videos of a store whose streams are all complete or empty.
 
     A video without an audio track is complete without its audio streams. A video with a failed stream is not.
 
     Args:
         store: The store. If it was opened with ``partial``, partial videos are included.
         streams: Streams to read; all by default.
-        one_grid: Bring all streams to the segments of the first one by overlap in time.
+        one_grid: Resample all streams to the segments of the first one by overlap in time.
         only: Ids of the videos to read; all by default.
         max_lost: Include only those partial videos that lost at most this share (0 to 1) of their duration.
 
@@ -154,7 +154,7 @@ def read_store(
         if stream in chosen and len(entry.row_shape) > 1:
             raise InputError(
                 f"{store.path}: stream {stream!r} has {' × '.join(map(str, entry.row_shape))} values for each segment, "
-                f'and scoring models take one row; extract it with output = "pooled", or choose other streams'
+                f'but scoring models need one row; extract it with output = "pooled", or choose other streams'
             )
     empty = {(outcome.video_id, outcome.stream) for outcome in store.outcomes() if outcome.kind == "empty"}
     lost = _lost_shares(store, chosen)
@@ -189,10 +189,10 @@ def read_store(
 
 
 def _lost_shares(store: FeatureStore, streams: Collection[str]) -> dict[str, float]:
-    """Return the undecodable share of each partial video: the maximum over its streams.
+    """Return the undecodable share of the duration of each partial video, as the maximum over its streams.
 
-    Outcomes of older versions have no share. For those it is the share of frames that were not delivered; a video
-    without missing frames, whose audio is damaged, has share 1.
+    Outcomes of older versions do not contain a share. For those it is the share of missing frames, or 1 for a video
+    without missing frames, whose audio is damaged.
     """
     lost: dict[str, float] = {}
     for outcome in store.outcomes():
@@ -207,12 +207,12 @@ def _lost_shares(store: FeatureStore, streams: Collection[str]) -> dict[str, flo
 
 
 def _content_of(video: Mapping[str, StreamFeatures]) -> str:
-    """Return the digest of a video's bytes; imported streams have one digest each, which are joined."""
+    """Return the digest of a video's bytes, or for imported streams their joined digests."""
     return "+".join(sorted({features.content_digest for features in video.values()}))
 
 
 def _recipe(store: FeatureStore, chosen: Sequence[str]) -> Mapping[str, Any] | None:
-    """Return the recipe of the store if it contains these streams, which imported ones are not."""
+    """Return the recipe of the store if it contains these streams; None for imported streams."""
     recipe = store.manifest["recipe"]
     return recipe if recipe.get("streams", {}).keys() >= set(chosen) else None
 
@@ -225,7 +225,7 @@ def _streams_of(store: FeatureStore, name: str, chosen: Sequence[str]) -> list[s
 
 
 def _read_all(store: FeatureStore, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, StreamFeatures]]:
-    """Read stream by stream in the order of storage, which is the fastest."""
+    """Read stream by stream in the order of storage, because this is the fastest way."""
     videos: dict[str, dict[str, StreamFeatures]] = {name: {} for name in wanted}
     for stream in {stream: None for names in wanted.values() for stream in names}:
         for features in store.scan(stream):

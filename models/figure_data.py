@@ -1,4 +1,4 @@
-"""What figures of a trained model need: predictions, attention and decisions on the test videos, size and time."""
+"""Data for figures of a trained model: predictions, attention and decisions on the test videos, size and time."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class NetworkSize:
     """Size of a network and time of one inference."""
 
     num_parameters: int
-    """Parameters of the network, frozen ones included, statistics not"""
+    """Number of parameters of the network, including frozen ones, without statistics"""
     inference_ms: float = field(compare=False)
-    """Median time of one whole test video, features to score, in milliseconds"""
+    """Median time from features to score for one whole test video, in milliseconds"""
     device: str
 
 
@@ -39,8 +39,8 @@ def save_figure_data(run: Trainer, task: Task) -> None:
     ``predictions.csv`` has a line per test video, or per segment if these have labels. ``traces.npz`` has one array per
     video and value:
     ``VIDEO/importance/STREAM`` (weight of each segment), ``VIDEO/decision_N`` (index of the last active FusionNet at
-    each step of stage N), ``VIDEO/modalities_N`` (weights of the modalities at each step of stage N). A file that
-    exists is kept; a model without such values has no traces.
+    each step of stage N), ``VIDEO/modalities_N`` (weights of the modalities at each step of stage N). Existing files
+    are not written again. A model without such values has no traces.
     """
     result, folder = run.finished(), run.folder
     if result is None or folder is None:

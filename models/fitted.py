@@ -1,4 +1,4 @@
-"""Modules whose buffers get their shapes when they are fitted, and get them back from a checkpoint."""
+"""Modules whose buffers get their shapes when they are fitted or loaded from a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Fitted(nn.Module):
-    """Base of modules without gradient descent: `solve` replaces the buffers, `load_state_dict` takes their shapes."""
+    """Base of modules without gradient descent. `solve` and `load_state_dict` replace the buffers, with any shapes."""
 
     def empty_buffers(self, **dims: int) -> None:
         """Register float64 buffers without elements: name → number of dimensions."""

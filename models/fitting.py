@@ -1,4 +1,4 @@
-"""Train one network in one stage, epoch by epoch, with a state from which a killed training resumes."""
+"""Train one network in one stage, epoch by epoch, with a state from which a killed training can resume."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .stream_subsets import drop_streams
 
 
 class Fitting:
-    """A stage in progress. Call `run_epoch` until `epoch` reaches the epochs of the protocol.
+    """A stage in progress. Call `run_epoch` until `epoch` is the number of epochs of the protocol.
 
-    Random numbers of an epoch depend only on ``(seed, epoch)``. The state is therefore complete with weights, optimizer
-    state and epoch, and a resumed training gives the same weights as an uninterrupted one on the same device.
+    Random numbers of an epoch depend only on ``(seed, epoch)``. Therefore the state consists of weights, optimizer
+    state and epoch, and a resumed training computes the same weights as an uninterrupted one on the same device.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class Fitting:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the last epoch, for parameters without a factor of their own."""
+        """Learning rate of the last epoch, for parameters without a factor"""
         return self._protocol.learning_rate * rate_factor(self._protocol, max(0, self.epoch - 1))
 
     def _finish_epoch(self, losses: list[Tensor], sizes: list[int]) -> float:
-        """Record the mean loss. The device is waited for once in an epoch."""
+        """Record the mean loss. The host waits for the device only here, once per epoch."""
         self.epoch += 1
         values = torch.stack(losses).cpu().numpy().tolist()
         for value in values:
@@ -116,7 +116,7 @@ class Fitting:
                 parameter.requires_grad_(True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that `load_state_dict` resumes from."""
+        """Return the state for `load_state_dict`."""
         return {
             "epoch": self.epoch,
             "losses": list(self.losses),
@@ -159,14 +159,15 @@ def rate_factor(protocol: Protocol, epoch: int) -> float:
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """Return a 64-bit seed for one epoch that is independent of those of other seeds and epochs."""
+    """Return a 64-bit seed for one epoch, independent of those of other seeds and epochs."""
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
 
 
 def _batches(rows: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield all rows in random order. A last batch of one row joins the previous one: BatchNorm needs two.
+    """Yield batches of all rows in random order.
 
-    With a batch size of 1, BatchNorm has the segments of one video.
+    A last batch of one row is added to the previous batch, because BatchNorm needs two rows. With a batch size of 1,
+    BatchNorm computes its statistics over the segments of one video.
     """
     shuffled = rows[torch.randperm(len(rows), generator=generator)]
     parts = list(torch.split(shuffled, size))

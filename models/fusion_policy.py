@@ -18,9 +18,9 @@ NEVER = -1e9  # added to an attention score; value of the released code
 
 
 def choose(logits: Tensor, tau: Tensor | None) -> Tensor:
-    """Return the one-hot decision at each time step: ``[samples, K, T]`` → the same shape, 0 and 1.
+    """Return the one-hot decision at each time step for logits ``[samples, K, T]``, in the same shape.
 
-    ``tau``: temperature of a straight-through Gumbel sample; None selects the most probable net.
+    ``tau`` is the temperature of a straight-through Gumbel sample; None selects the most probable net.
     """
     if tau is None:
         return nn.functional.one_hot(logits.argmax(1), logits.shape[1]).transpose(1, 2).to(logits.dtype)
@@ -44,9 +44,9 @@ def last_enabled(choice: Tensor, ordering: Ordering) -> Tensor:
 
 
 def attention_bias(choice: Tensor, ordering: Ordering) -> Tensor:
-    """Return the bias on the attention scores of the nets, ``[samples, K, T]``: 0 for enabled nets.
+    """Return the bias on the attention scores of the nets, ``[samples, K, T]``, which is 0 for enabled nets.
 
-    The value of the choice cancels out, but its gradient passes through, so that the policy is trained.
+    The value of the choice cancels out. Its gradient does not, so that the policy is trained.
     """
     return ~enabled(choice, ordering) * NEVER + (choice - choice.detach())
 

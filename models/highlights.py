@@ -39,7 +39,7 @@ class HighlightReport:
 
     @property
     def selection_text(self) -> str:
-        """How the epoch was selected."""
+        """Description of the selection of the epoch"""
         return SELECTION_TEXTS[self.selection]
 
     def figures(self) -> dict[str, str]:
@@ -79,8 +79,8 @@ class HighlightDetection:
         longest = int(self._sizes[rows].max())
         if found.shape[1] != longest:
             raise ArabesqueError(
-                f"highlights are learned on whole videos: the batch has {found.shape[1]} segments, its videos have "
-                f"{longest}; train without crop"
+                f"highlights are learned on whole videos, but the batch has {found.shape[1]} segments and its videos "
+                f"have {longest}; train without crop"
             )
         mask = torch.arange(longest) < self._sizes[rows][:, None]
         return highlight_loss(found, self.targets[rows.to(found.device), :longest], mask.to(found.device))
@@ -127,7 +127,7 @@ def mean_average_precision(predictions: Mapping[str, Sequence[float]], marks: Ma
 
 
 def cut_to_labels(data: LabeledSamples, marks: Marks) -> tuple[LabeledSamples, dict[str, tuple[bool, ...]]]:
-    """Cut features and labels of each video to the shortest of them, as UMT does: clip i has label i.
+    """Cut features and labels of each video to the smallest length, as UMT does; clip i has label i.
 
     Args:
         data: Features of the videos.

@@ -1,7 +1,7 @@
 """Joint-VA (Badamdorj et al., ICCV 2021) for scoring: attention between streams with a noise sentinel.
 
-Implemented from the paper's description: its code is not public. The 1.97 M variant in PAMFN's tables is not published
-either, so results may differ from the printed ones.
+Implemented from the paper's description, because its code is not public. The variant with 1.97 M parameters in PAMFN's
+tables is not public either, so results may differ from the printed ones.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class JointVa(nn.Module):
 
 
 class SentinelAttention(nn.Module):
-    """Attention with one more key, the noise sentinel, whose value is zero: its weight is taken from all segments."""
+    """Attention with an additional key, the noise sentinel, whose value is zero and whose weight reduces all others."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class SentinelAttention(nn.Module):
         self.sentinel = nn.Parameter(torch.randn(dim) / math.sqrt(dim))
 
     def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """``queries [samples, T, dim]``, ``keys [samples, T', dim]`` and their mask → ``[samples, T, dim]``."""
+        """Map queries ``[samples, T, dim]`` and keys ``[samples, T', dim]`` with a mask to ``[samples, T, dim]``."""
         query = self.to_query(queries) / math.sqrt(queries.shape[-1])
         scores = torch.cat([query @ self.to_key(keys).transpose(1, 2), (query @ self.sentinel).unsqueeze(-1)], dim=-1)
         allowed = nn.functional.pad(mask, (0, 1), value=True).unsqueeze(1)

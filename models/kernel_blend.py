@@ -1,4 +1,4 @@
-"""Average of kernel machines: solved in closed form, chosen by cross-validation on the training videos only."""
+"""Average of kernel machines, solved in closed form and selected by cross-validation on the training videos."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ Array = NDArray[np.float64]
 
 
 class KernelBlend(Fitted):
-    """Average of the kernel machines that are best in cross-validation, with conformal intervals.
+    """Average of the best kernel machines in cross-validation, with conformal intervals.
 
-    With several streams there are kernels of each stream and of all streams together, which are mean kernels. A missing
-    stream of a video has the mean similarity to the other videos, and therefore does not move the score.
+    With several streams there are kernels of each stream, and their means as kernels of all streams. For a missing
+    stream, a video has the mean similarity to the other videos, so that the stream does not change the score.
 
     Args:
         kernels: Stream → its kinds of kernels.
-        average_best: Number of kernels to average; None for all of them.
-        kind_weights: Weight of each kind of kernels, shared among its kernels; None: each kernel has the same weight.
+        average_best: Number of kernels to average; None for all.
+        kind_weights: Weight of each kind of kernels, divided among its kernels; None: all kernels have the same weight.
         ranks: Also fit machines to the ranks of the scores.
         others_weight: Weight of the prediction of the data set's other scores; 0 ignores them.
     """
 
     bias: Tensor
     neutral: Tensor
-    """``[streams, kinds]``: share of the score for a video without the stream"""
+    """``[streams, kinds]``: contribution to the score of a video without the stream"""
     errors: Tensor
-    """``[training videos]``: errors of predictions by blends that were chosen and fitted without the video's fold"""
+    """``[training videos]``: errors of predictions by blends that were selected and fitted without the video's fold"""
     cross_validation: CrossValidation | None = None
 
     def __init__(
@@ -76,7 +76,7 @@ class KernelBlend(Fitted):
                 score += values
         width = half_width(self.errors.double().numpy())
         score = score.float().to(device)
-        # too few training videos for the coverage give no interval
+        # the width is infinite if there are too few training videos for the coverage
         return ScorePrediction(score, interval=(score - width, score + width) if width < math.inf else None)
 
     def solve(
@@ -86,12 +86,12 @@ class KernelBlend(Fitted):
         groups: Sequence[int] | None = None,
         others: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Choose and fit the kernel machines; see `arabesque.models.scoring.CrossValidating`."""
+        """Select and fit the kernel machines; see `arabesque.models.scoring.CrossValidating`."""
         batch = _on_cpu(batch)
         scores = fractions.cpu().double().numpy()
         groups = list(range(len(scores))) if groups is None else list(groups)
         grams: dict[tuple[str, int, str], Array] = {}
-        """stream, number of the kind and name → gram matrix of deviation 1; missing videos have mean similarities"""
+        """(stream, number of the kind, name) → Gram matrix with deviation 1; missing videos have mean similarities"""
         scales: dict[tuple[str, int, str], float] = {}
         present = {stream: batch.masks[stream].any(1) for stream in self.streams}
         for stream, there in present.items():
@@ -131,7 +131,7 @@ class KernelBlend(Fitted):
         )
 
     def _weights(self, members: Mapping[str, Sequence[tuple[str, int, str]]]) -> dict[str, float]:
-        """Return the weight of each kernel. Kernels of one stream and of all streams have the same."""
+        """Return the weight of each kernel, which is the same for one stream and for all streams."""
         if self.kind_weights is None:
             return dict.fromkeys(members, 1.0)
         kinds = {title: keys[0][1] for title, keys in members.items()}
@@ -154,7 +154,7 @@ class KernelBlend(Fitted):
                     if key[:2] != (stream, number):
                         continue
                     neutral[row, number] += float(grams[key][there].mean(0) @ duals[key])
-                    # the kernel with a missing video is the mean of the kernels with the others
+                    # the kernel value with a missing video is the mean of the values with the others
                     shared = duals[key][~there].sum() / there.sum()
                     own[key[2]] = (duals[key][there] + shared) / scales[key]
                 if own:
@@ -163,7 +163,7 @@ class KernelBlend(Fitted):
 
 
 def _on_cpu(batch: SegmentBatch) -> SegmentBatch:
-    """Return the batch in main memory: the small matrices of kernel machines gain nothing from a device."""
+    """Return the batch on the CPU, because a device is not faster for the small matrices of kernel machines."""
     return SegmentBatch(
         {stream: values.cpu() for stream, values in batch.features.items()},
         {stream: mask.cpu() for stream, mask in batch.masks.items()},
@@ -171,7 +171,7 @@ def _on_cpu(batch: SegmentBatch) -> SegmentBatch:
 
 
 def _with_missing(gram: Array, there: NDArray[np.bool_]) -> Array:
-    """Return the matrix with rows and columns for missing videos: their features are the mean of the others'."""
+    """Return the matrix with rows and columns for missing videos, whose features are the mean of the others."""
     full = np.empty((len(there), len(there)))
     full[np.ix_(there, there)] = gram
     full[np.ix_(~there, there)] = gram.mean(0)
@@ -181,7 +181,7 @@ def _with_missing(gram: Array, there: NDArray[np.bool_]) -> Array:
 
 
 def _combinations(grams: Mapping[tuple[str, int, str], Array]) -> dict[str, list[tuple[str, int, str]]]:
-    """Return title → kernels that are averaged: each kernel alone, and the same kernel of all streams."""
+    """Return title → kernels to average: each single kernel, and each kernel over all streams."""
     streams = list(dict.fromkeys(stream for stream, _, _ in grams))
     found = {f"{stream}: {name}": [(stream, number, name)] for stream, number, name in grams}
     if len(streams) > 1:

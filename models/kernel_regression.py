@@ -1,4 +1,4 @@
-"""Baseline without luck: kernel ridge regression on pooled statistics, averaged over the best in cross-validation."""
+"""Deterministic baseline: kernel ridge regression on pooled statistics, averaged over the best in cross-validation."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class KernelRegressionSettings(Record):
 class KernelRegression(KernelBlend):
     """Gaussian kernel ridge regression on means of parts, deviations and steps of the segments.
 
-    There are no epochs and no random numbers. 33 kernels and 5 ridges are compared by cross-validation on the training
-    videos, and the machines of the ``average_best`` kernels are averaged.
+    There are no epochs and no random numbers. Cross-validation on the training videos compares 33 kernels and 5 ridges,
+    and the machines of the ``average_best`` best kernels are averaged.
     """
 
     Settings: ClassVar[type[Record]] = KernelRegressionSettings

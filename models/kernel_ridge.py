@@ -1,4 +1,4 @@
-"""Kernel ridge regression with several kernels, chosen and averaged by nested cross-validation on training videos."""
+"""Kernel ridge regression with several kernels, selected and averaged by nested cross-validation on training videos."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Candidate:
     kernel: str
     ridge: float
     target: str
-    """What it was fitted to: ``score``, ``ranks`` (normal quantiles of the scores' ranks) or another score"""
+    """Target of the fit: ``score``, ``ranks`` (normal quantiles of the scores' ranks) or another score"""
     spearman: float
-    """On held-out training videos, see `fold_spearman`"""
+    """Correlation on held-out training videos, see `fold_spearman`"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +51,13 @@ class Fit:
     tried: tuple[Candidate, ...]
     """All machines, best first"""
     held_out: Array
-    """``[training videos]``: prediction of each video by a blend that was chosen and fitted without its fold"""
+    """``[training videos]``: prediction of each video by a blend that was selected and fitted without its fold"""
     spearman: float
-    """Of ``held_out``, see `fold_spearman`"""
+    """Correlation of ``held_out``, see `fold_spearman`"""
 
 
 def deal_folds(groups: Sequence[int], num_folds: int = NUM_FOLDS) -> list[NDArray[np.intp]]:
-    """Deal videos into folds: in a fixed random order, and videos of the same group into the same fold.
+    """Distribute videos over folds in a fixed random order, with videos of the same group in the same fold.
 
     Args:
         groups: Group of each video. Copies of a video are one group.
@@ -75,9 +75,10 @@ def deal_folds(groups: Sequence[int], num_folds: int = NUM_FOLDS) -> list[NDArra
 
 
 def fold_spearman(predicted: Array, true: Array, folds: Sequence[NDArray[np.intp]]) -> Array:
-    """Return the mean of the folds' rank correlations; over all videos together if a fold has less than ten.
+    """Return the mean of the folds' rank correlations, or the correlation over all videos if a fold has less than ten.
 
-    The machines of different folds have different offsets, which would count in a correlation over all videos.
+    The mean is preferred because machines of different folds have different offsets, which influence a correlation
+    over all videos.
 
     Args:
         predicted: ``[..., videos]``.
@@ -108,7 +109,7 @@ def clear_gain(changed: Array, plain: Array, true: Array, folds: Sequence[NDArra
         changed: ``[videos]``: held-out predictions.
         plain: ``[videos]``: held-out predictions of the simpler choice.
         true: ``[videos]``.
-        folds: Indices of the videos of each fold; with a single fold no gain is clear.
+        folds: Indices of the videos of each fold. With a single fold the result is False.
     """
     if len(folds) < 2:
         return False
@@ -166,10 +167,10 @@ def fit_blend(
     others: Mapping[str, Array] | None = None,
     others_weight: float = 0.0,
 ) -> Fit:
-    """Average the kernel machines that are best in cross-validation, and estimate their quality by nested folds.
+    """Average the best kernel machines in cross-validation, and estimate their quality by nested folds.
 
-    Each kernel takes part with its best ridge and target. The outer folds repeat the whole choice without the videos
-    that they predict; the held-out predictions are therefore honest.
+    Each kernel has its best ridge and target. The outer folds repeat the whole selection without the videos that they
+    predict, so that the held-out predictions are unbiased.
 
     Args:
         kernels: Name → ``[videos, videos]`` between training videos.
@@ -181,7 +182,7 @@ def fit_blend(
         ranks: Also fit to the ranks of the scores.
         others: Other scores of the same videos, ``[videos]`` each.
         others_weight: Weight of the mean of the other scores' predictions, in units of standard deviations; the weight
-            of the score itself is 1. They take part only if they improve the held-out predictions by more than the
+            of the score itself is 1. They are used only if they improve the held-out predictions by more than the
             standard error of the gain (`clear_gain`).
     """
     weights = weights or dict.fromkeys(kernels, 1.0)
@@ -215,7 +216,7 @@ class _Chooser:
     def fit(
         self, rows: NDArray[np.intp], scores: Array, groups: Sequence[int], others: Mapping[str, Array]
     ) -> tuple[Blend, tuple[Candidate, ...], tuple[Candidate, ...]]:
-        """Choose and fit machines on these rows. All arrays but the kernels have the length of ``rows``."""
+        """Select and fit machines on these rows. All arrays except the kernels have the length of ``rows``."""
         targets = {"score": _unit(scores)}
         if self.ranks:
             targets["ranks"] = normal_quantiles(scores)
@@ -258,13 +259,13 @@ class _Chooser:
         return predicted
 
     def _add(self, blend: _Sum, machines: Sequence[tuple[int, int, int]], weight: float) -> None:
-        """Add machines, whose weights sum to ``weight``."""
+        """Add machines. Their weights are proportional to those of their kernels, with the sum ``weight``."""
         shares = [self.weights[list(self.kernels)[kernel]] for kernel, _, _ in machines]
         for machine, share in zip(machines, shares, strict=True):
             blend.add(machine, weight * share / sum(shares))
 
     def _best(self, quality: Array, columns: Sequence[int]) -> list[tuple[int, int, int]]:
-        """Return the best machines for these targets, one of each kernel, best first."""
+        """Return the best machine of each kernel for these targets, best first."""
         found: list[tuple[float, tuple[int, int, int]]] = []
         for kernel, own in enumerate(quality[:, :, list(columns)]):
             ridge, column = np.unravel_index(int(np.argmax(own)), own.shape)

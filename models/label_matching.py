@@ -1,4 +1,4 @@
-"""Match labels to videos: by id, or by a unique id that differs only in folder, suffix or case."""
+"""Match labels to videos by equal ids, or by unique ids that differ only in folder, suffix or case."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Matching:
     """Result of `match_labels`."""
 
     videos: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Id in the label file → id of the video, for every label that has a video"""
+    """Id in the label file → id of the video, for every label with a video"""
 
     @property
     def note(self) -> str:
-        """Number of labels that differ from their videos' ids, with an example; empty if all are equal."""
+        """Number of labels that differ from the ids of their videos, with an example; empty if all are equal"""
         others = [(label, video) for label, video in self.videos.items() if label != video]
         if not others:
             return ""
@@ -45,9 +45,9 @@ def match_labels(
 ) -> Matching:
     """Find the video of every label.
 
-    A label is matched to the video of the same id. Otherwise it is matched to the only remaining video whose path,
+    A label is matched to the video with the same id. Otherwise it is matched to the only remaining video whose path,
     without suffix, ends with the label's path or is the end of the label's path. If no video matches, the comparison
-    is repeated without regard to case.
+    is repeated ignoring case.
 
     Args:
         labels: Ids in the label file.
@@ -82,8 +82,8 @@ def match_labels(
                 found = same if len(same) == 1 else found
             if len(found) > 1:
                 raise InputError(
-                    f"{source}: label {label!r} may be of {' or of '.join(map(repr, found[:3]))}; write the video's "
-                    "whole id"
+                    f"{source}: label {label!r} matches {' and '.join(map(repr, found[:3]))}; write the whole id of "
+                    "the video"
                 )
             if found:
                 videos[label] = found[0]
@@ -91,7 +91,7 @@ def match_labels(
     for label, video in videos.items():
         if video in owners:
             raise InputError(
-                f"{source}: labels {owners[video]!r} and {label!r} are both of video {video!r}; keep one of them"
+                f"{source}: labels {owners[video]!r} and {label!r} both match video {video!r}; keep one of them"
             )
         owners[video] = label
     return Matching({label: videos[label] for label in labels if label in videos})

@@ -36,7 +36,7 @@ _ENDS_IN_NUMBER = re.compile(r".*[;|:\s][+-]?(?:0|[1-9][0-9]*)")
 _BEGINS_WITH_NUMBER = re.compile(r"[0-9]+\s*[;|:\s]")
 
 Row = tuple[int, list[str]]
-"""RowResult number and cells"""
+"""Line number and cells"""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Labels:
     """Scores of videos from a label file."""
 
     target: str
-    """Name of the score: a column's title, or `UNTITLED`"""
+    """Name of the score: the title of a column, or `UNTITLED`"""
     scores: dict[str, float]
-    """video_id → score, in the file's order"""
+    """video_id → score, in the order of the file"""
     notes: tuple[str, ...] = ()
-    """Notes for the user on how the file was read"""
+    """Notes for the user on reading the file"""
     places: Mapping[str, str] = field(default_factory=dict[str, str])
     """video_id → file and line"""
     titles_of: tuple[str, str] | None = None
@@ -90,7 +90,7 @@ def _read_as_one(path: Path, lines: list[tuple[int, str]], separators: Sequence[
         try:
             rows = _split(path, lines, name)
         except csv.Error as error:
-            errors[name] = InputError(f"{path}: its quotes do not pair ({error}); close each on its own line")
+            errors[name] = InputError(f"{path}: a quote is not closed ({error}); close each quote on its own line")
             continue
         if rows is None:
             continue
@@ -148,7 +148,7 @@ def _ragged_error(path: Path, lines: list[tuple[int, str]], separators: Sequence
         for number, cells in rows:
             if len(cells) != width:
                 return InputError(
-                    f"{path}, line {number}: {len(cells)} columns where the first line has {width}: "
+                    f"{path}, line {number}: has {len(cells)} columns, but the first line has {width}: "
                     f"{SEPARATORS[name].join(cells)!r}; write one {name} between columns, and decimals with a point"
                 )
     return InputError(f"{path}: its first line {lines[0][1]!r} has one column; write video_id,score")
@@ -157,7 +157,7 @@ def _ragged_error(path: Path, lines: list[tuple[int, str]], separators: Sequence
 def _reject_hidden_separator(path: Path, lines: list[tuple[int, str]], found: Labels, separator: str) -> None:
     """Reject ids such as ``Ball_001;17``, which are an id and the integer part of a score with a decimal comma.
 
-    Also ``17,10,Ball`` of the line ``17,10,Ball 001``, whose id has a blank.
+    Ids such as ``17,10,Ball`` in the line ``17,10,Ball 001``, whose id has a blank, are also rejected.
     """
     texts = {f"{path}, line {number}": line for number, line in lines}
     for video_id, place in found.places.items():
@@ -170,7 +170,7 @@ def _reject_hidden_separator(path: Path, lines: list[tuple[int, str]], found: La
             raise InputError(
                 f"{place}: {line.strip()!r} may be an id and a score with a decimal comma, or the id {video_id!r}; "
                 "separate "
-                f'all lines alike and write decimals with a point, or put the id in quotes, as in "{video_id}"'
+                f'all lines equally and write decimals with a point, or put the id in quotes, as in "{video_id}"'
             )
 
 
@@ -180,7 +180,7 @@ def _read_rows(path: Path, rows: list[Row], target: str | None) -> Labels:
     titled = _are_titles(f"{path}, line {number}", first, rest)
     data = rest if titled else rows
     if not data:
-        raise InputError(f"{path}: a header and no scores; {_EXAMPLE}")
+        raise InputError(f"{path}: has a header and no scores; {_EXAMPLE}")
     if titled:
         ids, column = _titled_columns(path, first, data, target)
     else:
@@ -189,7 +189,7 @@ def _read_rows(path: Path, rows: list[Row], target: str | None) -> Labels:
     for number, cells in data:
         place, video_id = f"{path}, line {number}", cells[ids]
         if not video_id:
-            raise InputError(f"{place}: no video_id in {','.join(cells)!r}; write it or remove the line")
+            raise InputError(f"{place}: has no video_id in {','.join(cells)!r}; write it or remove the line")
         if video_id in places:
             earlier = places[video_id].rpartition(" ")[2]
             raise InputError(f"{place}: {video_id!r} is also on line {earlier}; keep one of them")
@@ -204,7 +204,7 @@ def _read_rows(path: Path, rows: list[Row], target: str | None) -> Labels:
 
 
 def _are_titles(place: str, first: Sequence[str], rest: Sequence[Row]) -> bool:
-    """Return whether the first line has titles: no cell resembles a number or has the form of the ids."""
+    """Return whether the first line has titles, i.e. no cell resembles a number or has the form of the ids."""
     known = any(cell.lower() in ID_TITLES for cell in first)
     if known and (numbers := [cell for cell in first if is_number(cell)]):
         raise InputError(f"{place}: the title of a column is the number {numbers[0]}; name it, as in video_id,score")
@@ -236,7 +236,7 @@ def _titled_columns(path: Path, titles: Sequence[str], data: Sequence[Row], targ
         if not titles[column] and (column or len(columns) < 2 or column in numeric):
             raise InputError(f"{path}: column {column + 1} has no title; name it, as in video_id,score")
     named = sorted((ID_TITLES.index(lower[column]), column) for column in columns if lower[column] in ID_TITLES)
-    if any(column in text for _, column in named):  # with named text ids, a column of row numbers is not the id column
+    if any(column in text for _, column in named):  # row numbers are not the ids if there are text ids with a title
         named = [(rank, column) for rank, column in named if not _counts([cells[column] for _, cells in data])]
         kept = {column for _, column in named}
         columns = [column for column in columns if lower[column] not in ID_TITLES or column in kept]
@@ -249,7 +249,9 @@ def _titled_columns(path: Path, titles: Sequence[str], data: Sequence[Row], targ
     elif len(others := [column for column in columns if column in text]) == 1:
         ids = others[0]
     else:
-        raise InputError(f"{path}: which column holds the ids is not clear from {', '.join(titles)}; title it video_id")
+        raise InputError(
+            f"{path}: the column of ids is not clear from the titles {', '.join(titles)}; give it the title video_id"
+        )
     if [lower[column] for column in columns].count(lower[ids]) > 1:
         raise InputError(f"{path}: two columns have the title {titles[ids]!r}; keep one of them")
     return _chosen_column(path, titles, columns, ids, text, target)
@@ -273,12 +275,12 @@ def _chosen_column(
     if len(candidates) == 1:
         return ids, candidates[0]
     if not rest:
-        raise InputError(f"{path}: it has no column of scores beside {titles[ids]!r}; {_EXAMPLE}")
-    raise InputError(f"{path}: which score? --target names one of {choices}")
+        raise InputError(f"{path}: has no column of scores in addition to {titles[ids]!r}; {_EXAMPLE}")
+    raise InputError(f"{path}: has several scores; choose one with --target: {choices}")
 
 
 def _untitled_columns(path: Path, data: Sequence[Row], target: str | None) -> tuple[int, int]:
-    """Return the columns of ids and scores in a table without titles: two columns, or a row number before them."""
+    """Return the columns of ids and scores in a table without titles, which may begin with a column of row numbers."""
     width = len(data[0][1])
     columns = [[cells[column] for _, cells in data] for column in range(width)]
     counts = [sum(map(is_number, cells)) for cells in columns]
@@ -289,8 +291,8 @@ def _untitled_columns(path: Path, data: Sequence[Row], target: str | None) -> tu
                 return ids, scores
     if target is not None or width > 2:
         raise InputError(
-            f"{path}: {width} columns without titles, so a score cannot be chosen by name; add a first line such as "
-            "video_id,TES,PCS, or keep two columns, and write decimals with a point"
+            f"{path}: has {width} columns without titles, so a score cannot be chosen by name; add a first line such "
+            "as video_id,TES,PCS, or keep two columns, and write decimals with a point"
         )
     whole = [all(cell.isascii() and cell.isdigit() for cell in cells) for cells in columns]
     if counts[0] < len(data):
@@ -307,8 +309,8 @@ def _untitled_columns(path: Path, data: Sequence[Row], target: str | None) -> tu
         )
     if not whole[0] or (whole[1] and _counts(columns[1]) and not _counts(columns[0]) and len(data) > 2):
         raise InputError(
-            f"{place}: which of the two numbers {', '.join(data[0][1])} is the id is not clear; add a first line of "
-            "titles, as in video_id,score"
+            f"{place}: {', '.join(data[0][1])} are two numbers, and the id is not clear; add a first line of titles, "
+            "as in video_id,score"
         )
     return 0, 1
 

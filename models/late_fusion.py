@@ -19,13 +19,13 @@ Combination = Literal["average", "concatenation", "weighted", "attention"]
 
 class LateFusionSettings(Record):
     combination: Combination = "average"
-    """How the features of the streams are fused, see `LateFusion`"""
+    """Fusion of the features of the streams, see `LateFusion`"""
     dropout: NonNegativeFloat = 0.5
-    """In the branches and before each layer of the regressor"""
+    """Dropout in the branches and before each layer of the regressor"""
 
 
 class LateFusion(nn.Module):
-    """Fuse the outputs of the branches' last convolution blocks; two fully connected layers regress the score.
+    """Fusion of the outputs of the branches' last convolution blocks; two fully connected layers regress the score.
 
     The paper (section IV-F1) describes four combinations of the features f_m of M modalities:
 
@@ -34,7 +34,7 @@ class LateFusion(nn.Module):
         weighted       sum of w_m f_m, w a softmax over M learnable numbers
         attention      sum of w_m f_m, w a softmax over the M outputs of a fully connected layer on [f_1, …, f_M]
 
-    A stream that a video lacks takes no part: it has weight 0, and zeros in a concatenation.
+    A missing stream of a video has weight 0, and zeros in a concatenation.
 
     Args:
         dims: Stream name → feature dim.
@@ -74,7 +74,7 @@ class LateFusion(nn.Module):
         return ScorePrediction(self.head(self.fuse(features, present)).squeeze(-1))
 
     def fuse(self, features: Tensor, present: Tensor) -> Tensor:
-        """``features [videos, streams, 256]``, ``present bool [videos, streams]`` → ``[videos, 256]``."""
+        """Fuse ``features [videos, streams, 256]``, with ``present bool [videos, streams]``, to ``[videos, 256]``."""
         features = features * present.unsqueeze(-1)
         if self.combination == "average":
             return features.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
@@ -85,6 +85,6 @@ class LateFusion(nn.Module):
         return (weights.unsqueeze(-1) * features).sum(1)
 
     def _feature(self, stream: str, batch: SegmentBatch) -> Tensor:
-        """Last feature of one stream's branch, averaged over time: ``[videos, 256]``."""
+        """Return the last feature of one stream's branch, averaged over time, ``[videos, 256]``."""
         _, levels = self.branches[stream](batch.features[stream], batch.masks[stream])
         return levels.features[3].squeeze(-1)

@@ -1,8 +1,8 @@
 """Convolutions over time that ignore padding.
 
-Sequences are ``float32 [samples, channels, segments]``, with the channels last in memory, as in the store: an epoch of
-PAMFN's branch is a seventh faster on a CPU. A mask ``bool [samples, segments]`` is True for segments and False for
-padding; with None, padding counts as segments, as in most released code.
+Sequences are ``float32 [samples, channels, segments]``. Channels are last in memory, as in the store, which makes an
+epoch of PAMFN's branch a seventh faster on a CPU. A mask ``bool [samples, segments]`` is True for segments and False
+for padding. If it is None, padding counts as segments, as in most released code.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 class ConvOverTime(nn.Conv1d):
     """Convolution of stride 1 with an odd kernel that keeps the memory layout of its input.
 
-    The input is treated as an image of height 1, since `nn.Conv1d` changes the layout. A kernel of 1 is computed as a
-    matrix product: with one thread and few samples, PyTorch's convolution takes four times as long.
+    The input is treated as an image of height 1, because `nn.Conv1d` changes the layout. A kernel of 1 is computed as a
+    matrix product, because PyTorch's convolution takes four times as long with one thread and few samples.
     """
 
     def __init__(self, dim_in: int, dim_out: int, kernel: int) -> None:
@@ -36,7 +36,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
     """BatchNorm with training statistics over unpadded segments. Parameters and buffers are those of BatchNorm1d."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Accept any shape: the input is an image of height 1."""
+        """Accept any shape, because the input is an image of height 1."""
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None or not self.training or bool(mask.all()):
@@ -80,7 +80,7 @@ def _mean_of_pairs(values: Tensor) -> Tensor:
 
 
 def halve_mask(mask: Tensor | None) -> Tensor | None:
-    """Return the mask after `halve`: True for complete pairs, and for the half pair of a sample with one segment."""
+    """Return the mask after `halve`: True for complete pairs, and for the incomplete pair of a single segment."""
     if mask is None:
         return None
     count = mask.shape[1] // 2

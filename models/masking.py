@@ -1,6 +1,6 @@
 """Softmax, mean and maximum over segments without padding. Masks ``bool [..., segments]`` are False for padding.
 
-Masked segments may also lie between others: those that touch an excluded stretch of a recording.
+Masked segments may also be between others, if they overlap an excluded stretch of a recording.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
-    """Softmax over the unmasked values; zeros instead of NaN if all are masked."""
+    """Return the softmax over the unmasked values; zeros instead of NaN if all are masked."""
     lowest = torch.finfo(logits.dtype).min
     return torch.softmax(logits.masked_fill(~mask, lowest), dim=dim) * mask
 
@@ -26,13 +26,13 @@ def in_order(values: Tensor, order: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over segments, ``[..., segments, dim] → [..., dim]``; zeros without segments."""
+    """Return the mean over segments, ``[..., segments, dim] → [..., dim]``; zeros without segments."""
     weights = mask.unsqueeze(-1).to(values.dtype)
     return (values * weights).sum(-2) / weights.sum(-2).clamp(min=1)
 
 
 def masked_max(values: Tensor, mask: Tensor) -> Tensor:
-    """Maximum over segments, ``[..., segments, dim] → [..., dim]``; zeros without segments."""
+    """Return the maximum over segments, ``[..., segments, dim] → [..., dim]``; zeros without segments."""
     lowest = torch.finfo(values.dtype).min
     peak = values.masked_fill(~mask.unsqueeze(-1), lowest).amax(-2)
     return torch.where(mask.any(-1, keepdim=True), peak, torch.zeros_like(peak))

@@ -1,4 +1,4 @@
-"""Curves of a training, with a row of metrics for each epoch: as a CSV file, or for TensorBoard."""
+"""Curves of a training, with the metrics of each epoch, as a CSV file or for TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class MetricLog(Protocol):
     """Receives the metrics of each epoch of one training."""
 
     def start(self, stage: int, epoch: int) -> None:
-        """Begin or resume a stage, counted from 1, after this epoch. Later epochs in the log are discarded."""
+        """Begin a stage, counted from 1, or resume it after this epoch. Later epochs in the log are discarded."""
         ...
 
     def write(self, stage: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of one epoch, counted from 1. Every epoch has the same metrics; NaN is an undefined one."""
+        """Add the metrics of one epoch, counted from 1. All epochs have the same metrics; undefined ones are NaN."""
         ...
 
     def close(self) -> None:
-        """Write what is buffered."""
+        """Write buffered metrics and close the log."""
         ...
 
 
@@ -64,7 +64,7 @@ class CsvLog:
             writer.writerow([stage, epoch, *(f"{value:.6g}" for value in metrics.values())])
 
     def close(self) -> None:
-        """Do nothing: each line is written at once."""
+        """Do nothing, because each line is written immediately."""
 
 
 def _is_before(row: Mapping[str, str | None], stage: int, epoch: int) -> bool:
@@ -90,7 +90,7 @@ class TensorBoardLog:
         self._writer: Any = None
 
     def start(self, stage: int, epoch: int) -> None:
-        """Open an event file that replaces later epochs of earlier ones."""
+        """Open an event file that replaces later epochs in earlier files."""
         self.close()
         self._writer = self._make(str(self._folder / f"stage-{stage}"), purge_step=epoch + 1)
 

@@ -44,9 +44,12 @@ def mean_squared_error(predicted: ArrayLike, true: ArrayLike) -> float:
 
 
 def relative_l2(predicted: ArrayLike, true: ArrayLike, score_range: tuple[float, float]) -> float:
-    """Return R-l2 ×100, the mean squared error relative to ``score_range``; NaN for the range of equal scores.
+    """Return R-l2 ×100, the mean squared error relative to ``score_range``; NaN for a range of equal scores.
 
-    Papers use different ranges. Raises `ValueError` if the lowest score is above the highest.
+    Papers use different ranges.
+
+    Raises:
+        ValueError: The lowest score of the range is above the highest.
     """
     low, high = score_range
     if not high >= low:
@@ -59,8 +62,8 @@ def relative_l2(predicted: ArrayLike, true: ArrayLike, score_range: tuple[float,
 def average_precision(scores: ArrayLike, is_highlight: ArrayLike) -> float:
     """Return the average precision of one video's segments, as UMT's code defines it for YouTube Highlights.
 
-    Segments are ranked by their scores. The area under precision over recall is a sum of trapezoids, which begins at
-    precision 1. A video without highlights has 0.
+    Segments are ranked by their scores. The area under the curve of precision over recall, which begins at precision 1,
+    is a sum of trapezoids. The result is 0 for a video without highlights.
 
     Args:
         scores: One number for each segment; higher for highlights.
@@ -76,7 +79,7 @@ def average_precision(scores: ArrayLike, is_highlight: ArrayLike) -> float:
     ranked = np.asarray(scores, dtype=np.float64)
     labels = np.asarray(is_highlight, dtype=bool)
     if ranked.shape != labels.shape or ranked.ndim != 1 or not len(ranked):
-        raise ValueError(f"{ranked.shape} scores and {labels.shape} labels; give two rows of one length")
+        raise ValueError(f"{ranked.shape} scores and {labels.shape} labels; give two rows of the same length")
     if not labels.any():
         return 0.0
     hits = np.cumsum(labels[np.argsort(-ranked, kind="stable")])
@@ -86,7 +89,7 @@ def average_precision(scores: ArrayLike, is_highlight: ArrayLike) -> float:
 
 
 def fisher_mean(correlations: Sequence[float]) -> float:
-    """Return ``tanh(mean(atanh ρ))``, the average over actions that is usual in the papers."""
+    """Return ``tanh(mean(atanh ρ))``, the usual average over actions in the papers."""
     return float(np.tanh(np.mean(np.arctanh(correlations))))
 
 
@@ -107,7 +110,7 @@ def bootstrap(
         predicted: Predicted scores, one per video.
         true: True scores.
         metric: Function of predicted and true scores.
-        contents: The content of each video. Videos of the same content are one observation and are resampled together.
+        contents: Content of each video. Videos of the same content are one observation and are resampled together.
         num_resamples: Number of resamples.
         seed: Seed of the resampling.
     """
@@ -158,7 +161,7 @@ def _pair(predicted: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.float64], N
     predictions, truths = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
     if predictions.shape != truths.shape or predictions.ndim != 1 or len(truths) < 2:
         raise ValueError(
-            f"{predictions.shape} predictions and {truths.shape} true scores; give two rows of one length, 2 at least"
+            f"{predictions.shape} predictions and {truths.shape} true scores; give two rows of one length, at least 2"
         )
     return predictions, truths
 

@@ -19,25 +19,25 @@ from .skip_lstm import SkipLstm
 NARROW = 128
 MOMENTS = 50
 SCALES = ((2, 1), (4, 2), (8, 4))
-"""Kernel and stride of each, in segments"""
+"""Kernel and stride of each scale, in segments"""
 
 
 class MsLstmSettings(Record):
     hidden_dim: PositiveInt = 256
     dropout: NonNegativeFloat = 0.0
-    """Before the regressor; not in the published model"""
+    """Dropout before the regressor; not in the published model"""
     penalty_weight: NonNegativeFloat = 1.0
     """Weight of ``‖AAᵀ - I‖² / samples``, which separates the attended moments. The published weight is 1, with a
     squared error in points."""
     bounded: bool = False
-    """Apply a sigmoid to the score. The published model does not and predicts raw scores, which is the protocol's
-    ``score_range`` (0, 1); its first epochs only learn the mean score."""
+    """Whether a sigmoid is applied to the score. The published model has no sigmoid and predicts raw scores (protocol
+    with ``score_range`` (0, 1)); its first epochs learn only the mean score."""
 
 
 class MsLstm(nn.Module):
     """Multi-scale LSTM.
 
-    The released code starts its LSTMs from random states, also in evaluation, and treats padding as segments; here they
+    In the released code, LSTMs start from random states, also in evaluation, and padding counts as segments. Here they
     start from zeros and end with the last segment.
     """
 
@@ -89,7 +89,7 @@ class MomentAttention(nn.Module):
         self.norm = nn.BatchNorm1d(NARROW)
 
     def forward(self, segments: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``[samples, T, 128]`` → moments ``[samples, 50, 128]``, their overlap, weights ``[samples, 50, T]``."""
+        """Map ``[samples, T, 128]`` to moments ``[samples, 50, 128]``, their overlap, weights ``[samples, 50, T]``."""
         weights = masked_softmax(self.logits(segments).transpose(1, 2), mask.unsqueeze(1))
         moments = self.norm((weights @ segments).transpose(1, 2)).transpose(1, 2)
         surplus = weights @ weights.transpose(1, 2) - torch.eye(MOMENTS, device=weights.device)
@@ -106,12 +106,12 @@ class Scale(nn.Module):
         self.lstm = SkipLstm(hidden_dim, hidden_dim)
 
     def forward(self, segments: Tensor, mask: Tensor) -> Tensor:
-        """``[samples, 128, T]`` → ``[samples, hidden]``; windows that include padding are ignored."""
+        """Map ``[samples, 128, T]`` to ``[samples, hidden]``. Windows that include padding are ignored."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         lengths = mask.sum(1)
         windows = torch.where(lengths > 0, ((lengths - kernel).clamp(min=0) // stride) + 1, 0)
         count = (segments.shape[2] - kernel) // stride + 1
-        if count % 2:  # oneDNN's bfloat16 gradient then multiplies zero by memory that it has not written
+        if count % 2:  # else oneDNN's bfloat16 gradient multiplies zero by uninitialized memory, which may be NaN
             segments = nn.functional.pad(segments, (0, kernel + count * stride - segments.shape[2]))
         values = torch.relu(self.conv(segments))
         inside = torch.arange(values.shape[2], device=mask.device) < windows[:, None]

@@ -26,7 +26,7 @@ class MsafSettings(Record):
 class Msaf(nn.Module):
     """Two stages of convolutions per stream, with a split-attention module between the streams after each.
 
-    PAMFN's 5.56 M variant is unpublished, so results may differ from its tables.
+    PAMFN's variant with 5.56 M parameters is unpublished, so results may differ from its tables.
     """
 
     Settings: ClassVar[type[Record]] = MsafSettings
@@ -85,7 +85,7 @@ class SplitAttention(nn.Module):
         self.to_weights = nn.ModuleList([nn.Linear(narrow, width) for _ in range(num_streams * num_blocks)])
 
     def forward(self, values: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
-        """Weigh ``[samples, 256, T]`` per stream; the shapes do not change."""
+        """Multiply ``[samples, 256, T]`` of each stream by weights of its channels."""
         blocks = [each.reshape(len(each), self.num_blocks, -1, each.shape[2]) for each in values]
         pooled = [mean_over_time(each.sum(1), mask).squeeze(-1) for each, mask in zip(blocks, masks, strict=True)]
         joint = self.joint(torch.stack(pooled).sum(0))

@@ -1,4 +1,4 @@
-"""Read labels by the name of their data set; the name ``csv`` is for any CSV of scores."""
+"""Read labels by the name of their data set, or any CSV of scores by the name ``csv``."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def read_named_labels(
     known = read_dataset_labels(load_dataset(dataset), path, drop_first=drop_first)
     targets = known.dataset.targets
     if target is None and len(targets) > 1:
-        raise InputError(f"which score of {dataset}? --target names one of {', '.join(targets)}")
+        raise InputError(f"{dataset} has several scores; choose one with --target: {', '.join(targets)}")
     return known, target or next(iter(targets))
 
 
 def csv_dataset(labels: Labels, path: Path) -> DatasetLabels:
-    """Return a CSV as a data set with a random split: a fifth of the videos is held out.
+    """Return a CSV as a data set with a random split, in which a fifth of the videos is held out.
 
-    Metrics are relative to the range of all scores, widened by a tenth on either side. Models are trained on fractions
-    of the same range of their training scores.
+    Metrics are relative to the range of all scores, widened by a tenth at each end. Models are trained on fractions of
+    the range of their training scores, widened in the same way.
     """
     scores = np.array(list(labels.scores.values()))
     if len(scores) < FEWEST_VIDEOS or np.ptp(scores) == 0:
         raise InputError(
-            f"{path}: {len(scores)} videos with {len(set(scores.tolist()))} different scores; a model needs at least "
-            f"{FEWEST_VIDEOS} videos, and scores that differ"
+            f"{path}: has {len(scores)} videos with {len(set(scores.tolist()))} different scores; give at least "
+            f"{FEWEST_VIDEOS} videos with different scores"
         )
     test = round(HELD_OUT * len(scores))
     column = Target(
@@ -70,7 +70,7 @@ def csv_dataset(labels: Labels, path: Path) -> DatasetLabels:
 
 
 def widened_range(scores: np.ndarray) -> tuple[float, float]:
-    """Return the range of the scores, widened by a tenth on either side: a sigmoid never reaches 0 or 1."""
+    """Return the range of the scores, widened by a tenth at each end, because a sigmoid does not reach 0 or 1."""
     low, high = float(scores.min()), float(scores.max())
     margin = 0.1 * (high - low)
     return low - margin, high + margin

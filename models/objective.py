@@ -1,4 +1,4 @@
-"""What a training learns: the loss of a batch, the predictions for videos, and the metric that selects an epoch."""
+"""Objective of a training: the loss of a batch, the predictions for videos, and the metric that selects an epoch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .scoring import ScorePrediction, SegmentBatch
 
 
 class Objective(Protocol):
-    """What the `Trainer` optimizes and reports. `ScoreRegression` is the objective of all scoring models."""
+    """Loss and metric of a `Trainer`. `ScoreRegression` is the objective of all scoring models."""
 
     metric: str
     """Name of the metric of `quality`, e.g. ``spearman``"""
     targets: Tensor
-    """What is predicted for each video, ``float32 [videos, …]`` on the device of the features"""
+    """Targets of each video, ``float32 [videos, …]`` on the device of the features"""
 
     def loss(self, prediction: ScorePrediction, batch: SegmentBatch, rows: Tensor) -> Tensor:
         """Return the loss of a training batch, a float32 scalar.
@@ -34,11 +34,11 @@ class Objective(Protocol):
         ...
 
     def predict(self, network: nn.Module, samples: Samples, rows: Tensor) -> dict[str, Any]:
-        """Return video_id → prediction for the videos of these rows, as values that JSON can hold."""
+        """Return video_id → prediction for the videos of these rows, as JSON values."""
         ...
 
     def quality(self, predictions: Mapping[str, Any], rows: Tensor) -> float:
-        """Return the metric of the predictions for the videos of these rows. The epoch of the highest is selected."""
+        """Return the metric of the predictions for the videos of these rows; the epoch with the highest is selected."""
         ...
 
 
@@ -47,7 +47,7 @@ class ScoreRegression:
 
     Args:
         scores: Score of each video, ``[videos]``.
-        score_range: The scores of the fractions 0 and 1.
+        score_range: Scores that correspond to the fractions 0 and 1.
         device: Device of the features.
     """
 

@@ -1,7 +1,7 @@
 """A record of how often the test videos of a data set were scored.
 
-A result on test videos is honest only if nothing was chosen by earlier results. Each command that scores them adds a
-line to ``test-openings.jsonl`` in the folder of its results; reports state the count.
+A result on test videos is unbiased only if earlier results on them did not influence any choice. Each command that
+scores them adds a line to ``test-openings.jsonl`` in the folder of its results; reports state the count.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ RECORD = "test-openings.jsonl"
 
 @dataclass(frozen=True)
 class Opening:
-    """One time that test videos were scored."""
+    """One scoring of test videos."""
 
     dataset: str
     target: str
     what: str
-    """What was scored: a model and its settings"""
+    """The scored model and its settings"""
     time: str
     """UTC, ISO 8601"""
 
 
 def record_opening(folder: Path, dataset: str, target: str, what: str) -> int:
-    """Add a line to the record of the folder; return how often test videos of this target were scored, with this time.
+    """Add a line to the record of the folder; return how often test videos of this target were scored, including now.
 
     Raises:
         StoreError: The record cannot be read or written.
@@ -39,7 +39,7 @@ def record_opening(folder: Path, dataset: str, target: str, what: str) -> int:
     path = folder / RECORD
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # one write of one short line in append mode: lines of parallel commands do not mix
+        # a single write of a short line in append mode, so that lines of parallel commands are not mixed
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(handle, (json.dumps(asdict(opening), ensure_ascii=False) + "\n").encode())
@@ -52,7 +52,7 @@ def record_opening(folder: Path, dataset: str, target: str, what: str) -> int:
 
 
 def openings(folder: Path) -> list[Opening]:
-    """Return the record of the folder, oldest first; empty if there is none.
+    """Return the record of the folder, oldest first; an empty list without a record.
 
     Raises:
         StoreError: The record is damaged.

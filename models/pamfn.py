@@ -16,12 +16,12 @@ from .pamfn_fusion import FusionSettings, FusionStage, Level, StageOutput, stack
 from .scoring import ScorePrediction, SegmentBatch
 
 START_WIDTH = 3 * WIDTH
-"""Width of the initial state of the mixed branch, which is zero"""
+"""Width of the initial state of the mixed branch; the state is zero"""
 
 
 class PamfnSettings(FusionSettings):
     released: bool = False
-    """Padding counts as segments, as in the released code."""
+    """Whether padding counts as segments, as in the released code"""
 
 
 PUBLISHED: Mapping[str, PamfnSettings] = {
@@ -89,9 +89,9 @@ class Pamfn(nn.Module):
     def is_idle(self, parameter: str) -> bool:
         """Return whether a parameter receives no gradient by design.
 
-        The mixed branch starts from zeros, which no weight can change; the scores of the branches are not used; with a
-        single network the attention over networks has no choice. Blocks of the branches behind the last fusion have no
-        effect: the MSFD of a stage reads the branches' blocks of that stage, the CMFD the blocks before.
+        There are four cases: weights on the initial state of the mixed branch, which is zero; the scores of the
+        branches, which are not used; the attention over a single FusionNet; and blocks of the branches after the last
+        fusion (the MSFD of a stage reads the branches' blocks of that stage, the CMFD the blocks before).
         """
         if parameter.startswith("branches.") and int(parameter.partition(".stage")[2][:1] or 0) > self.num_used_blocks:
             return True
@@ -123,7 +123,7 @@ class Pamfn(nn.Module):
         return stages, levels[3].mask
 
     def _decisions(self, stages: Sequence[StageOutput]) -> dict[str, Tensor]:
-        """Index of the last active FusionNet at each step of the stages that have FusionNets."""
+        """Return the index of the last active FusionNet at each step of the stages that have FusionNets."""
         return {
             f"decision_{number}": last_enabled(stage.choice, self.ordering)
             for number, stage in enumerate(stages, start=1)
@@ -131,7 +131,7 @@ class Pamfn(nn.Module):
         }
 
     def _traces(self, stages: Sequence[StageOutput]) -> dict[str, Tensor]:
-        """Decisions, and the weights of the modalities in the MSFD, in the order of the streams."""
+        """Return decisions, and the weights of the modalities in the MSFD in the order of the streams."""
         weights = {f"modalities_{number}": stage.modality_weights for number, stage in enumerate(stages, start=1)}
         return {
             **self._decisions(stages),
@@ -141,7 +141,7 @@ class Pamfn(nn.Module):
     def _levels(self, batch: SegmentBatch) -> list[Level]:
         lengths = {values.shape[1] for values in batch.features.values()}
         if len(lengths) > 1:
-            raise ValueError(f"the streams have {sorted(lengths)} segments; PAMFN needs one time grid for all streams")
+            raise ValueError(f"streams: have {sorted(lengths)} segments; PAMFN needs one time grid for all streams")
         found: list[Levels] = []
         for stream, branch in self.branches.items():
             _, levels = branch(batch.features[stream], None if self.released else batch.masks[stream])

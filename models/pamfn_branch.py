@@ -23,7 +23,7 @@ SCORE: Poolings = (HALF, HALF, WHOLE)
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """Features of one modality at four time scales. The lengths below are those of the poolings `SCORE`."""
+    """Features of one modality at four time scales. The stated lengths are those with the poolings `SCORE`."""
 
     features: tuple[Tensor, ...]
     """``[samples, 256, T]``, ``T // 2``, ``T // 4``, 1"""
@@ -50,7 +50,7 @@ class ModalityBranch(nn.Module):
         self.fc = nn.Sequential(nn.Dropout(dropout), ConvOverTime(WIDTH, 1, 1), nn.Sigmoid())
 
     def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Levels]:
-        """``[samples, segments, dim]`` → score ``[samples]`` in 0 … 1, and the features that PAMFN fuses."""
+        """Map ``[samples, segments, dim]`` to the score ``[samples]``, 0 … 1, and the features that PAMFN fuses."""
         if HALF in self.poolings:
             features, mask = at_least(features, mask, FEWEST_SEGMENTS)
         values, masks = [zero_padding(self.embedding(features.transpose(1, 2), mask), mask)], [mask]
@@ -77,7 +77,7 @@ class BranchSettings(Record):
     dropout: NonNegativeFloat = 0.5
     """Dropout before the regressor"""
     released: bool = False
-    """Padding counts as segments, as in the released code."""
+    """Whether padding counts as segments, as in the released code"""
 
 
 class PamfnBranch(nn.Module):

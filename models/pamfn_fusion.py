@@ -17,7 +17,7 @@ from .masking import masked_softmax
 from .pamfn_branch import WIDTH
 
 Decoder = Literal["attention", "weighted", "none"]
-"""A feature decoder: the published cross-attention, learnable weights in its place, or no decoder (Table VI)"""
+"""A feature decoder: the published cross-attention, learnable weights instead, or no decoder (Table VI)"""
 
 
 class FusionSettings(Record):
@@ -36,17 +36,17 @@ class FusionSettings(Record):
     feature_dropout: NonNegativeFloat = 0.3
     """Dropout on the features of the branches"""
     branch_dropout: NonNegativeFloat = 0.3
-    """Dropout before the branches' own regressors"""
+    """Dropout before the regressors of the branches"""
     ordering: Ordering = "ranked"
     """Policy of the FusionNets, see `fusion_policy`"""
     msfd: Decoder = "attention"
     """The modality-specific feature decoder"""
     cmfd: Decoder = "attention"
-    """The cross-modal feature decoder; without it there are no FusionNets either"""
+    """The cross-modal feature decoder, which consists of the FusionNets"""
     fusion_stages: Literal[1, 2, 3] = 3
     """Number of stages that fuse modalities (Table VIII); later stages have the base path only"""
     stochastic: bool = False
-    """Sample the policy also in evaluation, as the released code does, instead of using the arg max."""
+    """Whether the policy is also sampled in evaluation, as in the released code, instead of using the arg max"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Level:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with negated scores: values unlike the query have high weights.
+    """Multi-head attention with negated scores, so that values that differ from the query have high weights.
 
     ``norm`` is not used, but released checkpoints contain it.
     """
@@ -101,7 +101,7 @@ class Attention(nn.Module):
 
 
 class ModalitySpecificDecoder(nn.Module):
-    """MSFD: features of the modalities, weighed at each time step by their difference from the mixed features.
+    """MSFD: features of the modalities, weighted at each time step by their difference from the mixed features.
 
     ``weighted`` replaces the attention by one learnable weight per modality, with a softmax over the modalities.
     """
@@ -116,7 +116,7 @@ class ModalitySpecificDecoder(nn.Module):
             self.proj = nn.Sequential(ConvOverTime(WIDTH, WIDTH, 1))
 
     def forward(self, mixed: Tensor, upper: Level) -> tuple[Tensor, Tensor]:
-        """Mixed features ``[samples, 256, T]`` → the same shape, and weights ``[samples, T, modalities]``."""
+        """Return features of the shape of ``mixed [samples, 256, T]``, and weights ``[samples, T, modalities]``."""
         choices = torch.stack(upper.features, dim=1).permute(0, 3, 1, 2).flatten(0, 1)
         present = upper.present
         bias = None if present is None else (~present.transpose(1, 2).flatten(0, 1)) * NEVER
@@ -128,7 +128,7 @@ class ModalitySpecificDecoder(nn.Module):
 
 
 def weighted_sum(logits: Tensor, values: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Weigh choices by a softmax of learnable numbers, the same at every step.
+    """Sum choices weighted by a softmax of learnable numbers, the same at every step.
 
     Args:
         logits: ``[choices]``.
@@ -188,7 +188,7 @@ class FusionNets(nn.Module):
             logits = self.pooling.values(self.policy(torch.cat(lower.features, dim=1)), lower.mask)
             choice = choose(logits, tau)
             if self.ordering == "unranked":
-                # a softmax over one net has no gradient: the gradient of the decision passes through the product
+                # a softmax over one net has no gradient, so the gradient of the decision is passed by the product
                 nets = nets * choice.transpose(1, 2).unsqueeze(-1)
             bias = attention_bias(choice, self.ordering).transpose(1, 2).flatten(0, 1)
         if self.decoder == "weighted":
@@ -228,7 +228,7 @@ class StageOutput:
 class FusionStage(nn.Module):
     """One stage of the mixed branch: the concatenated outputs of base path, MSFD and CMFD.
 
-    The width of the output is 256 for each of them that the stage has.
+    The width of the output is 256 for each of these parts that the stage has.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class FusionStage(nn.Module):
         self.width_out = WIDTH * (1 + (self.s_fusion is not None) + (self.f_fusion is not None))
 
     def forward(self, state: Tensor, lower: Level, upper: Level, tau: Tensor | None) -> StageOutput:
-        """``state [samples, width_in, T]``, T of ``upper`` → next state of the same length, choice and weights."""
+        """Return next state, choice and weights for ``state [samples, width_in, T]``, T that of ``upper``."""
         mixed = self.conv(state, upper.mask) + self.short_cut(state, upper.mask)
         specific = weights = choice = None
         parts = [mixed]
@@ -276,7 +276,7 @@ def stack_masks(masks: list[Tensor | None]) -> Tensor | None:
 
 
 def _per_step(values: Tensor) -> Tensor:
-    """``[samples, channels, T]`` → ``[samples · T, channels]``."""
+    """Reshape ``[samples, channels, T]`` to ``[samples · T, channels]``."""
     return values.transpose(1, 2).flatten(0, 1)
 
 

@@ -28,7 +28,7 @@ NO_POOLING: Poolings = (NONE, NONE, NONE)
 class PamfnHighlights(Pamfn):
     """PAMFN as a highlight detector.
 
-    If only videos have scores, it can be trained as any scoring model: the score is the mean probability, and the
+    It can also be trained on scores of videos like any scoring model: the score is the mean probability, and the
     importance of a segment is its share of the sum.
     """
 

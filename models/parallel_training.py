@@ -36,7 +36,7 @@ def plan_pool_size(
 ) -> PoolSize:
     """Return the requested size, with defaults from the number of cores.
 
-    On an accelerator trainings run one after the other: a process on it would need a copy of the features.
+    On an accelerator trainings run one after another, because each process would need a copy of the features.
 
     Args:
         trainings: Number of trainings; an upper limit for the number of workers.
@@ -64,7 +64,7 @@ def run_all(runs: Sequence[Trainer], pool_size: PoolSize, on_epoch: EpochsDone |
     """Run all trainings and return their results in the same order.
 
     Results of finished trainings are read from disk. Results do not depend on ``pool_size.workers``. If a training
-    fails, the others are stopped; the states that they have saved are kept.
+    fails, the others are stopped; their saved states are kept.
 
     Args:
         runs: The trainings.
@@ -103,13 +103,13 @@ def _share_features(runs: Sequence[Trainer]) -> None:
 
 
 class _Worker(ChildProcess):
-    """A process that waits for the index of a training. Only its own code runs in it, so messages are pickled."""
+    """A process that waits for the index of a training. It runs only our code, so messages may be pickled."""
 
     def __init__(self, runs: Sequence[Trainer], threads: int) -> None:
         super().__init__(__name__)
         self.training: int | None = None
         self.pipe = Connection(self.connection.detach())
-        self.pipe.send_bytes(multiprocessing.current_process().authkey)  # torch passes shared memory with it
+        self.pipe.send_bytes(multiprocessing.current_process().authkey)  # torch needs it to share memory
         self.pipe.send((runs, threads, current_logs()))
 
     def receive(self) -> SeedResult | tuple[int, int]:
@@ -121,7 +121,7 @@ class _Worker(ChildProcess):
             if "SIGKILL" in how:
                 how += ", perhaps because memory was exhausted (fewer --workers need less)"
             raise ArabesqueError(
-                f"a training's process {how}; the same command goes on from its last saved epoch"
+                f"a training's process {how}; run the same command again to continue from the last saved epoch"
             ) from None
         if isinstance(message, Exception):
             raise message
@@ -190,7 +190,7 @@ def main(descriptor: int) -> None:
 
 
 def _picklable(error: Exception) -> Exception:
-    """Return an `ArabesqueError` as it is and any other error as a RuntimeError, with the traceback as a note."""
+    """Return an `ArabesqueError` unchanged, and any other error as a RuntimeError; add the traceback as a note."""
     result = error if isinstance(error, ArabesqueError) else RuntimeError(f"{type(error).__name__}: {error}")
     result.add_note("".join(traceback.format_exception(error)))
     return result

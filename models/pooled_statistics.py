@@ -1,4 +1,4 @@
-"""Statistics of a video that do not depend on its number of segments: means of parts, deviation, mean absolute step."""
+"""Statistics of a video with any number of segments: means of parts, deviation, mean absolute step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STATISTICS = PARTS + 2
 def relative_bounds(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return begin and end of each segment as fractions of its video, ``[samples, segments]``.
 
-    Segments that the mask excludes have no extent: the others share the video equally.
+    Segments that the mask excludes have length 0. The others have equal lengths.
     """
     end = mask.cumsum(1).double()
     count = end[:, -1:].clamp(min=1)
@@ -22,12 +22,12 @@ def relative_bounds(mask: Tensor) -> tuple[Tensor, Tensor]:
 def part_means(features: Tensor, mask: Tensor, parts: int = PARTS) -> Tensor:
     """Return the means of equally long parts, ``[samples, parts, dim]``; zeros without segments.
 
-    A segment on the border of two parts counts in both, by the share of its duration. Therefore every part has a mean,
-    even in a video with fewer segments than parts, and means of longer parts are means of these means.
+    A segment on the border of two parts counts in each by the share of its duration. Therefore every part has a mean,
+    even in a video with fewer segments than parts, and the mean of a longer part is the mean of its parts' means.
 
     Args:
         features: ``[samples, segments, dim]``.
-        mask: ``bool [samples, segments]``, True where there is a segment.
+        mask: ``bool [samples, segments]``, True for segments.
         parts: Number of parts.
     """
     begin, end = relative_bounds(mask)

@@ -21,10 +21,10 @@ def seeded(seed: int, device: torch.device) -> Generator[None, None, None]:
 
 
 def predict(network: nn.Module, samples: Samples, rows: Tensor) -> Tensor:
-    """Predict whole samples: ``float64 [rows]`` in fractions of the score range, on the CPU.
+    """Predict whole samples, ``float64 [rows]`` in fractions of the score range, on the CPU.
 
-    Batches have no padding, except for networks with ``masks_padding``, which are slow on many small batches. A model
-    that draws random numbers in evaluation (PAMFN's ``stochastic``) draws the same numbers in each call.
+    Batches have no padding, except for networks with ``masks_padding``, which would be slow on many small batches. A
+    model that draws random numbers in evaluation (PAMFN's ``stochastic``) draws the same numbers in each call.
     """
     return _predicted(network, samples, rows)[0]
 
@@ -33,7 +33,7 @@ def predict_intervals(network: nn.Module, samples: Samples, rows: Tensor) -> tup
     """Predict whole samples with intervals: score, lowest and highest score, ``float64 [rows]`` each; see `predict`.
 
     Returns:
-        None for a model that does not state intervals.
+        None for a model without intervals.
     """
     scores, low, high = _predicted(network, samples, rows)
     return None if low.isnan().all() else (scores, low, high)

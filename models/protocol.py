@@ -33,11 +33,11 @@ class Steps(Record):
     at_epochs: tuple[PositiveInt, ...] = ()
     """Epochs counted from 0"""
     before_end: tuple[PositiveInt, ...] = ()
-    """Numbers of epochs before the end: 100 is the start of the last 100 epochs"""
+    """Numbers of epochs before the end; 100 is the start of the last 100 epochs"""
     factor: PositiveFloat = 0.1
 
     def count(self, epoch: int, epochs: int) -> int:
-        """Return the number of steps up to this epoch, of a training of ``epochs`` epochs."""
+        """Return the number of steps up to this epoch in a training of ``epochs`` epochs."""
         starts = (*self.at_epochs, *(epochs - last for last in self.before_end))
         return sum(epoch >= start for start in starts)
 
@@ -56,7 +56,7 @@ class Protocol(Record):
     """Length in segments of the random crops for training, per stream; shorter samples are padded with zeros. None:
     whole samples, padded to the longest of their batch. Evaluation always uses whole samples."""
     score_range: tuple[float, float] | None = None
-    """The scores of the fractions 0 and 1; (0, 1) trains on raw scores. None: the range of the target."""
+    """Scores that correspond to the fractions 0 and 1; (0, 1) for raw scores. None: the range of the target."""
     standardize: bool = False
     """Shift and scale features by the training videos' statistics."""
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
@@ -84,7 +84,7 @@ class Protocol(Record):
             for name in ("at_epochs", "before_end"):
                 steps = getattr(self.schedule, name)
                 if any(epoch >= self.epochs for epoch in steps):
-                    raise ValueError(f"schedule.{name} {list(steps)} must lie below epochs {self.epochs}")
+                    raise ValueError(f"schedule.{name} {list(steps)} must be less than epochs {self.epochs}")
         return self
 
     def shortened(self, epochs: int) -> Protocol:

@@ -1,4 +1,4 @@
-"""Load checkpoints that authors have published, with their keys renamed to those of our networks.
+"""Load checkpoints that authors published; rename their keys to those of our networks.
 
     action_net   state dict, two streams: ``d_ct.*`` (clips), ``s_ct.*`` (athlete crops), ``fc.*``, ``adj1``, ``adj2``
     gdlt         state dict
@@ -45,12 +45,12 @@ _MARKS = {
     "model_r.embedding.0.weight": "pamfn",
     "embedding.0.weight": "pamfn-branch",
 }
-"""A tensor that only checkpoints of this model have"""
+"""A tensor that identifies checkpoints of a model → the model"""
 
 
 @dataclass(frozen=True, eq=False)
 class PublishedNetwork:
-    """A network with weights of its authors."""
+    """A network with the weights that its authors published."""
 
     model: str
     network: nn.Module
@@ -64,7 +64,7 @@ class PublishedNetwork:
 
 
 def load_published(path: Path, streams: Sequence[str] | None = None) -> PublishedNetwork:
-    """Load a checkpoint of ACTION-NET, GDLT, PAMFN or one of its branches; its tensors show which it is.
+    """Load a checkpoint of ACTION-NET, GDLT, PAMFN or one of PAMFN's branches, recognized by its tensors.
 
     Args:
         path: File of the authors.
@@ -109,7 +109,7 @@ def load_published(path: Path, streams: Sequence[str] | None = None) -> Publishe
 
 
 def _configuration(path: Path, state: StateDict) -> str:
-    """Return the key of `PUBLISHED` whose number of FusionNets and width of the head the checkpoint has."""
+    """Return the key of `PUBLISHED` with the checkpoint's number of FusionNets and width of the head."""
     num_nets = _shape(path, state, "stage1.f_fusion.policy.0.weight")[0]
     narrow = _shape(path, state, "fc.1.weight")[0]
     for name, settings in PUBLISHED.items():
@@ -123,13 +123,13 @@ def load_action_net(path: Path, streams: Sequence[str]) -> ContextAttention:
 
     Args:
         path: State dict of the authors.
-        streams: Our names of the streams of clips and of crops, in this order.
+        streams: Our names of the stream of clips and the stream of crops, in this order.
 
     Raises:
         WeightsError: The file cannot be read or does not fit the network.
     """
     state = read_published(path)
-    for fixed in ("adj1", "adj2"):  # adjacency for a fixed number of segments; ours is computed
+    for fixed in ("adj1", "adj2"):  # adjacency for a fixed number of segments; we compute it
         state.pop(fixed, None)
     layers = {"gcn1": "graph.0", "gcn2": "graph.1", "att": "attention"}
     renamed: StateDict = {}
@@ -148,7 +148,7 @@ def load_action_net(path: Path, streams: Sequence[str]) -> ContextAttention:
 
 
 def load_gdlt(path: Path, stream: str, *, released: bool = False) -> Gdlt:
-    """Load GDLT from the authors' state dict; raises `WeightsError` if it does not fit."""
+    """Load GDLT from the authors' state dict; raise `WeightsError` if it does not fit."""
     state = read_published(path)
     hidden_dim, grades = _shape(path, state, "in_proj.3.weight")[0], _shape(path, state, "prototype.weight")[0]
     dim = _shape(path, state, "in_proj.0.weight")[1]
@@ -187,7 +187,7 @@ def load_pamfn(path: Path, streams: Sequence[str], configuration: str, *, releas
 
 
 def load_pamfn_branch(path: Path, stream: str, *, released: bool = False) -> PamfnBranch:
-    """Load a branch of PAMFN from a state dict or a pickled network; raises `WeightsError` if it does not fit."""
+    """Load a branch of PAMFN from a state dict or a pickled network; raise `WeightsError` if it does not fit."""
     state = read_published(path)
     dims = {stream: _shape(path, state, "embedding.0.weight")[1]}
     network = PamfnBranch(dims, BranchSettings(released=released))
@@ -198,7 +198,7 @@ def read_published(path: Path) -> StateDict:
     """Return the named tensors of a state dict or of a pickled network. No code of the file is run.
 
     Raises:
-        WeightsError: The file is damaged, names anything unusual, or holds something other than named tensors.
+        WeightsError: The file is damaged, names other classes than networks need, or does not contain named tensors.
     """
     try:
         with path.open("rb") as handle:
@@ -207,7 +207,7 @@ def read_published(path: Path) -> StateDict:
         raise WeightsError(
             f"{path}: not safe to read ({error}, which a network does not need); get it again from its authors"
         ) from error
-    except Exception as error:  # a forged file may raise almost anything
+    except Exception as error:  # a forged file may raise errors of any type
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(
             f"{path}: cannot be read as a checkpoint ({reason}); get it again from its authors"
@@ -217,7 +217,7 @@ def read_published(path: Path) -> StateDict:
         if isinstance(found.get(wrapper), Mapping):
             found = dict(found[wrapper])
     if not isinstance(content, Mapping) or not all(isinstance(value, np.ndarray) for value in found.values()):
-        raise WeightsError(f"{path}: holds something other than named tensors; get it again from its authors")
+        raise WeightsError(f"{path}: contains values that are not named tensors; get it again from its authors")
     # DataParallel prefixes every key with "module."
     return {str(name).removeprefix("module."): torch.as_tensor(value.copy()) for name, value in found.items()}
 

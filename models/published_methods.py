@@ -21,13 +21,13 @@ R = TypeVar("R", bound=Record)
 
 
 class DatasetProtocol(Record, extra="allow"):
-    """Fields of `Protocol` that apply to one data set; ``columns`` has those of single columns."""
+    """Fields of `Protocol` for one data set; ``columns`` has fields for single columns."""
 
     columns: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 class PublishedProtocol(Record, extra="allow"):
-    """Fields of `Protocol` that apply to all data sets, and those of single data sets."""
+    """Fields of `Protocol` for all data sets, and fields for single data sets."""
 
     name: str = ""
     """Name in the file, for error messages"""
@@ -56,7 +56,7 @@ class PublishedProtocol(Record, extra="allow"):
 
 
 class Method(Record):
-    """A published method: everything of an experiment but the data set and the selection of an epoch.
+    """A published method: an experiment without the data set and the selection of an epoch.
 
     Example:
         >>> from arabesque.models.published_methods import load_method
@@ -78,7 +78,7 @@ class Method(Record):
     frozen_mode: Literal["evaluation", "training"] = "evaluation"
     """Mode of the fixed branches, see `Stage`"""
     source: str = ""
-    """Where settings and protocol come from"""
+    """Origin of settings and protocol"""
 
     def trains_on(self, dataset: str) -> bool:
         """Return whether the protocol of the method is published for the data set."""
@@ -108,7 +108,7 @@ class Method(Record):
             streams: Streams, if they differ from those of the method.
             settings: Settings that differ.
             protocol: Fields of the protocol that differ.
-            one_stage: Do not train branches first and freeze nothing.
+            one_stage: Train the whole network in one stage, without training branches first.
 
         Raises:
             InputError: The protocol is not published for the data set.
@@ -167,7 +167,7 @@ def named_protocol(
     """Return a protocol of `manifests/protocols.toml`.
 
     Args:
-        name: Its name.
+        name: Name of the protocol.
         dataset: Data set whose values apply.
         column: Subset, or target of a data set without subsets.
         changes: Fields that differ.

@@ -1,4 +1,4 @@
-"""Published tables (`manifests/tables/*.toml`, or a file of your own) as reproducible experiments."""
+"""Published tables (`manifests/tables/*.toml`, or your own file) as reproducible experiments."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Column(Record):
 
 
 class Row(Record):
-    """Row of a table: a method, what the row changes in it, and the printed numbers."""
+    """Row of a table: a method, changes to it, and the printed numbers."""
 
     name: str
     method: Method | None = None
-    """In the file the name of a method; None for a row that only quotes numbers"""
+    """The method, in the file its name; None for a row that only quotes numbers"""
     not_implemented: str = ""
     """Reason why a method is missing"""
     streams: tuple[str, ...] = ()
@@ -138,11 +138,11 @@ def list_tables() -> list[str]:
 
 
 def load_table(name_or_path: str) -> Table:
-    """Load a published table, or a table of your own.
+    """Load a published table, or your own table.
 
     Args:
         name_or_path: The name of a table in the package, e.g. ``pamfn-7``, or the path of a ``.toml`` file. The file
-            may have methods and protocols of its own in ``[methods.NAME]`` and ``[protocols.NAME]``, in the form of
+            may define methods and protocols in ``[methods.NAME]`` and ``[protocols.NAME]``, in the form of
             `manifests/methods.toml` and `manifests/protocols.toml`. A path of a data set is relative to the file.
 
     Raises:
@@ -155,7 +155,7 @@ def load_table(name_or_path: str) -> Table:
     if name_or_path not in list_tables():
         raise InputError(
             f"table {name_or_path!r} is not known{suggestion(name_or_path, list_tables())}; there are "
-            f"{', '.join(list_tables())}; a table of your own is given as a path that ends in .toml"
+            f"{', '.join(list_tables())}; for your own table, give a path that ends in .toml"
         )
     text = (resources.files("arabesque.manifests") / "tables" / f"{name_or_path}.toml").read_text(encoding="utf-8")
     return parse_table(text, f"tables/{name_or_path}.toml")

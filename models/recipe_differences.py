@@ -16,7 +16,7 @@ def describe_differences(
     trained_recipe: Mapping[str, Any] | None = None,
     found_recipe: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return e.g. ``sampling.fps is 25, was 12; weights.network is …, was …``; empty without a known difference.
+    """Return e.g. ``sampling.fps is 25, was 12; weights.network is …, was …``; empty without known differences.
 
     Args:
         stream: Name of the stream.

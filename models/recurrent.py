@@ -22,7 +22,7 @@ class RecurrentSettings(Record):
 
 
 class Lstm(nn.Module):
-    """After Parmar & Morris (CVPRW 2017): C3D features, one LSTM and a linear layer."""
+    """Model of Parmar & Morris (CVPRW 2017): C3D features, one LSTM and a linear layer."""
 
     Settings: ClassVar[type[Record]] = RecurrentSettings
     one_stream: ClassVar[bool] = False
@@ -54,7 +54,7 @@ class Lstm(nn.Module):
         """Return ``[samples, hidden]``, or ``2·hidden`` if bidirectional; zeros for a sample without the stream."""
         lengths = mask.sum(1)
         values = in_order(features, segments_first(mask))
-        # a packed sequence needs one step at least; its effect on samples without steps is removed below
+        # a packed sequence needs at least one step; states of samples without steps are set to zero below
         packed = pack_padded_sequence(values, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         _, (hidden, _) = lstm(packed)
         last = torch.cat(tuple(hidden[-2:]), dim=1) if self.is_bidirectional else hidden[-1]

@@ -1,4 +1,4 @@
-"""Read features that authors have released: one array per video, in one ``.npz`` or in a folder of ``.npy`` files."""
+"""Read features that authors released, one array per video, from an ``.npz`` file or a folder of ``.npy`` files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_features(
     Args:
         source: Feature store, ``.npz`` file, or folder of ``.npy`` files.
         streams: Streams of the store, or the name of the stream of released features.
-        one_grid: Bring all streams to the segments of the first one.
+        one_grid: Resample all streams to the segments of the first one.
         partial: Include partial videos of a store.
         max_lost: Include partial videos of a store that lost at most this share (0 to 1) of their duration.
 
@@ -49,7 +49,7 @@ def read_features(
 
 
 def is_released(source: StorePath) -> bool:
-    """Return whether the path is one of released features, not a feature store."""
+    """Return whether the path contains released features, not a feature store."""
     place = as_store_path(source)
     if not isinstance(place, Path):
         return False
@@ -73,9 +73,9 @@ def released_names(source: StorePath) -> list[str]:
 
 
 def read_released(source: Path, stream: str) -> FeatureSet:
-    """Read arrays ``[segments, dim]`` or ``[segments, halves, dim]``; halves are averaged, as in PAMFN.
+    """Read arrays ``[segments, dim]``, or ``[segments, halves, dim]``, whose halves are averaged as in PAMFN.
 
-    Nothing is unpickled.
+    Pickles are not read.
 
     Raises:
         InputError: A file cannot be read, or an array has another shape or is not finite.
@@ -119,14 +119,14 @@ def _arrays(source: Path) -> Iterator[tuple[str, np.ndarray]]:
                 handle = cast(BinaryIO, content)
                 array = read_data(handle, read_header(handle), member.compress_size)
                 if content.read(1):  # the checksum is compared at the end
-                    raise ValueError(f"{member.filename}: bytes behind the array")
+                    raise ValueError(f"{member.filename}: has bytes after the array")
             yield member.filename.removesuffix(".npy"), array
 
 
 def _checked(array: np.ndarray, place: str) -> np.ndarray:
     values = array.mean(axis=1, dtype=np.float32) if array.ndim == 3 else array
     if values.ndim != 2 or not len(values):
-        raise InputError(f"{place}: an array of shape {array.shape} where [segments, dim] is expected")
+        raise InputError(f"{place}: is an array of shape {array.shape}, expected [segments, dim]")
     values = np.ascontiguousarray(values, dtype=np.float32)
     if not np.isfinite(values).all():
         raise InputError(f"{place}: some values are not finite; correct or remove the array")

@@ -39,24 +39,24 @@ class SeedsReport:
     num_test: int
     spearman: Spread
     interval: Estimate
-    """The seeds' mean Spearman, with a 95 % bootstrap interval over the test videos"""
+    """Mean Spearman over the seeds, with a 95 % bootstrap interval over the test videos"""
     pearson: Spread
     relative_l2: Spread
-    """R-l2 ×100 with the target's full range"""
+    """R-l2 ×100 with the full range of the target"""
     relative_l2_test: Spread
     """R-l2 ×100 with the range of the test videos"""
     mean_squared_error: Spread
-    """In squared score units"""
+    """Mean squared error in squared score units"""
     epochs: tuple[int, ...]
     """Selected epoch of each seed"""
     by_seed: tuple[float, ...]
     """Spearman's correlation of each seed"""
     notes: tuple[str, ...] = ()
-    """Notes on labels and videos: how they were matched, which have the same content"""
+    """Notes on labels and videos, e.g. on matching and on equal contents"""
 
     @property
     def selection_text(self) -> str:
-        """How the epoch was selected."""
+        """Description of the selection of the epoch"""
         return SELECTION_TEXTS[self.selection]
 
     def figures(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""``arabesque reproduce``: run the rows of a published table for which there are features, and compare the results."""
+"""``arabesque reproduce``: run the rows of a published table that have features, and compare the results."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ class Cell:
 
     published: float | None
     best_test: AnyReport | None
-    """With the epoch that is best on the test videos, as in the papers"""
+    """Results of the epoch that is best on the test videos, as in the papers"""
     last: AnyReport | None
-    """The last epochs of the same trainings; for a model with a closed solver, its only result"""
+    """Results of the last epochs of the same trainings; for a model with a closed solver, its only result"""
     validation: AnyReport | None
-    """With the epoch that is best on held-out training videos"""
+    """Results of the epoch that is best on held-out training videos"""
     cross_validated: tuple[float, ...] | None = None
-    """Spearman of each seed on held-out folds of the training videos, at the last epoch; the mean over the folds"""
+    """Spearman of each seed on held-out folds of the training videos at the last epoch, averaged over the folds"""
     gains: tuple[SelectionGain, ...] = ()
-    """Gain of each seed by the choice of the epoch on the test videos"""
+    """Gain of each seed by selecting the epoch on the test videos"""
     pairs: tuple[Pair, ...] = field(default=(), compare=False)
     """Predicted and true scores of the test videos by each seed, at the last epoch"""
 
     @property
     def values(self) -> list[Sequence[float] | None]:
-        """One value per seed for each of `TITLES` but the first; None for what was not computed."""
+        """One value per seed for each of `TITLES` except the first; None for results that were not computed"""
         gains = [each.gain for each in self.gains], [each.permuted for each in self.gains]
         return [
             *(each and each.by_seed for each in self.reports),
@@ -75,7 +75,7 @@ class Cell:
 
     @property
     def reports(self) -> tuple[AnyReport | None, AnyReport | None, AnyReport | None]:
-        """The reports on test videos in the order of `TITLES`."""
+        """Reports on test videos in the order of `TITLES`"""
         return self.best_test, self.validation, self.last
 
 
@@ -101,7 +101,7 @@ class RowResult:
     def rows(self) -> list[list[str]]:
         """Return a title and one text for each of `TITLES`, per column: the metric, mean ± deviation over the seeds.
 
-        The averages over the columns follow: of Fisher's z, as in the papers, and arithmetic.
+        The last rows are averages over the columns, by Fisher's z as in the papers, and arithmetic.
         """
         found = [_texts(column, cell.published, cell.values) for column, cell in self.cells.items()]
         groups: dict[str, list[Cell]] = {}
@@ -145,7 +145,7 @@ def _average(title: str, cells: Sequence[Cell], mean: Callable[[Sequence[float]]
     ]
     crossed = [cell.cross_validated for cell in cells]
     ours.append(tuple(mean(each) for each in zip(*filter(None, crossed), strict=True)) if all(crossed) else None)
-    ours += [None, None]  # a gain has no average by Fisher's z
+    ours += [None, None]  # gains are not averaged by Fisher's z
     return _texts(title, mean(printed) if len(printed) == len(cells) else None, ours)
 
 
@@ -168,22 +168,22 @@ class Reproduction:
     """Seeds of the trainings; models with a closed solver are fitted once"""
     selections: tuple[Selection, ...] = SELECTIONS
     folds: int = 5
-    """Number of folds of the training videos for the cross-validated figure of the first seed; 0 for none"""
+    """Number of folds of the training videos for the cross-validated result of the first seed; 0: not computed"""
     epochs: int | None = None
     """Maximum number of epochs, for quick tests; None for the published number"""
     precision: Precision = "float32"
     """Precision of matrix products in training: ``bfloat16`` halves the time on processors that support it"""
     workers: int | None = None
-    """Parallel trainings; None for one per core"""
+    """Number of parallel trainings; None for one per core"""
     threads: int | None = None
     """CPU threads of each training; None for an equal share of the cores"""
     device: torch.device | str = "cpu"
-    """Device that features are moved to and networks are trained on"""
+    """Device of features and networks"""
     log: LogFormat | None = None
     """Format of the curves that each training writes to its folder"""
 
     def run(self, on_epoch: CellProgress | None = None) -> list[RowResult]:
-        """Run every row for which there are features, and write ``table.json`` and ``table.md`` to ``out``.
+        """Run every row that has features, and write ``table.json`` and ``table.md`` to ``out``.
 
         Finished trainings in ``out`` are not repeated.
 
@@ -232,7 +232,7 @@ class Reproduction:
 
     @property
     def description(self) -> str:
-        """Seeds, features, precision and versions of the reproduced results."""
+        """Seeds, features, precision and versions of the reproduced results"""
         several = len(self.seeds) > 1
         seeds = f"seed{'s' if several else ''} {', '.join(map(str, self.seeds))}"
         seeds += ", mean ± standard deviation" if several else ""
@@ -244,7 +244,7 @@ class Reproduction:
         return words if self.epochs is None else f"{words}; at most {self.epochs} epochs, FEWER THAN PUBLISHED"
 
     def _planned(self, table: Table) -> _Plan:
-        """Return all trainings of the chosen rows, and for the other rows and data sets what is missing."""
+        """Return all trainings of the chosen rows, and the missing data of rows that cannot be run."""
         columns = table.chosen_columns(self.columns)
         datasets = list(dict.fromkeys(column.dataset for column in columns.values()))
         plan = _Plan([], {})
@@ -271,7 +271,7 @@ class Reproduction:
             if self.epochs is not None:
                 experiment = experiment.shortened(self.epochs)
             folder = cell_folder(self.out, row, name, selection)
-            # a closed solver has no random numbers: every seed gives the same result
+            # a closed solver has no random numbers, so every seed gives the same result
             runs = trainers(task, experiment, self.seeds[:1] if solved else self.seeds, folder, log=self.log)
             yield _PlannedCell(row, name, selection, task, runs)
         if self.folds and not task.highlights and not hasattr(model_class(model), "cross_validation"):
@@ -291,13 +291,13 @@ class Reproduction:
 
 
 def cell_folder(out: Path, row: Row, column: str, selection: str) -> Path:
-    """Return the folder of the trainings of one cell; they are in its sub-folders ``seed-N``."""
+    """Return the folder of the trainings of one cell, which has the sub-folders ``seed-N``."""
     return out / _slug(row.name) / _slug(column) / selection
 
 
 @dataclass(frozen=True, eq=False)
 class _PlannedCell:
-    """The trainings behind one number and one way to choose the epoch."""
+    """The trainings for one cell with one selection of the epoch."""
 
     row: Row
     column: str
@@ -375,8 +375,8 @@ def markdown(table: Table, lines: Sequence[RowResult], description: str, opened:
     Args:
         table: The published table.
         lines: The results.
-        description: That of the `Reproduction`.
-        opened: How often the test videos were scored in this folder.
+        description: Description of the `Reproduction`.
+        opened: Earlier scorings of the test videos in this folder.
     """
     text = [f"{table.title}. Printed: {table.source}, {table.number}. Ours: {description}.", ""]
     text += [f"| Method | | {' | '.join(TITLES)} |", f"|---|---|{'---|' * len(TITLES)}"]

@@ -1,4 +1,4 @@
-"""The videos of a data set in memory, padded to one tensor per stream, and batches of them."""
+"""The videos of a data set in memory, padded to one tensor per stream, and batches of these videos."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Samples:
 
     @property
     def device(self) -> torch.device:
-        """The device of the features. Batches are cut and networks run there."""
+        """Device of the features, on which batches are cut and networks run"""
         return next(iter(self.features.values())).device
 
     def to(self, device: torch.device | str) -> Samples:
@@ -79,7 +79,7 @@ class Samples:
         return tuple(self.video_ids[row] for row in _indices(rows))
 
     def only(self, streams: Sequence[str]) -> Samples:
-        """Return the same videos with these streams only, without a copy."""
+        """Return the same videos with only these streams, without a copy."""
         parts = ({stream: part[stream] for stream in streams} for part in (self.features, self.present, self.lengths))
         return Samples(self.video_ids, *parts)
 
@@ -129,7 +129,7 @@ class Samples:
             where = row, place.clamp(max=values.shape[1] - 1).to(self.device)
             cut, there = values[where], self.present[stream][where]
             if not bool(inside.all()):
-                # indices behind the end were clamped to the last segment, which must not be repeated
+                # indices beyond the end were clamped to the last segment, which must not be repeated
                 inside = inside.to(self.device)
                 cut, there = cut * inside.unsqueeze(-1), there & inside
             features[stream], masks[stream] = cut, there

@@ -1,9 +1,9 @@
 """Interface of scoring models: a batch of segment features is the input, a `ScorePrediction` the output.
 
-A scoring model is a `torch.nn.Module`. Its constructor takes the mapping from streams to their dims and its settings, a
-record of the class attribute ``Settings``. It predicts fractions of the score range and is therefore independent of the
-data set. Terms that it adds to the loss (a triplet loss, an orthogonality penalty) are returned as a number, so that
-the training loop is independent of the model.
+A scoring model is a `torch.nn.Module`. The arguments of its constructor are the mapping from streams to their dims and
+its settings, a record of the class attribute ``Settings``. It predicts fractions of the score range and is therefore
+independent of the data set. Additional terms of the loss (a triplet loss, an orthogonality penalty) are part of its
+output, so that the training loop is independent of the model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SegmentBatch:
     features: Mapping[str, Tensor]
     """stream → ``float32 [samples, segments, dim]``, zeros in the padding and for missing streams"""
     masks: Mapping[str, Tensor]
-    """stream → ``bool [samples, segments]``, True where there is a segment"""
+    """stream → ``bool [samples, segments]``, True for segments"""
 
     def __len__(self) -> int:
         return len(next(iter(self.features.values())))
@@ -47,22 +47,22 @@ class ScorePrediction:
     traces: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """name → ``[samples, time, …]``: other inner values for figures, e.g. PAMFN's decisions"""
     interval: tuple[Tensor, Tensor] | None = None
-    """Lowest and highest score, ``float32 [samples]`` each, of models that state how far off they may be. The scores of
-    `CrossValidation.coverage` of all new videos lie within."""
+    """Lowest and highest score, ``float32 [samples]`` each, for models with intervals. The share
+    `CrossValidation.coverage` of all new videos has a score in its interval."""
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What a solved model knows about its quality, from its training videos only. Scores are fractions of the range."""
+    """Quality of a solved model, estimated from its training videos. Scores are fractions of the range."""
 
     spearman: float
-    """Of predictions by models that were chosen and fitted without the video: mean over the folds"""
+    """Correlation of predictions by models that were selected and fitted without the video; mean over the folds"""
     held_out: tuple[float, ...]
     """These predictions, one per training video"""
     chosen: tuple[str, ...]
-    """The configurations that are averaged, best first"""
+    """The averaged configurations, best first"""
     tried: tuple[tuple[str, float], ...]
-    """All configurations that were tried with their cross-validated Spearman correlation, best first"""
+    """All configurations, with their cross-validated Spearman correlation, best first"""
     coverage: float
     """Intended share of new videos within the intervals"""
     held_out_coverage: float
@@ -76,32 +76,32 @@ def only_stream(dims: Mapping[str, int], model: str) -> str:
         InputError: There are several streams.
     """
     if len(dims) != 1:
-        raise InputError(f"{model} reads one stream, not {', '.join(dims)}; choose it with --streams")
+        raise InputError(f"{model} reads one stream, not {', '.join(dims)}; choose one with --streams")
     return next(iter(dims))
 
 
 class ScoringModel(Protocol):
     """Attributes of a scoring model, in addition to those of `torch.nn.Module`.
 
-    A class may also have ``is_idle(parameter)``, a method: whether the parameter of this name receives no gradient by
-    design.
+    A class may also have a method ``is_idle(parameter)``, which returns whether the parameter of this name receives no
+    gradient by design.
     """
 
     Settings: ClassVar[type[Record]]
-    """Record of the user's settings, the constructor's second argument."""
+    """Record of the settings, the constructor's second argument"""
     one_stream: ClassVar[bool]
-    """The model reads a single stream."""
+    """Whether the model reads a single stream"""
     one_grid: ClassVar[bool]
-    """All streams must have the same segments."""
+    """Whether all streams must have the same segments"""
     order_invariant: bool
-    """The score does not depend on the order of segments. It may be set in the constructor where settings decide."""
+    """Whether the score is independent of the order of segments; set in the constructor if it depends on settings"""
 
     def __call__(self, batch: SegmentBatch) -> ScorePrediction: ...
 
 
 @runtime_checkable
 class Solvable(Protocol):
-    """A model with a closed solver instead of gradient descent."""
+    """A model that is fitted in closed form instead of by gradient descent."""
 
     def solve(self, batch: SegmentBatch, fractions: Tensor) -> None:
         """Fit to the batch; ``fractions float32 [samples]`` are the scores as fractions of the range."""
@@ -110,7 +110,7 @@ class Solvable(Protocol):
 
 @runtime_checkable
 class CrossValidating(Protocol):
-    """A solvable model that chooses its configurations by cross-validation on the training videos."""
+    """A solvable model that selects its configurations by cross-validation on the training videos."""
 
     cross_validation: CrossValidation | None
     """The result of the last `solve`"""

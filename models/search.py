@@ -1,4 +1,4 @@
-"""``train --search``: choose settings at random by cross-validation on the training videos, without the test videos."""
+"""``train --search``: random search of settings by cross-validation on the training videos, without the test videos."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NUM_FOLDS = 5
 
 
 class Distribution(Record):
-    """Values of one setting: exactly one of the three fields is given."""
+    """Distribution of the values of one setting. Exactly one of the three fields must be given."""
 
     choice: tuple[Any, ...] = ()
     """One of these values"""
@@ -48,7 +48,7 @@ class Distribution(Record):
             raise ValueError("give one of choice, uniform and log")
         for low, high in filter(None, (self.uniform, self.log)):
             if not low < high or (self.log is not None and low <= 0):
-                raise ValueError(f"the limits {low:g} and {high:g} must rise, and be above 0 for log")
+                raise ValueError(f"the limits {low:g} and {high:g} must ascend, and be above 0 for log")
         return self
 
     def draw(self, rng: np.random.Generator) -> Any:
@@ -76,12 +76,12 @@ class Trial:
     """One configuration of a search."""
 
     number: int
-    """0 is the experiment as it was given."""
+    """Number of the trial; 0 is the given experiment"""
     changes: Mapping[str, Any]
     """Name of a setting → drawn value"""
     experiment: Experiment
     spearman: float
-    """Over the predictions for all training videos, each by the model that was trained without its fold"""
+    """Correlation over all training videos, each predicted by the model that was trained without its fold"""
 
 
 def load_space(path: Path | None = None) -> SearchSpace:
@@ -124,7 +124,7 @@ def search(
         seed: Seed of the split, the folds, the weights and the drawn values.
         out: Folder for the trainings and ``search.csv``.
         trials: Number of random configurations, in addition to the given one.
-        space: What is drawn.
+        space: Search space.
         pool_size: Number of parallel trainings and threads.
         on_epoch: Called with the index of a training, its finished epochs and their total number.
 
@@ -140,7 +140,7 @@ def search(
     samples = task.data.samples
     names = list(samples.names(split.train))
     if len(names) < 2 * NUM_FOLDS:
-        raise InputError(f"{len(names)} training videos are too few for {NUM_FOLDS} folds; leave --search out")
+        raise InputError(f"{len(names)} training videos are too few for {NUM_FOLDS} folds; remove --search")
     parts = folds(names, NUM_FOLDS, seed, task.data.contents)
     runs: list[Trainer] = []
     for number, (_, variant) in enumerate(drawn):

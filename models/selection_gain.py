@@ -1,4 +1,4 @@
-"""How much of a result is luck: the gain of choosing on test videos, and paired comparison of models."""
+"""Bias of results that are selected on test videos, and paired comparison of models."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Pair = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class SelectionGain:
-    """Gain in Spearman's correlation by choosing among candidates (epochs, configurations) on the test videos."""
+    """Gain in Spearman's correlation by selecting among candidates (epochs, configurations) on the test videos."""
 
     gain: float
-    """Correlation of the candidate that is best on the test videos, minus that of the one chosen without them"""
+    """Correlation of the candidate that is best on the test videos, minus that of the one selected without them"""
     permuted: float
-    """The mean gain of the same choice with permuted labels, where there is nothing to find"""
+    """Mean gain of the same selection with permuted labels, i.e. by chance alone"""
 
 
 def selection_gain(
     predictions: Array, true: Array, chosen: int, *, num_permutations: int = 200, seed: int = 0
 ) -> SelectionGain:
-    """Measure how much the choice of a candidate on the test videos gains.
+    """Measure the gain by selecting a candidate on the test videos.
 
     Args:
         predictions: ``[candidates, videos]``: predicted scores of the test videos by each candidate.
         true: ``[videos]``.
-        chosen: Index of the candidate that is used without a choice on the test videos, e.g. the last epoch.
+        chosen: Index of the candidate that is used without a selection on the test videos, e.g. the last epoch.
         num_permutations: Number of permutations of the labels.
         seed: Seed of the permutations.
 
@@ -64,11 +64,11 @@ def paired_difference(
     """Return the difference of two models in Spearman's correlation, with its 95 % interval over resampled videos.
 
     Both models are evaluated on the same resamples, so that videos that are difficult for both do not widen the
-    interval. Each model is the mean over its seeds.
+    interval. The correlation of a model is the mean over its seeds.
 
     Args:
         first: Predicted and true scores of each seed of the first model.
-        second: The same of the second model, for the same videos in the same order.
+        second: Predicted and true scores of the second model, for the same videos in the same order.
         num_resamples: Number of resamples.
         seed: Seed of the resampling.
 

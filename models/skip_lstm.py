@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 
 class SkipLstm(nn.Module):
-    """LSTM cell that predicts after each step how soon it has to be updated; below one half, a step is skipped.
+    """LSTM cell that skips steps while its update probability is below one half.
 
-    The decision is rounded. Its gradient is straight-through.
+    After each update, it predicts by how much the probability grows with each step. The gradient of the rounded
+    decision is straight-through.
     """
 
     def __init__(self, input_dim: int, hidden_dim: int) -> None:
@@ -22,15 +23,15 @@ class SkipLstm(nn.Module):
         for layer in (self.from_input, self.from_hidden):  # initialization of PyTorch's LSTM
             for parameter in layer.parameters():
                 nn.init.uniform_(parameter, -1 / math.sqrt(hidden_dim), 1 / math.sqrt(hidden_dim))
-        nn.init.ones_(self.update.bias)  # as in the paper: almost every step is taken at first
+        nn.init.ones_(self.update.bias)  # as in the paper: almost no step is skipped at first
 
     def forward(self, sequence: Tensor, mask: Tensor) -> Tensor:
-        """``[samples, steps, input]`` → the state after the last step, ``[samples, hidden]``.
+        """Map ``[samples, steps, input]`` to the state after the last step, ``[samples, hidden]``.
 
-        The mask is True for the steps of a sample and False behind its last, where states do not change. States are
-        float32 at least: a bfloat16 memory would lose small changes.
+        The mask is True for the steps of a sample and False after its last step, where states do not change. States are
+        at least float32, because a bfloat16 state would lose small changes.
         """
-        inputs = self.from_input(sequence)  # one product for all steps: only the recurrence is sequential
+        inputs = self.from_input(sequence)  # one product for all steps, because only the recurrence is sequential
         exact = torch.promote_types(inputs.dtype, torch.float32)
         from_hidden = self.from_hidden.weight.to(inputs.dtype).t()
         to_growth, bias = self.update.weight.to(exact).t(), self.update.bias.to(exact)

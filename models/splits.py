@@ -1,6 +1,6 @@
 """Splits into training and held-out videos. They depend only on the ids and contents of the videos and a seed.
 
-Videos of the same content are in the same part, since otherwise a held-out video would also be a training video.
+Videos of the same content are in the same part. Otherwise a held-out video would also be a training video.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..manifests.errors import InputError
 
 Contents = Mapping[str, str]
-"""video_id → digest of its content. The content of a missing video is unique. The digest of a clip of a longer file is
-that of the file, followed by ``#t=start,end``."""
+"""video_id → digest of its content. A video that is not in the mapping has a unique content. The digest of a clip of a
+longer file is that of the file, followed by ``#t=start,end``."""
 
 
 def shuffled(video_ids: Sequence[str], seed: int) -> list[str]:
@@ -21,7 +21,7 @@ def shuffled(video_ids: Sequence[str], seed: int) -> list[str]:
 
 
 def shuffled_groups(video_ids: Sequence[str], seed: int, contents: Contents) -> list[list[str]]:
-    """Return the videos in shuffled order, each together with those of the same content, and with overlapping clips."""
+    """Return groups of videos of the same content or with overlapping clips, in shuffled order."""
     first_of = _overlaps({contents[name] for name in video_ids if name in contents})
     groups: dict[tuple[bool, str], list[str]] = {}
     for name in shuffled(video_ids, seed):
@@ -33,15 +33,15 @@ def shuffled_groups(video_ids: Sequence[str], seed: int, contents: Contents) -> 
 def _overlaps(contents: Iterable[str]) -> dict[str, str]:
     """Return the content of each clip that overlaps others → the first content of its chain of overlaps.
 
-    Clips that overlap show the same frames, and a whole file overlaps all of its clips.
+    Clips that overlap contain the same frames. A whole file overlaps all of its clips.
     """
     ranges: dict[str, list[tuple[float, float, str]]] = {}
     for content in contents:
-        if "+" in content:  # of several imported files
+        if "+" in content:  # features from several imported files
             continue
         file, _, times = content.partition("t=")
         file = file.rstrip("#&")
-        start, _, end = times.partition("&")[0].partition(",")  # behind & are the excluded stretches
+        start, _, end = times.partition("&")[0].partition(",")  # excluded stretches follow after &
         ranges.setdefault(file, []).append((float(start or 0), float(end or "inf"), content))
     found: dict[str, str] = {}
     for clips in ranges.values():
@@ -55,7 +55,7 @@ def _overlaps(contents: Iterable[str]) -> dict[str, str]:
 
 
 def folds(video_ids: Sequence[str], num_folds: int, seed: int, contents: Contents | None = None) -> list[list[str]]:
-    """Put every video into one fold. Without videos of the same content, the sizes differ by one at most."""
+    """Put every video into one fold. Without videos of the same content, the sizes differ by at most one."""
     groups = shuffled_groups(video_ids, seed, contents or {})
     if not 2 <= num_folds <= len(groups):
         raise ValueError(
@@ -64,14 +64,14 @@ def folds(video_ids: Sequence[str], num_folds: int, seed: int, contents: Content
         )
     found: list[list[str]] = [[] for _ in range(num_folds)]
     for group in groups:
-        min(found, key=len).extend(group)  # ties: the first fold
+        min(found, key=len).extend(group)  # the first one of equally small folds
     return found
 
 
 def hold_out(
     video_ids: Sequence[str], fraction: float, seed: int, contents: Contents | None = None
 ) -> tuple[list[str], list[str]]:
-    """Return ``(training, held out)``. At least two videos are held out, since a rank correlation needs two.
+    """Return ``(training, held out)``. At least two videos are held out, because a rank correlation needs two.
 
     Raises:
         InputError: No video remains for training.
@@ -86,7 +86,7 @@ def hold_out(
 
 
 def cut(video_ids: Sequence[str], count: int, seed: int, contents: Contents) -> tuple[list[str], list[str]]:
-    """Split the shuffled videos after ``count`` videos; videos of the same content are not separated."""
+    """Split the shuffled videos after ``count`` videos, without separating videos of the same content."""
     first: list[str] = []
     rest: list[str] = []
     for group in shuffled_groups(video_ids, seed, contents):
@@ -109,13 +109,13 @@ def duplicate_notes(scores: Mapping[str, float], contents: Contents) -> list[str
     if not groups:
         return []
     notes = [
-        f"{sum(map(len, groups))} videos are {len(groups)} different ones, the same content under several ids: "
+        f"{sum(map(len, groups))} videos have {len(groups)} different contents, each under several ids: "
         f"{abbreviate([' = '.join(group) for group in groups])}"
     ]
     unequal = [group for group in groups if len({scores[name] for name in group}) > 1]
     if unequal:
         named = [" = ".join(f"{name} ({scores[name]:g})" for name in group) for group in unequal]
-        notes.append(f"{len(unequal)} of them have different scores under their ids: {abbreviate(named)}")
+        notes.append(f"{len(unequal)} of these contents have different scores under their ids: {abbreviate(named)}")
     return notes
 
 

@@ -12,7 +12,7 @@ from .scoring import ScorePrediction, SegmentBatch
 class Standardized(nn.Module):
     """Wrapper that scales each feature to mean 0 and deviation 1 over the segments of the training videos.
 
-    The statistics are buffers and are saved in checkpoints. A constant feature is not changed.
+    The statistics are buffers and are saved in checkpoints. Constant features are not changed.
     """
 
     def __init__(self, network: nn.Module, dims: dict[str, int]) -> None:
@@ -50,5 +50,5 @@ class Standardized(nn.Module):
 
 
 def without_standardization(network: nn.Module) -> nn.Module:
-    """Return the network inside of the wrapper `Standardized`; any other network is returned as it is."""
+    """Return the network inside of the wrapper `Standardized`; any other network is returned unchanged."""
     return network.network if isinstance(network, Standardized) else network

@@ -1,6 +1,6 @@
 """Missing modalities: training with streams left out at random, and evaluation on every subset of the streams.
 
-The average over all subsets is what MCMoE (AAAI 2026) and LIMSSR (ICML 2026) report.
+MCMoE (AAAI 2026) and LIMSSR (ICML 2026) report the average over all subsets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .scoring import SegmentBatch
 
 
 def subsets(streams: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield every subset of the streams but the empty one, small ones first.
+    """Yield all nonempty subsets of the streams, small ones first.
 
     Example:
         >>> list(subsets(["vst", "ast"]))
@@ -28,7 +28,7 @@ def subsets(streams: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def with_only(samples: Samples, streams: Collection[str]) -> Samples:
-    """Return the same videos, in which all other streams are missing. Lengths stay: a model may need one time grid."""
+    """Return the same videos without the other streams. Lengths do not change: a model may need one time grid."""
     return replace(
         samples,
         features={
@@ -43,14 +43,14 @@ def drop_streams(batch: SegmentBatch, rate: float, generator: torch.Generator) -
 
     Args:
         batch: A training batch.
-        rate: Probability (0 to 1) that a video loses a stream. One that would lose all keeps a random one of those that
-            it has.
+        rate: Probability (0 to 1) that a stream of a video is left out. If all streams of a video would be left out, a
+            random one is kept.
         generator: Source of the random numbers.
     """
     has = torch.stack([mask.any(1) for mask in batch.masks.values()]).cpu()
     place = torch.rand(has.shape, generator=generator)
     kept = has & (place >= rate)
-    spare = torch.where(has, place, -1.0).argmax(0)  # the present stream with the highest number survives
+    spare = torch.where(has, place, -1.0).argmax(0)  # the present stream with the highest random number is kept
     kept[spare, torch.arange(len(batch))] |= has.any(0)
     features: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""The table of scoring models, and models of other packages by import path. A model is imported when it is used."""
+"""The table of scoring models, and models of other packages by import path. Models are imported when they are used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..manifests.import_paths import code_digest, import_class
 from ..manifests.streams import Record
 from ..manifests.validation import suggestion, validation_message
 
-if TYPE_CHECKING:  # importing torch takes seconds, and a check of names does not need it
+if TYPE_CHECKING:  # importing torch takes seconds, and names are checked without it
     from torch import nn
 
 MODELS: dict[str, str] = {
@@ -59,7 +59,7 @@ def require_known(name: str) -> None:
 
 
 def code_of(name: str) -> dict[str, str]:
-    """Return the import path of a model of another package and the SHA-256 of its source file; otherwise nothing."""
+    """Return import path → SHA-256 of the source file for a model of another package; otherwise an empty dict."""
     return {} if name in MODELS else {name: f"sha256 {code_digest(model_class(name))}"}
 
 
@@ -69,8 +69,8 @@ def _path(name: str) -> str:
     if ":" in name:
         return name
     raise InputError(
-        f"scoring model {name!r} is not known{suggestion(name, MODELS)}; there are {', '.join(sorted(MODELS))}; the "
-        "class of another package is given by its import path, module:class"
+        f"scoring model {name!r} is not known{suggestion(name, MODELS)}; there are {', '.join(sorted(MODELS))}; for "
+        "the class of another package, give its import path, module:class"
     )
 
 

@@ -1,4 +1,4 @@
-"""``arabesque reproduce --list``: for each row of the published tables, whether it is done or what it needs."""
+"""``arabesque reproduce --list``: state of each row of the published tables: done, ready, or what is missing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def table_status(names: Sequence[str], data: DataAtHand, out: Path) -> list[RowS
 
     Args:
         names: Names of tables; empty for all.
-        data: Features and labels at hand.
+        data: Available features and labels.
         out: Output folder of earlier reproductions.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Train one model with one seed, stage by stage. A killed training resumes at its last saved epoch."""
+"""Train one model with one seed, stage by stage. A killed training can resume at its last saved epoch."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class SeedResult:
     epoch: int
     """Epoch of the selected weights in the last stage, counted from 1"""
     test: dict[str, Any]
-    """video_id → prediction by the selected weights"""
+    """video_id → prediction with the selected weights"""
     last: dict[str, Any]
-    """video_id → prediction by the weights of the last epoch"""
+    """video_id → prediction with the weights of the last epoch"""
     history: tuple[float, ...]
     """Quality after each epoch of the last stage on the videos that select the epoch, e.g. Spearman's correlation"""
 
@@ -85,10 +85,10 @@ class Trainer:
         data: Features and scores.
         split: Training and test videos.
         experiment: Model, settings and stages.
-        card: Description that is saved with the model; it has the seed.
-        folder: Folder for state, model and result, which no other trainer may use. None: nothing is written, and an
+        card: Description that is saved with the model, including the seed.
+        folder: Folder for state, model and result, which no other trainer may use. None: no files are written, and an
             interrupted training starts again.
-        objective: What is learned; None for `ScoreRegression` on the scores of the data.
+        objective: Objective of the training; None for `ScoreRegression` on the scores of the data.
         log: Format of the curves that are written to the folder: loss, learning rate and metric of each epoch.
 
     Example:
@@ -142,12 +142,12 @@ class Trainer:
         """
         done = self.finished()
         if done is not None:
-            if self.folder is not None:  # a run that was killed after it wrote the result leaves its state
+            if self.folder is not None:  # a run that was killed after writing the result did not remove its state
                 (self.folder / STATE).unlink(missing_ok=True)
             return done
         network, result = self.fit(on_epoch)
         if self.folder is not None:
-            # without a result, after a kill in between, the next run repeats this step
+            # removed first: if the run is killed before the new result is written, the next run repeats this step
             (self.folder / RESULT).unlink(missing_ok=True)
             save_checkpoint(self.folder, network, self.card)
             write_atomically(self.folder / RESULT, to_json_with_digest({"digest": self._digest, **asdict(result)}))
@@ -166,7 +166,7 @@ class Trainer:
         best = _Best()
         for number, stage in enumerate(self.experiment.stages):
             if saved is not None and number < saved["stage"]:
-                continue  # the saved network includes what these stages trained
+                continue  # the saved network includes the weights of these stages
             if isinstance(stage, PartStage):
                 self._copy_parts(network, stage, on_epoch)
                 continue
@@ -193,8 +193,8 @@ class Trainer:
                 if name not in known:
                     parts = sorted({".".join(each.split(".")[:2]) for each in known if each})
                     raise ConfigError(
-                        f"{self.experiment.model}: stage {number} names the module {name!r}, which the network does "
-                        f"not have; it has {', '.join(parts)}"
+                        f"{self.experiment.model}: stage {number} names the module {name!r}, but the network only has "
+                        f"{', '.join(parts)}"
                     )
 
     def _copy_parts(self, network: nn.Module, stage: PartStage, on_epoch: Progress | None) -> None:
@@ -250,7 +250,7 @@ class Trainer:
         return SeedResult(self.card.seed, "solved", 1, test, test, ())
 
     def _write_cross_validation(self, network: CrossValidating, names: Sequence[str]) -> None:
-        """Write every configuration that was tried, with its cross-validated correlation, and held-out predictions."""
+        """Write all configurations with their cross-validated correlation, and the held-out predictions."""
         found = network.cross_validation
         if found is None or self.folder is None:
             return
@@ -262,7 +262,7 @@ class Trainer:
     def _run_stage(
         self, network: nn.Module, number: int, stage: Stage, saved: dict[str, Any] | None, on_epoch: Progress | None
     ) -> _Best:
-        """Train the network in one stage. It ends with the weights of the last epoch."""
+        """Train the network in one stage. Afterwards it has the weights of the last epoch."""
         train, watched = self._selection_rows(stage.protocol)
         fitting = Fitting(network, self.data.samples, self._objective, train, stage, self.card.seed)
         best = _Best()
@@ -299,7 +299,7 @@ class Trainer:
         return best
 
     def _selection_rows(self, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
-        """Return the rows to train on and the rows that select the epoch."""
+        """Return the training rows and the rows that select the epoch."""
         if protocol.selection == "last":
             return self.split.train, None
         if protocol.selection == "best-test":
@@ -309,13 +309,13 @@ class Trainer:
         return rows_of(self.data.samples, rest), rows_of(self.data.samples, held)
 
     def finished(self) -> SeedResult | None:
-        """Return the result in the folder; None unless result and model are complete and belong to this run."""
+        """Return the result in the folder if result and model are complete and belong to this run, otherwise None."""
         if self.folder is None:
             return None
         try:
             content = (self.folder / RESULT).read_bytes()
             _, card = load_checkpoint(self.folder)
-            # format 2 has digests neither in models nor in results
+            # format 2 has no digests in models and results
             found = json.loads(content) if card.unverified else from_json_with_digest(content, RESULT)
         except (OSError, ValueError, WeightsError):
             return None
@@ -332,7 +332,7 @@ class Trainer:
         write_atomically(folder / STATE, hashlib.sha256(data).digest() + data)
 
     def _saved_state(self) -> dict[str, Any] | None:
-        """Return the last saved state of the same run; None without one, or for a state of other settings or data."""
+        """Return the last saved state of this run; None without a state, or for a state of other settings or data."""
         if self.folder is None:
             return None
         try:
@@ -341,7 +341,9 @@ class Trainer:
             return None
         digest, content = content[:32], content[32:]
         if hashlib.sha256(content).digest() != digest:
-            _log.warning("%s: damaged or of another version; training starts at epoch 1", self.folder / STATE)
+            _log.warning(
+                "%s: is damaged or was written by another version; training starts at epoch 1", self.folder / STATE
+            )
             return None
         state = torch.load(io.BytesIO(content), map_location=self.data.samples.device, weights_only=True)
         return state if state["digest"] == self._digest and "stage" in state else None
@@ -377,13 +379,13 @@ def epoch_predictions(folder: Path) -> np.ndarray:
 
 
 def cross_validated_spearman(folder: Path) -> float | None:
-    """Return the cross-validated correlation that the model of a finished run measured, or None."""
+    """Return the cross-validated correlation of the model of a finished run, or None."""
     path = folder / CROSS_VALIDATION
     return float(from_json_with_digest(path.read_bytes(), path.name)["spearman"]) if path.is_file() else None
 
 
 def split_of(data: LabeledSamples, train: Sequence[str], test: Sequence[str]) -> Split:
-    """Return the rows of the listed videos; videos without features are ignored."""
+    """Return the rows of the listed videos. Videos without features are ignored."""
     known = set(data.samples.video_ids)
     return Split(
         rows_of(data.samples, [name for name in train if name in known]),

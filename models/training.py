@@ -37,12 +37,12 @@ SMALL_SETTINGS: Mapping[str, Any] = {"hidden_dim": 64, "feature_dropout": 0.5}
 SMALL_PROTOCOL = Protocol(
     epochs=60, batch_size=8, standardize=True, learning_rate=1e-3, weight_decay=1.0, schedule=Cosine()
 )
-"""For tens to hundreds of videos: few parameters, strong regularization, no selection of an epoch."""
+"""Protocol for tens to hundreds of videos: few parameters, strong regularization, no selection of an epoch."""
 
 FEWEST_VIDEOS = 8
 NUM_FOLDS = 5
 HOLD_OUT_FROM = 100
-"""Number of videos from which a fifth is held out. Below, cross-validation holds out every video once."""
+"""With at least this number of videos, a fifth is held out. With fewer videos, cross-validation holds out each once."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished epochs and the total number over all trainings."""
@@ -65,12 +65,12 @@ class Report:
     target: str
     streams: tuple[str, ...]
     scheme: str
-    """Description of how videos were held out"""
+    """Description of the held-out videos"""
     spearman: Estimate
-    """Over the held-out videos, with a 95 % bootstrap interval"""
+    """Spearman's correlation over the held-out videos, with a 95 % bootstrap interval"""
     pearson: float
     mean_squared_error: float
-    """In squared score units"""
+    """Mean squared error in squared score units"""
     predictions: tuple[Prediction, ...]
     num_videos: int
     without_label: tuple[str, ...]
@@ -78,7 +78,7 @@ class Report:
     partial: tuple[str, ...]
     unfinished: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    """Notes on how labels were read and matched, and on videos of the same content"""
+    """Notes on reading and matching labels, and on videos of the same content"""
     files: tuple[Path, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
@@ -112,19 +112,19 @@ def train_and_evaluate(
 ) -> Report:
     """Train a small model on a store, evaluate it on held-out videos, and write model, predictions and report.
 
-    The saved model is trained on all labeled videos. The reported correlation is that of models with the same settings
-    that were trained without the videos they predict.
+    The saved model is trained on all labeled videos. The reported correlation is that of models with the same settings,
+    each trained without the videos that it predicts.
 
     Args:
         store: The feature store or its path.
-        labels: File of scores, or scores that were read before.
+        labels: File of scores, or scores that were already read.
         out: Folder for ``model.pt``, ``model.json``, ``predictions.csv`` and ``report.json``.
-        target: Name of the score, where the file has several.
+        target: Name of the score, if the file has several.
         epochs: Number of epochs; None for the default.
         seed: Seed of weights, batches and held-out videos.
         partial: Include partial videos.
         max_lost: Include partial videos that lost at most this share (0 to 1) of their duration.
-        device: Device that features are moved to and networks are trained on, e.g. ``cuda:0``.
+        device: Device of features and networks, e.g. ``cuda:0``.
         on_epoch: Progress callback.
 
     Raises:
@@ -179,7 +179,7 @@ class _Trainings:
         return [Prediction(name, score, result.test[name], fold) for name, score in zip(names, true, strict=True)]
 
     def train(self, rows: Tensor, unseen: Tensor) -> tuple[nn.Module, SeedResult, ModelCard]:
-        """Train on these videos only; feature statistics and score range are also those of these videos."""
+        """Train on these videos only. Feature statistics and score range are computed on the same videos."""
         card = self._card(rows)
         experiment = Experiment(
             model=card.model,
@@ -223,18 +223,18 @@ def _require_enough_videos(data: LabeledSamples, store: StorePath, labels: Label
         )
         missing += f"; not extracted completely: {abbreviate(data.unfinished)}" if data.unfinished else ""
         raise InputError(
-            f"{store}: {count} labeled videos, {FEWEST_VIDEOS} are needed to train and hold some out; "
+            f"{store}: has {count} labeled videos, but {FEWEST_VIDEOS} are needed to train and hold some out; "
             f"extract and label more{missing}"
         )
     different = len(shuffled_groups(data.samples.video_ids, 0, data.contents))
     if different < FEWEST_VIDEOS:
         raise InputError(
-            f"{store}: {count} labeled videos are {different} different ones, {FEWEST_VIDEOS} are needed to train "
-            "and hold some out; the others have the same content under another id, or are clips that overlap"
+            f"{store}: the {count} labeled videos have {different} different contents, but {FEWEST_VIDEOS} are needed "
+            "to train and hold some out; the others have the same content under another id, or are clips that overlap"
         )
     if np.ptp(data.scores) == 0:
         raise InputError(
-            f"all {count} videos have the {labels.target} {data.scores[0]:g}; add videos with other scores"
+            f"all {count} videos have the same {labels.target}, {data.scores[0]:g}; add videos with other scores"
         )
 
 

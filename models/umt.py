@@ -1,7 +1,7 @@
 """UMT (Liu et al., CVPR 2022) for scoring: streams exchange information through a few bottleneck tokens.
 
-PAMFN's files also use the name UMT for features (Unmasked Teacher), which are unrelated. Implemented from the public
-description, without the losses for moment retrieval. PAMFN's 3.78 M variant is unpublished.
+PAMFN's files also use the name UMT for features of Unmasked Teacher, which is an unrelated model. Implemented from the
+public description, without the losses for moment retrieval. PAMFN's variant with 3.78 M parameters is unpublished.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Exchange(nn.Module):
 
 
 def attendable(mask: Tensor) -> Tensor:
-    """Return PyTorch's padding mask (True is ignored). A sample without segments keeps one to avoid NaN."""
+    """Return PyTorch's padding mask (True is ignored). One segment of an empty sample is not masked, to avoid NaN."""
     padding = ~mask
     first = torch.zeros_like(padding)
     first[:, 0] = padding.all(1)

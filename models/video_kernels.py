@@ -1,4 +1,4 @@
-"""Similarities of videos (kernels) by one stream: by pooled statistics, and by pairs of segments at similar times."""
+"""Similarities of videos (kernels) in one stream, from pooled statistics or from pairs of segments at similar times."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class VideoKernels(Protocol):
     """Kernels between the videos of one stream. All videos have at least one segment."""
 
     def fit(self, features: Tensor, mask: Tensor) -> dict[str, Array]:
-        """Remember the training videos; return name → ``[videos, videos]``."""
+        """Store the training videos; return name → kernel ``[videos, videos]``."""
         ...
 
     def keep(self, duals: Mapping[str, Array]) -> None:
-        """Remember the weight of each training video in each kernel."""
+        """Store the weight of each training video in each kernel."""
         ...
 
     def weighted(self, features: Tensor, mask: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ SETS: Mapping[str, Sequence[str]] = {
         "8 parts + deviation + step",
     )
 }
-"""Sets of the statistics of `pooled_statistics` that are compared together"""
+"""Name → statistics of `pooled_statistics` that a kernel compares together"""
 NUM_PARTS = {"mean": 1, "2 parts": 2, "4 parts": 4, "8 parts": PARTS}
 
 
@@ -126,7 +126,7 @@ def _select(statistics: Tensor, name: str) -> Tensor:
 
 
 def _scaled(values: Tensor, train: Tensor) -> Tensor:
-    factor = values.shape[1] ** 0.5  # undo the weight of parts in the deviation, keep it in the result
+    factor = values.shape[1] ** 0.5  # remove the weight of parts from the deviation, keep it in the result
     center, spread = train.mean(0), train.std(0, correction=0) * factor
     spread = torch.where(spread > 1e-6 * center.abs().clamp(min=1e-6), spread, torch.inf)
     return ((values - center) / spread).flatten(1)
@@ -137,21 +137,21 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 class SegmentKernels(Fitted):
-    """Kernels that compare each segment of one video with each segment of the other, if both are at similar times.
+    """Kernels that compare each segment of one video with the segments of the other at similar times.
 
     ``k(x, y) = mean_st exp(-‖x_s − y_t‖² / (2 · width · m)) · exp(-(s − t)² / 2 span²)``, divided by
-    ``√(k(x, x) k(y, y))``; ``s`` and ``t`` are relative times (0 to 1), ``m`` is the median squared norm. Before,
+    ``√(k(x, x) k(y, y))``; ``s`` and ``t`` are relative times (0 to 1), ``m`` is the median squared norm. First,
     features are rotated to their principal components, of which the first 512 are divided by the fourth root of their
-    variance: halfway between no whitening and full whitening.
+    variance, i.e. half of a whitening.
 
     The first factor is approximated with landmarks, which are segments of the training videos (Nyström's method), and
     the second by sums over windows. A kernel is then a scalar product of ``[windows · landmarks]`` values per video.
 
     Args:
         width: Factor on the squared distance at which two segments are similar.
-        spans: Time differences at which two segments count, as fractions of the program; one kernel each.
-        num_landmarks: Number of landmarks, at most.
-        components: Number of principal components, at most.
+        spans: Standard deviations of the time difference, as fractions of the program; there is one kernel for each.
+        num_landmarks: Maximum number of landmarks.
+        components: Maximum number of principal components.
         seed: Seed of the choice of landmarks.
     """
 
@@ -229,7 +229,7 @@ class SegmentKernels(Fitted):
         return torch.exp(-_squared_distances(segments, self.landmarks) / self.scale)
 
     def _maps(self, features: Tensor, mask: Tensor) -> Iterator[Tensor]:
-        """Yield for each span what the kernel is the scalar product of, ``[videos, windows, rank]``."""
+        """Yield for each span the features whose scalar products are the kernel, ``[videos, windows, rank]``."""
         begin, end = relative_bounds(mask)
         times = (begin + end) / 2
         windows = [_windows(times, mask, span).to(features.dtype) for span in self.spans]
@@ -244,7 +244,7 @@ class SegmentKernels(Fitted):
 
 
 def _windows(times: Tensor, mask: Tensor, span: float) -> Tensor:
-    """Return ``[videos, windows, segments]``: Gaussian windows over the program; zeros for masked segments.
+    """Return Gaussian windows over the program, ``[videos, windows, segments]``; zeros for masked segments.
 
     The product of two windows, summed over all of them, is nearly proportional to ``exp(-(s − t)² / 2 span²)``.
     """

@@ -1,4 +1,4 @@
-"""Scores of single videos by a trained model, and what the score loses without each segment and each stream."""
+"""Scores of single videos by a trained model, and the change of the score without each segment and each stream."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ MEASURES: Mapping[str, str] = {
 }
 """Fields of `Segment` that measure importance"""
 CHANCE = 0.05
-"""Probability that a segment stands out by chance in a video whose effects are normally distributed"""
+"""Probability that a segment stands out by chance in a video with normally distributed effects"""
 MAX_BATCH_BYTES = 128 << 20
-"""Features of the shortened copies of a video that are predicted together"""
+"""Maximum size of the features of shortened copies of a video that are predicted together"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Segment:
     """A segment of a video and its importance for the score."""
 
     streams: tuple[str, ...]
-    """The streams that it belongs to; all of them for a model on one time grid"""
+    """The streams of the segment; all of them for a model on one time grid"""
     start_s: float
     end_s: float
     effect: float | None
@@ -63,21 +63,21 @@ class VideoScore:
     without: tuple[str, ...] = ()
     """Missing streams of the video"""
     trained_on: bool = False
-    """The training videos of the model include this id or the same content"""
+    """Whether the training videos of the model include this id or the same content"""
     interval: tuple[float, float] | None = None
-    """Lowest and highest score: nine in ten new videos have scores within theirs. None for models without intervals"""
+    """Lowest and highest score; contains the score of nine in ten new videos. None for models without intervals"""
 
     def foremost(self, most: int) -> list[Segment]:
-        """Return the ``most`` segments without which the score changes most, in descending order of the change."""
+        """Return the ``most`` segments with the largest absolute effects, in descending order."""
         return sorted(self.segments, key=lambda segment: -abs(segment.effect or 0.0))[:most]
 
     @property
     def outstanding(self) -> frozenset[Segment]:
-        """The segments whose effect is larger than that of the others by more than chance explains.
+        """The segments whose effect is larger than that of the others by more than chance explains
 
-        In each stream, the median of the absolute effects gives the standard deviation of a normal distribution. A
-        segment stands out if the largest of equally many draws from it exceeds the segment's effect with a probability
-        below `CHANCE`.
+        In each stream, the standard deviation of a normal distribution is estimated from the median of the absolute
+        effects. A segment stands out if the maximum of as many draws as there are segments exceeds its effect with a
+        probability below `CHANCE`.
         """
         found: set[Segment] = set()
         for group in _by_stream(self.segments).values():
@@ -89,9 +89,9 @@ class VideoScore:
 
     @property
     def attention_agreement(self) -> float | None:
-        """Rank correlation of attention and absolute effect, mean over the streams.
+        """Rank correlation of attention and absolute effect, averaged over the streams
 
-        None for models without attention, or if one of both is constant in every stream.
+        None for models without attention, or if attention or effect is constant in every stream.
         """
         found: list[float] = []
         for group in _by_stream(self.segments).values():
@@ -116,13 +116,13 @@ def _by_stream(segments: Iterable[Segment]) -> dict[tuple[str, ...], list[Segmen
 
 @dataclass(frozen=True, repr=False)
 class ScoreReport:
-    """The scores of some videos, and why others have none.
+    """The scores of videos, and the reasons why other videos have no score.
 
     Attributes:
         model: The model's name.
         target: The score that it predicts.
-        videos: One result for each video that has a score, by id.
-        not_scored: Video id → why the video has no score.
+        videos: Results of the videos that have a score, by id.
+        not_scored: Video id → reason why the video has no score.
         paths: Video id → the video's file.
     """
 
@@ -145,7 +145,7 @@ class ScoreReport:
         return iter(self.videos)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return a table with one row for each scored video: id, score, and the streams that it lacks."""
+        """Return a table with one row for each scored video: id, score, and missing streams."""
         require_package("pandas", "a table of pandas")
         import pandas  # pyright: ignore[reportMissingTypeStubs]
 
@@ -172,10 +172,10 @@ class ScoreReport:
 def score_videos(
     network: nn.Module, card: ModelCard, features: FeatureSet, store: FeatureStore, video_ids: Iterable[str]
 ) -> list[VideoScore]:
-    """Score videos, and measure what each score loses without each segment and each stream.
+    """Score videos, and measure the change of each score without each segment and each stream.
 
     Args:
-        network: The model, from `load_checkpoint`, on the device of the features.
+        network: The model that `load_checkpoint` returned, on the device of the features.
         card: Its description.
         features: The model's streams of the store.
         store: The store, for the times of the segments.
@@ -220,7 +220,7 @@ def _scaled(fraction: torch.Tensor, card: ModelCard) -> float:
 
 
 def _attention(network: nn.Module, samples: Samples) -> dict[str, np.ndarray]:
-    """stream → ``[segments]``; empty for a model without attention weights."""
+    """Return stream → attention ``[segments]``; empty for a model without attention weights."""
     network.eval()
     with torch.inference_mode():
         importance = network(samples.whole(torch.zeros(1, dtype=torch.int64))).importance
@@ -234,7 +234,7 @@ def _without_each_segment(
     video: Mapping[str, StreamSegments],
     streams: tuple[str, ...],
 ) -> list[float]:
-    """Return the score without each segment; empty for a single segment."""
+    """Return the scores without each segment; empty for a single segment."""
     count = len(video[streams[0]])
     if count < 2:
         return []
@@ -258,7 +258,7 @@ def _stream_effects(
     streams: Sequence[str],
     score: float,
 ) -> dict[str, float]:
-    """Return the points that the score loses without each stream, as for a video that lacks it."""
+    """Return the points that the score loses without each stream."""
     one_grid = bool(model_class(card.model).one_grid)
     lacking = {
         absent: {

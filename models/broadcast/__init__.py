@@ -1,1 +1,1 @@
-"""From the streams of the recipe `shots` to shots, their kinds, replays, routines and clips. Opens no video."""
+"""Shots, their kinds, replays, routines and clips from the streams of the recipe `shots`, without opening videos."""

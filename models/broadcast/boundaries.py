@@ -19,43 +19,43 @@ Change = Literal["start", "cut", "gradual"]
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where a shot begins."""
+    """The beginning of a shot."""
 
     frame: int
-    """Its first frame; the middle of a fade, dissolve or wipe."""
+    """First frame of the shot, or the middle of a fade, dissolve or wipe."""
     change: Change
     score: float
     """The evidence: the change in gray levels, or TransNetV2's probability."""
 
 
 _MOST_UNLIKE = 0.15
-"""Of `_unlike_blend`: dissolves between moving shots stay below 0.05, pans reach 0.5."""
+"""Limit of `_unlike_blend` for dissolves. Dissolves between moving shots have less than 0.05, pans up to 0.5."""
 
 
 _JUMP_REACH_S = 0.3
-"""Time before and after a jump with which it is compared: in slow motion frames are repeated."""
+"""Time before and after a jump with which it is compared. It is long because frames are repeated in slow motion."""
 _NOISE_LEVELS = 0.5
-"""Gray levels of a cell that differ without motion."""
+"""Change in gray levels of a cell without motion."""
 _LOGO_HALF_S = 0.2
 """Half the time in which a wipe logo moves across the picture."""
 _COVERED_HALF_S = 0.12
-"""Half the time in which it covers the picture."""
+"""Half the time in which a wipe logo covers the picture."""
 
 
 @dataclass(frozen=True)
 class _Gradual:
     boundary: Boundary
     hides: bool
-    """Whether its middle shows neither of both shots."""
+    """Whether the picture in its middle is not a blend of both shots."""
 
 
 def content_boundaries(frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
-    """Find cuts by PySceneDetect's content score on 48 × 27 pixels, and fades, dissolves and wipes by the pictures
-    before and after.
+    """Find cuts by PySceneDetect's content score on 48 × 27 pixels, and gradual transitions by the pictures before and
+    after.
 
-    A cut changes more than the frames around it, and the picture does not return, as it does after a flash. A cut
-    between two pictures of one scene changes a few cells only, where the athlete stands. A video in which every frame
-    differs from the next one has no cut.
+    At a cut, the change is larger than between the frames around it, and the picture does not return, unlike after a
+    flash. A cut within one scene changes only a few cells, at the athlete. Cuts are not found in a video in which every
+    frame differs from the next one.
 
     Returns:
         The boundaries after frame 0, ascending.
@@ -69,14 +69,14 @@ def content_boundaries(frames: FrameMeasures, rules: BoundaryRules) -> list[Boun
 def network_boundaries(
     probabilities: NDArray[np.float32], frames: FrameMeasures, rules: BoundaryRules
 ) -> list[Boundary]:
-    """Find boundaries where TransNetV2's probability exceeds the threshold, at its largest value or in the middle of a
-    long run, and those of `content_boundaries`.
+    """Find boundaries where TransNetV2's probability exceeds the threshold, and add those of `content_boundaries`.
 
-    The network overlooks cuts between two pictures of one scene, and wipes; on their own these have no false alarms.
+    A boundary is at the largest probability of a short run above the threshold, or in the middle of a longer run. The
+    boundaries of `content_boundaries` are added because the network does not detect wipes and cuts within one scene.
 
     Args:
-        probabilities: ``[frames]``: how likely a new shot begins after each frame.
-        frames: The frames; at least as many.
+        probabilities: ``[frames]``: probability that a new shot begins after each frame.
+        frames: The frames. There may be more frames than probabilities.
         rules: The thresholds.
     """
     is_high = np.append(probabilities[: len(frames) - 1] > rules.probability, False)
@@ -101,13 +101,13 @@ def runs(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def content_change(frames: FrameMeasures) -> NDArray[np.float64]:
-    """``[frames]``: mean change of hue, saturation and value to the next frame; 0 for the last one."""
+    """Return the mean change of hue, saturation and value to the next frame, ``[frames]``; 0 for the last one."""
     total = frames["hue_change"].astype(np.float64) + frames["saturation_change"] + frames["value_change"]
     return np.append(total[:-1] / 3, 0.0)[: len(frames)]
 
 
 def difference(frames: FrameMeasures, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``[n]``: mean difference in gray levels between the cells of two frames, for n pairs of frames."""
+    """Return the mean difference in gray levels between the cells of n pairs of frames, ``[n]``."""
     found = [change.mean(axis=1) for change in _cell_changes(frames, first, second)]
     return np.concatenate([np.zeros(0), *found]).astype(np.float64)
 
@@ -115,7 +115,10 @@ def difference(frames: FrameMeasures, first: NDArray[np.int64], second: NDArray[
 def change_of_few_cells(
     frames: FrameMeasures, first: NDArray[np.int64], second: NDArray[np.int64], *, without_clocks: bool = False
 ) -> NDArray[np.float64]:
-    """``[n]``: difference in gray levels of the cell that changes third most: a small athlete changes a few cells."""
+    """Return the third largest difference in gray levels among the cells of each pair of frames, ``[n]``.
+
+    It is sensitive to a small athlete, who changes only a few cells.
+    """
     changes = _cell_changes(frames, first, second)
     looked_at = map(trusted_cells, changes) if without_clocks else changes
     found = [np.partition(change, -3, axis=1)[:, -3] for change in looked_at]
@@ -125,7 +128,7 @@ def change_of_few_cells(
 def _cell_changes(
     frames: FrameMeasures, first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield ``[≤ 4096, 144]``: an hour has 90,000 frames."""
+    """Yield absolute differences ``[≤ 4096, 144]`` in batches, because an hour has 90,000 frames."""
     for at in range(0, len(first), 4096):
         yield np.abs(frames.cells[first[at : at + 4096]] - frames.cells[second[at : at + 4096]])
 
@@ -154,14 +157,17 @@ def _cuts(frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
             is_inside
         ]
     is_flash = np.minimum(returns, came_from) < rules.flash_return * step
-    # colors of nearly black frames say nothing: the frames of a fade differ in hue alone
-    level = np.quantile(frames.cells, 0.8, axis=1)  # not the mean: pillars are black, too
+    # the colors of nearly black frames are not reliable: frames of a fade may differ only in hue
+    level = np.quantile(frames.cells, 0.8, axis=1)  # instead of the mean, because pillars are also black
     is_fade = (np.minimum(level[peaks], level[peaks + 1]) < rules.black_level) & (step < rules.cut_least)
     return [Boundary(int(peak) + 1, "cut", float(change[peak])) for peak in peaks[~is_flash & ~is_fade]]
 
 
 def _gray_step(frames: FrameMeasures) -> NDArray[np.float64]:
-    """``[frames]``: change in gray levels of the half of the cells that change most: the others may be black bars."""
+    """Return the mean change in gray levels of the half of the cells with the largest change, ``[frames]``.
+
+    The other cells may be black bars.
+    """
     every: NDArray[np.int64] = np.arange(len(frames), dtype=np.int64)
     half = frames.cells.shape[1] // 2
     found = [
@@ -172,7 +178,7 @@ def _gray_step(frames: FrameMeasures) -> NDArray[np.float64]:
 
 
 def _is_one_step(frames: FrameMeasures, rules: BoundaryRules) -> NDArray[np.bool_]:
-    """``[frames]``: whether most of the change from two frames before to three frames after happens at once."""
+    """Return whether ``cut_share`` of the change within five frames is in one step, ``bool [frames]``."""
     every, last = np.arange(len(frames), dtype=np.int64), len(frames) - 1
     step = difference(frames, every, np.minimum(every + 1, last))
     around = difference(frames, np.maximum(every - 2, 0), np.minimum(every + 3, last))
@@ -180,7 +186,10 @@ def _is_one_step(frames: FrameMeasures, rules: BoundaryRules) -> NDArray[np.bool
 
 
 def _jumps(frames: FrameMeasures, reach: int, rules: BoundaryRules) -> NDArray[np.bool_]:
-    """``[frames]``: whether the athlete jumps. A clock that advances changes as many cells, but only near the edges."""
+    """Return whether there is a cut within one scene after each frame, ``bool [frames]``.
+
+    Clocks change as many cells as an athlete, but only near the edges of the picture, which are also left out.
+    """
     moved, ratio = jump_measures(frames, reach)
     every: NDArray[np.int64] = np.arange(len(frames), dtype=np.int64)
     usual = [np.median(change, axis=1) for change in _cell_changes(frames, every, _next(every))]
@@ -191,7 +200,10 @@ def _jumps(frames: FrameMeasures, reach: int, rules: BoundaryRules) -> NDArray[n
 
 
 def jump_measures(frames: FrameMeasures, reach: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """``[frames]`` twice: how far the athlete moves to the next frame, in gray levels, and times the most around it."""
+    """Return the change of few cells to the next frame in gray levels, and its ratio to the largest change around it.
+
+    Both are ``[frames]``, and the minimum with and without the cells of clocks.
+    """
     every: NDArray[np.int64] = np.arange(len(frames), dtype=np.int64)
     both = [
         change_of_few_cells(frames, every, _next(every), without_clocks=without_clocks)
@@ -206,16 +218,16 @@ def _next(every: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _around_each(curve: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
-    """``[frames, 2 · reach]``: the values before and after each one."""
+    """Return the values before and after each value, ``[frames, 2 · reach]``."""
     padded = np.pad(curve, reach, mode="edge")
     return np.delete(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), reach, axis=1)
 
 
 def _gradual(frames: FrameMeasures, start: int, end: int, rules: BoundaryRules) -> list[_Gradual]:
-    """Fades, dissolves and wipes between two cuts.
+    """Find fades, dissolves and wipes between two cuts.
 
-    The pictures before and after differ, or the middle differs from both, and by more than the pictures within the
-    shots before and after do in the same time. A pan changes as much within as across, and is not a boundary.
+    The pictures before and after differ, or the middle differs from both. The difference must be larger than that
+    within the shots before and after in the same time, which excludes pans.
     """
     reach = frames.frames_of(rules.gradual_s)
     middle = np.arange(start + reach // 2, end - reach // 2)
@@ -226,14 +238,14 @@ def _gradual(frames: FrameMeasures, start: int, end: int, rules: BoundaryRules) 
     covered = np.minimum(difference(frames, left, middle), difference(frames, middle, right))
     usual_covered = _change_within(frames, left, right, reach, start, end - 1)
     usual_across = _change_within(frames, left, right, 2 * reach, start, end - 1)
-    # a transition lasts for several frames, a flash for one or two
+    # a transition takes several frames, a flash one or two
     across, covered = (_lasting(np.where(each >= rules.gradual_ratio * usual, each, 0.0))
                        for each, usual in ((across, usual_across), (covered, usual_covered)))  # fmt: skip
     found: list[_Gradual] = []
     for evidence, other in ((covered, across), (across, covered)):
         for first, last in runs(evidence >= rules.gradual_least):
             if evidence is across and other[first:last].max() >= rules.gradual_least:
-                continue  # found already, with a better middle
+                continue  # already found, with a better middle
             rests = [_unlike_blend(frames, middle[at], left[at], right[at]) for at in range(first, last)]
             is_blend = min(rests) <= _MOST_UNLIKE
             if is_blend:
@@ -249,7 +261,7 @@ def _gradual(frames: FrameMeasures, start: int, end: int, rules: BoundaryRules) 
 
 
 def _unlike_blend(frames: FrameMeasures, middle: int, left: int, right: int) -> float:
-    """How much of a picture is not a blend of those before and after: near 0 in the middle of a dissolve."""
+    """Return the difference of a picture from an equal blend of two others; near 0 in the middle of a dissolve."""
     before, shown, after = (frames.cells[each] for each in (left, middle, right))
     length = max(float(((after - before) ** 2).sum()), 1.0)
     share = float(((shown - before) * (after - before)).sum()) / length
@@ -258,7 +270,10 @@ def _unlike_blend(frames: FrameMeasures, middle: int, left: int, right: int) -> 
 
 
 def _fades_and_logos(frames: FrameMeasures, candidates: Sequence[_Gradual], rules: BoundaryRules) -> list[Boundary]:
-    """Dissolves, and those pictures between two shots that are black or come several times: a fast pan is neither."""
+    """Return the transitions among candidates: dissolves, black pictures, and logos, which occur several times.
+
+    This excludes fast pans.
+    """
     hiding = [each.boundary for each in candidates if each.hides]
     reach = frames.frames_of(_LOGO_HALF_S)
 
@@ -287,7 +302,7 @@ def _fades_and_logos(frames: FrameMeasures, candidates: Sequence[_Gradual], rule
 
 
 def _further_logos(frames: FrameMeasures, logos: Sequence[Boundary], rules: BoundaryRules) -> list[Boundary]:
-    """Find the other places at which known logos come: before a restless crowd they do not stand out by themselves."""
+    """Find other occurrences of known logos, which are not found otherwise if the shots around them change much."""
     half, reach = frames.frames_of(_COVERED_HALF_S), frames.frames_of(_LOGO_HALF_S)
     places: NDArray[np.int64] = np.arange(reach, len(frames) - reach, dtype=np.int64)
     window = np.arange(-half, half + 1)
@@ -295,7 +310,7 @@ def _further_logos(frames: FrameMeasures, logos: Sequence[Boundary], rules: Boun
     seen = np.zeros(len(frames), np.bool_)
     for logo in logos:
         if seen[logo.frame] or not reach <= logo.frame < len(frames) - reach:
-            continue  # an appearance of an earlier one, or cut off
+            continue  # an occurrence of an earlier logo, or cut off
         alike = places[difference(frames, places, np.full(len(places), logo.frame)) <= rules.logo_difference]
         alike = alike[hides_both(frames, alike, rules)]
         distance = np.full(len(frames), np.inf)
@@ -312,7 +327,7 @@ def _further_logos(frames: FrameMeasures, logos: Sequence[Boundary], rules: Boun
 
 
 def hides_both(frames: FrameMeasures, places: NDArray[np.int64], rules: BoundaryRules) -> NDArray[np.bool_]:
-    """``[places]``: whether a picture differs from those before and after it: from one of them clearly."""
+    """Return whether a picture differs from those before and after it, and clearly from one of them, ``[places]``."""
     reach = frames.frames_of(rules.gradual_s)
     before, after = np.maximum(places - reach, 0), np.minimum(places + reach, len(frames) - 1)
     sides = np.stack([difference(frames, before, places), difference(frames, places, after)])
@@ -326,9 +341,10 @@ def _around(frame: int, reach: int, num_frames: int) -> NDArray[np.int64]:
 def _change_within(
     frames: FrameMeasures, left: NDArray[np.int64], right: NDArray[np.int64], length: int, start: int, last: int
 ) -> NDArray[np.float64]:
-    """``[n]``: change in ``length`` frames before ``left`` or after ``right``, whichever is larger.
+    """Return the larger change of ``length`` frames before ``left`` and ``length`` frames after ``right``, ``[n]``.
 
-    A shorter stretch counts in proportion; infinite where both stretches are shorter than a quarter.
+    The change in a shorter stretch is extrapolated. The result is infinite if both stretches are shorter than a quarter
+    of ``length``.
     """
     usual = np.full(len(left), -1.0)
     for inner, outer in ((left, np.maximum(left - length, start)), (right, np.minimum(right + length, last))):
@@ -339,13 +355,13 @@ def _change_within(
 
 
 def _lasting(curve: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The least of five neighbors."""
+    """Return the minimum of five neighboring values."""
     padded = np.pad(curve, 2, mode="edge")
     return np.min([padded[shift : shift + len(curve)] for shift in range(5)], axis=0)
 
 
 def _apart(boundaries: list[Boundary], frames: FrameMeasures, rules: BoundaryRules) -> list[Boundary]:
-    """The boundaries in order; of two that are too close, a cut or else the stronger one is kept."""
+    """Return the boundaries in order. If two are too close, a cut is preferred, then the one with the higher score."""
     kept: list[Boundary] = []
     closest = {"cut": frames.frames_of(rules.shortest_shot_s), "gradual": frames.frames_of(2 * rules.gradual_s)}
     for boundary in sorted(boundaries, key=lambda each: (each.change != "cut", -each.score)):

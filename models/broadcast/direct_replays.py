@@ -1,4 +1,4 @@
-"""Replays that follow their shot directly: almost the same picture comes after the cut, which alone is too faint."""
+"""Replays that directly follow their shot. The cut alone is not detected, because both pictures are almost equal."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from .measures import FrameMeasures
 from .replays import Match, Stretch, earlier_match, evidence, is_replay, repeated_frames
 
 _SHORTEST_S = 0.8
-"""Of a shot, and of its replay."""
+"""Shortest shot, and shortest replay."""
 _BEGINNING_S = 1.2
-"""Of a replay: first only this is compared."""
+"""Beginning of a replay that is compared first."""
 _LEAST_AT_BEGINNING = 0.7
-"""Correlation of the beginning, before the whole is compared."""
+"""Least correlation of the beginning. Only then the whole replay is compared."""
 _APART_S = 0.3
 _BREAK = 2.0
-"""How many times more the frames before a replay differ from those before the original than those after."""
+"""Least ratio of the difference between the frames before replay and original to that between the frames after."""
 _ENOUGH = 0.85
-"""Share of the evidence for one end of a replay that a later end must have."""
+"""The last end of a replay with at least this share of the largest evidence of all ends is used."""
 _LEAST_CHANGE = 3.0
-"""Gray levels of the cell that changes third most, at a cut."""
+"""Least change at a cut: third largest difference in gray levels among the cells."""
 
 
 def direct_replays(frames: FrameMeasures, start: int, end: int, rules: ReplayRules) -> list[Boundary]:
-    """Find where a shot jumps a little and then repeats what it showed before.
+    """Find small jumps within a shot after which an earlier stretch of the shot is repeated.
 
     Args:
         frames: The frames of the video.
@@ -36,7 +36,7 @@ def direct_replays(frames: FrameMeasures, start: int, end: int, rules: ReplayRul
     Returns:
         The boundaries before and after the replays inside the shot, ascending.
     """
-    # an enlarged replay differs in the whole picture, so that its cut shows
+    # an enlarged replay differs in the whole picture, so its cut is detected elsewhere
     rules = rules.model_copy(update={"zooms": (1.0,)})
     shortest, apart = frames.frames_of(_SHORTEST_S), frames.frames_of(_APART_S)
     if end - start < 2 * shortest:
@@ -71,7 +71,7 @@ def direct_replays(frames: FrameMeasures, start: int, end: int, rules: ReplayRul
 
 
 def _begins(frames: FrameMeasures, place: int, match: Match) -> bool:
-    """Whether the resemblance begins at a frame. In a spin, the frames before it resemble an earlier turn as well."""
+    """Return whether the similarity begins at a frame. In a spin, frames before it are also similar to earlier ones."""
     shifts = np.arange(1, frames.frames_of(_APART_S) + 1)
     source = int(np.searchsorted(frames.times_s, match.start_s))
     unlike: list[float] = []

@@ -25,7 +25,7 @@ STREAMS: Mapping[Method, tuple[str, ...]] = {
 }
 """Method → the streams of the recipe `shots` that it reads."""
 PEOPLE_STREAM = "people"
-"""The stream of a detector, read in addition where it is asked for."""
+"""The stream of a detector, which is read if ``people`` is set."""
 
 SHOT_COLUMNS = (
     "path", "id", "shot", "start_s", "end_s", "first_frame", "kind", "reason", "enters_by", "boundary_score",
@@ -36,22 +36,22 @@ CLIP_COLUMNS = (
     "path", "id", "start_s", "end_s", "excluded_s", "exclude", "start_confidence", "end_confidence", "start_evidence",
     "end_evidence", "music_start_s", "music_end_s", "num_action_shots",
 )  # fmt: skip
-"""The first four are those that ``extract --clips`` requires."""
+"""The first four columns are those of ``extract --clips``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What was found in one recording."""
+    """Shots and routines of one recording."""
 
     video_id: str
     path: str
-    """As it was given."""
+    """Path as given by the user"""
     frames: FrameMeasures | None
-    """None where nothing could be decoded."""
+    """None if no frame could be decoded."""
     shots: tuple[Shot, ...] = ()
     routines: tuple[Routine, ...] = ()
     note: str = ""
-    """Reason why no routine was found, or what is missing; empty if everything was read."""
+    """Reason why no routine was found, or missing parts; empty if everything was read."""
 
 
 def read_edits(
@@ -68,10 +68,10 @@ def read_edits(
     Args:
         store: A store with the streams of the method, opened with ``partial=True``.
         paths: Video id → its path.
-        method: How boundaries are found.
+        method: Method that finds boundaries.
         rules: The thresholds.
-        reasons: Video id → why it has no rows, or which parts are missing.
-        people: Whether close-ups are also found by the people of the stream ``people``, which the store must have.
+        reasons: Video id → reason why it has no rows, or missing parts.
+        people: Whether close-ups are also found by the stream ``people``, which the store must then have.
 
     Yields:
         One edit for each path, in order, also for videos without rows.
@@ -97,14 +97,14 @@ def read_edits(
             if people and store.holds(video_id, PEOPLE_STREAM)
             else None
         )
-        with one_blas_thread():  # the matrices are small, and idle threads of OpenBLAS spin
+        with one_blas_thread():  # the matrices are small, and idle threads of OpenBLAS would use processor time
             shots = shots_of(frames, boundaries, rules, seen)
         routines = routines_of(frames, sound, shots, rules.routines)
         notes = [missing] if missing else []
         if not routines:
             notes.append(_why_no_routine(shots, rules))
         elif not has_sound:
-            notes.append("no sound: start and end follow from the pictures alone")
+            notes.append("no sound: start and end are found by the pictures alone")
         yield Edit(video_id, path, frames, tuple(shots), tuple(routines), "; ".join(notes))
 
 
@@ -112,11 +112,11 @@ def _why_no_routine(shots: Sequence[Shot], rules: ShotRules) -> str:
     action_s = sum(shot.end_s - shot.start_s for shot in shots if shot.kind == "action")
     if action_s == 0:
         return f"no routine: no shot shows action ({counts_of_kinds(shots)})"
-    return f"no routine: {action_s:.1f} s of action, but no {rules.routines.shortest_s:g} s of it together"
+    return f"no routine: {action_s:.1f} s of action, but less than {rules.routines.shortest_s:g} s without interruption"
 
 
 def shots_csv(edits: Iterable[Edit]) -> str:
-    """The shots of all videos as a CSV table with `SHOT_COLUMNS`."""
+    """Return the shots of all videos as a CSV table with `SHOT_COLUMNS`."""
     return _csv(SHOT_COLUMNS, (_shot_row(edit, shot) for edit in edits for shot in edit.shots))
 
 
@@ -136,18 +136,18 @@ def _shot_row(edit: Edit, shot: Shot) -> list[object]:
 
 
 def clips_csv(edits: Iterable[Edit], folder: Path, exclude: str) -> str:
-    """The routines of all videos as a CSV table with `CLIP_COLUMNS`.
+    """Return the routines of all videos as a CSV table with `CLIP_COLUMNS`.
 
     Args:
         edits: The recordings.
         folder: Folder of the table; local paths below it are written relative to it, others in full.
-        exclude: ``cut``, ``mask`` or ``keep``: what extraction does with the stretches in ``excluded_s``.
+        exclude: Handling of the stretches in ``excluded_s`` by extraction: ``cut``, ``mask`` or ``keep``.
     """
     return _csv(CLIP_COLUMNS, (row for edit in edits for row in clip_rows(edit, folder, exclude)))
 
 
 def clip_rows(edit: Edit, folder: Path, exclude: str) -> list[list[object]]:
-    """One row of `CLIP_COLUMNS` for each routine of a recording; ids are ``VIDEO/routine_1``, ``VIDEO/routine_2``, …"""
+    """Return a row of `CLIP_COLUMNS` for each routine of a recording, with ids ``VIDEO/routine_1``, …"""
     rows: list[list[object]] = []
     for number, routine in enumerate(edit.routines, 1):
         excluded = ";".join(f"{start_s:.3f}-{end_s:.3f}" for start_s, end_s in routine.excluded_s)

@@ -1,4 +1,4 @@
-"""The frames, the sound and the people of one video, from the streams of the recipe `shots`."""
+"""Measures of frames, audio and people of one video, from the streams of the recipe `shots`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NUM_CELLS = sum(name.startswith("cell_") for name in FRAME_VALUES)
 
 @dataclass(frozen=True, eq=False)
 class FrameMeasures:
-    """What every frame of a video looks like. Frames that cannot be decoded are absent."""
+    """Measures of every frame of a video. Frames that cannot be decoded are absent."""
 
     times_s: NDArray[np.float64]
-    """``[frames]``, ascending."""
+    """``[frames]``, ascending"""
     end_s: float
     """End of the last frame."""
     cells: NDArray[np.float32]
@@ -31,13 +31,13 @@ class FrameMeasures:
     values: NDArray[np.float32]
     """``[frames, values]``: the other values of `FRAME_VALUES`."""
     pictures: NDArray[np.uint8]
-    """``[pictures, 27, 48, 3]``, RGB: one for each segment."""
+    """``[pictures, 27, 48, 3]``, RGB: one picture for each segment"""
     picture_times_s: NDArray[np.float64]
     holes: tuple[tuple[float, float], ...] = ()
     """``(start_s, end_s)`` of the stretches that cannot be decoded."""
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
-        """``[frames]``: one of the values of `FRAME_VALUES`, by its name."""
+        """Return the values with a name of `FRAME_VALUES`, ``[frames]``."""
         return self.values[:, FRAME_VALUES.index(name) - NUM_CELLS]
 
     def __len__(self) -> int:
@@ -45,25 +45,25 @@ class FrameMeasures:
 
     @cached_property
     def period_s(self) -> float:
-        """Usual time between two frames."""
+        """Usual time between two frames"""
         return float(np.median(np.diff(self.times_s))) if len(self) > 1 else max(self.end_s, 1e-3)
 
     @property
     def edges_s(self) -> NDArray[np.float64]:
-        """``[frames + 1]``: when each frame begins, and when the last one ends."""
+        """``[frames + 1]``: start of each frame, and end of the last one"""
         return np.append(self.times_s, self.end_s)
 
     def frames_of(self, seconds: float) -> int:
-        """Number of frames in a stretch of this length, at least one."""
+        """Return the number of frames in a stretch of this length, at least one."""
         return max(1, round(seconds / self.period_s))
 
     def picture_near(self, time_s: float) -> NDArray[np.uint8]:
-        """``uint8 [27, 48, 3]``: the picture that is nearest in time."""
+        """Return the picture that is nearest in time, ``uint8 [27, 48, 3]``."""
         return self.pictures[int(np.abs(self.picture_times_s - time_s).argmin())]
 
 
 def frame_measures(features: StreamFeatures) -> FrameMeasures:
-    """Read the rows of the stream ``signatures``; the repeated frames of the last one are left out."""
+    """Read the rows of the stream ``signatures``, without repeated frames in the last row."""
     num_rows = len(features)
     split = FRAMES_PER_ROW * len(FRAME_VALUES)
     frames = features.values[:, :split].reshape(num_rows * FRAMES_PER_ROW, len(FRAME_VALUES))
@@ -85,7 +85,7 @@ def frame_measures(features: StreamFeatures) -> FrameMeasures:
 
 
 def trusted_cells(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The cells without the top row and the two bottom rows, where names, clocks and the word "replay" stand."""
+    """Return the cells without the top row and the two bottom rows, which contain names, clocks and "replay" labels."""
     return cells.reshape(len(cells), 9, 16)[:, 1:-2].reshape(len(cells), -1)
 
 
@@ -94,11 +94,11 @@ class PeopleMeasures:
     """The largest person in some frames; zeros in frames without people."""
 
     times_s: NDArray[np.float64]
-    """``[frames seen]``"""
+    """``[frames]``: times of the frames that the detector processed"""
     height: Curve
     """Share of the frame's height."""
     bottom: Curve
-    """Lower edge: share of the frame's height."""
+    """Lower edge, as a share of the frame's height."""
     width_to_height: Curve
 
 
@@ -110,7 +110,7 @@ def people_measures(features: StreamFeatures) -> PeopleMeasures:
 
 @dataclass(frozen=True, eq=False)
 class SoundMeasures:
-    """Level and tonality of the sound."""
+    """Level and tonality of the audio."""
 
     times_s: NDArray[np.float64]
     """``[parts]``: the middle of each part."""

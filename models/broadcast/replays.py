@@ -1,4 +1,4 @@
-"""Replays: shots whose motion repeats an earlier stretch at another speed, and the wipe logos around them."""
+"""Replays, i.e. shots whose motion repeats an earlier stretch at another speed, and the wipe logos around them."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ from .boundaries import Boundary, difference, hides_both
 from .measures import FrameMeasures, trusted_cells
 
 NUM_ANCHORS = 32
-"""Frames of a shot that are compared with an earlier stretch."""
+"""Number of frames of a shot that are compared with an earlier stretch."""
 _SPEED_STEP = 1.08
 _CANDIDATES = 24
-"""Places of each speed, those with the least difference in gray levels, whose motion is compared."""
+"""Number of positions per speed, those with the smallest difference in gray levels, whose motion is compared."""
 _SHORTEST_FRAMES = 6
-"""Of a stretch that is repeated."""
+"""Shortest stretch that a replay can repeat."""
 _ELSEWHERE_S = 1.0
 _PERHAPS_ENLARGED = 0.3
-"""Correlation with the stretch that an enlarged replay repeats, before enlargements are tried."""
+"""Least correlation without enlargement; only then enlargements are tried."""
 _LOGO_OFFSET_S = 0.12
-"""Between the boundary and the middle of its logo."""
+"""Largest distance between a boundary and the middle of its logo."""
 
 _LIVE_TO_LIVE, _REPLAY_TO_REPLAY, _REPLAY, _KNOWN_REPLAY_IS_LIVE = 3.0, 1.0, 0.5, 2.0
-"""How much a logo between such stretches, or such a stretch between logos, speaks against an arrangement."""
+"""Costs in `between_logos`: a logo between two live stretches, and between two replays; a stretch that is a replay; and
+a shot that repeats an earlier one in a live stretch."""
 
 Stretch = tuple[int, int]
-"""First frame, and the one after the last."""
+"""First frame, and the frame after the last."""
 _Candidate = tuple[float, int, int, float]
 """Correlation, first frame, number of frames, speed."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """The earlier stretch that a shot resembles most."""
+    """The earlier stretch that is most similar to a shot."""
 
     start_s: float
     end_s: float
     speed: float
     """Speed of the shot relative to the earlier stretch."""
     correlation: float
-    """Of the changes against the mean picture, over all cells and frames."""
+    """Correlation of the differences from the mean picture, over all cells and frames."""
     margin: float
-    """By which ``correlation`` exceeds that of the best other place."""
+    """Difference of ``correlation`` to that of the best stretch elsewhere."""
 
 
 def earlier_match(
@@ -58,21 +59,20 @@ def earlier_match(
     begin: int = 0,
     replays: Sequence[tuple[Stretch, Stretch]] = (),
 ) -> Match | None:
-    """Find the earlier stretch whose motion a shot repeats at a constant speed, perhaps enlarged.
+    """Find the earlier stretch whose motion a shot repeats at a constant speed, possibly enlarged.
 
-    Candidates are stretches with similar pictures; what counts is the correlation of what changes in them.
+    Candidates are stretches with similar pictures. They are ranked by the correlation of the changes in them.
 
     Args:
         frames: The frames of the video.
         first: First frame of the shot, without a transition.
-        last: Last frame.
-        rules: Speeds, and how far back to search.
-        begin: First frame that is searched.
-        replays: Earlier replays and what they repeat: a stretch and its replay are one place, not two that compete.
+        last: Last frame of the shot.
+        rules: Speeds, and length of the search.
+        begin: First frame of the search.
+        replays: Earlier replays and the stretches that they repeat. Such a pair does not reduce each other's margin.
 
     Returns:
-        The best candidate, whether or not it is good enough; None for a shot in which nothing moves or that has no
-        earlier frames.
+        The best candidate, even if it is not good enough; None for a shot without motion or without earlier frames.
     """
     anchors = np.unique(np.linspace(first, last, NUM_ANCHORS).round().astype(np.int64))
     since_s = frames.times_s[anchors] - frames.times_s[first]
@@ -122,16 +122,16 @@ class _Search:
     """A shot, and the earlier frames with which it is compared."""
 
     changes: NDArray[np.float32]
-    """``[anchors, cells]``: the anchors against their mean."""
+    """``[anchors, cells]``: differences of the anchors from their mean."""
     earlier: NDArray[np.float32]
     """``[frames, cells]``"""
     distances: NDArray[np.float64]
-    """``[anchors, frames]``: squared, from the anchors to the earlier frames, but for the same term in each row."""
+    """``[anchors, frames]``: squared distances of anchors and earlier frames, except for a constant in each row."""
     since: NDArray[np.float64]
     """``[anchors]``: frames since the first anchor."""
 
     def candidates(self, speed: float, begin: int, places: NDArray[np.int64] | None = None) -> list[_Candidate]:
-        """The stretches that begin at some places, or those with the most similar pictures."""
+        """Return the stretches that begin at ``places``, by default those with the most similar pictures."""
         steps = np.rint(speed * self.since).astype(np.int64)
         length = int(steps[-1])
         num_places = len(self.earlier) - length
@@ -156,15 +156,15 @@ class _Search:
 
 
 def repeated_frames(frames: FrameMeasures, match: Match) -> Stretch:
-    """The frames of the earlier stretch."""
+    """Return the frames of the earlier stretch."""
     first, last = np.searchsorted(frames.times_s, (match.start_s, match.end_s)).tolist()
     return first, last + 1
 
 
 def _same_places(stretch: Stretch, replays: Sequence[tuple[Stretch, Stretch]]) -> list[Stretch]:
-    """The stretch, and what shows the same: its replays, what it repeats, and so on."""
+    """Return the stretch and all stretches with the same content, by following replays in both directions."""
     same = [stretch]
-    for start, end in same:  # grows
+    for start, end in same:  # the list grows in the loop
         for pair in replays:
             for one, other in (pair, pair[::-1]):
                 if one[0] < end and one[1] > start and other not in same:
@@ -173,7 +173,7 @@ def _same_places(stretch: Stretch, replays: Sequence[tuple[Stretch, Stretch]]) -
 
 
 def zoomed(cells: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
-    """``[frames, 144]``: the middle of the pictures, enlarged."""
+    """Return the middle of the pictures, enlarged, ``[frames, 144]``."""
     if zoom == 1:
         return cells
     rows, columns = (_enlarging(num_cells, zoom) for num_cells in (9, 16))
@@ -181,7 +181,7 @@ def zoomed(cells: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
 
 
 def _enlarging(num_cells: int, zoom: float) -> NDArray[np.float32]:
-    """``[cells, cells]``: weights with which enlarged cells are computed from cells, by linear interpolation."""
+    """Return the weights ``[cells, cells]`` that compute enlarged cells from cells by linear interpolation."""
     middle = (num_cells - 1) / 2
     places = middle + (np.arange(num_cells) - middle) / zoom
     distance = np.abs(places[:, None] - np.arange(num_cells))
@@ -193,24 +193,24 @@ def _without_brightness(cells: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def is_replay(match: Match | None, rules: ReplayRules) -> bool:
-    """Whether a match is good enough. The shorter the stretch that is repeated, the better it must agree."""
+    """Return whether a match is good enough. Shorter stretches need a higher correlation."""
     return match is not None and agrees(match, rules) and evidence(match) >= rules.least_evidence
 
 
 def agrees(match: Match | None, rules: ReplayRules) -> bool:
-    """Whether a match is good enough for a shot beside a wipe logo, however short the stretch is."""
+    """Return whether a match is good enough for a shot next to a wipe logo, independent of the stretch's length."""
     return match is not None and match.correlation >= rules.least_match and match.margin >= rules.least_margin
 
 
 def evidence(match: Match) -> float:
-    """Fisher's z of the correlation × √(seconds that are repeated)."""
+    """Return Fisher's z of the correlation × √(seconds that are repeated)."""
     return float(np.arctanh(np.clip(match.correlation, 0, 0.9999)) * np.sqrt(match.end_s - match.start_s))
 
 
 def logo_boundaries(
     frames: FrameMeasures, boundaries: Sequence[Boundary], rules: ReplayRules, cuts: BoundaryRules
 ) -> set[int]:
-    """Find boundaries with a wipe logo: a picture that hides both shots and that comes at another boundary, too.
+    """Find boundaries with a wipe logo: a picture that hides both shots and also occurs at another boundary.
 
     Returns:
         Indices of the boundaries.
@@ -236,7 +236,7 @@ def logo_boundaries(
 
 
 def _hides_as_logo(frames: FrameMeasures, boundaries: Sequence[Boundary], cuts: BoundaryRules) -> NDArray[np.bool_]:
-    """``[boundaries]``: whether the picture differs from those before and after, and from a blend of both."""
+    """Return whether the picture differs from those before and after, and from a blend of both, ``[boundaries]``."""
     places = np.array([boundary.frame for boundary in boundaries], np.int64)
     reach = frames.frames_of(cuts.gradual_s)
     before, after = (
@@ -245,7 +245,7 @@ def _hides_as_logo(frames: FrameMeasures, boundaries: Sequence[Boundary], cuts: 
     shown, change = frames.cells[places] - before, after - before
     share = (shown * change).sum(axis=1) / np.maximum((change**2).sum(axis=1), 1.0)
     rest = np.sqrt(np.square(shown - share[:, None] * change).mean(axis=1))
-    # a cut by itself changes the picture before it: only the picture after it shows that something was hidden
+    # at a cut, the picture always differs from those before, so it must also differ clearly from those after
     sides = np.abs(np.stack([shown, frames.cells[places] - after])).mean(axis=2).min(axis=0)
     is_cut = np.array([boundary.change == "cut" for boundary in boundaries], np.bool_)
     least = np.where(is_cut, cuts.gradual_least, cuts.logo_difference)
@@ -255,17 +255,17 @@ def _hides_as_logo(frames: FrameMeasures, boundaries: Sequence[Boundary], cuts: 
 def between_logos(
     start_s: Sequence[float], logos: Sequence[bool], repeats: Sequence[bool], rules: ReplayRules
 ) -> list[bool]:
-    """Find the shots between an opening and a closing logo: the arrangement that fits the logos best.
+    """Find the shots between an opening and a closing logo, by the arrangement with the least cost.
 
-    Logos stand between the live picture and a replay, sometimes between two replays, and hardly ever between two live
-    pictures. What shows a shot that repeats is a replay; what takes longer than ``longest_s`` is not. If several
-    arrangements remain, the shorter stretches are the replays.
+    Logos are between a live stretch and a replay, sometimes between two replays, and very rarely between two live
+    stretches. A stretch with a shot that repeats an earlier one is probably a replay; a stretch longer than
+    ``longest_s`` is not a replay. Otherwise the shorter stretches are the replays.
 
     Args:
         start_s: Start of each shot.
         logos: Whether each shot begins with a logo.
-        repeats: Whether each shot seems to repeat an earlier one.
-        rules: The longest replay.
+        repeats: Whether each shot probably repeats an earlier one.
+        rules: Rules with the length of the longest replay.
 
     Example:
         >>> from arabesque.manifests.shot_rules import load_shot_rules
@@ -274,7 +274,7 @@ def between_logos(
         [False, True, True, False, False]
     """
     edges = [index for index, is_logo in enumerate(logos) if is_logo]
-    # beside a known replay a logo stands where it should, even if the one at the other side was not found
+    # a logo next to a known replay has no cost, even if the logo at the other end of the replay was not found
     between_live = [0.0 if repeats[edge] or (edge > 0 and repeats[edge - 1]) else _LIVE_TO_LIVE for edge in edges]
     # cost and replays of the best arrangement if the last stretch is live, and if it is a replay
     live, replay = (0.0, list[int]()), (np.inf, list[int]())

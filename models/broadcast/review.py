@@ -1,4 +1,4 @@
-"""A page to review shots and routines: one HTML file that works without a server and writes a corrected clips table."""
+"""A page to review shots and routines: an HTML file that works without a server and writes a corrected clips table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .measures import FrameMeasures
 from .shots import Shot
 
 MAX_PICTURES = 2000
-"""Shots with a picture on one page: 2 KB each."""
+"""Maximum number of shots with a picture on one page, which has 2 KB."""
 
 
 def review_page(edits: Sequence[Edit], folder: Path, exclude: str, file_name: str) -> str:
@@ -30,7 +30,7 @@ def review_page(edits: Sequence[Edit], folder: Path, exclude: str, file_name: st
         file_name: Name of the corrected table that the page downloads.
 
     Returns:
-        HTML with all data, pictures and scripts in it. It loads nothing.
+        HTML with all data, pictures and scripts. The page does not load other files.
     """
     room = MAX_PICTURES
     recordings = list[dict[str, Any]]()
@@ -39,7 +39,7 @@ def review_page(edits: Sequence[Edit], folder: Path, exclude: str, file_name: st
         room -= len(edit.shots)
     data = {"columns": CLIP_COLUMNS, "file_name": file_name, "exclude": exclude, "recordings": recordings}
     template = (resources.files("arabesque.models.broadcast") / "review.html").read_text(encoding="utf-8")
-    # inside a script element only "<" could end the data
+    # within a script element, only "<" could end the data
     return template.replace("{{DATA}}", json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"))
 
 

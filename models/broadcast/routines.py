@@ -1,4 +1,4 @@
-"""The routines of a recording: from the music, the athlete's motion and the kinds of the shots."""
+"""Find the routines of a recording from the music, the athlete's motion and the kinds of the shots."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .measures import FrameMeasures, SoundMeasures
 from .shots import Shot
 
 AGREE_S = 1.5
-"""Time within which music and motion confirm each other."""
+"""Largest time difference at which music and motion agree."""
 _MUSIC_FLOOR_DB = -50.0
-"""Music is louder than this also where a recording has no quiet part to compare with."""
+"""Least level of music, also for recordings without a quiet part."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Edge:
 
     time_s: float
     confidence: float
-    """0 to 1: .9 where music and motion agree, .6 for music alone, .4 for motion alone, .2 for a cut alone."""
+    """0 to 1: .9 if music and motion agree, .6 for music alone, .4 for motion alone, .2 for a cut alone."""
     evidence: str
 
 
@@ -36,18 +36,18 @@ class Routine:
     start: Edge
     end: Edge
     shots: tuple[int, ...]
-    """Indices of the action shots in it."""
+    """Indices of its action shots."""
     excluded_s: tuple[tuple[float, float], ...]
-    """Stretches inside that do not show the athlete's routine, ascending."""
+    """Stretches within it that do not show the athlete's routine, ascending."""
     music_s: tuple[float, float] | None
-    """Onset and end of its music; None without music."""
+    """Start and end of its music; None without music."""
 
 
 def music_stretches(sound: SoundMeasures | None, rules: RoutineRules) -> list[tuple[float, float]]:
-    """Find where music plays: sound with notes that is louder than the quiet parts of the recording.
+    """Find stretches with music: tonal audio that is louder than the quiet parts of the recording.
 
     Returns:
-        Onset and end of each piece in seconds; empty without sound.
+        Start and end of each piece in seconds; empty without audio.
     """
     if sound is None or len(sound.times_s) < 8:
         return []
@@ -74,12 +74,12 @@ def routines_of(
 ) -> list[Routine]:
     """Find the routines.
 
-    Each piece of music that accompanies action is a routine. Where no music accompanies any action, each run of action
-    shots is one, without those that only repeat.
+    Each piece of music with action shots is a routine. If there is no such piece, each run of action shots is a
+    routine.
 
     Args:
         frames: The frames.
-        sound: The sound; None for a video without audio.
+        sound: The audio; None for a video without audio.
         shots: The shots, as `shots_of` returns them.
         rules: The thresholds.
 
@@ -111,7 +111,7 @@ def _action_s(run: Sequence[Shot]) -> float:
 
 
 def _runs_of(action: Sequence[Shot], rules: RoutineRules) -> list[list[Shot]]:
-    """Action shots that follow each other with pauses of at most ``longest_gap_s``."""
+    """Group action shots with gaps of at most ``longest_gap_s``."""
     found: list[list[Shot]] = []
     for shot in action:
         if found and shot.start_s - found[-1][-1].end_s <= rules.longest_gap_s:
@@ -142,17 +142,17 @@ def _without_music(frames: FrameMeasures, run: Sequence[Shot], shots: Sequence[S
 
 
 def _edge(music: str, music_s: float, motion: str, motion_s: float, shot_s: float) -> Edge:
-    """Weigh the music against the motion and the edge of the outer action shot."""
+    """Combine the time of the music, that of the motion, and the edge of the outer action shot."""
     if abs(motion_s - music_s) <= AGREE_S:
         return Edge(music_s, 0.9, f"{music} at {music_s:.2f} s, {motion} at {motion_s:.2f} s")
     is_outside = shot_s > music_s + AGREE_S if "begins" in music else shot_s < music_s - AGREE_S
-    if is_outside:  # music plays, but the athlete is not shown
+    if is_outside:  # there is music without a picture of the athlete
         return Edge(shot_s, 0.2, f"{music} at {music_s:.2f} s, the athlete is shown from or until {shot_s:.2f} s")
     return Edge(music_s, 0.6, f"{music} at {music_s:.2f} s; {motion} at {motion_s:.2f} s differs")
 
 
 def _moving(frames: FrameMeasures, first: Shot, last: Shot, rules: RoutineRules) -> tuple[float, float]:
-    """When the athlete begins to move in the first shot, and stops in the last one."""
+    """Return the time of the first motion in the first shot, and that of the last motion in the last shot."""
     begin, end = first.first_frame, int(np.searchsorted(frames.times_s, last.end_s))
     motion = _smooth(frames["motion"][begin:end].astype(np.float64), frames.frames_of(0.3))
     camera = np.hypot(frames["camera_x"][begin:end], frames["camera_y"][begin:end])

@@ -1,4 +1,4 @@
-"""The shots of a video: where they begin, what they show, and the evidence."""
+"""The shots of a video: boundaries, kinds, and the evidence for both."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ class Shot:
     first_frame: int
     enters_by: Change
     boundary_score: float
-    """The evidence of the boundary at its start; 0 for the first shot."""
+    """Score of the boundary at its start; 0 for the first shot."""
     kind: Kind
     reason: str
-    """Which rule decided, with the measured values."""
+    """The deciding rule, with the measured values."""
     match: Match | None = None
-    """The earlier stretch that it resembles most; None where nothing moves."""
+    """The most similar earlier stretch; None without motion."""
     has_logo: bool = False
     """Whether it begins with a wipe logo."""
     motion: float = 0.0
-    """Median change against the camera, in gray levels."""
+    """Median change after compensation of the camera's motion, in gray levels."""
     texture: float = 0.0
     """Share of the picture with detail."""
     face_share: float = 0.0
     """Share of the frames with a face-like region of skin color."""
     still_share: float = 0.0
-    """Share of the frames that repeat the one before."""
+    """Share of still frames, see ``still_change``."""
     black_share: float = 0.0
     """Share of black frames."""
     flicker_share: float = 0.0
-    """Share of the frames after which the picture changes as by a cut."""
+    """Share of the frames after which the picture changes as at a cut."""
     person_height: float | None = None
     """Median height of the largest person, as a share of the frame's height; None without a detector or a person."""
     close_share: float | None = None
-    """Share of the frames seen by a detector whose largest person is close; None without such frames."""
+    """Share of the frames with a close person among those that a detector processed; None without a detector."""
 
 
 def counts_of_kinds(shots: Iterable[Shot]) -> str:
@@ -65,13 +65,13 @@ def counts_of_kinds(shots: Iterable[Shot]) -> str:
 def shots_of(
     frames: FrameMeasures, boundaries: Sequence[Boundary], rules: ShotRules, people: PeopleMeasures | None = None
 ) -> list[Shot]:
-    """Divide a video into shots and classify what each shows.
+    """Divide a video into shots and classify them.
 
     Args:
         frames: The frames.
         boundaries: The boundaries after frame 0, ascending.
         rules: The thresholds.
-        people: What a detector found; None without one.
+        people: Result of a detector; None without a detector.
 
     Returns:
         The shots in order; they cover the video. Empty for a video without frames.
@@ -112,7 +112,7 @@ def shots_of(
 
 
 def _with_direct_replays(frames: FrameMeasures, boundaries: Sequence[Boundary], rules: ShotRules) -> list[Boundary]:
-    """Divide the shots that may show an athlete where a replay follows directly."""
+    """Divide shots that may show an athlete and contain a direct replay."""
     entries, found = [Boundary(0, "start", 0.0), *boundaries], list(boundaries)
     for index, (first, end) in enumerate(pairwise([*(entry.frame for entry in entries), len(frames)])):
         inner = _without_transitions(frames, entries, index, end, rules)
@@ -120,7 +120,7 @@ def _with_direct_replays(frames: FrameMeasures, boundaries: Sequence[Boundary], 
         if _without_athlete(_measured(shot, frames, inner, rules), rules.kinds) is not None:
             continue
         added = direct_replays(frames, inner.start, inner.stop, rules.replays)
-        # a replay in slow motion jumps from frame to frame, and is one shot
+        # a replay in slow motion has jumps between its frames, but is one shot
         if added and not is_replay(earlier_match(frames, inner.start, inner.stop - 1, rules.replays), rules.replays):
             found += added
     return sorted(found, key=lambda boundary: boundary.frame)
@@ -129,7 +129,7 @@ def _with_direct_replays(frames: FrameMeasures, boundaries: Sequence[Boundary], 
 def _without_transitions(
     frames: FrameMeasures, entries: Sequence[Boundary], index: int, end: int, rules: ShotRules
 ) -> slice:
-    """The frames of a shot without its fades, dissolves and wipes, at least the frame in its middle."""
+    """Return the frames of a shot without its fades, dissolves and wipes; at least the frame in its middle."""
     first, margin = entries[index].frame, frames.frames_of(rules.boundaries.gradual_s) + 1
     start = first + (margin if entries[index].change == "gradual" else 1)
     stop = end - (margin if index + 1 < len(entries) and entries[index + 1].change == "gradual" else 1)
@@ -140,7 +140,7 @@ def _without_transitions(
 
 
 def _active_share(frames: FrameMeasures, inner: slice, rules: ShotRules) -> float:
-    """Share of the picture that is not black throughout a shot: less than 1 between pillars and in letterboxes."""
+    """Return the share of the picture that is not always black, which is less than 1 with pillars or letterboxes."""
     return max(float((frames.cells[inner].max(axis=0) >= rules.boundaries.black_level).mean()), 0.1)
 
 
@@ -152,7 +152,7 @@ def _measured(shot: Shot, frames: FrameMeasures, inner: slice, rules: ShotRules)
     face = (height >= kinds.face_height) & (width <= kinds.face_width) & (fill >= kinds.face_fill)
     face &= (aspect >= kinds.face_aspect[0]) & (aspect <= kinds.face_aspect[1])
     active = _active_share(frames, inner, rules)
-    # over a quarter of a second: in slow motion frames are repeated, in a still picture all of them
+    # over a quarter of a second, because frames are repeated in slow motion, too
     first: NDArray[np.int64] = np.arange(inner.start, inner.stop, dtype=np.int64)
     later = np.minimum(first + frames.frames_of(0.24), inner.stop - 1)
     change = change_of_few_cells(frames, first, later)[: max(len(first) - frames.frames_of(0.24), 1)]
@@ -185,7 +185,7 @@ def _with_people(shot: Shot, people: PeopleMeasures, rules: KindRules) -> Shot:
 
 
 def _without_athlete(shot: Shot, rules: KindRules) -> str | None:
-    """Return why a shot shows no athlete; None if it may show one."""
+    """Return the reason why a shot does not show an athlete; None if it may show one."""
     if shot.black_share >= 0.5:
         return f"black in {shot.black_share:.0%} of the frames"
     if shot.still_share >= rules.still_share:
@@ -214,9 +214,9 @@ def _with_kind(shot: Shot, rules: ShotRules, *, between: bool) -> Shot:
 
 
 def _close_up(shot: Shot, rules: KindRules) -> str | None:
-    """Return why a shot is a close-up: by its people where a detector found some, otherwise by a face's color."""
+    """Return the reason why a shot is a close-up: people if a detector found some, otherwise the color of a face."""
     if shot.person_height is not None and shot.close_share is not None:
         person = f"a person of {shot.person_height:.0%} of the height, cut off by the lower edge"
         is_close = shot.close_share >= rules.person_share
-        return f"{person} in {shot.close_share:.0%} of the frames seen" if is_close else None
+        return f"{person} in {shot.close_share:.0%} of the searched frames" if is_close else None
     return f"a face in {shot.face_share:.0%} of the frames" if shot.face_share >= rules.face_share else None

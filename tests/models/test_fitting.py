@@ -198,7 +198,7 @@ def test_learning_rates_by_epoch() -> None:
     assert [rate_factor(steps, epoch) for epoch in (9, 10, 49, 50)] == pytest.approx([1, 0.1, 0.1, 0.01])
     from_end = Protocol(epochs=100, schedule=Steps(before_end=(90, 50)))
     assert [rate_factor(from_end, epoch) for epoch in (9, 10, 49, 50)] == pytest.approx([1, 0.1, 0.1, 0.01])
-    with pytest.raises(ValueError, match="must lie below epochs 20"):
+    with pytest.raises(ValueError, match="must be less than epochs 20"):
         Protocol(epochs=20, schedule=Steps(at_epochs=(10, 50)))
 
 

@@ -267,7 +267,7 @@ def test_train_and_evaluate_on_a_data_set(fisv: tuple[Path, Path], tmp_path: Pat
     few = evaluate(tmp_path / "model" / "seed-1", LabeledFeatures(features, tmp_path / "few.csv"))
     assert few.scores == {name: pytest.approx(found.scores[name], abs=1e-5) for name in few.scores}
     assert few.cautions == ()
-    with pytest.raises(InputError, match="which score of fisv"):
+    with pytest.raises(InputError, match="fisv has several scores"):
         evaluate(tmp_path / "model" / "seed-1", LabeledFeatures(features, labels, dataset="fisv"))
     np.savez(tmp_path / "other.npz", **{str(n): np.ones((4, 6)) for n in range(500)})  # pyright: ignore[reportArgumentType]
     with pytest.raises(WeightsError, match="'vst' was made with settings"):
@@ -330,7 +330,7 @@ def test_a_published_model_on_a_csv(fisv: tuple[Path, Path], tmp_path: Path) -> 
         written = [(int(line["seed"]), line["video_id"]) for line in csv.DictReader(file)]
     assert [{name for seed, name in written if seed == number} for number in (0, 1)] == judged
     labels.write_text("".join(f"{name},3\n" for name in few))
-    with pytest.raises(InputError, match=r"40 videos with 1 different scores; a model needs at least 10 videos"):
+    with pytest.raises(InputError, match=r"has 40 videos with 1 different scores; give at least 10 videos"):
         train_on_dataset(*data, "csv", None, experiment, (0,), tmp_path / "model")
 
 
@@ -344,8 +344,12 @@ def test_the_range_of_a_csv_is_that_of_its_training_scores(tmp_path: Path) -> No
     experiment = experiment_for("csv", "pooled-svr", "art", streams=("vst",), settings={"cost": 0.01})
     seeds = tuple(range(12))
     reports = train_on_dataset(tmp_path / "few.npz", labels, "csv", None, experiment, seeds, tmp_path / "model")
-    assert reports[0].notes[0].startswith("8 videos are 4 different ones, the same content under several ids: ")
-    assert reports[0].notes[1].startswith("4 of them have different scores under their ids: v0 (0) = copy of v0 (20)")
+    assert reports[0].notes[0].startswith("8 videos have 4 different contents, each under several ids: ")
+    assert (
+        reports[0]
+        .notes[1]
+        .startswith("4 of these contents have different scores under their ids: v0 (0) = copy of v0 (20)")
+    )
     scores = {name: number for number, name in enumerate(arrays)}
     ranges = set[tuple[float, float]]()
     for seed in seeds:

@@ -85,7 +85,7 @@ def test_the_best_is_trained(source: tuple[Path, Path], tmp_path: Path) -> None:
     card = (tmp_path / "out" / "seed-0" / "model.json").read_text()
     assert f'"cost": {chosen[0]}' in card
     assert "best of 4 by cross-validation on training videos: cost=" in (tmp_path / "out" / "report.json").read_text()
-    with pytest.raises(InputError, match="--search with 2 seeds: csv has another split for each seed"):
+    with pytest.raises(InputError, match="--search with 2 seeds: csv has a different split for each seed"):
         train_on_dataset(*source, "csv", None, experiment, (0, 1), tmp_path / "two", trials=1)
 
 

@@ -264,11 +264,11 @@ def test_invalid_stages_are_rejected(tmp_path: Path) -> None:
     mixed = Stage(protocol=Protocol(epochs=1, standardize=True))
     with pytest.raises(ValueError, match="standardize must be the same in all stages"):
         Experiment(model="pamfn", streams=("vst",), stages=(BRANCHES, mixed))
-    with pytest.raises(ValueError, match="crop names ast, which is not among the streams vst"):
+    with pytest.raises(ValueError, match="crop: ast is not one of the streams vst"):
         Experiment(model="gdlt", streams=("vst",), stages=(Stage(protocol=Protocol(epochs=1, crop={"ast": 3})),))
-    with pytest.raises(ConfigError, match=r"stage 1 names the module 'branches\.vst', which the network does not have"):
+    with pytest.raises(ConfigError, match=r"stage 1 names the module 'branches\.vst', but the network only has "):
         make_run(tmp_path / "one", before=(BRANCHES,)).result()
-    with pytest.raises(ConfigError, match=r"stage 1 names the module 'haed'.*it has feature_dropout, head, head\.0"):
+    with pytest.raises(ConfigError, match=r"stage 1 names the module 'haed'.*only has feature_dropout, head, head\.0"):
         make_run(tmp_path / "two", stage={"frozen": ("haed",)}).result()
     with pytest.raises(ConfigError, match="the weights of all of pamfn-branch do not fit"):
         make_run(tmp_path / "three", model="late-fusion", settings={}, before=(whole_branch(),)).result()

@@ -164,11 +164,9 @@ def test_a_video_and_its_copy_are_in_one_fold(learnable: Learnable, tmp_path: Pa
     assert len(folds_of) == 40
     assert all(folds_of[name] == folds_of[f"copy_of_{name}"] for name in folds_of if name.startswith("sample"))
     identical, unequal = report.notes
-    assert identical.startswith(
-        "40 videos are 20 different ones, the same content under several ids: copy_of_routine_000"
-    )
+    assert identical.startswith("40 videos have 20 different contents, each under several ids: copy_of_routine_000")
     assert "and 17 more" in identical
-    assert unequal.startswith("20 of them have different scores under their ids: copy_of_routine_000 (")
+    assert unequal.startswith("20 of these contents have different scores under their ids: copy_of_routine_000 (")
 
 
 def test_a_hold_out_does_not_separate_copies(learnable: Learnable, tmp_path: Path) -> None:
@@ -184,7 +182,7 @@ def test_a_hold_out_does_not_separate_copies(learnable: Learnable, tmp_path: Pat
 def test_eight_ids_of_four_contents_are_too_few(learnable: Learnable, tmp_path: Path) -> None:
     store, labels = learnable(5)
     add_copies(store, labels, 4)
-    with pytest.raises(InputError, match="9 labeled videos are 5 different ones, 8 are needed"):
+    with pytest.raises(InputError, match="the 9 labeled videos have 5 different contents, but 8 are needed"):
         train_and_evaluate(store, labels, tmp_path / "model")
 
 
@@ -269,9 +267,9 @@ def test_too_few_videos_and_equal_scores(learnable: Learnable, tmp_path: Path) -
     store, labels = learnable(10)
     few = tmp_path / "few.csv"
     few.write_text("routine_001,3\nroutine_002,4\nroutine_00,4\n")
-    with pytest.raises(InputError, match=r"2 labeled videos, 8 are needed.*no video for routine_00$"):
+    with pytest.raises(InputError, match=r"has 2 labeled videos, but 8 are needed.*no video for routine_00$"):
         train_and_evaluate(store, few, tmp_path / "model")
     labels.write_text("".join(f"routine_{n:03d},7\n" for n in range(10)))
-    with pytest.raises(InputError, match="videos have the score 7; add videos"):
+    with pytest.raises(InputError, match="videos have the same score, 7; add videos"):
         train_and_evaluate(store, labels, tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -109,7 +109,7 @@ def test_training_samples_have_the_shape_and_scoring_models_refuse_it(store: Fea
     assert batch["maps"].shape == (2, 3, 2, 2, 512)
     assert torch.equal(batch["grid"][0], torch.arange(24.0).reshape(3, 4, 2))
     with pytest.raises(
-        InputError, match="stream 'grid' has 4 × 2 values for each segment, and scoring models take one"
+        InputError, match="stream 'grid' has 4 × 2 values for each segment, but scoring models need one"
     ):
         read_store(store)
 

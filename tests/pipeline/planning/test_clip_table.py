@@ -164,7 +164,7 @@ def test_a_table_of_clips_has_labels(folder):
     assert (labels.target, labels.scores) == ("score", {"1": 9.1, "2": 8.5})
     (folder / "clips.csv").write_text(f"{TITLES},TES,PCS\nv.mp4,a,0.5,2,9.1,3\nv.mp4,b,2,4,8.5,3\n")
     assert read_labels("clips.csv", "PCS").scores == {"a": 3, "b": 3}
-    with pytest.raises(InputError, match="--target names one of TES, PCS"):
+    with pytest.raises(InputError, match="choose one with --target: TES, PCS"):
         read_labels("clips.csv")
 
 
