@@ -1,1 +1,1 @@
-"""HTML pages and figures of stores, videos, models and comparisons. They need neither a server nor a network."""
+"""HTML pages and figures of stores, videos, models and comparisons, which work without a server and a network."""

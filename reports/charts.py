@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 WIDTH, HEIGHT = 640, 300
 MARGIN_LEFT, MARGIN_BOTTOM, MARGIN_TOP, MARGIN_RIGHT = 56, 40, 14, 14
 MAX_POINTS = 3000
-"""Points of a scatter plot; of more videos, evenly spaced ones are drawn"""
+"""Maximum number of points in a scatter plot; of more videos, evenly spaced ones are drawn"""
 MAX_CURVE_POINTS = 600
 
 
@@ -26,7 +26,7 @@ class Point:
     label: str
     href: str = ""
     groups: Mapping[str, str] | None = None
-    """Way to color → class of the point"""
+    """Coloring → class of the point"""
     low: float | None = None
     high: float | None = None
     """Interval of y"""
@@ -44,7 +44,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def number(value: float) -> str:
-    """Format a number of an axis or a table: three significant digits, without an exponent where that is short."""
+    """Format a number of an axis or a table with three significant digits, without an exponent if this is short."""
     if not math.isfinite(value):
         return "–"
     if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
@@ -100,7 +100,9 @@ def histogram(values: ArrayLike, title: str, unit: str, *, bins: int = 25) -> Ma
     if not len(known):
         return Markup("")
     low, high = float(known.min()), float(known.max())
-    are_equal = high - low <= 1e-6 * max(abs(low), abs(high))  # up to rounding, as of frame rates: one narrow bar
+    are_equal = high - low <= 1e-6 * max(
+        abs(low), abs(high)
+    )  # equal except for rounding, e.g. frame rates: one narrow bar
     margin = max(0.5, abs(low) / 4) if are_equal else 0.0
     counts, edges = np.histogram(known, bins=bins, range=(low - margin, high + margin))
     axes = _Axes((edges[0], edges[-1]), (0, float(counts.max())), 420, 200)
@@ -121,15 +123,15 @@ def histogram(values: ArrayLike, title: str, unit: str, *, bins: int = 25) -> Ma
 def scatter(
     points: Sequence[Point], x_title: str, y_title: str, spoken: str, *, diagonal: bool = False, color: str = ""
 ) -> Markup:
-    """Return a scatter plot, whose points link to pages.
+    """Return a scatter plot whose points link to pages.
 
     Args:
         points: The points; of more than `MAX_POINTS`, evenly spaced ones are drawn.
         x_title: Title of the horizontal axis.
         y_title: Title of the vertical axis.
-        spoken: What the chart shows, for readers without the picture.
-        diagonal: Draw the line on which both values are equal, on equal axes.
-        color: The way to color at first, a key of `Point.groups`.
+        spoken: Description of the chart for screen readers.
+        diagonal: Draw the line of equal values, with equal axes.
+        color: Initial coloring, a key of `Point.groups`.
     """
     if not points:
         return Markup("")
@@ -181,7 +183,7 @@ def bars(
 
 DOTS_WIDTH_PX = 420
 DOTS_LABEL_PX = 45
-"""The label of the line is at least so far from both edges, so that it is not cut off"""
+"""Least distance of the label of the line from both edges, so that it is not cut off"""
 
 
 def dots(
@@ -214,9 +216,10 @@ def dots(
 
 
 def curve(times_s: ArrayLike, values: ArrayLike, duration_s: float, *, low: float, high: float) -> Markup:
-    """Return a curve over the whole width of a time line: an area from the lower limit to the values.
+    """Return a curve over the whole width of a time line, as an area from the lower limit to the values.
 
-    Values that are not finite are gaps. Of more than `MAX_CURVE_POINTS`, the maximum of equally many is drawn.
+    Values that are not finite are gaps. More than `MAX_CURVE_POINTS` values are replaced by maxima of groups of equal
+    size.
     """
     at_s, heights = np.asarray(times_s, np.float64), np.asarray(values, np.float64)
     if len(at_s) > MAX_CURVE_POINTS:
@@ -235,7 +238,7 @@ def curve(times_s: ArrayLike, values: ArrayLike, duration_s: float, *, low: floa
 
 
 def band(low: float, high: float, limits: tuple[float, float]) -> Markup:
-    """Return a horizontal band over the whole width of a time line, behind a curve of the same limits."""
+    """Return a horizontal band over the whole width of a time line, behind a curve with the same limits."""
     span = limits[1] - limits[0] if limits[1] > limits[0] else 1.0
     top, bottom = (98 - 96 * min(1.0, max(0.0, (value - limits[0]) / span)) for value in (high, low))
     return Markup(

@@ -1,4 +1,4 @@
-"""Pages that compare: two sets of features, and the printed and reproduced numbers of a table."""
+"""Pages of comparisons: of two sets of features, and of the printed and reproduced numbers of a table."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .pages import ReportFolder, page_names
 PER_PAGE = 100
 """Videos on one page of a comparison"""
 PARTS_BELOW = 0.9999
-"""Cosine of a segment from which both sides are said to part"""
+"""Both sides are different from the first segment with a lower cosine"""
 MAX_CELLS = 400
-"""Segments that a strip shows one by one; of more, the lowest cosine of equally many is shown"""
+"""Maximum number of cells in a strip. With more segments, a cell shows the lowest cosine of several segments"""
 SELECTIONS = (("best_test", "best on test"), ("validation", "validation"), ("last", "last epoch"))
 
 
@@ -33,8 +33,8 @@ def write_comparison(result: FeatureComparison, a: str, b: str, out: Path) -> Pa
 
     Args:
         result: Result of `compare_features`.
-        a: What A is, such as its path.
-        b: What B is.
+        a: Description of A, such as its path.
+        b: Description of B.
         out: Folder of the report: new, empty, or that of an earlier report.
 
     Returns:
@@ -91,7 +91,7 @@ def _pair(one: Comparison) -> dict[str, Any]:
 
 
 def _strip(one: Comparison) -> Markup:
-    """Return a row of cells, one for each segment: the redder, the lower its cosine, on a logarithmic scale."""
+    """Return a row of cells, one for each segment. Lower cosines are redder, on a logarithmic scale."""
     if not one.cosines:
         return Markup("")
     values = np.array(one.cosines)
@@ -116,7 +116,7 @@ def write_table_page(table: Path, out: Path) -> Path:
     """Write the page of a reproduced table: printed and reproduced numbers, intervals, and the numbers of each seed.
 
     Args:
-        table: The ``table.json`` that `arabesque reproduce` wrote.
+        table: The file ``table.json`` of `arabesque reproduce`.
         out: Folder of the report: new, empty, or that of an earlier report.
 
     Returns:
@@ -170,7 +170,7 @@ def _table_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _result(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return mean, deviation and interval of the seeds. Reports of highlights have another metric and its interval."""
+    """Return mean, deviation and interval over the seeds. Reports of highlights have another metric."""
     if report is None:
         return None
     interval = report.get("interval")

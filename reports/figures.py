@@ -1,4 +1,4 @@
-"""Figures for a paper: those of ACTION-NET (4 to 6) and of PAMFN (5 to 9) for a trained model, as SVG, PNG or PDF."""
+"""Figures 4 to 6 of ACTION-NET and 5 to 9 of PAMFN for a trained model, as SVG, PNG or PDF."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Drawing = Any
 Format = Literal["svg", "png", "pdf"]
 DPI = 200
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
-"""Okabe and Ito's, which most color-blind people can distinguish"""
+"""Colors of Okabe and Ito, which most color-blind people can distinguish"""
 FRAMES_PER_SEGMENT = 8
 """"Each video segment is compressed to eight frames" (Figure 5 of ACTION-NET)"""
 SHOWN_SEGMENTS = 4
@@ -38,11 +38,11 @@ FRAME_PX = 160
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures that were written, and why others were not."""
+    """The figures that were written, and the reasons why others were not."""
 
     written: tuple[Path, ...]
     left_out: Mapping[str, str]
-    """Figure → why it was not made"""
+    """Figure → reason why it was not written"""
 
 
 def write_figures(
@@ -59,7 +59,7 @@ def write_figures(
     Args:
         model: Result of `score_store`.
         out: Output folder.
-        video_ids: Videos of the figures of single videos; by default the ones with the highest and the lowest score.
+        video_ids: Videos for figures of single videos; by default those with the highest and the lowest score.
         files: Video → its file, for frames and flow.
         table: The ``table.json`` of `arabesque reproduce pamfn-figure-6`, for Figure 6 of PAMFN.
         form: Format of the files.
@@ -96,7 +96,7 @@ class _Maker:
     # ACTION-NET
 
     def attention_figures(self, chosen: Sequence[VideoScore]) -> None:
-        """Figures 4 to 6: attention weights over time, segments and frames of high and low weights."""
+        """Draw figures 4 to 6: attention weights over time, segments and frames with high and low weights."""
         with_attention = [each for each in chosen if any(one.attention is not None for one in each.segments)]
         if not with_attention:
             for number in (4, 5, 6):
@@ -109,7 +109,7 @@ class _Maker:
             if others:
                 self._high_and_low(score, others[0], "action-net-6", 1)
             else:
-                self.left_out["action-net-6"] = "the model has one stream, not a second one of frames"
+                self.left_out["action-net-6"] = "the model has no second stream of frames"
 
     def _weights_over_time(self, score: VideoScore, streams: tuple[str, ...]) -> None:
         segments = _of(score, streams)
@@ -128,7 +128,7 @@ class _Maker:
         self._save(figure, f"action-net-4-{page_name(score.video_id)}", f"{score.video_id}, score {score.score:.2f}")
 
     def _high_and_low(self, score: VideoScore, streams: tuple[str, ...], name: str, per_segment: int) -> None:
-        """Draw frames of the segments of high weights above those of low weights."""
+        """Draw frames of the segments with high weights, and below those with low weights."""
         segments = sorted(_of(score, streams), key=lambda segment: -(segment.attention or 0.0))
         count = min(SHOWN_SEGMENTS, len(segments) // 2)
         if score.video_id not in self.files or not count:
@@ -150,7 +150,7 @@ class _Maker:
     # PAMFN
 
     def decision_frequencies(self) -> None:
-        """Figure 5: frequencies of the decisions in the three stages."""
+        """Draw figure 5: frequencies of the decisions in the three stages."""
         found = self.model.decision_frequencies()
         if not found:
             self.left_out["pamfn-5"] = f"{self.model.card.model} has no PolicyNet"
@@ -168,7 +168,7 @@ class _Maker:
         self._save(figure, "pamfn-5", f"Decisions in {len(self.model.traces)} videos")
 
     def number_of_nets(self, table: Path | None) -> None:
-        """Figure 6: Spearman by the number of FusionNets, from a reproduced table."""
+        """Draw figure 6: Spearman by the number of FusionNets, from a reproduced table."""
         if table is None:
             self.left_out["pamfn-6"] = "needs --table: the table.json of `arabesque reproduce pamfn-figure-6`"
             return
@@ -186,7 +186,7 @@ class _Maker:
         self._save(figure, "pamfn-6", "")
 
     def modalities_over_time(self, score: VideoScore) -> None:
-        """Figure 7: weights of the modalities in the modality-specific feature decoder, with sound and frames."""
+        """Draw figure 7: weights of the modalities in the modality-specific feature decoder, with audio and frames."""
         name = f"pamfn-7-{page_name(score.video_id)}"
         weights = self.model.traces.get(score.video_id, {}).get(f"modalities_{STAGE}")
         if weights is None or not len(weights):
@@ -207,7 +207,7 @@ class _Maker:
         self._save(figure, name, f"{score.video_id}, stage {STAGE}")
 
     def decisions_over_time(self, score: VideoScore) -> None:
-        """Figure 8: decisions over time; Figure 9: frames and flow where most and fewest FusionNets are used."""
+        """Draw figure 8, decisions over time, and 9, frames and flow at the most and fewest used FusionNets."""
         names = [f"pamfn-{number}-{page_name(score.video_id)}" for number in (8, 9)]
         decisions = self.model.traces.get(score.video_id, {}).get(f"decision_{STAGE}")
         if decisions is None or not len(decisions):
@@ -276,7 +276,7 @@ def read_frames(file: VideoFile, times_s: Sequence[float]) -> list[NDArray[np.ui
 
 
 def _by_number_of_nets(table: Path) -> dict[str, list[tuple[int, list[float]]]]:
-    """Return column → (number of FusionNets, values of the seeds); the names of the rows have the numbers."""
+    """Return column → (number of FusionNets, values of the seeds). The numbers are read from the names of the rows."""
     from ..models.published_tables import load_table
 
     try:
@@ -285,7 +285,7 @@ def _by_number_of_nets(table: Path) -> dict[str, list[tuple[int, list[float]]]]:
         found: dict[str, list[tuple[int, list[float]]]] = {}
         for row in content["rows"]:
             if row["name"] not in nets:
-                raise ValueError(f"its row {row['name']!r} is not of this figure")
+                raise ValueError(f"its row {row['name']!r} does not belong to this figure")
             count = int("".join(letter for letter in row["name"] if letter.isdigit()))
             for column, cell in row["cells"].items():
                 if cell["last"] is not None:

@@ -1,4 +1,4 @@
-"""A contact sheet of what each stream of a recipe sees in a video: `arabesque look`."""
+"""`arabesque look`: a contact sheet with the input of each stream of a recipe for a video."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from .pictures import (
 )
 
 FRAMES_PER_CLIP = 5
-"""Frames that are drawn of a clip."""
+"""Number of frames of a clip that are drawn."""
 FRAME_PX, INPUT_PX = 240, 128
 """Heights of drawn frames and of drawn network inputs."""
 SHEET_WIDTH_PX = 1500
@@ -64,7 +64,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class StreamView:
-    """What one stream sees."""
+    """Pictures of the input of one stream."""
 
     name: str
     lines: list[str]
@@ -100,7 +100,7 @@ class Sheet:
 
 
 class InputRecorder:
-    """Stands in for the network of a stream: keeps pictures of its input, and returns the number of each input."""
+    """Replaces the network of a stream: stores pictures of its input, and returns the number of each input."""
 
     def __init__(self, device: torch.device, dim: int, draw: Callable[[Tensor], list[Picture]]) -> None:
         self.device = device
@@ -130,20 +130,22 @@ def look_at(
     num_segments: int = 8,
     decoder: str = "pyav",
 ) -> Sheet:
-    """Draw what streams see in a video. Nothing is stored, and networks are not run, except detectors and optical flow.
+    """Draw the input of streams for a video, without writing a store and without running networks.
+
+    Only detectors, networks of key points and optical flow are run.
 
     Args:
         path: A video file.
         recipe: The resolved recipe.
         names: Streams of the recipe.
-        override: ``random:SEED`` for random weights in place of all checkpoints.
+        override: ``random:SEED`` for random weights instead of all checkpoints.
         device: Device of detectors and optical flow.
-        num_segments: Number of segments that are drawn, evenly spaced. Streams that follow an athlete read all.
+        num_segments: Number of evenly spaced segments that are drawn. Streams that follow an athlete read all segments.
         decoder: Name of the decoder backend.
 
     Raises:
         DecodeError: The video cannot be read.
-        MissingPackageError: The package matplotlib, whose font names the pictures, is not installed.
+        MissingPackageError: The package matplotlib, whose font labels the pictures, is not installed.
         WeightsError: A checkpoint of a detector or of optical flow is missing.
     """
     require_package("matplotlib", "look")
@@ -162,7 +164,7 @@ def look_at(
 
 
 def roles_to_show(recipe: Recipe, names: Sequence[str], override: str | None) -> dict[str, StreamSpec]:
-    """Return the streams with those checkpoints only that `look_at` reads: of detectors, key points and flow."""
+    """Return the streams with only the checkpoints that `look_at` reads, of detectors, key points and flow."""
     names_of = named_weights(recipe, {name: recipe.streams[name] for name in names}, override)
     shown: dict[str, StreamSpec] = {}
     for name, roles in names_of.items():
@@ -174,7 +176,7 @@ def roles_to_show(recipe: Recipe, names: Sequence[str], override: str | None) ->
 
 
 def _weights(recipe: Recipe, specs: Mapping[str, StreamSpec], override: str | None) -> dict[str, dict[str, Weights]]:
-    """Return the weights of the streams; those of networks, whose output is not shown, are random."""
+    """Return the weights of the streams. Networks whose output is not shown get random weights."""
     cache = open_cache(recipe.weights)
     found: dict[str, dict[str, Weights]] = {}
     for stream, spec in roles_to_show(recipe, list(specs), override).items():
@@ -203,7 +205,7 @@ class _Viewer:
         self._panels: dict[str, Panel] = {}
 
     def choose(self, count: int) -> Sequence[int]:
-        """Return the segments to read; those that are drawn are evenly spaced."""
+        """Return the segments to read. The drawn ones are evenly spaced."""
         self._drawn = _evenly(count, self._num_segments)
         return range(count) if self._video is not None else self._drawn
 
@@ -228,7 +230,7 @@ class _Viewer:
                 self._panel("network input").add(side_by_side(pictures), label)
 
     def view(self) -> StreamView:
-        """Return what was seen."""
+        """Return the pictures."""
         spec, lines = self._stream.spec, list[str]()
         sampling = spec.sampling
         rate = "every frame" if sampling.fps == "native" else f"{sampling.fps:g} frames per second"
@@ -244,9 +246,9 @@ class _Viewer:
         if self._video is not None:
             finished = self._video.finish()
             boxes = finished.boxes
-            crops = Panel("network input: the athlete, or the whole frame where none was found")
+            crops = Panel("network input: the athlete, or the whole frame if none was found")
             if boxes is not None:
-                frames = Panel("frames: athletes with their track and confidence, other people thin")
+                frames = Panel("frames: athletes with their track and confidence, other people with thin lines")
                 lines.append(
                     f"an athlete was found in {boxes.num_frames_with_person} of {boxes.num_frames} frames "
                     f"({boxes.num_frames_with_person / boxes.num_frames:.0%})"
@@ -295,7 +297,7 @@ class _Viewer:
         middle = len(motion.own) // 2
         flow = np.moveaxis(motion.own[middle] * motion.evidence[middle][..., None], -1, 0)
         picture = resized(flow_picture(flow), FRAME_PX // 2)
-        self._panel("flow of the athlete, without the camera's; middle of the segment").add(picture, label)
+        self._panel("flow of the athlete, without the camera's motion; middle of the segment").add(picture, label)
 
     @alone_on_first_use("librosa.features")
     def _see_sound(self, samples: NDArray[np.float32], label: str) -> None:
@@ -329,7 +331,7 @@ class _Viewer:
         return [waveform_picture(np.ravel(frames[0]))]
 
     def _denormalized(self, frame: NDArray[np.floating]) -> Picture:
-        """Return the picture that a normalization (mean, std) was applied to; without one, scale to the extremes."""
+        """Return the picture before normalization (mean, std); without a normalization, scale to the extremes."""
         known = self._stream.spec.settings.get("normalization")
         if known:
             mean, std = (np.array(known[name], np.float32)[:, None, None] for name in ("mean", "std"))
@@ -340,14 +342,14 @@ class _Viewer:
 
 
 def _evenly(count: int, most: int) -> list[int]:
-    """Return at most so many indices below ``count``, evenly spaced."""
+    """Return at most ``most`` evenly spaced indices below ``count``."""
     if count <= most:
         return list(range(count))
     return sorted({round(number * (count - 1) / max(most - 1, 1)) for number in range(most)})
 
 
 def _as_picture(frame: Tensor) -> Picture:
-    """``uint8 [channels, height, width]`` → RGB."""
+    """Convert ``uint8 [channels, height, width]`` to RGB."""
     array = np.moveaxis(frame.cpu().numpy(), 0, -1)
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 

@@ -1,4 +1,4 @@
-"""The HTML of a report: templates, names of files, and the folder that holds them."""
+"""The HTML of a report: templates, names of files, and the folder of the report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HERE = Path(__file__).parent
 
 
 def page_name(video_id: str) -> str:
-    """Return the name of a video's page, without suffix: readable, unique, safe on every file system and in a URL."""
+    """Return the name of a video's page without suffix: readable, unique, and valid in file systems and URLs."""
     readable = re.sub(r"[^A-Za-z0-9_]+", "-", video_id).strip("-")[:60] or "video"
     return f"{readable}-{hashlib.sha256(video_id.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
 
@@ -58,7 +58,7 @@ class ReportFolder:
         folder: A new or empty folder, or an earlier report, whose pages are replaced.
 
     Raises:
-        InputError: The folder holds other files.
+        InputError: The folder contains other files.
         StoreError: The folder cannot be written.
     """
 
@@ -81,7 +81,7 @@ class ReportFolder:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        templates: Any = self._templates  # its tables of filters and globals have no types
+        templates: Any = self._templates  # filters and globals of jinja2 have no types
         templates.filters.update(clock=clock, number=number, size=size, one_line=one_line)
         templates.globals.update(plural=plural, arabesque_version=version("arabesque"))
 
@@ -91,7 +91,7 @@ class ReportFolder:
         return self.write(name, self._templates.get_template(template).render(root=root, **values).encode())
 
     def write_script(self, name: str, variable: str, value: Any) -> Path:
-        """Write a script that defines a global variable: pages that are opened from a disk cannot read JSON files."""
+        """Write a script that defines a global variable, because pages opened from a disk cannot read JSON files."""
         text = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
         return self.write(f"assets/{name}", f"globalThis.{variable} = {text};\n".encode())
 
@@ -106,7 +106,7 @@ class ReportFolder:
         return path
 
     def remove_stale(self) -> None:
-        """Remove pages and pictures of an earlier report that this one has not written."""
+        """Remove pages and pictures of an earlier report that this report did not write."""
         for path in (self.folder / "videos").iterdir():
             if f"videos/{path.name}" not in self._written and _OWN.fullmatch(path.name):
                 path.unlink()
@@ -124,11 +124,11 @@ def relative_link(target: Path, folder: Path) -> str:
 
 
 def page_names(stem: str, count: int, per_page: int) -> list[str]:
-    """Return the file names of a list that is cut into pages: ``index.html``, ``index-2.html``, …"""
+    """Return the file names of the pages of a list: ``index.html``, ``index-2.html``, …"""
     pages = max(1, -(-count // per_page))
     return [f"{stem}.html" if page == 1 else f"{stem}-{page}.html" for page in range(1, pages + 1)]
 
 
 def video_link(video_id: str) -> dict[str, str]:
-    """Return the id of a video and the address of its page, seen from the folder of the report."""
+    """Return the id of a video and the URL of its page relative to the folder of the report."""
     return {"id": video_id, "href": f"videos/{page_name(video_id)}.html"}

@@ -1,4 +1,4 @@
-"""Pictures of what streams see: optical flow as color, spectrograms, boxes on frames, contact sheets.
+"""Pictures of the input of streams: optical flow as color, spectrograms, boxes on frames, contact sheets.
 
 A picture is ``uint8 [height, width, 3]``, RGB.
 """
@@ -19,14 +19,14 @@ from ..extractors.protocol import PersonBoxes
 
 Picture = NDArray[np.uint8]
 CHOSEN, OTHER = (0, 230, 60), (255, 140, 0)
-"""Colors of the box of an athlete and of other people."""
+"""Colors of the boxes of athletes and of other people."""
 TRACKS = (CHOSEN, (0, 190, 255), (255, 90, 220), (250, 230, 0))
 """Colors of athletes 1 to 4."""
 BACKGROUND, TEXT = (24, 26, 30), (235, 235, 235)
 
 
 def flow_picture(flow: NDArray[np.floating], largest: float | None = None) -> Picture:
-    """Draw optical flow: the direction as hue, the length as saturation; white does not move.
+    """Draw optical flow, with the direction as hue and the length as saturation. White is no motion.
 
     Args:
         flow: ``[2, height, width]``: displacements to the right and down, in any unit.
@@ -49,10 +49,10 @@ def flow_picture(flow: NDArray[np.floating], largest: float | None = None) -> Pi
 
 
 def spectrogram_picture(levels: NDArray[np.floating], size_px: tuple[int, int] = (128, 256)) -> Picture:
-    """Draw a spectrogram: time to the right, frequency upwards, loud is bright.
+    """Draw a spectrogram, with time to the right, frequency upwards, and high levels bright.
 
     Args:
-        levels: ``[time, bins]``, in any logarithmic unit; the color scale covers 1st to 99.5th percentile.
+        levels: ``[time, bins]``, in any logarithmic unit. The color scale covers the 1st to the 99.5th percentile.
         size_px: Height and width of the picture.
     """
     import cv2
@@ -77,7 +77,7 @@ def waveform_picture(samples: NDArray[np.floating], size_px: tuple[int, int] = (
 
 
 def resized(picture: Picture, height_px: int) -> Picture:
-    """Resize a picture to a height; its proportions stay."""
+    """Resize a picture to a height without changing its proportions."""
     import cv2
 
     height, width = picture.shape[:2]
@@ -87,7 +87,7 @@ def resized(picture: Picture, height_px: int) -> Picture:
 
 
 def with_boxes(picture: Picture, boxes: PersonBoxes, time_s: float) -> Picture:
-    """Draw the boxes of one frame on a picture of it, of any size: athletes thick with their track, others thin.
+    """Draw the boxes of one frame on its picture, of any size: athletes with thick lines and their track, others thin.
 
     Args:
         picture: The frame.
@@ -118,12 +118,12 @@ BONES = (
     *((5, 7), (7, 9), (11, 13), (13, 15), (0, 5)),
     *((6, 8), (8, 10), (12, 14), (14, 16), (0, 6)),
 )
-"""Pairs of COCO's key points that are joined: the trunk, the left side, the right side."""
+"""Pairs of COCO's key points that are joined by lines: the trunk, the left side, the right side."""
 LEFT, RIGHT, TRUNK = (230, 60, 60), (60, 200, 90), (250, 220, 70)
 
 
 def with_key_points(picture: Picture, row: NDArray[np.float32]) -> Picture:
-    """Draw a row of the stream `key_points` on its frame, of any size: the left side red, the right one green.
+    """Draw a row of the stream `key_points` on its frame, of any size; the left side is red, the right side green.
 
     Args:
         picture: The frame.
@@ -174,7 +174,7 @@ def text_picture(lines: Sequence[str], width_px: int, size_px: int = 14) -> Pict
 
 
 def side_by_side(pictures: Sequence[Picture], gap_px: int = 2) -> Picture:
-    """Join pictures of one height from left to right."""
+    """Join pictures of the same height from left to right."""
     gap = np.full((pictures[0].shape[0], gap_px, 3), BACKGROUND, np.uint8)
     parts = [part for picture in pictures for part in (gap, picture)]
     return np.concatenate(parts[1:], axis=1)
@@ -213,13 +213,13 @@ def png_bytes(picture: Picture) -> bytes:
 
 
 def data_address(picture: Picture) -> str:
-    """Return a picture as an address that HTML pages embed."""
+    """Return a picture as a data URL, which HTML pages can embed."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
 
 
 @cache
 def font(size_px: int) -> Any:
-    """Return the font of pictures: DejaVu Sans, which matplotlib ships."""
+    """Return the font of pictures, DejaVu Sans, which is part of matplotlib."""
     import matplotlib
     from PIL import ImageFont
 

@@ -29,20 +29,20 @@ BATCH = 32
 """Videos whose features are read together"""
 
 Progress = Callable[[str, int, int], None]
-"""Called with the step, the number of videos that are done and of all videos"""
+"""Called with the step, the number of finished videos and the number of all videos"""
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """Where a report is, and what it is about."""
+    """Location of a report, and results of reading the video files."""
 
     index: Path
     """The page to open"""
     num_videos: int
     num_read: int
-    """Video files that were read"""
+    """Number of video files that were read"""
     problems: tuple[str, ...]
-    """Video files that could not be read, or only in part"""
+    """Video files that could not be read completely"""
     scores: ModelScores | None = None
 
 
@@ -60,21 +60,21 @@ def write_report(
 ) -> ReportResult:
     """Write a report as static HTML pages, which open from a disk without a server or a network.
 
-    A store to which a run writes at the same time is shown as it is.
+    If a run writes to the store at the same time, the report shows the current state.
 
     Args:
         store: The store, opened with ``partial=True``.
         out: Folder of the report: new, empty, or that of an earlier report, which is replaced.
-        videos: The video files of the store, for pictures, sound and playback. Each is read once.
+        videos: The video files of the store, for pictures, audio and playback. Each is read once.
         model: Folder of a trained model, for the pages of scores.
         labels: Scores by the judges.
-        labels_path: Their file.
-        num_decoders: Video files that are read at the same time.
-        device: Where the model runs.
+        labels_path: File of these scores.
+        num_decoders: Number of video files that are read at the same time.
+        device: Device of the model.
         on_progress: Called with the progress.
 
     Raises:
-        InputError: ``out`` holds other files, or a label matches several videos.
+        InputError: ``out`` contains other files, or a label matches several videos.
         StoreError: The store is damaged, or the report cannot be written.
         WeightsError: The model is damaged, or does not fit the features.
 
@@ -142,7 +142,7 @@ class _Report:
         return found
 
     def write_videos(self, videos: Inputs | None, num_decoders: int, report: Progress) -> ReadFiles:
-        """Write the page of every video; return what was learned from the files."""
+        """Write the page of every video; return the data that was read from the files."""
         files = {} if videos is None else {file.video_id: file for file in videos.videos}
         known = set(self._ids)
         chosen = [files[name] for name in self._ids if name in files]
@@ -176,7 +176,7 @@ class _Report:
         return read
 
     def _features(self) -> Iterator[dict[str, StreamFeatures]]:
-        """Yield the features of each video, in order; those of `BATCH` videos are read together."""
+        """Yield the features of each video in order. Those of `BATCH` videos are read together."""
         for first in range(0, len(self._ids), BATCH):
             names = self._ids[first : first + BATCH]
             found: dict[str, dict[str, StreamFeatures]] = {name: {} for name in names}
@@ -187,7 +187,7 @@ class _Report:
             yield from (found[name] for name in names)
 
     def write_index(self, files: ReadFiles) -> None:
-        """Write the list of videos, and what there is to say of the store on its first page."""
+        """Write the list of videos, whose first page also describes the store."""
         self._folder.write_script("videos.js", "arabesqueVideos", [[name, page_name(name)] for name in self._ids])
         page = StorePage(self._store, self._data, files, self._scores, self._judged)
         whole, flags = page.values(), page.flags()

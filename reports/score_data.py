@@ -1,4 +1,4 @@
-"""What the report shows of a model: predicted and judged scores of videos, effects, attention, inner values."""
+"""Data of a model for the report: predicted and judged scores of videos, effects, attention, inner values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ModelScores:
 
     card: ModelCard
     scores: Mapping[str, VideoScore]
-    """Video → score, for the videos whose streams are complete or known to be empty"""
+    """Video → score, for the videos whose streams are complete or empty"""
     judged: Mapping[str, float] = field(default_factory=dict[str, float])
     """Video → score by the judges"""
     label_target: str = ""
@@ -47,7 +47,7 @@ class ModelScores:
         """Return Spearman's correlation with its 95 % interval, Pearson's, and the number of videos.
 
         Args:
-            trained_on: Of the training videos of the model, or of the others.
+            trained_on: Whether to use the training videos of the model, or the other videos.
 
         Returns:
             None for fewer than three judged videos.
@@ -61,20 +61,20 @@ class ModelScores:
 
     @property
     def agreement(self) -> tuple[float, int] | None:
-        """Rank correlation of attention and absolute effect: mean over the videos, and their number."""
+        """Return the rank correlation of attention and absolute effect, averaged over videos, and their number."""
         known = [each.attention_agreement for each in self.scores.values()]
         values = [value for value in known if value is not None]
         return (float(np.mean(values)), len(values)) if values else None
 
     @property
     def num_without_outstanding(self) -> int:
-        """Number of videos in which no segment stands out."""
+        """Return the number of videos without an outstanding segment."""
         return sum(not each.outstanding for each in self.scores.values())
 
     def decision_frequencies(self) -> dict[int, NDArray[np.float64]]:
         """Return stage → share of each decision of the PolicyNet over all steps of all videos; empty without decisions.
 
-        Decision k is the index of the last active FusionNet, so that decision 0 uses one of them.
+        Decision k is the index of the last active FusionNet, so that decision 0 uses one FusionNet.
         """
         num_nets = int(self.card.settings.get("num_nets", 0))
         found: dict[int, NDArray[np.float64]] = {}
@@ -101,9 +101,9 @@ def score_store(
         model: Folder of a trained model.
         store: The store.
         labels: Scores by the judges.
-        labels_path: Their file, for error messages.
-        device: Where the network runs.
-        on_done: Called with the number of videos that are scored and of all videos.
+        labels_path: File of these scores, for error messages.
+        device: Device of the network.
+        on_done: Called with the number of scored videos and the number of all videos.
 
     Raises:
         WeightsError: The model is damaged, or the features were made with other settings.
@@ -128,7 +128,7 @@ def score_store(
         judged = {matching.videos[label]: score for label, score in labels.scores.items() if label in matching.videos}
         notes += [*labels.notes, *([matching.note] if matching.note else [])]
         if labels.target != card.target:
-            notes.append(f"the labels are {labels.target!r}, the model predicts {card.target!r}")
+            notes.append(f"the labels are {labels.target!r}, but the model predicts {card.target!r}")
         if lone := len(labels.scores) - len(judged):
             notes.append(f"{lone} of {len(labels.scores)} labels have no video in the store")
     if missing := len(features.known) - len(names):
@@ -151,7 +151,7 @@ def _traces_of(network: nn.Module, card: ModelCard, features: FeatureSet, name: 
 
 
 def step_times(num_steps: int, ends_s: Sequence[float]) -> list[tuple[float, float]]:
-    """Return (start_s, end_s) of each step of a stage, which pools equally many segments.
+    """Return (start_s, end_s) of each step of a stage. All steps pool the same number of segments.
 
     Args:
         num_steps: Number of steps.

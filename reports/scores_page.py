@@ -1,4 +1,4 @@
-"""What the pages of the scores say of a model."""
+"""Values of the pages of scores."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _correlations(model: ModelScores) -> list[dict[str, Any]]:
 
 
 def _stream_effects(scores: Sequence[VideoScore]) -> list[dict[str, Any]]:
-    """Return what the scores lose without each stream, over the videos."""
+    """Return statistics over the videos of the points that scores lose without each stream."""
     effects: dict[str, list[float]] = {}
     for each in scores:
         for stream, effect in each.stream_effects.items():

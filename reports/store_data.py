@@ -1,4 +1,4 @@
-"""What the report shows of a feature store: records of videos, statistics of features, projections, duplicates."""
+"""Data of a feature store for the report: records of videos, statistics of features, projections, duplicates."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..pipeline.records import Outcome
 from ..pipeline.store.reader import FeatureStore
 
 MAX_PAIRS = 50
-"""Near-duplicates that are listed"""
+"""Maximum number of near-duplicates that are listed"""
 NEAR_COSINE = 0.98
-"""Cosine of the standardized features of two videos from which they are listed as near-duplicates"""
+"""Least cosine of the standardized features of two videos that are listed as near-duplicates"""
 OUTLIER_DEVIATIONS = 4.0
 """A video is an outlier if its distance from the center exceeds the median distance by this many deviations (MAD)"""
 MAX_COMPONENTS = 10
-"""Principal components in which the distance of an outlier is measured"""
+"""Number of principal components in which the distance of an outlier is measured"""
 _BLOCK = 512
 
 Array = NDArray[np.float64]
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """What the store knows of one video."""
+    """Data of one video in the store."""
 
     video_id: str
     outcomes: Mapping[str, Outcome]
@@ -49,7 +49,7 @@ class VideoSummary:
 
     @property
     def frames_per_second(self) -> float:
-        """Frames by the container's packets ÷ end of the last segment; 0 if one of both is unknown."""
+        """Number of frames in the container ÷ end of the last segment; 0 if one of both is unknown"""
         frames = max((one.frames_expected for one in self.outcomes.values()), default=0)
         return frames / self.duration_s if self.duration_s else 0.0
 
@@ -63,7 +63,7 @@ class VideoSummary:
 
     @property
     def person_share(self) -> float | None:
-        """Lowest share of the frames with a person, over the streams that looked for people; None without such."""
+        """Lowest share of the frames with a person over the streams that detect people; None without such streams"""
         shares = [one.person_share for one in self.outcomes.values()]
         return min((share for share in shares if share is not None), default=None)
 
@@ -83,9 +83,9 @@ class StreamStatistics:
     """``[dim]``: standard deviation over all segments"""
 
     def deviations_of(self, video_id: str) -> Array:
-        """Return ``[dim]``: how many deviations the mean of a video lies from the means of the other videos.
+        """Return the difference of a video's mean from the means of the other videos in deviations, ``[dim]``.
 
-        NaN if there are fewer than three other videos. A feature that is the same in all other videos has 0.
+        NaN if there are fewer than three other videos. A feature that is equal in all other videos has 0.
         """
         count = len(self.video_ids) - 1
         if count < 3:
@@ -110,14 +110,14 @@ class StreamStatistics:
 
 @dataclass(frozen=True)
 class Projection:
-    """Videos in the plane of the first two principal components of one stream."""
+    """Projection of videos to the first two principal components of one stream."""
 
     stream: str
     video_ids: tuple[str, ...]
     points: Array
     """``[videos, 2]``"""
     shares: tuple[float, float]
-    """Share of the variance of both components"""
+    """Shares of the variance of both components"""
 
 
 @dataclass(frozen=True)
@@ -130,23 +130,23 @@ class Outlier:
 
 @dataclass(frozen=True)
 class StoreData:
-    """A store as the report shows it."""
+    """The data of a store in the report."""
 
     videos: tuple[VideoSummary, ...]
     statistics: Mapping[str, StreamStatistics]
     projections: tuple[Projection, ...]
     near_duplicates: tuple[tuple[str, str, float], ...]
-    """Two videos and the cosine of their standardized features; files of identical bytes are not among them"""
+    """Two videos and the cosine of their standardized features, without pairs of files with identical bytes"""
     identical: tuple[tuple[str, ...], ...]
     """Groups of videos whose files have the same bytes"""
     outliers: tuple[Outlier, ...]
     unusual_durations: tuple[str, ...]
-    """Videos of less than half or more than twice the median duration"""
+    """Videos with less than half or more than twice the median duration"""
 
     def reasons(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
-        """Return (kind, reason, (video, stream) of each) of all outcomes that are not done, most frequent first.
+        """Return (kind, reason, list of (video, stream)) of all outcomes that are not done, most frequent first.
 
-        The path of the file is left out of a reason, so that equal reasons of several files are one group.
+        The path of the file is removed from a reason, so that equal reasons of several files are one group.
         """
         groups: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
         for video in self.videos:
@@ -233,7 +233,7 @@ def _standardized(values: Array) -> Array:
 def _components(values: Array) -> tuple[Array, Array]:
     """Return the coordinates ``[videos, k]`` in the first principal components, and their shares of the variance.
 
-    Video by video products are used where there are fewer videos than features.
+    If there are fewer videos than features, they are computed from products between videos.
     """
     values = _standardized(values)
     total = float((values**2).sum())
@@ -269,9 +269,10 @@ def _identical(videos: Sequence[VideoSummary]) -> tuple[tuple[str, ...], ...]:
 def _near_duplicates(
     statistics: Mapping[str, StreamStatistics], identical: Sequence[Sequence[str]]
 ) -> Iterator[tuple[str, str, float]]:
-    """Yield the most similar pairs: the lowest cosine over the streams that both videos have is at least `NEAR_COSINE`.
+    """Yield the most similar pairs of videos.
 
-    Fewer than eight videos do not show what is usual, and their standardized features are not compared.
+    The lowest cosine over the streams of both videos must be at least `NEAR_COSINE`. Fewer than eight videos are not
+    compared, because the standardization of their features is not reliable.
     """
     same = {frozenset((one, other)) for group in identical for one in group for other in group}
     found: dict[tuple[str, str], float] = {}
@@ -299,7 +300,7 @@ def _near_duplicates(
 
 
 def _outliers(statistics: Mapping[str, StreamStatistics]) -> Iterator[Outlier]:
-    """Yield videos that lie far from the center of a stream in its first principal components."""
+    """Yield videos that are far from the center of a stream in its first principal components."""
     for stream, each in statistics.items():
         if len(each.video_ids) < 8:
             continue

@@ -1,4 +1,4 @@
-"""What the first page of a report says of a store."""
+"""Values of the first page of a report, which describes the store."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from .store_data import StoreData, kinds_by_stream
 from .video_page import metadata_facts
 
 MAX_LISTED = 20
-"""Videos that are named for one reason"""
+"""Maximum number of listed videos for one reason"""
 MAX_CLASSES = 8
-"""Folders or picture formats with a color of their own"""
+"""Maximum number of folders or picture formats with different colors"""
 
 
 @dataclass
 class ReadFiles:
-    """What was learned from the video files."""
+    """Data that was read from the video files."""
 
     metadata: dict[str, VideoMetadata] = field(default_factory=dict[str, VideoMetadata])
     sprites: set[str] = field(default_factory=set[str])
@@ -37,7 +37,7 @@ class ReadFiles:
     problems: list[str] = field(default_factory=list[str])
     num_read: int = 0
     num_unknown: int = 0
-    """Files that are not in the store"""
+    """Number of files that are not in the store"""
 
 
 class StorePage:
@@ -46,7 +46,7 @@ class StorePage:
     Args:
         store: The store.
         data: Its outcomes and statistics.
-        files: What was learned from the video files.
+        files: Data that was read from the video files.
         scores: Scores of a model, if there is one.
         judged: Video → score by the judges.
     """
@@ -118,7 +118,7 @@ class StorePage:
         }
 
     def _findings(self) -> dict[str, Any]:
-        """Return what is worth a look: reasons, copies, outliers."""
+        """Return findings that the user should check: reasons, copies, outliers."""
         data = self._data
         return {
             "reasons": [

@@ -19,9 +19,9 @@ from .store_data import StoreData, StreamStatistics
 from .video_preview import VideoPreview
 
 HEAT_COLUMNS = 240
-"""Time steps of the picture of all deviations"""
+"""Number of time steps in the picture of all deviations"""
 MAX_BOX_DELAY_S = 0.5
-"""Boxes are drawn on a thumbnail if their frame is at most this far from it"""
+"""Largest distance between a thumbnail and the frame of the boxes that are drawn on it"""
 LANE_PX = 20
 MAX_LANES = 4
 
@@ -31,7 +31,7 @@ class SegmentButton:
     start_s: float
     end_s: float
     left: float
-    """Percent of the duration"""
+    """Position in percent of the duration"""
     width: float
     top: int
     text: str
@@ -46,7 +46,7 @@ class Row:
     kind: str
     note: str = ""
     height: int = 0
-    """In pixels; 0 for the usual height"""
+    """Height in pixels; 0 for the usual height"""
     spoken: str = ""
     picture: str = ""
     picture_share: float = 100.0
@@ -63,7 +63,7 @@ def picture_rows(
     boxes: Mapping[str, PersonBoxes],
     duration_s: float,
 ) -> list[Row]:
-    """Return rows of thumbnails with boxes, flow, motion energy and sound, and write their pictures."""
+    """Return rows of thumbnails with boxes, flow, motion energy and audio, and write their pictures."""
     rows: list[Row] = []
     if preview is None:
         return rows
@@ -107,7 +107,7 @@ def picture_rows(
 
 
 def _boxes_on_thumbnails(boxes: PersonBoxes, times_s: NDArray[np.float64]) -> Markup:
-    """Return the boxes of the frame next to each thumbnail, where one was searched within half a second."""
+    """Return the boxes of the frame nearest to each thumbnail, if a frame within half a second was searched."""
     parts: list[str] = []
     searched = np.unique(boxes.time_s)
     for place, time_s in enumerate(times_s.tolist()):
@@ -129,7 +129,7 @@ def _boxes_on_thumbnails(boxes: PersonBoxes, times_s: NDArray[np.float64]) -> Ma
 
 
 def person_rows(boxes: Mapping[str, PersonBoxes], duration_s: float) -> list[Row]:
-    """Return a row per stream that crops people: in which frames it found the athlete, others only, or no one."""
+    """Return a row per stream that crops people: frames with the athlete, only with other people, or without people."""
     rows: list[Row] = []
     for stream, each in boxes.items():
         times_s = np.unique(each.time_s)
@@ -154,7 +154,7 @@ def person_rows(boxes: Mapping[str, PersonBoxes], duration_s: float) -> list[Row
 def segment_rows(
     features: Mapping[str, StreamFeatures], duration_s: float, outstanding: frozenset[Segment]
 ) -> list[Row]:
-    """Return a row of buttons for each stream: its segments, in lanes where they overlap."""
+    """Return a row of buttons for the segments of each stream. Overlapping segments are in different lanes."""
     marked = {(stream, each.start_s): each.effect for each in outstanding for stream in each.streams}
     rows: list[Row] = []
     for stream, each in features.items():
@@ -331,7 +331,7 @@ def feature_rows(
     features: Mapping[str, StreamFeatures],
     duration_s: float,
 ) -> list[Row]:
-    """Return, of each stream, a curve of one named feature, and a picture of all deviations."""
+    """Return a curve of one named feature, and a picture of all deviations, for each stream."""
     rows: list[Row] = []
     for stream, each in features.items():
         if stream not in data.statistics or not len(each):
@@ -389,7 +389,7 @@ def _curve_of(each: StreamFeatures, statistics: StreamStatistics, index: int, du
 
 
 def _deviation_picture(each: StreamFeatures, statistics: StreamStatistics, duration_s: float) -> bytes:
-    """Return a PNG: time from left to right, one row per feature; blue to red from −3 to +3 deviations."""
+    """Return a PNG with time from left to right and a row per feature; blue to red are −3 to +3 deviations."""
     import cv2
 
     scale = np.where(statistics.deviation > 1e-12, statistics.deviation, np.inf)
@@ -406,5 +406,5 @@ def _deviation_picture(each: StreamFeatures, statistics: StreamStatistics, durat
 
 
 def percent(time_s: float, duration_s: float) -> float:
-    """Return the place of a time on the time line, in percent."""
+    """Return the position of a time on the time line, in percent."""
     return round(100 * time_s / duration_s, 3)

@@ -22,21 +22,21 @@ from .time_line import feature_rows, percent, person_rows, picture_rows, score_r
 from .video_preview import VideoPreview
 
 MAX_DEVIATIONS = 12
-"""Named features that are listed with their deviation"""
+"""Maximum number of named features that are listed with their deviation"""
 MAX_FOREMOST = 12
-"""Segments that are listed with their effect"""
+"""Maximum number of segments that are listed with their effect"""
 
 
 @dataclass(frozen=True)
 class PageContext:
-    """What all video pages of a report share."""
+    """Data that all video pages of a report share."""
 
     folder: ReportFolder
     data: StoreData
     navigation: Sequence[Mapping[str, Any]]
     made_at: str
     names: Mapping[str, tuple[str, ...]]
-    """Stream → names of its features; only of streams whose features have names"""
+    """Stream → names of its features, for streams whose features have names"""
     model: ModelScores | None = None
     links: Mapping[str, str] = field(default_factory=dict[str, str])
     """Video → URL of its file relative to its page"""
@@ -54,13 +54,13 @@ def write_video_page(
     """Write the page of a video and its pictures.
 
     Args:
-        context: What all pages share.
+        context: Data that all pages share.
         video: The video.
-        features: Its features, stream by stream.
+        features: Stream → its features.
         preview: Its pictures, if its file was read.
         neighbors: The videos before and after it.
-        list_page: The page of the list that has the video.
-        boxes: Stream → people that it found, of streams that crop people.
+        list_page: The page of the list with the video.
+        boxes: Stream → detected people, for streams that crop people.
     """
     metadata = preview.metadata if preview is not None else None
     duration_s = max(video.duration_s, metadata.end_s if metadata else 0.0, 1e-3)
@@ -197,7 +197,7 @@ def _deviations(context: PageContext, each: StreamFeatures, stream: str) -> dict
 
 
 def _explorer(context: PageContext, features: Mapping[str, StreamFeatures]) -> dict[str, Any]:
-    """Return the named features for the script of the page, each in 256 steps between its lowest and highest value."""
+    """Return the named features for the script of the page, quantized to 256 steps between lowest and highest value."""
     found: dict[str, Any] = {}
     for stream in context.names:
         each = features.get(stream)

@@ -1,4 +1,4 @@
-"""What the report shows of a video file: thumbnails, motion energy, spectrogram and beats, in one pass."""
+"""Data of a video file for the report, read in one pass: thumbnails, motion energy, spectrogram and beats."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ THUMBNAIL_PX = 96
 """Height of a thumbnail"""
 ENERGY_FPS = 5.0
 MAX_ENERGY_FRAMES = 1500
-"""Of longer videos, motion energy is measured between frames that are further apart"""
+"""Number of frames for motion energy; in longer videos, it is measured between frames that are further apart"""
 ENERGY_SIDE_PX = 96
 """Width of the gray pictures whose difference is the motion energy"""
 LEAST_FLOW_PX = 0.5
-"""Flow of this length, in pixels of a thumbnail, has full color in a video that hardly moves"""
+"""Least flow with full color, in pixels of a thumbnail, for videos with very little motion"""
 MIN_FLOW_PX = 16
-"""Thumbnails that are narrower have no flow"""
+"""Least width of thumbnails with flow"""
 MAX_AUDIO_S = 600.0
-"""Audio behind this time is not analyzed"""
+"""Audio after this time is not analyzed"""
 SPECTROGRAM_WIDTH, SPECTROGRAM_HEIGHT = 1000, 80
 
 
@@ -45,12 +45,12 @@ class VideoPreview:
     metadata: VideoMetadata | None
     """None if the file cannot be read"""
     problem: str = ""
-    """Why some or all pictures are missing"""
+    """Reason why some or all pictures are missing"""
     thumbnail_times_s: NDArray[np.float64] | None = None
     sprite: bytes = b""
-    """JPEG with all thumbnails side by side"""
+    """JPEG with all thumbnails next to each other"""
     flow: bytes = b""
-    """JPEG of the same form: optical flow from each of these frames to the next frame of the file, as color"""
+    """JPEG of the same form with the optical flow from each of these frames to the next frame of the file, as color"""
     thumbnail_px: tuple[int, int] = (0, 0)
     """Width and height of one thumbnail"""
     energy_times_s: NDArray[np.float64] | None = None
@@ -73,7 +73,7 @@ def preview_videos(
     Args:
         files: Local files.
         num_decoders: Number of files that are read at the same time.
-        on_done: Called with the number of files that are done and of all files.
+        on_done: Called with the number of finished files and the number of all files.
     """
 
     def preview(file: VideoFile) -> VideoPreview:
@@ -92,7 +92,7 @@ def preview_videos(
         closing(DecoderPool(num_decoders)) as pool,
         ThreadPoolExecutor(num_decoders) as threads,
     ):
-        # a window, so that previews that wait for their pages do not fill the memory
+        # a limited number in advance, so that previews that wait for their pages do not fill the memory
         waiting = [threads.submit(preview, file) for file in files[: 2 * num_decoders]]
         for index, file in enumerate(files):
             made = waiting.pop(0).result()
@@ -181,7 +181,7 @@ def optical_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray
 
 
 def flow_sprite(flows: Sequence[NDArray[np.float32] | None], size_px: tuple[int, int]) -> bytes:
-    """Return the flows side by side, all of one scale; gray where there is none. Empty if there is none at all."""
+    """Return the flows next to each other, with the same scale; gray for missing ones. Empty if all are missing."""
     found = [each for each in flows if each is not None]
     if not found:
         return b""
@@ -238,7 +238,7 @@ class _AudioAnalysis:
         hop = max(512, len(sound) // SPECTROGRAM_WIDTH)
         mel = librosa.feature.melspectrogram(y=sound, sr=RATE_HZ, n_fft=2048, hop_length=hop, n_mels=SPECTROGRAM_HEIGHT)
         level = np.log10(np.maximum(mel, 1e-10) / max(float(mel.max()), 1e-10))
-        loud = np.clip(level / 8 + 1, 0, 1)  # 80 dB below the loudest are black
+        loud = np.clip(level / 8 + 1, 0, 1)  # black is 80 dB below the maximum
         picture = cv2.applyColorMap((255 * loud[::-1]).astype(np.uint8), cv2.COLORMAP_MAGMA)
         picture = cv2.resize(picture, (SPECTROGRAM_WIDTH, SPECTROGRAM_HEIGHT), interpolation=cv2.INTER_AREA)
         rgb = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
