@@ -145,7 +145,7 @@ def flow_histograms(
 
 
 def _travel(motion: AthleteMotion, body_height: float) -> list[float]:
-    """Statistics of the velocity of the box in the frame, minus the camera's motion at its center"""
+    """Return statistics of the velocity of the box in the frame, minus the camera's motion at its center."""
     if len(motion.boxes) < 2 or not motion.found.any():
         return [0.0] * len(BLOCKS["travel"])
     center = motion.boxes[:, :2]

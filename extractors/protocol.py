@@ -1,6 +1,6 @@
 """The contract of every extractor, as data that the pipeline follows.
 
-An extractor computes feature rows from segments and has no state. It declares which frames and audio it needs
+An extractor is a fixed computation from segments to feature rows. It declares which frames and audio it needs
 (`FrameNeed`, `AudioNeed`). The pipeline decodes each video once, applies each geometry once, cuts segments, and calls
 
     prepare(segment)        one segment, on a CPU thread, in parallel with others: flow, filterbanks, classical features

@@ -144,7 +144,7 @@ _ON_CPU: dict[Library, Callable[[Tensor, ImageSize, Filter], Tensor]] = {
 
 def _by_image(frames: Tensor, size: ImageSize, convert: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Tensor:
     """Apply ``convert`` to each frame as ``[height, width, 3]``, or to each channel as ``[height, width]``."""
-    if frames.shape[1] not in (1, 3):  # PIL would interpret two channels as gray and alpha, and weight gray by alpha
+    if frames.shape[1] not in (1, 3):  # in two or four channels, PIL weights the others by the last one (alpha)
         channels = _by_image(frames.flatten(0, 1)[:, None], size, convert)
         return torch.unflatten(channels, 0, frames.shape[:2])[:, :, 0]
     results = np.empty((len(frames), *size, frames.shape[1]), dtype=np.uint8)
@@ -155,7 +155,7 @@ def _by_image(frames: Tensor, size: ImageSize, convert: Callable[[NDArray[np.uin
 
 
 def resize_on_device(frames: Tensor, size: ImageSize, interpolation: Filter, library: Library) -> Tensor:
-    """`resize` with torch operations on integers, on the device of the frames; also works on the CPU (for tests)."""
+    """Compute `resize` with torch operations on integers, on the device of the frames, or for tests on the CPU."""
     if library == "opencv":
         opencv = _opencv_bilinear if interpolation == "bilinear" else _opencv_bicubic
         return opencv(frames, size)

@@ -41,7 +41,7 @@ def write_comparison(result: FeatureComparison, a: str, b: str, out: Path) -> Pa
         The page to open.
 
     Raises:
-        InputError: ``out`` holds other files.
+        InputError: ``out`` contains other files.
         StoreError: The page cannot be written.
     """
     folder = ReportFolder(out)
@@ -123,7 +123,7 @@ def write_table_page(table: Path, out: Path) -> Path:
         The page to open.
 
     Raises:
-        InputError: ``table`` cannot be read, or ``out`` holds other files.
+        InputError: ``table`` cannot be read, or ``out`` contains other files.
         StoreError: The page cannot be written.
     """
     try:

@@ -69,7 +69,7 @@ def earlier_match(
         last: Last frame of the shot.
         rules: Speeds, and length of the search.
         begin: First frame of the search.
-        replays: Earlier replays and the stretches that they repeat. Such a pair does not reduce each other's margin.
+        replays: Earlier replays, each with the stretch that it repeats. Both do not reduce each other's margin.
 
     Returns:
         The best candidate, even if it is not good enough; None for a shot without motion or without earlier frames.
