@@ -365,7 +365,7 @@ def test_flow_images_are_stretched_like_pictures(jpeg_quality: Any) -> None:
     ],
 )
 def test_flow_in_pixels_is_not_stretched(quantization: str, geometry: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"i3d_flow: settings: .*crops alone"):
+    with pytest.raises(ConfigError, match=r"i3d_flow: settings: .*may only crop"):
         flow_extractor(quantization={"form": quantization}, flow_geometry=geometry)
 
 

@@ -126,7 +126,7 @@ def test_rows_of_several_crops_are_averaged_in_time() -> None:
             {"layer": "conv"},
             "[0-9]+ paths of layers end with .conv., such as trunk.conv3d_1a_7x7.conv and",
         ),
-        ("i3d_rgb", 17, {"output": "map", "crops": "ten"}, "no mean over crops"),
+        ("i3d_rgb", 17, {"output": "map", "crops": "ten"}, "cannot be averaged over crops"),
         ("i3d_rgb", 17, {"output": "map", "geometry": {"steps": [{"short_side_px": 224}]}}, "pictures of one size"),
         ("i3d_rgb", 8, {"output": "map"}, "the network takes at least 9 frames, not 8"),
         ("i3d_rgb", 17, {"output": "map", **SMALL}, "does not take input of .* at least 9 frames of 193 × 193 px"),

@@ -148,7 +148,7 @@ def test_the_first_line_may_be_dropped_as_some_works_do(folder: Path) -> None:
         ("Ball_1 9 7 16 0", "line 3: Ball_1 is already in .*line 2"),
         ("Ball_3 9 7 16 0", "line 1: Ball_3 is in two splits"),
         ("", "3 videos in the train split of small, but the published file has 4"),
-        ("Hoop_3x 9 7 16 0", "1 videos of Ball in the train split, where 2 are published"),
+        ("Hoop_3x 9 7 16 0", "1 videos of Ball in the train split, but 2 are published"),
     ],
 )
 def test_a_wrong_line_is_named(folder: Path, line: str, complaint: str) -> None:
@@ -271,7 +271,7 @@ def test_a_pickle_is_read_without_executing_code(tmp_path: Path) -> None:
     assert not (tmp_path / "trap").exists()
     (tmp_path / "test_split3.pkl").write_bytes(pickle.dumps([("g9", 9)]))
     (tmp_path / "anno_dict.pkl").write_bytes(pickle.dumps({("g1", 0): ["free", 80.5]}))
-    with pytest.raises(InputError, match="the test split names g9/9, which has no label"):
+    with pytest.raises(InputError, match="the test split contains g9/9, which has no label"):
         read_dataset_labels(few, tmp_path)
     (tmp_path / "anno_dict.pkl").write_bytes(b"\x80\x04junk")
     with pytest.raises(InputError, match="not a readable pickle"):

@@ -123,12 +123,12 @@ def test_scores_that_are_not_numbers_are_rejected(tmp_path: Path, separator: str
         ("id;score\na;1.234,5\n", r"line 2: the score of 'a' is '1.234,5'"),
         ("a,1\nb,2\na,1\n", "line 3: 'a' is also on line 1; keep one of them"),
         ("video_id,2019\na,17\n", r"line 1: the title of a column is the number 2019"),
-        ("id,score,score\na,1,2\n", r"which score|two columns"),
+        ("id,score,score\na,1,2\n", r"several scores|two columns"),
         ('id,score\n"a,1\nb,2\n', "a quote is not closed"),
         ("Ball_001,\n", "has one column"),
         (",17.1\nBall_002,18\n", "line 1: has no video_id"),
-        ("id,score\nBall\ufeff_001,17\n", r"line 2 holds U\+FEFF"),
-        ("id,score\r\nBall\x00_001,17\r\n", r"line 2 holds U\+0000"),
+        ("id,score\nBall\ufeff_001,17\n", r"line 2 has U\+FEFF"),
+        ("id,score\r\nBall\x00_001,17\r\n", r"line 2 has U\+0000"),
     ],
 )
 def test_ambiguous_files_are_rejected(tmp_path: Path, text: str, message: str) -> None:
@@ -172,7 +172,7 @@ def test_latin_1_is_read_with_a_note_and_a_mixture_is_rejected(tmp_path: Path) -
     with pytest.raises(InputError, match=r"line 3 has the byte 0xE4, which is neither UTF-8 nor Latin-1"):
         read_labels(path)
     path.write_bytes("id,score\nv1,17\n".encode("utf-16-le"))  # without a byte order mark
-    with pytest.raises(InputError, match=r"line 1 holds U\+0000"):
+    with pytest.raises(InputError, match=r"line 1 has U\+0000"):
         read_labels(path)
 
 

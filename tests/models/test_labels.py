@@ -28,7 +28,7 @@ def test_a_numeric_id_is_not_a_header(tmp_path: Path) -> None:
 def test_one_of_several_scores(tmp_path: Path) -> None:
     path = write(tmp_path, "\ufeffid,TES,PCS\n\n a/b , 28.7 ,29\n2,28.9,27\n")
     assert read_labels(path, "PCS").scores == {"a/b": 29.0, "2": 27.0}
-    with pytest.raises(InputError, match=r"which score.*TES, PCS"):
+    with pytest.raises(InputError, match=r"several scores.*TES, PCS"):
         read_labels(path)
     with pytest.raises(InputError, match=r"column 'TSE' does not exist.*did you mean TES"):
         read_labels(path, "TSE")

@@ -51,7 +51,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_video_has_the_classes_of_the_mean_of_its_segments(video: Path):
     found = predict(video, parse_recipe(SMALL, "small.toml"), weights="random:0", top=400)
     (stream,) = found.streams
-    assert "no classifier" in found.skipped["motion"]
+    assert "no known classifier" in found.skipped["motion"]
     assert len(stream.segments) == 2
     names = class_names(resolve(parse_recipe(SMALL, "small.toml").streams["x3d"]), ENTRY)
     tables = [{score.name: score.probability for score in part.classes} for part in (stream, *stream.segments)]
@@ -77,9 +77,9 @@ def test_the_command_prints_the_classes(video: Path, tmp_path: Path):
 
 def test_streams_without_a_classifier_are_an_error(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ARABESQUE_WEIGHTS", str(tmp_path / "weights"))
-    with pytest.raises(ConfigError, match=r"no stream can name classes; .*motion.*no classifier"):
+    with pytest.raises(ConfigError, match=r"no stream can name classes; .*motion.*no known classifier"):
         predict(video, load_recipe("starter"))
-    with pytest.raises(ConfigError, match=r"stream motion: .*no classifier"):
+    with pytest.raises(ConfigError, match=r"stream motion: .*no known classifier"):
         predict(video, parse_recipe(SMALL, "small.toml"), streams=["motion"], weights="random:0")
     with pytest.raises(WeightsError, match="x3d_xs_k400"):
         predict(video, parse_recipe(SMALL, "small.toml"))
