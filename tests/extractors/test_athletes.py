@@ -1,4 +1,4 @@
-"""Who the athlete is: linking, and the six real clips, in which the right person was counted by hand."""
+"""Choice of the athlete: linking of boxes, and six real clips in which the right person was marked by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Person = tuple[float, float, float, float, float, int]
 
 
 def frame(*people: Person, camera: Sequence[float] = (0, 0, 0, 0), whole: bool = True) -> SeenFrame:
-    """A frame whose people have their color as feature."""
+    """Return a frame whose people have their color as feature."""
     boxes = [(x - w / 2, y - h / 2, x + w / 2, y + h / 2, confidence) for x, y, w, h, confidence, _ in people]
     looks = np.zeros((len(people), LOOK_SIZE), np.float32)
     for row, person in enumerate(people):
@@ -59,7 +59,7 @@ def follow(frames: Sequence[SeenFrame], num_athletes: int = 1, per_segment: int 
 
 
 def chosen_centers(boxes: PersonBoxes | None) -> dict[float, float]:
-    """Time → x of the chosen box."""
+    """Return time → x of the chosen box."""
     assert boxes is not None
     centers = (boxes.edges_px[:, 0] + boxes.edges_px[:, 2]) / 2
     return {round(float(boxes.time_s[at]), 3): float(centers[at]) for at in np.flatnonzero(boxes.chosen)}
@@ -74,7 +74,7 @@ def bystander(confidence: float = 0.9) -> Person:
 
 
 def test_a_larger_bystander_does_not_become_the_athlete_for_a_moment() -> None:
-    """The largest box of three frames is that of a person who walks through the picture."""
+    """The largest box in three frames is that of a person who walks through the picture."""
     frames = [frame(*([skater(number), bystander()] if 6 <= number < 9 else [skater(number)])) for number in range(20)]
     found = follow(frames)
     assert chosen_centers(found.boxes) == {number / 5: 200 + 12 * number for number in range(20)}
@@ -261,12 +261,12 @@ CLIPS: dict[str, tuple[int, list[tuple[float, float] | None], int]] = {
     "odd_rate_1280x720.webm": (1, [(0.41, 0.64)] * 13, 13),
     "dancer_518x496_25fps_63s.avi": (1, [(0.52, 0.55)] * 63, 62),
 }
-"""The gymnast is visible in 9 frames. yolov8n finds nothing on her in three of them: hanging behind the bar (0.8 s),
+"""The gymnast is visible in 9 frames. yolov8n does not find her in three of them: hanging behind the bar (0.8 s),
 upside down (1.4 s), and nearly out of the picture (2.0 s). The leg of a bystander in front of her is not followed."""
 
 
 def num_right(boxes: PersonBoxes, points: Sequence[tuple[float, float] | None]) -> tuple[int, int]:
-    """In how many frames the chosen box contains the point on the right person, and in how many it does not."""
+    """Return the number of frames whose chosen box contains the point on the right person, and of those without."""
     times_s = np.unique(boxes.time_s)
     assert len(times_s) == len(points)
     right = wrong = 0
@@ -289,7 +289,7 @@ def followed(times_s: Sequence[float], parts: Sequence[NDArray[np.float32]], dim
 
 @pytest.mark.parametrize("clip", CLIPS)
 def test_the_right_person_is_followed_among_the_people_of_real_clips(clip: str) -> None:
-    """The people are those that yolov8n found."""
+    """The people are detections of yolov8n."""
     with np.load(GOLDEN) as stored:
         found = {name: stored[f"{clip}/{name}"] for name in ("times_s", "size", "counts", "boxes", "looks", "camera")}
     frames: list[SeenFrame] = []
@@ -346,7 +346,7 @@ def test_the_detector_and_the_choice_follow_the_right_person_in_real_clips(
 
 @pytest.mark.parametrize("athlete", ["largest", "track"])
 def test_any_network_on_frames_can_use_athlete_crops(athlete: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`crop:NAME` gives the row that NAME has of the picture of the box."""
+    """The row of `crop:NAME` is that of NAME for the picture in the box."""
 
     class OneBox:
         def people(self, frames: Sequence[Tensor]) -> list[list[Box]]:

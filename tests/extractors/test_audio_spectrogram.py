@@ -50,7 +50,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_agrees_with_the_published_code(golden: Callable[[str], Any], save_checkpoint: Callable[..., Any]) -> None:
-    """Short inputs with a cut positional grid and the whole one, through the loader of the published layout."""
+    """Inputs of short and of full length, i.e. with a part of the positional grid and all of it."""
     reference = golden("ast_audioset_10_10")
     network = load_spectrogram_transformer(save_checkpoint(reference.state_dict, "ast-original"), layer_norm_eps=1e-6)
     spectrogram = (0.5 * np.random.default_rng(150).standard_normal((1024, 128))).astype(np.float32)
@@ -178,7 +178,7 @@ def test_loading_is_strict(layout: str, small_network: nn.Module) -> None:
 
 
 def published(ours: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """Our state dict under a published layout's names, with that layout's classifiers beside it."""
+    """Return our state dict under the names of a published layout, with the classifiers of that layout."""
     head = torch.zeros(1)
     if layout == "ast-transformers5":
         named = {f"audio_spectrogram_transformer.{name}": value for name, value in ours.items()}

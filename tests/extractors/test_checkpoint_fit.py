@@ -1,4 +1,4 @@
-"""Files offered under the name of another network are recognized without executing anything of them."""
+"""Files that are added under the name of another network are recognized without executing code in them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_classes_are_found_in_every_kind_of_file(tmp_path: Path, save_checkpoint
 
 
 def test_the_layouts_of_the_package_are_those_that_its_networks_read() -> None:
-    """A misspelled layout in `weights.toml` would be taken for that of another package's network."""
+    """A misspelled layout in `weights.toml` would be treated as that of a network of another package."""
     entries = load_weights_manifest().weights.values()
     without_card = {entry.layout for entry in entries if not cards_for(entry.layout, entry.name)}
     assert without_card == {

@@ -73,14 +73,14 @@ class Small(nn.Module):
 
 
 class Asking(Small):
-    """Asks for a number, which breaks the graph."""
+    """Reads a number on the host, which breaks the graph."""
 
     def forward(self, items: Tensor) -> Tensor:
         return super().forward(items) * (2 if float(items.sum()) > 0 else 1)
 
 
 class Drifting(Small):
-    """Computes something else when it is compiled."""
+    """Computes other values when it is compiled."""
 
     def forward(self, items: Tensor) -> Tensor:
         return super().forward(items) + (1 if torch.compiler.is_compiling() else 0)
@@ -132,7 +132,7 @@ def test_a_network_that_cannot_be_compiled_runs_in_pytorch(
 
 
 class Recorded:
-    """Takes the place of a captured graph: it reads and fills the memory that the first call had."""
+    """Replaces a captured graph: it reads and writes the memory of the first call."""
 
     made: ClassVar[list[Recorded]] = []
     drifts = False

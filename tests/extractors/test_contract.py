@@ -1,4 +1,4 @@
-"""Every extractor of the table keeps the contract of `arabesque.testing.check_extractor`.
+"""Every extractor of the table satisfies the contract of `arabesque.testing.check_extractor`.
 
 The table gives the extractors; one needs an entry in `extractor_cases.CASES` only if 16 frames and a second of audio
 do not suit it.
@@ -40,7 +40,7 @@ are small enough for the fast tests."""
 
 
 FLOAT32_ONLY = [(name, "check_half_precision") for name in ("people", "pose", "key_points")]
-"""Key points are maxima of maps, and boxes are whole or not there: both are always computed in float32."""
+"""Key points are maxima of maps, and boxes are present or absent: both are always computed in float32."""
 
 
 def param(name: str, *check: str) -> Any:

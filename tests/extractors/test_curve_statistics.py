@@ -1,4 +1,4 @@
-"""Statistics of curves against curves whose answer is known."""
+"""Statistics of curves with known results."""
 
 from __future__ import annotations
 

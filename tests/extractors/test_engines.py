@@ -41,7 +41,7 @@ class Small(nn.Module):
 
 
 class Drifting(nn.Module):
-    """The tracer makes a constant of what depends on the values."""
+    """A network with a value-dependent factor, which the tracer replaces by a constant."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.flatten(1) * float(images.abs().sum() + 1)

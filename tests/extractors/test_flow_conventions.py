@@ -1,4 +1,4 @@
-"""Flow's way into a network: each convention against its published formula, number by number."""
+"""Quantization of flow: each convention is compared with its published formula."""
 
 from __future__ import annotations
 

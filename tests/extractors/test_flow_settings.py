@@ -70,7 +70,7 @@ def test_the_plain_settings_are_dis_as_the_network_was_trained() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_gets_gray_or_color_frames_as_it_needs(method: str) -> None:
-    """By default; and the others would quietly be the flow of one channel, or no input to the network at all."""
+    """This is the default. Other frames would silently give the flow of one channel, or invalid input of a network."""
     gray = not METHODS[method].color
     assert resolved({"method": method}).settings["geometry"]["gray"] is gray
     complaint = f"{method} is computed on {'gray' if gray else 'color'} frames; set gray = {str(gray).lower()}"

@@ -58,7 +58,7 @@ SIZES = [(66, 104), (56, 56), (90, 160), (211, 301)]
 
 
 def picture(height: int = 180, width: int = 320, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
-    """Edges, gradients and noise: ``[height, width, channels]``."""
+    """Return a picture ``[height, width, channels]`` with edges, gradients and noise."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width][..., None]
     waves = 100 + 80 * np.sin(rows / 9 + np.arange(channels)) * np.cos(columns / 13) + 60 * (rows // 20 % 2)
@@ -66,7 +66,7 @@ def picture(height: int = 180, width: int = 320, channels: int = 3, seed: int = 
 
 
 def as_frames(*images: NDArray[np.uint8]) -> Tensor:
-    """As decoders give them: channels last in memory, channels second in shape."""
+    """Return frames in the form of decoders: channels last in memory, channels second in shape."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 

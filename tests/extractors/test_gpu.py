@@ -1,4 +1,4 @@
-"""The same numbers on a GPU as on the CPU."""
+"""A GPU gives the same numbers as the CPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SWIN_GEOMETRY = Geometry(steps=(ShortSide(short_side_px=256), CenterCrop(center_
 
 
 def frames(count: int, height: int = 270, width: int = 480) -> torch.Tensor:
-    """Smooth pictures: noise would show the rounding of a resize and nothing else."""
+    """Return smooth pictures; with noise, the rounding of the resize would dominate."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, 9, 16, generator=generator)
     return (torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1) * 255).byte()
@@ -68,7 +68,7 @@ def test_networks_give_the_same_features(extractor, length):
 
 @pytest.mark.parametrize("model", ["raft_large", "raft_small"])
 def test_raft_gives_the_same_flow(model):
-    """In float32, whatever the process has allowed before."""
+    """Computed in float32, even if the process has allowed TF32 before."""
     torch.backends.cudnn.allow_tf32 = True
     on_cpu, on_gpu = (
         RaftFlow(Raft(model=model), {"flow": RandomWeights(0)}, torch.device(device))(frames(4, 130, 170))

@@ -77,7 +77,7 @@ def test_a_broken_download_continues_where_it_broke(hub: Hub, clip: Path, monkey
 
 
 def test_only_files_of_tensors_and_settings_are_fetched(hub: Hub, clip: Path, tmp_path: Path) -> None:
-    """Neither code nor pickles reach this machine."""
+    """Neither code nor pickles are downloaded."""
     folder = write_checkpoint(tmp_path / "remote", "clip")
     (folder / "config.json").write_text('{"model_type": "other", "auto_map": {"AutoModel": "modeling_other.Other"}}')
     (folder / "modeling_other.py").write_text("raise SystemExit(9)")

@@ -44,14 +44,14 @@ INPUT_SEEDS = {"i3d_rgb": 100, "i3d_flow": 101}
 
 
 def golden_input(name: str, num_frames: int) -> Tensor:
-    """``uint8 [1, channels, time, 224, 224]``, as the golden file's note says."""
+    """Return ``uint8 [1, channels, time, 224, 224]``, as described in the golden file."""
     rng = np.random.default_rng(INPUT_SEEDS[name])
     pixels = rng.integers(0, 256, (1, CHANNELS[name], 32, 224, 224), np.uint8)
     return torch.from_numpy(pixels)[:, :, :num_frames]
 
 
 def as_piergiaj(state_dict: StateDict) -> StateDict:
-    """The golden keys in the other published layout, as in docs/provenance.md, section I3D."""
+    """Return the golden state dict in the other published layout (docs/provenance.md, section I3D)."""
     renaming = (
         (r"^conv3d_0c_1x1", "logits"),
         (r"^conv3d_", "Conv3d_"),
@@ -133,7 +133,7 @@ def test_golden(
     num_frames: int,
     array: str,
 ) -> None:
-    """Asked for: 1e-4 of the largest feature. Measured: 4e-7, and nothing at all without channels-last."""
+    """Required: 1e-4 of the largest feature. Measured: 4e-7, and 0 without channels-last."""
     expected = torch.from_numpy(golden(name).arrays[array])
     network = load_i3d(published[name], in_channels=CHANNELS[name], batch_norm_eps=eps)
     clip = golden_input(name, num_frames).float().div(255).sub(0.5).div(0.5)
@@ -188,7 +188,7 @@ def test_loading_is_strict(golden: GoldenReader, save_checkpoint: SaveCheckpoint
 @pytest.mark.parametrize("size", range(1, 18))
 @pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 2), (2, 2), (3, 1), (1, 2)])
 def test_same_padding_covers_every_pixel_once_per_stride(size: int, kernel: int, stride: int) -> None:
-    """TensorFlow's definition: ceil(size / stride) outputs, the odd zero behind."""
+    """TensorFlow's definition: ceil(size / stride) outputs, an odd zero at the end."""
     padded = pad_same(torch.ones(1, 1, size, 4, 4), (kernel, 1, 1), (stride, 1, 1))[0, 0, :, 0, 0]
     outputs = functional.max_pool1d(padded[None, None], kernel, stride) if len(padded) >= kernel else None
     assert outputs is not None
@@ -210,7 +210,7 @@ def test_smallest_clip_has_one_time_step() -> None:
 
 
 def test_rgb_rows_do_not_depend_on_the_batch(rgb: Any) -> None:
-    """float32 on the CPU: 1e-5 of the largest feature (measured 2e-7); clips of other lengths may travel along."""
+    """float32 on the CPU: 1e-5 of the largest feature (measured 2e-7); a batch may mix lengths of clips."""
     clips = [noise_frames(num_frames, 193, 193, seed=seed) // (seed + 1) for seed, num_frames in enumerate((9, 12, 9))]
 
     together = rgb.forward([rgb.prepare(segment(clip)) for clip in clips])
@@ -245,7 +245,7 @@ def test_plain_settings_are_the_papers() -> None:
 
 @pytest.fixture
 def glance(monkeypatch: pytest.MonkeyPatch) -> Glance:
-    """The network that takes I3D's place in the stream of flow: it shows what I3D would be given."""
+    """Replace I3D in the stream of flow by a network that shows its input."""
     network = Glance()
     monkeypatch.setattr(i3d_flow_module, "load_i3d", lambda *_, **__: network)
     return network
@@ -386,7 +386,7 @@ def test_a_blank_frame_is_zero_after_normalization(rgb: Any, network: InceptionI
 
 @pytest.mark.usefixtures("glance")
 def test_a_method_may_run_in_forward(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Same numbers, whether a method declares that it runs in `prepare` or in `forward`."""
+    """The numbers are the same if a method runs in `prepare` and if it runs in `forward`."""
     clips = [segment(sliding_frames(10), has_next_frame=True), segment(sliding_frames(9))]
     on_cpu_thread = flow_extractor()
     expected = on_cpu_thread.forward([on_cpu_thread.prepare(clip) for clip in clips])
@@ -432,7 +432,7 @@ def test_raft_gets_color_frames_and_has_its_own_weights(glance: Glance) -> None:
 
 @pytest.mark.slow
 def test_real_weights_recognize_the_action_of_real_clips(shared: Path) -> None:
-    """DeepMind's weights on real clips: right numbers end to end, from the pixels of a file to a class."""
+    """DeepMind's weights on real clips give the right classes, from the pixels of a file on."""
     path = shared / "weights" / "i3d_rgb_kinetics400_fp16.pt"
     labels = (shared / "weights" / "kinetics400_labels.txt").read_text().splitlines()
     weights = CheckpointFile("i3d_rgb_k400_fp16", path, sha256_of(path), "i3d-piergiaj")

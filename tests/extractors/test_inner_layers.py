@@ -1,4 +1,4 @@
-"""Time steps, maps and inner layers of networks: their means are the rows, and what a network lacks is one line."""
+"""Time steps, maps and inner layers of networks: their means are the rows, and missing ones are errors of one line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def spec(name: str, frames: int, **settings: Any) -> StreamSpec:
 
 
 def values(resolved: StreamSpec, segment: SegmentInput | None = None) -> Tensor:
-    """Return what an extractor with random weights makes of a segment of noise."""
+    """Return the output of an extractor with random weights for a segment of noise."""
     extractor = build(resolved, dict.fromkeys(resolved.weights, RandomWeights(0)), CPU)
     assert extractor.frames is not None
     if segment is None:

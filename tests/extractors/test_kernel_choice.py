@@ -1,4 +1,4 @@
-"""The faster kernel is measured once on a machine, and all processes keep to the first result."""
+"""The faster kernel is measured once on a machine, and all processes use the first result."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_concurrent_measurements_use_the_first_stored_result(cache: Path, monkey
     path, first = kept(cache), kept(cache).read_text()
 
     def measure() -> dict[kernel_choice.Kind, float]:
-        path.write_text(first)  # by the other process, in the meantime
+        path.write_text(first)  # by another process during the measurement
         return dict.fromkeys(KINDS, 2.0)
 
     path.unlink()

@@ -1,4 +1,4 @@
-"""Motion features against films in which every movement is known: grainy squares before a grainy wall."""
+"""Motion features of films with known movements: grainy squares before a grainy wall."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_score_board_alone_gives_no_athlete() -> None:
 
 
 def test_a_blank_wall_does_not_move_when_the_camera_pans() -> None:
-    """Areas without texture have zero flow, whatever the camera does."""
+    """Areas without texture have zero flow for any motion of the camera."""
     frames = film(None, pan(0.3))
     frames[:, 60:] = 210
     motion = followed(frames)

@@ -240,7 +240,7 @@ def test_a_picture_size_that_the_network_cannot_take_is_named() -> None:
 
 
 def test_a_resolved_stream_pins_its_checkpoint() -> None:
-    """A later version of the package may have another default."""
+    """Another version of the package may have other defaults."""
     sampling = Sampling(fps=5, frames_per_segment=1, frames_per_step=1, remainder="drop-tail")
     resolved = resolve(StreamSpec(extractor="torchvision:resnet50", sampling=sampling))
     pinned = "torchvision:resnet50.IMAGENET1K_V2"

@@ -58,7 +58,7 @@ def test_no_motion_is_next_to_nothing(flow_of: Flow) -> None:
 
 
 def test_pairs_come_in_their_order(flow_of: Flow) -> None:
-    """Whichever thread is first."""
+    """The order does not depend on which thread finishes first."""
     clip = torch.cat([moving(pixels, frames=2) for pixels in (1.0, 5.0, -3.0, 2.0)])
     flow = flow_of(clip)
     assert all(torch.equal(flow[first : first + 1], flow_of(clip[first : first + 2])) for first in range(len(flow)))
@@ -81,7 +81,7 @@ def test_segments_do_not_disturb_each_other(flow_of: Flow) -> None:
 
 
 def test_flow_does_not_depend_on_the_number_of_threads(flow_of: Flow, opencv_threads: Callable[[int], None]) -> None:
-    """Neither on ours, which is torch's, nor on OpenCV's."""
+    """This holds for our number of threads, which is torch's, and for OpenCV's."""
     frames = moving(3.5, frames=6, side=256)
     flows: list[Tensor] = []
     before = torch.get_num_threads()
@@ -97,7 +97,7 @@ def test_flow_does_not_depend_on_the_number_of_threads(flow_of: Flow, opencv_thr
 
 
 def test_channels_last_views_are_read_right(flow_of: Flow) -> None:
-    """Gray frames may be one channel of something wider."""
+    """Gray frames may be a view of one channel of color frames."""
     frames = moving(2.0)
     wide = torch.stack([frames, frames.flip(2), frames], dim=-1)
     assert torch.equal(flow_of(wide[..., 0]), flow_of(frames))

@@ -37,7 +37,7 @@ def ultralytics(weights: Weights, threshold: float = 0.25) -> PersonDetector:
 
 
 def yolo(architecture: str) -> Any:
-    """An untrained network that calls its classes as COCO does, as far as we care."""
+    """An untrained network with the class names of COCO that are used here."""
     torch.manual_seed(0)
     network = ultralytics_tasks().DetectionModel(architecture, verbose=False)
     network.names = {0: "bicycle", 1: "person", **{number: str(number) for number in range(2, 80)}}
@@ -45,7 +45,7 @@ def yolo(architecture: str) -> Any:
 
 
 class Answer(nn.Module):
-    """A detector that returns prepared raw output, image by image, and keeps what it was shown."""
+    """A detector that returns prepared raw output, image by image, and keeps its inputs."""
 
     stride = torch.tensor([8.0, 16.0, 32.0])
 
@@ -66,12 +66,12 @@ def detector(monkeypatch: pytest.MonkeyPatch, network: nn.Module, threshold: flo
 
 
 def anchors(*rows: tuple[float, ...]) -> Tensor:
-    """``[4 + classes, anchors]`` from rows of center x, center y, width, height, score of each class."""
+    """Return ``[4 + classes, anchors]`` from rows of center x, center y, width, height, score of each class."""
     return torch.tensor(rows).T
 
 
 def largest(people: list[list[Box]]) -> list[Box | None]:
-    """The largest person of each frame."""
+    """Return the largest person of each frame."""
     return [max(boxes, key=lambda box: box.area_px, default=None) for boxes in people]
 
 
@@ -188,7 +188,7 @@ def test_an_unknown_pickle_is_not_opened(tmp_path: Path) -> None:
     assert not harm.exists()
     with pytest.raises(WeightsError, match="holds a NoneType, not a YOLO detector"):
         ultralytics(checkpoint(file))
-    assert harm.exists()  # the bomb does go off where it is trusted, so its silence above means something
+    assert harm.exists()  # the pickle does execute code if it is trusted, so that the check above is meaningful
 
 
 @pytest.mark.parametrize("architecture", ["yolov8n.yaml", "yolov10n.yaml", "yolo26n.yaml"])
@@ -241,7 +241,7 @@ def test_without_the_package_both_ways_to_proceed_are_named(monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_the_package_does_not_change_home_network_or_process(tmp_path: Path) -> None:
-    """In a process of its own, with an empty home and a network that complains when asked."""
+    """Run in a separate process, with an empty home folder and a network that raises an error when it is used."""
     script = """
 import os, socket
 import cv2, torch  # cv2 changes the environment by itself
@@ -272,7 +272,7 @@ print(SETTINGS_FILE)
     ours = home / ".cache" / "arabesque"  # `kernel_choice`
     assert [path for path in home.rglob("*") if path.is_file() and not path.is_relative_to(ours)] == []
     assert list(tmp_path.iterdir()) == [home]
-    assert not Path(ended.stdout.strip()).exists()  # the settings' folder goes with the process
+    assert not Path(ended.stdout.strip()).exists()  # the folder of the settings is removed with the process
 
 
 @pytest.mark.slow

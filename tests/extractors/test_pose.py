@@ -46,7 +46,7 @@ STANDING: dict[str, tuple[float, float]] = {
 
 
 def standing(**moved: tuple[float, float]) -> Points:
-    """``[17, 2]`` key points of a person of three units; ``left_wrist = (x, y)`` moves a point."""
+    """Return ``[17, 2]`` key points of a person of three units; ``left_wrist = (x, y)`` moves a point."""
     places: dict[str, tuple[float, float]] = {"nose": (0.0, -1.25)}
     for name, (x, y) in STANDING.items():
         places |= {f"right_{name}": (x, y), f"left_{name}": (-x, y)}
@@ -61,7 +61,7 @@ def row(
     at: Callable[[int], tuple[float, float]] = lambda _: (0.0, 0.0),
     height_px: int = 480,
 ) -> dict[str, float]:
-    """Name → feature of a person who is drawn with ``scale_px`` pixels per unit, ``at`` pixels from the middle."""
+    """Return name → feature of a person drawn with ``scale_px`` pixels per unit, ``at`` pixels from the middle."""
     values = [
         None
         if points is None
@@ -188,7 +188,7 @@ def test_no_two_neighboring_frames_have_no_row() -> None:
 
 @pytest.mark.parametrize("up", [0.0, 0.7, np.pi / 2, np.pi, 4.0])
 def test_points_of_a_crop_come_back_to_the_frame(up: float) -> None:
-    """A white dot of the frame is found in the crop, and its place there leads back to it."""
+    """A white dot of the frame is found in the crop, and its position there is mapped back to that in the frame."""
     frame = torch.zeros(3, 200, 300, dtype=torch.uint8)
     frame[:, 78:83, 148:153] = 255
     crop = PoseCrop.around(Box(120, 40, 190, 130), up, 0.75)
@@ -221,7 +221,7 @@ def test_the_direction_of_a_body(angle: float) -> None:
 
 
 class UprightOnly:
-    """Sees a red head above blue hips, as a network that was trained on upright people does."""
+    """Finds a red head above blue hips, like a network that was trained on upright people."""
 
     height_px, width_px = 64, 48
 
@@ -282,7 +282,7 @@ def finished(extractor: Any, segments: Sequence[Sequence[Tensor]], fps: float = 
         segment = SegmentInput(index, times_s[0], times_s[-1] + 1 / fps, torch.stack(list(frames)), tuple(times_s))
         [part] = extractor.forward([extractor.prepare(segment)])
         assert extractor.is_part(part.numpy())
-        assert part.isfinite().all()  # the pipeline takes no other parts
+        assert part.isfinite().all()  # the pipeline accepts no other parts
         video.add(index, part.numpy(), times_s)
     return video.finish()
 

@@ -1,4 +1,4 @@
-"""float32 means float32, whatever the environment or the surrounding program has chosen."""
+"""float32 is IEEE float32 under every setting of the environment or the surrounding program."""
 
 from __future__ import annotations
 

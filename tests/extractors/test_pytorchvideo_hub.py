@@ -25,7 +25,7 @@ TRAINED_CLIPS = {
     "slowfast_r50": (32, 224),
     "mvit_base_16": (1, 224),
 }
-"""Frames and side that the classifier's own pooling is made for."""
+"""Frames and side for which the classifier's pooling is defined."""
 
 
 DEEPER = ("x3d_s", "x3d_m", "x3d_l", "efficient_x3d_s")
@@ -42,7 +42,7 @@ def run(network: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def published(name: str, seed: int) -> nn.Module:
-    load_hub_network(name, RandomWeights(seed))  # quietens the package's import
+    load_hub_network(name, RandomWeights(seed))  # suppresses a warning when the package is imported
     from pytorchvideo.models import hub
 
     torch.manual_seed(seed)
@@ -85,7 +85,7 @@ def test_features_are_the_inputs_of_the_published_projection(name: str) -> None:
 
 
 def theirs(name: str, clip: Tensor) -> Any:
-    """A clip as the published network takes it; the model zoo's page spells SlowFast's sampling out."""
+    """Return a clip in the form of the published network; SlowFast's sampling is described in the model zoo."""
     if name.startswith("slowfast"):
         slow = torch.tensor([0, 4, 8, 13, 17, 22, 26, 31])
         return [clip[:, :, slow], clip]

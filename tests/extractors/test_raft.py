@@ -43,7 +43,7 @@ def network(model: str, seed: int = 0) -> Any:
 
 
 def pair_by_pair(net: Any, images: Tensor, iterations: int) -> Tensor:
-    """``images`` with sides that RAFT takes, in 0 … 255."""
+    """Return ``images``, 0 … 255, with sides that RAFT accepts."""
     scaled = 2 * (images.float() / 255) - 1
     with torch.inference_mode():
         flows = [net(scaled[i : i + 1], scaled[i + 1 : i + 2], iterations)[-1] for i in range(len(images) - 1)]
@@ -232,7 +232,7 @@ def test_the_authors_file_explains_the_motion_of_a_real_clip() -> None:
 
 
 def warped(image: Tensor, flow: Tensor) -> Tensor:
-    """The picture ``float [3, height, width]`` where the flow ``[2, height, width]`` says that each pixel has gone."""
+    """Warp the picture ``float [3, height, width]`` by the flow ``[2, height, width]``."""
     height, width = image.shape[1:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     x = 2 * (columns + flow[0]) / (width - 1) - 1

@@ -1,4 +1,4 @@
-"""Every library's resize, bit for bit, as the CPU and as other devices compute it."""
+"""The resize of every library is reproduced bit for bit on the CPU and on other devices."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def frames_of(image: NDArray[np.uint8], like: Tensor, size: tuple[int, int]) -> 
 
 
 def by_library(frames: Tensor, size: tuple[int, int], interpolation: Filter, library: Library) -> Tensor:
-    """The library itself, called as published code calls it."""
+    """Resize with the library itself, called as in published code."""
     if library == "torch":
         return functional.interpolate(frames, size, mode=interpolation, antialias=True)
     height, width = size
@@ -94,7 +94,7 @@ def test_resize_is_the_librarys_on_every_device(
 @pytest.mark.parametrize("channels", [2, 4])
 @pytest.mark.parametrize("library", ["torch", "pil", "opencv"])
 def test_each_channel_is_resized_by_itself(library: Library, channels: int) -> None:
-    """PIL weights colors with the last of two or four channels, which it takes for alpha. Flow has two channels."""
+    """PIL weights colors with the last of two or four channels, which it treats as alpha. Flow has two channels."""
     frames = noise(40, 50, channels, count=2)
     expected = [resize(frames[:, [each]], (24, 30), "bilinear", library) for each in range(channels)]
     assert resize(frames, (24, 30), "bilinear", library).equal(torch.cat(expected, 1))
@@ -118,7 +118,7 @@ def test_memory_layout_does_not_matter() -> None:
 
 
 def test_the_libraries_differ_by_one_level_or_by_antialiasing() -> None:
-    """Or the tests above would say little."""
+    """The tests above are meaningful only if they do."""
     frames = noise(180, 320, channels=3)
     by_torch, by_pil, by_opencv = (
         resize(frames, (64, 113), "bilinear", library).int() for library in ("torch", "pil", "opencv")

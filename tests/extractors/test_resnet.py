@@ -187,7 +187,7 @@ def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
 
 
 def rows_of(extractor: ResNetCrop, *segments: Tensor) -> list[Tensor | None]:
-    """The row of each segment of frames, each a video by itself."""
+    """Return the row of each segment of frames, each treated as one video."""
     rows: list[Tensor | None] = []
     for images, part in zip(
         segments, extractor.forward([extractor.prepare(segment(images)) for images in segments]), strict=True
@@ -200,7 +200,7 @@ def rows_of(extractor: ResNetCrop, *segments: Tensor) -> list[Tensor | None]:
 
 
 def same(row: Tensor | None, expected: Tensor | None) -> bool:
-    """To 1e-5 of the largest number: what another batch size changes in float32."""
+    """Check equality within 1e-5 of the largest number, the effect of the batch size in float32."""
     return bool((present(row) - present(expected)).abs().max() <= 1e-5 * present(expected).abs().max())
 
 

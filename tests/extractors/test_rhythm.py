@@ -1,4 +1,4 @@
-"""Rhythm features against sounds and movements whose every beat is known."""
+"""Rhythm features of audio and movements with known beats."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_the_lag_zero_is_the_middle_of_the_correlations() -> None:
 
 @pytest.mark.parametrize("start_s", [0.0, 31.5])
 def test_video_and_audio_are_aligned_in_the_row(start_s: float) -> None:
-    """From frames and samples, on a segment anywhere in the video."""
+    """The row is computed from frames and samples, for a segment at any time of the video."""
     strokes = beats(120)
     in_time = features(moves_on(strokes), drum(strokes), start_s)
     late = features(moves_on(strokes + 0.15), drum(strokes), start_s)

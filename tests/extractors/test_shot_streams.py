@@ -143,7 +143,7 @@ def test_the_network_runs_only_where_the_picture_changes() -> None:
     assert may_hold_boundary(cut, 3.0)
     assert may_hold_boundary(still, 0.0)
     late = still.copy()
-    late[90:] = 255 - late[90:]  # the next window judges it
+    late[90:] = 255 - late[90:]  # the next window determines it
     assert not may_hold_boundary(late, 3.0)
 
 

@@ -1,4 +1,4 @@
-"""Extractors and runs on a simulated accelerator: nothing is mixed, rows are the CPU's, and waits have a budget."""
+"""Extractors and runs on a simulated accelerator: rows are those of the CPU, and waits are limited."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REFINED = 1e-4
 
 
 def measured(tmp_path: Path, *names: str) -> dict[str, Any]:
-    """Run the script in a process of its own, since the simulated device stays registered with PyTorch."""
+    """Run the script in a separate process, because the simulated device stays registered with PyTorch."""
     command = [sys.executable, str(TESTS / "simulated_extraction.py"), str(tmp_path), *names]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -42,7 +42,7 @@ def measured(tmp_path: Path, *names: str) -> dict[str, Any]:
 
 
 def check(name: str, found: dict[str, Any]) -> None:
-    """Check that rows are the CPU's, and how often a batch made the host wait."""
+    """Check that rows are those of the CPU, and the number of waits of the host in a batch."""
     assert found["difference"] <= (REFINED if name in ("pose", "key_points") else TOLERANCES["float32"])
     prepare, forward = (sum(found[step]["waits"].values()) for step in ("prepare", "forward"))
     on_cpu = name in COMPUTED_ON_THE_CPU or name == "small crops"

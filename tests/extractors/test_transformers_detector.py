@@ -82,7 +82,7 @@ def test_people_are_those_that_transformers_own_pipeline_finds(make: Callable[[]
         expected = [each for each in detections if each["label"] == "person"]
         scores = [box.confidence for box in boxes]
         assert scores == sorted(scores, reverse=True)
-        assert 0 < len(boxes) <= len(expected)  # a box outside of the frame is none
+        assert 0 < len(boxes) <= len(expected)  # boxes outside of the frame are dropped
         for box in boxes:
             nearest = min(expected, key=lambda each: abs(each["score"] - box.confidence))
             assert nearest["score"] == pytest.approx(box.confidence, abs=1e-5)

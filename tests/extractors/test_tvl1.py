@@ -113,7 +113,7 @@ def test_large_motions_are_estimated() -> None:
     ("variant", "median_px"), [("opencv5", 1), ("opencv5", 3), ("opencv5", 5), ("opencv4", 5), ("cuda", 1)]
 )
 def test_kernels_agree(variant: Variant, median_px: int, device: str) -> None:
-    """Where no rounding can make one of them stop sooner than the other."""
+    """Compared at iterations where rounding cannot make one of them stop earlier."""
     settings = TVL1(variant=variant, median_px=median_px, **FEW_STEPS)
     plain = tvl1(clip(), settings.model_copy(update={"kernel": "torch"}))
     assert end_point_difference(tvl1(clip().to(device), settings).cpu(), plain).mean() < 1e-3
@@ -130,7 +130,7 @@ def test_kernels_stop_together(variant: Variant, epsilon: float, device: str) ->
 
 @pytest.mark.parametrize("kernel", ["fused", "torch"])
 def test_a_pair_does_not_depend_on_other_pairs(kernel: Kernel, device: str, threads: Callable[[int], None]) -> None:
-    """Neither on the batch, nor on the threads, nor on the layout in memory."""
+    """A pair does not depend on the batch, the threads or the layout in memory."""
     settings, frames = TVL1(kernel=kernel, warps=2), clip(5).to(device)
     threads(1)
     together = tvl1(frames, settings)
@@ -203,7 +203,7 @@ def test_triton_kernels_agree_in_the_interpreter(settings: dict[str, Any], repla
 
 
 class Count:
-    """Counts its launches in place of a Triton kernel."""
+    """Replaces a Triton kernel, and counts its launches."""
 
     def __init__(self, launches: Counter[str], name: str) -> None:
         self._launches, self._name = launches, name
@@ -218,7 +218,7 @@ class Count:
 
 
 class CountOperations(TorchDispatchMode):
-    """Counts what torch itself launches."""
+    """Counts the launches by torch itself."""
 
     def __init__(self, launches: Counter[str]) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ def launches_of(num_clips: int, rounds: int, monkeypatch: pytest.MonkeyPatch, *,
         monkeypatch.setattr(tvl1_triton, name, RecordedKernel(Count(launches, name)))
 
     class Answer:
-        """A round late, as on a card; its copy is one operation."""
+        """The result arrives a round late, as on a card; its copy is one operation."""
 
         def __init__(self, device: torch.device) -> None:
             self.asked = 0
@@ -274,7 +274,7 @@ def test_the_pairs_of_a_batch_share_their_launches(rounds: int, most: float, mon
 
 
 class CaptureKernels(Graph):
-    """Counts its launch in place of those of the kernels in it."""
+    """Counts one launch instead of those of its kernels."""
 
     launches_of_host: Counter[str]
 
@@ -304,7 +304,7 @@ def test_a_captured_round_is_one_launch(rounds: int, most: float, monkeypatch: p
 
 
 def test_a_round_has_nothing_that_a_capture_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It neither allocates memory nor asks the device anything: torch does nothing in a capture."""
+    """A round neither allocates memory nor reads from the device: torch launches nothing in a capture."""
     pytest.importorskip("triton")
     from arabesque.extractors.optical_flow import tvl1_triton
 
@@ -370,7 +370,7 @@ AMD_CARDS = (("gfx90a", 64), ("gfx942", 64), ("gfx1100", 32))
 
 
 def compile_kernel(function: Any, card: int | tuple[str, int], num_warps: int = 1, **constants: Any) -> Any:
-    """Compile a kernel for a card that is not there: compute capability of NVIDIA's, or one of `AMD_CARDS`.
+    """Compile a kernel for another card: a compute capability of NVIDIA's, or one of `AMD_CARDS`.
 
     `iterate` and `judge` run in one warp, the others in four.
     """
@@ -405,7 +405,7 @@ def resources_of(compiled: Any, folder: Path) -> dict[str, int]:
 def test_the_iteration_compiles_without_spills(
     capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also without shared memory and barriers, which is its point."""
+    """It also compiles without shared memory and barriers, as intended."""
     pytest.importorskip("triton")
     from arabesque.extractors.optical_flow import tvl1_triton_kernels as kernels
 
@@ -470,7 +470,7 @@ def test_defaults_follow_variant_and_mode() -> None:
 
 
 def test_compiles_where_no_cache_can_be_written() -> None:
-    """A function of no file has no place for one."""
+    """A function without a file has no cache folder."""
     namespace: dict[str, Any] = {}
     exec("def following(number): return number + 1", namespace)
     assert compiled(namespace["following"])(1) == 2

@@ -1,4 +1,4 @@
-"""The rules of OpenCV's TV-L1 one by one."""
+"""The rules of OpenCV's TV-L1, tested separately."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def warped(image: Tensor, flow: tuple[float, float], variant: Variant) -> tvl1_t
 
 
 def brightness(data: tvl1_torch.DataTerm, flow: tuple[float, float]) -> Tensor:
-    """Of the second image where ``flow`` points."""
+    """Return the second image warped by ``flow``."""
     return data.constant + (data.gradient * torch.tensor(flow)[:, None, None]).sum(1)
 
 
@@ -48,7 +48,7 @@ def test_opencv_cuda_maps_corners_on_each_other() -> None:
 
 @pytest.mark.parametrize("flow", [(0.3, -0.6), (2.0, 0.0), (-1.25, 3.5)])
 def test_opencv5_warps_as_remap_does_with_zeros_around(image: Tensor, flow: tuple[float, float]) -> None:
-    """At multiples of 1/32 px whichever release remaps."""
+    """Compared at multiples of 1/32 px, where all releases of OpenCV agree."""
     flow = (round(flow[0] * 32) / 32, round(flow[1] * 32) / 32)
     columns, rows = np.meshgrid(np.arange(61, dtype=np.float32), np.arange(49, dtype=np.float32))
     remapped = cv2.remap(image[0].numpy(), columns + flow[0], rows + flow[1], cv2.INTER_CUBIC)
@@ -85,8 +85,8 @@ def test_cubic_weights_keep_a_parabola_for_half(a: float, error: float) -> None:
 def test_stop_is_tested_when_its_variant_does(
     variant: Variant, quiet_from: int, iterations: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every iteration moves every pixel by as much as is 3.5 times too much to stop, until they are quiet. OpenCV-CUDA
-    tests iterations 1, 5 and 9: each error keeps it from testing three times over, and even ones are never tested."""
+    """Every iteration changes every pixel by 3.5 times the limit, until the changes are zero. OpenCV-CUDA tests the
+    iterations 1, 5 and 9: each error skips the next three tests, and even iterations are never tested."""
     settings = TVL1(variant=variant, warps=1, scales=1, median_px=1, epsilon=0.1)
     moves = [(0.035 / 2) ** 0.5] * quiet_from + [0.0] * 300
     done: list[float] = []

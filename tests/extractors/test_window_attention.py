@@ -29,7 +29,7 @@ def test_windows_are_of_eight_kinds_by_the_axes_whose_end_they_hold() -> None:
 
 
 def test_a_shifted_block_compiles_into_one_graph() -> None:
-    """Its tables are constants of the graph. A break in each of Video Swin's 24 blocks would undo compilation."""
+    """Its tables are constants of the graph. A break in each of Video Swin's 24 blocks would prevent a gain."""
     torch.manual_seed(0)
     block = with_window_attention(ShiftedWindowAttention3d(12, list(WINDOW), [2, 1, 1], num_heads=3).eval())
     tokens = torch.randn(2, 8, 6, 9, 12)

@@ -39,7 +39,7 @@ def save_file(tmp_path: Path) -> SaveFile:
 
 
 def candidates(network: YoloV3, height_px: int, width_px: int) -> NDArray[np.float32]:
-    """As `darknet.reference`: places and sizes as shares of the picture."""
+    """Return candidates in the form of `darknet.reference`: positions and sizes as shares of the picture."""
     with torch.inference_mode():
         [found] = network(torch.from_numpy(darknet.picture(height_px, width_px))).numpy()
     found[:, :4] /= [width_px, height_px, width_px, height_px]

@@ -1,4 +1,4 @@
-"""Trainings on a simulated accelerator: everything is moved, nothing is mixed, and the numbers are those of the CPU."""
+"""Trainings on a simulated accelerator: all tensors are on it, and the results are those of the CPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OTHERS = ("bfloat16", "pamfn in two stages", "sgd", "gdlt", "pooled-svr", "joint
 
 
 def differences(tmp_path: Path, *names: str) -> dict[str, float]:
-    """Run the script in a process of its own, since the simulated device stays registered with PyTorch."""
+    """Run the script in a separate process, because the simulated device stays registered with PyTorch."""
     command = [sys.executable, str(TESTS / "simulated_trainings.py"), str(tmp_path), *names]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

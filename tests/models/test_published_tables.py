@@ -84,7 +84,7 @@ def test_the_source_of_the_settings_is_stated() -> None:
 
 
 def test_streams_without_a_published_protocol_need_a_named_one() -> None:
-    """ACTION-NET on one stream that is not in a table must not be trained by the plain protocol without a word."""
+    """ACTION-NET on one stream is not in a table, and must not be trained by the plain protocol without an error."""
     with pytest.raises(InputError, match=r"with the streams a,b,c; give --streams .*--protocol plain has no published"):
         experiment_for("fisv", "context-attention", "TES", streams=("a", "b", "c"))
     plain = experiment_for("fisv", "context-attention", "TES", streams=("a", "b", "c"), named="plain")
@@ -192,7 +192,7 @@ def shorten(labels: Path) -> None:
 
 @pytest.fixture
 def fisv(tmp_path: Path) -> tuple[Path, Path]:
-    """As many videos as Fis-V has, with features of dim 6 and a few segments."""
+    """The number of videos of Fis-V, with features of dim 6 and a few segments."""
     rng = np.random.default_rng(0)
     skill = rng.random(500)
     arrays = {

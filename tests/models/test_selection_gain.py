@@ -17,7 +17,7 @@ def test_the_gain_is_that_of_the_best_candidate_over_the_chosen_one() -> None:
 
 
 def test_permuted_labels_show_what_a_search_finds_in_noise() -> None:
-    """One candidate has nothing to choose from; the more independent ones there are, the more luck."""
+    """The gain is 0 for one candidate, and increases with the number of independent candidates."""
     rng = np.random.default_rng(1)
     true, noise = rng.random(100), rng.random((200, 100))
     gains = [selection_gain(noise[:count], true, 0).permuted for count in (1, 10, 200)]

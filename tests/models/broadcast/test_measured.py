@@ -1,4 +1,4 @@
-"""How well shots, replays and routines are found in broadcasts with known truth.
+"""Detection rates of shots, replays and routines in broadcasts with known truth.
 
 No threshold was chosen on these seeds.
 
@@ -37,7 +37,7 @@ PROGRAMMES = (
 
 @dataclass(frozen=True)
 class Truth:
-    """Frames where shots begin, and how; stretches of replays in seconds; routines in seconds."""
+    """First frames of shots and their transitions; stretches of replays and routines in seconds."""
 
     boundaries: Sequence[tuple[int, Transition]]
     replays_s: Sequence[tuple[float, float]]
@@ -118,7 +118,7 @@ def test_drawn_broadcasts(tmp_path: Path) -> None:
 
 
 def real_frames(path: Path) -> NDArray[np.uint8]:
-    """All frames at `SIZE_PX` and about 25 per second, between bars where the aspect differs."""
+    """Return all frames at `SIZE_PX` and about 25 per second, with bars if the aspect differs."""
     import cv2
 
     frames: list[NDArray[np.uint8]] = []
@@ -141,7 +141,7 @@ def real_frames(path: Path) -> NDArray[np.uint8]:
 
 
 def splice(clips: Sequence[NDArray[np.uint8]], path: Path, seed: int) -> Truth:
-    """Stretches of the clips in random order, and after some of them a replay of an earlier one at about half speed."""
+    """Join stretches of the clips in random order, some followed by a replay of an earlier one at about half speed."""
     rng = np.random.default_rng(seed)
     parts: list[NDArray[np.uint8]] = []
     replays: list[int] = []

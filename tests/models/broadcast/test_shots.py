@@ -1,4 +1,4 @@
-"""What a shot shows, by measured rules; and the bad inputs of broadcasts."""
+"""Classification of shots by measured rules, and bad inputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def board(num_frames: int) -> Frames:
 
 
 def crowd(num_frames: int) -> Frames:
-    """Rows of coats that sway by up to one pixel."""
+    """Draw a crowd: rows of coats that sway by up to one pixel."""
     import cv2
 
     coats = np.random.default_rng(5).integers(20, 230, (12, 28, 3), np.uint8).repeat(10, axis=0).repeat(8, axis=1)
@@ -196,7 +196,7 @@ def test_a_video_without_frames_has_no_shots() -> None:
 
 
 def static_scene(seed: int, num_frames: int, *, speed: float = 1.0, start_s: float = 0.0) -> Frames:
-    """A camera that stands still: an athlete who moves the arms and steps aside, and never repeats a position."""
+    """Draw, for a still camera, an athlete who moves the arms and steps aside, and never repeats a position."""
     rng = np.random.default_rng(seed)
     phase, hertz = rng.uniform(0, 6, 3), rng.uniform(0.3, 0.9, 3)
     times_s = start_s + np.arange(num_frames) * speed / FPS
@@ -263,7 +263,7 @@ def test_a_replay_may_be_enlarged_or_darker() -> None:
 
 
 def spin(num_frames: int, *, hertz: float, drift: float, slower: float = 1.0) -> Frames:
-    """An athlete who turns almost on the spot; in the end the turns take ``slower`` times as long."""
+    """Draw an athlete who turns almost on the spot; in the end the turns take ``slower`` times as long."""
     turns = np.cumsum(hertz * np.linspace(1, 1 / slower, num_frames)) / FPS
     middle, half = 96 + drift * np.arange(num_frames) / FPS, 6 + 20 * np.abs(np.cos(np.pi * turns))
     return with_boxes(12, [((middle - half, middle + half), (0 * half + 24, 0 * half + 80), (250, 20, 30))])
