@@ -1,4 +1,4 @@
-"""Rows of two feature arrays that cover the same time, where both sides have times."""
+"""Selection of the rows of two feature arrays that cover the same time, if both sides have times."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .feature_arrays import FeatureArray
 from .row_distances import agree
 
 START_S, END_S = 0.008, 0.05
-"""Largest difference of times that count as the same: half a frame at 60 per second, and a frame at 20 per second for
-the end, which the packages define differently (end of the last frame, or time of the next one)."""
+"""Largest difference of start times and of end times that count as the same: half a frame at 60 frames per second, and
+one frame at 20 per second, because packages define the end as the end of the last frame or the time of the next one."""
 
 
 @dataclass(frozen=True, eq=False)
 class CommonRows:
-    """Two arrays, reduced to rows at common times where that is necessary."""
+    """Two arrays, reduced to the rows at common times if that is necessary."""
 
     a: NDArray[Any]
     b: NDArray[Any]
@@ -28,16 +28,16 @@ class CommonRows:
     shape_b: tuple[int, ...]
     """Shapes before the reduction."""
     note: str = ""
-    """How the times of both sides differ; empty where they are the same, or unknown on a side."""
+    """How the times of both sides differ; empty if they are the same, or if a side has no times."""
     is_reduced: bool = False
 
 
 def rows_at_common_times(one: FeatureArray, other: FeatureArray, tolerance: float) -> CommonRows:
-    """Load both arrays and keep the rows that cover the same time, where at least half of the shorter side does.
+    """Load both arrays and keep the rows that cover the same time.
 
-    Otherwise both arrays are whole: a shift or another rate is for the diagnosis to find. Arrays that agree within
-    ``tolerance`` as they are remain whole, too.
-
+    Both arrays are kept whole if fewer than half of the rows of the shorter one have the same times, so that the
+    diagnosis can detect a shift or another rate; if they agree within ``tolerance`` as they are; and if a side has no
+    times.
     Raises:
         StoreError: A file is damaged.
     """

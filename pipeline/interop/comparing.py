@@ -45,7 +45,7 @@ class Comparison:
     explanation: Explanation | None
     """None if both are equal: the same shape, and values within the tolerance."""
     offsets: tuple[int, ...] = ()
-    """For each segment of A, how far behind it the most similar segment of B is; empty like ``cosines``, or if same."""
+    """For each segment of A, the offset to the most similar segment of B; empty like ``cosines`` and for equal arrays."""
 
     @property
     def same(self) -> bool:
@@ -153,7 +153,7 @@ def _named_like(arrays: Sequence[FeatureArray], others: Sequence[FeatureArray]) 
 
 
 def _with_long_names(arrays: Sequence[FeatureArray], others: Sequence[FeatureArray]) -> Sequence[FeatureArray]:
-    """Rename ``rgb`` and ``flow`` to ``i3d_rgb`` and ``i3d_flow`` where the other side has only these."""
+    """Rename ``rgb`` and ``flow`` to ``i3d_rgb`` and ``i3d_flow`` if the other side has only these."""
     streams = {array.stream for array in others}
     longer = {name: f"i3d_{name}" for name in ("rgb", "flow") if name not in streams and f"i3d_{name}" in streams}
     longer = {name: long for name, long in longer.items() if long not in {array.stream for array in arrays}}

@@ -18,8 +18,8 @@ from .row_distances import Array, Explanation, Pair, agree, cosines, relative_er
 from .value_differences import mostly_normalization, of_values
 
 _AGREES = 1e-3  # maximal relative error of equal rows under another alignment
-# Measured with I3D on real clips (relative error, mean cosine): bfloat16 .019 and .9999; frames shifted by 1/16 of a
-# segment .13 and .9989; 8-bit flow, for a network that only averages it, .041 and .9992.
+# Measured with I3D on real clips, as relative error and mean cosine: bfloat16 .019 and .9999; frames shifted by 1/16 of
+# a segment .13 and .9989; 8-bit flow for a network that only averages the flow .041 and .9992.
 _NEAR, _NEAR_COSINE = 0.05, 0.999
 
 
@@ -75,7 +75,7 @@ def _not_comparable(arrays: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> Expl
     for a, b in arrays:
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             side = "B" if np.isfinite(a).all() else "A"
-            return Explanation("not-finite", f"{side} holds numbers that are not finite")
+            return Explanation("not-finite", f"{side} has numbers that are not finite")
         if a.shape[-1:] != b.shape[-1:]:
             dims = f"{a.shape[-1]} numbers a row against {b.shape[-1]}"
             return Explanation("other-dim", f"{dims}: another network or layer")

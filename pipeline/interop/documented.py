@@ -1,4 +1,4 @@
-"""Released features as side B of a comparison: their streams, times and settings, as far as they are documented."""
+"""Documentation of released features: their streams, the times of their rows, and the settings that are known."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Documented = Mapping[str, DocumentedStream]
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """Two sides under the stream names of the documentation."""
+    """Both sides, with the stream names of the documentation."""
 
     a: tuple[FeatureArray, ...]
     b: tuple[FeatureArray, ...]
     streams: Documented
     settings: Mapping[str, Settings]
-    """Stream → settings of A, of the streams for which a store has them."""
+    """Stream → settings of A, if a store has them."""
     checkpoints: Mapping[str, Mapping[str, str]]
     """Stream → role → checkpoint of A."""
     names: Mapping[str, str]
@@ -42,10 +42,10 @@ class Aligned:
 
 
 def documented_streams(name: str) -> Documented:
-    """Return the streams of released features, or of a recipe, whose settings are all known.
+    """Return the streams of released features, or those of a recipe, whose settings are all known.
 
     Raises:
-        ConfigError: Neither has this name.
+        ConfigError: There are no released features and no recipe of this name.
     """
     if (found := public_features(name)) is not None:
         return found.streams
@@ -64,11 +64,11 @@ def documented_streams(name: str) -> Documented:
 
 
 def aligned(name: str, a: FeatureSource, b: FeatureSource) -> Aligned:
-    """Give both sides the stream names of released features, and B the times that follow from their settings.
+    """Rename the streams of both sides to those of released features, and add the times of the rows to B.
 
     Args:
         name: Name of the released features, or of a recipe.
-        a: The features to judge.
+        a: The features to compare.
         b: The released features.
 
     Raises:
@@ -104,8 +104,8 @@ def setting_differences(
     """Return the documented settings that a stream does not have.
 
     Args:
-        documented: What is known of the released features.
-        settings: Settings of the stream, as `stored_settings` gives them.
+        documented: Documentation of the stream in the released features.
+        settings: Settings of the stream, as `stored_settings` returns them.
         checkpoints: Role → checkpoint of the stream.
     """
     known: dict[str, Any] = {"extractor": documented.extractor} if documented.extractor else {}
@@ -134,7 +134,7 @@ def _documented_name(stream: str, settings: Settings, streams: Documented) -> st
 
 
 def _without_last(array: FeatureArray, count: int) -> FeatureArray:
-    """Leave out the last rows, which the released features do not have."""
+    """Remove the last ``count`` rows, which the released features do not have."""
     if not count:
         return array
     load, load_times = array.load, array.load_times
@@ -147,7 +147,7 @@ def _without_last(array: FeatureArray, count: int) -> FeatureArray:
 
 
 def _parts(array: FeatureArray, streams: Documented) -> Iterator[FeatureArray]:
-    """Yield the streams of a file: its columns, where a row has several."""
+    """Yield the arrays of the streams in a file, which may have the columns of several streams."""
     in_columns = {name: each for name, each in streams.items() if each.columns is not None}
     if array.stream in streams or not in_columns:
         name = array.stream if array.stream in streams or len(streams) > 1 else next(iter(streams))
@@ -160,9 +160,9 @@ def _parts(array: FeatureArray, streams: Documented) -> Iterator[FeatureArray]:
 
 
 def _read(load: Callable[[], NDArray[Any]], columns: tuple[int, int] | None, width: int, several: int) -> NDArray[Any]:
-    """Read a file, cut its columns, and take the mean of the rows of each segment.
+    """Load an array, select its columns, and average the rows of each segment.
 
-    A row of another width is left whole: the comparison then says so.
+    An array of another width than ``width`` keeps all columns, so that the comparison reports the other dimension.
     """
     values = load()
     if columns is not None and values.shape[-1] == width:
@@ -179,7 +179,7 @@ def _with_times(
     settings: Mapping[str, Settings],
     times: Mapping[tuple[str, str], Callable[[], NDArray[np.float64] | None]],
 ) -> FeatureArray:
-    """Add the times of the rows, which follow from the documented sampling and the frame rate of the video in A."""
+    """Add the times of the rows, computed from the documented sampling and the frame rate of the video in A."""
     documented, mine = streams.get(array.stream), settings.get(array.stream, {})
     of_a = times.get((array.video_id, array.stream))
     if array.load_times is not None or documented is None or of_a is None:
@@ -204,5 +204,5 @@ def _with_times(
 
 
 def unknown_settings(streams: Documented, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return stream → what is not documented."""
+    """Return stream → undocumented settings, for streams that have some."""
     return {name: streams[name].unknown for name in names if name in streams and streams[name].unknown}

@@ -86,7 +86,7 @@ def read_complete(out: Path) -> ExportManifest | None:
     """Return the manifest of the complete export at ``out``, or None if there is none.
 
     Raises:
-        InputError: An export to this place has not been completed.
+        InputError: An export to this path was interrupted.
         StoreError: The manifest is damaged.
     """
     is_file = not out.is_dir()
@@ -94,7 +94,7 @@ def read_complete(out: Path) -> ExportManifest | None:
     if marker.exists():
         raise InputError(
             f"{out}: an export to it was interrupted ({marker.name}); run the same `arabesque export` again, or remove "
-            "that file to read what is there"
+            "that file to read its files as they are"
         )
     path = manifest_path(out, COMPLETE, is_file=is_file)
     if not path.exists():

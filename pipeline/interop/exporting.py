@@ -226,8 +226,8 @@ def _earlier(complete: Path, incomplete: Path, header: ExportHeader, *, force: b
         is_same = (found.header.format, found.header.command) == (header.format, header.command)
         if not (is_same or force):
             raise InputError(
-                f"{path}: holds an export with other options ({found.header.format}, {found.header.command}); --force "
-                "overwrites, or choose another --out"
+                f"{path}: contains an export with other options ({found.header.format}, {found.header.command}); "
+                "--force overwrites, or choose another --out"
             )
         current |= found.files if is_same else {}
         is_interrupted |= is_torn and is_same

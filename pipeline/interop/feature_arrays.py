@@ -56,9 +56,9 @@ class FeatureArray:
     member: str = ""
     """Name of the array in its file; empty if the file has a single array."""
     load_times: Callable[[], NDArray[np.float64] | None] | None = None
-    """Read ``float64 [2, segments]``, start and end in seconds; None where the format has no times.
+    """Load ``float64 [2, segments]``, start and end in seconds; None if the format has no times.
 
-    It returns None for rows whose times count segments, and raises StoreError if the times are damaged.
+    The function returns None for rows whose times count segments, and raises StoreError if the times are damaged.
     """
     resize: str = ""
     """Arithmetic that resized the frames, ``pil`` or ``torch``; empty if it is unknown."""
@@ -186,7 +186,7 @@ def add_dict(found: Any, file: Path, stream: str, listing: Listing) -> None:
     """List the arrays of a pickled dict, each built when it is loaded. A key that is not an id is one problem."""
     if not isinstance(found, Mapping) or not found:
         kind = type(cast("object", found)).__name__
-        raise StoreError(f"{file}: holds {kind}, not a dict of video names and features")
+        raise StoreError(f"{file}: contains {kind}, not a dict of video names and features")
     for key, value in cast("Mapping[Any, Any]", found).items():
         try:
             video_id = id_of(key, str(file))
@@ -198,7 +198,7 @@ def add_dict(found: Any, file: Path, stream: str, listing: Listing) -> None:
 
 
 def without_twins(arrays: Sequence[FeatureArray]) -> list[FeatureArray]:
-    """The arrays, with one that fails in the place of several that claim the same (video, stream)."""
+    """Return the arrays without duplicates: arrays of the same (video, stream) become one that cannot be loaded."""
     files: dict[tuple[str, str], list[StorePath]] = {}
     for array in arrays:
         files.setdefault((array.video_id, array.stream), []).append(array.file)

@@ -23,7 +23,7 @@ DEFAULT_TOLERANCE = 1e-4
 
 @dataclass(frozen=True, repr=False)
 class FeatureComparison:
-    """What two sets of features have in common, and how they differ.
+    """Result of the comparison of two sets of features, A and B.
 
     Attributes:
         pairs: One result for each video and stream that both sides have.
@@ -33,8 +33,8 @@ class FeatureComparison:
         only_b: (video id, stream) that only B has.
         tolerance: Largest relative error of features that count as the same.
         common: Whether videos that only one side has are ignored.
-        published: Name of the released features that B was compared as; empty without.
-        unknown: Stream → what is not documented of these.
+        published: Name of the released features that B was compared with; empty if it was not given.
+        unknown: Stream → settings of the released features that are not documented.
     """
 
     pairs: tuple[Comparison, ...]
@@ -49,7 +49,7 @@ class FeatureComparison:
 
     @property
     def same(self) -> bool:
-        """Whether all features are the same."""
+        """Whether all features are the same and, unless ``common`` is set, both sides have the same videos."""
         return all(pair.same for pair in self.pairs) and (self.common or not (self.only_a or self.only_b))
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -109,23 +109,23 @@ def compare_features(
     """Compare two sets of features, video by video and stream by stream.
 
     Args:
-        a: A feature store, or a file or folder of features in any format in circulation.
-        b: The other one.
-        stream: Compare this stream only; it also names the stream of files that do not say which one they hold.
-        names: Stream → what the files call it, where that is unusual.
-        tolerance: Largest relative error of features that count as the same: largest difference ÷ largest number.
+        a: A feature store, or a file or folder of features in any supported format.
+        b: The other set of features.
+        stream: Compare this stream only. Files of formats without stream names get this name.
+        names: Stream → its label in the files, if it is unusual.
+        tolerance: Largest relative error of features that count as the same: largest difference ÷ largest value.
         common: Ignore videos that only one side has.
         format_a: Format of A; by default it is detected.
         format_b: Format of B.
-        trust: Read pickles in a way that runs the code they name.
-        published: B are these released features, such as ``actionformer-i3d``, or those of a recipe: their rows get
-            the documented streams and times, and settings of A that differ from the documented ones are named.
-        on_pair: Called with the number of pairs that are compared and the number of all pairs.
+        trust: Unpickle with the standard library, which executes code of the files.
+        published: Name of released features, such as ``actionformer-i3d``, or of a recipe, that B was made with. Its
+            rows then get the documented streams and times, and the settings of A are compared with the documented ones.
+        on_pair: Called with the number of compared pairs and the number of all pairs.
 
     Raises:
         StoreError: A file is damaged or not trusted.
-        InputError: Nothing is there, or both sides have nothing in common.
-        ConfigError: Released features of this name are not known.
+        InputError: A path has no features, or both sides have nothing in common.
+        ConfigError: There are no released features and no recipe of this name.
     """
     if published is not None:
         documented_streams(published)  # an unknown name is an error before files are read

@@ -173,7 +173,7 @@ def _load_stored_times(store: FeatureStore, video_id: str, stream: str) -> NDArr
 
 
 def _resize(settings: Settings) -> str:
-    """Return `FeatureArray.resize` of a stream; stores from before the setting resized as torch does."""
+    """Return `FeatureArray.resize` of a stream. Stores that were written before this setting existed used torch."""
     has_frames = any(name.startswith("geometry.") for name in settings)
     return settings.get("geometry.resize_arithmetic", "torch") if has_frames else ""
 

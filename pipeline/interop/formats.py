@@ -60,7 +60,7 @@ FORMATS: dict[str, Format] = {
         splits_at_underscore=True,
     ),
     "pamfn-dict": Format(
-        "PAMFN's training and its followers: Ball_rgb_VST.npy, a pickled dict",
+        "PAMFN's training and later projects: Ball_rgb_VST.npy, a pickled dict",
         archives.read_pamfn_dicts,
         archives.path_pamfn_dict,
         archives.key_member,
@@ -106,7 +106,7 @@ FORMATS: dict[str, Format] = {
         suffixes=hdf5.SUFFIXES,
     ),
     "webdataset": Format(
-        "tars of <id>.<stream>.npy",
+        "tar files with <id>.<stream>.npy",
         archives.read_webdataset,
         archives.path_webdataset,
         archives.tar_member,

@@ -194,13 +194,13 @@ def _refuse_other_facts(stream: ImportStream, known: Mapping[str, Any]) -> None:
         unit = entry.get("time", {}).get("unit", "seconds")
         if unit != stream.grid.unit:
             raise InputError(
-                f"stream {name!r} of this store counts time in {unit}, {stream.name!r} would in {stream.grid.unit}; "
+                f"stream {name!r} of this store counts time in {unit}, stream {stream.name!r} in {stream.grid.unit}; "
                 "give --fps and --frames-per-segment for both or for neither, or choose another --out"
             )
     entry = known.get(stream.name)
     if entry is not None and (entry["settings_digest"], entry["dim"]) != (stream.settings_digest, stream.dim):
         raise InputError(
-            f"stream {stream.name!r} is in this store with other facts ({entry['dim']} numbers a row, time "
+            f"stream {stream.name!r} is in this store with other properties ({entry['dim']} values per row, time "
             f"{entry.get('time')}); import with the same, or choose another --stream or --out"
         )
 

@@ -36,7 +36,7 @@ class ImportStream:
 
 
 class UnfitArray(ValueError):
-    """An array that cannot be a feature row; the message is its outcome's reason."""
+    """An array that cannot become a feature row; the message is the reason in its outcome."""
 
 
 def imported_row(array: FeatureArray, stream: ImportStream, format: str) -> FeatureRow | Outcome:
@@ -44,7 +44,7 @@ def imported_row(array: FeatureArray, stream: ImportStream, format: str) -> Feat
     try:
         values = array.load()
         if values.size == 0:
-            return replace(_end(array, stream), kind="empty", reason="the file holds an array without rows")
+            return replace(_end(array, stream), kind="empty", reason="the file contains an array without rows")
         times = array.load_times() if stream.grid.in_files and array.load_times is not None else None
         features, start_s, end_s = _placed(values, stream, times)
         file_digest = _file_digest(Path(array.file))
@@ -84,9 +84,9 @@ def restored_row(array: FeatureArray) -> FeatureRow | Outcome:
         if _file_digest(Path(array.file)) != array.file_sha256:
             raise UnfitArray(f"{array.file}: was changed after the export; export again, or import it with --format")
         if (values.dtype.name, values.shape) != (exported.dtype, exported.shape) or values.ndim < 2:
-            raise UnfitArray(f"{array.file}: holds {values.dtype} {list(values.shape)}, not what was exported")
+            raise UnfitArray(f"{array.file}: contains {values.dtype} {list(values.shape)}, not what was exported")
         if not np.isfinite(values).all():
-            raise UnfitArray(f"{array.file}: holds numbers that are not finite; get the file again")
+            raise UnfitArray(f"{array.file}: contains numbers that are not finite; get the file again")
     except (StoreError, UnfitArray, OSError) as error:
         return replace(failed, reason=one_line(str(error)))
     return FeatureRow(
@@ -110,7 +110,7 @@ def restored_outcome_of(array: FeatureArray, row: FeatureRow) -> Outcome:
 
 def _exported(array: FeatureArray) -> ExportedArray:
     if array.exported is None:
-        raise ValueError(f"{array.video_id}: the array is not of an export")
+        raise ValueError(f"{array.video_id}: the array has no export record")
     return array.exported
 
 
@@ -138,7 +138,7 @@ def _placed(
     with np.errstate(over="ignore"):  # reported below
         features = _merged(values.astype(np.float32), stream)
     if not np.isfinite(features).all():
-        raise UnfitArray("holds numbers that are not finite (or too large for float32); get the file again")
+        raise UnfitArray("contains numbers that are not finite (or too large for float32); get the file again")
     if stream.grid.in_files:
         if times is None:
             raise UnfitArray("has no times in seconds, unlike other files of its stream; give --fps for all of them")

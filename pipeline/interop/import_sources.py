@@ -22,7 +22,7 @@ _MAX_NAMED = 3
 def refuse_other_files(out: StorePath, source: FeatureSource, arrays: Sequence[FeatureArray], plan: ImportPlan) -> None:
     """Raise InputError if arrays would replace rows with other content that were imported from other files.
 
-    Streams that the store imported only from this source are not read.
+    Arrays of streams that the store imported only from this source are not read.
     """
     place = str(Path(source.path).resolve())
     conflicts: list[str] = []
@@ -37,11 +37,11 @@ def refuse_other_files(out: StorePath, source: FeatureSource, arrays: Sequence[F
             if array is None or not origin or origin == _origin_of(array):
                 continue
             if _content_digest(array, plan) not in (None, stored.content_digest):
-                conflicts.append(f"{stored.video_id!r} [{name}] is of {origin}, not of {_origin_of(array)}")
+                conflicts.append(f"{stored.video_id!r} [{name}] is from {origin}, not from {_origin_of(array)}")
     if conflicts:
         more = f"; and {len(conflicts) - _MAX_NAMED} more" if len(conflicts) > _MAX_NAMED else ""
         raise InputError(
-            f"{public_url(out)}: holds features of other files under {len(conflicts)} of these ids: "
+            f"{public_url(out)}: contains features of other files under {len(conflicts)} of these ids: "
             f"{'; '.join(conflicts[:_MAX_NAMED])}{more}; give --id-prefix NAME to store the new ones as NAME/…, or "
             "--replace to replace the stored ones"
         )

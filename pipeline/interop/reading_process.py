@@ -110,7 +110,7 @@ class ReadingProcess:
         _, _, file, member, *_ = self._listed.arrays[number]
         name = f"{file}: {member}" if member else str(file)
         if self._is_closed:
-            raise StoreError(f"{self._path}: is closed; open it again")
+            raise StoreError(f"{self._path}: the source is closed; open it again")
         try:
             if self._child is None:
                 self._restart(name)

@@ -11,8 +11,8 @@ import numpy as np
 
 from .row_distances import Array, Explanation, Pair, agree
 
-# Measured with I3D on a real clip: rows over other frames of the same time correlate by .55 (half the frame rate),
-# .64 (segments twice as long) and .87 (a shift of a frame), rows of other times by at most .28.
+# Measured with I3D on a real clip: rows of the same time over other frames correlate by .55 (half the frame rate), .64
+# (segments twice as long) and .87 (shift by a frame); rows of other times by at most .28.
 _ALIKE = 0.4
 _SIGMAS = 4.0
 _MIN_VOTES = 8
@@ -47,7 +47,7 @@ def _begun(a: Array, b: Array) -> Pair:
 
 
 def _cut(pairs: Sequence[Pair]) -> Explanation | None:
-    """Return the finding for rows that agree until one side ends; None if it is not the same side in all videos."""
+    """Return the explanation for rows that agree until one side ends; None if sides differ between videos."""
     surplus = [len(a) - len(b) for a, b in pairs]
     if min(surplus) < 0 < max(surplus):
         return None
@@ -101,7 +101,7 @@ def _near_lag(pairs: Sequence[Pair], rival: float = -1.0) -> Explanation | None:
     best = max(ratings, key=lambda lag: ratings[lag], default=0)
     if not best or ratings[best] < max(_ALIKE, rival) or 1 - ratings[best] > 0.5 * (1 - here):
         return None
-    return _lag_explanation(best, f"rows correlate by {ratings[best]:.3f}, against {here:.3f} as they stand")
+    return _lag_explanation(best, f"rows correlate by {ratings[best]:.3f}, against {here:.3f} without the shift")
 
 
 def _fraction(pairs: Sequence[Pair]) -> Explanation | None:
@@ -124,7 +124,7 @@ def _fraction(pairs: Sequence[Pair]) -> Explanation | None:
         return None
     late, early = ("B", "A") if shift > 0 else ("A", "B")
     begins = f"{late}'s segments begin about {abs(shift):.2f} of a segment after {early}'s"
-    return Explanation("remainder", f"{begins}: one leaves half of the remainder out at the head")
+    return Explanation("remainder", f"{begins}: one leaves half of the remainder out at the start")
 
 
 def _other_length(pairs: Sequence[Pair], resampled: float) -> Explanation | None:

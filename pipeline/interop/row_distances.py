@@ -56,12 +56,12 @@ def cosines(a: Array, b: Array) -> Array:
 
 
 def nearest_offsets(a: Array, b: Array, most: int = 8) -> tuple[int, ...]:
-    """Return for each row of A how far behind it the most similar row of B is; 0 where the row itself is as similar.
+    """Return for each row of A the offset to the most similar row of B; 0 if the row at the same index is as similar.
 
     Args:
         a: Rows of A.
         b: Rows of B, of the same width.
-        most: Offsets up to which rows are compared.
+        most: Largest offset.
     """
     best, found = np.full(len(a), -np.inf), np.zeros(len(a), np.int64)
     for offset in sorted(range(-most, most + 1), key=abs):

@@ -12,16 +12,16 @@ import numpy as np
 
 from .row_distances import Array, Explanation, Pair, agree, cosines, relative_error
 
-_EXPLAINED = 0.9  # of the squared difference, corrected for the parameters that a fit had
-_SCALE_TELLS = 0.5  # of what a shift leaves, before a scale is named as well
-# Measured with I3D on five real clips fed by ImageNet's statistics instead of ½: .49 to .93 by clip, .83 and .36 in all
-# (the other way round .66 to .94, .89 and .34); squeezed frames .39 to .75, .55 and .52; other times .45 and −.14.
-_MOSTLY, _FOLLOWS = 0.7, 0.25
-# Measured with I3D on real clips, torch's resized pixels against PIL's: relative error .0014, cosine .99999.
+_EXPLAINED = 0.9  # share of the squared difference, corrected for the number of fitted parameters
+_SCALE_TELLS = 0.5  # share of the difference without its mean; a scale that explains less is not reported
+# Measured with I3D on five real clips with ImageNet's normalization instead of ½: _MOSTLY is .49 to .93 for single clips;
+# for all clips _MOSTLY is .83 and _FOLLOWS .36. With both sides swapped: .66 to .94, .89 and .34; squeezed frames: .39
+# to .75, .55 and .52; other times: .45 and −.14 for all clips.
+# Measured with I3D on real clips resized by torch and by PIL: relative error .0014, cosine .99999.
 _RESIZED, _RESIZED_COSINE = 0.01, 0.9995
 _MIN_ROWS = 8
 _MAX_LEVELS = 1024
-_ROUNDING = 0.1  # of a step, the mean distance that rounding causes at least: it is a quarter for even rounding
+_ROUNDING = 0.1  # least mean distance in steps that counts as rounding; uniformly distributed values have 0.25
 
 
 def of_values(a: Array, b: Array) -> Explanation | None:
@@ -36,7 +36,7 @@ def _half_precision(a: Array, b: Array) -> Explanation | None:
     allowed = np.maximum(np.abs(a), np.abs(b)) * (2.0**-11 * 1.01) + 2.0**-25
     if not np.all(np.abs(a - b) <= allowed):
         return None
-    return Explanation("float16", f"{'A' if exact_a else 'B'} is the other, rounded to float16")
+    return Explanation("float16", f"{'A' if exact_a else 'B'} has the values of the other, rounded to float16")
 
 
 def _is_half(values: Array) -> bool:
@@ -50,7 +50,7 @@ def _quantization(a: Array, b: Array) -> Explanation | None:
         distances = np.abs(a - b) / (step or np.inf)
         if np.mean(distances <= 1.01) >= 0.99 and distances.mean() >= _ROUNDING:
             levels = f"{num_levels} levels of a grid with step {step:.3g}"
-            return Explanation("quantization", f"{side}'s values lie on {levels}, the other's beside them: 8-bit flow?")
+            return Explanation("quantization", f"{side}'s values lie on {levels}, the other's do not: 8-bit flow?")
     return None
 
 
@@ -74,9 +74,9 @@ def _row_scale(a: Array, b: Array) -> Explanation | None:
         return None
     for side, lengths in (("A", lengths_a), ("B", lengths_b)):
         if np.allclose(lengths, 1, atol=1e-3):
-            return Explanation("normalization", f"each row of {side} is the other's, scaled to length 1 (L2)")
+            return Explanation("normalization", f"each row of {side} is that of the other, scaled to length 1 (L2)")
     return Explanation(
-        "normalization", f"B's rows are A's, made {factors.min():.4g} to {factors.max():.4g} times as long"
+        "normalization", f"B's rows are A's, multiplied by {factors.min():.4g} to {factors.max():.4g}"
     )
 
 
@@ -99,12 +99,12 @@ def _shift_or_scale(a: Array, b: Array) -> Explanation | None:
     return Explanation(
         "constant-offset",
         f"B − A is one vector for all segments, {size:.2g} of their size: flow whose zero is 128 of 255, a random "
-        "bias, or a mean left in",
+        "bias, or a mean that was not subtracted",
     )
 
 
 def resize_rounding(pairs: Sequence[Pair], resizes: tuple[str, str]) -> Explanation | None:
-    """Detect the difference of resized 8-bit pixels, where A and B are known to resize with other arithmetic.
+    """Detect the difference of resized 8-bit pixels, if A and B are known to resize with different arithmetic.
 
     Args:
         pairs: Rows of each video.
@@ -150,7 +150,7 @@ def mostly_normalization(pairs: Sequence[Pair]) -> Explanation | None:
     found = _normalized(explained, np.concatenate([scale for _, scale in fits]))
     if len(pairs) > 1:
         return found
-    return replace(found, sentence=f"{found.sentence}; of a single video, another resize or crop can leave as much")
+    return replace(found, sentence=f"{found.sentence}; with one video, another resize or crop can explain this")
 
 
 def _squares(parts: Iterable[Array]) -> float:

@@ -1,7 +1,7 @@
 """The output folder of v-iashin/video_features: ``ID_rgb.npy`` beside ``ID_fps.npy`` and ``ID_timestamps_ms.npy``.
 
-Its command line writes ``OUTPUT/i3d/ID_rgb.npy`` or, where a family has several networks,
-``OUTPUT/resnet/resnet50/ID_resnet.npy``. Each of these folders can be given, and OUTPUT itself.
+Its command line writes ``OUTPUT/i3d/ID_rgb.npy``, or ``OUTPUT/resnet/resnet50/ID_resnet.npy`` for families with several
+networks. A path can be one of these folders, or OUTPUT.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def is_output(files: Sequence[Path]) -> bool:
-    """Whether these ``.npy`` files are an output of video_features. Color and flow without times may be PAMFN's."""
+    """Return whether ``.npy`` files are an output of video_features. Color and flow without times may be PAMFN's."""
     kinds = {split_name(file.stem)[1] for file in files}
     return "" not in kinds and bool(kinds & set(FEATURES)) and not kinds <= {"rgb", "flow", "vggish"}
 
 
 def read_video_features(path: Path, trust: bool, names: Mapping[str, str], stack: ExitStack) -> Listing:
-    """List the features, each with the times of its rows where the folder has them."""
+    """List the features, each with the times of its rows if the folder has them."""
     found = files_below(path, ".npy")
     by_name = dict(found)
     labels = _labels([name for name, _ in found])
@@ -56,7 +56,8 @@ def read_video_features(path: Path, trust: bool, names: Mapping[str, str], stack
         if kind in (FPS, TIMESTAMPS):
             continue
         if not kind:
-            listing.problems.append(f"{file}: its name ends with none of _{', _'.join(FEATURES)}; move or rename it")
+            problem = f"its name does not end with one of _{', _'.join(FEATURES)}; move or rename it"
+            listing.problems.append(f"{file}: {problem}")
             continue
         times, fps = by_name.get(f"{beginning}_{TIMESTAMPS}"), by_name.get(f"{beginning}_{FPS}")
         listing.arrays.append(
@@ -99,8 +100,8 @@ def _labels(names: Sequence[str]) -> dict[str, str]:
 def _load_times(file: Path, timestamps: Path, fps: Path | None) -> NDArray[np.float64]:
     """Return ``float64 [2, rows]``, start and end in seconds.
 
-    A network on stacks of frames records the time of the frame that follows its stack, the first of which begins at 0.
-    A network on frames records the time of each frame, from 0 on.
+    If the network has stacks of frames, these are the times of the frames after each stack, and the first stack begins
+    at 0. If it has single frames, these are the times of the frames, and the first one is 0.
     """
     times_s = np.asarray(load_npy(timestamps), np.float64).reshape(-1) / 1000
     num_rows = len(load_npy(file))
