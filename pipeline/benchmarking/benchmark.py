@@ -39,7 +39,7 @@ class Effort:
     """Duration of the measurements."""
 
     stage_s: float = 1.0
-    """Of each isolated stage, after a warm-up pass."""
+    """Duration of the measurement of each isolated stage, after a warm-up pass."""
     end_to_end_s: float = 20.0
     """Approximate duration of the end-to-end run; longer if two segments of every stream take longer."""
 
@@ -105,7 +105,7 @@ def benchmark(
 
 
 def _load(run: Extraction) -> tuple[list[Stream], dict[str, int]]:
-    """Load the networks. Returns them with the memory of each, if it can be measured."""
+    """Load the networks. Return them with the memory of each one, if it can be measured."""
     streams: list[Stream] = []
     loaded_bytes: dict[str, int] = {}
     for name in run.streams:
@@ -118,7 +118,7 @@ def _load(run: Extraction) -> tuple[list[Stream], dict[str, int]]:
 
 
 def _shown(streams: Sequence[Stream], work: Workload, on_step: Step) -> list[Stream]:
-    """Streams that have segments in these videos."""
+    """Return the streams that have segments in these videos."""
     for stream in streams:
         if not work.segments[stream.name]:
             on_step(f"leaving out {stream.name}, which has no segments in these videos")
@@ -129,7 +129,7 @@ def _shown(streams: Sequence[Stream], work: Workload, on_step: Step) -> list[Str
 
 
 def probed(run: Extraction, files: Sequence[VideoFile]) -> Probed:
-    """Metadata of videos and clips, cached by `metadata_cache`.
+    """Return the videos and clips with their metadata, cached by `metadata_cache`.
 
     Raises:
         DecodeError: A file cannot be read, or a clip lies outside of its file.
@@ -177,7 +177,7 @@ def choose_sample_of_run(videos: Probed, streams: Sequence[Stream], video_s: flo
 
 
 def _clip_s(lengths_s: Sequence[float], total_s: float) -> float:
-    """Length to which videos are clipped so that they last ``total_s`` together."""
+    """Return the length to which videos are clipped so that they last ``total_s`` together."""
     rest_s = total_s
     for number, length_s in enumerate(sorted(lengths_s)):
         share_s = rest_s / (len(lengths_s) - number)
@@ -188,7 +188,7 @@ def _clip_s(lengths_s: Sequence[float], total_s: float) -> float:
 
 
 def stage_costs(bare: Sequence[IsolatedStage], work: Workload) -> list[StageCost]:
-    """Costs of all stages. A stage that is measured by stream is followed by its streams' parts."""
+    """Return the costs of all stages. A stage that is measured by stream is followed by its streams' parts."""
     costs: list[StageCost] = []
     for _, group in groupby(bare, key=lambda part: part.stage):
         parts = [_cost(part, work) for part in group]

@@ -1,9 +1,9 @@
-"""What bounds a recipe on a GPU that is not there: a roofline from counts, and the CPU work measured here.
+"""Upper bound of the speed of a recipe on a GPU of another machine: a roofline model, and CPU time measured here.
 
-Networks run on the meta device, which has shapes and no numbers: floating-point operations, bytes and operations are
-counted as they would be launched. An operation takes the longer of its arithmetic and its memory traffic at the rates
-of the card's data sheet, so that the result is a bound: no run is faster, and a run may be much slower. What decoding
-and `prepare` take is measured on this machine's CPU.
+Networks run on the meta device, whose tensors have shapes but no values. Floating-point operations, bytes of memory
+traffic and launched operations are counted. The time of an operation is the longer one of its arithmetic and its memory
+traffic, at the rates in the card's data sheet. The result is therefore an upper bound of the speed: a run cannot be
+faster, but it may be much slower. The CPU time of decoding and `prepare` is measured on this machine.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from .workload import Probed, plan_of, workload
 
 META = torch.device("meta")
 LAUNCH_S = 5e-6
-"""CPU time of one operation in PyTorch, assumed; 3 to 10 µs are usual."""
+"""CPU time to launch one operation in PyTorch. This is an assumption; 3 to 10 µs are usual."""
 CHUNK_FRAMES = 32
 """Frames that are preprocessed together."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a batch, or a chunk of frames, takes on the card."""
+    """Work of the card for a batch, or for a chunk of frames."""
 
     flop: float = 0.0
     moved_bytes: float = 0.0
     launches: float = 0.0
     card_s: float = 0.0
-    """Sum over operations of the longer of arithmetic and memory traffic."""
+    """Sum over operations of the time of arithmetic or of memory traffic, whichever is longer, in seconds."""
 
     def times(self, factor: float) -> Counts:
         """Return the counts multiplied by a factor."""
@@ -62,7 +62,7 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.overloadpacket not in flop_registry:  # in inference mode, compound operations arrive undivided
+        if func.overloadpacket not in flop_registry:  # in inference mode, compound operations are not decomposed
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
@@ -90,34 +90,34 @@ def _counting(card: Card, precision: Precision) -> Generator[_Counter]:
 
 @dataclass(frozen=True)
 class StreamPrediction:
-    """What a stream takes for each second of video."""
+    """Cost of a stream. Times and counts are per second of video."""
 
     stream: str
     segments_per_video_s: float
     prepare_cpu_s: float
-    """CPU time of `prepare`, measured here."""
+    """CPU time of `prepare` on this machine."""
     network: Counts
     tvl1_s: float
-    """Of TV-L1 on the card."""
+    """Time of TV-L1 on the card."""
     not_counted: str
-    """Why the network could not be counted; empty if it was."""
+    """Reason why the network's operations could not be counted; empty if they were."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What bounds a recipe on a card, for each second of video."""
+    """Bounds of a recipe on a card. Times and counts are per second of video."""
 
     recipe: str
     card: Card
     cores: int
     decode_cpu_s: float
-    """CPU time of decoding, measured here."""
+    """CPU time of decoding on this machine."""
     preprocess: Counts
     streams: tuple[StreamPrediction, ...]
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Resource → seconds that it is busy for each second of video."""
+        """Resource → seconds for which it is busy per second of video"""
         counts = [self.preprocess, *(each.network for each in self.streams)]
         return {
             "CPU cores": (self.decode_cpu_s + sum(each.prepare_cpu_s for each in self.streams)) / self.cores,
@@ -127,16 +127,16 @@ class Prediction:
 
     @property
     def bound(self) -> str:
-        """The resource that is busy longest."""
+        """The resource that is busy for the longest time"""
         return max(self.seconds, key=lambda name: self.seconds[name])
 
     @property
     def most_video_s_per_s(self) -> float:
-        """Seconds of video per second that no run exceeds."""
+        """Upper bound of the speed of a run, in seconds of video per second"""
         return 1 / self.seconds[self.bound]
 
     def as_json(self) -> dict[str, Any]:
-        """Return all numbers."""
+        """Return all values as JSON data."""
         return asdict(self) | {
             "seconds": self.seconds,
             "bound": self.bound,
@@ -145,15 +145,15 @@ class Prediction:
 
 
 def predict(bench: Bench, videos: Probed, card: Card, cores: int, measure_s: float) -> Prediction:
-    """Predict what bounds a run on a card.
+    """Predict the bounds of a run on a card.
 
     Args:
-        bench: The run, with streams whose networks are on the meta device, and with planes as decoders deliver them to
-            a GPU.
+        bench: The run. The networks of its streams are on the meta device, and its decoders deliver planes as for a
+            GPU.
         videos: Videos to measure decoding and `prepare` on.
         card: The card.
         cores: CPU cores of the machine with the card.
-        measure_s: About how long decoding is measured.
+        measure_s: Approximate duration of the measurement of decoding.
 
     Raises:
         ArabesqueError: A video cannot be processed, or no stream has segments.
@@ -169,7 +169,7 @@ def predict(bench: Bench, videos: Probed, card: Card, cores: int, measure_s: flo
             if isinstance(item, SegmentTask):
                 tasks[item.stream.name] = item
     for task in uncomputed([*tasks.values()]):
-        task.stream.extractor.prepare(task.segment)  # once before it is measured: code is compiled at first use
+        task.stream.extractor.prepare(task.segment)  # without measurement: the first call compiles code
     return Prediction(
         recipe=bench.run.recipe.name,
         card=card,
@@ -188,7 +188,7 @@ def _middle(stream: Stream, num_segments: int) -> list[int]:
 
 
 def _preprocess(streams: Sequence[Stream], videos: Probed, card: Card) -> Counts:
-    """Count the conversion of color and the geometries of a chunk of the first video."""
+    """Count the operations that convert the color of a chunk of the first video and apply the geometries."""
     file, metadata = videos[0]
     geometries = plan_of(file, metadata, streams).frames_by_geometry
     if not geometries:
@@ -212,7 +212,7 @@ def _stream(task: SegmentTask, segments_per_video_s: float, card: Card) -> Strea
         with _counting(card, precision) as counter:
             extractor.forward([_on_meta(prepared)] * extractor.batch_size)
         counts = counter.counts.times(segments_per_video_s / extractor.batch_size)
-    except (RuntimeError, NotImplementedError, TypeError) as error:  # what it computes depends on values
+    except (RuntimeError, NotImplementedError, TypeError) as error:  # the control flow of the network depends on values
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     flow: Any = task.stream.spec.settings.get("flow")
     tvl1_s = 0.0
@@ -230,7 +230,7 @@ def _stream(task: SegmentTask, segments_per_video_s: float, card: Card) -> Strea
 
 
 def _on_meta(item: Any) -> Any:
-    """Return what `prepare` returned with its tensors on the meta device."""
+    """Return the output of `prepare` with its tensors on the meta device."""
     if isinstance(item, Tensor):
         return item.to(META)
     if is_dataclass(item) and not isinstance(item, type):

@@ -10,22 +10,22 @@ from ...manifests.streams import Precision
 
 @dataclass(frozen=True)
 class Card:
-    """Peak rates of a GPU, dense, from its data sheet."""
+    """Peak rates of a GPU without sparsity, from its data sheet."""
 
     name: str
     float32_per_s: float
-    """Floating-point operations in float32 without tensor cores."""
+    """Floating-point operations per second in float32, without tensor cores."""
     tf32_per_s: float
     half_per_s: float
-    """In bfloat16 and float16."""
+    """Floating-point operations per second in bfloat16 and float16."""
     bytes_per_s: float
-    """Of its memory."""
+    """Memory bandwidth."""
     tvl1_pairs_per_s: float
-    """Pairs of 256 × 341 pixels of TV-L1. Not counted: a bound for H200 from its kernels' memory traffic, and for other
-    cards in proportion to their memory."""
+    """Pairs of 256 × 341 pixels per second of TV-L1: a bound from the memory traffic of the kernels on the H200, scaled
+    by the bandwidth for other cards."""
 
     def operations_per_s(self, precision: Precision) -> float:
-        """Return the peak rate of matrix products and convolutions."""
+        """Return the peak rate of matrix products and convolutions, in operations per second."""
         return {"float32": self.float32_per_s, "tf32": self.tf32_per_s}.get(precision, self.half_per_s)
 
 

@@ -1,6 +1,6 @@
 """Date and machine of a measurement, and the load by other processes during it.
 
-Imports nothing of this package, since the scripts of ``benchmarks/`` load this file with other checkouts, too.
+Imports no module of this package, because the scripts in ``benchmarks/`` also load this file in other checkouts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Circumstances:
 
 
 def processor() -> str:
-    """Model name of the processor."""
+    """Return the model name of the processor."""
     try:
         lines = (PROC / "cpuinfo").read_text().splitlines()
     except OSError:
@@ -50,7 +50,7 @@ def processor() -> str:
 
 
 def processor_extensions() -> list[str]:
-    """Vector and matrix instructions of the processor that decide how fast networks run; empty where unknown."""
+    """Return the processor's vector and matrix instructions, which affect the speed of networks; empty if unknown."""
     try:
         lines = (PROC / "cpuinfo").read_text().splitlines()
     except OSError:
@@ -60,7 +60,7 @@ def processor_extensions() -> list[str]:
 
 
 def _others_cpu_s() -> float:
-    """Processor time of the machine since it started, without this process and its ended children."""
+    """Return the processor time of the machine since it started, without this process and its ended children."""
     times, own = psutil.cpu_times(), os.times()
     busy_s = sum(getattr(times, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq"))
     return busy_s - (own.user + own.system + own.children_user + own.children_system)

@@ -13,11 +13,11 @@ from .workload import Probed, ProbedVideo, covering_streams, workload
 
 SAMPLE_VIDEOS = 2
 SAMPLE_BYTES = 512 << 20
-"""Limits of the sample: number of videos and bytes of their decoded frames. More videos only to cover all streams."""
+"""Maximal number of videos and bytes of their decoded frames. They are exceeded only to cover all streams."""
 
 
 def clipped(video: ProbedVideo, until_s: float) -> ProbedVideo:
-    """Return a video or clip as if it ended with the last frame that begins before ``until_s``: a clip of its file."""
+    """Return the video or clip as a clip of its file that ends with the last frame before ``until_s``."""
     file, metadata = video
     num_frames = max(1, int(np.searchsorted(metadata.frame_times_s, until_s, side="left")))
     if num_frames >= metadata.num_frames:
@@ -43,7 +43,7 @@ def _shortened(track: AudioTrack, end_s: float) -> AudioTrack:
 
 
 def min_clip_s(all_metadata: Sequence[VideoMetadata], streams: Sequence[Stream]) -> float:
-    """Length of clips that contain two segments of every stream and the frame after them."""
+    """Return the length of clips that contain two segments of every stream and the frame after them."""
     until_s = 0.0
     for stream in streams:
         sampling = stream.spec.sampling
@@ -54,7 +54,7 @@ def min_clip_s(all_metadata: Sequence[VideoMetadata], streams: Sequence[Stream])
 
 
 def choose_sample(clips: Probed, streams: Sequence[Stream]) -> Probed:
-    """Choose videos that cover all streams, and up to `SAMPLE_VIDEOS` as long as they fit in `SAMPLE_BYTES`."""
+    """Choose videos that cover all streams. Add others up to `SAMPLE_VIDEOS`, if all fit in `SAMPLE_BYTES`."""
     sample = covering_streams(clips, streams)
     for clip in clips:
         fits = 3 * workload([*sample, clip], streams).frame_pixels <= SAMPLE_BYTES

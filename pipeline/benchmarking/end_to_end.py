@@ -39,7 +39,7 @@ class Bench:
     """The run's options, reduced to its memory limit."""
 
     def of(self, name: str) -> Bench:
-        """Copy with one stream only."""
+        """Return a copy with one stream only."""
         return replace(self, streams=[stream for stream in self.streams if stream.name == name])
 
 
@@ -56,7 +56,7 @@ class EndToEnd:
 
 
 def run_end_to_end(bench: Bench, sources: Sequence[Source]) -> EndToEnd:
-    """Measure all stages together, until all rows are on disk, with started decoders and loaded networks.
+    """Measure all stages together, until all rows are on disk. Decoders are started and networks loaded before.
 
     Raises:
         UnsuitableVideo: A video failed or is partial.
@@ -87,7 +87,7 @@ class ScratchStore:
 
 @contextmanager
 def scratch_store(bench: Bench) -> Generator[ScratchStore]:
-    """A new store that is removed at the end of the block."""
+    """Create a store that is removed at the end of the block."""
     run = bench.run
     entries = run.stream_entries
     with TemporaryDirectory(prefix="arabesque-bench-") as folder:
@@ -100,7 +100,7 @@ def scratch_store(bench: Bench) -> Generator[ScratchStore]:
 
 
 def context_of(bench: Bench, decoder_pool: DecoderPool, store: ScratchStore, timer: StageTimer) -> RunContext:
-    """Context of a run into a new store, without concurrent runs and without a metadata cache."""
+    """Return the context of a run into a new store, without concurrent runs and without a metadata cache."""
     digests = {stream.name: stream.settings_digest for stream in bench.streams}
     claims = RunClaims(store.writer, ResumeIndex(), OutcomeWatcher(store.writer.store), digests)
     return RunContext(
@@ -119,7 +119,7 @@ def sources_of(videos: Probed) -> list[Source]:
 
 
 def repeated(videos: Probed, number: int) -> Probed:
-    """Return the same files as other videos."""
+    """Return the same files with other video ids."""
     return [(_renamed(file, number), metadata) for file, metadata in videos]
 
 

@@ -2,9 +2,9 @@
 
 Nothing is written into the run's store. The estimate is for a run in one process on one device. Time is the larger one
 of the slowest stage's time and of all stages' work on the cores, scaled by the overhead of the benchmark's end-to-end
-run. For videos at a URL it is at least the time to fetch them. Decoding and preprocessing are assumed to cost by the
-pixel, other stages by the segment. Memory is that of the end-to-end run after the warm-up, without the peak during
-compilation.
+run. For videos at a URL it is at least the time to fetch them. The time of decoding and preprocessing is assumed to be
+proportional to the pixels, that of other stages to the segments. Memory is that of the end-to-end run after the
+warm-up, without the peak during compilation.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def estimate_run(run: Extraction, effort: Effort | None = None, on_step: Step = 
         on_step: Called with a description of each step.
 
     Raises:
-        DecodeError: Not one of the probed videos can be read.
-        ValueError: Nothing remains to be done.
+        DecodeError: None of the probed videos can be read.
+        ValueError: No work remains.
     """
     if not run.remaining:
-        raise ValueError("nothing remains to be done, and nothing to estimate")
+        raise ValueError("no work remains to be estimated")
     is_far = any(map(is_remote, run.remaining))
     wanted = sample(run.remaining, MAX_FETCHED if is_far else MAX_PROBED)
     if is_far:
@@ -132,16 +132,16 @@ def _benchmark(run: Extraction, videos: Probed, effort: Effort, on_step: Step) -
         except UnsuitableVideo as unfit:
             if len(tried) >= min(len(videos), MAX_TRIED):
                 raise
-            on_step(f"measuring on other videos, for {unfit}")
+            on_step(f"measuring on other videos: {unfit}")
 
 
 def sample(files: Sequence[VideoFile], count: int) -> Sequence[VideoFile]:
-    """All files, or a random sample with a fixed seed."""
+    """Return all files, or a random sample with a fixed seed."""
     return files if len(files) <= count else random.Random(0).sample(files, count)
 
 
 def probe_all(run: Extraction, files: Sequence[VideoFile]) -> Probed:
-    """Metadata of the files that can be read, several at once."""
+    """Return the readable files with their metadata. Several are probed at once."""
     options = run.options
 
     def probe(file: VideoFile) -> tuple[VideoFile, VideoMetadata] | None:
@@ -194,7 +194,7 @@ class StageTime:
 
 
 def stage_times(stages: Sequence[StageCost], measured: Workload, work: Workload) -> list[StageTime]:
-    """Times of the stages for ``work``, by the costs that were measured on ``measured``."""
+    """Return the times of the stages for ``work``, from the costs that were measured on ``measured``."""
     times: list[StageTime] = []
     for cost in stages:
         if not cost.stream and any(part.stream and part.stage == cost.stage for part in stages):
@@ -205,7 +205,7 @@ def stage_times(stages: Sequence[StageCost], measured: Workload, work: Workload)
 
 
 def least_time_s(times: Sequence[StageTime], cores: int) -> float:
-    """The larger one of the slowest stage's time and of all stages' work on the cores."""
+    """Return the larger one of the slowest stage's time and of all stages' work on the cores."""
     by_stage: dict[str, float] = {}
     for part in times:
         by_stage[part.cost.stage] = by_stage.get(part.cost.stage, 0.0) + part.wall_s
@@ -213,7 +213,7 @@ def least_time_s(times: Sequence[StageTime], cores: int) -> float:
 
 
 def _video_s_like(cost: StageCost, measured: Workload, work: Workload) -> float:
-    """Equivalent seconds of the measured videos for ``work`` in this stage."""
+    """Return the seconds of the measured videos that cost as much as ``work`` in this stage."""
     if cost.stage not in FRAME_STAGES:
         there, here = _segments(measured, cost.stream), _segments(work, cost.stream)
     elif cost.stage == "decode":
@@ -230,7 +230,7 @@ def _segments(work: Workload, stream: str) -> int:
 
 
 def _remaining_streams(run: Extraction, file: VideoFile, measured: Benchmark) -> list[Stream]:
-    """Measured streams that are not done for this video."""
+    """Return the measured streams that are not done for this video."""
     names = run.resume_index.remaining_streams(file, run.settings_digests)
     return [stream for stream in measured.bench.streams if stream.name in names]
 

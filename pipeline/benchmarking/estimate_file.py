@@ -29,7 +29,7 @@ class Actual:
 
 
 def save_estimate(run: Extraction, estimate: Estimate) -> None:
-    """Save the estimate for a run of the same command with the same remaining videos. Ignores an unwritable cache."""
+    """Save the estimate for a run of the same command with the same remaining videos, if the cache can be written."""
     with suppress(OSError, InputError):  # InputError: the user has no home folder
         path = _path_for(run)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def measure_run(run: Extraction, time_s: float, disk_before_bytes: int | None) -
 
 
 def store_bytes(run: Extraction) -> int | None:
-    """Size of all shards of the run's store; None on object storage."""
+    """Return the size of all shards of the run's store; None on object storage."""
     if not isinstance(run.out, Path):
         return None
     states = (state_of(path) for path in run.out.rglob("*.parquet"))
@@ -67,7 +67,7 @@ def store_bytes(run: Extraction) -> int | None:
 
 
 def _path_for(run: Extraction) -> Path:
-    """Path whose name identifies the run: its store, remaining videos, settings and options."""
+    """Return a path whose name identifies the run: its store, remaining videos, settings and options."""
     options = run.options
     identity = {
         "out": str(run.out.resolve() if isinstance(run.out, Path) else run.out),

@@ -2,8 +2,8 @@
 
 The stages come from `runner.stages_of` and run in the same engine with the same number of threads as in a run, but one
 at a time. On a GPU machine stages use different hardware, and the slowest isolated stage is an upper bound of a run's
-speed. On a CPU all stages share the cores, and no run can keep several stages at their isolated rates at once. For this
-reason processor time is measured, too: the time that all stages need for a second of video, divided by the number of
+speed. On a CPU all stages share the cores, and no run can keep several stages at their isolated rates at once.
+Processor time is therefore measured, too: the time that all stages need for a second of video, divided by the number of
 cores, gives the other bound.
 """
 
@@ -48,7 +48,7 @@ from .workload import Probed, UnsuitableVideo, plan_of
 DECODE_CLIP_S = 10.0
 """Length to which videos are clipped for the isolated decode stage."""
 MAX_GROWTH = 100
-"""A measurement that was too short is repeated with at most this many times the passes."""
+"""A measurement that is too short is repeated with more passes, at most this many times as many."""
 FRAME_STAGES = ("decode", "transfer", "preprocess")
 """Stages that process chunks of frames and audio. The others process segments."""
 STREAM_STAGES = ("prepare", "network")
@@ -132,10 +132,10 @@ def _stages(bench: Bench, decoder_pool: DecoderPool, store: ScratchStore) -> lis
 
 
 def _num_windows(sample: Probed, bench: Bench) -> int:
-    """Upper bound of the number of chunks. All are held at once, and the decoder would wait forever for one too few."""
+    """Return an upper bound of the number of chunks. All exist at once; with fewer the decoder would wait forever."""
     count = 0
     plans = [plan_of(file, metadata, bench.streams) for file, metadata in sample]
-    later_bytes = max(map(preprocessed_bytes, plans))  # clips of one file share their chunks
+    later_bytes = max(map(preprocessed_bytes, plans))  # the same for all, because clips of one file share their chunks
     for plan, (_, metadata) in zip(plans, sample, strict=True):
         frame_bytes = max(3 * metadata.width_px * metadata.height_px, later_bytes)
         per_buffer = max(1, bench.options.decoder_settings.buffer_bytes // frame_bytes)
@@ -244,7 +244,7 @@ def _refuse_failures(outputs: list[Any]) -> None:
 
 
 def _discard(outputs: Generator[Any, None, None]) -> None:
-    with closing(outputs):  # ends the threads first, which would restart decoders that have ended
+    with closing(outputs):  # end the threads first, because they would restart decoders
         for output in outputs:
             if isinstance(output, DecodedChunk):
                 output.chunk.release()
@@ -275,7 +275,7 @@ def _parts(
 
 
 def _units_in(ready: list[Any], part: IsolatedStage) -> float:
-    """Amount that the stage's first pass processed."""
+    """Return the amount that the stage's first pass processed."""
     return sum(item.stream.name == part.stream for item in _segments(ready)) if part.stream else part.units
 
 
@@ -285,7 +285,7 @@ def _has_full_batch(ready: list[Any], stream: str) -> bool:
 
 
 def _segments(items: list[Any]) -> list[Any]:
-    """Segments and those of batches, in one list."""
+    """Return segments, and those of batches, in one list."""
     found: list[Any] = []
     for item in items:
         of_batch = item.tasks if isinstance(item, Batch) else item.results if isinstance(item, BatchResult) else (item,)

@@ -13,7 +13,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class StageCost:
-    """Cost of an isolated stage, or of one stream's part of it, for a second of video."""
+    """Cost of an isolated stage, or of one stream's part of it, per second of video."""
 
     stage: str
     stream: str
@@ -47,7 +47,7 @@ class Bounds:
 
     @property
     def video_s_per_s(self) -> float:
-        """The lower one."""
+        """The lower one of both bounds."""
         return min(self.slowest.video_s_per_s, self.cores_video_s_per_s or self.slowest.video_s_per_s)
 
 
@@ -60,7 +60,7 @@ def bounds(stages: Sequence[StageCost], cores: int) -> Bounds:
 
 
 def together(parts: Sequence[StageCost]) -> StageCost:
-    """Cost of a stage that processes its streams one after the other."""
+    """Return the cost of a stage that processes its streams one after the other."""
     times = [part.cpu_s for part in parts]
     known = [seconds for seconds in times if seconds is not None]
     return StageCost(
@@ -75,7 +75,7 @@ def together(parts: Sequence[StageCost]) -> StageCost:
 
 @dataclass(frozen=True)
 class Report:
-    """One recipe on one machine. Times in seconds, memory in bytes."""
+    """Results for one recipe on one machine. Times are in seconds, memory in bytes."""
 
     recipe: str
     weights: str

@@ -40,7 +40,7 @@ class Stopwatch:
         self._began = time.perf_counter()
 
     def spent(self) -> Spent:
-        """Cost so far, including pending work of the device."""
+        """Return the cost so far, including pending work of the device."""
         synchronize(self._device)
         wall_s = time.perf_counter() - self._began
         before, now = self._cpu_s, self._total_cpu_s()
@@ -96,20 +96,20 @@ def peaks(device: torch.device, pids: Iterable[int]) -> PeakMemory:
 
 
 def peaks_of_past(device: torch.device) -> PeakMemory:
-    """Peaks since this process began, after its decoders have ended."""
+    """Return the peaks since this process began, after its decoders have ended."""
     now = peaks(device, ())
     return replace(now, decoder_bytes=so_far.largest_bytes, num_decoders=so_far.most_at_once)
 
 
 def memory_in_use(device: torch.device) -> int | None:
-    """Memory in use: allocated by torch on a GPU, resident on a CPU."""
+    """Return the memory in use: allocated by torch on a GPU, resident on a CPU."""
     if reports_memory(device):
         return torch.accelerator.memory_allocated(device)
     return resident_bytes()
 
 
 def peak_in_use(device: torch.device) -> int | None:
-    """Peak of `memory_in_use` since `reset_peaks`."""
+    """Return the peak of `memory_in_use` since `reset_peaks`."""
     if reports_memory(device):
         return torch.accelerator.max_memory_allocated(device)
     return peak_bytes()

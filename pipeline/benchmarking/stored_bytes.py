@@ -20,14 +20,14 @@ class StoredBytes:
     rows: int
     """Number of distinct rows that were measured."""
     per_segment: float
-    """Features and intervals."""
+    """Bytes of features and intervals."""
     per_row: float
-    """Names, digests and provenance."""
+    """Bytes of names, digests and provenance."""
     per_shard: float
-    """Schema and footer of a shard."""
+    """Bytes of the schema and footer of a shard."""
 
     def scaled(self, segments: int, rows: int) -> int:
-        """Size of one shard with this many segments and rows; 0 without rows."""
+        """Return the size of one shard with this many segments and rows; 0 without rows."""
         if not rows:
             return 0
         return round(self.per_segment * segments + self.per_row * rows + self.per_shard)
@@ -53,7 +53,7 @@ def stored_bytes(root: Path, folder: str) -> StoredBytes:
 
 
 def _sizes(table: pa.Table) -> tuple[int, int]:
-    """Bytes of the columns that grow with the segments, and of the rest of a shard."""
+    """Return the bytes of the columns that grow with the segments, and those of the rest of a shard."""
     data = shard_bytes(table)
     description = pq.read_metadata(io.BytesIO(data))  # pyright: ignore[reportUnknownMemberType]
     columns = (

@@ -17,7 +17,7 @@ Probed = list[ProbedVideo]
 
 
 class UnsuitableVideo(ArabesqueError):
-    """A video that cannot be processed completely and would falsify a benchmark."""
+    """A video that cannot be processed completely and would make a benchmark wrong."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Workload:
     """Stream → videos with at least one segment."""
 
     def per_video_s(self, unit: str, stream: str = "") -> float:
-        """Frames or segments (of one stream) per second of video."""
+        """Return the number of frames, or of segments of one stream, per second of video."""
         if unit == "frames":
             return self.frames / self.duration_s
         return (self.segments[stream] if stream else sum(self.segments.values())) / self.duration_s
 
     def times(self, share: float) -> Workload:
-        """The workload multiplied by ``share``."""
+        """Return the workload multiplied by ``share``."""
         return Workload(
             num_videos=round(self.num_videos * share),
             duration_s=self.duration_s * share,
@@ -55,7 +55,7 @@ class Workload:
 
 
 def plan_of(file: VideoFile, metadata: VideoMetadata, streams: Sequence[Stream]) -> VideoPlan:
-    """Plan of a video for all of these streams, as if it were new."""
+    """Return the plan of a video for all of these streams, as if it were new."""
     record = VideoRecord(
         file.video_id, file.local_path, size_bytes=0, modified_ns=0, content_digest="", metadata=metadata
     )
@@ -63,12 +63,12 @@ def plan_of(file: VideoFile, metadata: VideoMetadata, streams: Sequence[Stream])
 
 
 def streams_in(video: ProbedVideo, streams: Sequence[Stream]) -> set[str]:
-    """Streams that have segments in a video."""
+    """Return the streams that have segments in a video."""
     return set(plan_of(*video, streams).streams)
 
 
 def covering_streams(videos: Iterable[ProbedVideo], streams: Sequence[Stream]) -> Probed:
-    """Choose few videos that together cover every stream that any video has; greedy, ties go to the first."""
+    """Choose few videos that together cover every stream that any video has, by a greedy search."""
     remaining_videos = [(streams_in(video, streams), video) for video in videos]
     chosen: Probed = []
     missing = {stream.name for stream in streams}

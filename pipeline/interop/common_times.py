@@ -38,6 +38,7 @@ def rows_at_common_times(one: FeatureArray, other: FeatureArray, tolerance: floa
     Both arrays are kept whole if fewer than half of the rows of the shorter one have the same times, so that the
     diagnosis can detect a shift or another rate; if they agree within ``tolerance`` as they are; and if a side has no
     times.
+
     Raises:
         StoreError: A file is damaged.
     """

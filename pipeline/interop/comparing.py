@@ -45,7 +45,7 @@ class Comparison:
     explanation: Explanation | None
     """None if both are equal: the same shape, and values within the tolerance."""
     offsets: tuple[int, ...] = ()
-    """For each segment of A, the offset to the most similar segment of B; empty like ``cosines`` and for equal arrays."""
+    """Offset of each segment of A to the most similar segment of B. Empty like ``cosines``, or if both are equal."""
 
     @property
     def same(self) -> bool:

@@ -77,7 +77,7 @@ def _not_comparable(arrays: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> Expl
             side = "B" if np.isfinite(a).all() else "A"
             return Explanation("not-finite", f"{side} has numbers that are not finite")
         if a.shape[-1:] != b.shape[-1:]:
-            dims = f"{a.shape[-1]} numbers a row against {b.shape[-1]}"
+            dims = f"{a.shape[-1]} values per row, not {b.shape[-1]}"
             return Explanation("other-dim", f"{dims}: another network or layer")
     return None
 

@@ -37,7 +37,7 @@ def refuse_other_files(out: StorePath, source: FeatureSource, arrays: Sequence[F
             if array is None or not origin or origin == _origin_of(array):
                 continue
             if _content_digest(array, plan) not in (None, stored.content_digest):
-                conflicts.append(f"{stored.video_id!r} [{name}] is from {origin}, not from {_origin_of(array)}")
+                conflicts.append(f"{stored.video_id!r} [{name}] is of {origin}, not of {_origin_of(array)}")
     if conflicts:
         more = f"; and {len(conflicts) - _MAX_NAMED} more" if len(conflicts) > _MAX_NAMED else ""
         raise InputError(

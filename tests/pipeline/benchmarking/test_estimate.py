@@ -180,7 +180,7 @@ def test_a_video_with_hidden_damage_is_not_measured(run, tmp_path):
     steps = []
     found = estimate_run(run(), SHORT, steps.append)
     assert (found.num_probed, found.num_unreadable) == (4, 1)
-    (left_out,) = (step for step in steps if step.startswith("measuring on other videos, for "))
+    (left_out,) = (step for step in steps if step.startswith("measuring on other videos: "))
     assert "b.mp4" in left_out
 
     for name in ("a2", "c2"):

@@ -52,7 +52,7 @@ DIFFERENCES: dict[str, tuple[str, NDArray, NDArray]] = {
     "early by 1": ("lag", A[:-1], A[1:]),
     "middle crop": ("lag", A, A[5:30]),
     "late by 1, other decoder": ("lag", A[1:], (A[:-1] + RNG.normal(size=A[1:].shape) * 0.01).astype(np.float32)),
-    "half of the remainder at the head": ("remainder", A, network(frames(), first=7)),
+    "half of the remainder at the start": ("remainder", A, network(frames(), first=7)),
     "half of the remainder, the other way": ("remainder", network(frames(), first=7), A),
     "a padded last segment": ("remainder", A, np.concatenate([A, A[-1:] * 0.7])),
     "first 30 only": ("truncated", A, A[:30]),
@@ -105,7 +105,7 @@ def test_sentences_state_direction_and_amount():
     assert says["late by 2"].startswith("B is 2 segments late")
     assert says["early by 1"].startswith("A is 1 segment late")
     shift = re.match(
-        r"B's segments begin about (\S+) of a segment after A's", says["half of the remainder at the head"]
+        r"B's segments begin about (\S+) of a segment after A's", says["half of the remainder at the start"]
     )
     assert float(shift[1]) == pytest.approx(7 / 32, rel=0.3)  # 7 frames of 32
     assert says["half of the remainder, the other way"].startswith("A's segments begin")
@@ -213,7 +213,7 @@ def short_videos(count: int, length: int = 6) -> list[NDArray]:
 
 SCALE, SHIFT = RNG.uniform(0.3, 3, size=DIM), RNG.normal(size=DIM) * 0.02
 TOGETHER: dict[str, tuple[str, list[tuple[NDArray, NDArray]]]] = {
-    "half of the remainder at the head": (
+    "half of the remainder at the start": (
         "remainder",
         [(network(video[:-LENGTH]), network(video[:-LENGTH], first=7)[:6]) for video in short_videos(12)],
     ),
@@ -246,7 +246,7 @@ def test_several_videos_together_show_a_cause_that_single_ones_do_not(name: str)
     assert found.cause == cause, found.sentence
 
 
-@pytest.mark.parametrize("name", ["half of the remainder at the head", "an offset, with noise"])
+@pytest.mark.parametrize("name", ["half of the remainder at the start", "an offset, with noise"])
 def test_single_short_videos_have_no_diagnosis(name: str):
     assert {diagnose(a, b).cause for a, b in TOGETHER[name][1]} <= {"unexplained", "arithmetic"}
 

@@ -171,9 +171,9 @@ def test_numbers_that_float32_cannot_represent_are_counted(tmp_path: Path):
 def test_other_facts_other_stores_and_recipes_are_not_mixed_in(tmp_path: Path):
     source = npz(tmp_path / "f.npz", **{"1": features(1)})
     bring_in(source, tmp_path / "out")
-    with pytest.raises(InputError, match="with other facts"):
+    with pytest.raises(InputError, match="with other properties"):
         bring_in(source, tmp_path / "out", grid=TimeGrid(25.0, 16, 16))
-    with pytest.raises(InputError, match="with other facts"):
+    with pytest.raises(InputError, match="with other properties"):
         bring_in(npz(tmp_path / "g.npz", **{"2": features(1, 5, 8)}), tmp_path / "out")
     with pytest.raises(InputError, match="holds features of recipe 'imported', not 'mine'"):
         bring_in(source, tmp_path / "out", recipe_name="mine")
