@@ -45,7 +45,7 @@ class TimeGrid:
         if self.in_files:
             return {"unit": self.unit, "origin": "times in the imported files"}
         if self.fps is None:
-            return {"unit": self.unit, "note": "start_s and end_s count segments, not seconds: the grid was not given"}
+            return {"unit": self.unit, "note": "start_s and end_s count segments, no seconds: the grid was not given"}
         grid = {"frames_per_segment": self.frames_per_segment, "frames_per_step": self.frames_per_step}
         return {"unit": self.unit, "fps": self.fps, **grid, "origin": "first frame of the first segment"}
 

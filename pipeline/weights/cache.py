@@ -55,7 +55,7 @@ State = Literal["ready", "unchecked", "unfinished", "missing"]
 
 @dataclass(frozen=True)
 class WeightsCache:
-    """Cache of the checkpoints of a manifest in a local folder.
+    """Cache of a manifest's checkpoints in a local folder.
 
     Example:
         >>> from arabesque.pipeline.weights.cache import open_cache
@@ -70,7 +70,7 @@ class WeightsCache:
     """Raises `WeightsError` for a file with an unpublished digest that does not fit the entry's network."""
 
     def entry(self, name: str) -> WeightsEntry:
-        """Facts about a checkpoint of the manifest, or one that torchvision or timm publishes.
+        """Return the facts about a checkpoint of the manifest, or one that torchvision or timm publishes.
 
         Raises:
             ConfigError: The name is unknown.
@@ -78,12 +78,12 @@ class WeightsCache:
         return published_entry(name) if is_published(name) else self.manifest.entry(name)
 
     def path(self, name: str) -> Path:
-        """Path of a checkpoint, whether it exists or not."""
+        """Return the path of a checkpoint, whether it exists or not."""
         entry = self.entry(name)
         return self.folder / entry.name.replace(":", "-").replace("/", "-") / entry.file_name
 
     def is_present(self, name: str) -> bool:
-        """Whether the files of a checkpoint are on this machine; they are not read."""
+        """Return whether the files of a checkpoint are on this machine, without reading them."""
         if not is_folder(name):
             return self.path(name).exists()
         try:
@@ -92,7 +92,7 @@ class WeightsCache:
             return False
 
     def state(self, name: str) -> State:
-        """State of a checkpoint, judged by file size and time without hashing."""
+        """Return the state of a checkpoint, judged by file size and time without hashing."""
         if is_folder(name):
             return "unchecked" if self.is_present(name) else "missing"
         path = self.path(name)
@@ -105,7 +105,7 @@ class WeightsCache:
         """Verify a checkpoint and return it.
 
         Args:
-            name: Name of the checkpoint in the manifest; ``transformers:`` and a repository or a folder.
+            name: Name of the checkpoint in the manifest, or ``transformers:`` and a repository or a folder.
 
         Raises:
             WeightsError: The file is missing or damaged. The message contains the command that replaces it.
@@ -125,7 +125,7 @@ class WeightsCache:
     def recorded_digest(self, name: str) -> str | None:
         """Return the digest of a checkpoint from its last verification, without reading the file.
 
-        None if there is none, or if size or modification time of the file have changed since.
+        The result is None if the file was not verified, or if its size or modification time have changed since.
         """
         if is_folder(name):
             return None
@@ -267,18 +267,18 @@ def open_cache(more: Mapping[str, WeightsEntry] | None = None) -> WeightsCache:
 
 
 def manifest_option(names: Iterable[str]) -> str:
-    """Return the option that the commands in a message need if a checkpoint is not one of the package, or nothing."""
+    """Return the command-line option for checkpoints that are not in the package, for messages; empty if all are."""
     own = {name for name in names if not is_published(name) and not is_folder(name)}
     return "" if load_weights_manifest().weights.keys() >= own else " --weights-manifest TOML"
 
 
 def is_folder(name: str) -> bool:
-    """Return whether a checkpoint is a folder of transformers rather than a file of this cache."""
+    """Return whether a checkpoint is a folder of transformers and not a file of this cache."""
     return name.startswith(PREFIX)
 
 
 def cache_folder() -> Path:
-    """Folder of the cache: ``$ARABESQUE_WEIGHTS`` if it is set, otherwise a folder in the user's cache."""
+    """Return the folder of the cache: ``$ARABESQUE_WEIGHTS`` if it is set, otherwise a folder in the user's cache."""
     if own := os.environ.get("ARABESQUE_WEIGHTS"):
         return Path(own).expanduser()
     return user_cache() / "weights"
@@ -338,7 +338,7 @@ def _fetch_from(url: str, entry: WeightsEntry, path: Path, progress: Progress | 
         _LOG.info("%s; the download starts again", error)
     finally:
         download.discard()
-    return _fetch_from(url, entry, path, progress, retry)  # the part was of another version of the file
+    return _fetch_from(url, entry, path, progress, retry)  # the part belonged to another version of the file
 
 
 def _require_fit(entry: WeightsEntry, path: Path, digest: str) -> None:

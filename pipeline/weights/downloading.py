@@ -60,11 +60,11 @@ class Download:
         url: Address of the file, http or https.
         part: The file to write.
         size_bytes: Exact size of the file; None if it is not known.
-        max_bytes: Limit for a file of unknown size. No more bytes are ever written.
+        max_bytes: Limit for a file of unknown size. More bytes are never written.
         progress: Called after each chunk.
         retry: Attempts, pauses and time limits.
-        continues: Continue a part that exists, whatever run or address it is from. The caller must compare the digest
-            of the file afterwards. Otherwise a broken attempt is continued only if a strong ETag identifies the bytes.
+        continues: Continue an existing part, whatever run or address it is from. The caller must compare the digest of
+            the file afterwards. Otherwise a broken attempt is continued only if a strong ETag identifies the bytes.
     """
 
     url: str
@@ -112,7 +112,7 @@ class Download:
         return public_url(self.url)
 
     def _have(self) -> int:
-        """Number of bytes that are continued."""
+        """Size of the part that is continued, in bytes."""
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _attempt(self, session: Session) -> None:
@@ -129,7 +129,7 @@ class Download:
             limit = self._limit(response, total)
             if not start:
                 self.discard()
-                # a weak ETag does not promise equal bytes, and If-Range does not allow it (RFC 9110, 13.1.5)
+                # a weak ETag does not guarantee equal bytes, and If-Range does not allow it (RFC 9110, 13.1.5)
                 etag = response.headers.get("ETag", "")
                 self._etag = etag if etag.startswith('"') else ""
             written = self._write(_chunks(response), start, limit, total)
@@ -164,7 +164,7 @@ class Download:
         raise WeightsError(f"{self._name}: {answer}")
 
     def _extent(self, response: Response, have: int) -> tuple[int, int | None]:
-        """Offset of this body in the file, and the file's size if the server states it."""
+        """Return the offset of this body in the file, and the file's size if the server states it."""
         if response.status_code == 200:  # a complete body: no range was requested, or it is not supported
             return 0, _number(response.headers.get("Content-Length"))
         unit, _, extent = response.headers.get("Content-Range", "").partition(" ")
@@ -176,7 +176,7 @@ class Download:
         return have, _number(total)
 
     def _limit(self, response: Response, total: int | None) -> int:
-        """Maximum number of bytes of the file. Raises `WeightsError` for a body that cannot be the file."""
+        """Return the maximum number of bytes of the file. Raises `WeightsError` for a body that cannot be the file."""
         if total is not None and self.size_bytes is not None and total != self.size_bytes:
             self.discard()
             raise WeightsError(
@@ -226,7 +226,7 @@ class Download:
 
 
 def _session() -> Session:
-    """A session that follows redirects to http(s) only, and never from https to http."""
+    """Return a session that follows redirects to http(s) only, and never from https to http."""
     import requests
 
     class SafeSession(requests.Session):
@@ -269,7 +269,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The first exception of a chain: those of requests repeat the address with its query."""
+    """Return the first exception of a chain: those of requests repeat the address with its query."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return error

@@ -29,8 +29,8 @@ class Digests(Record):
 class Receipt(Record):
     """Record of the last hashing of a file in the cache.
 
-    It states what `weights list` shows, the origin of the file and whether the user trusts it. It does not replace
-    verification: a file is hashed whenever it is used.
+    It states the facts that `weights list` shows, the origin of the file and whether the user trusts it. It does not
+    replace verification: a file is hashed whenever it is used.
     """
 
     digests: Digests
@@ -41,7 +41,7 @@ class Receipt(Record):
     """Whether the user accepted, with ``--trust``, a file with another digest than the published one."""
 
     def still_describes(self, stat: os.stat_result) -> bool:
-        """Whether size and modification time of the file are unchanged."""
+        """Return whether size and modification time of the file are unchanged."""
         return (stat.st_size, stat.st_mtime_ns) == (self.digests.size_bytes, self.modified_ns)
 
 
@@ -51,7 +51,7 @@ def hash_file(path: Path, origin: str, *, git_blob: bool = True) -> Receipt:
     Args:
         path: The file.
         origin: Recorded in the receipt.
-        git_blob: Compute the git blob digest, too, which doubles the time.
+        git_blob: Also compute the git blob digest, which doubles the time.
 
     Raises:
         WeightsError: The file cannot be read, or it changed while it was read.
@@ -76,7 +76,7 @@ def hash_file(path: Path, origin: str, *, git_blob: bool = True) -> Receipt:
 
 
 def receipt_path(path: Path) -> Path:
-    """Path of the receipt of a checkpoint file."""
+    """Return the path of the receipt of a checkpoint file."""
     return path.parent / "receipt.json"
 
 
@@ -108,7 +108,7 @@ def write_receipt(path: Path, receipt: Receipt) -> None:
 
 
 def disagreement(entry: WeightsEntry, digests: Digests) -> str | None:
-    """Return ``expected …, got …``, or None if the digests match everything that is published of the checkpoint."""
+    """Return ``expected …, got …``, or None if the digests match all published facts of the checkpoint."""
     if entry.git_blob is not None:
         agree, got = digests.git_blob.startswith(entry.git_blob), f"git blob {digests.git_blob}"
     else:
@@ -121,18 +121,18 @@ def disagreement(entry: WeightsEntry, digests: Digests) -> str | None:
 
 
 def require_checkpoint_form(path: Path, what: str) -> None:
-    """Raise `WeightsError` for a file in no known format, e.g. a web page, a Git LFS pointer or an empty file."""
+    """Raise `WeightsError` for a file in an unknown format, e.g. a web page, a Git LFS pointer or an empty file."""
     with path.open("rb") as file:
         head = file.read(16)
     is_zip = head.startswith(b"PK\x03\x04")
     is_pickle = len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5
     is_safetensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20
     is_tflite = head[4:8] == b"TFL3"
-    # Darknet: major, minor and revision of its version as int32; the published files are of 0.1 and 0.2
+    # Darknet: major, minor and revision of its version as int32; the published files have versions 0.1 and 0.2
     version = [int.from_bytes(head[at : at + 4], "little") for at in (0, 4, 8)]
     is_darknet = len(head) == 16 and version[0] == 0 and version[1] in (1, 2) and version[2] < 100
     if not (is_zip or is_pickle or is_safetensors or is_tflite or is_darknet):
         raise WeightsError(
-            f"{what}: is not a checkpoint: it begins with {head!r}, which is none of PyTorch, safetensors, TensorFlow "
+            f"{what}: is not a checkpoint: it begins with {head!r}, unlike files of PyTorch, safetensors, TensorFlow "
             "Lite and Darknet; download the file itself"
         )

@@ -1,4 +1,4 @@
-"""Check that the checkpoints of a run are on this machine, before anything slow begins."""
+"""Check that the checkpoints of a run are on this machine, before any slow work starts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def require_checkpoints(recipe: Recipe, specs: Mapping[str, StreamSpec], overrid
     """Check the checkpoints of some streams of a recipe.
 
     Args:
-        recipe: The recipe; it may have checkpoints of its own.
+        recipe: The recipe. It may define checkpoints that are not in the package's manifest.
         specs: Stream → its specification.
         override: See `named_weights`.
 
     Raises:
-        WeightsError: Checkpoints are missing. The message names all of them and the commands that get them.
+        WeightsError: Checkpoints are missing. The message lists all of them and the commands that get them.
     """
     cache = open_cache(recipe.weights)
     every = (name for roles in named_weights(recipe, specs, override).values() for name in roles.values())

@@ -1,7 +1,7 @@
 """Runs with several workers: processes of this machine (`local_pool`) or actors of a Ray cluster (`ray_workers`).
 
 queue          which video is processed next, and by which worker: longest first, with leases
-coordinator    assigns the queue's videos, receives reports, collects the run's events
+coordinator    assigns videos to workers, receives their reports, collects the events of the run
 worker         processes videos: networks, decoders and a store writer in one process
 remote_worker  main function of a worker process, the same for every executor
 local_pool     worker processes of this machine

@@ -26,8 +26,8 @@ MAX_RESTARTS = 5
 ForwardedEvent = Outcome | VideoOpened | VideoSettled | Awaiting | Notice | VideoTraits
 """Events that a worker forwards to the coordinator. Features and plans stay in the worker."""
 Assignment = Source | Literal["later", "over"]
-"""Answer to a pull: a video or a file with clips, ``"later"`` (all remaining ones are assigned, and may return if their
-worker dies), or ``"over"`` (no video remains, or the run stops)."""
+"""Answer to `pull`: a video or a file with clips; ``"later"`` if all remaining videos are assigned (they return to the
+queue if their worker dies); or ``"over"`` if no video remains or the run stops."""
 RunEvent = ForwardedEvent | WorkerProgress | PoisonedVideo | Notice
 
 
@@ -45,7 +45,7 @@ class WorkerConfig:
     """Stream → settings digest. A worker whose checkpoints give another digest fails."""
     options: RunOptions
     logs: LogSettings | None = None
-    """None: the worker sets up no log messages. A log file is one on the worker's machine."""
+    """None: the worker does not set up logging. A log file is written on the worker's machine."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class WorkerFailure:
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """What a worker did since its last report. An empty report is a heartbeat."""
+    """Progress of a worker since its last report. An empty report is a heartbeat."""
 
     events: tuple[ForwardedEvent, ...] = ()
     on_disk: tuple[str, ...] = ()
-    """Videos whose rows and outcomes are all on disk: they will not be processed again."""
+    """Videos whose rows and outcomes are all on disk, so that they will not be processed again."""
     segments: Mapping[tuple[str, str], int] | None = None
     """(video id, stream) → number of segments."""
     busy_s: Mapping[str, float] | None = None
@@ -102,7 +102,7 @@ class Executor(Protocol):
             lengths: See `Coordinator`.
 
         Raises:
-            ArabesqueError: Whatever ended a worker, or that no worker is left.
+            ArabesqueError: An exception in a worker ended the run, or no worker is left.
         """
         ...
 
@@ -172,7 +172,7 @@ class Coordinator:
                 self._queue.complete(worker, name)
             self._deaths[worker] = 0
         for event in report.events:
-            # a video that was processed, but not on disk when its worker died, is processed twice and reported once
+            # if a worker dies before a processed video is on disk, the video is processed again, but reported only once
             if isinstance(event, Awaiting | Notice) or event.video_id not in self._settled:
                 self._events.append(event)
             if isinstance(event, VideoSettled):
@@ -209,7 +209,7 @@ class Coordinator:
         return self._deaths[worker] < MAX_RESTARTS
 
     def expired_workers(self) -> list[str]:
-        """Workers without a report for longer than a lease. The caller ends them and calls `worker_died`."""
+        """Return the workers without a report for longer than a lease. The caller ends them and calls `worker_died`."""
         return self._queue.expired_workers(self._clock())
 
     def take_events(self) -> list[RunEvent | WorkerFailure]:

@@ -24,7 +24,7 @@ from .remote_worker import Stopped, worker_main
 _LOG = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 10.0
-"""How long workers that must stop may take to write finished rows. After that they are killed."""
+"""Time that stopped workers have to write finished rows. After that they are killed."""
 POLL_S = 1.0
 
 
@@ -85,7 +85,7 @@ class LocalWorkers:
 
 
 class _WorkerProcess(ChildProcess):
-    """A worker, as the run's process sees it."""
+    """A worker process, from the side of the run's process."""
 
     def __init__(self, number: int, main: WorkerMain, config: WorkerConfig) -> None:
         super().__init__(__name__)
@@ -123,7 +123,7 @@ class _WorkerProcess(ChildProcess):
 
 
 class _PipeLink:
-    """The coordinator, as a worker process sees it."""
+    """Connection to the coordinator, from the side of a worker process."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -136,7 +136,7 @@ class _PipeLink:
                 self.send("pull")
                 return self._pipe.recv()
             except (EOFError, OSError):
-                return "over"  # the next report fails, too, and stops the worker
+                return "over"  # the next report fails as well and stops the worker
 
     def report(self, report: WorkerReport) -> bool:
         try:
@@ -151,7 +151,7 @@ class _PipeLink:
 
 
 def main(descriptor: int) -> NoReturn:
-    """Entry point of a worker process. It ends when the run's process ends, however that happens."""
+    """Run a worker process. It ends when the run's process ends, whatever the reason."""
     pipe = Connection(descriptor)
     status = 1
     with suppress(EOFError, OSError, Stopped):

@@ -1,4 +1,4 @@
-"""Queue of videos, longest first, with a lease for each worker. It has no clock and no threads of its own."""
+"""Queue of videos, longest first, with a lease for each worker. It uses neither a clock nor threads."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class VideoQueue:
         self._watched: set[str] = set()
 
     def __len__(self) -> int:
-        """Number of videos that are neither complete nor poisoned."""
+        """Return the number of videos that are neither complete nor poisoned."""
         return len(self._remaining)
 
     def assigned_to(self, worker: str) -> list[str]:
-        """Ids of the videos that a worker is processing."""
+        """Return the ids of the videos that a worker is processing."""
         return list(self._assigned.get(worker, ()))
 
     def pull(self, worker: str, now_s: float) -> str | None:
         """Assign the next video to a worker.
 
         Returns:
-            The id of the video, or None if no video waits that this worker may have at the moment.
+            The id of the video, or None if this worker may not have any of the waiting videos at the moment.
         """
         self.renew_lease(worker, now_s)
         assigned = self._assigned.setdefault(worker, {})
@@ -96,7 +96,7 @@ class VideoQueue:
         return poisoned
 
     def expired_workers(self, now_s: float) -> list[str]:
-        """Workers whose lease has expired. Each is returned once, until it sends a heartbeat again."""
+        """Return the workers whose lease has expired. Each is returned once, until it sends a heartbeat again."""
         expired: list[str] = []
         while self._checks and self._checks[0][0] <= now_s:
             _, worker = heapq.heappop(self._checks)

@@ -1,9 +1,9 @@
-"""``--executor ray``: workers as actors of a Ray cluster. Ray carries names, outcomes and progress, never frames.
+"""``--executor ray``: workers as actors of a Ray cluster. Ray transports names, outcomes and progress, but no frames.
 
 Three kinds of processes: the run itself (`RayWorkers`), its coordinator on the same node (`_RayCoordinator`, a
 `Coordinator`), and the workers (`_RayWorker`), which pull videos from the coordinator. Ray restarts an actor that died,
-on another node if its own is gone. The videos it was processing return to the queue when it registers again, or when
-its lease expires.
+on another node if its node is lost. The videos that it was processing return to the queue when it registers again, or
+when its lease expires.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from .remote_worker import Stopped, worker_main
 POLL_S = 0.5
 CALL_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 300.0
-"""How long the coordinator's process may take to start: it imports torch, on a machine that may be busy."""
+"""Time that the coordinator's process may take to start: it imports torch, possibly on a busy machine."""
 STOP_TIMEOUT_S = 10.0
-"""How long workers that must stop may take to write finished rows. After that they are killed."""
+"""Time that stopped workers have to write finished rows. After that they are killed."""
 SCALE_UP_EVERY_S = 5.0
-"""How often the cluster is checked for free resources for more workers."""
+"""Interval between checks for free resources for more workers."""
 NOTICE_EVERY_S = 30.0
 MAX_CPUS_PER_GPU_WORKER = 16
 _OBJECT_STORE_BYTES = 128 << 20
@@ -58,12 +58,12 @@ _CLUSTERS_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 @dataclass(frozen=True)
 class RayWorkers:
-    """Executor with workers on a Ray cluster: that of ``address`` or ``RAY_ADDRESS``, or a new one on this machine."""
+    """Executor with workers on a Ray cluster: at ``address`` or ``RAY_ADDRESS``, or a new cluster on this machine."""
 
     address: str | None = None
     workers: int | None = None
-    """Number of workers to request, even if the cluster has no resources for them yet; a cluster that scales then adds
-    nodes. None: as many as the cluster has resources for, more as it grows."""
+    """Number of workers to request, even if the cluster has no resources for them yet; an autoscaling cluster then adds
+    nodes. None: as many as the cluster has resources for, and more when it grows."""
     cpus_per_worker: float | None = None
     """None: 2, or on a node with GPUs its CPUs divided by the number of workers, at most 16."""
     gpus_per_worker: float | None = None
@@ -139,7 +139,7 @@ class _Resources(NamedTuple):
         return f"{self.cpus:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
 
     def num_fitting(self, nodes: Sequence[Mapping[str, float]]) -> int:
-        """Number of workers that fit on the nodes if nothing else runs there."""
+        """Return the number of workers that fit on the nodes if nothing else runs there."""
         return sum(
             int(min(node.get("CPU", 0) // self.cpus, node.get("GPU", 0) // self.gpus if self.gpus else 1e9))
             for node in nodes
@@ -193,7 +193,7 @@ class _RayWorker:
 
 
 class _RayLink:
-    """The coordinator, as a worker sees it."""
+    """Connection to the coordinator, from the side of a worker."""
 
     def __init__(self, ray: Any, coordinator: Any, worker: str) -> None:
         self._ray = ray
@@ -204,7 +204,7 @@ class _RayLink:
         try:
             return self._ray.get(self._coordinator.pull.remote(self._worker), timeout=CALL_TIMEOUT_S)
         except self._ray.exceptions.RayError:
-            return "over"  # the run has ended; the next report fails, too, and stops the worker
+            return "over"  # the run has ended; the next report fails as well and stops the worker
 
     def report(self, report: WorkerReport) -> bool:
         try:
@@ -250,7 +250,7 @@ class _WorkerPool:
             self._runs[actor.run.remote(name, self._config, self._coordinator, self._main)] = name
 
     def has_ended(self) -> bool:
-        """Whether all workers have ended. Raises `ArabesqueError` if one could not start."""
+        """Return whether all workers have ended. Raises `ArabesqueError` if one could not start."""
         if not self._runs:
             return bool(self._actors)
         ended, _ = self._ray.wait(list(self._runs), num_returns=len(self._runs), timeout=0)
@@ -293,7 +293,7 @@ class _WorkerPool:
 
 
 class WorkerPool(Protocol):
-    """What `run_events` needs of a pool of workers."""
+    """Methods of a pool of workers that `run_events` uses."""
 
     def has_ended(self) -> bool: ...
 
@@ -315,7 +315,7 @@ def run_events(ray: Any, coordinator: Any, pool: WorkerPool) -> Iterator[RunEven
         pool: The workers.
 
     Raises:
-        ArabesqueError: Ray lost the coordinator, no worker is left, or whatever ended a worker.
+        ArabesqueError: The coordinator was lost, no worker is left, or an exception in a worker ended the run.
     """
     scale_up_at_s, notice_at_s = 0.0, time.monotonic() + NOTICE_EVERY_S
     timeout_s = START_TIMEOUT_S
@@ -361,8 +361,8 @@ def _ray() -> Any:
 def connected_cluster(ray: Any, address: str | None) -> Generator[bool]:
     """Connect to a cluster, or start one, for the duration of the block. An existing connection is used as it is.
 
-    Everyone who reaches a port of Ray can run code. The ports of a cluster that is started here listen on the loopback
-    address and require a token.
+    Anyone who can connect to a port of Ray can execute code. The ports of a cluster that is started here therefore
+    listen on the loopback address and require a token.
 
     Args:
         ray: The module.
@@ -410,9 +410,9 @@ def _connect(ray: Any, address: str | None) -> None:
 
 @contextmanager
 def _private_cluster() -> Generator[None]:
-    """Within the block Ray starts clusters on the loopback address, as it does by default on macOS and Windows.
+    """Let Ray start clusters on the loopback address within the block, as it does by default on macOS and Windows.
 
-    They require a token that only this user's processes see; Ray's default is a file that other users may read.
+    They require a token that only this user's processes have; Ray's default is a file that other users may read.
     """
     from ray._private import ray_constants
 
@@ -452,12 +452,12 @@ def _signal_handlers_kept() -> Generator[None]:
 
 
 def _absolute(place: Any) -> Any:
-    """Return the absolute path, since workers have other working folders; a URL is returned as it is."""
+    """Return the absolute path, because workers have other working folders; a URL is returned as it is."""
     return place.absolute() if isinstance(place, Path) else place
 
 
 def _nodes(ray: Any) -> list[dict[str, float]]:
-    """Total resources of each live node."""
+    """Return the total resources of each live node."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 

@@ -1,4 +1,4 @@
-"""Main function of a worker in a run with several: it pulls videos, processes them and sends reports."""
+"""Main function of a worker in a run with several workers: it pulls videos, processes them and sends reports."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def worker_main(config: WorkerConfig, coordinator: CoordinatorLink) -> None:
         Stopped: On SIGTERM, or when the coordinator stops the run. All finished rows are on disk.
     """
     signal.signal(signal.SIGTERM, _stop)
-    with Reporter(coordinator) as reporter:  # starts before anything slow, since reports are the heartbeat
+    with Reporter(coordinator) as reporter:  # started first, because reports are the heartbeat
         try:
             if config.logs is not None:
                 set_up_logs(config.logs)
@@ -87,7 +87,7 @@ def _process_videos(
                     reporter.add(event)
                     if isinstance(event, VideoSettled):
                         writer.when_written(reporter.on_disk(event.video_id))
-            writer.flush()  # other workers wait until these videos are on disk
+            writer.flush()  # other workers may wait until these videos are on disk
 
 
 class PulledVideos:
@@ -109,7 +109,7 @@ class PulledVideos:
         self._changed = threading.Condition()
 
     def wait(self) -> bool:
-        """Wait for a video to begin with. Returns False once the run is over."""
+        """Wait until a video is available. Returns False once the run is over."""
         assignment: Assignment
         while isinstance(assignment := self._coordinator.pull(), str):
             if assignment == "over":
@@ -131,7 +131,7 @@ class PulledVideos:
             self._next = None if isinstance(assignment, str) else assignment
 
     def has_read(self, file: Source) -> None:
-        """Record that a video has been decoded: its decoder is free."""
+        """Record that a video has been decoded, so that its decoder is free."""
         with self._changed:
             self._reading.discard(file.video_id)
             self._changed.notify_all()
@@ -168,7 +168,7 @@ class Reporter:
         self._report()
 
     def add(self, event: Event) -> None:
-        """Add an event to the next report. Of features only the number is reported."""
+        """Add an event to the next report. For features only their number is reported."""
         with self._lock:
             if isinstance(event, SegmentFeature):
                 self._segments[event.plan.video.video_id, event.stream.name] += 1
@@ -205,7 +205,7 @@ class Reporter:
 
 
 def _streams(config: WorkerConfig) -> list[Stream]:
-    """Load the networks from this machine's checkpoints. Raises `WeightsError` if they are not those of the run."""
+    """Load the networks from this machine's checkpoints. Raises `WeightsError` if they differ from those of the run."""
     specs = {name: config.recipe.streams[name] for name in config.streams}
     weights = chosen_weights(config.recipe, specs, config.weights)
     digests = digests_of_settings(specs, weights)
@@ -227,5 +227,5 @@ def _growth(now: Mapping[str, float], reported: Counter[str]) -> dict[str, Any]:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ignore further ones: the worker stops already
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ignore further signals: the worker is already stopping
     raise Stopped
