@@ -1,4 +1,4 @@
-"""Digests of a stream's settings and keys of rows; a new key means new work."""
+"""Digests of a stream's settings, and keys of rows. Rows with a new key are computed again."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _ADDED: dict[str, Any] = {
     "sentences": [],
     "tokenizer_sha256": "",
 }
-"""Fields of `StreamSpec`, geometries and settings added after the first stores → value that leaves rows as they are."""
+"""Fields of `StreamSpec`, geometries and settings that were added after the first stores → value without an effect."""
 _DIGITS = 32  # 128 bits: accidental collisions are practically impossible
 
 
 def settings_digest(spec: StreamSpec, weight_digests: Mapping[str, str], extractor_version: int) -> str:
-    """Return the digest of everything except the video that a stream's features depend on.
+    """Return the digest of all settings that affect a stream's features.
 
     Args:
         spec: Resolved settings of the stream.
@@ -46,7 +46,7 @@ def settings_digest(spec: StreamSpec, weight_digests: Mapping[str, str], extract
         raise ValueError(f"{spec.extractor}: no checkpoint digest for weight role {missing}; pass one for each role")
     described = spec.model_dump()
     if described["settings"].get("output") == "pooled" and "transformers:" not in spec.extractor:
-        del described["settings"]["output"]  # only networks of transformers had it from the start
+        del described["settings"]["output"]  # only extractors of transformers had this setting from the start
     return _digest(
         {
             "spec": described,
@@ -62,7 +62,7 @@ def row_key(content_digest: str, settings_digest: str, tracks: str = "") -> str:
     Args:
         content_digest: SHA-256 of the file.
         settings_digest: From `settings_digest`.
-        tracks: Streams chosen in a file with several; see `VideoMetadata.tracks`.
+        tracks: Choice of streams if the file has several; see `VideoMetadata.tracks`.
     """
     return _digest({"content": content_digest, "settings": settings_digest} | ({"tracks": tracks} if tracks else {}))
 
@@ -75,7 +75,7 @@ def _digest(value: Mapping[str, Any]) -> str:
 def _canonical(value: Any) -> Any:
     """Convert integral floats to integers, so that 5 and 5.0 are equal, and names to their original spelling.
 
-    Later additions that have their original value are left out, at any depth. So the keys of the first stores stay
+    Later additions that have their original value are left out, at any depth, so that the keys of the first stores stay
     valid.
     """
     if isinstance(value, float) and value.is_integer():

@@ -56,8 +56,8 @@ CLOCKS_DIFFER_S = 300.0
 class Extraction:
     """One run: construct it to check its arguments, then iterate over it to execute it.
 
-    Iterating yields an `Event` for each segment, outcome and video. An interrupted run keeps all rows whose outcome it
-    has yielded; the next run with the same arguments continues.
+    Iterating yields an `Event` for each segment, outcome and video. All rows whose outcome was yielded are kept if the
+    run is interrupted; the next run with the same arguments continues.
 
     Args:
         videos: A folder, file or URL, or several.
@@ -69,7 +69,7 @@ class Extraction:
         executor: Runs several workers; by default this process does the work.
         partition: Part of the videos that this run processes.
         id_prefix: Precedes every video id as ``id_prefix/…``.
-        inputs: Result of `find_inputs` for ``videos`` and further options, or of `required_videos`, or a part of it.
+        inputs: Result of `find_inputs` for ``videos`` and further options or of `required_videos`, or a part of it.
 
     Raises:
         ConfigError: The recipe is invalid.
@@ -166,9 +166,9 @@ class Extraction:
             if ahead_s > CLOCKS_DIFFER_S:
                 newest = datetime.fromtimestamp(time.time() + ahead_s, UTC).isoformat(timespec="seconds")
                 yield Notice(
-                    f"{public_url(self.out)}: holds entries written at {newest}, {ahead_s / 60:.0f} minutes in the "
-                    "future of this machine's clock; set the clocks of the machines that write to it. Results do not "
-                    "depend on them"
+                    f"{public_url(self.out)}: contains entries written at {newest}, {ahead_s / 60:.0f} minutes in the "
+                    "future of this machine's clock; set the clocks of the machines that write to it. The features "
+                    "do not depend on them"
                 )
             yield from changed_code
             for video_id, paths in self.inputs.clashes.items():
@@ -216,10 +216,10 @@ class Extraction:
         return ", ".join(f"{each.name} is {each.a} there, {each.b} here" for each in found[:3])
 
     def _load(self) -> tuple[list[Stream], dict[str, dict[str, Any]]]:
-        """Load the networks and return the streams and what the manifest says of each stream's rows.
+        """Load the networks; return the streams, and the properties of each stream's rows for the manifest.
 
-        With an executor, whose workers load their own networks, the list is empty: each network is loaded once, so
-        that an error is raised before anything is written.
+        With an executor the list is empty, because the workers load their own networks. Each network is still loaded
+        once, so that an error is raised before anything is written.
         """
         if self.executor is None and self.options.gpu_memory_bytes is not None:
             limit_memory(self.options.device, self.options.gpu_memory_bytes)
@@ -283,7 +283,7 @@ class Extraction:
                 yield event
 
     def _fail_poisoned(self, event: PoisonedVideo, writer: StoreWriter) -> Iterator[Event]:
-        """Mark the remaining streams of a video as failed after too many workers died while processing it."""
+        """Mark the remaining streams of a video as failed because too many workers died while they processed it."""
         self._outcome_watcher.refresh(writer.writer_id)
         writer.next_counter(self._outcome_watcher.greatest_counter)
         file = next(file for file in self.remaining if file.video_id == event.video_id)
@@ -306,7 +306,7 @@ class Extraction:
         """Write the store's manifest, after archiving rows with other settings.
 
         Args:
-            rows: Stream → facts about its rows, from `_load`; empty if the run has no work.
+            rows: Stream → properties of its rows, from `_load`; empty if the run has no work.
 
         Returns:
             A notice for each extractor whose code has changed although its version has not.
@@ -329,7 +329,7 @@ class Extraction:
                 "made_with": made_with(self.options.decoder),
             },
         )
-        if not earlier:  # a store that has rows has lost its manifest, and their settings are unknown
+        if not earlier:  # if there are rows, the manifest was lost, and their settings are unknown
             for name in self.settings_digests.keys() & streams_in(self.store.storage):
                 archive_stale_rows(self.store, name, self.settings_digests[name])
         return [

@@ -26,7 +26,7 @@ class FailureBudget:
             raise ValueError(f"{self.text!r} is neither a number of videos nor a share of them, as in 20 or 5%")
 
     def allows(self, num_failed: int, num_videos: int) -> bool:
-        """Whether a run of ``num_videos`` videos may continue after ``num_failed`` failures."""
+        """Return whether a run of ``num_videos`` videos may continue after ``num_failed`` failures."""
         if self.text.endswith("%"):
             return 100 * num_failed <= float(self.text[:-1]) * num_videos
         return num_failed <= int(self.text)

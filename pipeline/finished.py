@@ -1,7 +1,7 @@
-"""Recognize a run that has nothing to do without importing torch, which takes seconds.
+"""Detection of a run without remaining work, without importing torch, which takes seconds.
 
-Resolving a stream imports its extractor, and with it torch. The result depends on the stream as the recipe states it
-and on our code, so that it is kept in the user's cache folder under a digest of both.
+Resolving a stream imports its extractor, and with it torch. The resolved stream depends only on the recipe and on the
+code of this package. It is therefore stored in the user's cache folder, under a digest of both.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ def is_finished(
     id_prefix: str = "",
     retry_failed: bool = False,
 ) -> bool:
-    """Return whether a run has nothing to do, as far as this can be known without torch.
+    """Return whether a run certainly has no remaining work, without importing torch.
 
-    False means that it is not known: streams that are not in the cache, checkpoints that changed, a store of other
-    settings, of other inputs, or with a killed run's work in progress.
+    The result is False if this is uncertain, e.g. if a stream is not in the cache, a checkpoint has changed, the store
+    has other settings or other inputs, or a killed run has left segments in the write-ahead log.
 
     Args:
         store: The feature store.
         recipe: The recipe as it was loaded.
-        streams: Its streams to extract; None: all.
-        weights: ``random:SEED`` in place of all checkpoints.
+        streams: Names of the streams to extract; None: all.
+        weights: ``random:SEED`` for random weights in place of all checkpoints.
         inputs: The videos.
-        roots: Folders, files or URLs that they are from.
+        roots: Folders, files or URLs of the inputs.
         id_prefix: Precedes every video id.
         retry_failed: Whether failed videos count as remaining.
     """
@@ -96,11 +96,11 @@ class ResolvedStream(Record):
 
 
 def remember(recipe: Recipe, resolved: Mapping[str, StreamSpec]) -> None:
-    """Keep the resolved streams of a recipe for later calls of `is_finished`. Failure to write is not an error.
+    """Store the resolved streams of a recipe for later calls of `is_finished`. Errors of the disk are ignored.
 
     Args:
         recipe: The recipe before its streams were resolved.
-        resolved: Stream → what `resolve` returned for it.
+        resolved: Stream → result of `resolve` for it.
     """
     for name, spec in resolved.items():
         path = _path(recipe.streams[name])
@@ -118,7 +118,7 @@ def remember(recipe: Recipe, resolved: Mapping[str, StreamSpec]) -> None:
 
 
 def recall(spec: StreamSpec) -> ResolvedStream | None:
-    """Return a resolved stream; None if it is not known, or if other users may have written it."""
+    """Return a stored resolved stream; None if there is none, or if other users may have written it."""
     path = _path(spec)
     if path is None or not is_private(path):
         return None
@@ -129,7 +129,7 @@ def recall(spec: StreamSpec) -> ResolvedStream | None:
 
 
 def _path(spec: StreamSpec) -> Path | None:
-    """Return the file of a stream; None for a stream that depends on more than our code and the recipe."""
+    """Return the file of a stream; None if the resolved stream depends on more than the recipe and this package."""
     if is_from_another_package(spec.extractor) or spec.extractor.partition(":")[0] == "transformers":
         return None
     described = json.dumps(spec.model_dump(mode="json"), sort_keys=True)

@@ -1,4 +1,4 @@
-"""Items that stages exchange, and events of a run. `runner.stages_of` states which items a stage takes."""
+"""Items that stages exchange, and events of a run. `runner.stages_of` states the items of each stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..manifests.streams import Geometry, StreamSpec
 from .planning.sampling import Segments
 from .records import Deinterlace, Hole, Outcome, VideoRecord
 
-if TYPE_CHECKING:  # torch takes seconds, and `status` needs none
+if TYPE_CHECKING:  # importing torch takes seconds, and `status` does not need it
     import torch
 
     from ..extractors.protocol import Extractor, SegmentInput
@@ -35,14 +35,14 @@ class Stream:
 
 
 class SharedSettings(NamedTuple):
-    """Settings of the one decoding of a video, which all streams share; see `StreamSpec`."""
+    """Settings that apply to the decoding of a video, and thus to all streams; see `StreamSpec`."""
 
     audio_track: int | str
     deinterlace: Deinterlace
 
 
 def shared_settings(streams: Iterable[Stream]) -> SharedSettings:
-    """Return the audio track that all streams with audio use, and the deinterlacing of all streams with frames."""
+    """Return the audio track of all streams with audio, and the deinterlacing of all streams with frames."""
     tracks, fields = dict[str, int | str](), dict[str, Deinterlace]()
     for stream in streams:
         if stream.extractor.audio is not None:
@@ -54,15 +54,15 @@ def shared_settings(streams: Iterable[Stream]) -> SharedSettings:
 
 
 def common_setting(name: str, values: Mapping[str, Asked], default: Asked) -> Asked:
-    """Return the value of a decoding setting that all streams share: a video is decoded once for all streams.
+    """Return the value of a setting that all streams share, because a video is decoded once for all streams.
 
     Args:
         name: The setting, a field of `StreamSpec`.
-        values: Stream → value, for the streams that depend on it.
-        default: The value where no stream does.
+        values: Stream → value, for the streams that use the setting.
+        default: The value if no stream uses it.
 
     Raises:
-        ConfigError: Two streams ask for different values.
+        ConfigError: Two streams have different values.
     """
     asked = {value: stream for stream, value in values.items()}
     if len(asked) > 1:
@@ -83,11 +83,11 @@ class StreamPlan:
     known: Mapping[int, NDArray[np.float32] | None] = field(default_factory=dict[int, NDArray[np.float32] | None])
     """Segment index → feature from an interrupted run; None for a segment without a feature."""
     lost: frozenset[int] = frozenset()
-    """Segments in holes that follow from the container's time stamps."""
+    """Segments in holes, which follow from the container's time stamps."""
     masked: frozenset[int] = frozenset()
-    """Segments that touch an excluded stretch of a clip whose table says ``mask``."""
+    """Segments that overlap an excluded part of a clip whose table has ``exclude = mask``."""
     geometry: Geometry | None = None
-    """The extractor's geometry, after a resize to square pixels if they are not; None for a stream without frames."""
+    """The extractor's geometry, after a resize to square pixels if necessary; None for a stream without frames."""
 
     @property
     def todo(self) -> list[int]:
@@ -151,7 +151,7 @@ class VideoEnd:
     """Intervals without audio; they do not affect streams that need only frames."""
     transient: bool = False
     decoded_on_cpu: str = ""
-    """Why the CPU has decoded frames, where a card was asked for; empty otherwise."""
+    """Reason why frames were decoded on the CPU and not on the GPU; empty otherwise."""
     abandoned: bool = False
     """Whether the video is decoded again with another plan; the results of this plan are discarded."""
     segments_sent: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -179,8 +179,8 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class SegmentFeature:
-    """A finished segment; ``feature`` is ``float32 [dim]`` or of the extractor's ``shape``, None if the extractor
-    returns none, or a part of the video's features (`VideoParts`)."""
+    """A finished segment. ``feature`` is ``float32 [dim]`` or has the extractor's ``shape``. It is a part of the video's
+    features for extractors with `VideoParts`, and None if the extractor returns none."""
 
     plan: VideoPlan
     stream: Stream
@@ -211,14 +211,14 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class PhaseStarted:
-    """A phase of the run begins."""
+    """A phase of the run starts."""
 
     phase: Literal["loading networks", "extracting", "merging shards"]
 
 
 @dataclass(frozen=True)
 class VideoOpened:
-    """The metadata of a video are read, and its segments are planned."""
+    """The metadata of a video were read, and its segments were planned."""
 
     video_id: str
     duration_s: float
@@ -242,7 +242,7 @@ class Awaiting:
 
 @dataclass(frozen=True)
 class WorkerProgress:
-    """Work of a worker in another process since its last report."""
+    """Work of a worker since its last report."""
 
     num_segments: int
     busy_s: Mapping[str, float]
@@ -253,7 +253,7 @@ class WorkerProgress:
 
 @dataclass(frozen=True)
 class PoisonedVideo:
-    """A video that is not assigned again because its workers died."""
+    """A video that is not assigned again, because too many workers died while they processed it."""
 
     video_id: str
     reason: str
@@ -271,7 +271,7 @@ Trait = Literal["interlaced", "non-square-pixels", "several-tracks"]
 
 @dataclass(frozen=True)
 class VideoTraits:
-    """The properties of one video that a run reports for all videos together; see `traits`."""
+    """Properties of one video that a run reports for all videos together; see `traits`."""
 
     video_id: str
     traits: tuple[Trait, ...]
@@ -288,6 +288,6 @@ Event = (
     | Notice
     | VideoTraits
 )
-"""What a run yields. An outcome or a feature is yielded after the writer has accepted it."""
+"""Events of a run. Outcomes and features are yielded after the writer has accepted them."""
 
 EVENTS: tuple[type[Event], ...] = get_args(Event)

@@ -1,4 +1,4 @@
-"""Options of a run that follow from the machine: its device, threads, decoders and workers."""
+"""Options of a run that depend on the machine: device, threads, decoders and workers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def find_device(name: str) -> torch.device:
     """Return the device with this name.
 
     Args:
-        name: ``cpu``, ``cuda``, ``cuda:N``, ``xpu``, ``xpu:N``, ``mps``, or ``auto`` for the first GPU (CUDA or XPU)
-            and the CPU where there is none; a warning is logged if there is a GPU that PyTorch cannot use.
+        name: ``cpu``, ``cuda``, ``cuda:N``, ``xpu``, ``xpu:N``, ``mps``, or ``auto`` for the first GPU (CUDA or XPU),
+            or the CPU if there is none. A warning is logged if there is a GPU that PyTorch cannot use.
 
     Raises:
         InputError: The machine does not have this device.
@@ -53,8 +53,8 @@ def options_for_machine(
     Args:
         device: A name for `find_device`.
         decoder: ``pyav``, ``decord`` or ``nvdec``.
-        decode_workers: Videos that are decoded at once; by default as `default_decoders`.
-        threads: CPU threads for networks; by default as many as usable cores.
+        decode_workers: Number of videos that are decoded at once; `default_decoders` by default.
+        threads: CPU threads for networks; the number of usable cores by default.
 
     Raises:
         InputError: The machine does not have this device.
@@ -80,14 +80,14 @@ def local_workers(
 ) -> tuple[RunOptions, Executor | None]:
     """Return the options of each local worker, and the executor that starts them; None for a single worker.
 
-    Workers share memory and the memory of their GPU evenly, and cores where ``decode_workers`` and ``threads`` are not
-    given.
+    Workers share memory and the memory of their GPU evenly. They share the cores evenly, unless ``decode_workers`` and
+    ``threads`` are given.
 
     Args:
         options: From `options_for_machine`.
-        device: The name that ``options`` were made for: ``auto`` and ``cuda`` use all GPUs.
-        workers: Processes; by default one for each GPU.
-        decode_workers: Videos that each worker decodes at once.
+        device: The name from which ``options`` were made: ``auto`` and ``cuda`` use all GPUs.
+        workers: Number of processes; by default one for each GPU.
+        decode_workers: Number of videos that each worker decodes at once.
         threads: CPU threads of each worker.
     """
     kind = options.device.type
@@ -104,7 +104,8 @@ def local_workers(
         options,
         num_cpu_threads=threads or cores,
         num_decoders=decode_workers or default_decoders(cores, kind),
-        memory_bytes=options.memory_bytes and options.memory_bytes // (len(devices) + 1),  # one is for the leader
+        memory_bytes=options.memory_bytes
+        and options.memory_bytes // (len(devices) + 1),  # one share is for this process
         gpu_memory_bytes=share_of_memory(devices[0], options.gpu_memory_bytes, devices.count(devices[0])),
     )
     return shared, LocalWorkers(devices)

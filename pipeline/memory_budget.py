@@ -1,13 +1,13 @@
 """Memory limit of a worker and its processes (``--memory``).
 
-Besides its networks, a worker holds chunks of frames, segments, batches and decoders. Their sizes depend on a few
-numbers. The memory of each stream for one segment is measured with noise of 1920 × 1080 pixels; then the numbers are
-reduced until the sum fits, those with the least effect on speed first.
+Besides its networks, a worker has chunks of frames, segments, batches and decoders in memory. Their sizes depend on a
+few numbers. The memory of each stream for one segment is measured with noise of 1920 × 1080 pixels. The numbers are
+then reduced until the sum fits, beginning with those that have the least effect on speed.
 
     decoder processes   `CHILD_BYTES` and `DecoderSettings.memory_bytes` each, and their shared buffers
     chunks              `CHUNKS_IN_FLIGHT` after preprocessing, each at most as large as a buffer
     segments            incomplete ones of every video; complete ones in queues and in preparation
-    batches             incomplete ones, `BATCHES_IN_QUEUE`, and those in networks with the memory that these take
+    batches             incomplete ones, `BATCHES_IN_QUEUE`, and those in networks with their temporary memory
 
 Not limited: streams that need the whole audio track (`AudioNeed.needs_whole_track`), 6 MB for 100 s at 16 kHz; and the
 features of unfinished videos, which only maps make large (`plan.MAX_ROW_BYTES`).
@@ -36,13 +36,13 @@ from .system.process_resources import forget_peak, malloc_trim, peak_bytes, resi
 LARGEST_FRAME_PX = (1080, 1920)
 COMMON_FPS = 25.0
 REST_BYTES = 128 << 20
-"""For the writer's open shards, audio, and freed memory that the C library retains."""
+"""Memory for the writer's open shards, audio, and freed memory that the C library retains."""
 CHILD_BYTES = 96 << 20
-"""A decoder process with its libraries before it opens a file; 80 MiB measured."""
+"""Memory of a decoder process with its libraries before it opens a file; 80 MiB were measured."""
 CHUNKS_IN_FLIGHT = 4
-"""One in preprocessing, two in a queue, one in the segment builder."""
+"""One chunk in preprocessing, two in a queue, one in the segment builder."""
 SEGMENTS_IN_QUEUES = 4
-"""Two before preparation and two after it."""
+"""Two segments before preparation and two after it."""
 BATCHES_IN_QUEUE = 2
 SMALLEST_BUFFER_BYTES = 8 << 20
 """Large enough for a frame of 1920 × 1080."""
@@ -77,7 +77,7 @@ class MemoryPlan:
     """Batches that networks process at the same time."""
 
     def held_bytes(self, needs: Mapping[str, Need]) -> int:
-        """Return the maximum memory, in addition to what the process already holds."""
+        """Return the maximum memory in addition to the current memory of the process."""
         chunk = self.decoding.buffer_bytes
         decoders = self.num_decoders * (CHILD_BYTES + self.decoding.memory_bytes + self.decoding.num_buffers * chunk)
         segment = max((need.frames + need.prepared for need in needs.values()), default=0)
@@ -149,7 +149,7 @@ def fit(requested: MemoryPlan, needs: Mapping[str, Need], allowance_bytes: int, 
 def within_memory(options: RunOptions, streams: Sequence[Stream]) -> RunOptions:
     """Reduce options and the streams' batch sizes so that the run fits in ``options.memory_bytes``.
 
-    Runs every network once. Without a limit nothing changes.
+    Every network is run once. Without a limit nothing changes.
 
     Raises:
         InputError: The limit is too small.
@@ -198,7 +198,7 @@ def measure(stream: Stream, device: torch.device) -> Need:
 
 
 class _Peak:
-    """Measures the peak memory of a block above its memory at the end. Linux can reset the peak of a process."""
+    """Measurement of the peak memory of a block above its memory at the end. Linux can reset the peak of a process."""
 
     transient_bytes = 0
 

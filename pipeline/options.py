@@ -1,4 +1,4 @@
-"""How a run is executed: its device, decoders, threads, limits and retries."""
+"""Options for the execution of a run: device, decoders, threads, limits and retries."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .stages.fetch import PREFETCH_BYTES
 from .system.process_resources import available_cores
 
 MAX_DECODERS_ON_CPU = 8
-"""More decoder processes do not make a run faster whose networks run on the CPU (docs/measurements.md)."""
+"""With more decoder processes, runs with networks on the CPU are not faster (docs/measurements.md)."""
 
 
 def default_decoders(threads: int, device_type: str) -> int:
-    """Return how many videos a process decodes at once: with its networks on a GPU, all cores decode.
+    """Return how many videos a process decodes at once. With its networks on a GPU, all cores decode.
 
     Args:
         threads: CPU threads of the process.
-        device_type: Where its networks run.
+        device_type: Type of the device of its networks.
 
     Example:
         >>> default_decoders(16, "cuda"), default_decoders(16, "cpu"), default_decoders(4, "cpu")
@@ -43,7 +43,7 @@ class Concurrency:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is executed. Options do not change a feature beyond the tolerance of its precision.
+    """Options for the execution of a run. They do not change a feature beyond the tolerance of its precision.
 
     Example:
         >>> import torch
@@ -53,16 +53,16 @@ class RunOptions:
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     engine: Engine = "torch"
-    """What runs networks: ``torch``, ``compile``, or on a CPU ``openvino``."""
+    """Software that runs networks: ``torch``, ``compile``, or on a CPU ``openvino``."""
     decoder: str = "pyav"
     """``pyav``, ``decord`` or ``nvdec``."""
     num_decoders: int = 1
-    """Videos that are decoded at the same time, each in a process."""
+    """Number of videos that are decoded at the same time, each in a process."""
     num_cpu_threads: int = field(default_factory=available_cores)
     num_batches: int | None = None
-    """Batches that networks process at the same time, at most. None: two on an accelerator, where one computes while
-    the other is queued, and one on a CPU, where two take as long (docs/measurements.md). The engines ``openvino`` and
-    ``compile`` take one."""
+    """Maximal number of batches that networks process at the same time. None: two on an accelerator, where one is
+    computed while the other is queued, and one on a CPU, where two are not faster (docs/measurements.md). The engines
+    ``openvino`` and ``compile`` process one."""
     retry_failed: bool = False
     """Whether failed and partial videos are extracted again. Transient failures are retried in any case."""
     replaces_sources: bool = False
@@ -80,7 +80,7 @@ class RunOptions:
     remembers_files: bool = True
     """Whether digests and metadata of unchanged files may come from the metadata cache."""
     max_failures: FailureBudget | None = None
-    """The run stops when more videos fail; None: it never stops for this reason."""
+    """The run stops when more videos fail; None: no limit."""
 
     @property
     def concurrency(self) -> Concurrency:

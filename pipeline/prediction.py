@@ -1,4 +1,4 @@
-"""Class names that networks with a classifier give for one video: a check of weights and preprocessing."""
+"""Class names that the classifiers of networks assign to a video: a check of weights and preprocessing."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class SegmentClasses:
 
 @dataclass(frozen=True)
 class StreamClasses:
-    """The most probable classes of a video by one stream, most probable first."""
+    """The most probable classes of a video for one stream, most probable first."""
 
     stream: str
     extractor: str
     checkpoint: str
     classes: tuple[ClassScore, ...]
-    """Of the mean over all segments before the softmax."""
+    """Computed from the mean over all segments before the softmax."""
     segments: tuple[SegmentClasses, ...]
 
 
@@ -59,7 +59,7 @@ class Prediction:
 
     streams: tuple[StreamClasses, ...]
     skipped: Mapping[str, str]
-    """Stream → why it has no classes."""
+    """Stream → reason why it has no classes."""
 
 
 def predict(
@@ -72,19 +72,19 @@ def predict(
     options: RunOptions | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Prediction:
-    """Classify one video by the streams of a recipe, with the recipe's sampling and preprocessing.
+    """Classify one video with the streams of a recipe, with the recipe's sampling and preprocessing.
 
     Args:
         video: A video file or URL.
         recipe: The recipe.
-        streams: Streams to use; an error if one of them cannot name classes. By default all that can.
+        streams: Streams to use, all with known class names; by default all streams that have them.
         weights: ``random:SEED`` replaces the checkpoints, as in `Extraction`.
         top: Number of classes.
         options: How the run is executed.
         on_event: Called with each event of the run.
 
     Returns:
-        Classes by stream, and the streams that were skipped.
+        Classes by stream, and the streams that were skipped with the reasons.
 
     Raises:
         ConfigError: No stream has a classifier whose class names are known.

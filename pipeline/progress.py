@@ -1,4 +1,4 @@
-"""Progress of a run in seconds of video: what is done, how fast, and how long the rest will take."""
+"""Progress of a run in seconds of video: finished part, speed, and remaining time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .records import VideoFile
 
 Phase = Literal["loading networks", "extracting", "merging shards"]
 RATE_S = 120.0
-"""The speed is that of the last two minutes."""
+"""Period over which the speed is measured."""
 MIN_RATE_S = 3.0
-"""No remaining time is stated before the run has computed this long."""
+"""Minimal computing time before a remaining time is estimated."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class RunProgress:
     video_s: float
     """Seconds of video that are computed, for all streams."""
     total_video_s: float
-    """Seconds of video in this run, from metadata; from the size for files that are not open yet. 0 if unknown."""
+    """Seconds of video in this run, from metadata; estimated from the size of files that are not open yet. 0 if
+    unknown."""
     num_videos: int
-    """Videos that have an outcome of each stream."""
+    """Number of videos with an outcome for each stream."""
     total_videos: int
     current: tuple[str, ...]
     """Ids of the videos that are open, oldest first."""
@@ -46,17 +47,17 @@ class RunProgress:
 
     @property
     def share(self) -> float:
-        """Share of the video that is computed, 0 to 1."""
+        """Share of the video that has been computed, 0 to 1."""
         return min(1.0, self.video_s / self.total_video_s) if self.total_video_s else 0.0
 
 
 class ProgressTracker:
-    """Follows the events of a run.
+    """Computes the progress of a run from its events.
 
     Args:
         files: Videos of the run.
-        durations_s: Video id → duration of videos whose metadata are known.
-        sizes: Video id → size in bytes, for the others.
+        durations_s: Video id → duration in seconds of videos with known metadata.
+        sizes: Video id → size in bytes; used for the other videos.
         clock: Returns the time in seconds.
     """
 
@@ -70,7 +71,7 @@ class ProgressTracker:
         self._clock = clock
         self._began_s = clock()
         self._first: tuple[float, float] | None = None
-        """Time and seconds of video when something was computed for the first time: before it, code is compiled."""
+        """Time and seconds of video after the first computed segment; before it, code is compiled."""
         self._phase: Phase = "loading networks"
         self._durations_s = dict(durations_s)
         self._sizes = {file.video_id: sizes.get(file.video_id, 0.0) for file in files}
@@ -82,7 +83,7 @@ class ProgressTracker:
         self._known_bytes = sum(size for name, size in self._sizes.items() if name in self._durations_s)
 
     def add(self, event: Event) -> None:
-        """Take an event of the run into account."""
+        """Update the progress with an event of the run."""
         match event:
             case PhaseStarted(phase=phase):
                 self._phase = phase
@@ -111,7 +112,7 @@ class ProgressTracker:
 
     @property
     def now(self) -> RunProgress:
-        """The present state."""
+        """Progress at the current time."""
         now_s = self._clock()
         done_s = sum(self._durations_s[name] for name in self._settled)
         done_s += sum(self._share_of(opened) * opened.duration_s for opened in self._open.values())
@@ -123,7 +124,10 @@ class ProgressTracker:
             self._first = now_s, done_s
         speed, left_s = 0.0, None
         if self._first is not None and now_s - self._first[0] >= MIN_RATE_S:
-            for then_s, before_s in (max(self._samples[0], self._first), self._first):  # where nothing is new lately
+            for then_s, before_s in (
+                max(self._samples[0], self._first),
+                self._first,
+            ):  # the second one if nothing was computed recently
                 if done_s > before_s and now_s > then_s:
                     speed = (done_s - before_s) / (now_s - then_s)
                     break
@@ -143,12 +147,12 @@ class ProgressTracker:
 
     @property
     def _s_per_byte(self) -> float:
-        """Mean of the videos whose duration is known; 0 if there are none."""
+        """Seconds of video per byte, for the videos with known duration; 0 if there are none."""
         known_s = sum(self._durations_s.values())
         return known_s / self._known_bytes if self._known_bytes else 0.0
 
     def _share_of(self, opened: VideoOpened) -> float:
-        """Share of a video that is computed by the stream that has computed least."""
+        """Return the computed share of a video, which is that of the slowest stream."""
         computed = self._computed[opened.video_id]
         shares = (min(1.0, computed[name] / number) for name, number in opened.segments.items() if number)
         return min(shares, default=0.0)

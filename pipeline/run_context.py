@@ -1,4 +1,4 @@
-"""What the stages of one worker share for the whole run."""
+"""Resources that the stages of one worker share during the whole run."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class RunContext:
     streams: Sequence[Stream]
     """The streams to compute, with their networks loaded."""
     options: RunOptions
-    """How the run is executed, reduced to its memory limit."""
+    """Options of the run, reduced to its memory limit."""
     writer: StoreWriter
     """Writes rows and outcomes; ``writer.store`` is the store. Used by one worker at a time."""
     resume_index: ResumeIndex
     """Outcomes that were in the store when the run began."""
     claims: RunClaims
-    """Which videos other runs are processing."""
+    """The videos that other runs are processing."""
     decoder_pool: DecoderPool
     """Processes that decode the videos."""
     metadata_cache: MetadataCache
     """Digests and metadata of unchanged files."""
     timer: StageTimer
-    """Counts the busy time of each stage."""
+    """Measures the busy time of each stage."""
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def open_context(
     *,
     on_read: Callable[[Source], None] = lambda source: None,
 ) -> Generator[RunContext]:
-    """Start decoders and open the metadata cache for the duration of the block.
+    """Start decoders and open the metadata cache within the block.
 
     Args:
         streams: See `RunContext`.

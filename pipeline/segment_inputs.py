@@ -1,4 +1,4 @@
-"""The segments of one video as the extractors of a recipe receive them, without a store."""
+"""The segments of one video as input of the extractors of a recipe, without a store."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ def read_segments(
     device: torch.device,
     decoder: str = "pyav",
 ) -> Generator[SegmentTask | Notice, None, None]:
-    """Decode a video once and yield chosen segments of each stream, as a run passes them to `Extractor.prepare`.
+    """Decode a video once and yield chosen segments of each stream, as inputs for `Extractor.prepare`.
 
     Args:
         path: A video file.
         streams: The streams.
-        choose: Called with a stream and its number of segments; returns the indices of those that are wanted.
+        choose: Called with a stream and its number of segments; returns the indices of the segments to yield.
         device: The device of the frames.
         decoder: Name of the decoder backend.
 
     Yields:
-        Segments; those of a stream ascend. A notice for each stream without segments and for what cannot be decoded.
+        Segments; those of a stream are in ascending order. A notice for each stream without segments and for each part
+            that cannot be decoded.
 
     Raises:
         DecodeError: The file cannot be read.

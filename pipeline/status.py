@@ -21,7 +21,7 @@ from .store.reader import FeatureStore
 from .store.store import Store
 
 LEAST_PERSON_SHARE = 0.8
-"""Share of the frames with an athlete below which a video is reported."""
+"""Minimal share of frames with an athlete. Videos with a lower share are reported."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class InputStatus:
     num_videos: int
     streams: Mapping[str, StreamStatus]
     left: Mapping[str, int]
-    """Stream → inputs without an outcome, ``namesakes`` included."""
+    """Stream → number of inputs without an outcome, including ``namesakes``."""
     namesakes: tuple[VideoFile, ...]
     """Inputs whose id belongs to another source file in the store."""
     troubles: tuple[Outcome, ...]
-    """Failed and partial, by video and stream."""
+    """Outcomes of kind ``failed`` or ``partial``, sorted by video and stream."""
     empties: tuple[Outcome, ...]
     unseen: tuple[Outcome, ...]
-    """As in `StoreStatus`, for the inputs."""
+    """Same as in `StoreStatus`, for these inputs."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class StoreStatus:
     num_videos: int
     streams: Mapping[str, StreamStatus]
     troubles: tuple[Outcome, ...]
-    """Failed and partial, by video and stream."""
+    """Outcomes of kind ``failed`` or ``partial``, sorted by video and stream."""
     empties: tuple[Outcome, ...]
     unseen: tuple[Outcome, ...]
-    """Outcomes of streams that crop people, with an athlete in less than `LEAST_PERSON_SHARE` of the frames; the worst
-    first."""
+    """Outcomes of streams that crop people, with an athlete in less than `LEAST_PERSON_SHARE` of the frames, sorted by
+    this share."""
     inputs: InputStatus | None
-    """Status of the given inputs, or of those of the latest run; None if it had several inputs."""
+    """Status of the given inputs, or of the inputs of the latest run; None if that run had several input folders."""
 
 
 def read_status(place: Store | StorePath, inputs: Inputs | None = None) -> StoreStatus:
@@ -73,8 +73,8 @@ def read_status(place: Store | StorePath, inputs: Inputs | None = None) -> Store
 
     Args:
         place: The store, or its folder or URL.
-        inputs: The inputs; by default those of the latest run. If their folder does not exist any longer, the number
-            of videos that the latest run recorded is used.
+        inputs: The inputs; by default those of the latest run. If their folder does not exist any more, the number of
+            videos that this run recorded is used.
     """
     store = FeatureStore(place, partial=True)
     facts = store.manifest.get("inputs", {})

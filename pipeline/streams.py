@@ -35,8 +35,8 @@ def build_streams(
         specs: Stream → its resolved settings.
         weights: Stream → role → checkpoint, from `chosen_weights`.
         settings_digests: Stream → digest, from `digests_of_settings`.
-        device: Where the networks run.
-        engine: What runs them.
+        device: Device of the networks.
+        engine: Software that runs the networks.
     """
     with building_for(engine):
         return [
@@ -56,7 +56,7 @@ def chosen_weights(
     """Find the checkpoints of streams.
 
     Args:
-        recipe: The recipe; it may have checkpoints of its own.
+        recipe: The recipe. It may define checkpoints that are not in the package's manifest.
         specs: Stream → its resolved settings.
         override: ``random:SEED`` for random weights in place of all checkpoints, see `named_weights`.
 
@@ -64,9 +64,9 @@ def chosen_weights(
         Stream → role → checkpoint.
 
     Raises:
-        InputError: ``override`` is not of this form.
+        InputError: ``override`` does not have this form.
         MissingPackageError: An extractor needs an optional package that is not installed.
-        WeightsError: A checkpoint is missing; the message gives the command that fetches it.
+        WeightsError: A checkpoint is missing; the message contains the command that downloads it.
     """
     if override is not None and not is_random(override):
         raise InputError(f"weights {override!r}: give random:SEED with a whole number, e.g. random:0")
@@ -80,7 +80,7 @@ def chosen_weights(
         cache = open_cache(recipe.weights)
         return {stream: resolve_weights(roles, cache=cache) for stream, roles in names.items()}
     except WeightsError as error:
-        hint = f"`arabesque weights fetch --recipe {recipe.name}` gets all that this recipe needs"
+        hint = f"`arabesque weights fetch --recipe {recipe.name}` downloads all checkpoints of this recipe"
         raise WeightsError(f"{error}{'' if recipe.changes else f'; {hint}'}") from error
 
 
@@ -106,7 +106,7 @@ def random_override(recipe: Recipe, digests: Mapping[str, Mapping[str, str]]) ->
 def digests_of_settings(
     specs: Mapping[str, StreamSpec], weights: Mapping[str, Mapping[str, Weights]]
 ) -> dict[str, str]:
-    """Return stream → settings digest: everything that a row's key depends on except the video."""
+    """Return stream → settings digest, which covers all parts of a row's key except the video."""
     return {
         name: settings_digest(spec, weight_digests(weights[name]), extractor_kind(spec.extractor).version)
         for name, spec in specs.items()
@@ -119,11 +119,11 @@ def weight_digests(weights: Mapping[str, Weights]) -> dict[str, str]:
 
 
 def made_with(decoder: str, extractors: Iterable[str] = ()) -> dict[str, str]:
-    """Return what a row's key does not depend on, for its provenance: versions of packages, the machine, the decoder.
+    """Return facts for the provenance of a row that its key does not cover: package versions, machine and decoder.
 
     Args:
         decoder: Name of the decoder backend.
-        extractors: Names of extractors. Of a class of another package the SHA-256 of its source file is included.
+        extractors: Names of extractors. For classes of other packages, the SHA-256 of the source file is included.
     """
     return _package_versions() | {
         "python": platform.python_version(),
@@ -135,7 +135,7 @@ def made_with(decoder: str, extractors: Iterable[str] = ()) -> dict[str, str]:
 
 @cache
 def _package_versions() -> dict[str, str]:
-    """Read once: importlib parses the whole metadata of a package for its version, which takes milliseconds."""
+    """Return the versions of packages, cached: importlib takes milliseconds to parse the metadata of a package."""
     return {name: version(name) for name in ("arabesque", "torch", "torchvision", "numpy", "av")}
 
 

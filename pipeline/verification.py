@@ -30,7 +30,7 @@ from .store.stream_features import StreamFeatures
 from .streams import random_override
 
 FLOAT16_STEP = 2.0**-10
-"""Relative spacing of float16 numbers, added to the tolerance for stores of float16."""
+"""Relative spacing of float16 numbers. It is added to the tolerance for stores of float16."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Recomputed:
     video_id: str
     stream: str
     relative_error: float | None
-    """Largest difference in a segment relative to its largest value; None if there is nothing to compare."""
+    """Largest difference in a segment relative to its largest value; None if no values could be compared."""
     allowed: float
     problem: str
-    """Empty if both are equal within ``allowed``."""
+    """Reason why both differ; empty if they are equal within ``allowed``."""
 
 
 def settings_problems(root: StorePath) -> dict[str, str]:
-    """Return stream → why its settings do not match its digest. Imported streams, without a recipe, are skipped."""
+    """Return stream → problem for streams whose settings do not match their digest. Imported streams are skipped."""
     manifest = read_manifest(root)
     specs: Mapping[str, Any] = manifest["recipe"].get("streams", {})
     problems: dict[str, str] = {}
@@ -63,7 +63,7 @@ def _settings_problem(spec: Mapping[str, Any], entry: StreamEntry) -> str:
     except (ValidationError, ConfigError, ValueError) as error:
         return f"this version of arabesque does not support its settings ({str(error).splitlines()[0]})"
     if digest != entry.settings_digest:
-        return f"its settings have digest {digest}, its rows {entry.settings_digest}: another version made them"
+        return f"its settings have digest {digest}, its rows {entry.settings_digest}: another version wrote them"
     return ""
 
 
@@ -82,20 +82,20 @@ def recompute(
 
     Args:
         root: The store.
-        videos: Folder that was extracted; with ``clips``, that of the paths in the table, or None.
+        videos: Folder that was extracted. With ``clips``: the folder of the paths in the table, or None.
         clips: Table of clips that was extracted.
         num_videos: Number of videos, chosen at random.
         id_prefix: Prefix of the extraction.
         seed: Seed of the choice.
         options: How the run is executed.
-        on_video: Called with the number of finished videos and of all videos.
+        on_video: Called with the number of finished videos and the number of all videos.
 
     Raises:
         InputError: No video of the folder is in the store.
         WeightsError: A checkpoint is missing.
     """
     manifest = read_manifest(root)
-    options = replace(options or RunOptions(), remembers_files=False)  # digests are computed again
+    options = replace(options or RunOptions(), remembers_files=False)  # so that digests are computed again
     store = FeatureStore(root, partial=True)
     held = {video_id for stream in store.streams for video_id in store.keys(stream)}
     with tempfile.TemporaryDirectory(prefix="arabesque-verify-") as folder:
@@ -153,7 +153,7 @@ def _comparison(stored: StreamFeatures, made: StreamFeatures | None, spec: Strea
     allowed = TOLERANCES[spec.precision] + (FLOAT16_STEP if is_half else 0)
     problem, error = "", None
     if made is None:
-        problem = "the video has no features any longer"
+        problem = "the video no longer has features"
     elif made.content_digest != stored.content_digest:
         problem = "the content of the video has changed since it was extracted"
     elif made.key != stored.key:
@@ -165,6 +165,6 @@ def _comparison(stored: StreamFeatures, made: StreamFeatures | None, spec: Strea
         values = made.values.astype(np.float16) if is_half else made.values
         error = float((np.abs(values - stored.values).max(axis=1) / largest).max())
         if not error <= allowed:
-            where = f"made on {stored.provenance.get('device', '?')}, computed again on {made.provenance['device']}"
+            where = f"computed on {stored.provenance.get('device', '?')}, now on {made.provenance['device']}"
             problem = f"its values differ ({where})"
     return Recomputed(stored.video_id, stored.stream, error, allowed, problem)

@@ -104,7 +104,7 @@ def test_another_video_and_another_version_are_reported(store, videos, tmp_path,
     write_clip(others / "a.mp4", Clip(num_frames=17))
     assert {one.problem for one in recompute(store, others, 3) if one.video_id == "a"} == {
         "the content of the video has changed since it was extracted",
-        "the video has no features any longer",
+        "the video no longer has features",
     }
     monkeypatch.setattr(FrameNumbers, "version", 2)
     problems = {one.stream: one.problem for one in recompute(store, videos, 1)}
@@ -119,7 +119,7 @@ def test_settings_that_do_not_match_their_digest_are_reported(store, tmp_path):
     write_manifest(root, facts)
     problems = settings_problems(root)
     assert list(problems) == ["numbers"]
-    assert "another version made them" in problems["numbers"]
+    assert "another version wrote them" in problems["numbers"]
 
 
 def test_videos_of_another_folder_are_refused(store, tmp_path):

@@ -99,7 +99,7 @@ def test_without_a_grid_intervals_count_segments_and_the_store_says_so(tmp_path:
     assert store["1"]["vst"].end_s.tolist() == [1, 2, 3, 4, 5]
     assert store["1"]["vst"].provenance["time_unit"] == "segments"
     assert "no seconds" in store.manifest["streams"]["vst"]["time"]["note"]
-    with pytest.raises(InputError, match="counts time in segments, 'ast' would in seconds"):
+    with pytest.raises(InputError, match="counts time in segments, stream 'ast' in seconds"):
         bring_in(source, tmp_path / "out", stream="ast")
 
 
