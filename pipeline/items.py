@@ -179,8 +179,8 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class SegmentFeature:
-    """A finished segment. ``feature`` is ``float32 [dim]`` or has the extractor's ``shape``. It is a part of the video's
-    features for extractors with `VideoParts`, and None if the extractor returns none."""
+    """A finished segment. ``feature`` is ``float32 [dim]`` or has the extractor's ``shape``. It is a part of the
+    video's features for extractors with `VideoParts`, and None if the extractor returns none."""
 
     plan: VideoPlan
     stream: Stream

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 _OWN_NAMES = {"video_id", "start_s", "end_s", "masks", "label", "valid", "num_segments"}
-_TOUCHING_S = 1e-6  # intervals that share less than this only touch; grids are whole numbers of frames
+_TOUCHING_S = 1e-6  # intervals that share less than this only touch; grids consist of whole frames
 
 
 class AlignedDataset:
@@ -31,8 +31,8 @@ class AlignedDataset:
 
         video_id        str
         <stream>        float32 [T, dim], or [T, time, dim] … of a stream whose segments have more than one row;
-                        zeros where nothing of the stream overlaps a segment
-        masks           {stream: bool [T]}; False in these places
+                        zeros where no row of the stream overlaps a segment
+        masks           {stream: bool [T]}; False for these segments
         valid           bool [T]; False for segments that touch an excluded stretch
         start_s, end_s  float64 [T], the reference's grid
         label           float32, [] or [scores]; only with ``labels``
@@ -40,18 +40,18 @@ class AlignedDataset:
     Segments that touch an excluded stretch (``exclude = mask`` in a table of clips) are part of the grid; all streams
     are zeros there, and all masks are False.
 
-    A stream that is ``empty`` for a video (no audio) is all zeros with an all-False mask. A video with a stream that
-    is missing for any other reason is left out; `left_out` has the reason.
+    A stream that is ``empty`` for a video (no audio) is all zeros with an all-False mask. A video is left out if a
+    stream is missing for another reason; `left_out` has the reason.
 
     Args:
         store: An open feature store.
         streams: Names of its streams.
         labels: Video id → score or scores; videos without a label are left out.
         reference: The stream whose segments are the time grid; by default the first one.
-        in_memory: Read all features at once, in storage order; otherwise a sample is read when it is indexed.
+        in_memory: Read all features at once, in storage order. Otherwise a sample is read when it is accessed.
 
     Raises:
-        ValueError: The store does not have these streams, or no video has all that a sample needs.
+        ValueError: The store does not have these streams, or no video has all parts of a sample.
 
     Example:
         >>> import arabesque
@@ -172,18 +172,18 @@ def on_grid(
     end_s: NDArray[np.float64],
     present: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Resample features to other intervals: each takes the mean of the rows it overlaps, weighted by the overlap.
+    """Resample features to other intervals: each interval has the mean of overlapping rows, weighted by the overlap.
 
     Args:
         features: Features of one video and stream.
         start_s: float64 ``[intervals]``, in seconds.
         end_s: float64 ``[intervals]``, in seconds.
-        present: bool ``[intervals]``: False for intervals that stay masked; by default none does.
+        present: bool ``[intervals]``: False for intervals that are masked; by default all are True.
 
     Returns:
-        float32 ``[intervals, dim]``, with the inner axes of the features if they have any, and bool ``[intervals]``.
-        Where no row overlaps an interval, the values are zero and the mask is False. A row of exactly the same interval
-        is returned unchanged; if all rows are, the values may be the array of the features.
+        float32 ``[intervals, dim]``, with the inner axes of the features if they have any, and bool ``[intervals]``. If
+        no row overlaps an interval, the values are zero and the mask is False. A row with exactly the same interval is
+        returned unchanged; if all rows have the same intervals, the values may be the array of the features.
     """
     own = features.with_masked()
     if np.array_equal(start_s, own.start_s) and np.array_equal(end_s, own.end_s):
@@ -201,7 +201,7 @@ def on_grid(
 
 
 def _few_of_many(weights: NDArray[np.float64], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute ``weights @ values`` for sparse weights: a matrix product would mostly add zeros."""
+    """Compute ``weights @ values`` for sparse weights, without the many zeros of a dense matrix product."""
     most = int(np.count_nonzero(weights, axis=1).max(initial=0))
     largest = np.argsort(-weights, axis=1, kind="stable")[:, :most]
     shares = np.take_along_axis(weights, largest, axis=1)
@@ -212,7 +212,7 @@ def _few_of_many(weights: NDArray[np.float64], values: NDArray[np.float32]) -> N
 
 
 def collate_padded(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Collate B samples into a batch, padded at the end to the longest, T segments.
+    """Collate B samples into a batch. They are padded at the end to the longest one, with T segments.
 
     Args:
         samples: Samples of an `AlignedDataset`.
@@ -250,7 +250,7 @@ def collate_padded(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _padded(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
-    """As `pad_sequence`, but each number is written once: a large batch is new memory, which is slow to touch."""
+    """Like `pad_sequence`, but each value is written once, because the first write to new memory is slow."""
     from torch.nn.utils.rnn import pad_sequence
 
     if sequences[0].ndim == 1:

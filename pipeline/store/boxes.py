@@ -1,9 +1,9 @@
-"""The side table ``boxes/``: people found in the frames of a video, one row for each box.
+"""The side table ``boxes/``: people detected in the frames of a video, one row for each box.
 
-A *run* is the boxes of one (video, stream, key), which are written together and stay together. Of several runs, the one
-with the greatest counter counts, and only if the outcome or the row of the video has the same key. Boxes are written
-before the row and the outcome: an outcome that names frames which were searched for people, without boxes of the same
-key, means that boxes were lost, and the stream of the video is computed again.
+A *run* is the boxes of one (video, stream, key), which are written together and never split. If there are several runs,
+the one with the greatest counter counts, and only if the outcome or the row of the video has the same key. Boxes are
+written before the row and the outcome. If an outcome states that frames were searched for people, but there are no
+boxes with its key, the boxes were lost, and the stream of the video is computed again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class BoxRun(NamedTuple):
 
 
 def box_runs(storage: Storage, shards: Sequence[str] | None = None) -> Columns:
-    """Return location and `BOX_RUN_KEYS` of all runs. FileNotFoundError if a shard was merged since it was listed."""
+    """Return location and `BOX_RUN_KEYS` of all runs. FileNotFoundError if a listed shard was merged."""
     parts = list(storage.each(partial(_runs_of, storage), shards_in(storage, BOXES) if shards is None else shards))
     return pa.concat_tables(parts).unify_dictionaries().combine_chunks() if parts else _no_runs()
 
@@ -77,7 +77,7 @@ def read_boxes(storage: Storage, run: BoxRun) -> PersonBoxes:
 
 
 def boxes_problem(storage: Storage, shard: str) -> str:
-    """Return what is wrong with the boxes of a shard; empty if nothing is."""
+    """Return the problem of the boxes in a shard; empty if there is none."""
     table: Any = read_table(storage, shard)
     for name in ("video_id", "stream", "key", "time_s", "chosen", "frame_width", "frame_height"):
         if table.column(name).null_count:
@@ -95,7 +95,7 @@ def boxes_problem(storage: Storage, shard: str) -> str:
 
 
 def lost_boxes(storage: Storage, keys: pa.Array[Any]) -> NDArray[np.bool_]:
-    """Return for each key whether the side table has no boxes of it."""
+    """Return for each key whether the side table has no boxes with this key."""
     runs = box_runs(storage)
     return ~numbers(pa.chunked_array([pc.is_in(keys, value_set=runs.column("key").combine_chunks())])).astype(bool)
 

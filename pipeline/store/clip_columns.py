@@ -1,4 +1,4 @@
-"""Side table of a store: the clips that were extracted and their other columns, as ``clips.csv``."""
+"""Side table of a store: the extracted clips with the other columns of their table, as ``clips.csv``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ClipColumns:
     """Columns of a table of clips."""
 
     titles: tuple[str, ...]
-    """`CLIP_COLUMNS`, and those of the other columns."""
+    """`CLIP_COLUMNS`, then the titles of the other columns."""
     rows: Mapping[str, tuple[str, ...]]
     """Video id → cells."""
 
@@ -64,7 +64,7 @@ def keep_clip_columns(store: Store, added: ClipColumns, owner: str) -> None:
 
 
 def _rows_with(titles: Sequence[str], table: ClipColumns) -> dict[str, tuple[str, ...]]:
-    """Return the rows of a table with these columns; cells of columns that it lacks are empty."""
+    """Return the rows of a table with these columns; cells of missing columns are empty."""
     if titles == table.titles:
         return dict(table.rows)
     places = {title: place for place, title in enumerate(table.titles)}

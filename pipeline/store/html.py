@@ -1,4 +1,4 @@
-"""HTML tables, with which notebooks show stores, features and scores."""
+"""HTML tables of stores, features and scores for notebooks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 MAX_ROWS = 20
-"""Rows that are shown; a last row counts the others."""
+"""Maximal number of rows; an additional row states how many are omitted."""
 
 
 def html_table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

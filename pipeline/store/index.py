@@ -1,16 +1,16 @@
-"""The one rule for which rows and outcomes of a store count.
+"""The rule that determines which rows and outcomes of a store count.
 
 Several writers, interrupted merges and changed videos leave more than one row for a (video, stream). Readers, planning
-and compaction apply one rule: under equal settings, the newest row counts, among the rows that are not contradicted by
-a newer outcome. An outcome contradicts a row if it has another content digest for the video.
+and compaction apply one rule: under equal settings, the newest row counts among the rows that no newer outcome
+contradicts. An outcome contradicts a row if it has another content digest for the video.
 
-*Newer* means a greater counter. A writer starts above the greatest counter of the store and raises its counter above
-each one that it sees later in outcomes and claims. It stamps the rows of a video with its counter from the moment
-before it read the file. Clocks are not involved. ``written_at`` decides between equal counters only: those in shards
-of earlier versions (0), and those of writers that did not see each other.
+*Newer* means a greater counter. The counter of a writer starts above the greatest counter of the store, and is raised
+above each counter that the writer later reads in outcomes and claims. The rows of a video get the value that the
+counter had before the file was read. Clocks are not involved. ``written_at`` only decides between equal counters: those
+in shards of earlier versions (0), and those of writers that did not read each other's outcomes.
 
-Everything is computed on the key columns of all shards, concatenated: 300,000 rows are a few arrays instead of as many
-records. Features are never read here.
+Everything is computed on the key columns of all shards, concatenated: 300,000 rows are a few arrays instead of
+300,000 records. Features are never read here.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def current_row_columns(storage: Storage, stream: str, outcomes: Columns) -> Col
 def current_positions(rows: Columns, outcomes: Columns) -> NDArray[np.int64]:
     """Return the positions of the rows that count among all rows of a stream, by video and settings.
 
-    A row does not count if a newer outcome has another content digest; of the others, the newest counts. A file that
-    could not be read (an outcome without a digest) proves nothing about its bytes.
+    A row does not count if a newer outcome has another content digest. Of the others, the newest counts. An outcome
+    without a digest (a file that could not be read) does not contradict any row.
     """
     at = position_in(rows.column("video_id"), outcomes.column("video_id"))
     known = np.flatnonzero(at >= 0)
@@ -93,7 +93,7 @@ def newest_outcome_columns(storage: Storage) -> Columns:
 
 
 def outcome_columns(storage: Storage, *, placed: bool = False) -> Columns:
-    """Return `OUTCOME_COLUMNS` of all outcomes in the order of the shards; ``placed`` adds each one's location."""
+    """Return `OUTCOME_COLUMNS` of all outcomes in the order of the shards; ``placed`` adds the location of each one."""
 
     def read(shard: str) -> Columns:
         table = encoded(read_table(storage, shard, OUTCOME_COLUMNS), OUTCOME_COLUMNS)
@@ -115,13 +115,13 @@ def row_columns(storage: Storage, stream: str) -> Columns:
 
 
 def row_places(table: Columns) -> list[RowPlace]:
-    """Return the rows of such a table as records."""
+    """Return the rows of a table from `row_columns` as records."""
     return list(map(RowPlace._make, zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)))
 
 
 def numbers(column: pa.ChunkedArray[Any]) -> NDArray[np.int64]:
-    """Convert a column of integers or booleans without pandas, which `to_numpy` takes seconds to import."""
-    if column.null_count:  # before DLPack, whose refusal NumPy answers with a deprecated call that warns
+    """Convert a column of integers or booleans without pandas; `to_numpy` imports pandas, which takes seconds."""
+    if column.null_count:  # before DLPack: if it refuses, NumPy makes a deprecated call that warns
         raise TypeError(f"{column.null_count} of {len(column)} values are null")
     return np.from_dlpack(column.cast(pa.int64()).combine_chunks()).astype(np.int64, copy=False)
 
@@ -132,7 +132,7 @@ def string_array(values: Sequence[str]) -> pa.Array[Any]:
 
 
 def codes(column: pa.ChunkedArray[Any]) -> NDArray[np.int64]:
-    """Return a number for each text: equal for equal texts, and in their order."""
+    """Return a number for each text: equal for equal texts, and in the order of the texts."""
     encoded: Any = column.combine_chunks()
     if not pa.types.is_dictionary(encoded.type):
         encoded = encoded.dictionary_encode()
@@ -149,7 +149,7 @@ def sorted_by(table: Columns, names: Sequence[str]) -> Columns:
 def position_in(
     values: pa.ChunkedArray[Any] | pa.Array[Any], among: pa.ChunkedArray[Any] | pa.Array[Any]
 ) -> NDArray[np.int64]:
-    """Return where each value first occurs among others; -1 if it does not."""
+    """Return the position of the first occurrence of each value among others; -1 if there is none."""
     whole = among.combine_chunks() if isinstance(among, pa.ChunkedArray) else among
     column = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
     return numbers(pc.fill_null(pc.index_in(column, value_set=whole), -1))
@@ -180,7 +180,7 @@ def _with_place(shard: str, table: Columns) -> Columns:
 
 
 def newest(table: Columns, names: Sequence[str], ages: Sequence[str]) -> Columns:
-    """Return one row for each identity; of rows of equal age, the first."""
+    """Return one row for each identity: the newest, or the first of several with equal age."""
     return table.take(pa.array(newest_places(table, names, ages)))
 
 

@@ -38,22 +38,22 @@ class StreamEntry(BaseModel):
     dim: int
     """Number of values of a segment."""
     shape: list[int] = []
-    """Shape of what a segment has, e.g. [time, dim]; empty where it is one row of ``dim`` values."""
+    """Shape of the features of a segment, e.g. [time, dim]; empty if they are one row of ``dim`` values."""
     extractor_version: int
     weights: dict[str, str]
     sentences: list[str] = []
-    """Sentences that went through the text tower of the stream's network."""
+    """Sentences that the text tower of the stream's network has embedded."""
     sentence_rows: str = ""
-    """Their rows: base64 of little-endian float32 ``[sentences, dim of the text tower]``."""
+    """Embeddings of the sentences: base64 of little-endian float32 ``[sentences, dim of the text tower]``."""
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """Shape of what a segment has."""
+        """Shape of the features of a segment."""
         return tuple(self.shape) or (self.dim,)
 
 
 def shape_entry(shape: Sequence[int]) -> dict[str, Any]:
-    """Return the fields of a stream's entry that say what a segment has.
+    """Return the fields of a stream's entry for the shape of a segment's features.
 
     Example:
         >>> shape_entry((1024,)), shape_entry((7, 1024))
@@ -80,7 +80,7 @@ def write_manifest(place: Store | StorePath, manifest: Mapping[str, Any]) -> Non
             "weights": {role: digest}}}, "made_with": {...}}``
 
     Raises:
-        StoreError: The folder holds other files and is not a store.
+        StoreError: The folder contains other files and is not a store.
         ValueError: The manifest does not have this form.
     """
     store = Store.open(place)
@@ -96,7 +96,7 @@ def write_manifest(place: Store | StorePath, manifest: Mapping[str, Any]) -> Non
             raise StoreError(f"{store.path}: is a file; choose a folder for the features") from error
         if others:
             raise StoreError(
-                f"{store.path}: holds other files ({others[0]}) and no {MANIFEST}; choose a new or empty folder"
+                f"{store.path}: contains other files ({others[0]}) and no {MANIFEST}; choose a new or empty folder"
             )
     data = text.encode()
     data += _STAMP + hashlib.sha256(data).hexdigest().encode() + b"\n"
@@ -147,7 +147,7 @@ def is_manifest_intact(data: bytes) -> bool:
 
 
 def is_free(place: Store | StorePath) -> bool:
-    """Return whether a store may be created there: no other files exist."""
+    """Return whether a store may be created at this path: it has no other files."""
     try:
         return not _foreign_entries(Store.open(place).storage)
     except NotADirectoryError:
@@ -155,12 +155,12 @@ def is_free(place: Store | StorePath) -> bool:
 
 
 def refuse_other_recipe(place: Store | StorePath, name: str, changes: Mapping[str, Any] | None = None) -> None:
-    """Raise `InputError` if the store holds features of another recipe, or the folder other files.
+    """Raise `InputError` if the store has features of another recipe, or the folder has other files.
 
     Args:
         place: The store, or its folder or URL.
         name: Name of the recipe.
-        changes: The settings of the recipe that were changed, which the message names.
+        changes: Changed settings of the recipe, for the message.
     """
     store = Store.open(place)
     if not is_store(store):
@@ -175,7 +175,7 @@ def refuse_other_recipe(place: Store | StorePath, name: str, changes: Mapping[st
         there, here = made_by.get("changes"), changes
         repeat = f"with {changes_text(there)}" if there else "without --set, --weights STREAM.ROLE=NAME and --precision"
         action = f"run the command {repeat}{' only' if there and here else ''} to continue it, or {action}"
-    raise InputError(f"{store.path}: holds features of recipe {made_by['name']!r}, not {name!r}; {action}")
+    raise InputError(f"{store.path}: contains features of recipe {made_by['name']!r}, not {name!r}; {action}")
 
 
 def _foreign_entries(storage: Storage) -> list[str]:

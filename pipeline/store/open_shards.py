@@ -1,11 +1,11 @@
-"""Random access to rows: each shard is opened once, and a row is one read.
+"""Random access to rows: each shard is opened once, and a row is read by one read operation.
 
-The numbers of a row of format 1.1 are consecutive bytes of its shard: the pages of ``features`` are neither compressed
-nor encoded, and each row group has one of them (docs/store-format.md). Their place follows from the footer and the
-lengths of the rows, so that no Parquet code runs for a row. Rows of earlier shards are decoded by their row group.
+The values of a row of format 1.1 are consecutive bytes of its shard: the pages of ``features`` are neither compressed
+nor encoded, and each row group has one of them (docs/store-format.md). Their position follows from the footer and the
+lengths of the rows, so that no Parquet code runs for a row. Rows of earlier shards are decoded by row group.
 
 The checksum of each row is verified when a process first reads it. If it does not match, the row is read again by
-`read_rows`, which verifies the pages, too, and reports the damage.
+`read_rows`, which also verifies the pages and reports the damage.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from .shard_reading import ShardTable, read_rows, read_shard_table
 from .shard_writing import checksum
 
 MAX_OPEN = 256
-"""Shards that one store keeps open: file descriptors and the columns beside the features, some kB for each row."""
+"""Maximal number of open shards of one store. Each has a file descriptor and the columns other than features, some kB
+per row."""
 MAX_GAP_BYTES = 256 << 10
-"""Rows with a smaller gap between them are read by one request to object storage."""
+"""Rows with a smaller gap between them are read from object storage by one request."""
 
 
 class OpenShards:
-    """The open shards of one store; the least recently used one is closed first. Not shared by threads.
+    """The open shards of one store. The least recently used one is closed first. Threads must not share this object.
 
     Args:
         storage: The store's files.
@@ -91,7 +92,7 @@ class _OpenShard:
         yield from ((number, found.pop(number)) for number in numbers)
 
     def _values(self, numbers: Sequence[int]) -> list[NDArray[Any]]:
-        """Read the numbers of rows, in the shape of each."""
+        """Read the values of rows, each in its shape."""
         table, arrays = self.table, list[NDArray[Any]]()
         pieces: list[tuple[int, NDArray[np.uint8]]] = []
         for number in numbers:
@@ -102,7 +103,7 @@ class _OpenShard:
         return arrays
 
     def _row(self, number: int, values: NDArray[Any]) -> FeatureRow | None:
-        """Return a row; None where its checksum does not match."""
+        """Return a row; None if its checksum does not match."""
         facts = self.table.rows[number]
         if not self.verified[number]:
             if checksum(values, facts.start_s, facts.end_s) != facts.checksum:

@@ -71,7 +71,7 @@ class OutcomeTable:
         return numbers(self._table.column(name))
 
     def codes(self, name: str) -> NDArray[np.int64]:
-        """Return a column of texts as numbers, equal for equal texts."""
+        """Return a column of texts as numbers: equal for equal texts."""
         return codes(self._table.column(name))
 
     def are(self, name: str, *values: str) -> NDArray[np.bool_]:
@@ -87,7 +87,7 @@ class OutcomeTable:
         return found
 
     def source_paths(self) -> pa.ChunkedArray[Any]:
-        """Return input root and source of each outcome, joined by ``/``; ``/`` alone if they are unknown."""
+        """Return input root and source of each outcome, joined by ``/``; only ``/`` if they are unknown."""
         roots, sources = (self._table.column(name).cast(pa.string()) for name in ("input_root", "source"))
         return pc.binary_join_element_wise(roots, sources, "/")
 
@@ -101,8 +101,8 @@ class OutcomeTable:
 def read_outcome_table(storage: Storage, settings: Mapping[str, str]) -> OutcomeTable:
     """Read the outcomes that count under these settings.
 
-    The rows decide: a row without an outcome (its writer was killed in between) is reported by an outcome derived from
-    it. An outcome whose row or whose boxes are absent is omitted, so that a run computes them again.
+    The rows decide. A row without an outcome (its writer was killed in between) gets an outcome that is derived from
+    it. An outcome whose row or boxes are absent is omitted, so that a run computes them again.
 
     Args:
         storage: The store.

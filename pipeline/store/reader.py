@@ -52,12 +52,12 @@ class VideoFeatures(Mapping[str, StreamFeatures]):
 class FeatureStore:
     """A feature store that is open for reading: a mapping from video id to stream to `StreamFeatures`.
 
-    The rows are those made under the settings of the store's manifest. The store shows what was there when a stream
-    was first read; `refresh` shows what was written since.
+    It has the rows with the settings of the store's manifest. It shows the state of the store when a stream was first
+    read; `refresh` makes later rows and outcomes visible.
 
     Args:
         path: The store's folder or URL, or the open store.
-        partial: Also show the rows of videos of which parts cannot be decoded.
+        partial: Also show the rows of videos that were only partly decoded.
 
     Raises:
         StoreError: The path is not a feature store, or the store is damaged.
@@ -81,7 +81,7 @@ class FeatureStore:
         self.refresh()
 
     def refresh(self) -> None:
-        """Discard cached state, so that rows and outcomes written since are visible."""
+        """Discard cached state, so that later rows and outcomes become visible."""
         self.manifest: dict[str, Any] = read_manifest(self._store)
         self._entries: dict[str, StreamEntry] = stream_entries(self.manifest)
         specs = cast(Mapping[str, Mapping[str, Any]], self.manifest["recipe"].get("streams", {}))
@@ -144,7 +144,7 @@ class FeatureStore:
         )
 
     def scan(self, stream: str) -> Iterator[StreamFeatures]:
-        """Yield all features of a stream in storage order: the fast way to read many."""
+        """Yield all features of a stream in storage order, which is the fastest way to read many."""
         given = set[str]()
         while True:
             rows = [row for row in self._places(stream).values() if self._shows(row) and row.video_id not in given]
@@ -185,7 +185,7 @@ class FeatureStore:
 
     @property
     def outcome_table(self) -> OutcomeTable:
-        """The outcomes in columns, for reading a few of very many."""
+        """The outcomes in columns, for reading a few of many outcomes."""
         if self._outcome_table is None:
             settings = {stream: entry.settings_digest for stream, entry in self._entries.items()}
             self._outcome_table = retry_on_missing(lambda: read_outcome_table(self._storage, settings), self._storage)
@@ -214,7 +214,7 @@ class FeatureStore:
         return joined.reset_index("video_id").reset_index(drop=True)
 
     def sentences(self, stream: str) -> SentenceRows:
-        """Return the sentences of a stream's text tower, and one row for each.
+        """Return the sentences of a stream's text tower, and their embeddings.
 
         Args:
             stream: One of `streams`, whose recipe has ``settings.sentences``.
@@ -239,7 +239,7 @@ class FeatureStore:
         return read_sentences(entry, self._storage.where(MANIFEST))
 
     def boxes(self, video_id: str) -> dict[str, PersonBoxes]:
-        """Return the people that were found in a video, and which of them each stream used.
+        """Return the people that were detected in a video, and which of them each stream used.
 
         Args:
             video_id: The video.
@@ -329,7 +329,7 @@ class FeatureStore:
         return row
 
     def _read_from_disk(self, stream: str, rows: Sequence[RowPlace]) -> Iterator[StreamFeatures]:
-        """Read shard by shard; FileNotFoundError if one was merged, after which shards are listed again."""
+        """Read shard by shard. FileNotFoundError if one was merged; the shards are then listed again."""
         numbers: dict[str, list[int]] = {}
         for row in rows:
             numbers.setdefault(row.shard, []).append(row.number)

@@ -1,4 +1,4 @@
-"""Validation of stored rows, when a store is verified; `writer` validates rows before they are stored."""
+"""Validation of stored rows in the verification of a store; `writer` validates rows before they are stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SAME_TIME_S = 1e-6
 
 
 def samplings(manifest: Mapping[str, Any]) -> dict[str, Sampling]:
-    """Return stream → sampling, if the manifest's recipe has it (that of an import does not)."""
+    """Return stream → sampling, if the manifest has a recipe (not for imported features)."""
     found: dict[str, Sampling] = {}
     for name, spec in manifest.get("recipe", {}).get("streams", {}).items():
         try:
@@ -29,7 +29,7 @@ def samplings(manifest: Mapping[str, Any]) -> dict[str, Sampling]:
 
 
 def row_problem(row: FeatureRow, stream: str, entry: StreamEntry | None, sampling: Sampling | None) -> str:
-    """Return what is wrong with a row in the folder of ``stream``; empty if it is valid.
+    """Return the problem of a row in the folder of ``stream``; empty if the row is valid.
 
     Args:
         row: The row.
@@ -40,7 +40,7 @@ def row_problem(row: FeatureRow, stream: str, entry: StreamEntry | None, samplin
     if row.stream != stream:
         return f"it is of stream {row.stream!r}"
     if row.key != row_key(row.content_digest, row.settings_digest, row.provenance.get("tracks", "")):
-        return "its key is not that of its contents and settings"
+        return "its key does not fit its content and settings"
     if row.outcome not in ("done", "partial"):
         return f"its outcome is {row.outcome!r}"
     segments, *shape = row.features.shape
@@ -48,7 +48,7 @@ def row_problem(row: FeatureRow, stream: str, entry: StreamEntry | None, samplin
         wanted = "" if entry is None else f", not × {' × '.join(map(str, entry.row_shape))}"
         return f"its features are {segments} × {' × '.join(map(str, shape))}{wanted}"
     if not np.isfinite(row.features).all():
-        return "it holds numbers that are not finite"
+        return "it contains numbers that are not finite"
     has_stretches = "cut=" in fragment_of(row.content_digest)
     return _times_problem(row.start_s, row.end_s, segments, sampling, has_stretches=has_stretches)
 
@@ -64,26 +64,27 @@ def _times_problem(
     if start_s.shape != (segments,) or end_s.shape != (segments,):
         return f"it has {len(start_s)} starts and {len(end_s)} ends for {segments} segments"
     if not (np.isfinite(start_s).all() and np.isfinite(end_s).all() and np.all(start_s < end_s)):
-        return "a segment of it does not end after its start"
+        return "a segment does not end after its start"
     if np.any(np.diff(start_s) <= 0):
-        return "its segments are not in the order of time"
+        return "its segments are not in temporal order"
     return "" if sampling is None else _grid_problem(start_s, end_s, sampling, has_stretches=has_stretches)
 
 
 def _grid_problem(
     start_s: NDArray[np.float64], end_s: NDArray[np.float64], sampling: Sampling, *, has_stretches: bool
 ) -> str:
-    """Compare with the recipe's time grid. Segments may be absent, but those present must be on the grid.
+    """Compare with the recipe's time grid. Segments may be absent, but the others must be on the grid.
 
-    With ``has_stretches`` every stretch between excluded ones has a grid of its own, and segments may follow a gap.
+    With ``has_stretches``, each part of the video between excluded stretches has a separate grid, and segments may
+    follow a gap.
     """
     length, step = sampling.frames_per_segment, sampling.frames_per_step
     if sampling.remainder == "pad-both":
-        length = step  # the rows of centered segments have the intervals of their steps
+        length = step  # rows of centered segments have the interval of a step
     if step >= length and np.any(end_s[:-1] > start_s[1:] + _SAME_TIME_S):
-        return "its segments overlap, which the recipe's do not"
+        return "its segments overlap, but those of the recipe do not"
     if sampling.fps == "native" or sampling.frame_choice != "nearest-time":
-        return ""  # frames lie where the video has them
+        return ""  # the times are those of the video's frames
     if has_stretches:
         is_short = bool(np.all(end_s - start_s <= length / sampling.fps + _SAME_TIME_S))
         return "" if is_short else f"a segment is longer than {length} frames at {sampling.fps:g} fps"

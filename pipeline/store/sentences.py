@@ -1,6 +1,6 @@
-"""Sentences that went through the text tower of a stream's network: their rows are in the manifest of the store.
+"""Sentences that the text tower of a stream's network has embedded. Their rows are in the store's manifest.
 
-A recipe has the same sentences for all videos, so that they are stored once.
+They are stored once, because a recipe has the same sentences for all videos.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .manifest import StreamEntry
 
 @dataclass(frozen=True, eq=False)
 class SentenceRows:
-    """The sentences of a stream, and one row for each.
+    """The sentences of a stream, and one embedding for each.
 
     Attributes:
-        sentences: As in the settings of the recipe, in order.
+        sentences: The sentences in the settings of the recipe, in order.
         values: ``float32 [sentences, dim]``: the embeddings of the text tower, not scaled to unit length.
     """
 

@@ -38,11 +38,11 @@ from .shards import (
 )
 
 _DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
-"""Errors that reading a damaged file may raise: pyarrow's, and ours about absent or empty columns."""
+"""Exceptions of pyarrow, and of this module for absent or empty columns, when a damaged file is read."""
 
 
 _CHECKED = ("features", "start_s", "end_s", "checksum")
-"""The columns that `checksum` covers, and the checksum."""
+"""The columns that `checksum` covers, and the checksum itself."""
 
 
 class ForeignShard(StoreError):
@@ -50,7 +50,7 @@ class ForeignShard(StoreError):
 
 
 def read_table(storage: Storage, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read these columns in order, or all. Columns that earlier versions did not write get default values."""
+    """Read these columns in order, or all. Columns that earlier versions did not write have default values."""
     with _opened(storage, shard, columns, whole=columns is None) as file:
         names = None if columns is None else list(columns)
         table = file.read(columns=names, use_threads=False)  # pyright: ignore[reportUnknownMemberType]
@@ -98,7 +98,7 @@ def read_rows(storage: Storage, shard: str, numbers: Iterable[int]) -> Iterator[
 
 
 class RowFacts(NamedTuple):
-    """All of a row but its features."""
+    """All fields of a row except its features."""
 
     video_id: str
     stream: str
@@ -113,18 +113,18 @@ class RowFacts(NamedTuple):
 
 
 class ShardTable(NamedTuple):
-    """What a shard holds beside its features, and where these are."""
+    """All columns of a shard except its features, and the positions of the features."""
 
     rows: list[RowFacts]
     shapes: list[tuple[int, ...]]
     """Shape of the features of each row: segments, any further axes, and dim."""
     dtype: np.dtype[Any]
     places: NDArray[np.int64]
-    """Position of each row's numbers in the file; -1 for a row that must be decoded."""
+    """Position of each row's values in the file; -1 for a row that must be decoded."""
 
 
 def read_shard_table(storage: Storage, shard: str) -> ShardTable:
-    """Read a shard's columns beside its features, and the place of each row's numbers."""
+    """Read all columns of a shard except its features, and the position of each row's values."""
     names = [*RowFacts._fields, "segments", "dim", "shape"]
     with _opened(storage, shard, names) as file:
         table = file.read(columns=names, use_threads=False)  # pyright: ignore[reportUnknownMemberType]
@@ -145,7 +145,7 @@ def read_shard_table(storage: Storage, shard: str) -> ShardTable:
 
 
 def _shape(segments: int, dim: int, stated: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the shape of a row's features; ValueError if the stated one has another number of values."""
+    """Return the shape of a row's features. ValueError if the stated shape has another number of values."""
     if stated is None:
         return segments, dim
     shape = tuple(stated)
@@ -159,9 +159,9 @@ def _times(cell: Any) -> NDArray[np.float64]:
 
 
 def _places(metadata: Any, shapes: Sequence[tuple[int, ...]], itemsize: int) -> NDArray[np.int64]:
-    """Return where the numbers of each row begin; -1 where they are compressed or encoded.
+    """Return the offset of the values of each row; -1 if they are compressed or encoded.
 
-    The numbers are the last bytes of their page, and the page is the last of its column chunk.
+    The values are the last bytes of their page, and the page is the last one of its column chunk.
     """
     places = np.full(len(shapes), -1, np.int64)
     leaf = [metadata.schema.column(at).path for at in range(metadata.num_columns)].index(FEATURES_LEAF)
@@ -179,7 +179,7 @@ def _places(metadata: Any, shapes: Sequence[tuple[int, ...]], itemsize: int) -> 
 
 
 def readable_rows(storage: Storage, shard: str) -> Iterator[StoredRow | StoreError]:
-    """Yield every row of a possibly damaged shard, and an error for each damaged row, row group or file."""
+    """Yield every row of a shard that may be damaged, and an error for each damaged row, row group or file."""
     try:
         with (
             _opened(storage, shard, whole=True) as file,
@@ -216,15 +216,15 @@ def _readable_group(
 
 
 def _without_damage(shard: str, file: Any, unverified: Any, group: int, first: int) -> pa.Table:
-    """Read a row group column by column; raise if this is not possible either.
+    """Read a row group column by column. Raises an error if this is not possible either.
 
     A damaged column is replaced by the values in the footer and the file's name; a damaged provenance is lost. Columns
-    covered by each row's checksum are read without verifying page checksums: a page holds many rows.
+    that each row's checksum covers are read without verifying page checksums, because a page has many rows.
 
     Args:
         shard: Name of the shard.
         file: The shard, opened with verification of pages.
-        unverified: The shard, opened without.
+        unverified: The shard, opened without this verification.
         group: Number of the row group.
         first: Number of the group's first row in the shard.
     """
@@ -289,7 +289,7 @@ class Stamps(NamedTuple):
 
 
 def greatest_stamps(storage: Storage, shard: str) -> Stamps:
-    """Read the greatest stamps from the statistics in a shard's footer."""
+    """Read the greatest counter and time from the statistics in a shard's footer."""
     with _opened(storage, shard, ()) as file:
         metadata = file.metadata
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
@@ -315,8 +315,10 @@ def _row(storage: Storage, shard: str, table: pa.Table, at: int) -> StoredRow:
     stored = _numbers(cell["features"].values.flatten()).reshape(shape)
     start_s, end_s = _numbers(cell["start_s"].values), _numbers(cell["end_s"].values)
     text = {name: cell[name].as_py() for name in ("video_id", "stream", "key", "content_digest", "settings_digest")}
-    if not_text := [name for name, value in text.items() if not isinstance(value, str)]:  # a bit of the schema flipped
-        raise _damaged(storage, shard, f"the column {not_text[0]} does not hold text")
+    if not_text := [
+        name for name, value in text.items() if not isinstance(value, str)
+    ]:  # a bit of the schema has flipped
+        raise _damaged(storage, shard, f"the column {not_text[0]} does not contain text")
     if checksum(stored, start_s, end_s) != cell["checksum"].as_py():
         raise _damaged(storage, shard, f"the checksum of {text['video_id']}'s row does not match")
     row = FeatureRow(
@@ -331,8 +333,8 @@ def _row(storage: Storage, shard: str, table: pa.Table, at: int) -> StoredRow:
 
 
 def _numbers(array: pa.Array[Any]) -> NDArray[Any]:
-    """Copy an array without pandas, which `pyarrow.Array.to_numpy` takes seconds to import."""
-    if array.null_count:  # before DLPack, whose refusal NumPy answers with a deprecated call that warns
+    """Copy an array without pandas; `pyarrow.Array.to_numpy` imports pandas, which takes seconds."""
+    if array.null_count:  # before DLPack: if it refuses, NumPy makes a deprecated call that warns
         raise TypeError(f"{array.null_count} of {len(array)} values are null")
     exported: Any = array
     return np.from_dlpack(exported).copy()
@@ -362,11 +364,11 @@ def _check_format(storage: Storage, shard: str, metadata: dict[bytes, bytes]) ->
         raise ForeignShard(f"{storage.where(shard)}: not written by arabesque; move it out of the store")
     kind = {OUTCOMES: "outcomes", PROGRESS: "journal", BOXES: "boxes"}.get(shard.split("/")[-2], "features")
     if metadata.get(b"arabesque.kind") != kind.encode():
-        raise ForeignShard(f"{storage.where(shard)}: does not hold {kind}; move it out of this folder")
+        raise ForeignShard(f"{storage.where(shard)}: does not contain {kind}; move it out of this folder")
     version = metadata[b"arabesque.format"].decode()
     if version != str(FORMAT):
         raise ForeignShard(
-            f"{storage.where(shard)}: has format {version}, this is for format {FORMAT}; update arabesque"
+            f"{storage.where(shard)}: has format {version}, this version reads format {FORMAT}; update arabesque"
         )
 
 
@@ -375,5 +377,5 @@ def _first_line(error: BaseException) -> str:
 
 
 def _damaged(storage: Storage, shard: str, reason: str) -> StoreError:
-    advice = f"`arabesque repair {storage.root}` removes the damaged rows, the next run computes them again"
+    advice = f"`arabesque repair {storage.root}` removes the damaged rows, and the next run computes them again"
     return StoreError(f"{storage.where(shard)}: damaged ({reason}); {advice}")

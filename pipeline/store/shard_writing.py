@@ -25,7 +25,7 @@ from .shards import FORMAT, MINOR, OUTCOME_FIELDS, ROW_KEYS, LoggedSegment, Stor
 # Reading one row decodes its row group: 2 to 10 ms for 1 to 10 MB. Full reads slow down below 1 MB.
 _ROW_GROUP_BYTES = 2 << 20
 FEATURES_LEAF = "features.list.element.list.element"
-"""Parquet's path of the numbers in the column ``features``."""
+"""Parquet's path of the values in the column ``features``."""
 _ONE_PAGE_BYTES = 1 << 30
 pc: Any = pyarrow.compute
 _KEYS, _DIGEST_DIGITS = "arabesque.keys", 64
@@ -49,13 +49,13 @@ _ADDED = {
 
 
 def rows_table(rows: Sequence[StoredRow], *, float16: bool) -> pa.Table:
-    """Build the table of rows of one stream with one ``dim``; further axes of the features become a shape."""
+    """Build the table of rows of one stream with one ``dim``. Further axes of the features are stored as a shape."""
     dtype: np.dtype[Any] = np.dtype("float16" if float16 else "float32")
     shapes = [stored.row.features.shape for stored in rows]
     values = [np.ascontiguousarray(each.row.features, dtype).reshape(len(each.row.features), -1) for each in rows]
     dim: int = values[0].shape[1]
     feature: Any = pa.list_(pa.float16() if float16 else pa.float32(), dim)
-    nested = pa.list_(feature)  # the numbers are copied once
+    nested = pa.list_(feature)  # the values are copied once
     vectors: Any = pa.FixedSizeListArray
     lists: Any = pa.ListArray
     segments = vectors.from_arrays(pa.array(np.concatenate(values).ravel()), type=feature)
@@ -94,7 +94,7 @@ def outcomes_table(outcomes: Sequence[StoredOutcome]) -> pa.Table:
 
 
 def boxes_table(stored: Sequence[StoredBoxes]) -> pa.Table:
-    """Build the table of boxes of at least one video: one row for each box; what is absent is null."""
+    """Build the table of the boxes of at least one video. It has one row for each box; absent values are null."""
     every = [each.video.boxes for each in stored]
     lengths = [len(boxes) for boxes in every]
     edges = np.concatenate([boxes.edges_px for boxes in every])
@@ -140,7 +140,7 @@ def completed(table: pa.Table, names: Sequence[str] | None = None) -> pa.Table:
     """Return the columns ``names`` (by default all of the table's kind), in order; absent ones get default values.
 
     Raises:
-        KeyError: A column is absent that every version writes.
+        KeyError: A column is absent that all versions write.
     """
     if names is None:
         schema = _SCHEMAS[(table.schema.metadata or {}).get(b"arabesque.kind", b"")]
@@ -161,8 +161,8 @@ def shard_bytes(table: pa.Table) -> bytes:
     dictionaries = [name for name, kind in types.items() if pa.types.is_string(kind)]
     options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": dictionaries}
     if "features" in types:
-        # One plain page for each row group, so that a row is one read (`open_shards`). It is over 20 times as fast as
-        # zstd with byte-stream-split, for 2.3 times the bytes of float16 numbers and 1.2 times of others.
+        # With one plain page for each row group, a row is one read (`open_shards`). This is over 20 times as fast as
+        # zstd with byte-stream-split, and takes 2.3 times the bytes for float16 values and 1.2 times for float32.
         lists = {name for name, kind in types.items() if pa.types.is_list(kind)} - {"features"}
         others = {f"{name}.list.element" if name in lists else name: "zstd" for name in types}
         options |= {"compression": others | {FEATURES_LEAF: "none"}, "data_page_size": _ONE_PAGE_BYTES}

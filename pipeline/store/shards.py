@@ -15,12 +15,12 @@ from ..records import FeatureRow, Outcome, VideoBoxes
 from .files.storage import Storage
 
 FORMAT = 1
-"""Version of the format (docs/store-format.md); shards of another one are not read."""
+"""Version of the format (docs/store-format.md). Shards of other versions are not read."""
 MINOR = 2
-"""Additions to the format that readers of earlier versions can read: 1.1 stores features as plain pages, 1.2 the shape
-of a segment's features."""
+"""Additions to the format that readers of earlier versions can read: since 1.1, features are stored as plain pages;
+since 1.2, shards have the shape of a segment's features."""
 MAX_COUNTER = 1 << 62
-"""Counters of rows and outcomes stay below; a greater one is damaged or forged."""
+"""Upper limit of the counters of rows and outcomes; a greater one is damaged or forged."""
 OUTCOMES = "outcomes"
 BOXES = "boxes"
 """The side table of person boxes; one row for each box."""
@@ -40,7 +40,7 @@ ROW_KEYS = (
     "written_at",
     "counter",
 )
-"""The columns of a feature row that planning reads. A shard's footer repeats them, packed."""
+"""The columns of a feature row that planning reads. The footer of a shard has a packed copy of them."""
 BOX_RUN_KEYS = ("video_id", "stream", "key", "settings_digest", "written_at", "writer", "counter")
 """The columns of a box that are equal for all boxes of one (video, stream)."""
 OUTCOME_FIELDS = tuple(field.name for field in fields(Outcome))
@@ -74,7 +74,7 @@ class StoredOutcome(NamedTuple):
     """An outcome as stored in a shard; the record is built on access (there may be 300,000)."""
 
     values: tuple[Any, ...]
-    """As `outcome_values` returns them."""
+    """Result of `outcome_values`."""
     written_us: int
     writer: str
     counter: int = 0
@@ -82,7 +82,7 @@ class StoredOutcome(NamedTuple):
 
     @property
     def age(self) -> tuple[int, int, str]:
-        """Of several outcomes of one (video, stream), the one with the greatest age value counts."""
+        """Sort key: of several outcomes of one (video, stream), the one with the greatest age counts."""
         return self.counter, self.written_us, self.writer
 
     @property
@@ -104,7 +104,7 @@ class RowPlace(NamedTuple):
 
     shard: str
     number: int
-    """Counted from the shard's first row."""
+    """Index of the row in the shard."""
     video_id: str
     key: str
     content_digest: str
@@ -117,7 +117,7 @@ class RowPlace(NamedTuple):
 
 
 class LoggedSegment(NamedTuple):
-    """One finished segment of an unfinished row; ``feature`` is None if the extractor gave no feature."""
+    """One finished segment of an unfinished row; ``feature`` is None if the extractor returned no feature."""
 
     key: str
     segment_index: int
@@ -128,14 +128,14 @@ class LoggedSegment(NamedTuple):
 
 
 def outcome_values(outcome: Outcome) -> tuple[Any, ...]:
-    """Return the values of `OUTCOME_FIELDS` as stored: holes are JSON text, empty for a whole file."""
+    """Return the values of `OUTCOME_FIELDS` as they are stored: holes are JSON text, empty for a whole file."""
     values = [getattr(outcome, name) for name in OUTCOME_FIELDS]
     values[_HOLES] = json.dumps(outcome.holes) if outcome.holes else ""
     return tuple(values)
 
 
 def outcome_from(values: Sequence[Any]) -> Outcome:
-    """The inverse of `outcome_values`."""
+    """Return the outcome with these values, the inverse of `outcome_values`."""
     fields = list(values)
     holes = json.loads(values[_HOLES]) if values[_HOLES] else ()
     fields[_HOLES] = tuple((float(start_s), float(end_s)) for start_s, end_s in holes)

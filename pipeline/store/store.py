@@ -1,4 +1,4 @@
-"""A feature store that was opened once, for everything in a run that reads or writes it."""
+"""A feature store that is opened once and used by all parts of a run that read or write it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Store:
 
     @classmethod
     def open(cls, place: Store | StorePath) -> Store:
-        """Return the store at a path or URL, which need not exist yet. Nothing is read. A `Store` is returned as is."""
+        """Return the store at a path or URL, which may not exist yet. No file is read. A `Store` is returned as is."""
         if isinstance(place, Store):
             return place
         root = as_store_path(place)
@@ -51,11 +51,11 @@ class Store:
     def starting(
         self, own: HeldSettings, differences: Callable[[str], str] = lambda stream: ""
     ) -> Generator[None, None, None]:
-        """Hold the block in which a run writes the manifest and opens its writer; other runs wait for its end.
+        """Let a run write the manifest and open its writer in this block; other runs wait until it ends.
 
         Args:
             own: The settings of the run.
-            differences: Stream → description of what differs, for the message.
+            differences: Stream → description of the different settings, for the message.
 
         Raises:
             ConfigError: A living writer uses other settings; see `refuse_other_settings`.
@@ -69,7 +69,7 @@ class Store:
 
         Args:
             own: The settings of a writer.
-            differences: Stream → description of what differs, for the message.
+            differences: Stream → description of the different settings, for the message.
 
         Raises:
             ConfigError: Another writer writes one of the streams with other settings or another type of numbers.

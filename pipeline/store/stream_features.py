@@ -43,8 +43,8 @@ class StreamFeatures:
         end_s: float64 ``[segments]``: when each segment ends.
         key: Digest of the video's bytes, the stream's settings, its checkpoints and the extractor's version.
         content_digest: SHA-256 of the video's bytes.
-        outcome: ``done``, or ``partial`` where parts of the video cannot be decoded.
-        provenance: Device, decoder and versions that computed the features.
+        outcome: ``done``, or ``partial`` if parts of the video cannot be decoded.
+        provenance: Facts about the computation, such as device, decoder and versions.
         extractor: The extractor's name in the recipe; empty for imported features.
         holes: ``(start_s, end_s)`` of the parts that cannot be decoded; segments in them have no row.
 
@@ -73,7 +73,7 @@ class StreamFeatures:
 
     @property
     def source_offset_s(self) -> float:
-        """Time of the first frame of a clip in its file: ``start_s + source_offset_s`` are times of the file.
+        """Time of the first frame of a clip in its file: ``start_s + source_offset_s`` are times in the file.
 
         0 for a whole file.
         """
@@ -83,16 +83,16 @@ class StreamFeatures:
     def masked_s(self) -> NDArray[np.float64]:
         """``[masked segments, 2]``: start and end of the segments that touch an excluded stretch of a clip.
 
-        They have no row. Only for clips whose table says ``mask``.
+        These segments have no row. There are none unless the table of clips has ``exclude = mask``.
         """
         if "masked_s" not in self.provenance:
             return np.empty((0, 2))
         return np.array(json.loads(self.provenance["masked_s"]), np.float64).reshape(-1, 2)
 
     def with_masked(self) -> MaskedFeatures:
-        """Return the features of all segments, with zeros and a mask for those that touch an excluded stretch.
+        """Return the features of all segments, with zeros and a mask for segments that touch an excluded stretch.
 
-        Without such segments the arrays are those of the features, not copies.
+        If there are no such segments, the arrays are those of the features and not copies.
 
         Example:
             >>> import arabesque
@@ -135,14 +135,14 @@ class StreamFeatures:
 
         Raises:
             MissingPackageError: pandas is not installed.
-            ValueError: A segment has more than one row; take ``values``, or ``row_means``.
+            ValueError: A segment has more than one row; use ``values`` or ``row_means``.
         """
         require_package("pandas", "a table of pandas")
         import pandas  # pyright: ignore[reportMissingTypeStubs]
 
         if self.values.ndim != 2:
             raise ValueError(
-                f"stream {self.stream!r}: a segment has {self._shape} values, which are not one row of a table; take "
+                f"stream {self.stream!r}: a segment has {self._shape} values, which are not one row of a table; use "
                 "values, or row_means for their mean"
             )
         names = self.names or [f"{self.stream}_{index}" for index in range(self.values.shape[1])]
@@ -174,7 +174,7 @@ class StreamFeatures:
 
     @property
     def _shape(self) -> str:
-        """What a segment has, such as ``7 × 1024``."""
+        """Shape of a segment's features, such as ``7 × 1024``."""
         return " × ".join(map(str, self.values.shape[1:] or (0,)))
 
     def _summary(self) -> str:

@@ -1,4 +1,4 @@
-"""Training samples from a store larger than memory: read in storage order, shuffled on the way, split among ranks.
+"""Training samples from a store larger than memory: read in storage order, shuffled in a buffer, split among ranks.
 
 samples = AlignedDataset(FeatureStore("features/"), ["vst", "ast"], labels=scores)
 streamed = StreamingDataset(samples, seed=0, rank=rank, world_size=world_size)
@@ -22,23 +22,23 @@ from .aligned_dataset import AlignedDataset
 T = TypeVar("T")
 
 RUN_OF_VIDEOS = 16
-"""Videos that are adjacent in storage and read together."""
+"""Number of videos that are adjacent in storage and read together."""
 
 
 class StreamingDataset(IterableDataset[dict[str, Any]]):
-    """Iterable PyTorch dataset for stores larger than memory: each sample of a dataset once an epoch.
+    """Iterable PyTorch dataset for stores larger than memory: each epoch has each sample of a dataset once.
 
-    Blocks of videos that are stored together are read in random order into a shuffle buffer. The order depends on
-    ``(seed, epoch)`` only; set ``epoch`` before each pass, without persistent workers. The workers of a ``DataLoader``
-    divide a rank's videos.
+    Blocks of videos that are stored together are read in random order into a shuffle buffer. The order depends only on
+    ``(seed, epoch)``; set ``epoch`` before each pass, and do not use persistent workers. The workers of a
+    ``DataLoader`` divide the videos of a rank.
 
     Args:
         samples: The samples.
-        shuffle: Shuffle the samples; otherwise they come in storage order.
-        seed: Determines the order, with ``epoch``.
-        rank: The number of this process, from 0.
-        world_size: The number of processes that divide the videos.
-        drop_last: Every rank has equally many samples, as data-parallel training needs; up to ``world_size - 1``
+        shuffle: Shuffle the samples; otherwise they are in storage order.
+        seed: Seed of the order, together with ``epoch``.
+        rank: Number of this process, from 0.
+        world_size: Number of processes that divide the videos.
+        drop_last: Give every rank the same number of samples, as data-parallel training needs. Up to ``world_size - 1``
             videos, different ones in each epoch, are left out.
         shuffle_buffer: Samples in the shuffle buffer.
 
@@ -66,7 +66,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
         shuffle_buffer: int = 256,
     ) -> None:
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is none of {world_size} ranks, which count from 0")
+            raise ValueError(f"rank {rank} is not between 0 and {world_size - 1}")
         self.samples = samples
         self.epoch = 0
         self._shuffle = shuffle
@@ -111,7 +111,7 @@ class StreamingDataset(IterableDataset[dict[str, Any]]):
 
 
 def _mix(samples: Iterable[T], most: int, generator: np.random.Generator) -> Iterator[T]:
-    """Replace a random one of ``most`` buffered samples by each new one, and yield the replaced sample."""
+    """Replace a random one of ``most`` buffered samples by each new sample, and yield the replaced one."""
     waiting: list[T] = []
     for sample in samples:
         if len(waiting) < most:

@@ -1,7 +1,7 @@
 """The write-ahead log: segments of unfinished rows that a killed run had already computed.
 
-Each chunk is a file in the store's ``.progress`` folder, written like any shard. A chunk is removed when each of its
-rows is in a shard; the next run reads the chunks of an interrupted run.
+Each chunk is a file in the store's ``.progress`` folder, written like any shard. A chunk is removed when all of its
+rows are in shards. The next run reads the chunks of an interrupted run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FinishedSegment:
     start_s: float
     end_s: float
     feature: NDArray[np.float32] | None
-    """``[dim]``, without further axes; None if the extractor gave no feature for the segment."""
+    """``[dim]``, without further axes; None if the extractor returned no feature for the segment."""
 
 
 class WriteAheadLog(Mapping[str, dict[int, FinishedSegment]]):
@@ -78,18 +78,18 @@ class WriteAheadLog(Mapping[str, dict[int, FinishedSegment]]):
 
 
 def is_lasting(outcome: Outcome) -> bool:
-    """Return whether no later run needs the segments that were computed before this outcome."""
+    """Return whether segments that were computed before this outcome are of no use to later runs."""
     return outcome.kind in _LASTING_KINDS and not outcome.transient
 
 
 def are_lasting(outcomes: Columns) -> NDArray[np.bool_]:
-    """`is_lasting` of each outcome of a table."""
+    """Return `is_lasting` for each outcome of a table."""
     kinds = pc.is_in(outcomes.column("kind").cast(pa.string()), value_set=string_array(_LASTING_KINDS))
     return numbers(kinds).astype(bool) & (numbers(outcomes.column("transient")) == 0)
 
 
 def prune(storage: Storage, chunks: Sequence[str], finished: Collection[str], writer: str) -> None:
-    """Merge these chunks into one, named for ``writer``, without the entries of ``finished`` keys."""
+    """Merge these chunks into one chunk of ``writer``, without the entries of ``finished`` keys."""
     entries = [entry for chunk in chunks for entry in _entries(storage, chunk)]
     remaining = {
         (entry.key, entry.segment_index): entry for entry in sorted(entries, key=_counter) if entry.key not in finished
@@ -112,7 +112,7 @@ def _counter(entry: LoggedSegment) -> int:
 
 
 def _entries(storage: Storage, chunk: str) -> list[LoggedSegment]:
-    """Read a chunk; empty if the chunk was removed, because all of its rows are then complete."""
+    """Read a chunk. The result is empty if the chunk was removed, because all of its rows are then complete."""
     with suppress(FileNotFoundError):
         return read_logged_segments(storage, chunk)
     return []

@@ -47,24 +47,24 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class StoreWriter(AbstractContextManager["StoreWriter"]):
-    """One writer of a store; any number may write concurrently. Thread-safe.
+    """One writer of a store. Any number of them may write at the same time. Thread-safe.
 
-    A shard is written when its features reach ``max_shard_bytes`` in memory, and all data is written by the time its
-    oldest part is ``max_age_s`` old, even if nothing more arrives: at most this much is lost when the process is
-    killed. Boxes are on disk before their rows, and rows before their outcomes. Each addition has a counter that
-    decides which of several rows or outcomes is the newest, without clocks (`index`).
+    A shard is written when its features reach ``max_shard_bytes`` in memory. All data is written when its oldest part
+    is ``max_age_s`` old, even if no more data is added: no more than this is lost when the process is killed. Boxes are
+    on disk before their rows, and rows before their outcomes. Each addition has a counter that determines, without
+    clocks, which of several rows or outcomes is the newest (`index`).
 
-    The manifest must exist (`write_manifest`); rows with settings other than the manifest's are refused. Data that
-    cannot be written is kept and tried again, and the next call raises the StoreError.
+    The manifest must exist (`write_manifest`). Rows with other settings than the manifest's are refused. Data that
+    cannot be written is kept and written later, and the next call raises the StoreError.
 
     Args:
         place: The store, or its folder or URL.
         writer_id: Id of this writer; a new random one by default.
-        settings: Stream → settings digest of the streams that this writer adds rows of; by default all of the manifest.
+        settings: Stream → settings digest of the streams to write; by default all of the manifest.
         float16: Store features as float16 instead of float32.
         max_shard_bytes: Size of the features in a shard.
-        max_age_s: Longest time for which data is only in memory, in seconds.
-        max_small_shards: This many shards of less than half of ``max_shard_bytes`` are merged into one.
+        max_age_s: Maximal time for which data is only in memory, in seconds.
+        max_small_shards: Number of shards of less than half of ``max_shard_bytes`` that are merged into one.
 
     Raises:
         ConfigError: A living writer uses other settings, or the manifest has changed.
@@ -99,7 +99,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
         self._max_shard_bytes = max_shard_bytes
         self._max_age_s = max_age_s
         self._max_small_shards = max_small_shards
-        self._small: dict[str, dict[str, int]] = {}  # folder → our shards that another may join, and their bytes
+        self._small: dict[str, dict[str, int]] = {}  # folder → our small shards, to be merged → their bytes
         for stream in self._streams:
             _refuse_other_numbers(self._storage, stream, held.number)
         self.lease = store.coordination.enter(writer_id, held)
@@ -115,39 +115,39 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
         self._rows: dict[str, list[StoredRow]] = {stream: [] for stream in self._streams}
         self._row_bytes: Counter[str] = Counter()
         self._boxes: list[StoredBoxes] = []
-        self._outcomes: list[tuple[StoredOutcome, str]] = []  # and the key of the row that it completes without one
+        self._outcomes: list[tuple[StoredOutcome, str]] = []  # with the key whose logged segments become useless
         self._unfinished: dict[str, dict[int, LoggedSegment]] = {}
-        self._chunks: dict[str, set[str]] = {}  # our chunks of the journal: the unfinished keys in each
+        self._chunks: dict[str, set[str]] = {}  # our chunks of the write-ahead log → the unfinished keys in each
         self._when_written: list[Callable[[], None]] = []
         self._oldest_s: float | None = None
         self._newest_us = 0
         self.store_stamps = retry_on_missing(partial(_greatest_stamps, self._storage), self._storage)
         """Greatest stamps of the store when this writer was opened."""
         self._counter = self.store_stamps.counter
-        self._looks: dict[str, int] = {}  # video → the counter at the moment before its file was looked at
+        self._looks: dict[str, int] = {}  # video → the counter before its file was read
         self._error: Exception | None = None
         self._closed = False
-        self._changed = threading.Condition()  # guards all of the above
-        self._writing = threading.Lock()  # one flush at a time; taken before `_changed`, never while holding it
-        # detects a Parquet library that cannot write now, and loads its modules before the run
+        self._changed = threading.Condition()  # protects all attributes above
+        self._writing = threading.Lock()  # one flush at a time; acquired before `_changed`, never after it
+        # detects at once if the Parquet library cannot write, and loads its modules before the run
         shard_bytes(outcomes_table([]))
         self._timer = threading.Thread(target=self._flush_by_age, name=f"flush {self.writer_id}", daemon=True)
         self._timer.start()
 
     def next_counter(self, above: int = 0) -> int:
-        """Return a counter greater than ``above`` and all that this writer has used or seen."""
+        """Return a counter greater than ``above`` and all that this writer has used or read."""
         with self._changed:
             counter = max(self._counter, above) + 1
             if counter > MAX_COUNTER:
                 raise StoreError(
-                    f"{public_url(self.store.path)}: holds a row or an outcome with a counter beyond {MAX_COUNTER:,}, "
+                    f"{public_url(self.store.path)}: contains a row or outcome with a counter beyond {MAX_COUNTER:,}, "
                     "which no run writes; give --out another folder"
                 )
             self._counter = counter
             return counter
 
     def begin_reading(self, video_id: str, counter: int) -> None:
-        """Stamp all further additions of a video with ``counter``: its file is about to be read."""
+        """Give all further additions of a video the counter ``counter``, because its file is about to be read."""
         with self._changed:
             self._counter = max(self._counter, counter)
             self._looks[video_id] = counter
@@ -163,7 +163,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
             self._when_written.append(partial(self.lease.release, [video_id]))
 
     def add(self, row: FeatureRow) -> None:
-        """Add a row; its arrays are copied. ValueError if it does not belong into this store."""
+        """Add a copy of a row. Raises ValueError if it does not belong in this store."""
         kept = validated_row(row, self._streams, float16=self._float16)
         with self._changed:
             self._begin_call()
@@ -176,7 +176,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
                 self._write_rows(row.stream)
 
     def add_boxes(self, boxes: VideoBoxes) -> None:
-        """Add the boxes of a (video, stream), which are written before rows and outcomes that are added later."""
+        """Add the boxes of a (video, stream). They are written before rows and outcomes that are added later."""
         if boxes.stream not in self._streams:
             raise ValueError(f"{boxes.video_id}: the store has no stream {boxes.stream!r}; write the manifest first")
         with self._changed:
@@ -184,7 +184,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
             self._boxes.append(StoredBoxes(boxes, *self._stamps(boxes.video_id)))
 
     def add_outcome(self, outcome: Outcome) -> None:
-        """Add an outcome; it is written after the rows that were added before it."""
+        """Add an outcome. It is written after the rows that were added before it."""
         if outcome.stream not in self._streams:
             raise ValueError(
                 f"{outcome.video_id}: the store has no stream {outcome.stream!r}; write the manifest first"
@@ -200,7 +200,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
     ) -> None:
         """Add one finished segment of an incomplete row to the write-ahead log; see `WriteAheadLog`.
 
-        ``feature``: what the extractor made of the segment, of any shape, or None if it gave nothing.
+        ``feature``: output of the extractor for the segment, of any shape, or None if there was none.
         """
         copied = None if feature is None else np.array(feature, np.float32).ravel()
         with self._changed:
@@ -209,7 +209,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
             self._unfinished.setdefault(key, {})[segment_index] = entry
 
     def when_written(self, act: Callable[[], None]) -> None:
-        """Call ``act`` once all earlier additions are on disk, from the thread that wrote them."""
+        """Call ``act`` in the thread that writes, once all earlier additions are on disk."""
         with self._changed:
             self._begin_call()
             self._when_written.append(act)
@@ -238,7 +238,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
                 remaining = remaining or self._when_written
                 self._oldest_s = began_s if remaining else None
                 self._error = None
-            # merge small shards, so that a run of a week that is killed leaves tens of shards, not tens of thousands
+            # merge small shards: a run of a week that is killed then leaves tens of shards, not tens of thousands
             for folder, sizes in self._small.items():
                 if len(sizes) < self._max_small_shards and sum(sizes.values()) < self._max_shard_bytes:
                     continue
@@ -249,7 +249,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
                         self._storage.remove(shard)
 
     def close(self) -> None:
-        """Write the remaining data and stop. A second call does nothing."""
+        """Write the remaining data and end the writer. A second call does nothing."""
         with self._changed:
             if self._closed:
                 return
@@ -290,7 +290,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
             chunk = self._put(PROGRESS, logged_segments_table(entries))
             with self._changed:
                 self._chunks[chunk] = {entry.key for entry in entries}
-                for entry in entries:  # unless a row or a newer entry has already replaced it
+                for entry in entries:  # unless it was already replaced by a row or a newer entry
                     segments = self._unfinished.get(entry.key, {})
                     if segments.get(entry.segment_index) is entry:
                         del segments[entry.segment_index]
@@ -316,7 +316,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
         return name
 
     def _flush_by_age(self) -> None:
-        """Write the data when its oldest part is old enough, until the writer is closed."""
+        """Write the data whenever its oldest part is old enough, until the writer is closed."""
         while True:
             with self._changed:
                 while not self._closed:
@@ -328,7 +328,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
                     return
             try:
                 self.flush()
-            except Exception as error:  # of any kind: the next call raises it in the caller's thread
+            except Exception as error:  # raised by the next call, in the caller's thread
                 with self._changed:
                     self._error = error
                     self._oldest_s = time.monotonic()
@@ -343,21 +343,21 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
             self._changed.notify_all()
 
     def _stamps(self, video_id: str) -> tuple[int, str, int]:
-        """Return time, writer id and the counter of the reading of the video, or a new counter without one."""
-        # a time never repeats, so that of two rows of one writer the later is the newer
+        """Return time, writer id, and the counter of the video's reading, or a new counter if there is none."""
+        # a time is never used twice, so that the later one of two rows of a writer is the newer one
         self._newest_us = max(self._newest_us + 1, time.time_ns() // 1000)
         return self._newest_us, self.writer_id, self._looks.get(video_id) or self.next_counter()
 
 
 def validated_row(row: FeatureRow, streams: Mapping[str, StreamEntry], *, float16: bool) -> FeatureRow:
-    """Return a copy of a row that can be stored; ValueError if it does not belong into a store of these streams."""
+    """Return a copy of a row to store. Raises ValueError if it does not belong in a store of these streams."""
     name = f"{row.video_id}, stream {row.stream}"
     entry = streams.get(row.stream)
     if entry is None:
         raise ValueError(f"{name}: the store has only {', '.join(streams)}; write the manifest first")
     if row.settings_digest != entry.settings_digest:
         raise ValueError(
-            f"{name}: made under settings {row.settings_digest}, the store's are {entry.settings_digest}; "
+            f"{name}: has settings {row.settings_digest}, but the store has {entry.settings_digest}; "
             "write the new manifest first"
         )
     segments, shape = len(row.features), entry.row_shape
@@ -367,9 +367,9 @@ def validated_row(row: FeatureRow, streams: Mapping[str, StreamEntry], *, float1
             f"not float32 [segments, {', '.join(map(str, shape))}] with at least one segment"
         )
     if row.start_s.shape != (segments,) or row.end_s.shape != (segments,):
-        raise ValueError(f"{name}: needs one start_s and one end_s for each of {segments} segments")
+        raise ValueError(f"{name}: must have one start_s and one end_s for each of {segments} segments")
     if not np.all(row.start_s < row.end_s):
-        raise ValueError(f"{name}: needs every start_s before its end_s")
+        raise ValueError(f"{name}: must have every start_s before its end_s")
     largest = float(np.abs(row.features).max())
     if not largest <= (_FLOAT16_MAX if float16 else _FLOAT32_MAX):  # NaN compares as False
         raise ValueError(f"{name}: features reach {largest}, which cannot be stored; use float32 if they are finite")
@@ -391,20 +391,20 @@ def _greatest_stamps(storage: Storage) -> Stamps:
 
 
 def _first_free_sequence(storage: Storage, writer_id: str) -> int:
-    """Return the first unused number: a reused writer id must not overwrite its own earlier files."""
+    """Return the first unused number, so that a reused writer id does not overwrite its earlier files."""
     names = (PurePosixPath(name) for name in storage.all_files())
     taken = [int(name.stem.rpartition("-")[2]) for name in names if name.match(f"part-{writer_id}-*.parquet")]
     return max(taken, default=-1) + 1
 
 
 def _refuse_other_numbers(storage: Storage, stream: str, number: str) -> None:
-    """Check that a stream holds one number type, which pandas requires."""
+    """Raise StoreError if a stream has features of another number type, because pandas requires a single one."""
     stored = retry_on_missing(
         lambda: next((stored_number(storage, name) for name in shards_in(storage, stream_folder(stream))), number),
         storage,
     )
     if stored != number:
         raise StoreError(
-            f"{storage.where(stream_folder(stream))}: holds {stored} features, not {number}; "
+            f"{storage.where(stream_folder(stream))}: contains {stored} features, not {number}; "
             f"write {stored} again or choose another output folder"
         )

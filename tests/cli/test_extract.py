@@ -102,7 +102,7 @@ def test_changed_settings_belong_to_a_recipe_of_another_name(arabesque, videos, 
     assert "2 finished by earlier runs, 0 remaining" in again.stderr
     without = arabesque(*command)
     assert without.returncode == 2
-    assert f"holds features of recipe {name!r}, not 'starter'; run the command with {' '.join(smaller)}" in (
+    assert f"contains features of recipe {name!r}, not 'starter'; run the command with {' '.join(smaller)}" in (
         " ".join(without.stderr.split())
     )
     assert arabesque("verify", tmp_path / "out", "--videos", videos, "--sample", "1").returncode == 0

@@ -48,7 +48,7 @@ CASES = [
     (2, "no videos in it", "extract", "EMPTY", "--recipe", "starter", "--out", "NEW"),
     (2, "is not empty and not a feature store", "extract", "VIDEOS", "--recipe", "starter", "--out", "VIDEOS"),
     (2, "is not empty and not a feature store", "extract", "VIDEOS", "--recipe", "starter", "--out", "FILE"),
-    (2, "holds features of recipe 'test', not 'starter'", "extract", "VIDEOS", "--recipe", "starter", "--out", "STORE"),
+    (2, "features of recipe 'test', not 'starter'", "extract", "VIDEOS", "--recipe", "starter", "--out", "STORE"),
     (2, "did you mean pamfn\\?", "extract", "VIDEOS", "--recipe", "pamnf", "--out", "NEW"),
     (2, NOT_THERE, "extract", "VIDEOS", "--recipe", "NOWHERE.toml", "--out", "NEW"),
     (

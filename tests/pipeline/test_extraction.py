@@ -296,7 +296,7 @@ def test_invalid_arguments_are_refused_before_anything_is_written(videos, tmp_pa
 def test_a_store_of_another_recipe_is_refused(videos, tmp_path):
     write_clip(videos / "a.mp4", Clip(num_frames=16))
     run(videos, tmp_path / "out")
-    with pytest.raises(InputError, match="holds features of recipe 'known', not 'other'"):
+    with pytest.raises(InputError, match="contains features of recipe 'known', not 'other'"):
         run(videos, tmp_path / "out", RECIPE.replace('"known"', '"other"'))
 
 

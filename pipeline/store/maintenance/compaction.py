@@ -1,13 +1,13 @@
-"""Compaction: merges the rows that count into a few large shards and archives rows of other settings.
+"""Compaction: merges the rows that count into a few large shards, and archives rows of other settings.
 
-Nothing is removed before its replacement is in place: a compaction that is killed leaves duplicate rows, of which
-readers and the next compaction use one. A compaction lists the shards that may be removed, then determines the living
-writers, then reads the rows: shards that a writer adds later are not in the list.
+Nothing is removed before its replacement is written. A compaction that is killed leaves duplicate rows, of which
+readers and the next compaction use one. A compaction first lists the shards that may be removed, then finds the living
+writers, then reads the rows. Shards that a writer adds later are not in the list.
 
 Without a lock (object storage), several processes may merge the same shards at once. Two rules then keep every row.
-First, a row is dropped only for a strictly newer one. Second, a duplicate of a row is removed only after this
+First, a row is dropped only if there is a strictly newer one. Second, a duplicate of a row is removed only after this
 compaction has written the row into a file of its own; a copy in another process's file is not sufficient, because that
-process may be about to remove it in favor of the first copy. Proof: consider the last written of the files that hold
+process may be about to remove it in favor of the first copy. Proof: consider the last written of the files that contain
 the row. A process that removes this file has listed it before, and has then written the row into a later one.
 """
 
@@ -60,14 +60,14 @@ from ..shards import (
 from ..store import Store
 from ..write_ahead_log import are_lasting, prune
 
-_OUTCOME_BYTES = 400  # about what one takes in memory
+_OUTCOME_BYTES = 400  # approximate size of one outcome in memory
 _BOX_BYTES = 64
 _DIGEST = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """What a compaction did. ``rows_dropped``: feature rows and outcomes that newer ones had replaced."""
+    """Result of a compaction. ``rows_dropped``: feature rows and outcomes that were replaced by newer ones."""
 
     shards_merged: int
     shards_written: int
@@ -83,7 +83,7 @@ class _Shard:
     keep: list[int]
     kept_bytes: int
     stands_twice: bool = False
-    """Some of its rows are also in another of these shards, and no lock protects that one: both are rewritten."""
+    """Some of its rows are also in another of these shards, which no lock protects: both are rewritten."""
 
     @property
     def num_dropped(self) -> int:
@@ -93,8 +93,8 @@ class _Shard:
 def compact(place: Store | StorePath, writer_id: str | None = None, *, max_shard_bytes: int = 64 << 20) -> Compaction:
     """Merge small shards; remove replaced rows and leftovers of killed writers.
 
-    Other living writers' files are not touched. Waits while another process reorganizes the store. On object storage it
-    does not wait, and the age of a shard decides whether its writer is dead (`coordination`).
+    Files of other living writers are not touched. The function waits while another process reorganizes the store. On
+    object storage it does not wait, and the age of a shard decides whether its writer is dead (`coordination`).
 
     Args:
         place: The store, or its folder or URL.
@@ -109,7 +109,7 @@ def compact(place: Store | StorePath, writer_id: str | None = None, *, max_shard
 
 
 def _compact(store: Store, writer_id: str | None, max_shard_bytes: int) -> Compaction:
-    """Compact once. FileNotFoundError if a listed shard was merged by another; rows written so far are duplicates."""
+    """Compact once. FileNotFoundError if another process merged a listed shard; rows written so far are duplicates."""
     storage, others = store.storage, store.coordination
     read_manifest(store)  # raises before anything is changed in a folder that is not a store
     with others.reorganizing(), closing(others.enter()) as lease:
@@ -121,7 +121,7 @@ def _compact(store: Store, writer_id: str | None, max_shard_bytes: int) -> Compa
             folders = [OUTCOMES, BOXES, PROGRESS, *map(stream_folder, streams)]
             listed = {name: {shard: writer_of(shard) for shard in shards_in(storage, name)} for name in folders}
             if not listed[PROGRESS] and all([*shards.values()] in ([], [writer_id]) for shards in listed.values()):
-                return Compaction(0, 0, 0)  # a short run on a new store has written one shard to each folder
+                return Compaction(0, 0, 0)  # after a short run on a new store, with one shard in each folder
             ours = others.idle(listed, writer_id)
             shards, finished, stale = _shards(storage, streams, ours, settings, exclusive=others.exclusive)
             if not stale:
@@ -148,7 +148,7 @@ def _shards(
     *,
     exclusive: bool,
 ) -> tuple[list[list[_Shard]], set[str], dict[str, str]]:
-    """Return shards by folder (outcomes, streams, boxes), keys without need of log entries, stale shard → stream."""
+    """Return shards by folder (outcomes, streams, boxes), keys that need no log entries, and stale shard → stream."""
     stale: dict[str, str] = {}
     placed = retry_on_missing(lambda: outcome_columns(storage, placed=True), storage)
     at = newest_places(placed, OUTCOME_IDENTITY, OUTCOME_AGE)
@@ -197,9 +197,9 @@ def _box_shards(storage: Storage, keys: Columns, names: Sequence[str], *, exclus
 def _kept(
     placed: Columns, counting: NDArray[np.int64], identity: Sequence[str], names: Sequence[str], *, exclusive: bool
 ) -> tuple[Columns, set[str]]:
-    """Return the rows of these shards to keep, and the shards that hold a copy of another's row.
+    """Return the rows of these shards to keep, and the shards with a copy of a row in another shard.
 
-    Without a lock, one copy of each row that counts is kept here, whether or not it is stored elsewhere.
+    Without a lock, one copy of each row that counts is kept in these shards, even if the row is also stored elsewhere.
     """
     if exclusive:
         return placed.take(pa.array(counting)), set()
@@ -222,7 +222,7 @@ def _by_shard(counting: Columns, names: Sequence[str]) -> Iterator[tuple[str, Co
 
 
 def _homes(table: Columns, names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the index of each row's shard; -1 if it is not one of these."""
+    """Return the index of each row's shard in ``names``; -1 if it is not one of these."""
     place_of = {name: place for place, name in enumerate(names)}
     shard = table.column("shard").combine_chunks()
     home = np.array([place_of.get(name, -1) for name in shard.dictionary.to_pylist()] or [-1])
@@ -242,13 +242,13 @@ def _row_shard(storage: Storage, name: str, kept: Columns, twice: set[str]) -> _
 def archive_stale_rows(place: Store | StorePath, stream: str, settings_digest: str) -> int:
     """Move a stream's rows of other settings to ``superseded/<their settings digest>/``.
 
-    Called when a stream's settings change, before or after its manifest does. Plain Parquet readers then never see
-    mixed settings.
+    It is called when a stream's settings change, before or after its manifest is written. Plain Parquet readers then
+    never read mixed settings.
 
     Args:
         place: The store, or its folder or URL.
         stream: The stream.
-        settings_digest: The settings of the rows that stay.
+        settings_digest: Digest of the settings of the rows that are not archived.
 
     Returns:
         The number of archived rows.
@@ -276,7 +276,7 @@ def _archive_stale_rows(store: Store, stream: str, settings_digest: str, moved: 
 
 
 def _archive_shard(storage: Storage, shard: str, rows: Sequence[RowPlace], current: str, new_name: str) -> None:
-    """Move a shard of one setting; split a mixed shard into new ones, then remove it."""
+    """Move a shard with rows of one setting. Split a mixed shard into new ones, then remove it."""
     home = shard.rpartition("/")[0]
     digests = sorted({row.settings_digest for row in rows})
     if unfit := [digest for digest in digests if not _DIGEST.fullmatch(digest)]:
@@ -295,7 +295,7 @@ def _archive_shard(storage: Storage, shard: str, rows: Sequence[RowPlace], curre
 
 
 def _groups(shards: Iterable[_Shard], max_bytes: int) -> Iterator[list[_Shard]]:
-    """Yield the shards to merge into one each: small ones together, and any with rows to drop."""
+    """Yield groups of shards to merge into one shard: small shards together, and shards with rows to drop."""
     open_groups: dict[str, list[_Shard]] = {}
     closed: list[list[_Shard]] = []
     for shard in shards:
@@ -312,7 +312,7 @@ def _groups(shards: Iterable[_Shard], max_bytes: int) -> Iterator[list[_Shard]]:
 
 
 def _merge(storage: Storage, group: Sequence[_Shard], writer: str, sequence: int) -> int:
-    """Merge a group; return the number of shards written: one, or zero if no row counts."""
+    """Merge a group; return the number of written shards: one, or zero if no row counts."""
     kept = [shard for shard in group if shard.keep]
     if kept:
         table = pa.concat_tables([_kept_rows(storage, shard) for shard in kept])

@@ -1,4 +1,4 @@
-"""Repair of a store: damaged files are moved, intact rows are kept, and the next run computes the others again."""
+"""Repair of a store: damaged files are moved, intact rows are kept, and the next run computes the other rows again."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .verify import OnFile, StoreCheck, StoreChecker
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair did. Nothing is deleted: the files ``set_aside`` are in ``.damaged``."""
+    """Result of a repair. Nothing is deleted: the files ``set_aside`` are in ``.damaged``."""
 
     set_aside: tuple[str, ...]
     rows_kept: int
     """Rows of damaged files that were written to new files."""
     manifest_restored: bool
     missing: tuple[tuple[str, str], ...]
-    """(video_id, stream) that the next run computes again, as far as outcomes show."""
+    """(video_id, stream) pairs that the next run computes again, as far as the outcomes are known."""
     leftovers: int
-    """Temporary files of writers that were killed."""
+    """Number of temporary files that killed writers had left."""
 
 
 def repair_store(place: Store | StorePath, on_file: OnFile = lambda done, total: None) -> Repair:
@@ -73,10 +73,10 @@ def _holds_rows(shard: str) -> bool:
 
 
 def _restore(storage: Storage, shard: str, writer: str, sequence: int) -> str:
-    """Write a damaged shard in its original form under a new name; return the name, empty if parity is insufficient.
+    """Write a damaged shard in its original form under a new name. Return the name, empty if parity is insufficient.
 
-    The restored file is written before the damaged one is moved: if the process is killed in between, rows are stored
-    twice, of which one counts.
+    The restored file is written before the damaged one is moved. If the process is killed in between, rows are stored
+    twice, and one of them counts.
     """
     damaged = storage.read(shard)
     whole = None if is_intact(damaged) else restored(damaged)
@@ -100,7 +100,7 @@ def _keep(storage: Storage, shard: str, rows: Sequence[StoredRow], writer: str, 
 
 
 def _restore_manifest(storage: Storage, damaged: Sequence[str], writer: str) -> bool:
-    """Restore the manifest from its copy, or its copy from it; if both are lost, the next run writes them."""
+    """Restore the manifest from its copy, or the copy from the manifest. If both are lost, the next run writes them."""
     names = (MANIFEST, MANIFEST_COPY)
     whole = [name for name in names if storage.exists(name) and is_manifest_intact(storage.read(name))]
     for name in damaged:

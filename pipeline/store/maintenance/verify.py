@@ -1,7 +1,7 @@
-"""Verification of a store: every byte of every file against its stamp, and every row against the rules for rows.
+"""Verification of a store: the bytes of every file against its stamp, and every row against the rules for rows.
 
 Files are read one at a time, so that memory grows with the number of rows, not with their size. Runs may write at the
-same time: a file that is merged during the check is found under its new name.
+same time: if a file is merged during the check, its rows are checked in the new file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OnFile = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class StoreFinding:
-    """Something that is wrong in a store."""
+    """A problem of a store."""
 
     file: str
     """Name relative to the store; empty for a missing row."""
@@ -43,7 +43,7 @@ class StoreFinding:
 
 @dataclass
 class StoreCheck:
-    """What a check read, and its findings."""
+    """Result of a check: numbers of files and rows, and the findings."""
 
     root: StorePath
     num_files: int = 0
@@ -59,7 +59,7 @@ class StoreCheck:
 
     @property
     def missing(self) -> tuple[tuple[str, str], ...]:
-        """(video_id, stream) of rows that have an outcome but are absent or damaged."""
+        """(video_id, stream) pairs of rows that have an outcome but are absent or damaged."""
         return tuple((one.video_id, one.stream) for one in self.findings if one.fixed_by == "extract")
 
 
@@ -77,7 +77,7 @@ def check_store(place: Store | StorePath, on_file: OnFile = lambda done, total: 
 
 
 class StoreChecker:
-    """One check of a store. After `check`, `good_rows` reads the valid rows of a file.
+    """Check of one store. After `check`, `good_rows` reads the valid rows of a file.
 
     Raises:
         StoreError: The folder is not a store; nothing in it is changed.
@@ -87,7 +87,7 @@ class StoreChecker:
         self._store = store
         self.storage = store.storage
         if not any(map(self.storage.exists, (MANIFEST_COPY, MANIFEST))):
-            read_manifest(store)  # says what is missing
+            read_manifest(store)  # raises the specific error
         self.result = StoreCheck(store.path)
         self._entries: dict[str, StreamEntry] = {}
         self._samplings: dict[str, Sampling] = {}
@@ -107,9 +107,9 @@ class StoreChecker:
         return self.result
 
     def good_rows(self, shard: str) -> Iterator[StoredRow]:
-        """Yield the unchanged rows of a shard whose bytes may be damaged.
+        """Yield the unchanged rows of a shard that may be damaged.
 
-        A row of an altered file is valid if the checksums of its pages and numbers match, its key is that of its
+        A row of an altered file is valid if the checksums of its pages and values match, its key follows from its
         digests, and an outcome in an intact file has the same video and key.
         """
         intact = is_intact(self.storage.read(shard))
@@ -118,7 +118,7 @@ class StoreChecker:
                 yield row
 
     def _check_all(self, names: Callable[[], list[str]], act: Callable[[str, bytes], None], on_file: OnFile) -> None:
-        """Check all files; list again until nothing is new, because files may be merged during the check."""
+        """Check all files. List them until there are no new ones, because files may be merged during the check."""
         seen = set[str]()
         while unseen := [name for name in names() if name not in seen]:
             for name in unseen:
@@ -133,7 +133,7 @@ class StoreChecker:
                 on_file(len(seen), len(seen) + len(unseen))
 
     def _read(self, name: str) -> bytes:
-        """Read a file. A disk error counts as damage (an empty file); denied permission does not."""
+        """Read a file. A disk error counts as damage (the result is empty); denied permission is an error."""
         try:
             return self.storage.read(name)
         except FileNotFoundError:
@@ -214,7 +214,7 @@ class StoreChecker:
     def _note_unreadable(self, name: str, error: StoreError, *, intact: bool) -> None:
         if intact and isinstance(error, ForeignShard):
             raise error
-        if intact:  # its bytes are unchanged: they were written wrong
+        if intact:  # its bytes are unchanged: the file was written incorrectly
             self._report(name, str(error))
 
     def _problem(self, shard: str, stored: StoredRow, *, intact: bool) -> str:
@@ -228,7 +228,7 @@ class StoreChecker:
         return row_problem(row, stream, entry, None if entry is None else self._samplings.get(stream))
 
     def _find_missing(self) -> None:
-        """Find outcomes without a row: rows are on disk before their outcome, so an absent row was lost."""
+        """Find outcomes without a row. Rows are written before their outcome, so that an absent row was lost."""
         for stored in self._newest.values():
             end = stored.outcome
             entry = self._entries.get(end.stream)
@@ -241,7 +241,7 @@ class StoreChecker:
                 self.result.findings.append(StoreFinding("", problem, "extract", end.video_id, end.stream))
 
     def _find_row(self, end: Outcome, age: tuple[int, int]) -> None:
-        """Accept a newer row of another key: the video changed, and its run was killed before the outcome."""
+        """Accept a newer row with another key: the video changed, and its run was killed before it wrote an outcome."""
         rows = self._rows.get((end.video_id, end.stream), {})
         if end.key not in rows and not any(row_age > age for row_age in rows.values()):
             problem = f"{end.video_id} ended as {end.kind}, but its row is missing"

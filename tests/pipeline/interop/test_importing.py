@@ -175,7 +175,7 @@ def test_other_facts_other_stores_and_recipes_are_not_mixed_in(tmp_path: Path):
         bring_in(source, tmp_path / "out", grid=TimeGrid(25.0, 16, 16))
     with pytest.raises(InputError, match="with other properties"):
         bring_in(npz(tmp_path / "g.npz", **{"2": features(1, 5, 8)}), tmp_path / "out")
-    with pytest.raises(InputError, match="holds features of recipe 'imported', not 'mine'"):
+    with pytest.raises(InputError, match="contains features of recipe 'imported', not 'mine'"):
         bring_in(source, tmp_path / "out", recipe_name="mine")
     with pytest.raises(InputError, match="extract --recipe gdlt"):
         bring_in(source, tmp_path / "other", recipe_name="gdlt")

@@ -182,7 +182,7 @@ def test_a_folder_that_is_not_a_store_is_reported(tmp_path):
     (tmp_path / "holiday.mp4").write_bytes(b"x")
     with pytest.raises(StoreError, match="is not a feature store"):
         FeatureStore(tmp_path)
-    with pytest.raises(StoreError, match=r"holds other files \(holiday\.mp4\).*choose a new or empty folder"):
+    with pytest.raises(StoreError, match=r"contains other files \(holiday\.mp4\).*choose a new or empty folder"):
         write_manifest(tmp_path, manifest())
     with pytest.raises(StoreError, match=r"holiday\.mp4: is a file"):
         write_manifest(tmp_path / "holiday.mp4", manifest())
@@ -252,7 +252,7 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("arabesque.pipeline.store.shard_writing.FORMAT", 2)
     written(tmp_path, row("A"))
     monkeypatch.undo()
-    with pytest.raises(StoreError, match="has format 2, this is for format 1; update arabesque"):
+    with pytest.raises(StoreError, match="has format 2, this version reads format 1; update arabesque"):
         FeatureStore(tmp_path).keys("vst")
 
 

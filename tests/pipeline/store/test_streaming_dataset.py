@@ -105,7 +105,7 @@ def test_the_buffer_stays_within_its_size(samples: AlignedDataset, monkeypatch: 
 
 
 def test_an_invalid_rank_is_refused(samples: AlignedDataset):
-    with pytest.raises(ValueError, match="rank 2 is none of 2"):
+    with pytest.raises(ValueError, match="rank 2 is not between 0 and 1"):
         StreamingDataset(samples, rank=2, world_size=2)
 
 

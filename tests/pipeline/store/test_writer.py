@@ -215,7 +215,7 @@ def changed(**fields: Any) -> FeatureRow:
     ("bad", "message"),
     [
         (changed(stream="i3d"), "only vst, ast"),
-        (changed(settings_digest="f" * 32), "made under settings f+"),
+        (changed(settings_digest="f" * 32), "has settings f+"),
         (changed(features=np.zeros((3, 5), np.float32)), r"float32 \[3, 5\], not float32 \[segments, 4\]"),
         (changed(features=np.zeros((3, 4))), "float64"),
         (changed(features=np.zeros((0, 4), np.float32)), "at least one segment"),
@@ -241,7 +241,7 @@ def test_float16_on_request(tmp_path):
     values = FeatureStore(tmp_path)["Ball_001"]["vst"].values
     assert values.dtype == np.float32
     assert np.array_equal(values, wanted.features.astype(np.float16))
-    with pytest.raises(StoreError, match="holds float16 features, not float32"):
+    with pytest.raises(StoreError, match="contains float16 features, not float32"):
         StoreWriter(tmp_path)
 
 

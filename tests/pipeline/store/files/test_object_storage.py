@@ -193,7 +193,7 @@ def test_a_lost_manifest_comes_back_from_its_copy(url):
 
 def test_a_prefix_with_other_objects_is_not_a_store(url):
     overwrite(f"{url}/holiday.jpg", b"x")
-    with pytest.raises(StoreError, match=r"holds other files \(holiday\.jpg\)"):
+    with pytest.raises(StoreError, match=r"contains other files \(holiday\.jpg\)"):
         new_store(url)
 
 

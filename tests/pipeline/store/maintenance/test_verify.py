@@ -251,12 +251,12 @@ def changed(**fields) -> FeatureRow:
 @pytest.mark.parametrize(
     ("bad", "problem"),
     [
-        (changed(key="0" * 32), "its key is not that of its contents and settings"),
+        (changed(key="0" * 32), "its key does not fit its content and settings"),
         (changed(features=np.full((3, 4), np.nan, np.float32)), "not finite"),
         (changed(features=np.zeros((3, 5), np.float32)), "3 × 5, not × 4"),
         (changed(stream="ast"), "of stream 'ast'"),
         (changed(end_s=np.zeros(3)), "does not end after its start"),
-        (changed(start_s=np.array([0.0, 2.56, 1.28]), end_s=np.full(3, 4.0)), "not in the order of time"),
+        (changed(start_s=np.array([0.0, 2.56, 1.28]), end_s=np.full(3, 4.0)), "not in temporal order"),
         (changed(start_s=np.array([0.0, 1.27, 2.56])), "overlap"),
         (changed(start_s=np.array([0.0, 1.3, 2.56]), end_s=np.array([1.28, 2.56, 3.84])), "not on the recipe's grid"),
         (changed(end_s=np.array([1.28, 2.56, 4.0])), "its last segment is too long"),
