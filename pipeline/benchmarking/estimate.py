@@ -91,7 +91,7 @@ def estimate_run(run: Extraction, effort: Effort | None = None, on_step: Step = 
         ValueError: No work remains.
     """
     if not run.remaining:
-        raise ValueError("no work remains to be estimated")
+        raise ValueError("nothing remains to be estimated")
     is_far = any(map(is_remote, run.remaining))
     wanted = sample(run.remaining, MAX_FETCHED if is_far else MAX_PROBED)
     if is_far:

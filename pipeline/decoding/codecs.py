@@ -1,8 +1,8 @@
-"""The decoders that may read untrusted bytes, by FFmpeg's names.
+"""The decoders that may read untrusted bytes, with FFmpeg's names.
 
-FFmpeg has more than 500, most of them for formats of old games and programs, which are rarely tested and never seen in
-sports videos. These are the ones of cameras, phones, editing programs, broadcasts and video sites. To accept another
-one, add it here.
+FFmpeg has more than 500. Most of them are for formats of old games and programs; they are rarely tested and do not
+occur in sports videos. The decoders here are those of cameras, phones, editing programs, broadcasts and video sites. To
+accept another one, add it here.
 """
 
 from __future__ import annotations
@@ -22,4 +22,4 @@ pcm_s16be_planar pcm_s24le_planar pcm_s32le_planar pcm_bluray pcm_dvd
 VIDEO_DECODERS = frozenset(_VIDEO.split())
 AUDIO_DECODERS = frozenset(_AUDIO.split())
 WHITELIST = ",".join(sorted(VIDEO_DECODERS | AUDIO_DECODERS))
-"""For the option of FFmpeg that applies to every stream that it looks into while it opens a file."""
+"""Value of FFmpeg's option for the streams that it analyzes while it opens a file."""

@@ -1,4 +1,4 @@
-"""Open video files, and only video files, with FFmpeg's libraries."""
+"""Opening of video files, and only of video files, with FFmpeg's libraries."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ from .signatures import format_of, head_of, is_moving
 from .source_files import check_file
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,flv,live_flv,asf,ogg,mxf,dv"
-"""FFmpeg's demuxers that may open a file, whatever its name says.
+"""FFmpeg's demuxers that may open a file, regardless of its name.
 
 They do not open other files or addresses, unlike the demuxers of playlists (hls, concat, sdp) and subtitles (vobsub).
-MOV's references to other files are followed only with the option ``enable_drefs``, which stays off; Matroska's linked
-segments, MXF's locators and ASF's script commands are never followed. ``test_containers.py`` watches every file that
+MOV's references to other files are followed only with the option ``enable_drefs``, which is never set. Matroska's
+linked segments, MXF's locators and ASF's script commands are never followed. ``test_containers.py`` checks every file
+that
 is opened.
 """
 
 
 WITHOUT_MEMORY = ("pcm_", "flac", "alac", "wavpack", "tta")
-"""Audio decoders, by the beginning of their names, that need no earlier packet and have no encoder delay."""
+"""Prefixes of the names of audio decoders that need no earlier packet and have no encoder delay."""
 AUDIO_RATES_HZ = 1_000, 768_000
-"""From the lowest to the highest rate in use; a header may state any number."""
+"""Lowest and highest sampling rate in use. A header may state any number."""
 
 
 @contextmanager
 def open_container(path: Path, card: HWAccel | None = None) -> Generator[InputContainer]:
-    """Open a video file. Raises `DecodeError` for anything else. ``card``: what decodes its video; None: the CPU."""
+    """Open a video file. Raises `DecodeError` for other files. ``card``: decodes the video; None: the CPU does."""
     check_file(path)
     with _name_for_ffmpeg(path) as name:
         try:
             options = {"format_whitelist": FORMATS, "codec_whitelist": WHITELIST, "protocol_whitelist": "file"}
-            options["scan_all_pmts"] = "1"  # as the command ffmpeg: a transport stream's later programs have codecs
+            options["scan_all_pmts"] = "1"  # otherwise later programs of a transport stream have no codecs
             container = av.open(name, options=options, metadata_errors="replace", hwaccel=card)
         except MemoryError:
             raise
@@ -78,7 +79,7 @@ def _why_not_opened(path: Path, error: FFmpegError) -> str:
 
 @contextmanager
 def _name_for_ffmpeg(path: Path) -> Generator[str]:
-    """An absolute name, which FFmpeg cannot mistake for a protocol; a descriptor where the name is not UTF-8."""
+    """Yield an absolute name, which FFmpeg cannot mistake for a protocol, or a descriptor if the name is not UTF-8."""
     name = os.path.abspath(path)
     try:
         name.encode()
@@ -93,7 +94,7 @@ def _name_for_ffmpeg(path: Path) -> Generator[str]:
 
 
 def video_candidates(container: InputContainer) -> list[VideoStream]:
-    """All video streams except cover art."""
+    """Return all video streams except cover art."""
     return [stream for stream in container.streams.video if Disposition.attached_pic not in stream.disposition]
 
 
@@ -101,7 +102,7 @@ def choose_video(container: InputContainer, path: Path) -> VideoStream:
     """Return the video stream that FFmpeg considers the best one; cover art is never chosen."""
     candidates = video_candidates(container)
     if not candidates:
-        raise DecodeError(f"{path}: no video stream; there is nothing to see in this file")
+        raise DecodeError(f"{path}: no video stream; remove the file")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in candidates else candidates[0]
     if stream.codec_context is None:  # pyright: ignore[reportUnnecessaryComparison]  # PyAV's stub is wrong
@@ -113,7 +114,7 @@ def choose_video(container: InputContainer, path: Path) -> VideoStream:
 def choose_audio(
     container: InputContainer, path: Path, video: VideoStream, audio_track: int | str
 ) -> AudioStream | None:
-    """Return the audio stream to decode, or None where the file has no such stream.
+    """Return the audio stream to decode, or None if the file has no such stream.
 
     Args:
         container: An open file.
@@ -134,49 +135,47 @@ def choose_audio(
 
 
 def video_stream(container: InputContainer, path: Path, index: int) -> VideoStream:
-    """Return the video stream that the metadata names. Raises `IndexMismatch`."""
+    """Return the video stream with the index in the metadata. Raises `IndexMismatch`."""
     stream = container.streams[index] if index < len(container.streams) else None
     if not isinstance(stream, VideoStream) or stream.codec_context is None:  # pyright: ignore[reportUnnecessaryComparison]
-        raise IndexMismatch(f"{path}: stream {index} is not a video stream, although the metadata names it")
+        raise IndexMismatch(f"{path}: stream {index} is not a video stream, but is one in the metadata")
     return stream
 
 
 def audio_stream(container: InputContainer, path: Path, index: int) -> AudioStream:
-    """Return the audio stream that the metadata names. Raises `IndexMismatch`."""
+    """Return the audio stream with the index in the metadata. Raises `IndexMismatch`."""
     stream = container.streams[index] if index < len(container.streams) else None
     if not isinstance(stream, AudioStream):
-        raise IndexMismatch(f"{path}: stream {index} is not an audio stream, although the metadata names it")
+        raise IndexMismatch(f"{path}: stream {index} is not an audio stream, but is one in the metadata")
     return checked_audio(stream, path)
 
 
 def checked_audio(stream: AudioStream, path: Path) -> AudioStream:
-    """Return the stream; raise `DecodeError` where FFmpeg cannot decode it, or its rate is beyond all in use."""
+    """Return the stream. Raises `DecodeError` if FFmpeg cannot decode it or its rate is outside of `AUDIO_RATES_HZ`."""
     no_decoder = stream.codec_context is None  # pyright: ignore[reportUnnecessaryComparison]
     if no_decoder or stream.rate <= 0 or stream.channels <= 0:
-        raise DecodeError(
-            f"{path}: no decoder for its audio; convert it, or leave it out (ffmpeg -i IN -c copy -an OUT)"
-        )
+        raise DecodeError(f"{path}: no decoder for its audio; convert it, or remove it (ffmpeg -i IN -c copy -an OUT)")
     check_codec(stream, path)
     if not AUDIO_RATES_HZ[0] <= stream.rate <= AUDIO_RATES_HZ[1]:
         raise DecodeError(
-            f"{path}: its header states {stream.rate:,} Hz of audio, and {AUDIO_RATES_HZ[0]:,} to "
-            f"{AUDIO_RATES_HZ[1]:,} are read; correct it, or leave the audio out (ffmpeg -i IN -c copy -an OUT)"
+            f"{path}: its header states {stream.rate:,} Hz of audio, but only {AUDIO_RATES_HZ[0]:,} to "
+            f"{AUDIO_RATES_HZ[1]:,} are supported; correct it, or remove the audio (ffmpeg -i IN -c copy -an OUT)"
         )
     return stream
 
 
 def check_codec(stream: VideoStream | AudioStream, path: Path) -> None:
-    """Raise `DecodeError` for a decoder that is not among the accepted ones (`codecs`)."""
+    """Raise `DecodeError` for a decoder that is not accepted (`codecs`)."""
     kind, accepted = ("video", VIDEO_DECODERS) if isinstance(stream, VideoStream) else ("audio", AUDIO_DECODERS)
     if stream.codec_context.name not in accepted:
         raise DecodeError(
-            f"{path}: its {kind} codec, {stream.codec_context.name}, is not among those that are decoded, as rare "
+            f"{path}: its {kind} codec, {stream.codec_context.name}, is not accepted, because rare "
             "decoders are not safe for files of unknown origin; convert the file (ffmpeg -i IN OUT.mp4)"
         )
 
 
 def check_all_codecs(path: Path) -> None:
-    """Raise `DecodeError` where any stream needs a decoder that is not accepted, for readers that open all of them."""
+    """Raise `DecodeError` if any stream needs a decoder that is not accepted, for readers that open all streams."""
     with open_container(path) as container:
         for stream in (*container.streams.video, *container.streams.audio):
             if stream.codec_context is not None:  # pyright: ignore[reportUnnecessaryComparison]
@@ -184,13 +183,13 @@ def check_all_codecs(path: Path) -> None:
 
 
 def packets(container: InputContainer, *streams: Stream, alive: Callable[[], None]) -> Iterator[Packet[Any]]:
-    """The packets of some streams, without the empty ones that end them. Raises `FFmpegError`."""
+    """Yield the packets of some streams, without the empty ones at their ends. Raises `FFmpegError`."""
     for other in container.streams:
         if other not in streams:
             other.discard = Discard.all
     is_over = False
     while not is_over:
-        with suppress(IndexError):  # PyAV's, at a packet of a stream that appears midway; the next call reads on
+        with suppress(IndexError):  # raised by PyAV for a packet of a stream that starts later; the next call continues
             for packet in container.demux(*streams):
                 alive()
                 if packet.size:
@@ -199,7 +198,7 @@ def packets(container: InputContainer, *streams: Stream, alive: Callable[[], Non
 
 
 def reason(error: FFmpegError) -> str:
-    """Return FFmpeg's error text. Decoders return -1 for any failure; as a system error it would mean a permission."""
+    """Return FFmpeg's error text. Decoders return -1 for any failure; as a system error it would be a denied permission."""
     if error.errno == errno.EPERM:
         return "error -1, without a cause"
     return (error.strerror or str(error)).lower()

@@ -1,9 +1,9 @@
-"""Decode with decord, and compare each frame with PyAV's.
+"""Decoding with decord. Each frame is compared with PyAV's.
 
-decord is not reliable: it repeats frames where it fails, drops the first frames of a transport stream, follows
-playlists and conceals damage, while its count and times often agree with the container. PyAV therefore decodes in
-parallel, finds damage and changes of size, and a frame is accepted only if both decoders show the same picture. This
-takes the time of both decoders: the backend is for results that must be decord's, not for speed.
+decord is not reliable: it repeats frames when it fails, drops the first frames of a transport stream, follows playlists
+and conceals damage, while its count and times often agree with the container. PyAV therefore decodes in parallel and
+detects damage and changes of size. A frame is accepted only if both decoders have the same picture. This takes the time
+of both decoders: the backend is for results that must be equal to decord's, not for speed.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from .planes import Planes
 from .pyav_backend import PyAvDecoder
 
 SAME_TIME_S = 0.002
-"""decord's time stamps are float32."""
+"""Largest difference of times. decord's time stamps are float32."""
 SANE_TIME_S = 1e6
-"""In AVI files decord gives some frames the time −3·10¹⁷ s and others the time of another frame: its times are then
-ignored, and only the pictures are compared."""
+"""Largest plausible time. In AVI files decord gives some frames the time −3·10¹⁷ s, and others the time of another
+frame. Its times are then ignored, and only the pictures are compared."""
 SAME_PICTURE_LEVELS = 1.0
-"""Mean difference in luma up to which two pictures are the same one; where their height is odd, the chroma differs."""
+"""Largest mean difference in luma of equal pictures. In pictures of odd height the chroma differs."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 decord.logging.set_level(decord.logging.QUIET)
 
 
 class DecordDecoder(PyAvDecoder):
-    """Reads metadata and audio with PyAV, as decord's index is not reliable. Delivers RGB, never planes."""
+    """Uses PyAV for metadata and audio, because decord's index is not reliable. Delivers RGB, never planes."""
 
     def __init__(self, alive: Callable[[], None], planar: bool = False) -> None:
         super().__init__(alive)
@@ -56,7 +56,7 @@ class DecordDecoder(PyAvDecoder):
             raise DecodeError(f"{path}: is interlaced, and decord does not deinterlace; use --decoder pyav")
         for item in super().frames(path, metadata, wanted, spans=spans):
             if isinstance(item, Hole):
-                raise DecodeError(f"{path}: {item.reason}; decord does not continue behind damage: use --decoder pyav")
+                raise DecodeError(f"{path}: {item.reason}; decord does not continue after damage; use --decoder pyav")
             index, ours = item
             assert not isinstance(ours, Planes)
             theirs = _read(reader, path, index, index - following)
@@ -66,7 +66,7 @@ class DecordDecoder(PyAvDecoder):
 
 
 def _open(path: Path, metadata: VideoMetadata) -> Any:
-    """Open a reader whose number of frames and times agree with the container's."""
+    """Open a reader if its number of frames and its times agree with the container's."""
     check_all_codecs(path)
     try:
         reader = decord.VideoReader(str(path.absolute()), num_threads=1)
@@ -83,7 +83,7 @@ def _open(path: Path, metadata: VideoMetadata) -> Any:
     if off.any() and (np.abs(times_s) < SANE_TIME_S).all():
         index = int(np.argmax(off))
         raise DecodeError(
-            f"{path}: decord shows frame {index} at {times_s[index]:.3f} s, "
+            f"{path}: decord has frame {index} at {times_s[index]:.3f} s, "
             f"the container at {metadata.frame_times_s[index]:.3f} s; use --decoder pyav"
         )
     return reader

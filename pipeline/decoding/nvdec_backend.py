@@ -1,15 +1,15 @@
-"""Decode with the video engine of an NVIDIA card (NVDEC), by FFmpeg as PyAV contains it.
+"""Decoding with the video engine of an NVIDIA card (NVDEC), through FFmpeg in PyAV.
 
-A card conceals damage: a flipped bit inside a picture shows as a wrong picture, not as an error. A card therefore
-decodes only frames that the CPU has decoded from the same bytes before, in an earlier run, without damage
+A card conceals damage: a flipped bit inside a picture results in a wrong picture, not in an error. A card therefore
+decodes only frames that the CPU has already decoded from the same bytes, in an earlier run, without damage
 (`VideoMetadata.checked_frames`). Files of unknown origin thus never reach the driver. The CPU decodes everything else,
-and `NvdecDecoder.on_cpu` states why.
+and `NvdecDecoder.on_cpu` states the reason.
 
-Of each file, the CPU decodes the first frame as well. The card continues only if both pictures are equal bit for bit,
-as H.264, HEVC, VP8 and VP9 define them. Where the card fails later, the CPU decodes the rest.
+The CPU also decodes the first frame of each file. The card continues only if both pictures are equal bit for bit, as
+the standards of H.264, HEVC, VP8 and VP9 require. If the card fails later, the CPU decodes the remaining frames.
 
-PyAV is used rather than PyNvVideoCodec or spdl-io: it reads the same packets as the decoder on the CPU, so that frames
-keep their times and indices, needs no other package, and lets FFmpeg ask the driver which profiles the card decodes.
+PyAV is used instead of PyNvVideoCodec or spdl-io. It reads the same packets as the decoder on the CPU, so that frames
+have the same times and indices. It needs no other package, and FFmpeg asks the driver which profiles the card decodes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .planes import Planes
 from .pyav_backend import PyAvDecoder, can_seek
 
 EXACT_CODECS = ("h264", "hevc", "vp8", "vp9")
-"""Codecs whose standard defines every bit of a picture. MPEG-2 and MPEG-4 leave rounding to the decoder."""
+"""Codecs whose standard defines every bit of a picture. For MPEG-2 and MPEG-4 the rounding depends on the decoder."""
 
 
 class CardError(Exception):
@@ -40,7 +40,7 @@ class CardError(Exception):
 
 
 class NvdecDecoder(PyAvDecoder):
-    """Reads metadata and audio with PyAV on the CPU. Satisfies `UsesCard`.
+    """Uses PyAV on the CPU for metadata and audio. Satisfies `UsesCard`.
 
     Raises:
         ArabesqueError: The card cannot be opened.
@@ -53,7 +53,7 @@ class NvdecDecoder(PyAvDecoder):
         self.on_cpu = ""
         self.device_files = [each for each in glob("/dev/nvidia*") if Path(each).is_char_device()]
         try:
-            # keeps the card's context, which takes a tenth of a second to create, for all files
+            # one context for all files, because creating it takes a tenth of a second
             self._opened = self._card.create(Codec("h264", "r"))
         except (FFmpegError, NotImplementedError) as error:
             raise ArabesqueError(
@@ -85,10 +85,10 @@ class NvdecDecoder(PyAvDecoder):
     def _from_card(
         self, path: Path, metadata: VideoMetadata, wanted: NDArray[np.int64], spans: Sequence[Span]
     ) -> Iterator[tuple[int, Picture]]:
-        """Raises `CardError` where the frames end too early; the CPU has found no damage in them."""
+        """Yield the card's frames. Raises `CardError` if they end early, because the CPU has found no damage in them."""
         expected = next(iter(self._cpu.frames(path, metadata, wanted[:1], spans=spans[:1])), None)
         if expected is None or isinstance(expected, Hole):
-            raise CardError("the CPU does not decode the first frame, which is compared")
+            raise CardError("the CPU cannot decode the first frame for the comparison")
         first: Picture | None = expected[1]
         try:
             for item in super().frames(path, metadata, wanted, spans=spans):
@@ -98,12 +98,17 @@ class NvdecDecoder(PyAvDecoder):
                     raise CardError(f"frame {item[0]} of the card differs from that of the CPU")
                 first = None
                 yield item
-        except (DecodeError, FFmpegError, RuntimeError, MemoryError) as error:  # that of a card may be full
+        except (
+            DecodeError,
+            FFmpegError,
+            RuntimeError,
+            MemoryError,
+        ) as error:  # MemoryError: the card's memory may be full
             raise CardError(f"the card fails: {error}") from error
 
 
 def _obstacle(metadata: VideoMetadata, wanted: NDArray[np.int64], deinterlace: Deinterlace) -> str:
-    """Why the card must not decode these frames; empty if it may."""
+    """Return why the card must not decode these frames; empty if it may."""
     if metadata.codec not in EXACT_CODECS:
         return f"the pictures of {metadata.codec} differ from decoder to decoder"
     if not len(wanted) or wanted[-1] >= metadata.checked_frames or not can_seek(metadata):

@@ -1,4 +1,4 @@
-"""Decoding with PyAV (FFmpeg's libraries), strictly sequentially."""
+"""Sequential decoding with PyAV (FFmpeg's libraries)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from .planes import planes_of, upright
 from .pyav_metadata import probe_file
 
 SAME_TIME_S = 1e-4
-"""Time stamps are whole ticks; two that differ by less than this differ by rounding."""
+"""Time stamps are whole ticks. Times that differ by less than this differ only by rounding."""
 MAX_UNWANTED_FRAMES = 128
-"""Maximum number of frames after the last wanted one that are decoded to check that the file ends where its metadata
-says. Segments that drop a tail leave fewer frames."""
+"""Maximum number of frames after the last wanted one that are decoded to check that the file ends as its metadata
+states. Segments that drop a tail leave fewer frames."""
 
 
 MIN_SKIP_S = 10.0
-"""A longer gap between two spans is skipped. Keyframes are up to 10 s apart as encoders are usually set."""
+"""A longer gap between two spans is skipped by a seek. Usual encoder settings have keyframes up to 10 s apart."""
 _PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
-"""Format of a graphics card → that of the CPU's decoders with the same samples, from which swscale makes RGB."""
+"""Pixel format of a graphics card → pixel format of CPU decoders with the same samples, for the conversion to RGB."""
 SEEK_BACK_S = 0.5, 3.0, 12.0, 60.0
-"""How far before a span a keyframe is looked for, in turn."""
+"""Times before a span, in seconds, at which a keyframe is searched, one after the other."""
 
 
 class PyAvDecoder:
@@ -88,7 +88,7 @@ class PyAvDecoder:
                             places.check_end(reader.presented, reader.stream.time_base)
                         return
                     if todo[-1] >= span.last:
-                        break  # the rest lies in later spans
+                        break  # the remaining frames are in later spans
                 else:
                     yield from self._wanted(todo, fields.flush() if fields else (), reformatter, metadata)
                     if (hole := places.rest(reader.pictures.damage)) is not None:
@@ -102,13 +102,13 @@ class PyAvDecoder:
         reformatter: VideoReformatter,
         metadata: VideoMetadata,
     ) -> Iterator[tuple[int, Picture]]:
-        """The pictures of those frames that are still to be delivered, which ``todo`` lists from its end."""
+        """Yield the pictures of the frames that remain in ``todo``, a list in descending order."""
         for index, frame in frames:
             while todo and todo[-1] < index:
                 todo.pop()
             if todo and todo[-1] == index:
-                # no reference to a picture may remain while the next one is made: fresh memory costs as much as
-                # conversion
+                # no reference to a picture may remain when the next one is made, because allocating new memory takes as
+                # long as the conversion
                 planes = planes_of(frame, metadata.rotation_deg, metadata.mirrored) if self._planar else None
                 yield todo.pop(), planes or _picture(frame, reformatter, metadata)
                 del planes
@@ -120,7 +120,7 @@ class PyAvDecoder:
 
 
 class _Reader:
-    """The pictures of an open file from its start or, after `seek`, from a keyframe. A context manager."""
+    """Iterates over the pictures of a file from its start or, after `seek`, from a keyframe. A context manager."""
 
     def __init__(
         self, path: Path, metadata: VideoMetadata, alive: Callable[[], None], card: HWAccel | None = None
@@ -133,10 +133,10 @@ class _Reader:
         self._open()
 
     def seek(self, first: int, places: _Places) -> bool:
-        """Continue at a keyframe at or before a frame that lies far ahead. Returns False without a seek.
+        """Continue at a keyframe at or before a frame far ahead. Returns False if no seek was done.
 
-        The first picture behind the keyframe shows where it is: no index of a container is trusted. Where no keyframe
-        is found, the file is decoded from its start.
+        The time of the first picture after the keyframe determines its index, because indices of containers are not
+        reliable. If no keyframe is found, the file is decoded from its start.
         """
         metadata, stream = self._metadata, self.stream
         times_s, base = metadata.frame_times_s, stream.time_base
@@ -192,7 +192,7 @@ class _Reader:
 
 
 def can_seek(metadata: VideoMetadata) -> bool:
-    """Whether frames behind a seek have certain times: those of intact files whose packets have time stamps."""
+    """Return whether frames after a seek have certain times: in intact files whose packets have time stamps."""
     is_intact = not metadata.lost_at and not metadata.clock and metadata.can_resume
     return is_intact and metadata.timed_by == "packets"
 
@@ -205,28 +205,28 @@ class _Places:
         self._metadata = metadata
         self._times_s = metadata.frame_times_s
         self._usual_s = float(np.median(np.diff(self._times_s))) if len(self._times_s) > 1 else metadata.end_s
-        self._next = 0  # index after the last frame in its place
+        self._next = 0  # index after the last frame with a known index
         self._num_counted = 0
-        self._damage = ""  # since then
+        self._damage = ""  # damage since then
         self.lost_silently = False
-        """Whether frames are missing before the last one without a sign of damage."""
+        """Whether frames are missing before the last frame although no damage was reported."""
 
     @property
     def position(self) -> int:
-        """Index after the last frame in its place."""
+        """Index after the last frame with a known index."""
         return self._next
 
     def jump(self, index: int) -> None:
-        """Expect this frame next."""
+        """Expect the frame with this index next."""
         self._next, self._damage = index, ""
 
     def index_of(self, time_s: float) -> int | None:
-        """Return the frame at this time; None if there is none."""
+        """Return the index of the frame at this time; None if there is none."""
         index = self._nearest(time_s)
         return index if abs(time_s - self._times_s[index]) <= SAME_TIME_S else None
 
     def place(self, shown: Shown, time_base: Fraction | None) -> tuple[int | None, Hole | None]:
-        """The frame's index, None where it has none, and the hole before it. Raises `IndexMismatch`."""
+        """Return the frame's index, None if it has none, and the hole before it. Raises `IndexMismatch`."""
         self._damage = shown.damage or self._damage
         self.lost_silently = False
         if self._metadata.timed_by == "counting":
@@ -243,7 +243,7 @@ class _Places:
         return index, hole
 
     def rest(self, damage: str) -> Hole | None:
-        """The hole after the last frame. Raises `IndexMismatch`."""
+        """Return the hole after the last frame. Raises `IndexMismatch`."""
         if self._next >= self._metadata.num_frames:
             return None
         damage = self._damage or damage
@@ -256,7 +256,7 @@ class _Places:
         )
 
     def check_end(self, presented: Iterator[Shown], time_base: Fraction | None) -> None:
-        """Raise `IndexMismatch` where frames without damage follow the last one that the metadata knows."""
+        """Raise `IndexMismatch` if the last frame of the metadata is followed by frames without damage."""
         if self._metadata.timed_by != "packets" or time_base is None:
             return
         for shown in presented:
@@ -264,7 +264,7 @@ class _Places:
                 return
             time_s = float(shown.frame.pts * time_base) - self._metadata.start_s
             if time_s > self._times_s[-1] + SAME_TIME_S:
-                end = f"{self._metadata.num_frames} frames are known, and another one comes at {time_s:.3f} s"
+                end = f"{self._metadata.num_frames} frames are known, but there is another one at {time_s:.3f} s"
                 raise IndexMismatch(f"{self._path}: {end}")
 
     def _count(self, shown: Shown, time_base: Fraction | None) -> int | None:
@@ -276,7 +276,7 @@ class _Places:
         return index if index < self._metadata.num_frames else None
 
     def _find(self, frame: VideoFrame, time_base: Fraction | None) -> int | None:
-        """By the stream's time base, which frames that come last do not know."""
+        """Return the frame's index by its time, in the stream's time base: the last frames of a file have none."""
         time_s = math.nan
         if frame.pts is not None and time_base is not None:
             time_s = float(frame.pts * time_base) - self._metadata.start_s
@@ -301,7 +301,7 @@ class _Places:
         return right
 
     def _hole(self, index: int) -> Hole | None:
-        """Between the last frame in its place and this one: lost frames, or time in which frames would have been."""
+        """Return the hole from the last frame with a known index to this one: lost frames, or time without frames."""
         first, end_s = self._next, float(self._times_s[index])
         if not self._damage:
             return None
@@ -338,10 +338,10 @@ def _change_of_size(frame: VideoFrame, metadata: VideoMetadata) -> str:
 
 
 def _picture(frame: VideoFrame, reformatter: VideoReformatter, metadata: VideoMetadata) -> NDArray[np.uint8]:
-    """``uint8 [height, width, 3]``, upright. Chroma of interlaced pictures is converted field by field.
+    """Return ``uint8 [height, width, 3]``, upright. Chroma of interlaced pictures is converted field by field.
 
-    With swscale's default flags, which make decord's pixels (8-bit 4:2:0 of even height repeats chroma samples in both;
-    elsewhere the two interpolate chroma differently, the luma is the same).
+    The flags of swscale are its defaults, which give the same pixels as decord: for 8-bit 4:2:0 video of even height
+    both repeat chroma samples. For other video they interpolate chroma differently, and the luma is equal.
     """
     if (planar := _PLANAR.get(frame.format.name)) is not None:
         frame = reformatter.reformat(frame, format=planar, threads=1)

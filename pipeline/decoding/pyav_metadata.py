@@ -1,4 +1,4 @@
-"""Read a file's metadata with PyAV: the container's packets, its first decoded frames, and the resulting timeline."""
+"""Read a file's metadata with PyAV, from the container's packets and its first decoded frames."""
 
 from __future__ import annotations
 
@@ -60,29 +60,33 @@ from .picture_stream import PictureStream
 from .timelines import NO_STAMP, Packets, Timeline, check_gaps, timeline_of_frames, timeline_of_packets
 
 DURATION_SLACK_S = {"asf": 1.0, "flv": 1.0, "live_flv": 1.0, "mxf": 0.0}
-"""Containers whose header states a duration → how far it must lie behind the last packet before the file counts as cut
-off: recorders round or pad some of them."""
+"""Container whose header states a duration → seconds by which this may exceed the end of the last packet. A larger
+difference means that the file was truncated. Some recorders round or pad the duration."""
 FIELD_ORDERS: dict[int, FieldOrder] = {2: "top-first", 3: "bottom-first", 4: "bottom-first", 5: "top-first"}
-"""FFmpeg's ``AVFieldOrder`` by the field that is shown first."""
+"""FFmpeg's ``AVFieldOrder`` → the order in which fields are shown."""
 NUM_HEAD_FRAMES = 8
-"""Number of first frames that are decoded for the size, the rotation, and to check that packets are frames."""
+"""Number of first frames that are decoded to get the size and the rotation, and to check that each packet is a
+frame."""
 INTERPOLATED_TIMES = ("mpeg", "ogg", "mxf", "dv")
-"""Containers that do not give every packet its own time: behind damage, FFmpeg's count may be wrong."""
+"""Containers in which not every packet has a time stamp. FFmpeg counts the others, and may count wrongly after
+damage."""
 MAX_FORWARD_S = 10.0
-"""A larger forward jump is a restarted clock, in containers whose clocks may jump: FFmpeg's threshold."""
+"""Forward jump in seconds above which a clock counts as restarted, in containers whose clocks may jump. FFmpeg's
+value."""
 VERIFY_COMPLETENESS = {"h264", "mpeg2video", "mpeg1video", "mpeg4"}
-"""Codecs of which FFmpeg's decoder reports a picture that lacks its end."""
+"""Codecs for which FFmpeg's decoder reports truncated pictures."""
 MAX_ENCODER_DELAY_S = 0.25
-"""Longest start of a track that the decoder may discard as the encoder's delay; a longer one is damaged."""
+"""Maximal time that the decoder may discard at the start of a track as the encoder's delay. A longer start is
+damaged."""
 MIN_RECORDING_S = 0.5
-"""Shortest recording in tracks of its own that counts: the tables and audio behind the last frame take less."""
+"""Minimal duration of another recording in separate tracks. The tables and audio after the last frame are shorter."""
 _TIMES_MAY_JUMP = 0x0200  # FFmpeg's AVFMT_TS_DISCONT
 _FIELDS = ("stream", "pts", "dts", "duration", "position", "size", "keyframe", "discarded")
 _BLOCK_PACKETS = 65_536
 
 
 def probe_file(path: Path, *, thorough: bool, audio_track: int | str, alive: Callable[[], None]) -> VideoMetadata:
-    """See `Decoder.probe`. Decodes all frames if the first ones show that packets are not frames."""
+    """Read a file's metadata; see `Decoder.probe`. Decodes all frames if the first ones do not match the packets."""
     found = _demux(path, audio_track, alive)
     if found.audio is not None and found.has_packets_of_audio:
         delay_s = _encoder_delay_s(path, found.audio, alive)
@@ -115,38 +119,38 @@ def probe_file(path: Path, *, thorough: bool, audio_track: int | str, alive: Cal
 
 @dataclass
 class _Demuxed:
-    """Facts of headers and packets; times are the container's."""
+    """Facts from headers and packets, with the container's times."""
 
     container: str
     codec: str
     time_base: Fraction
     nominal_ticks: Fraction
-    """Between frames at the container's rate."""
+    """Ticks between frames at the container's frame rate."""
     packets: Packets
-    """Of the video stream, with corrected stamps; without those that are discarded or have damaged stamps."""
+    """Packets of the video stream with corrected stamps, except those that are discarded or have damaged stamps."""
     missing: list[tuple[int, int]]
     """See `with_missing`."""
     lost_at: tuple[int, ...]
     clock: Clock
     can_resume: bool
     grid: NDArray[np.int64] | None
-    """When the packets of a damaged AVI file are decoded, those that are lost included, by its index."""
+    """Decoding times of all packets of a damaged AVI file, including lost ones, from its index."""
     num_discarded: int
     num_declared: int
-    """Packets that header (AVI) or index (MP4) count; 0 where they do not."""
+    """Number of packets in the header (AVI) or index (MP4); 0 for other containers."""
     last_indexed: int
-    """When the last packet of MP4's index is decoded, in ticks."""
+    """Decoding time of the last packet in MP4's index, in ticks."""
     declared_end_s: float | None
-    """Matroska's."""
+    """End of the video, in seconds, if a header states it."""
     other_recording_s: float
     """See `_other_recording_s`."""
     unreadable: bool
-    """The packets end with an error or with a truncated packet."""
+    """Whether the packets end with an error or with a truncated packet."""
     audio: AudioTrack | None
     has_packets_of_audio: bool
     field_order: FieldOrder
     sample_aspect: float
-    """Of stored pixels."""
+    """Width of a stored pixel divided by its height."""
     video_index: int
     num_video_tracks: int
     num_audio_tracks: int
@@ -157,14 +161,14 @@ class _Decoded:
     ticks: list[int | None] = field(default_factory=list["int | None"])
     first: VideoFrame | None = None
     interlaced: bool = False
-    """Whether any of the frames is."""
+    """Whether any of the frames is interlaced."""
     damage: str = ""
     damaged_spans: list[tuple[int, int]] = field(default_factory=list["tuple[int, int]"])
-    """Times of the frames before and after each damaged stretch."""
+    """Times of the frames before and after each damaged part."""
 
 
 def _is_index_of(timeline: Timeline, head: _Decoded) -> bool:
-    """Whether the first frames are those of the first packets, or, where some are damaged, of any packets."""
+    """Return whether the first frames belong to the first packets or, if some are damaged, to any packets."""
     if head.damage:
         return set(head.ticks) <= set(timeline.ticks.tolist())
     return timeline.ticks[: len(head.ticks)].tolist() == head.ticks
@@ -202,7 +206,9 @@ def _demux(path: Path, audio_track: int | str, alive: Callable[[], None]) -> _De
         read = _read_packets(container, alive)
         packets, num_discarded = read.of(video.index)
         if not len(packets):
-            raise DecodeError(f"{path}: its video stream holds no frame; it was cut off, or never recorded")
+            raise DecodeError(
+                f"{path}: its video stream has no frame: it was truncated or not recorded; get the file again"
+            )
         audio_packets, _ = read.of(-1 if audio is None else audio.index)
         name = container.format.name
         if name == "mpeg":
@@ -219,7 +225,7 @@ def _demux(path: Path, audio_track: int | str, alive: Callable[[], None]) -> _De
             clock, lost = by_index(packets, indices[video.index])
             grid = np.sort(indices[video.index][:, 2])
             places = corrected(packets, clock).dts[lost]
-            if not np.isin(places[places < grid[-1]], grid).all():  # the index lacks packets that are in the file
+            if not np.isin(places[places < grid[-1]], grid).all():  # the file has packets that are not in the index
                 clock, lost, grid, can_resume = (), [], None, False
         elif name != "avi":
             clock, lost = _restarts(container, video, packets, losses[video.id].own if losses else [])
@@ -282,13 +288,13 @@ def _demux(path: Path, audio_track: int | str, alive: Callable[[], None]) -> _De
 
 
 class _ReadPackets:
-    """Every packet of a file, as integers."""
+    """The packets of all streams of a file, as integers."""
 
     def __init__(self) -> None:
         self._blocks: list[NDArray[np.int64]] = []
         self._rows: list[tuple[int, ...]] = []
         self.is_broken = False
-        """They end with an error."""
+        """Whether the packets end with an error."""
 
     def add(self, row: tuple[int, ...]) -> None:
         self._rows.append(row)
@@ -296,7 +302,7 @@ class _ReadPackets:
             self.close_block()
 
     def close_block(self) -> None:
-        """Rows of Python integers take ten times the memory of an array."""
+        """Convert the rows to an array: rows of Python integers take ten times the memory."""
         self._blocks.append(np.array(self._rows, np.int64).reshape(-1, len(_FIELDS)))
         self._rows = []
 
@@ -306,12 +312,12 @@ class _ReadPackets:
 
     @property
     def places(self) -> NDArray[np.int64]:
-        """``[packets, 2]``: position and size in the file, of the packets of every stream."""
+        """``[packets, 2]``: position and size in the file of the packets of all streams."""
         known = self._table[:, _FIELDS.index("position")] >= 0
         return self._table[known][:, [_FIELDS.index("position"), _FIELDS.index("size")]]
 
     def of(self, stream_index: int) -> tuple[Packets, int]:
-        """The packets of a stream that are presented, and how many are not."""
+        """Return the packets of a stream that are presented, and the number of its other packets."""
         table = self._table[self._table[:, _FIELDS.index("stream")] == stream_index]
         shown = table[table[:, _FIELDS.index("discarded")] == 0]
         columns = dict(zip(_FIELDS, shown.T, strict=True))
@@ -331,7 +337,7 @@ class _ReadPackets:
 
 
 def _read_packets(container: InputContainer, alive: Callable[[], None]) -> _ReadPackets:
-    """A call for each packet, so that it does as little as possible: files may have millions."""
+    """Read the packets with little work for each one, because files may have millions of them."""
     read = _ReadPackets()
     add = read.add
     try:
@@ -358,19 +364,19 @@ def _read_packets(container: InputContainer, alive: Callable[[], None]) -> _Read
 
 
 def _avi_index(stream: VideoStream | AudioStream) -> NDArray[np.int64]:
-    """``[packets, 3]``: position, size and time of decoding."""
+    """Return the index of a stream, ``[packets, 3]``: position, size and decoding time."""
     entries = [entry for entry in stream.index_entries if entry.size]
     places = [(entry.pos + AVI_CHUNK_HEADER_BYTES, entry.size, entry.timestamp) for entry in entries]
     return np.array(places, np.int64).reshape(-1, 3)
 
 
 def _is_complete(index: NDArray[np.int64], video: VideoStream) -> bool:
-    """Whether an index of an AVI file has all packets that its header counts, so that it proves their places."""
+    """Return whether an AVI file's index has all packets that its header counts, so that it proves their positions."""
     return len(index) > 0 and int(index[:, 2].max()) + 1 == video.frames
 
 
 def _on_grid(timeline: Timeline, grid: NDArray[np.int64], packets: Packets) -> Timeline:
-    """The frames of a damaged AVI file by its index: FFmpeg's own presentation times are wrong beside lost packets."""
+    """Return the timeline of a damaged AVI file from its index: FFmpeg's presentation times are wrong near losses."""
     delay = 0
     if not timeline.counted and packets.pts[0] != NO_STAMP:
         delay = int(packets.pts[:NUM_HEAD_FRAMES].min() - packets.dts[0])
@@ -381,14 +387,14 @@ def _on_grid(timeline: Timeline, grid: NDArray[np.int64], packets: Packets) -> T
 def _restarts(
     container: InputContainer, stream: VideoStream | AudioStream, packets: Packets, losses: Sequence[int]
 ) -> tuple[Clock, list[int]]:
-    """Corrections of a stream's clock, and the packets whose stamps are damaged. ``losses``: as in `restarts`."""
+    """Return corrections of a stream's clock, and the packets with damaged stamps. ``losses``: see `restarts`."""
     may_jump = bool(int(container.format.flags) & _TIMES_MAY_JUMP)
     max_forward_s = MAX_FORWARD_S if may_jump else MAX_JUMP_S
     return restarts(packets, max_forward_s / float(stream.time_base or 1), losses)
 
 
 def _audio_track(audio: AudioStream, packets: Packets, lost_at: tuple[int, ...], clock: Clock) -> AudioTrack:
-    """``packets``: with corrected stamps."""
+    """Return the metadata of an audio track. ``packets``: with corrected stamps."""
     stamped = packets.pts[packets.pts != NO_STAMP]
     start_s = float(int(stamped.min()) * (audio.time_base or 1)) if len(stamped) else 0.0
     stated_s = _stated_duration_s(audio)
@@ -398,9 +404,9 @@ def _audio_track(audio: AudioStream, packets: Packets, lost_at: tuple[int, ...],
 def _encoder_delay_s(path: Path, track: AudioTrack, alive: Callable[[], None]) -> float:
     """Return the time from the first packet of a track to its first decoded sample.
 
-    Encoders put samples before the recording that players discard: the pre-skip of Opus, the priming samples of AAC
-    behind an edit list, the delay in the header of LAME. The first packet of Vorbis yields no samples at all. FFmpeg
-    discards what the container states.
+    Encoders add samples before the recording, which players discard: the pre-skip of Opus, the priming samples of AAC
+    with an edit list, the delay in the header of LAME. The first packet of Vorbis has no samples at all. FFmpeg
+    discards the samples that the container declares.
     """
     first_s = None
     with open_container(path) as container:
@@ -419,14 +425,14 @@ def _encoder_delay_s(path: Path, track: AudioTrack, alive: Callable[[], None]) -
                 delay_s = float(position * time_base) - first_s
                 if frames or delay_s > MAX_ENCODER_DELAY_S:
                     return delay_s if 0 < delay_s <= MAX_ENCODER_DELAY_S else 0.0
-        except FFmpegError as error:  # a damaged beginning, which the audio of the file reports
+        except FFmpegError as error:  # a damaged beginning is reported when the audio is decoded
             if isinstance(error, MemoryError):
                 raise
     return 0.0
 
 
 def _reach_s(packets: Packets, stream: VideoStream | AudioStream | None) -> float:
-    """When the last packet of a stream ends."""
+    """Return the end time of the last packet of a stream."""
     stamped = packets.pts != NO_STAMP
     if stream is None or not stamped.any():
         return 0.0
@@ -434,7 +440,7 @@ def _reach_s(packets: Packets, stream: VideoStream | AudioStream | None) -> floa
 
 
 def _other_recording_s(path: Path, packets: Packets, time_base: Fraction, alive: Callable[[], None]) -> float:
-    """Estimate the duration of other recordings in a transport stream from their size; 0 where there is none."""
+    """Estimate the duration of other recordings in a transport stream from their size; 0 if there are none."""
     times = packets.pts[packets.pts != NO_STAMP]
     if not len(times):
         return 0.0
@@ -447,9 +453,9 @@ def _other_recording_s(path: Path, packets: Packets, time_base: Fraction, alive:
 
 
 def _declared_packets(container: InputContainer, video: VideoStream) -> tuple[int, int]:
-    """How many, and when the last one is decoded, where the container says so.
+    """Return the number of packets, and the decoding time of the last one, if the container states them.
 
-    AVI's header keeps its count in a file that was cut off, where FFmpeg shortens the duration.
+    AVI's header has the original number even if the file was truncated, whereas FFmpeg shortens the duration.
     """
     if container.format.name == "avi":
         return video.frames, 0
@@ -459,8 +465,11 @@ def _declared_packets(container: InputContainer, video: VideoStream) -> tuple[in
 
 
 def _declared_end_s(container: InputContainer, video: VideoStream, reach_s: float) -> float | None:
-    """Matroska tells each stream's end in a tag, or at least its longest stream's in the header; see also
-    `DURATION_SLACK_S`."""
+    """Return the end of the video that the container states.
+
+    Matroska states the end of each stream in a tag, or that of its longest stream in the header. For other containers
+    see `DURATION_SLACK_S`.
+    """
     slack_s = DURATION_SLACK_S.get(container.format.name)
     if slack_s is not None and container.duration is not None:
         duration_s = container.duration / av.time_base
@@ -530,10 +539,10 @@ def _probe(found: _Demuxed, first: VideoFrame, timeline: Timeline, thorough: boo
 def _promised_end_s(found: _Demuxed, start_s: float, end_s: float, fps: float) -> float | None:
     promised_s = None
     if found.num_declared and found.container == "avi":
-        promised_s = float(found.num_declared * found.time_base)  # one frame a tick
+        promised_s = float(found.num_declared * found.time_base)  # one frame per tick
     elif found.num_declared > len(found.packets) + found.num_discarded:
         pts, dts = int(found.packets.pts[0]), int(found.packets.dts[0])
-        delay = 0 if NO_STAMP in (pts, dts) else pts - dts  # from decoding to presentation, for the last packet as well
+        delay = 0 if NO_STAMP in (pts, dts) else pts - dts  # from decoding to presentation, also for the last packet
         last = found.last_indexed + delay + round(found.nominal_ticks)
         promised_s = max(end_s + 1 / fps, float(last * found.time_base) - start_s)
     elif found.num_declared:
@@ -542,19 +551,19 @@ def _promised_end_s(found: _Demuxed, start_s: float, end_s: float, fps: float) -
         promised_s = found.declared_end_s - start_s
     if found.other_recording_s:
         promised_s = max(promised_s or 0.0, end_s + found.other_recording_s)
-    if found.unreadable:  # the length of the lost rest is unknown
+    if found.unreadable:  # the length of the lost part is unknown
         promised_s = max(promised_s or 0.0, end_s + 2 / fps)
     return promised_s
 
 
 def orientation_of(frame: VideoFrame) -> tuple[int, bool]:
-    """Return what brings a stored frame upright, from its display matrix (`av_display_rotation_get`).
+    """Return how to turn a stored frame upright, from its display matrix (`av_display_rotation_get`).
 
     Returns:
-        Counter-clockwise degrees, and whether the turned picture is then flipped from left to right.
+        Counter-clockwise rotation in degrees, and whether the rotated picture is then flipped horizontally.
 
     Raises:
-        DecodeError: The picture is slanted.
+        DecodeError: The angle is not a multiple of 90°.
     """
     sides: Any = frame.side_data
     data = next((bytes(side) for side in sides if side.type.name == "DISPLAYMATRIX"), None)
@@ -566,9 +575,9 @@ def orientation_of(frame: VideoFrame) -> tuple[int, bool]:
         return 0, False  # no valid matrix
     mirrored = bool(np.linalg.det(matrix) < 0)
     if mirrored:
-        matrix[:, 0] *= -1  # without the flip, which follows the turn
+        matrix[:, 0] *= -1  # without the flip, which follows the rotation
     angle_deg = -math.degrees(math.atan2(matrix[0, 1] / widths[1], matrix[0, 0] / widths[0]))
     quarters = round(angle_deg / 90)
     if abs(angle_deg - 90 * quarters) > 1:
-        raise DecodeError(f"is marked as turned by {angle_deg:.0f}°; write it upright (ffmpeg -i IN OUT.mp4)")
+        raise DecodeError(f"is marked as rotated by {angle_deg:.0f}°; write it upright (ffmpeg -i IN OUT.mp4)")
     return quarters % 4 * 90, mirrored

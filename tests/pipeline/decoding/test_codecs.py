@@ -16,13 +16,13 @@ from arabesque.pipeline.decoding.decoders import build_decoder
 @pytest.mark.parametrize("codec", ["asv1", "snow"])
 def test_a_rare_video_codec_is_refused_by_name(tmp_path, codec):
     path = write_clip(tmp_path / "a.avi", Clip(num_frames=5, codec=codec, options={}))
-    with pytest.raises(DecodeError, match=f"its video codec, {codec}, is not among those that are decoded"):
+    with pytest.raises(DecodeError, match=f"its video codec, {codec}, is not accepted"):
         build_decoder("pyav", lambda: None).probe(path)
 
 
 def test_a_rare_audio_codec_is_refused_by_name(tmp_path):
     path = write_clip(tmp_path / "a.mkv", Clip(num_frames=5, beeps_s=[0.1], audio_codec="tta"))
-    with pytest.raises(DecodeError, match="its audio codec, tta, is not among those that are decoded"):
+    with pytest.raises(DecodeError, match="its audio codec, tta, is not accepted"):
         build_decoder("pyav", lambda: None).probe(path)
 
 

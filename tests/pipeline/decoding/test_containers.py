@@ -86,7 +86,7 @@ def test_a_movie_that_refers_to_another_file_is_refused(pyav, tmp_path):
     path.write_bytes(_with_alias(whole.read_bytes(), str(whole)))
     with av.open(str(path), options={"enable_drefs": "1", "use_absolute_path": "1"}) as container:
         assert sum(packet.size > 0 for packet in container.demux()) == 30  # an alias that FFmpeg could follow
-    with pytest.raises(DecodeError, match="holds no frame"):
+    with pytest.raises(DecodeError, match="has no frame"):
         pyav.probe(path)
 
 

@@ -260,7 +260,7 @@ def test_a_mismatch_is_recognized_and_a_thorough_probe_resolves_it(slot, tmp_pat
 def test_frames_behind_the_end_of_the_index_are_a_mismatch(slot, clip, wanted):
     whole = slot.probe(clip)
     half = replace(whole, frame_times_s=whole.frame_times_s[:25], end_s=1.0, declared_end_s=1.0)
-    with pytest.raises(IndexMismatch, match="25 frames are known, and another one comes at 1"):
+    with pytest.raises(IndexMismatch, match="25 frames are known, but there is another one at 1"):
         release_all(slot.decode(clip, half, wanted))
     assert numbers_of(slot, clip, EVERY[:25]) == list(range(25))
 

@@ -114,7 +114,7 @@ def test_sentences_state_direction_and_amount():
     assert says["first 25 only, other decoder"].startswith("B ends 15 segments before A")
     assert "ratio 0.5" in says["16 frames a segment"]
     assert "each row of B" in says["unit length"]
-    assert "2 to 2 times" in says["twice as large"]
+    assert "multiplied by 2 to 2" in says["twice as large"]
     assert "step 0.00784" in says["8 bits"]
     assert says["half precision"].startswith("B is")
     assert says["half precision on our side"].startswith("A is")
