@@ -1,4 +1,4 @@
-"""Corrections for clocks that restart, jump or count wrongly within a file."""
+"""Corrections of clocks that restart, jump or count wrongly within a file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from .timelines import MAX_REORDERING, NO_STAMP, Packets
 
 MAX_OUTLIERS = 3
-"""Up to this many consecutive packets whose time stamps fit neither side are damaged, not a restarted clock."""
+"""Maximal number of consecutive packets with other times that count as damaged and not as a restarted clock."""
 MAX_LOST_CHUNKS = 1000
-"""Maximum number of consecutive lost packets of an AVI file behind which `by_index` finds the next packet."""
+"""Maximal number of consecutive lost packets of an AVI file after which `by_index` finds the next packet."""
 MATCHING_PACKETS = 3
-"""Consecutive packets of an AVI file that must match its index after a change of their positions."""
+"""Number of consecutive packets of an AVI file that must match its index after a change of their positions."""
 
 END_OF_FILE = int(np.iinfo(np.int64).max)
-"""Position of a loss behind the last packet."""
+"""Position of a loss after the last packet."""
 
 Clock = tuple[tuple[int, int], ...]
 """See `VideoMetadata.clock`."""
@@ -28,10 +28,11 @@ Clock = tuple[tuple[int, int], ...]
 def restarts(packets: Packets, max_forward: float, losses: Sequence[int] = ()) -> tuple[Clock, list[int]]:
     """Return corrections for a clock that jumps backwards, or forwards by more than ``max_forward`` ticks.
 
-    As in FFmpeg, the packet after the jump follows the packet before it. Where a clock runs backwards, another
-    recording begins only with a keyframe that repeats no packet except those that began earlier ones, and only where
-    nothing is lost in this packet or in the one before: an earlier stretch of a damaged file may be repeated, and its
-    first packets may differ from the original ones by what they have lost.
+    As in FFmpeg, the packet after the jump follows the packet before it. If a clock runs backwards, this may be another
+    recording, or an earlier part of a damaged file that is repeated. It is another recording only if it starts with a
+    keyframe that does not repeat a packet, except one that started an earlier recording, and if nothing is lost in this
+    packet or in the previous one: the first packets of a repeated part may differ from the original ones because of
+    losses.
 
     Args:
         packets: The packets of one stream.
@@ -40,9 +41,9 @@ def restarts(packets: Packets, max_forward: float, losses: Sequence[int] = ()) -
 
     Returns:
         The corrections, and the packets whose own stamps are damaged: a few packets between two jumps that cancel each
-        other, and packets that run backwards where another recording cannot begin.
+        other, and packets that run backwards but cannot start another recording.
     """
-    stamped = np.flatnonzero(packets.dts != NO_STAMP)  # presentation times run backwards in every reordered stream
+    stamped = np.flatnonzero(packets.dts != NO_STAMP)  # presentation times run backwards where frames are reordered
     if len(stamped) < max(3.0, 0.9 * len(packets)):
         return (), []
     if len(stamped) < len(packets):
@@ -77,7 +78,7 @@ def restarts(packets: Packets, max_forward: float, losses: Sequence[int] = ()) -
         if steps[before] < 0 and not _may_begin(packets, before + 1, beginnings, losses):
             behind = stamps[before + 1 :] <= stamps[before]
             length = len(behind) if behind.all() else int(np.argmin(behind))
-            if before < MAX_OUTLIERS < length:  # the few at the beginning are from a later place
+            if before < MAX_OUTLIERS < length:  # the first few packets belong to a later part
                 damaged += range(before + 1)
                 number += 1
                 continue
@@ -93,17 +94,17 @@ def restarts(packets: Packets, max_forward: float, losses: Sequence[int] = ()) -
 
 
 def _overlap(pts: NDArray[np.int64], first: int, number: int, ahead: int, usual: float) -> int:
-    """Return how much later a recording begins than its times of decoding say, because the one before was cut off.
+    """Return the delay of a recording relative to its decoding times, because the previous recording was truncated.
 
-    The last packets of a recording that was cut off may be presented long after they are decoded; the frames between
-    them are missing.
+    The last packets of a truncated recording may be presented long after they are decoded; the frames between them are
+    missing.
 
     Args:
         pts: Presentation times of all packets.
-        first: The first packet of the recording before.
+        first: The first packet of the previous recording.
         number: The first packet of the recording.
-        ahead: What the times of the recording before are to be corrected by, relative to those of this recording.
-        usual: Ticks of a frame.
+        ahead: Correction of the times of the previous recording, relative to those of this one.
+        usual: Duration of a frame in ticks.
     """
     earlier = pts[first:number][pts[first:number] != NO_STAMP]
     if len(earlier) == 0 or pts[number] == NO_STAMP:
@@ -113,9 +114,9 @@ def _overlap(pts: NDArray[np.int64], first: int, number: int, ahead: int, usual:
 
 
 def _strays(steps: NDArray[np.int64], before: int, usual: float) -> int:
-    """Return how many packets up to ``before`` are from a later place, so that the clock runs on without them.
+    """Return the number of packets up to ``before`` that belong to a later part; the clock continues without them.
 
-    They are a few behind a gap, which is within the limit of a forward jump, and the next packet jumps back before it.
+    They are few and follow a gap that is within the limit of a forward jump; the next packet jumps back before it.
     """
     for count in range(1, min(MAX_OUTLIERS, before) + 1):
         gap, skipped = int(steps[before - count]), int(steps[before - count : before + 1].sum())
@@ -127,9 +128,9 @@ def _strays(steps: NDArray[np.int64], before: int, usual: float) -> int:
 def _strays_of_before(
     packets: Packets, steps: NDArray[np.int64], before: int, usual: float, losses: Sequence[int]
 ) -> int:
-    """Return how many packets behind ``before`` are from an earlier place: a few with a loss, then the clock runs on.
+    """Return the number of packets after ``before`` that belong to an earlier part; the clock continues after them.
 
-    Without the loss they may be a short recording of its own.
+    They are few and have a loss. Without a loss they may be a short separate recording.
     """
     for count in range(1, min(MAX_OUTLIERS, len(steps) - before - 1) + 1):
         skipped = int(steps[before : before + count + 1].sum())
@@ -140,10 +141,10 @@ def _strays_of_before(
 
 
 def _may_begin(packets: Packets, number: int, beginnings: Sequence[int], losses: Sequence[int]) -> bool:
-    """Whether another recording may begin with a packet, rather than an earlier stretch be repeated.
+    """Return whether a packet may start another recording, and is not in a part of the file that is repeated.
 
-    The same file twice is another recording: a packet may repeat those with which the earlier ones began. A loss right
-    before the packet is where two recordings were joined.
+    A file that is appended to itself is another recording: a packet may repeat the first packets of earlier recordings.
+    A loss directly before the packet is usual where two recordings were joined.
     """
     before, start = packets.position[number - 1 : number + 1].tolist()
     end = int(packets.position[number + 1]) if number + 1 < len(packets) else END_OF_FILE
@@ -155,9 +156,9 @@ def _may_begin(packets: Packets, number: int, beginnings: Sequence[int], losses:
 
 
 def follow(packets: Packets, clock: Clock, ticks_per_tick: float) -> Clock:
-    """The same corrections for another stream of the file, at the positions where its own clock jumps.
+    """Return the corrections for another stream of the file, at the positions where its clock jumps.
 
-    ``ticks_per_tick``: ticks of the other stream in one of the first.
+    ``ticks_per_tick``: ticks of the other stream per tick of the first one.
     """
     stamps = np.where(packets.dts == NO_STAMP, packets.pts, packets.dts)
     steps = np.diff(stamps)
@@ -174,18 +175,18 @@ def follow(packets: Packets, clock: Clock, ticks_per_tick: float) -> Clock:
 
 
 def by_index(packets: Packets, index: NDArray[np.int64]) -> tuple[Clock, list[int]]:
-    """Corrections for an AVI file, whose packets FFmpeg counts: a lost packet shifts the times of all later ones.
+    """Return corrections for an AVI file. FFmpeg counts its packets, and a lost packet shifts the times of later ones.
 
-    The index proves the place of a packet that has an entry's position and size. In a file that has lost or gained
-    bytes, all later packets have moved by the same distance. A new distance is accepted where `MATCHING_PACKETS`
-    consecutive packets have the sizes and the distances of entries.
+    A packet's place is certain if an entry of the index has the same position and size. In a file that has lost or
+    gained bytes, all later packets have moved by the same distance. A new distance is accepted if `MATCHING_PACKETS`
+    consecutive packets have the sizes and distances of entries.
 
     Args:
         packets: The packets of one stream.
-        index: ``[packets, 3]``, position, size, and time of decoding of each packet by the file's index.
+        index: ``[packets, 3]``: position, size and decoding time of each packet in the file's index.
 
     Returns:
-        The corrections, and the packets whose place the index does not prove.
+        The corrections, and the packets whose place is uncertain.
     """
     if len(index) == 0:
         return (), []
@@ -219,15 +220,15 @@ def by_index(packets: Packets, index: NDArray[np.int64]) -> tuple[Clock, list[in
 
 
 def by_counting(packets: Packets) -> Packets:
-    """Replace the times of an MPEG program stream that contradict one another by counted ones.
+    """Replace contradictory times of an MPEG program stream by counted ones.
 
-    The container states the time of a frame only now and then. FFmpeg interpolates between these times, and repeats
-    times where several frames share a packet of the container. Frames of a recording are counted if none comes later
-    than by counting: a lost frame would delay the later ones.
+    The container states times only for some frames. FFmpeg interpolates between them, and repeats times if several
+    frames share a packet of the container. The frames of a recording are counted if none of them is later than the
+    counted time, because a lost frame would delay the later ones.
 
     Returns:
-        The packets; if frames were counted, without times of presentation, and with the times at which the first frame
-        is presented as times of decoding.
+        The packets. If frames were counted, they have no presentation times, and their decoding times start with the
+        presentation time of the first frame.
     """
     steps = np.diff(packets.dts)
     if (packets.dts == NO_STAMP).any() or not (steps > 0).any():
@@ -277,10 +278,10 @@ def without_stamps(packets: Packets, lost_at: Sequence[int]) -> list[int]:
 
 
 def within_packets(losses: Sequence[int], packets: Packets, *, whole_before_keyframe: bool, clock: Clock) -> list[int]:
-    """Losses of a transport stream as positions that say which packet is damaged; see `VideoMetadata.lost_at`.
+    """Return the losses of a transport stream as positions that identify damaged packets; see `VideoMetadata.lost_at`.
 
-    A loss right before a keyframe may have taken the end of the packet before it. It did not where the clock restarts
-    there (two recordings that were joined), nor, ``whole_before_keyframe``, if the decoder finds out by itself.
+    A loss directly before a keyframe may have removed the end of the previous packet. It did not if the clock restarts
+    there (two joined recordings), nor, with ``whole_before_keyframe``, if the decoder detects a truncated picture.
     """
     starts, first = np.unique(packets.position, return_index=True)
     restarts_at = {position for position, _ in clock}
@@ -300,10 +301,10 @@ def within_packets(losses: Sequence[int], packets: Packets, *, whole_before_keyf
 
 
 def audio_losses(losses: Sequence[int], packets: Packets, joins: Sequence[int]) -> list[int]:
-    """The same for the audio stream, several of whose packets may begin at one position.
+    """Return the losses of an audio stream like `within_packets`; several packets may start at the same position.
 
-    ``joins``: losses of the video stream between two whole packets. An audio loss beside one is where recordings were
-    joined, and leaves the packets whole as well.
+    ``joins``: losses of the video stream between two whole packets. Recordings were joined at an audio loss beside such
+    a loss, and the audio packets are whole, too.
     """
     starts = np.unique(packets.position)
     found: set[int] = set()
@@ -320,9 +321,9 @@ def audio_losses(losses: Sequence[int], packets: Packets, joins: Sequence[int]) 
 
 
 def beside_gaps(losses: Sequence[int], packets: Packets) -> list[int]:
-    """Losses of other streams of a transport stream beside which this one has a gap in time.
+    """Return the losses of other streams of a transport stream at which this stream has a gap in time.
 
-    The continuity counter has 16 values: a loss of 16 packets does not show in it.
+    The continuity counter has 16 values, and does not change if 16 packets are lost.
     """
     if not losses or len(packets) < 3 or (packets.pts == NO_STAMP).any():
         return []
@@ -337,7 +338,7 @@ def beside_gaps(losses: Sequence[int], packets: Packets) -> list[int]:
 
 
 def apart_from_joins(losses: Sequence[int], packets: Packets, clock: Clock) -> list[int]:
-    """Return the losses of a stream except where its packets of another recording begin, at a restart of the clock."""
+    """Return the losses of a stream except those where another recording starts, at a restart of the clock."""
     starts = np.unique(packets.position)
     found: list[int] = []
     for loss in losses:
@@ -349,7 +350,7 @@ def apart_from_joins(losses: Sequence[int], packets: Packets, clock: Clock) -> l
 
 
 def spans_of(lost_at: Sequence[int], packets: Packets) -> list[tuple[int, int]]:
-    """``(first, last)`` presentation times of the packets around each lost position."""
+    """Return ``(first, last)`` presentation times of the packets around each lost position."""
     times = packets.pts if not (packets.pts == NO_STAMP).any() else packets.dts
     spans: list[tuple[int, int]] = []
     positions: NDArray[np.int64] = np.maximum.accumulate(packets.position) if len(packets) else packets.position

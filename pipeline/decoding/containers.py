@@ -198,7 +198,7 @@ def packets(container: InputContainer, *streams: Stream, alive: Callable[[], Non
 
 
 def reason(error: FFmpegError) -> str:
-    """Return FFmpeg's error text. Decoders return -1 for any failure; as a system error it would be a denied permission."""
+    """Return FFmpeg's error text. Decoders return -1 for any failure, which is the number of a denied permission."""
     if error.errno == errno.EPERM:
         return "error -1, without a cause"
     return (error.strerror or str(error)).lower()

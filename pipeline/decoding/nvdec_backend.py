@@ -85,7 +85,7 @@ class NvdecDecoder(PyAvDecoder):
     def _from_card(
         self, path: Path, metadata: VideoMetadata, wanted: NDArray[np.int64], spans: Sequence[Span]
     ) -> Iterator[tuple[int, Picture]]:
-        """Yield the card's frames. Raises `CardError` if they end early, because the CPU has found no damage in them."""
+        """Yield the card's frames. Raises `CardError` if they end early, because the CPU found no damage in them."""
         expected = next(iter(self._cpu.frames(path, metadata, wanted[:1], spans=spans[:1])), None)
         if expected is None or isinstance(expected, Hole):
             raise CardError("the CPU cannot decode the first frame for the comparison")
@@ -98,12 +98,7 @@ class NvdecDecoder(PyAvDecoder):
                     raise CardError(f"frame {item[0]} of the card differs from that of the CPU")
                 first = None
                 yield item
-        except (
-            DecodeError,
-            FFmpegError,
-            RuntimeError,
-            MemoryError,
-        ) as error:  # MemoryError: the card's memory may be full
+        except (DecodeError, FFmpegError, RuntimeError, MemoryError) as error:  # the card's memory may be full
             raise CardError(f"the card fails: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic that turns a container's time stamps into a `VideoMetadata`'s timeline."""
+"""Computation of a `VideoMetadata`'s timeline from a container's time stamps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...manifests.errors import DecodeError
 from .decoders import MAX_JUMP_S
 
 MAX_REORDERING = 16
-"""Frames that may overtake one another on their way through a decoder: H.264's and HEVC's largest picture buffer."""
+"""Maximal number of frames that a decoder reorders: the largest picture buffer of H.264 and HEVC."""
 
 
 NO_STAMP = int(np.iinfo(np.int64).min)
@@ -27,12 +27,12 @@ class Packets:
     """The packets of a stream in the order of the file, as arrays ``[packets]``; times in ticks of its time base."""
 
     pts: NDArray[np.int64]
-    """`NO_STAMP` where a packet has none; as in ``dts``."""
+    """`NO_STAMP` if a packet has no stamp, also in ``dts``."""
     dts: NDArray[np.int64]
     duration: NDArray[np.int64]
     keyframe: NDArray[np.bool_]
     position: NDArray[np.int64]
-    """In the file; that of the packet before where the container does not say."""
+    """Position in the file; that of the previous packet if the container does not state it."""
     size: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -41,16 +41,16 @@ class Packets:
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """When frames are presented, in ticks; ascending."""
+    """Presentation times of frames, in ticks, ascending."""
 
     ticks: NDArray[np.int64]
     end: int
-    """When the last frame stops being shown."""
+    """End of the last frame."""
     counted: bool = False
-    """The frames have no time stamps, or shuffled ones: only their order identifies them."""
+    """The frames have no time stamps, or shuffled ones, so that only their order identifies them."""
 
     def seconds(self, time_base: Fraction) -> tuple[NDArray[np.float64], float]:
-        """``frame_times_s`` and ``end_s``, relative to the first frame."""
+        """Return ``frame_times_s`` and ``end_s``, relative to the first frame."""
         first = int(self.ticks[0])
         times = (self.ticks - first).astype(np.float64) * time_base.numerator / time_base.denominator
         return times, float((self.end - first) * time_base)
@@ -59,21 +59,21 @@ class Timeline:
 def timeline_of_packets(
     packets: Packets, nominal: Fraction, missing: Sequence[tuple[int, int]] = ()
 ) -> Timeline | None:
-    """The timeline when each packet becomes a frame; None where a packet does not say when it is presented.
+    """Return the timeline if each packet is a frame; None if a packet has no presentation time.
 
-    ``nominal``: ticks between frames by the container's rate. ``missing``: see `with_missing`.
+    ``nominal``: ticks between frames at the container's rate. ``missing``: see `with_missing`.
     """
     if (packets.pts == NO_STAMP).any():
         return None
-    ticks = np.unique(packets.pts) if missing else np.sort(packets.pts)  # damage splits packets into two of one time
+    ticks = np.unique(packets.pts) if missing else np.sort(packets.pts)  # damage may split a packet, at the same time
     return _timeline(with_missing(ticks, missing), packets, nominal)
 
 
 def with_missing(ticks: NDArray[np.int64], missing: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """Ascending times of frames, and of frames that are missing, so that later frames keep their numbers.
+    """Return ascending times of all frames, including missing ones, so that later frames keep their indices.
 
-    ``missing``: ``(first, last)`` times between which packets are lost. Each gap there that is longer than one and a
-    half of the usual distance is filled with frames at this distance.
+    ``missing``: ``(first, last)`` times between which packets are lost. Each gap between them that is longer than one
+    and a half of the usual distance is filled with frames at the usual distance.
     """
     if len(ticks) < 2 or not missing:
         return ticks
@@ -97,13 +97,12 @@ def timeline_of_frames(
     broken: bool,
     missing: Sequence[tuple[int, int]] = (),
 ) -> Timeline:
-    """Return the timeline of the frames that a decoder presented, in their order, and of those that it lost.
+    """Return the timeline of the frames that a decoder presented, in their order, and of the frames that it lost.
 
-    A packet without a frame is not a loss where the frames around it are close together (second fields, invisible
-    reference frames, placeholders), nor before the first keyframe (a recording that was cut from a longer one). The
-    frame of any other packet stays in the timeline, so that decoding reports a hole there.
-
-    ``broken``: decoding ended before the packets did.
+    A packet without a frame is not a loss if the frames around it are close together (second fields, invisible
+    reference frames, placeholders), or if it is before the first keyframe (a recording that was cut from a longer one).
+    The frame of any other packet stays in the timeline, so that decoding reports a hole there. ``broken``: decoding
+    ended before the packets did.
     """
     known = [tick for tick in frames if tick is not None]
     if len(known) < len(frames) or (packets.pts == NO_STAMP).any():
@@ -119,7 +118,7 @@ def timeline_of_frames(
 
 
 def _counted(num_frames: int, packets: Packets, nominal: Fraction, missing: Sequence[tuple[int, int]]) -> Timeline:
-    """Frames without time stamps: at the times of decoding, which are as far apart, or else at the nominal rate."""
+    """Return the timeline of frames without time stamps: the decoding times, or times at the nominal rate."""
     ticks = np.sort(packets.dts[packets.dts != NO_STAMP])
     if len(ticks) != num_frames:
         ticks = np.array([round(number * nominal) for number in range(num_frames)], np.int64)
@@ -127,7 +126,7 @@ def _counted(num_frames: int, packets: Packets, nominal: Fraction, missing: Sequ
 
 
 def _check_order(ticks: list[int], ordered: list[int]) -> None:
-    """A container with decoding times only (AVI) shuffles them a little; more disorder indicates damage."""
+    """Raise DecodeError for shuffled times. Containers with decoding times only (AVI) may shuffle them a little."""
     for position, tick in enumerate(ticks):
         if abs(bisect_right(ordered, tick) - 1 - position) > MAX_REORDERING:
             raise DecodeError(
@@ -157,7 +156,7 @@ def _lost(presented: list[int], packets: Packets) -> list[int]:
 
 
 def _timeline(ticks: NDArray[np.int64], packets: Packets, nominal: Fraction) -> Timeline:
-    """The last frame is shown as long as its packet says, or else as long as frames usually are."""
+    """Return the timeline. The last frame has the duration of its packet, or the usual duration of frames."""
     usual = round(float(np.median(np.diff(ticks)))) if len(ticks) > 1 else round(nominal)
     last = np.flatnonzero(packets.pts == ticks[-1])
     stated = int(packets.duration[last[0]]) if len(last) else 0
