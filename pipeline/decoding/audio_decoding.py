@@ -1,4 +1,4 @@
-"""Decode an audio track to consecutive samples with true times, and report the holes in it."""
+"""Decoding of an audio track into consecutive samples with correct times, and holes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from .decoders import MAX_GAP_S
 from .packet_marks import PacketMarks
 
 JITTER_S = 0.01
-"""A smaller deviation of a time stamp is rounding, not a gap or an overlap: half of a packet of AAC or MP3."""
+"""A smaller deviation of a time stamp is rounding, and not a gap or an overlap. This is half of a packet of AAC or
+MP3."""
 ROUNDED_S = 0.001
 DAMAGED_JITTER_S = 0.002
-"""The same behind damage, where only the rounding of Matroska's times is accepted."""
+"""The same limit after damage, where only the rounding of Matroska's times is accepted."""
 SILENCE_BLOCK_S = 1.0
 PREROLL_S = 0.25
-"""Length of audio that is decoded and discarded after damage, for codecs with memory: MP3 frames use bits of the nine
-frames before them, Opus requires 80 ms, and all such codecs add overlapping windows."""
+"""Duration of audio that is decoded and discarded after damage, for codecs with memory: MP3 frames use bits of the nine
+previous frames, Opus requires 80 ms, and all such codecs add overlapping windows."""
 SEEK_PREROLL_S = 1.0
-"""Length of audio that is decoded and discarded after a seek."""
+"""Duration of audio that is decoded and discarded after a seek."""
 MIN_SKIP_S = 10.0
-"""A longer stretch of audio that is not needed is skipped."""
+"""A longer part of the audio that is not needed is skipped."""
 MARGIN_S = 0.05
-"""A hole is extended by this length on both sides, as resampling mixes neighboring samples."""
+"""A hole is extended by this time on both sides, because resampling mixes neighboring samples."""
 
 
 def decode_audio(
@@ -67,7 +68,7 @@ def _from(
     alive: Callable[[], None],
     seek_s: float | None = None,
 ) -> tuple[int | None, Iterator[NDArray[np.float32] | Hole]]:
-    """Return the position of the first decoded sample, None if it is unknown, and the blocks from there on."""
+    """Return the position of the first decoded sample, None if it is unknown, and the blocks from this position on."""
     found = _blocks(path, metadata, track, num_wanted, alive, seek_s)
     begins = next(found, None)
     return (begins if isinstance(begins, int) else None), cast("Iterator[NDArray[np.float32] | Hole]", found)
@@ -76,7 +77,7 @@ def _from(
 def _without_first(
     blocks: Iterator[NDArray[np.float32] | Hole], num_samples: int
 ) -> Iterator[NDArray[np.float32] | Hole]:
-    """Yield the blocks without their first samples."""
+    """Yield the blocks without the first ``num_samples`` samples."""
     for block in blocks:
         if isinstance(block, Hole):
             yield block
@@ -96,7 +97,7 @@ def _blocks(
 ) -> Iterator[int | NDArray[np.float32] | Hole | None]:
     """Yield the position of the first sample (None: unknown), then the samples and holes.
 
-    ``seek_s``: where decoding begins, at the packet of this time or before; None: at the start of the track.
+    ``seek_s``: time at or before which decoding starts, at a packet; None: at the start of the track.
     """
     with open_container(path) as container:
         stream = audio_stream(container, path, track.stream_index)
@@ -150,7 +151,7 @@ def _decoded(
             mark = marks.read(packet)
             if mark.is_inside:
                 yield from decoder.interrupt(mark.damage)
-            elif mark.damage:  # lost bytes before this packet, of this stream or another: the time stamps decide
+            elif mark.damage:  # bytes were lost before this packet, in this or another stream: the time stamps decide
                 yield mark.damage
             if not mark.is_inside:
                 yield from decoder.decode(cast("Packet[AudioStream]", packet))
@@ -200,7 +201,7 @@ class _AudioPackets:
             yield from self._resampled(None)
 
     def _resampled(self, frame: AudioFrame | None) -> Iterator[AudioFrame]:
-        """Convert a frame to the track's rate, as FFmpeg does where a stream changes its rate; None flushes."""
+        """Convert a frame to the track's rate, as FFmpeg does if a stream changes its rate; None flushes."""
         rate_hz = 0 if frame is None or frame.sample_rate == self._rate_hz else frame.sample_rate
         if self._resampler is not None and rate_hz != self._resampled_rate_hz:
             yield from self._resampler.resample(None)
@@ -217,7 +218,7 @@ class _AudioPackets:
 
 
 def _check(frame: AudioFrame) -> None:
-    """Raise `_Damage` for samples that are flagged as damaged or are not numbers."""
+    """Raise `_Damage` for samples that are marked as damaged or are not finite."""
     if frame.is_corrupt:
         raise _Damage("the samples are damaged")
     if frame.format.name in ("flt", "fltp", "dbl", "dblp") and not np.isfinite(frame.to_ndarray()).all():
@@ -233,15 +234,15 @@ class _Line:
         self._resumes_at: int | None = None  # the first sample after damage that is kept
         self._num_wanted = num_wanted
         self.position = 0
-        """Samples of the track that are complete."""
+        """Number of complete samples of the track."""
         self.damage = ""
-        """What is damaged after them."""
+        """Damage after these samples."""
 
     def add(self, samples: NDArray[np.float32], begins: int | None) -> Iterator[NDArray[np.float32] | Hole]:
         """Yield the samples that follow the previous ones: zeros for a gap, then the new samples without overlap.
 
-        ``begins``: the position of the first sample in the track; None without a time stamp. Behind damage, samples
-        without a time stamp are discarded.
+        ``begins``: position of the first sample in the track; None without a time stamp. After damage, samples without
+        a time stamp are discarded.
         """
         rate_hz = self._track.rate_hz
         if begins is None:
@@ -277,25 +278,25 @@ class _Line:
             self.position += new.shape[1]
 
     def _in_whole_frames(self, gap: int, frame_length: int) -> int:
-        """Matroska rounds times to milliseconds: a gap that differs by this from whole frames is whole frames."""
+        """Return the gap, rounded to whole frames if it differs from them by Matroska's rounding to milliseconds."""
         whole = round(gap / frame_length) * frame_length if frame_length else gap
         return whole if abs(whole - gap) <= ROUNDED_S * self._track.rate_hz else gap
 
 
 def _begins(frame: AudioFrame, stream: AudioStream, metadata: VideoMetadata) -> int | None:
-    """Return the position of a frame's first sample in the track, by its time stamp."""
+    """Return the position of a frame's first sample in the track, from its time stamp."""
     if frame.pts is None or stream.time_base is None or metadata.audio is None:
         return None
-    is_resampled = frame.time_base == Fraction(1, metadata.audio.rate_hz)  # the last frames have no time base
+    is_resampled = frame.time_base == Fraction(1, metadata.audio.rate_hz)  # the last frames of a file have no time base
     time_base = frame.time_base if is_resampled and frame.time_base is not None else stream.time_base
     return round((float(frame.pts * time_base) - metadata.start_s - metadata.audio.start_s) * metadata.audio.rate_hz)
 
 
 def _samples(frame: AudioFrame, track: AudioTrack) -> NDArray[np.float32]:
-    """``float32 [channels, samples]`` in −1 … 1, with the channels of the track.
+    """Return ``float32 [channels, samples]`` in −1 … 1, with the channels of the track.
 
     A frame with another number of channels (a broadcast that changes from 5.1 to stereo) is mixed down to the mean of
-    its channels, which all channels of the track repeat.
+    its channels, which becomes the value of all channels of the track.
     """
     channels = frame.layout.nb_channels
     stored: Any = frame.to_ndarray()

@@ -1,4 +1,4 @@
-"""Read a track's audio in step with its frames."""
+"""Reading of a track's audio in parallel with its frames."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ..records import AudioTrack, Hole
 
 @dataclass(frozen=True, eq=False)
 class AudioChunk:
-    """A stretch of audio; the chunks of a video are consecutive, without gap or overlap, from the track's start on."""
+    """A part of the audio. The chunks of a video are consecutive, without gaps or overlaps, from the track's start."""
 
     start_s: float
-    """Relative to the first presented frame; negative where the track begins before it."""
+    """Start relative to the first presented frame; negative if the track starts before it."""
     rate_hz: int
     samples: NDArray[np.float32]
     """``[channels, samples]`` in −1 … 1"""
     last: bool
-    """No audio follows: the track ends here, its rest is damaged, or the requested end is reached."""
+    """Whether this chunk is the last one: at the end of the track, at damage up to its end, or at the requested end."""
 
 
 class AudioReader:
-    """Cuts the blocks of `Decoder.audio` at given times and collects its holes."""
+    """Cuts the blocks of `Decoder.audio` at given times, and collects their holes."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class AudioReader:
         self._track = track
         self._until_s = until_s
         self._waiting: list[NDArray[np.float32]] = [np.zeros((track.channels, 0), np.float32)]
-        self._position = first_sample(track, from_s)  # of the first waiting sample in the track
+        self._position = first_sample(track, from_s)  # position in the track of the first sample that was not returned
         self.is_over = False
         self.holes: list[Hole] = []
 

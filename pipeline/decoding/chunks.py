@@ -1,4 +1,4 @@
-"""Divide a video into chunks: frames that fit a buffer, and the audio of the same time."""
+"""Division of a video into chunks: frames that fit in a buffer, and the audio of the same time."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MAX_AUDIO_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a file that is decoded; what lies before it is skipped."""
+    """A part of a file that is decoded. The parts between spans are skipped."""
 
     first: int
     last: int
-    """Indices of the first frame, and of the one after the last."""
+    """Indices of the first frame, and of the one after the last frame."""
     audio_from_s: float = 0.0
     audio_until_s: float = 0.0
-    """Interval of audio; empty for none."""
+    """Interval of audio; empty if there is none."""
 
 
 @dataclass(frozen=True, eq=False)
 class ChunkCut:
-    """Frames of one chunk, possibly none, and the end of its audio (None: no audio)."""
+    """The frames of one chunk, which may be none, and the end of its audio (None: no audio)."""
 
     indices: NDArray[np.int64]
     audio_until_s: float | None
@@ -43,8 +43,8 @@ def cut_chunks(
 ) -> Iterator[ChunkCut]:
     """Yield chunks of at most ``max_frames`` frames and `MAX_SPAN_S`, with audio up to the end of the last frame.
 
-    Where frames lie far apart, and after the last frame, chunks without frames carry the audio, so that no chunk has
-    more than `MAX_AUDIO_BYTES` of audio.
+    If frames are far apart, and after the last frame, there are chunks with audio only, so that no chunk has more than
+    `MAX_AUDIO_BYTES` of audio.
     """
     track = metadata.audio if audio_until_s is not None else None
     span_s = MAX_SPAN_S if track is None else min(MAX_SPAN_S, audio_span_s(track))
@@ -66,7 +66,7 @@ def cut_chunks(
 
 
 def audio_span_s(track: AudioTrack) -> float:
-    """Duration of `MAX_AUDIO_BYTES` of this track."""
+    """Return the duration of `MAX_AUDIO_BYTES` of this track."""
     return MAX_AUDIO_BYTES / (4 * track.rate_hz * track.channels)
 
 
@@ -87,7 +87,7 @@ def _runs(
 
 
 def _steps(from_s: float, until_s: float, span_s: float) -> Iterator[float]:
-    """Ends of stretches of at most ``span_s`` that lead from ``from_s`` to ``until_s``."""
+    """Yield the ends of intervals of at most ``span_s`` from ``from_s`` to ``until_s``."""
     while from_s < until_s:
         from_s = min(from_s + span_s, until_s)
         yield from_s

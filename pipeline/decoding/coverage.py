@@ -1,8 +1,8 @@
-"""Find losses in the bytes of a file: stretches that do not belong to a packet, and a truncated last packet.
+"""Detection of losses in the bytes of a file: bytes that do not belong to a packet, and a truncated last packet.
 
-After a damaged stretch, FFmpeg continues at the next element that it recognizes and reports no error; an H.264 decoder
-then builds pictures on missing references, without an error either. MP4's index and the counters of transport streams
-show such losses; in AVI and Matroska files only the stretch itself shows them.
+After damaged bytes, FFmpeg continues at the next element that it recognizes, and reports no error. An H.264 decoder
+then predicts pictures from missing references, also without an error. The index of MP4 files and the counters of
+transport streams show such losses. In AVI and Matroska files only the damaged bytes show them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_HEADER_BYTES = 1024
-"""More than what containers put between two packets (33 bytes in AVI files, 23 in Matroska, in what we have seen)."""
+"""More bytes than containers have between two packets (33 in AVI and 23 in Matroska files that we have seen)."""
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 MAX_ASF_HEADER_BYTES = 1 << 16
 MAX_OGG_PAGE_BYTES = 65307
 TS_PACKET_BYTES = 188
-"""In m2ts files, a time code of 4 bytes comes before each, in DVB recordings 16 check bytes after each."""
+"""Size of a transport packet. In m2ts files a time code of 4 bytes precedes each packet; in DVB recordings 16 check
+bytes follow each packet."""
 FILLERS = {
     "avi": (b"JUNK", b"ix", b"idx1", b"LIST", b"RIFF"),
     "matroska,webm": (
@@ -37,10 +38,10 @@ FILLERS = {
         b"\x10\x43\xa7\x70",  # Chapters
     ),
 }
-"""How elements begin that may stand between packets and be of any length."""
+"""First bytes of elements of any length that may be between packets."""
 AVI_CHUNK_HEADER_BYTES = 8
 MAX_AVI_HEADER_BYTES = 1 << 20
-"""The list of packets ("movi") begins within these first bytes of an AVI file."""
+"""Maximal position of the list of packets ("movi") in an AVI file."""
 _SYNC = 0x47
 _TS_STRIDES = TS_PACKET_BYTES, TS_PACKET_BYTES + 4, TS_PACKET_BYTES + 16
 _BLOCK_PACKETS = 65_536
@@ -49,7 +50,7 @@ _BLOCK_PACKETS = 65_536
 def lost_stretches(
     path: Path, container: str, packets: Sequence[tuple[int, int]] | NDArray[np.int64]
 ) -> tuple[int, ...]:
-    """Where lost stretches begin, in bytes from the file's beginning, ascending.
+    """Return the positions at which lost parts begin, in bytes, ascending.
 
     ``packets``: ``(position, size)`` of every packet of every stream, in any order.
     """
@@ -65,13 +66,14 @@ def lost_stretches(
         for position in covered[positions[1:] - covered > MAX_HEADER_BYTES].tolist():
             file.seek(position)
             beginning = file.read(8)
-            if not beginning.startswith(fillers) and not beginning[1:].startswith(fillers):  # AVI pads to even
+            # AVI pads to an even length
+            if not beginning.startswith(fillers) and not beginning[1:].startswith(fillers):
                 lost.append(position)
     return tuple(lost)
 
 
 def _stated_asf_bytes(path: Path) -> int:
-    """The size of the file by its file properties; 0 where they do not state it (a broadcast)."""
+    """Return the size of the file in its file properties; 0 if they do not state it (a broadcast)."""
     with open(path, "rb") as file:
         head = file.read(MAX_ASF_HEADER_BYTES)
     at = head.find(ASF_FILE_PROPERTIES)
@@ -83,7 +85,7 @@ def _stated_asf_bytes(path: Path) -> int:
 
 
 def _ends_with_last_ogg_page(path: Path, size: int) -> bool:
-    """Whether the last page is whole and marked as the last of its stream."""
+    """Return whether the last page is complete and marked as the last one of its stream."""
     with open(path, "rb") as file:
         file.seek(max(0, size - MAX_OGG_PAGE_BYTES))
         tail = file.read()
@@ -95,14 +97,14 @@ def _ends_with_last_ogg_page(path: Path, size: int) -> bool:
 
 
 def broken_chunks(path: Path, packets: NDArray[np.int64]) -> tuple[int, ...]:
-    """Return where the chunks of an AVI file do not follow one another: a lost stretch, however short, begins there.
+    """Return the positions at which chunks of an AVI file do not follow one another, because bytes are lost.
 
     Args:
         path: An AVI file.
         packets: As for `lost_stretches`.
 
     Returns:
-        Positions in bytes, ascending. The first may lie before the first packet.
+        Positions in bytes, ascending. The first one may be before the first packet.
     """
     positions, groups = np.unique(packets[:, 0], return_inverse=True)
     covered = np.maximum.accumulate(positions + np.bincount(groups, packets[:, 1]).astype(np.int64))[:-1]
@@ -120,7 +122,7 @@ def broken_chunks(path: Path, packets: NDArray[np.int64]) -> tuple[int, ...]:
 
 
 def _are_chunks(file: BinaryIO, begin: int, end: int) -> bool:
-    """Whether chunks without a packet (lists, indices, fillers, dropped frames) fill a stretch of an AVI file."""
+    """Return whether chunks without packets (lists, indices, fillers, dropped frames) fill a part of an AVI file."""
     return any(_reaches(file, start, end) for start in (begin, begin + 1))
 
 
@@ -129,10 +131,10 @@ def _reaches(file: BinaryIO, position: int, end: int) -> bool:
         file.seek(position)
         header = file.read(12)
         if header[:4] in (b"LIST", b"RIFF") and header[8:] in (b"rec ", b"movi", b"AVIX"):
-            position += 12  # packets follow within it
+            position += 12  # packets are inside of it
         elif (
             header.startswith(FILLERS["avi"])
-            or header[2:4] in (b"ix", b"wb", b"tx")  # FFmpeg leaves out streams whose headers are damaged
+            or header[2:4] in (b"ix", b"wb", b"tx")  # FFmpeg omits streams with damaged headers
             or header[4:8] == bytes(4)
         ):
             position += AVI_CHUNK_HEADER_BYTES + int.from_bytes(header[4:8], "little")
@@ -143,9 +145,9 @@ def _reaches(file: BinaryIO, position: int, end: int) -> bool:
 
 
 def ends_midway(path: Path, container: str, first_position: int) -> bool:
-    """Whether a transport stream, fragmented MP4, Ogg or ASF file ends within a unit, or before its stated size.
+    """Return whether a transport stream, fragmented MP4, Ogg or ASF file ends within a unit, or before its stated size.
 
-    ``first_position``: of the first packet in the file.
+    ``first_position``: position of the first packet in the file.
     """
     size = os.path.getsize(path)
     if container == "ogg":
@@ -165,7 +167,7 @@ def ends_midway(path: Path, container: str, first_position: int) -> bool:
             (length,) = struct.unpack(">I", header[:4])
             if length == 1 and len(header) == 16:
                 (length,) = struct.unpack(">Q", header[8:])
-            if length < 8:  # 0: to the end of the file; anything else is damage, which decoding will meet
+            if length < 8:  # 0: to the end of the file; other values are damage, which decoding detects
                 return False
             position += length
     return position > size
@@ -176,17 +178,17 @@ class StreamLosses:
     """Losses of an elementary stream of a transport stream, as positions in bytes, ascending."""
 
     at: list[int] = field(default_factory=list[int])
-    """Where whole transport packets begin again, of any stream."""
+    """Positions at which whole transport packets of any stream follow a loss."""
     own: list[int] = field(default_factory=list[int])
-    """The first transport packet of this stream after each loss."""
+    """Position of the first transport packet of this stream after each loss."""
 
 
 def transport_stream_losses(path: Path, pids: Iterable[int], alive: Callable[[], None]) -> dict[int, StreamLosses]:
     """Return the losses of each elementary stream.
 
-    Losses show as jumps of the continuity counter that no discontinuity flag announces, as packets that a receiver has
-    marked as erroneous, and as bytes that do not belong to a packet. FFmpeg states positions as if the additional bytes
-    of m2ts files and DVB recordings came before each packet; so do these positions.
+    A loss is a jump of the continuity counter without a discontinuity flag, a packet that a receiver has marked as
+    erroneous, or bytes that do not belong to a packet. Positions are those of FFmpeg, in which the additional bytes of
+    m2ts files and DVB recordings precede each packet.
     """
     losses = {pid: StreamLosses() for pid in pids}
     counters: dict[int, int] = {}
@@ -203,8 +205,8 @@ def transport_stream_losses(path: Path, pids: Iterable[int], alive: Callable[[],
 def separate_video_bytes(path: Path, begin: int, end: int, alive: Callable[[], None]) -> int:
     """Return the size of the video streams of a transport stream that have no packet between two positions.
 
-    Recordings with different PIDs that were joined are such streams, seen from one of them; programs that were recorded
-    at the same time are not.
+    Such streams exist if recordings with different PIDs were joined, but not if programs were recorded at the same
+    time.
     """
     num_outside: dict[int, int] = {}
     overlapping: set[int] = set()
@@ -212,7 +214,7 @@ def separate_video_bytes(path: Path, begin: int, end: int, alive: Callable[[], N
         places = position + np.arange(len(rows)) * rows.shape[1]
         is_outside = (places < begin) | (places >= end)
         pids = _pids(rows)
-        # the first packet of each picture: a unit starts, without an adaptation field or behind it, with 00 00 01 E0…EF
+        # the first packet of each picture: it starts a unit with 00 00 01 E0…EF, maybe after an adaptation field
         payload = np.where(rows[:, 3] & 0x20 > 0, 5 + rows[:, 4].astype(np.int64), 4).clip(max=TS_PACKET_BYTES - 4)
         head = rows[np.arange(len(rows))[:, None], payload[:, None] + np.arange(4)]
         is_video = (rows[:, 1] & 0x40 > 0) & (head[:, :3] == (0, 0, 1)).all(1) & (head[:, 3] >> 4 == 0xE)
@@ -226,7 +228,7 @@ def separate_video_bytes(path: Path, begin: int, end: int, alive: Callable[[], N
 
 
 def _transport_packets(path: Path, alive: Callable[[], None]) -> Iterator[tuple[NDArray[np.uint8], int, bool]]:
-    """Yield blocks of consecutive packets: ``[packets, bytes]``, position, whether bytes before are not packets."""
+    """Yield blocks of consecutive packets: ``[packets, bytes]``, position, and whether other bytes precede them."""
     data = np.memmap(path, np.uint8, mode="r")
     position, stride, has_begun, in_sync = 0, TS_PACKET_BYTES, False, False
     while True:
@@ -254,7 +256,7 @@ def _pids(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _find_packets(data: NDArray[np.uint8], position: int) -> tuple[int, int] | None:
-    """Where the next three transport packets in a row begin, and how far apart they are."""
+    """Return the position of the next three consecutive transport packets, and their distance."""
     while position + 3 * TS_PACKET_BYTES <= len(data):
         block = data[position : position + (1 << 20)]
         starts: list[tuple[int, int]] = []
@@ -282,10 +284,10 @@ def _add_losses(
 
     Args:
         rows: The packets, ``[packets, bytes]``.
-        position: Of the first packet in the file.
-        losses: By elementary stream; the function appends to it.
-        counters: The last counter of each elementary stream; updated.
-        interrupted: Streams none of whose packets has come since the last bytes that are not packets; updated.
+        position: Position of the first packet in the file.
+        losses: Elementary stream → losses; the function adds to them.
+        counters: Elementary stream → last counter; updated.
+        interrupted: Streams without a packet since the last bytes that do not belong to a packet; updated.
     """
     pids = _pids(rows)
     for pid, found in losses.items():

@@ -1,14 +1,14 @@
 """The `Decoder` protocol and the table of backends.
 
 The metadata comes from the container alone. The planner then requests exact frame indices, and a decoder delivers
-these frames or reports where and why it cannot:
+these frames, or reports where and why it cannot:
 
-    Hole                  damaged frames or audio; decoding continues behind them
+    Hole                  damaged frames or audio; decoding continues after them
     DecodeError           a video that cannot be read further
     └── IndexMismatch     packets are not frames, without damage: probe again with ``thorough``, then plan again
 
-To add a backend: a class that satisfies `Decoder`, and a line in `BACKENDS`. The contract test in ``test_decoding.py``
-finds it.
+To add a backend, write a class that satisfies `Decoder`, and add a line to `BACKENDS`. The contract test in
+``test_decoding.py`` tests it.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ BACKENDS = {
     "decord": "arabesque.pipeline.decoding.decord_backend:DecordDecoder",
     "nvdec": "arabesque.pipeline.decoding.nvdec_backend:NvdecDecoder",
 }
-"""Name → ``module:class``; the modules are imported in decoding processes only."""
+"""Name → ``module:class``. The modules are imported only in decoder processes."""
 CARD_LIBRARIES = "libcuda.so.1", "libnvcuvid.so.1"
 """Libraries of NVIDIA's driver that the backend ``nvdec`` needs."""
 
 Picture = NDArray[np.uint8] | Planes
-"""``[height, width, 3]``, RGB, or its planes; upright."""
+"""``[height, width, 3]``, RGB, or planes. Both are upright."""
 
 MAX_GAP_S = 5.0
-"""A longer gap between two frames, or two stretches of audio, is a hole. Recordings at one frame a second, and screen
-recordings with a variable rate that show new frames at least this often, have none."""
+"""A longer gap between two frames, or two parts of the audio, is a hole. Recordings with one frame per second have no
+such gaps, nor have screen recordings with a variable rate that have new frames at least this often."""
 MAX_JUMP_S = 3600.0
 """A longer gap between two frames is a damaged time stamp."""
 
 
 class IndexMismatch(DecodeError):
-    """The decoded frames are not the container's packets, although the file is not damaged."""
+    """The decoded frames do not correspond to the container's packets, although the file is not damaged."""
 
 
 class Decoder(Protocol):
-    """Decodes video files. Built by `build_decoder` in a decoder process; used by one thread."""
+    """Decodes video files. It is built by `build_decoder` in a decoder process, and used by one thread."""
 
     def probe(self, path: Path, thorough: bool = False, audio_track: int | str = "best") -> VideoMetadata:
         """Read a file's metadata.
@@ -77,8 +77,8 @@ class Decoder(Protocol):
     ) -> Iterator[tuple[int, Picture] | Hole]:
         """Decode the frames of the indices ``wanted`` (ascending) in one pass.
 
-        With ``spans``, all wanted frames lie in these. A decoder may seek to a keyframe before a span; frames outside
-        of spans may be missing without a `Hole`.
+        With ``spans``, all wanted frames are in them. A decoder may seek to a keyframe before a span. Frames outside of
+        spans may be missing without a `Hole`.
 
         Yields:
             ``(index, picture)``, valid until the next item is requested. Frames that are missing, damaged or of
@@ -103,16 +103,16 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class UsesCard(Protocol):
-    """A decoder that uses a graphics card where it can."""
+    """A decoder that uses a graphics card if possible."""
 
     on_cpu: str
-    """Why the CPU decodes the frames that come now; empty where the card does."""
+    """Why the CPU decodes the current frames; empty if the card does."""
     device_files: Sequence[str]
-    """Device files that the driver may open again after the process was isolated."""
+    """Device files that the driver may open after the process was isolated."""
 
 
 def check_backend(backend: str) -> None:
-    """Raise `ValueError` for an unknown name, `MissingPackageError` if what a backend needs is not installed."""
+    """Raise `ValueError` for an unknown name, and `MissingPackageError` if software that a backend needs is missing."""
     if backend not in BACKENDS and ":" not in backend:
         raise ValueError(f"decoder {backend!r} is not one of {', '.join(BACKENDS)}")
     if backend in EXTRAS:
@@ -122,7 +122,7 @@ def check_backend(backend: str) -> None:
 
 
 def _require_card() -> None:
-    """Raise `MissingPackageError` without the libraries of NVIDIA's driver. Creates no context on the card."""
+    """Raise `MissingPackageError` if the libraries of NVIDIA's driver are missing. Creates no context on the card."""
     for library in CARD_LIBRARIES:
         try:
             ctypes.CDLL(library)
@@ -139,8 +139,8 @@ def build_decoder(backend: str, alive: Callable[[], None], *, planar: bool = Fal
 
     Args:
         backend: A name of `BACKENDS`, or ``module:class``.
-        alive: Called with every packet, to distinguish a slow decoder from one that hangs.
-        planar: Pictures may be planes.
+        alive: Called for every packet, to distinguish a slow decoder from one that hangs.
+        planar: Whether pictures may be planes.
 
     Raises:
         ArabesqueError: The backend cannot be imported.

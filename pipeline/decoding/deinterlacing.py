@@ -1,4 +1,4 @@
-"""Deinterlace with FFmpeg's bwdif filter: one progressive picture for each interlaced frame."""
+"""Deinterlacing with FFmpeg's bwdif filter: one progressive picture for each interlaced frame."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 BWDIF = "mode=send_frame:parity=auto:deint=interlaced"
-"""One picture for each frame, at its time, by the field order that the frame states; progressive frames stay as they
-are.
+"""One picture for each frame, at its time, in the field order that the frame states. Progressive frames are unchanged.
 
-FFmpeg up to 8.0 (libavfilter 11.4) makes all lines of the first picture with its spatial filter. FFmpeg 8.1
-(libavfilter 11.14) makes two lines at the top and one at the bottom with another filter. In our test video they differ
-by up to 18 gray levels; all other pictures are equal. The version that PyAV contains decides.
+FFmpeg up to 8.0 (libavfilter 11.4) uses the spatial filter for all lines of the first picture. FFmpeg 8.1 (libavfilter
+11.14) uses another filter for two lines at the top and one at the bottom. In our test video these lines differ by up to
+18 gray levels; all other pictures are equal. The version in PyAV decides.
 """
 
 
 class Deinterlacer:
-    """Takes frames in their order and returns them one later: a picture is made with its two neighbors.
+    """Deinterlaces frames in their order, each after the next one, because a picture depends on both neighbors.
 
-    At a hole and at the end, `flush` returns the last one, which is made with the one before it alone.
+    At a hole and at the end, `flush` returns the last picture, which depends on the previous frame only.
     """
 
     def __init__(self, stream: VideoStream) -> None:
@@ -42,7 +41,7 @@ class Deinterlacer:
         yield from self._ready(len(self._waiting) - 1)
 
     def flush(self) -> Iterator[tuple[int, VideoFrame]]:
-        """The last frame; the next one begins a new run."""
+        """Return the last frame; the next one starts a new sequence."""
         if self._source is not None:
             self._source.push(None)
             yield from self._ready(len(self._waiting))

@@ -1,4 +1,4 @@
-"""Folders of frames: JPEG and PNG images in natural order, as data sets are published, read as a video."""
+"""Folders of frames as videos: JPEG and PNG images in natural order, as many data sets are published."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 
 def is_image(name: str) -> bool:
-    """Whether a name is that of a frame; hidden files are not."""
+    """Return whether a name is that of a frame. Hidden files are not frames."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
@@ -40,7 +40,7 @@ def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
 
 
 def folder_state(folder: Path) -> FileState:
-    """Return the total size of the images, and the newest of their times."""
+    """Return the total size of the images and the latest of their modification times."""
     states = [os.stat(path) for path in frame_files(folder)]
     times = states or [os.stat(folder)]
     return FileState(
@@ -51,7 +51,7 @@ def folder_state(folder: Path) -> FileState:
 
 
 def read_folder_content(folder: Path) -> Content:
-    """Return digest and size of the images in their order; their names do not count."""
+    """Return digest and size of the images in their order. Their names have no effect."""
     digest, size_bytes = hashlib.sha256(b"frames"), 0
     for path in frame_files(folder):
         content = path.read_bytes()
@@ -68,7 +68,7 @@ def probe_folder(folder: Path, frame_rate: float, alive: Callable[[], None]) -> 
     """
     paths = frame_files(folder)
     if not paths:
-        raise DecodeError(f"{folder}: has no .jpg or .png images; remove the folder, or put its frames there")
+        raise DecodeError(f"{folder}: has no .jpg or .png images; remove the folder, or add its frames")
     first: tuple[Path, tuple[int, int]] | None = None
     for path in paths:
         alive()
@@ -113,7 +113,7 @@ def decode_folder(
 
     paths, reformatter = frame_files(folder), VideoReformatter()
     if len(paths) != metadata.num_frames:
-        raise DecodeError(f"{folder}: has {len(paths)} frames, and had {metadata.num_frames} before; run again")
+        raise DecodeError(f"{folder}: has {len(paths)} frames, but had {metadata.num_frames} before; run again")
     edges_s = np.append(metadata.frame_times_s, metadata.end_s)
     for index in map(int, wanted):
         alive()
@@ -162,7 +162,7 @@ def _size_px(path: Path) -> tuple[int, int] | None:
 
 
 def _jpeg_size_px(data: bytes) -> tuple[int, int] | None:
-    """Follow the segments of a JPEG file to its frame header (SOF)."""
+    """Return the size of a JPEG image from its frame header (SOF)."""
     at = 2
     while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]

@@ -16,7 +16,7 @@ from .planes import ColorSpace
 
 MAX_REASON_CHARACTERS = 2_000
 MAX_HOLES = 2_000
-"""In one message, of frames or of audio; reasons of holes are about 150 characters long."""
+"""Maximal number in one message, of frames or of audio. Reasons of holes have about 150 characters."""
 
 
 # --- parent → child
@@ -24,7 +24,7 @@ MAX_HOLES = 2_000
 
 @dataclass(frozen=True)
 class Begin:
-    """The first message: how to decode."""
+    """The first message: settings of the decoder."""
 
     backend: str
     memory_bytes: int
@@ -39,12 +39,12 @@ class ProbeRequest:
     thorough: bool
     audio_track: int | str
     frame_rate: float | None = None
-    """Of a folder of frames; None for a file."""
+    """Frame rate of a folder of frames; None for a file."""
 
 
 @dataclass(frozen=True)
 class Buffers:
-    """Shared memory to map; its descriptor follows."""
+    """Request to map shared memory; its descriptor follows."""
 
     count: int
     size_bytes: int
@@ -60,7 +60,7 @@ class DecodeRequest:
     audio_until_s: float | None
     deinterlace: Deinterlace
     spans: tuple[Span, ...] = ()
-    """Stretches to decode, ascending and apart; empty: the file from its start to the last wanted frame."""
+    """Parts to decode, ascending and without overlap; empty: the file from its start to the last wanted frame."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Fill:
 
 @dataclass(frozen=True)
 class Stop:
-    """Stop decoding the video. May come at any time."""
+    """Stop decoding the video. May be sent at any time."""
 
 
 # --- child → parent
@@ -88,7 +88,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Alive:
-    """The decoder makes progress. May come before any other answer."""
+    """The decoder makes progress. May be sent before any other answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,17 +107,17 @@ class Filled:
     decode_s: float
     by_card: bool = False
     on_cpu: str = ""
-    """Both as in `FrameChunk`."""
+    """Same as in `FrameChunk`, also ``by_card``."""
 
 
 @dataclass(frozen=True)
 class Damaged:
-    """Where the video could not be decoded. Comes after all chunks, if there are holes; after each span, if any."""
+    """Holes of the video. Sent after all chunks if there are any; with spans, after each span."""
 
     frames: tuple[Hole, ...]
     audio: tuple[Hole, ...]
     ends_span: bool = False
-    """Whether all chunks of a span have come."""
+    """Whether all chunks of a span were sent."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """The request failed. May replace any answer."""
+    """The request failed. May be sent in place of any answer."""
 
     error: str
-    """The name of an exception, see `decoder_pool`."""
+    """Name of an exception, see `decoder_pool`."""
     reason: str
 
 
@@ -138,4 +138,4 @@ Request = Begin | ProbeRequest | Buffers | DecodeRequest | Fill | Stop
 Answer = Ready | Alive | Probed | Filled | Damaged | Ended | Failed
 REQUESTS = message_kinds(Request)
 ANSWERS = message_kinds(Answer)
-"""The kinds that each side accepts."""
+"""The kinds of messages that each side accepts."""

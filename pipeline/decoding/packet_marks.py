@@ -1,4 +1,4 @@
-"""Apply a file's metadata to the packets of a stream: lost bytes, and corrections of their clock."""
+"""Lost bytes and clock corrections of a file's metadata, applied to the packets of a stream."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Mark(NamedTuple):
     damage: str
     """Damage in or before a packet; empty if there is none."""
     is_inside: bool
-    """The packet itself is damaged, or may be."""
+    """Whether the packet itself is, or may be, damaged."""
 
 
 class PacketMarks:
-    """Reads the packets of one stream in their order, and corrects their time stamps."""
+    """Reads the packets of one stream in their order and corrects their time stamps."""
 
     def __init__(self, container: InputContainer, lost_at: Sequence[int], clock: Sequence[tuple[int, int]]) -> None:
         """``lost_at`` and ``clock``: see `VideoMetadata`."""
         self._lost_at = lost_at
         self._clock_positions = [position for position, _ in clock]
         self._shifts = [0, *(shift for _, shift in clock)]
-        self._flags_count = container.format.name != "mpegts"  # it flags the packet before the damaged one
-        self._position = -1  # of the last packet in the file
+        self._flags_count = container.format.name != "mpegts"  # mpegts flags the packet before the damaged one
+        self._position = -1  # position in the file of the last packet
 
     def read(self, packet: Packet[Any]) -> Mark:
         damage, is_inside = "", False

@@ -1,4 +1,4 @@
-"""Decode the frames of a video stream with PyAV, without frames that damage may have changed."""
+"""Decoding of a video stream with PyAV, without frames that may be damaged."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _INTRA_ONLY = {"mjpeg", "ffv1", "prores", "dnxhd", "huffyuv", "ffvhuff", "utvide
 
 
 class Shown(NamedTuple):
-    """A frame, and what is known of the stretch before it."""
+    """A frame, and the damage before it."""
 
     frame: VideoFrame
     damage: str
-    """What is damaged between the frame before and this one; empty where nothing is."""
+    """Damage between the previous frame and this one; empty if there is none."""
     resumed_at: int | None
-    """When the packet of this frame is decoded, in ticks, where decoding resumed with it after damage."""
+    """Decoding time of this frame's packet in ticks, if decoding resumed with it after damage."""
 
 
 class PictureStream:
-    """Iterate once over `Shown` in the order of presentation; then `damage` holds what is damaged after the last frame.
+    """Iterates once over `Shown` in the order of presentation. Then `damage` is the damage after the last frame.
 
-    At a damaged packet or picture, the frames that were decoded before it are still presented. Decoding resumes at the
-    next keyframe; frames that are shown before that keyframe (open groups of pictures) refer to lost ones and are left
-    out. Damage before the first keyframe is not counted: a recording that was cut out of a longer one begins with
-    packets that refer to missing ones.
+    After a damaged packet or picture, the frames that were decoded before it are still presented. Decoding resumes at
+    the next keyframe. Frames that are shown before that keyframe (open groups of pictures) refer to lost ones and are
+    left out. Damage before the first keyframe is ignored, because a recording that was cut from a longer one begins
+    with packets that refer to missing ones.
 
-    On one thread. On several, FFmpeg overlooks damage: of 120 damaged H.264 files, 94 broke on one thread, 88 on four
-    that share pictures out, 86 on four that share slices; the others passed as undamaged. Processes run in
+    Decoding uses one thread, because FFmpeg misses damage with several. Of 120 damaged H.264 files, damage was detected
+    in 94 with one thread, in 88 with four frame threads, and in 86 with four slice threads. Several processes run in
     parallel instead.
     """
 
@@ -54,9 +54,9 @@ class PictureStream:
         can_resume: bool = True,
         after_seek: bool = False,
     ) -> None:
-        """``counted``: frames have no time stamps, so that decoding resumes only where their number is certain.
+        """``counted``: frames have no time stamps, so that decoding resumes only where their index is certain.
 
-        ``after_seek``: begin at the next keyframe, without frames that are shown before it.
+        ``after_seek``: start at the next keyframe, without frames that are shown before it.
         """
         self._container = container
         self._stream = stream
@@ -67,17 +67,17 @@ class PictureStream:
         self._can_ever_resume = can_resume
         self._counts_packets = container.format.name == "avi"
         self._queue = _Queue(counted=counted)
-        self._has_begun = False  # with the first keyframe, or the first picture that can be decoded without one
+        self._has_begun = False  # set by the first keyframe, or by the first picture that is decoded without one
         self._has_shown = False
-        self._scrap = ""  # what was wrong before the beginning
-        self._is_waiting = after_seek  # for a keyframe
-        self._keyframe: _Keyframe | None = None  # at which decoding resumed last
+        self._scrap = ""  # damage before the first picture
+        self._is_waiting = after_seek  # waiting for a keyframe
+        self._keyframe: _Keyframe | None = None  # the last one at which decoding resumed
         self.damage = ""
-        self._breaking = ""  # the damage before which the last good frames are presented; others lie between them
+        self._breaking = ""  # damage after the frames that are being presented; other frames between them are missing
         if stream.codec_context.is_open:  # after a seek in the same file
             return
         stream.codec_context.thread_count = 1
-        if self._codec == "mjpeg":  # by default, its decoder passes most damaged pictures
+        if self._codec == "mjpeg":  # by default, its decoder accepts most damaged pictures
             stream.codec_context.options = {"err_detect": "explode"}
 
     def __iter__(self) -> Iterator[Shown]:
@@ -94,11 +94,11 @@ class PictureStream:
             self.damage = self.damage or self._scrap or "it has no keyframe"
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        """Decode a packet; None: what is still in the decoder. Raises `FFmpegError`."""
+        """Decode a packet; None: return the frames that are still in the decoder. Raises `FFmpegError`."""
         return self._stream.decode(packet)  # pyright: ignore[reportUnknownMemberType]
 
     def distrust(self) -> None:
-        """Leave out all frames until the next keyframe: one is missing that the decoder has dropped silently."""
+        """Skip all frames until the next keyframe, because the decoder has dropped a frame without an error."""
         self._queue.clear()
         self._queue = _Queue(counted=self._counted)
         self._stream.codec_context.flush_buffers()
@@ -135,14 +135,15 @@ class PictureStream:
         return packet.dts is not None and (self._codec in _INTRA_ONLY or (self._codec == "h264" and _is_idr(packet)))
 
     def _break(self, damage: str) -> Iterator[Shown]:
-        """Present what was decoded before the damage, then wait for a keyframe."""
+        """Present the frames that were decoded before the damage, then wait for a keyframe."""
         if not self._has_begun:
             self._scrap = damage
-            self._is_waiting = self._counts_packets and not self._can_ever_resume  # later frames have no certain place
+            # the index of later frames is uncertain
+            self._is_waiting = self._counts_packets and not self._can_ever_resume
             return
         if not self._is_waiting:
             self._breaking = damage
-            if self._counted or self._counts_packets:  # which of the frames in the decoder is which is uncertain
+            if self._counted or self._counts_packets:  # the indices of frames in the decoder are uncertain
                 yield from self._drained()
             else:
                 yield from self._finish_run()
@@ -153,7 +154,7 @@ class PictureStream:
         self.damage = self.damage or damage
 
     def _finish_run(self) -> Iterator[Shown]:
-        """The frames that are still in the decoder and in the queue."""
+        """Present the frames that are still in the decoder and in the queue."""
         if self._is_waiting:
             return
         try:
@@ -197,9 +198,9 @@ class PictureStream:
                 return
 
     def _is_wrong_keyframe(self, frame: VideoFrame) -> bool:
-        """Whether the first frame after a keyframe at which decoding resumed is none that can be decoded alone.
+        """Return whether the first frame after a keyframe at which decoding resumed cannot be decoded independently.
 
-        H.264 and HEVC decoders present nothing before they have recovered, at a later picture in some streams.
+        This is not checked for H.264 and HEVC: in some streams, their decoders present nothing until a later picture.
         """
         key = self._keyframe
         if key is None or key.has_come or key.precedes(frame) is False:
@@ -212,7 +213,7 @@ class PictureStream:
     def _push(self, frame: VideoFrame) -> Iterator[Shown]:
         key = self._keyframe
         if key is not None and key.precedes(frame) is False:
-            self._queue.pass_over(frame)  # shown before the keyframe at which decoding resumed
+            self._queue.pass_over(frame)  # it is shown before the keyframe at which decoding resumed
             return
         for ready in self._queue.push(frame):
             yield self._shown(ready)
@@ -235,14 +236,14 @@ class _Keyframe:
         self.is_shown = False
 
     def precedes(self, frame: VideoFrame) -> bool | None:
-        """None where nothing is known."""
+        """Return whether the frame is shown at or after the keyframe; None if this is unknown."""
         if frame.pts is None or self.pts is None:
             return None
         return frame.pts >= self.pts
 
 
 def _is_idr(packet: Packet[VideoStream]) -> bool:
-    """Whether an H.264 packet in Annex B form refers to nothing before it; then nothing after it is shown earlier."""
+    """Return whether an H.264 packet in Annex B form is an IDR picture; no later packet is shown before it."""
     data = bytes(packet)
     start = data.find(b"\0\0\1")
     while 0 <= start < len(data) - 3:
@@ -254,16 +255,16 @@ def _is_idr(packet: Packet[VideoStream]) -> bool:
 
 
 class _Queue:
-    """Holds frames until those that were decoded before them have come, too.
+    """Holds frames until all frames that were decoded before them are there.
 
-    A frame that is shown before its references (a B-frame) may be built on one of which only later turns out that it is
-    damaged: FFmpeg reports this when it presents a frame, not when it decodes it.
+    A frame that is shown before its references (a B-frame) may depend on a frame whose damage is detected later: FFmpeg
+    reports damage when it presents a frame, not when it decodes it.
     """
 
     def __init__(self, *, counted: bool) -> None:
-        """``counted``: no frame may come after one that is dropped, as its number would be uncertain."""
+        """``counted``: no frame may follow a dropped one, because its index would be uncertain."""
         self._counted = counted
-        self._orders: dict[int, int] = {}  # presentation time of a packet → its place in the order of decoding
+        self._orders: dict[int, int] = {}  # presentation time of a packet → its position in decoding order
         self._expected: set[int] = set()
         self._held: deque[VideoFrame] = deque()
         self._num_packets = 0
@@ -287,11 +288,11 @@ class _Queue:
             yield self._release()
 
     def fail(self) -> None:
-        """The last packet cannot be decoded."""
+        """Drop the frame of the last packet, which cannot be decoded."""
         self._drop_from(self._num_packets)
 
     def pass_over(self, frame: VideoFrame) -> int:
-        """Note that a frame has come; return its place in the order of decoding."""
+        """Record that a frame was presented; return its position in decoding order."""
         order = self._order(frame)
         self._expected = {other for other in self._expected if other != order and other > order - 4 * MAX_REORDERING}
         return order
@@ -304,12 +305,14 @@ class _Queue:
             yield self._release()
 
     def drop_decoded_after(self, damaged: VideoFrame) -> None:
-        """The held frames, and those that are pushed from now on."""
+        """Drop frames that were decoded after a damaged one, in the queue and from now on."""
         self._drop_from(self._order(damaged))
 
     def _drop_from(self, order: int) -> None:
-        """Also the frame that was decoded right before: damage often reaches over several packets, and the decoder has
-        noticed the last of it only."""
+        """Drop frames from a position in decoding order on, and the frame before it.
+
+        Damage often covers several packets, and the decoder may detect only the last of them.
+        """
         order = max(0, order - 1)
         if self._damaged_order is None or order < self._damaged_order:
             self._damaged_order = 0 if self._counted else order
@@ -325,9 +328,9 @@ class _Queue:
         return frame
 
     def _is_safe(self, frame: VideoFrame) -> bool:
-        following = self._order(frame) + 1  # what comes next may show that this one is damaged, too
+        following = self._order(frame) + 1  # the next frame may show that this one is damaged, too
         return following <= self._num_packets and all(other > following for other in self._expected)
 
     def _order(self, frame: VideoFrame) -> int:
-        """0, before all others, where nothing is known."""
+        """Return the frame's position in decoding order; 0, before all others, if it is unknown."""
         return 0 if frame.pts is None else self._orders.get(frame.pts, 0)

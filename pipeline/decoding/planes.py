@@ -1,6 +1,6 @@
-"""Pictures as most videos store them, 8-bit 4:2:0: a plane of luma, and two of chroma with a quarter of its samples.
+"""Pictures as planes in 8-bit 4:2:0, the format of most videos: luma, and two chroma planes of a quarter of its size.
 
-That is 1.5 bytes a pixel instead of RGB's 3; `arabesque.pipeline.stages.color` turns them into RGB.
+They take 1.5 bytes per pixel instead of 3 in RGB. `arabesque.pipeline.stages.color` converts them to RGB.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _MATRICES: dict[int, Matrix] = {
     7: "smpte240m",
     9: "bt2020",
 }
-"""FFmpeg's ``AVColorSpace`` as swscale reads it: unspecified (2) and RGB (0) are BT.601."""
-_FULL_RANGE = 2  # of FFmpeg's AVColorRange
+"""FFmpeg's ``AVColorSpace`` → color matrix that swscale uses. Unspecified (2) and RGB (0) are BT.601."""
+_FULL_RANGE = 2  # value of FFmpeg's AVColorRange
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class ColorSpace:
 
     matrix: Matrix
     full_range: bool
-    """Luma from 0 to 255 (JPEG) instead of from 16 to 235."""
+    """Luma is from 0 to 255 (JPEG) and not from 16 to 235."""
     interlaced: bool = False
-    """The odd rows of chroma belong to the odd rows of luma, the even ones to the even ones."""
+    """The odd rows of chroma belong to the odd rows of luma, and the even rows to the even rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,12 @@ class Planes:
     luma: NDArray[np.uint8]
     """``[height, width]``, both even"""
     blue: NDArray[np.uint8]
-    """``[height / 2, width / 2]``, each sample for 2 × 2 pixels; ``red`` as well"""
+    """``[height / 2, width / 2]``, one sample for 2 × 2 pixels, like ``red``."""
     red: NDArray[np.uint8]
     color: ColorSpace
 
     def write_to(self, target: NDArray[np.uint8]) -> None:
-        """One plane after the other into ``[height · 3 / 2, width]``."""
+        """Write the planes one after the other to ``target [height · 3 / 2, width]``."""
         flat = target.reshape(-1)
         start = 0
         for plane in (self.luma, self.blue, self.red):
@@ -64,10 +64,11 @@ class Planes:
 
 
 def planes_of(frame: VideoFrame, rotation_deg: int, mirrored: bool = False) -> Planes | None:
-    """The planes of a decoded frame, without a copy.
+    """Return the planes of a decoded frame without copying them, or None.
 
-    None where it has others, another color matrix than `ColorSpace` knows, or an odd side: swscale interpolates chroma
-    where the height is odd. None, too, for an interlaced picture that is turned or whose fields have an odd height.
+    The result is None if the frame has other planes, a color matrix that `ColorSpace` does not have, or an odd width or
+    height (for an odd height swscale interpolates chroma); and if it is interlaced and is rotated or has fields of odd
+    height.
     """
     if frame.interlaced_frame and (rotation_deg or mirrored or frame.height % 4):
         return None
@@ -82,13 +83,13 @@ def planes_of(frame: VideoFrame, rotation_deg: int, mirrored: bool = False) -> P
 
 
 def upright(stored: NDArray[np.uint8], rotation_deg: int, mirrored: bool) -> NDArray[np.uint8]:
-    """A view of a stored picture or plane ``[height, width, …]`` as its display matrix turns and flips it."""
+    """Return a view of a stored picture or plane ``[height, width, …]``, rotated and flipped by its display matrix."""
     turned = np.rot90(stored, rotation_deg // 90)
     return turned[:, ::-1] if mirrored else turned
 
 
 def _stored_planes(frame: VideoFrame) -> Iterator[NDArray[np.uint8]]:
-    """Luma, blue and red; NV12, the format of graphics cards, stores blue and red in turn in one plane."""
+    """Yield luma, blue and red. NV12, the format of graphics cards, has blue and red alternating in one plane."""
     if frame.format.name != "nv12":
         yield from (_samples(plane) for plane in frame.planes)
         return
@@ -102,6 +103,6 @@ def _samples(plane: VideoPlane) -> NDArray[np.uint8]:
 
 
 def _lines(plane: VideoPlane) -> NDArray[np.uint8]:
-    """``[height, bytes of a line]``"""
+    """Return ``[height, bytes of a line]``."""
     buffer: Any = plane
     return np.frombuffer(buffer, np.uint8, plane.height * plane.line_size).reshape(plane.height, plane.line_size)

@@ -14,29 +14,30 @@ READ_SUFFIXES = _suffixes(
     ".3g2 .3gp .asf .avi .divx .dv .evo .f4v .flv .k3g .m2p .m2t .m2ts .m4v .mj2 .mk3d .mkv .mod .mov .mp4 .mpe .mpeg "
     ".mpg .mqv .mts .mxf .ogm .ogv .ogx .qt .tod .ts .vob .webm .wmv"
 )
-"""Of containers that the decoders open."""
+"""Suffixes of containers that the decoders open."""
 UNREAD_SUFFIXES = _suffixes(
     ".264 .265 .amv .apng .av1 .avc .bik .braw .dvr-ms .gxf .h264 .h265 .hevc .ivf .m1v .m2v .mjpeg .mjpg .nsv .nut "
     ".obu .r3d .rm .rmvb .smk .swf .vc1 .wtv .xesc .y4m"
 )
-"""Of video formats that the decoders do not open: such a file fails with a reason that names its format."""
+"""Suffixes of video formats that the decoders do not open. Such a file fails with a reason that names its format."""
 SOMETIMES_VIDEO_SUFFIXES = frozenset([".gif", ".webp", ".ogg"])
-"""Of pictures, some of which move, and of music, some of which has pictures; see `is_moving`."""
+"""Suffixes of images that may be animated, and of audio that may have video; see `is_moving`."""
 OTHER_SUFFIXES = _suffixes(
     ".aac .ac3 .avif .bin .bmp .bz2 .c .cfg .cpp .csv .db .doc .docx .flac .gz .h .h5 .hdf5 .heic .html .ini .ipynb "
     ".jpeg .jpg .js .json .jsonl .lock .log .lrv .m3u .m3u8 .m4a .mat .md .md5 .mp3 .nfo .npy .npz .oga .onnx "
     ".opus .parquet .pdf .pickle .pkl .png .pt .pth .py .rst .rtf .safetensors .sh .srt .ssa .sub .svg .tar .tgz "
     ".thm .tif .tiff .toml .tsv .ttf .txt .vtt .wav .weba .wma .xls .xlsx .xml .xz .yaml .yml .zip .zst"
 )
-"""Of files that are known not to be videos; they are never opened. ``.lrv`` is the small copy that some cameras make of
-each video."""
+"""Suffixes of files that are not videos and are never opened. ``.lrv`` is the small copy that some cameras make of each
+video."""
 HEAD_BYTES = 2048
-"""The mark of an animated GIF file may follow its header (13 bytes) and a palette of 768 bytes."""
+"""Number of first bytes that are read: an animated GIF file is marked after its header (13 bytes) and up to 768 bytes
+of palette."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A file format. ``is_video``: it may hold video, whether we read it or not."""
+    """A file format. ``is_video``: it may contain video, whether the decoders open it or not."""
 
     name: str
     is_video: bool = True
@@ -82,12 +83,12 @@ _SIGNATURES: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"fLaC", Format("FLAC", is_video=False)),
 )
 _OGG_VIDEO = b"\x80theora", b"OVP80", b"BBCD\0", b"\x01video"
-"""How the first packets of Ogg's video streams begin: Theora, VP8, Dirac, and others of OGM."""
+"""First bytes of the first packets of Ogg's video streams: Theora, VP8, Dirac, and others of OGM."""
 _RIFF = {b"AVI ": Format("AVI"), b"WEBP": Format("WebP", is_video=False), b"WAVE": Format("WAV", is_video=False)}
 
 
 def format_of(head: bytes) -> Format | None:
-    """Return the format of a file from its first `HEAD_BYTES`; None where they are not of a known format."""
+    """Return the format of a file from its first `HEAD_BYTES`; None if the format is unknown."""
     if head[:4] in (b"RIFF", b"RIFX"):
         return _RIFF.get(head[8:12])
     for step, first in ((188, 0), (192, 4)):
@@ -105,8 +106,8 @@ def format_of(head: bytes) -> Format | None:
 
 
 def is_moving(head: bytes) -> bool:
-    """Whether the first bytes of a file of `SOMETIMES_VIDEO_SUFFIXES` announce an animation or a video stream."""
-    if head[:4] == b"OggS":  # the first packets of all streams come first
+    """Return whether a file of `SOMETIMES_VIDEO_SUFFIXES` has an animation or a video stream, from its first bytes."""
+    if head[:4] == b"OggS":  # the file starts with the first packets of all streams
         return any(mark in head for mark in _OGG_VIDEO)
     if head[:4] == b"GIF8":
         return b"NETSCAPE2.0" in head or b"ANIMEXTS1.0" in head
@@ -114,6 +115,6 @@ def is_moving(head: bytes) -> bool:
 
 
 def head_of(path: Path) -> bytes:
-    """Return the first bytes of a file that was found to be a plain file."""
+    """Return the first bytes of a file that is known to be a regular file."""
     with open(path, "rb", buffering=0) as file:
         return file.read(HEAD_BYTES)

@@ -1,4 +1,4 @@
-"""A video file as bytes: its digest, and changes while it is read, so that the digest is that of the decoded frames."""
+"""A video file as bytes: its digest, and the detection of changes, so that the digest is that of the decoded frames."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ...manifests.errors import DecodeError
 from ..records import FileState
 
 MAX_ZEROS_BYTES = 1 << 30
-"""FFmpeg scans zeros at 50 to 100 MB/s without a sign of progress; a decoder process counts as hung after a minute."""
+"""FFmpeg reads zeros at 50 to 100 MB/s without reporting progress. A decoder process counts as hung after a minute."""
 _BLOCK_BYTES = 1 << 20
 _FEW_ZEROS_BYTES = 16 << 20
-"""Containers reserve less space than this for tables that they write later."""
+"""Containers reserve less than this for tables that they write later."""
 _TICK_S, _COARSE_TICK_S = 0.02, 2.0
-"""Resolution of file times: of most file systems, and of those with times in whole seconds."""
+"""Resolution of file times: of most file systems, and of file systems with times in whole seconds."""
 _MAX_WAITS = 10
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-"""Flags for opening a file; O_NONBLOCK does not wait for the writer of a FIFO."""
+"""Flags for opening a file. With O_NONBLOCK, opening a FIFO does not wait for its writer."""
 _VERSION = attrgetter("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
-"""What changes with a file's content; the last three are its `FileState`."""
+"""Properties that change with a file's content; the last three are its `FileState`."""
 
 
 class FileChangedError(Exception):
@@ -40,13 +40,13 @@ class Content:
     """SHA-256, hexadecimal."""
     size_bytes: int
     longest_zeros_bytes: int
-    """The longest stretch of whole MiB in which every byte is zero."""
+    """Longest sequence of whole MiB with only zeros, in bytes."""
 
     @property
     def never_written(self) -> str:
-        """Reason for a file that is mostly zeros, as an incomplete download is; otherwise empty.
+        """Reason why a file with many zeros, such as an incomplete download, is rejected; otherwise empty.
 
-        Downloaders reserve the whole length at once. Uncompressed black pictures are zeros, too, but have headers
+        Downloaders reserve the whole length at once. Uncompressed black pictures are zeros, too, but there are headers
         between them.
         """
         zeros = self.longest_zeros_bytes
@@ -59,7 +59,7 @@ class Content:
 
 
 def read_content(file: Path | int) -> Content:
-    """``file``: a path, or a descriptor, which stays open."""
+    """Read a file once. ``file``: a path, or a descriptor, which stays open."""
     if isinstance(file, int):
         os.lseek(file, 0, os.SEEK_SET)
     digest, block, nothing = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), bytes(_BLOCK_BYTES)
@@ -74,21 +74,21 @@ def read_content(file: Path | int) -> Content:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of the bytes, hexadecimal."""
+    """Return the SHA-256 of the bytes, hexadecimal."""
     return read_content(path).digest
 
 
 def check_file(path: Path) -> None:
-    """Raises `DecodeError` for anything but a plain, readable file with something in it.
+    """Raise `DecodeError` for anything except a regular, readable file that is not empty.
 
-    Before anyone opens it: opening a FIFO waits for a writer that may never come.
+    It must be called before the file is opened: opening a FIFO waits for a writer, possibly forever.
     """
     try:
         status = os.stat(path)
     except OSError as error:
         raise DecodeError(f"{path}: {error.strerror}; check the path") from error
     if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no plain file (a pipe, socket or device)"
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file (a pipe, socket or device)"
         raise DecodeError(f"{path}: is {kind}; give video files")
     if status.st_size == 0:
         raise DecodeError(f"{path}: is empty (0 bytes); get the file again")
@@ -99,8 +99,8 @@ def check_file(path: Path) -> None:
 class WatchedFile:
     """A regular file that stays open, so that its inode number is not reused.
 
-    Opening waits a few milliseconds if the file was changed just before, because another change within the same tick
-    of the file system's clock would not change its times.
+    Opening waits a few milliseconds if the file was changed just before, because another change within the same tick of
+    the file system's clock would not change the file's times.
 
     Args:
         path: The file.
@@ -124,7 +124,7 @@ class WatchedFile:
                 is_coarse = found.st_mtime_ns % 10**9 == found.st_ctime_ns % 10**9 == 0
                 tick_s = _COARSE_TICK_S if is_coarse else _TICK_S
                 age_s = (time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns)) / 1e9
-                if not -_COARSE_TICK_S < age_s < tick_s:  # a larger difference is a difference of clocks
+                if not -_COARSE_TICK_S < age_s < tick_s:  # a larger difference is between the clocks
                     return
                 time.sleep(tick_s - max(0.0, age_s))
             raise FileChangedError
@@ -134,7 +134,7 @@ class WatchedFile:
 
     def check(self) -> None:
         """Raise `FileChangedError` if the path refers to another file or the file has changed."""
-        with suppress(OSError):  # opening makes network file systems refresh the times
+        with suppress(OSError):  # opening a file makes network file systems refresh its times
             os.close(os.open(self._path, _OPEN))
         try:
             found = os.stat(self._path)

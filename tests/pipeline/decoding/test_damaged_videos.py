@@ -206,7 +206,7 @@ def test_folders_and_pipes_are_refused_at_once(decoder, tmp_path):
     """Opening a pipe would wait for a writer."""
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "folder.mp4").mkdir()
-    for name, complaint in {"pipe.mp4": "no plain file", "folder.mp4": "is a folder"}.items():
+    for name, complaint in {"pipe.mp4": "not a regular file", "folder.mp4": "is a folder"}.items():
         with pytest.raises(DecodeError, match=complaint):
             decoder.probe(tmp_path / name)
 

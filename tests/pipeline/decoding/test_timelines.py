@@ -143,11 +143,11 @@ def test_only_plain_readable_files_with_something_in_them_pass(tmp_path):
     with socket.socket(socket.AF_UNIX) as reader:
         reader.bind(str(tmp_path / "socket.mp4"))
         for name, complaint in {
-            "fifo": "no plain file",
+            "fifo": "not a regular file",
             "folder": "is a folder",
             "empty": "is empty",
             "loop": "symbolic links",
-            "socket": "no plain file",
+            "socket": "not a regular file",
             "nothing": "No such file",
         }.items():
             with pytest.raises(DecodeError, match=complaint) as caught:
