@@ -1,4 +1,4 @@
-"""Tables of clips: a CSV file with the columns ``path``, ``id``, ``start_s`` and ``end_s``, and any others."""
+"""Tables of clips: CSV files with the columns ``path``, ``id``, ``start_s`` and ``end_s``, and any other columns."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def read_clips(
 ) -> Inputs:
     """Read a table of clips.
 
-    The first line has the titles of the columns, which commas, semicolons or tabs separate. ``start_s`` and ``end_s``
-    are seconds in the file; an empty cell is the start or the end of the file. Other columns (scores, splits, names)
-    are kept as text.
+    The first line has the titles of the columns, separated by commas, semicolons or tabs. ``start_s`` and ``end_s`` are
+    seconds in the file; an empty cell means the start or the end of the file. Other columns (scores, splits, names) are
+    kept as text.
 
-    Two optional columns state what to leave out. ``excluded_s`` lists stretches of the file, such as
-    ``12.5-16.9;30-31.2``. ``exclude`` is ``cut`` (also if empty), ``mask`` or ``keep``: see `Exclude`; with ``keep``
+    Two optional columns exclude parts of a clip. ``excluded_s`` lists stretches of the file, such as
+    ``12.5-16.9;30-31.2``. ``exclude`` is ``cut`` (also if empty), ``mask`` or ``keep``: see `Exclude`. With ``keep``
     the stretches are part of the clip.
 
     Args:
         table: The CSV file.
-        folder: What relative paths are relative to: by default the folder of the table or, for files that are not
+        folder: Folder of relative paths. By default it is the folder of the table or, for files that do not exist
             there, the current folder.
         id_prefix: Precedes every id as ``id_prefix/…``.
         frame_rate: Frames per second of folders of frames.
@@ -57,7 +57,7 @@ def read_clips(
         The clips, and the other columns in `Inputs.columns`.
 
     Raises:
-        InputError: The table cannot be read, lacks a column, or a line is wrong; the message names the line.
+        InputError: The table cannot be read, a column is missing, or a line is wrong; the message names the line.
 
     Example:
         >>> from pathlib import Path
@@ -91,7 +91,7 @@ def read_clips(
         rows[video_id] = (source_path(clip), video_id, *times, *line.others)
     if len(found.missing) == len(set(roots.values())):
         raise InputError(
-            f"{table}: not one of its files exists, such as {found.missing[0]}; paths are relative to the folder of "
+            f"{table}: none of its files exists, such as {found.missing[0]}; paths are relative to the folder of "
             "the table or to the current folder, or give the folder of the videos"
         )
     return Inputs(
@@ -128,7 +128,7 @@ def _lines_of(table: Path) -> tuple[tuple[str, ...], list[_Line]]:
                 at = [titles.index(title) for title in CLIP_COLUMNS]
                 continue
             if len(cells) != len(titles):
-                raise InputError(f"{place}: has {len(cells)} cells, and the first line has {len(titles)} titles")
+                raise InputError(f"{place}: has {len(cells)} cells, but the first line has {len(titles)} titles")
             path, video_id, start, end = (cells[index] for index in at)
             if not path:
                 raise InputError(f"{place}: has no path; give the path or URL of a video")
@@ -174,7 +174,7 @@ def _checked_titles(titles: list[str], place: str) -> list[str]:
 def _check_id(video_id: str, place: str) -> None:
     names = video_id.split("/")
     if not video_id.isprintable() or "\\" in video_id or any(name.strip() in ("", ".", "..") for name in names):
-        raise InputError(f"{place}: {video_id!r} is not an id; give one or more names, as in jump or day1/jump")
+        raise InputError(f"{place}: {video_id!r} is not an id; give one or more names, such as jump or day1/jump")
 
 
 def _time(cell: str, title: str, place: str) -> float | None:
@@ -183,18 +183,18 @@ def _time(cell: str, title: str, place: str) -> float | None:
         return None
     time_s = parse_number(cell)
     if time_s is None or time_s < 0:
-        raise InputError(f"{place}: {title} is {cell!r}, which is not a time in seconds, as in 12.5")
+        raise InputError(f"{place}: {title} is {cell!r}, which is not a time in seconds, such as 12.5")
     return round(time_s, 6)
 
 
 def _excluded(cell: str, exclude: str, place: str) -> tuple[tuple[tuple[float, float], ...], Exclude]:
-    """Return the stretches in a cell such as ``12.5-16.9;30-31.2``, ascending and apart, and what becomes of them."""
+    """Return the stretches in a cell such as ``12.5-16.9;30-31.2``, ascending and disjoint, and their handling."""
     stretches: list[tuple[float, float]] = []
     for text in filter(None, map(str.strip, cell.split(";"))):
         start, dash, end = text.partition("-")
         start_s, end_s = _time(start.strip(), "excluded_s", place), _time(end.strip(), "excluded_s", place)
         if not dash or start_s is None or end_s is None or start_s >= end_s:
-            raise InputError(f"{place}: excluded_s has {text!r}, which is not a stretch in seconds, as in 12.5-16.9")
+            raise InputError(f"{place}: excluded_s has {text!r}, which is not a stretch in seconds, such as 12.5-16.9")
         stretches.append((start_s, end_s))
     if exclude not in ("", "cut", "mask", "keep"):
         raise InputError(f"{place}: exclude is {exclude!r}; write cut, mask or keep")
@@ -206,7 +206,7 @@ def _excluded(cell: str, exclude: str, place: str) -> tuple[tuple[tuple[float, f
 def _inside(
     stretches: tuple[tuple[float, float], ...], start_s: float, end_s: float
 ) -> tuple[tuple[float, float], ...]:
-    """Return the parts of the stretches inside of the clip: its edges may have been corrected by hand."""
+    """Return the parts of the stretches inside the clip, whose edges may have been corrected by hand."""
     cut = ((max(first_s, start_s), min(last_s, end_s)) for first_s, last_s in stretches)
     return tuple((first_s, last_s) for first_s, last_s in cut if first_s < last_s)
 

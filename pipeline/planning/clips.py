@@ -1,4 +1,4 @@
-"""Clips of a longer file: their frames, and the metadata that a cut file of the same frames would have."""
+"""Clips of a longer file: their frames, and their metadata as of a file that has only these frames."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from ..records import AudioTrack, Hole, VideoFile, VideoMetadata
 from .sampling import relative_times
 
 ROUNDED_S = 0.001
-"""Times in a table may be rounded to milliseconds: a frame belongs to a clip that begins this much after it."""
+"""Times in a table may be rounded to milliseconds: a frame belongs to a clip that starts by this much after it."""
 END_SLACK_S = 1.0
-"""Times in a table may be rounded up to seconds: a clip may end this much after its file."""
+"""Times in a table may be rounded up to seconds: a clip may end by this much after its file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """The frames of a video in its file. For a whole video, all frames."""
+    """The frames of a video in its file. A whole video has all frames."""
 
     file: VideoFile
     first: int
     last: int
-    """Indices in the file of the first frame, and of the one after the last."""
+    """Indices in the file of the first frame, and of the frame after the last one."""
     offset_s: float
     """Time of the first frame in the file."""
     metadata: VideoMetadata
-    """Metadata of a file with these frames only; times are relative to the first of them."""
+    """Metadata of a file with only these frames; times are relative to the first of them."""
 
     def audio_span(self, until_s: float | None) -> tuple[float, float]:
-        """Return the interval of audio in the file up to a time of the clip; an empty one without audio."""
+        """Return the interval of audio in the file up to a time of the clip; it is empty without audio."""
         track = self.metadata.audio
         if track is None or until_s is None:
             return 0.0, 0.0
         return self.offset_s + track.start_s, min(self.offset_s + until_s, self.offset_s + self.metadata.end_s)
 
     def holes(self, holes: Sequence[Hole]) -> tuple[Hole, ...]:
-        """Return the parts of a file's holes that lie in the clip, in its times."""
+        """Return the parts of a file's holes inside the clip, with times relative to the clip."""
         if not self.file.is_clip:
             return tuple(holes)
         end_s = max(self.metadata.end_s, self.metadata.declared_end_s or 0.0)
@@ -56,11 +56,11 @@ class Clip:
 def clip_of(file: VideoFile, metadata: VideoMetadata) -> Clip:
     """Return the clip of a file, or the whole video.
 
-    A frame belongs to the clip if it is first shown in ``[start_s, end_s)``, up to `ROUNDED_S`, and to an excluded
-    stretch by the same rule.
+    A frame belongs to the clip if its presentation time is in ``[start_s, end_s)``, with a tolerance of `ROUNDED_S`.
+    The same rule applies to excluded stretches.
 
     Raises:
-        DecodeError: The clip lies outside of the file.
+        DecodeError: The clip is outside of the file.
 
     Example:
         >>> import numpy as np
@@ -83,7 +83,7 @@ def clip_of(file: VideoFile, metadata: VideoMetadata) -> Clip:
         raise DecodeError(f"{what} is outside of the file, which ends at {whole_end_s:.3f} s; correct its times")
     if first >= num_frames:
         raise DecodeError(
-            f"{what} lies in the missing part of a truncated file, whose frames end at {metadata.end_s:.3f} s"
+            f"{what} is in the missing part of a truncated file, whose frames end at {metadata.end_s:.3f} s"
         )
     if first >= last:
         raise DecodeError(f"{what} has no frame; the next one is shown at {float(times_s[first]):.3f} s")
@@ -110,7 +110,7 @@ def _excluded_frames(file: VideoFile, times_s: NDArray[np.float64]) -> tuple[tup
 
 
 def spans_of(clips: Sequence[Clip], audio_until_s: Sequence[float | None]) -> list[tuple[Span, list[int]]]:
-    """Return the stretches to decode, ascending and apart, and the indices of the clips in each.
+    """Return the parts of the file to decode, ascending and without overlap, and the indices of the clips in each.
 
     Args:
         clips: Clips of one file.
@@ -139,7 +139,7 @@ def _union(a: Span, b: Span) -> Span:
 
 
 def _audio_of(track: AudioTrack, offset_s: float, stop_s: float) -> AudioTrack | None:
-    """Return the track of a clip, which begins with the first sample in it; None if the track ends before."""
+    """Return the audio track of a clip, which starts with the first sample in it; None if the track ends before."""
     first = max(0, math.ceil((offset_s - track.start_s) * track.rate_hz - 1e-6))
     start_s = track.start_s + first / track.rate_hz
     end_s = stop_s if track.duration_s is None else min(stop_s, track.start_s + track.duration_s)

@@ -33,51 +33,50 @@ from ..store.files.storage import StorePath, as_store_path, is_url
 from ..store.files.urls import connect, modified_ns, network_errors
 
 VIDEO_SUFFIXES = READ_SUFFIXES | UNREAD_SUFFIXES
-"""Suffixes of files that count as videos without being opened."""
+"""Suffixes of files that count as videos and are not opened to check this."""
 _FIRST_SUFFIXES = frozenset([".3g2", ".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mts", ".ts", ".webm"])
-"""Suffixes of common containers; such a file keeps the id if several files would have the same id."""
+"""Suffixes of common containers. If several files would have the same id, such a file has it."""
 MAX_LOOKS = 1000
-"""Maximum number of files with other suffixes whose first bytes are read: a folder may hold 100,000 of them."""
+"""Maximum number of files with other suffixes whose first bytes are read: a folder may have 100,000 of them."""
 _NOT_YET_VIDEOS = frozenset([".aria2", ".crdownload", ".download", ".filepart", ".part", ".partial", ".tmp", ".ytdl"])
 """Suffixes of incomplete downloads."""
 MAX_WEB_DEPTH = 32
 MAX_WEB_FOLDERS = 20_000
-"""Limits for a folder on a web server, whose links may lead in circles: on the disk behind it, or to pages that are
-made for each request."""
+"""Limits for a folder on a web server. Its links may form a circle on the server's disk, or lead to generated pages."""
 MAX_NAMED = 3
-"""Number of places that a message names."""
+"""Maximum number of paths in a message."""
 _VIDEO_PAGES = re.compile(
     r"(.*\.)?(youtube(-nocookie)?\.com|youtu\.be|vimeo\.com|dailymotion\.com|bilibili\.com|b23\.tv|tiktok\.com|"
     r"facebook\.com|fb\.watch|instagram\.com|twitter\.com|x\.com|twitch\.tv|olympics\.com)"
 )
-"""Hosts of web pages that play videos. Their addresses are not those of video files."""
+"""Hosts of web pages that play videos. Addresses of such pages are not those of video files."""
 _AT_ONCE = 16
 """Concurrent requests to a web server, each of which takes 20 to 200 ms."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Videos of one or several inputs in the order of their ids, ids that several files share, and other files."""
+    """Videos of one or several inputs in the order of their ids, ids of several files, and other files."""
 
     videos: tuple[VideoFile, ...]
     clashes: dict[str, tuple[Path | RemotePath, ...]]
-    """Video id → the files that would share it; they are not extracted."""
+    """Video id → the files that would have this id; they are not extracted."""
     num_other_files: int
-    """Files without a video suffix; hidden files are not counted."""
+    """Number of files without a video suffix, except hidden files."""
     num_images: int = 0
-    """Images among them."""
+    """Number of images among these files."""
     unlisted: tuple[str, ...] = ()
-    """Folders that cannot be listed; their videos are unknown."""
+    """Folders that cannot be listed, so that their videos are unknown."""
     missing: tuple[str, ...] = ()
-    """Files and folders of a list that do not exist. Each file is one of the videos, and fails."""
+    """Files and folders of a list that do not exist. Each missing file is also one of the videos, and fails."""
     is_selection: bool = False
-    """Whether the videos are only some of those in the folders: those of a list, a pattern or a filter."""
+    """Whether the videos are only some of those in the folders, because of a list, a pattern or a filter."""
     columns: ClipColumns | None = None
     """The table of the clips; None for whole videos."""
 
 
 def inputs_entry(inputs: Inputs, roots: Sequence[StorePath], id_prefix: str, num_videos: int) -> dict[str, Any]:
-    """Return what a store's manifest records of a run's inputs."""
+    """Return the record of a run's inputs in the manifest of a store."""
     places = () if inputs.is_selection else roots
     folders = [str(root.resolve()) if isinstance(root, Path) else public_url(root) for root in places]
     entry: dict[str, Any] = {"folder": folders[0] if len(folders) == 1 else "", "videos": num_videos}
@@ -86,15 +85,15 @@ def inputs_entry(inputs: Inputs, roots: Sequence[StorePath], id_prefix: str, num
 
 @dataclass(frozen=True, slots=True)
 class ListedRoot:
-    """A file, folder or URL that a list or a pattern names. It may be missing."""
+    """A file, folder or URL in a list or pattern. It may not exist."""
 
     place: StorePath
     name: str
-    """Path below ``folder`` with suffix and POSIX separators. Determines the ids; a file name for a place elsewhere."""
+    """Path below ``folder`` with suffix and POSIX separators, which determines the ids; a file name for other paths."""
     folder: StorePath
-    """Folder or URL that ``name`` is relative to."""
+    """Folder or URL to which ``name`` is relative."""
     ignores_others: bool = False
-    """Whether a file that is not a video is ignored; otherwise it is a video that fails."""
+    """Whether files that are not videos are ignored. Otherwise such a file counts as a video, and fails."""
 
 
 def find_videos(*roots: StorePath | ListedRoot, id_prefix: str = "", frame_rate: float | None = None) -> Inputs:
@@ -103,10 +102,10 @@ def find_videos(*roots: StorePath | ListedRoot, id_prefix: str = "", frame_rate:
     Args:
         roots: Folders, files and URLs. A video's id is its path below its root, without suffix.
         id_prefix: Precedes every id as ``id_prefix/…``; see `checked_id_prefix`.
-        frame_rate: Also find folders of frames (`frame_folders`), and empty folders, which fail; None: only files.
+        frame_rate: Also find folders of frames (`frame_folders`), and empty folders, which fail. None: find files only.
 
     Raises:
-        FileNotFoundError: A root that is not of a list does not exist; the message is the root.
+        FileNotFoundError: A root that is not in a list does not exist; the message is the root.
         InputError: The links of a web folder are deeper than `MAX_WEB_DEPTH`, or lead to too many folders.
         StoreError: A URL cannot be reached.
     """
@@ -115,8 +114,8 @@ def find_videos(*roots: StorePath | ListedRoot, id_prefix: str = "", frame_rate:
     for _, file in found.files:
         video_id = f"{id_prefix}/{file.video_id}" if id_prefix else file.video_id
         claims[video_id][str(file.path)] = replace(file, video_id=video_id) if id_prefix else file
-    # An original or a preview next to an MP4 file must not get the id of a video that was extracted before: where one
-    # of several files with one id has a suffix of `_FIRST_SUFFIXES`, the ids of the others end with their suffix.
+    # An original or a preview beside an MP4 file must not get the id of a video that was extracted before: if one of
+    # several files with the same id has a suffix of `_FIRST_SUFFIXES`, the ids of the others end with their suffix.
     files_of: defaultdict[str, dict[str, VideoFile]] = defaultdict(dict)
     for video_id, files in claims.items():
         first = {path for path, file in files.items() if _suffix(file.path.name) in _FIRST_SUFFIXES}
@@ -135,12 +134,12 @@ def find_videos(*roots: StorePath | ListedRoot, id_prefix: str = "", frame_rate:
 
 @dataclass
 class FoundFiles:
-    """Videos at some roots."""
+    """The videos at some roots."""
 
     files: list[tuple[StorePath | ListedRoot, VideoFile]] = field(
         default_factory=list[tuple["StorePath | ListedRoot", VideoFile]]
     )
-    """The root of each file, and the file; several may have the same id."""
+    """The root of each file, and the file. Several files may have the same id."""
     num_others: int = 0
     num_images: int = 0
     unlisted: list[str] = field(default_factory=list[str])
@@ -189,7 +188,7 @@ def files_at(roots: Sequence[StorePath | ListedRoot], frame_rate: float | None =
 
 
 def _frame_folders(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Yield the folders below a folder that hold images or nothing at all. Loops of links are followed once."""
+    """Yield the folders below a folder that contain images or nothing. Loops of links are followed once."""
     try:
         status = os.stat(folder)
         entries = sorted((each for each in os.scandir(folder) if each.name[0] != "."), key=lambda each: each.name)
@@ -218,9 +217,9 @@ _Listing = Iterable[tuple[str, str, FileState | None]]
 def _listings(
     roots: Sequence[StorePath | ListedRoot], unlisted: list[str]
 ) -> Iterator[tuple[StorePath | ListedRoot, _Listing | None]]:
-    """Yield each root with the files at it; None for a root of a list that does not exist.
+    """Yield each root with its files; None for a root in a list that does not exist.
 
-    URLs of a list are requested concurrently.
+    URLs in a list are requested concurrently.
     """
 
     def at_url(root: ListedRoot) -> _Listing | None:
@@ -273,7 +272,7 @@ class _Looks:
 def required_videos(
     roots: Sequence[StorePath | ListedRoot], id_prefix: str = "", frame_rate: float | None = None
 ) -> Inputs:
-    """Find all videos, as `find_videos` does; raise `InputError` if there are none."""
+    """Find all videos like `find_videos`. Raises `InputError` if there are none."""
     try:
         inputs = find_videos(*roots, id_prefix=id_prefix, frame_rate=frame_rate)
     except FileNotFoundError as error:
@@ -286,10 +285,10 @@ def required_videos(
         where = ", ".join(places) + more
         if inputs.num_images and frame_rate is None:
             raise InputError(
-                f"{where}: no videos in it, but {inputs.num_images:,} images; for folders of frames, give their rate "
-                "(--frame-rate 25)"
+                f"{where}: contains no videos, but {inputs.num_images:,} images; for folders of frames, give "
+                "their rate (--frame-rate 25)"
             )
-        raise InputError(f"{where}: no videos in it{others}; give a folder that holds .mp4, .avi, .webm, … files")
+        raise InputError(f"{where}: contains no videos{others}; give a folder with .mp4, .avi, .webm, … files")
     return inputs
 
 
@@ -300,10 +299,10 @@ def _nothing_at(place: str) -> str:
 
 
 def checked_id_prefix(text: str) -> str:
-    """Check a prefix for video ids: one or more names, separated by ``/``; raise `InputError` for other texts."""
+    """Return a prefix for video ids: one or more names, separated by ``/``. Raises `InputError` for other texts."""
     names = text.split("/")
     if not text.isprintable() or "\\" in text or any(name.strip() in ("", ".", "..") for name in names):
-        raise InputError(f"--id-prefix {text!r}: is not a name; give one or more names, as in fisv or fisv/2024")
+        raise InputError(f"--id-prefix {text!r}: is not a name; give one or more names, such as fisv or fisv/2024")
     return text
 
 
@@ -337,7 +336,7 @@ def _files_at(root: Path, unlisted: list[str]) -> Iterator[tuple[str, str, FileS
 
 
 def _files_at_url(url: str, unlisted: list[str]) -> Iterator[tuple[str, str, FileState | None]]:
-    """Yield the same for all files below a URL; names have no query."""
+    """Yield the same properties of all files below a URL. Names have no query."""
     if is_web_address(url):
         _refuse_video_page(url)
     files, key = connect(url)
@@ -376,12 +375,12 @@ def _refuse_video_page(url: str) -> None:
 
 
 def _files_of_web_folder(files: Any, root: str, unlisted: list[str]) -> dict[str, dict[str, Any]]:
-    """Return the files to which the pages of a web folder link, and those of the folders below it."""
+    """Return the files to which the pages of a web folder and of the folders below it link."""
     found: dict[str, dict[str, Any]] = {}
     top = root.rstrip("/") + "/"
     seen, pending = {top}, [top]
     while pending:
-        folder = pending.pop()  # the deepest first, so that a circle of links is noticed after a few requests
+        folder = pending.pop()  # the deepest first, so that a circle of links is detected after a few requests
         try:
             entries = files.ls(root if folder == top else folder, detail=True)
         except FileNotFoundError as error:
@@ -415,13 +414,11 @@ def _described(files: Any, paths: list[str], root: str | None = None) -> dict[st
         if str(entry.get("mimetype")).startswith("text/"):
             raise InputError(
                 f"{public_url(path)}: is a web page without links to video files; give the address of a video file, or "
-                "of a folder that its server lists; a video that plays on the page has to be downloaded first, with a "
+                "of a folder that its server lists; download a video that plays on the page with a "
                 "tool such as yt-dlp"
             )
         if entry.get("size") is None:
-            raise InputError(
-                f"{public_url(path)}: its server does not say how large it is; download it and give its path"
-            )
+            raise InputError(f"{public_url(path)}: its server does not state its size; download it and give its path")
     return described
 
 
@@ -432,7 +429,7 @@ def _place(path: str) -> Path | RemotePath:
 def _files_below(
     folder: str, prefix: str, seen: set[tuple[int, int]], unlisted: list[str]
 ) -> Iterator[tuple[str, str, FileState | None]]:
-    """Yield all entries that are not folders. Each is examined once, right after its folder is listed.
+    """Yield all entries that are not folders. Each one is read once, directly after its folder was listed.
 
     A folder with a video suffix counts as a file, so that it is reported as a failure. Loops of links are followed
     once. Folders that cannot be listed are added to ``unlisted``.

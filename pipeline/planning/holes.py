@@ -1,4 +1,4 @@
-"""Holes of a video: stretches that cannot be decoded, the segments that they touch, and the share that is lost."""
+"""Holes of a video: parts that cannot be decoded, the segments that overlap them, and the lost share."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..records import Hole, VideoMetadata
 from .sampling import ROUNDING, Segments, merged_intervals
 
 REASONS_SHOWN = 3
-"""Reasons in the text of an outcome; `Outcome.holes` has all holes."""
+"""Maximum number of reasons in the text of an outcome; `Outcome.holes` has all holes."""
 
 
 def gap_holes(metadata: VideoMetadata) -> tuple[Hole, ...]:
     """Return intervals of more than `MAX_GAP_S` without a new frame.
 
-    The frame before such a gap keeps the usual duration of a frame, unless that is longer than `MAX_GAP_S` itself.
+    The frame before such a gap is shown for the usual duration of a frame, unless that is longer than `MAX_GAP_S`.
     """
     times_s = metadata.frame_times_s
     gaps_s = np.diff(times_s, append=metadata.end_s)
@@ -38,7 +38,7 @@ def touched(segments: Segments, holes: Iterable[Hole], *, next_frame: bool) -> N
     Args:
         segments: Segments of a stream.
         holes: Holes of the video.
-        next_frame: Whether segments also need the next sampled frame, which a hole that begins there has lost.
+        next_frame: Whether segments also need the next sampled frame, which is lost if a hole starts there.
     """
     found = np.zeros(len(segments), np.bool_)
     for hole in holes:

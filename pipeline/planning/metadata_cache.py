@@ -1,10 +1,10 @@
 """Cache of digests and metadata of unchanged files: a SQLite database in the user's cache folder.
 
-Any number of processes may share it. Without file locks the cache is off, as on some network file
-systems, and where other users may have written it. A damaged database is deleted, and an entry with invalid values is
+Several processes may share it. The cache is not used if the file system has no file locks, as on some network file
+systems, or if other users may have written it. A damaged database is deleted, and an entry with invalid values is
 ignored. An entry is valid for one path, size, modification time and change time, one decoder and one version of the
-code that reads metadata. A file that changed while it was read, or just before, gets no entry, because its next change
-might not change its times.
+code that reads metadata. A file that changed while it was read, or directly before, gets no entry, because its next
+change might not change its times.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _LOG = logging.getLogger(__name__)
 
 FILE_NAME = "metadata.sqlite3"
 MAX_ENTRIES = 400_000
-"""Two per video (digest and metadata); about 200 MB on disk."""
+"""Two entries per video (digest and metadata); about 200 MB on disk."""
 FLUSH_ENTRIES, FLUSH_S = 1_000, 30.0
 LOCK_TIMEOUT_S = 10.0
 CONTENT = "content"
 SETTLED_NS = 2_000_000_000
-"""Minimum age of a file's last change: the resolution of times on FAT, the coarsest, is two seconds."""
+"""Minimum age of a file's last change in ns. The coarsest resolution of file times, that of FAT, is two seconds."""
 _FORMAT = 1
 _CREATE = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -69,14 +69,14 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 class _Entry(NamedTuple):
     path: bytes
     reader: str
-    """`CONTENT`, or the decoder that read the metadata and its version."""
+    """`CONTENT`, or the decoder that read the metadata, and its version."""
     audio_track: str
     size_bytes: int
     modified_ns: int
     changed_ns: int
     duration_s: float | None
     data: str
-    """JSON; frame times are in ``times``."""
+    """JSON without frame times, which are in ``times``."""
     times: bytes
 
     @property
@@ -85,7 +85,7 @@ class _Entry(NamedTuple):
 
 
 def checksum(*values: object) -> int:
-    """Checksum of an entry's values. SQLite does not detect a flipped bit."""
+    """Return a checksum of an entry's values, because SQLite does not detect flipped bits."""
     return zlib.crc32(repr(values).encode("utf-8", "backslashreplace"))
 
 
@@ -93,10 +93,10 @@ class MetadataCache:
     """Digests and metadata of unchanged files. Thread-safe. A cache that cannot be read or written is not an error.
 
     Args:
-        folder: Folder of the database; None: nothing is read or kept.
+        folder: Folder of the database; None: nothing is read or stored.
         decoder: Decoder that reads metadata.
-        reader: Decoder and its version; by default of ``decoder`` and the code of this package.
-        settled_ns: Minimum age of a file's last change; by default `SETTLED_NS`.
+        reader: Decoder and its version; by default those of ``decoder`` and of this package's code.
+        settled_ns: Minimum age of a file's last change; `SETTLED_NS` by default.
     """
 
     def __init__(
@@ -128,12 +128,12 @@ class MetadataCache:
     def keep(
         self, path: Path, before: FileState | None, found: Content | VideoMetadata, audio_track: int | str = "best"
     ) -> None:
-        """Keep a file's digest or metadata, unless the file is changing.
+        """Store a file's digest or metadata, unless the file is changing.
 
         Args:
             path: The file.
-            before: Its state before it was read.
-            found: What was read.
+            before: State of the file before it was read.
+            found: Digest or metadata.
             audio_track: The audio track that the metadata describe.
         """
         state = state_of(path)
@@ -255,7 +255,7 @@ def open_metadata_cache(decoder: str, *, enabled: bool = True) -> Generator[Meta
 
 
 def by_length(files: Sequence[VideoFile], cache: MetadataCache) -> dict[str, float]:
-    """Return video id → approximate duration in seconds, from metadata or estimated from the size.
+    """Return video id → approximate duration in seconds, from metadata, or estimated from the size.
 
     If no duration is known the values are sizes in bytes, which suffices to order the videos by length.
     """
@@ -267,8 +267,8 @@ def by_length(files: Sequence[VideoFile], cache: MetadataCache) -> dict[str, flo
 
 @cache
 def _reader(decoder: str) -> str:
-    """Return the decoder, its version and a digest of our decoding code: a change of these invalidates metadata."""
-    decoder = "pyav" if decoder == "nvdec" else decoder  # which reads metadata by the same code
+    """Return the decoder, its version and a digest of our decoding code. Metadata of other readers are invalid."""
+    decoder = "pyav" if decoder == "nvdec" else decoder  # nvdec reads metadata with the same code
     here = Path(__file__).parents[1]
     sources = [*sorted((here / "decoding").glob("*.py")), here / "records.py"]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
@@ -300,9 +300,9 @@ def _metadata_in(entry: _Entry) -> VideoMetadata | None:
 
 
 def packed_times(times_s: NDArray[np.float64]) -> bytes:
-    """Compress frame times without loss, as whole ticks where one number of ticks per second represents all exactly.
+    """Compress frame times without loss, as whole ticks if one number of ticks per second represents all times exactly.
 
-    Those of a regular video take a few dozen bytes.
+    The times of a regular video take a few dozen bytes.
     """
     steps, per_s = np.diff(times_s), 0
     first = np.unique(np.round(steps, 9), return_index=True)[1]
@@ -316,7 +316,7 @@ def packed_times(times_s: NDArray[np.float64]) -> bytes:
 
 
 def unpacked_times(data: bytes) -> NDArray[np.float64]:
-    """Restore the input of `packed_times` exactly; raise `zlib.error` or `ValueError` for other data."""
+    """Restore the input of `packed_times` exactly. Raises `zlib.error` or `ValueError` for other data."""
     unpacking = zlib.decompressobj()
     per_s, numbers = int.from_bytes(data[:4], "little"), unpacking.decompress(data[4:], _MAX_TIMES_BYTES)
     if not unpacking.eof:
@@ -341,7 +341,8 @@ def _open(path: Path) -> sqlite3.Connection:
         with database:
             if database.execute("PRAGMA user_version").fetchone() != (_FORMAT,):
                 database.execute("BEGIN IMMEDIATE")
-                if database.execute("PRAGMA user_version").fetchone() != (_FORMAT,):  # no other process was faster
+                # no other process has created it in between
+                if database.execute("PRAGMA user_version").fetchone() != (_FORMAT,):
                     database.execute("DROP TABLE IF EXISTS entries")
                     database.execute(_CREATE)
                     database.execute(f"PRAGMA user_version = {_FORMAT}")

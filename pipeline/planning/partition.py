@@ -13,8 +13,8 @@ from .discovery import Inputs
 class Partition:
     """Part ``number`` of ``count``, counted from 1.
 
-    A video's part depends only on its id, so adding or removing videos does not move others. Parts have equal size on
-    average, with a standard deviation of about the square root of the size.
+    The part of a video depends only on its id, so that adding or removing videos does not change the parts of others.
+    On average all parts have the same size, with a standard deviation of about the square root of the size.
     """
 
     number: int
@@ -40,8 +40,8 @@ class Partition:
 
 
 def parse_partition(text: str) -> Partition:
-    """Parse a part such as ``3/16``; raise `ValueError` for other texts."""
+    """Parse a part such as ``3/16``. Raises `ValueError` for other texts."""
     match = re.fullmatch(r"(\d{1,6})/([1-9]\d{0,5})", text)
     if match is None:
-        raise ValueError(f"{text!r} is not a part; give one as in 3/16")
+        raise ValueError(f"{text!r} is not a part; give one such as 3/16")
     return Partition(int(match[1]), int(match[2]))

@@ -19,20 +19,21 @@ from .holes import gap_holes, touched
 from .sampling import BLANK, Segments, cut_segments, remaining_frames
 
 AUDIO_TRAIL_S = 60.0
-"""Seconds of audio decoded after the last frame and after the stated end of the track, for whole-track streams."""
+"""Seconds of audio that are decoded after the last frame and after the stated end of the track, for whole-track
+streams."""
 
 USUAL_FRAME_PX = (1080, 1920)
 MAX_GROWTH, MAX_GROWTH_WITH_LIMIT = 64, 4
-"""Maximum size of a geometry's frames relative to those of a 1920 × 1080 video. A memory limit is planned for that
-size; with one the maximum is 4, a 4K video at its own size."""
+"""Maximum size of a geometry's frames relative to those of a 1920 × 1080 video. With a memory limit it is 4, which is a
+4K video in its original size, because the limit is planned for that size."""
 MAX_ROW_BYTES = 1 << 30
-"""Largest size of the features of one video and stream with several rows for each segment. They are held in memory
-until the video is finished, and a page of a Parquet file is limited to 2 GiB."""
+"""Maximum size of the features of one video and stream with several rows for each segment. They stay in memory until
+the video is finished, and a page of a Parquet file is limited to 2 GiB."""
 MAX_PIXEL_ASPECT = 16.0
-"""Pixel aspect ratios beyond this are not used by any known format."""
+"""No known format uses pixel aspect ratios beyond this."""
 
 Progress = Mapping[str, Mapping[int, FinishedSegment]]
-"""Row key → segment index → segment that an interrupted run has finished."""
+"""Row key → segment index → segment from an interrupted run."""
 
 
 def plan_video(
@@ -43,12 +44,12 @@ def plan_video(
     Args:
         video: The video.
         streams: Streams without an outcome for this video.
-        progress: Segments that an interrupted run has finished.
+        progress: Segments from interrupted runs.
         limited_memory: Whether the run has a ``--memory`` limit, which is planned for frames of usual size.
 
     Returns:
         The plan, and the outcomes of streams without work: those with nothing to extract, and those whose geometry
-        would produce too large frames.
+        would result in too large frames.
     """
     plans: dict[str, StreamPlan] = {}
     outcomes: list[Outcome] = []
@@ -101,7 +102,7 @@ def _segments_and_masks(metadata: VideoMetadata, stream: Stream) -> tuple[Segmen
 
 
 def with_segments(plan: VideoPlan, chosen: Mapping[str, Iterable[int]]) -> VideoPlan:
-    """Return the plan with these segments of each stream only.
+    """Return the plan with only these segments of each stream.
 
     Args:
         plan: A plan from `plan_video`.
@@ -138,11 +139,11 @@ def _video_plan(video: VideoRecord, plans: Mapping[str, StreamPlan]) -> VideoPla
 
 
 def _cannot_extract(plan: StreamPlan, video: VideoRecord) -> str:
-    """Return why a stream cannot leave out excluded stretches, or has too many features for a row; empty if it can."""
+    """Return why a stream cannot exclude stretches, or has too many features for a row; empty if there is no reason."""
     audio = plan.stream.extractor.audio
     if audio is not None and audio.windows == "equal-split" and video.metadata.excluded_frames:
         return (
-            f'{video.path}: windows = "equal-split" divides the whole audio track, with its excluded stretches; '
+            f'{video.path}: windows = "equal-split" divides the whole audio track, including excluded stretches; '
             'use windows = "interval", or exclude = keep in the table of clips'
         )
     segments, dim = len(plan.segments), plan.stream.extractor.dim
@@ -150,7 +151,7 @@ def _cannot_extract(plan: StreamPlan, video: VideoRecord) -> str:
     if num_bytes <= MAX_ROW_BYTES or len(shape_of(plan.stream.extractor)) == 1:
         return ""
     return (
-        f"{video.path}: {segments} segments of {dim:,} values are {num_bytes / 2**30:.1f} GiB, and a video has at most "
+        f"{video.path}: {segments} segments of {dim:,} values are {num_bytes / 2**30:.1f} GiB, but the maximum is "
         f'{MAX_ROW_BYTES >> 30} GiB; set output = "time" or "pooled", or cut it into clips (--clips)'
     )
 
@@ -216,7 +217,7 @@ def _nothing_to_extract(video: VideoRecord, plan: StreamPlan) -> str:
 
 
 def _is_usable(stream: Stream, stored: NDArray[np.float32] | None) -> bool:
-    """Return whether a segment of the write-ahead log is what this version of the extractor writes there."""
+    """Return whether a segment of the write-ahead log has the form that this version of the extractor writes."""
     is_part = getattr(stream.extractor, "is_part", None)
     if is_part is None:
         return stored is None or stored.size == stream.extractor.dim

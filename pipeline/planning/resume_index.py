@@ -1,4 +1,4 @@
-"""Resume index: which work earlier runs have done, read from the store itself, its only record."""
+"""Resume index: the work that earlier runs have done, read from the store, which is its only record."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ResumeIndex:
         failed, partial = outcomes.are("kind", "failed"), outcomes.are("kind", "partial")
         self._are_recorded = outcomes.numbers("modified_ns") != 0
         to_retry = failed | partial if retry_failed else failed & (outcomes.numbers("transient") == 1)
-        # the one rule for what is done; a partial row without a written outcome lacks the holes and is computed again
+        # the rule for what is done; a partial row without a written outcome has no holes, and is computed again
         self._are_final = ~to_retry & (self._are_recorded | ~partial)
 
     def outcome(self, video_id: str, stream: str) -> Outcome | None:

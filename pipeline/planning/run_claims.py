@@ -1,4 +1,4 @@
-"""Split the work among several runs that write to the same store.
+"""Division of the work among several runs that write to the same store.
 
 A run claims each video before it decodes it. Videos claimed by other runs are deferred; when this run has no other
 work, it waits for them and takes over those whose run has died.
@@ -50,9 +50,9 @@ class OutcomeWatcher:
         """Greatest counter of the outcomes that were read."""
 
     def refresh(self, own_writer: str, *, at_once: bool = False) -> None:
-        """Read the new files. Files that are merged at the same time are found under their new name.
+        """Read the new files. Files that are merged at the same time are read under their new name.
 
-        Where listing is slow, it is repeated only every ``relist_after_s`` unless ``at_once`` is True.
+        If listing files is slow, it is repeated only every ``relist_after_s``, unless ``at_once`` is True.
         """
         with self._lock:
             if time.monotonic() < self._fresh_until_s and not at_once:
@@ -82,7 +82,7 @@ class OutcomeWatcher:
 
 @dataclass(eq=False)
 class RunClaims:
-    """Claims videos for one run and tracks what other runs complete.
+    """Claims videos for one run, and tracks which videos other runs complete.
 
     The decode stage calls `claim`, `refuse_other_source` and `has_read` from several threads; all other methods may
     only be called from the thread that drives the run.
@@ -122,8 +122,8 @@ class RunClaims:
     def refuse_other_source(self, file: VideoFile, content_digest: str) -> None:
         """Raise `InputError` if the store has rows of another source file with the same id and other bytes.
 
-        The run must have claimed the video, so that no other run adds rows of it. `sources` has compared the inputs
-        with the store before the run; this method finds what concurrent runs have stored since.
+        The run must have claimed the video, so that no other run adds rows for it. `sources` has compared the inputs
+        with the store before the run; this method checks the rows that concurrent runs have stored since.
         """
         if self.replaces_sources:
             return
@@ -168,7 +168,8 @@ class RunClaims:
     def _report_other_sources(self) -> None:
         """Raise `StoreError` if a concurrent run has stored another source of a video of this run.
 
-        Without claims (on object storage) two runs may read one id at the same time; the second to finish reports it.
+        Without claims (on object storage), two runs may read a video with the same id at the same time. The later one
+        reports it.
         """
         read, self.read_without_claims = self.read_without_claims, {}
         self.outcome_watcher.refresh(self.writer.writer_id, at_once=True)
@@ -176,16 +177,16 @@ class RunClaims:
             for outcome in self.outcome_watcher.of_video(file.video_id).values():
                 if is_other_source(outcome, file) and outcome.content_digest != digest:
                     raise StoreError(
-                        f"{public_url(self.writer.store.path)}: two concurrent runs stored {file.video_id!r}, of "
-                        f"{source_path(outcome)} and of {source_path(file)}; the newer row counts: extract the right "
-                        "file again with --replace"
+                        f"{public_url(self.writer.store.path)}: two concurrent runs stored {file.video_id!r}, one from "
+                        f"{source_path(outcome)} and one from {source_path(file)}; the newer row counts: extract the "
+                        "right file again with --replace"
                     )
 
     def _is_complete(self, file: VideoFile) -> bool:
         """Whether another run has written an outcome for every stream that this run still needs.
 
-        Transient failures count as complete: the next run retries them, not every concurrent run. An outcome of
-        another source file does not count, unless its size and time are those of this file.
+        Transient failures count as complete: the next run retries them, not every concurrent run. An outcome of another
+        source file does not count, unless its size and time are those of this file.
         """
         video_id = file.video_id
         newest = self.outcome_watcher.of_video(video_id)

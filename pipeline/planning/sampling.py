@@ -21,7 +21,7 @@ class Segments:
     """The segments of one stream in one video."""
 
     frame_indices: NDArray[np.int64]
-    """``[segments, frames]``: indices of decoded frames, or `BLANK`; the first frame of a segment is never blank.
+    """``[segments, frames]``: indices of decoded frames, or `BLANK`. The first frame of a segment is never blank.
     """
     next_frame_index: NDArray[np.int64]
     """``[segments]``: index of the sampled frame after each segment, -1 at the end of the video."""
@@ -29,7 +29,7 @@ class Segments:
     end_s: NDArray[np.float64]
     frames_start_s: NDArray[np.float64]
     frames_end_s: NDArray[np.float64]
-    """Interval of the frames: that of the segment, except for segments that are centered on their interval."""
+    """Interval of the frames. It is that of the segment, except for segments that are centered on their interval."""
 
     def __len__(self) -> int:
         return len(self.start_s)
@@ -48,8 +48,8 @@ def cut_segments(
         frame_times_s: Presentation time of each frame, ascending.
         end_s: End of the last frame.
         sampling: Sampling of the stream.
-        excluded: ``(first, last)`` of stretches of frames to leave out, ascending, without the frame ``last``. Each
-            stretch that remains is divided like a video of its own; its segments keep their times in the whole video.
+        excluded: ``(first, last)`` of excluded parts, ascending, without the frame ``last``. Each remaining part is
+            divided into segments separately. The segments keep their times in the whole video.
         tick_s: Unit of the time stamps, see `VideoMetadata`.
     """
     if not excluded:
@@ -87,7 +87,7 @@ def remaining_frames(num_frames: int, excluded: Sequence[tuple[int, int]]) -> li
 
 
 def relative_times(times_s: NDArray[np.float64], offset_s: float, tick_s: tuple[int, int]) -> NDArray[np.float64]:
-    """Return times since ``offset_s``: exact multiples of the unit of the time stamps, as in a cut file."""
+    """Return times since ``offset_s`` as exact multiples of the unit of the time stamps, as in a cut file."""
     numerator, denominator = tick_s
     if not numerator:
         return times_s - offset_s
@@ -123,7 +123,7 @@ def _segments_of(frame_times_s: NDArray[np.float64], end_s: float, sampling: Sam
 
 
 def merged_intervals(intervals: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Return the intervals, ascending, with those merged that overlap or touch.
+    """Return the intervals, ascending; those that overlap or touch are merged.
 
     Example:
         >>> merged_intervals([(3.0, 4.0), (0.0, 1.0), (1.0, 2.0)])
@@ -139,10 +139,10 @@ def merged_intervals(intervals: Iterable[tuple[float, float]]) -> tuple[tuple[fl
 
 
 def nearest_frames(frame_times_s: NDArray[np.float64], ticks_s: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the frame that is nearest in time to each tick, the earlier of two at equal distance.
+    """Return the frame that is nearest in time to each tick, and the earlier of two frames at equal distance.
 
-    Containers round times (WebM to milliseconds). With "the last frame shown" instead of the nearest, a rounded time
-    would repeat one frame and skip the next if the requested rate is the recorded one.
+    Containers round times (WebM to milliseconds). With the last frame shown before a tick instead of the nearest, a
+    rounded time would repeat one frame and skip the next if the requested rate is the recorded one.
     """
     right = np.clip(np.searchsorted(frame_times_s, ticks_s), 1, max(len(frame_times_s) - 1, 1))
     if len(frame_times_s) < 2:
@@ -154,7 +154,7 @@ def nearest_frames(frame_times_s: NDArray[np.float64], ticks_s: NDArray[np.float
 def _strided_frames(
     frame_times_s: NDArray[np.float64], end_s: float, fps: float, sampling: Sampling
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Sample as ACTION-NET does; no frames for videos shorter than a tick, where ACTION-NET divides by zero."""
+    """Sample as ACTION-NET does. Videos shorter than a tick have no frames: ACTION-NET divides by zero for them."""
     num_frames = len(frame_times_s)
     recorded_fps = num_frames / end_s
     if sampling.frame_choice == "integer-stride-of-whole-rate":
@@ -168,7 +168,7 @@ def _strided_frames(
 
 
 def _segment_positions(num_sampled: int, sampling: Sampling) -> NDArray[np.int64]:
-    """``[segments, frames]`` positions in the sampled sequence; with padding also before and beyond it."""
+    """Return ``[segments, frames]`` positions in the sampled sequence; with padding, also outside of it."""
     length, step = sampling.frames_per_segment, sampling.frames_per_step
     if sampling.remainder == "pad-both":
         centers = np.arange(0, num_sampled, step, dtype=np.int64)

@@ -38,13 +38,13 @@ class InputSelection:
     places: Sequence[StorePath] = ()
     """Folders, files, URLs, and patterns such as ``videos/*.mp4``."""
     list_file: str | Path | None = None
-    """File with one path or URL a line; ``-`` for standard input."""
+    """File with one path or URL per line; ``-`` for standard input."""
     include: Sequence[str] = ()
     """Patterns: only videos whose path, file name or id matches one of them."""
     exclude: Sequence[str] = ()
     """Patterns: no video whose path, file name, folder or id matches one of them."""
     limit: int | None = None
-    """Maximum number of videos, the first ones in the order of their ids."""
+    """Maximum number of videos; the first ones in the order of their ids are chosen."""
     id_prefix: str = ""
     """See `checked_id_prefix`."""
     frame_rate: float | None = None
@@ -57,7 +57,7 @@ def find_inputs(selection: InputSelection) -> Inputs:
     """Find the videos of a selection.
 
     Args:
-        selection: What the user gave.
+        selection: The selection of the user.
 
     Returns:
         The videos in the order of their ids.
@@ -102,10 +102,10 @@ def _folder_of_clips(places: Sequence[StorePath]) -> StorePath | None:
 
 
 def filtered(inputs: Inputs, include: Sequence[str], exclude: Sequence[str], limit: int | None) -> Inputs:
-    """Return the inputs that the filters leave; the same object without filters.
+    """Return the inputs that match the filters; the same object without filters.
 
     A pattern has the wildcards ``*``, ``?`` and ``[…]``; ``*`` also matches ``/``. It is compared with the path of a
-    file below its input, its name, its id and, for ``exclude``, the folders of its path. Capital letters count.
+    file below its input, its name, its id and, for ``exclude``, the folders of its path. Matching is case-sensitive.
 
     Raises:
         InputError: No video is left.
@@ -124,7 +124,7 @@ def filtered(inputs: Inputs, include: Sequence[str], exclude: Sequence[str], lim
     if not videos and not clashes:
         options = [f"--include {text}" for text in include] + [f"--exclude {text}" for text in exclude]
         names = ", ".join(repr(file.source) for file in inputs.videos[:MAX_NAMED])
-        raise InputError(f"{' '.join(options)}: leaves none of {len(inputs.videos):,} videos, such as {names}")
+        raise InputError(f"{' '.join(options)}: excludes all of {len(inputs.videos):,} videos, such as {names}")
     if limit is not None:
         videos = videos[:limit]
         clashes = dict(list(clashes.items())[: limit - len(videos)])
@@ -147,10 +147,10 @@ def _matcher(patterns: Sequence[str]) -> Callable[[str], object]:
 
 
 def read_list(list_file: str | Path) -> list[ListedRoot]:
-    """Read a list of files, folders and URLs, one a line. Blank lines and lines that begin with ``#`` are ignored.
+    """Read a list of files, folders and URLs, one per line. Blank lines and lines that begin with ``#`` are ignored.
 
-    A relative path is looked up in the folder of the list, then in the current folder. Its id is the path as written
-    without suffix; that of an absolute path or a URL is the file name without suffix.
+    A relative path is searched in the folder of the list, then in the current folder. Its id is the path in the list
+    without suffix; the id of an absolute path or a URL is the file name without suffix.
 
     Raises:
         InputError: The list cannot be read or is empty.
@@ -159,7 +159,7 @@ def read_list(list_file: str | Path) -> list[ListedRoot]:
     folder = Path() if str(list_file) == STANDARD_INPUT else Path(list_file).parent
     roots = [listed_root(line, folder) for line in lines if line and not line.startswith("#")]
     if not roots:
-        raise InputError(f"{list_file}: the list is empty; write one path or URL a line")
+        raise InputError(f"{list_file}: the list is empty; write one path or URL per line")
     return roots
 
 
@@ -168,14 +168,14 @@ def _lines_of(list_file: str | Path) -> list[str]:
         is_piped = str(list_file) == STANDARD_INPUT
         content = sys.stdin.buffer.read() if is_piped else Path(list_file).read_bytes()
     except OSError as error:
-        raise InputError(f"{list_file}: {os_reason(error)}; give a text file with one path or URL a line") from error
+        raise InputError(f"{list_file}: {os_reason(error)}; give a text file with one path or URL per line") from error
     if b"\0" in content:
-        raise InputError(f"{list_file}: is not a text file (it has zero bytes); write one path or URL a line")
+        raise InputError(f"{list_file}: is not a text file (it has zero bytes); write one path or URL per line")
     return os.fsdecode(content.removeprefix(b"\xef\xbb\xbf")).split("\n")
 
 
 def _roots_at(place: StorePath) -> list[StorePath | ListedRoot]:
-    """Return the place itself, or the files and folders that its pattern matches.
+    """Return the path itself, or the files and folders that its pattern matches.
 
     Ids of matches are their paths below the folder before the first wildcard.
     """

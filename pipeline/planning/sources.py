@@ -1,4 +1,4 @@
-"""Source files of stored videos. Rows of one source file are not replaced by rows of another one.
+"""Source files of stored videos. Rows of one source file are not replaced by rows of another source file.
 
 Files with equal paths are one source even if their bytes differ: a file may change. A file at another path with the
 same bytes (a copy, a moved data set) is accepted. Only outcomes of `PROTECTED_KINDS` are compared: failed videos
@@ -26,7 +26,7 @@ MAX_NAMED = 3
 
 
 def is_same_file(outcome: Outcome, file: VideoFile) -> bool:
-    """Whether the outcome has the path, or the size and time, of this file. Opens no file."""
+    """Return whether the outcome has the path, or the size and time, of this file. Opens no file."""
     state = file.state or file.current_state
     if source_path(outcome) == source_path(file):
         return True
@@ -35,12 +35,12 @@ def is_same_file(outcome: Outcome, file: VideoFile) -> bool:
 
 
 def is_same_part(outcome: Outcome, file: VideoFile) -> bool:
-    """Whether the outcome is of the same part of its file: the same clip, or the whole file."""
+    """Return whether the outcome is for the same part of its file: the same clip, or the whole file."""
     return fragment_of(outcome.content_digest) == file.fragment
 
 
 def is_other_source(outcome: Outcome, file: VideoFile) -> bool:
-    """Whether the outcome's rows are of a file at another path, whose bytes may be equal."""
+    """Return whether the outcome's rows are from a file at another path, whose bytes may be equal."""
     return outcome.kind in PROTECTED_KINDS and source_path(outcome) != source_path(file)
 
 
@@ -52,17 +52,17 @@ def refuse_other_sources(
     earlier_folder: str,
     local_copy: Callable[[VideoFile], AbstractContextManager[Path]],
 ) -> None:
-    """InputError if files would replace rows of other source files with other bytes.
+    """Raise InputError if files would replace rows of other source files with other bytes.
 
-    Files with the recorded path, or size and time, are not opened; if only the size is equal, the bytes are compared.
+    Files with the recorded path, or size and time, are not opened. If only the size is equal, the bytes are compared.
 
     Args:
         out: The store.
-        files: From `ResumeIndex.sources_to_compare`.
+        files: Result of `ResumeIndex.sources_to_compare`.
         resume_index: Outcomes of the store.
         metadata_cache: Digests of unchanged files.
-        earlier_folder: Input of the store's latest run, empty if unknown. Outcomes of versions that did not record
-            sources count as made from this folder.
+        earlier_folder: Input of the store's latest run; empty if unknown. Outcomes without a recorded source, from
+            earlier versions, count as made from this folder.
         local_copy: Returns the path of a file, or of a temporary copy of a remote one, as a context manager.
 
     Raises:
@@ -101,14 +101,15 @@ def _of_other_paths(file: VideoFile, resume_index: ResumeIndex, earlier_folder: 
 
 
 def refusal(out: StorePath, conflicts: Sequence[tuple[Outcome, VideoFile]], earlier_folder: str = "") -> str:
-    """Return a message that names the first conflicts with both paths, and what to do."""
+    """Return an error message with the first conflicts, with both paths, and the possible actions."""
     named = "; ".join(_named(outcome, file, earlier_folder) for outcome, file in conflicts[:MAX_NAMED])
     rest = len(conflicts) - MAX_NAMED
     more = f"; and {rest} more" if rest > 0 else ""
     count = plural(len(conflicts), "video")
     return (
-        f"{public_url(out)}: holds features of other files under the ids of {count}: {named}{more}; give --id-prefix "
-        f"NAME to store the new files as NAME/{conflicts[0][1].video_id}, or --replace to replace the stored features"
+        f"{public_url(out)}: contains features of other files under the ids of {count}: {named}{more}; give "
+        f"--id-prefix NAME to store the new files as NAME/{conflicts[0][1].video_id}, or --replace to replace the "
+        "stored features"
     )
 
 
@@ -128,7 +129,7 @@ def _has_other_bytes(
     metadata_cache: MetadataCache,
     local_copy: Callable[[VideoFile], AbstractContextManager[Path]],
 ) -> bool:
-    """Compare the bytes of files of equal size. A file that cannot be read does not replace rows."""
+    """Return whether files of equal size have different bytes. A file that cannot be read does not replace rows."""
     if _has_other_size(outcome, file):
         return True
     try:

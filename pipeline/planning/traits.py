@@ -1,4 +1,4 @@
-"""Properties of videos that a run reports in one line for all of them."""
+"""Properties of videos that a run reports in one message for all of them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _REPORTS = {
 
 
 def _settings(field: str, specs: Mapping[str, StreamSpec]) -> str:
-    """The values of a setting, with the streams of each where they differ: ``pixel_aspect = "display" (vst, ast)``."""
+    """Return the values of a setting, with their streams if they differ: ``pixel_aspect = "display" (vst, ast)``."""
     streams: defaultdict[str, list[str]] = defaultdict(list)
     for name, spec in specs.items():
         value = getattr(spec, field)

@@ -163,7 +163,7 @@ def test_broken_videos_give_status_3_and_a_reason_each(arabesque, tmp_path):
         (["VIDEOS", "--recipe", "WRONG_KEY", "--out", "OUT"], 2, "streams.motion.fsp: this key is not known"),
         (["VIDEOS", "--recipe", "WRONG_SETTING", "--out", "OUT"], 2, "extractor motion: settings.depth"),
         (["NOWHERE", "--recipe", "starter", "--out", "OUT"], 2, NOT_THERE),
-        (["NO_VIDEOS", "--recipe", "starter", "--out", "OUT"], 2, "no videos in it"),
+        (["NO_VIDEOS", "--recipe", "starter", "--out", "OUT"], 2, "contains no videos"),
         (["VIDEOS", "--recipe", "starter", "--out", "VIDEOS"], 2, "is not empty and not a feature store"),
         (["VIDEOS", "--recipe", "gdlt", "--out", "OUT"], 1, "arabesque weights fetch video_swin_b_k600"),
         (

@@ -45,7 +45,7 @@ REPRODUCE = ("reproduce", "fisv", "--features", "STORE", "--labels")
 CASES = [
     (2, "No such command 'extrakt'", "extrakt"),
     (2, NOT_THERE, "extract", "NOWHERE", "--recipe", "starter", "--out", "NEW"),
-    (2, "no videos in it", "extract", "EMPTY", "--recipe", "starter", "--out", "NEW"),
+    (2, "contains no videos", "extract", "EMPTY", "--recipe", "starter", "--out", "NEW"),
     (2, "is not empty and not a feature store", "extract", "VIDEOS", "--recipe", "starter", "--out", "VIDEOS"),
     (2, "is not empty and not a feature store", "extract", "VIDEOS", "--recipe", "starter", "--out", "FILE"),
     (2, "features of recipe 'test', not 'starter'", "extract", "VIDEOS", "--recipe", "starter", "--out", "STORE"),

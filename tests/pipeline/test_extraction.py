@@ -278,7 +278,7 @@ def test_variable_frame_rates_are_sampled_by_time(videos, tmp_path):
     ("arrange", "complaint"),
     [
         (lambda videos, out: videos.rmdir(), "no such folder"),
-        (lambda videos, out: (videos / "notes.txt").touch(), "no videos in it among its 1 files"),
+        (lambda videos, out: (videos / "notes.txt").touch(), "contains no videos among its 1 files"),
         (
             lambda videos, out: (videos / "a.mp4").touch() or out.mkdir() or (out / "thesis.tex").touch(),
             "not a feature store",

@@ -79,7 +79,7 @@ def test_paths_are_relative_to_the_folder_that_is_given(folder):
     (folder / "tables" / "clips.csv").write_text(f"{TITLES}\nday1/a.mp4,x,0,1\n")
     selection = InputSelection(("videos",), clips="tables/clips.csv")
     assert [str(clip.path) for clip in find_inputs(selection).videos] == ["videos/day1/a.mp4"]
-    with pytest.raises(InputError, match=r"not one of its files exists, such as tables/day1/a.mp4"):
+    with pytest.raises(InputError, match=r"none of its files exists, such as tables/day1/a.mp4"):
         find_inputs(InputSelection(clips="tables/clips.csv"))
 
 
@@ -110,7 +110,7 @@ def test_a_missing_file_fails_alone_and_filters_apply(folder):
         (f"{TITLES}\nV,a,1:20,1:30\n", "line 2: start_s is '1:20', which is not a time in seconds"),
         (f"{TITLES}\nV,a,nan,1\n", "line 2: start_s is 'nan', which is not a time"),
         (f"{TITLES}\nV,a,0,inf\n", "line 2: end_s is 'inf', which is not a time"),
-        (f"{TITLES}\nV,a,0\n", "line 2: has 3 cells, and the first line has 4 titles"),
+        (f"{TITLES}\nV,a,0\n", "line 2: has 3 cells, but the first line has 4 titles"),
         (f"{TITLES}\n,a,0,1\n", "line 2: has no path"),
         (f"{TITLES}\nV,,0,1\n", "line 2: '' is not an id"),
         (f"{TITLES}\nV,../a,0,1\n", "line 2: '../a' is not an id"),
@@ -123,7 +123,7 @@ def test_a_missing_file_fails_alone_and_filters_apply(folder):
         (f"{TITLES},excluded_s\nV,a,1,9,0-5;5-10\n", r"line 2: excluded_s \(0-5;5-10\) covers the whole clip"),
         (f"{TITLES},exclude,excluded_s\nV,a,1,9,maks,2-3\n", "line 2: exclude is 'maks'; write cut, mask or keep"),
         (f"{TITLES}\nvideos,a,0,1\n", "line 2: videos is a folder"),
-        (f"{TITLES}\ngone.mp4,a,0,1\n", "not one of its files exists, such as gone.mp4"),
+        (f"{TITLES}\ngone.mp4,a,0,1\n", "none of its files exists, such as gone.mp4"),
     ],
 )
 def test_wrong_tables(folder, text, problem):

@@ -109,7 +109,7 @@ def test_folders_that_cannot_be_listed_are_named(tmp_path, monkeypatch):
     found = find_videos(tmp_path)
     assert [video.video_id for video in found.videos] == ["a/video", "z/video"]
     assert found.unlisted == (str(tmp_path / "locked"),)
-    with pytest.raises(InputError, match=r"no videos in it, and .*locked cannot be listed"):
+    with pytest.raises(InputError, match=r"contains no videos, and .*locked cannot be listed"):
         Extraction(tmp_path / "locked", load_recipe("starter"), tmp_path / "out")
 
 

@@ -55,9 +55,9 @@ def test_parts_are_about_equally_large():
     [
         ("0/4", "0/4 is not one of the parts 1/4 to 4/4"),
         ("5/4", "5/4 is not one of the parts 1/4 to 4/4"),
-        ("1/0", "as in 3/16"),
-        ("-1/4", "as in 3/16"),
-        ("half", "as in 3/16"),
+        ("1/0", "such as 3/16"),
+        ("-1/4", "such as 3/16"),
+        ("half", "such as 3/16"),
     ],
 )
 def test_other_texts_are_refused(text, complaint):

@@ -240,7 +240,9 @@ def test_without_claims_the_second_run_reports_that_both_have_stored_it():
         their_writer.add(row("r1"))
         their_writer.add_outcome(replace(outcome_of(row("r1")), source="r1.mp4", input_root="/a"))
         their_writer.flush()
-        with pytest.raises(StoreError, match=r"two concurrent runs stored 'r1', of /a/r1\.mp4 and of /b/r1\.mp4"):
+        with pytest.raises(
+            StoreError, match=r"two concurrent runs stored 'r1', one from /a/r1\.mp4 and one from /b/r1\.mp4"
+        ):
             list(mine.remaining())
 
 
