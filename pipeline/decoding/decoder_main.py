@@ -317,7 +317,7 @@ class _Pictures:
         return self._next
 
     def are_lost(self, index: int) -> bool:
-        """Whether a frame lies in a hole that was reported."""
+        """Return whether a frame lies in a hole that was reported."""
         time_s = self._times_s[index]
         return any(hole.start_s <= time_s < hole.end_s for hole in reversed(self.holes))
 

@@ -105,7 +105,7 @@ def read_clips(
 
 
 def _is_at(file: VideoFile, root: ListedRoot) -> bool:
-    """Whether the file is the root itself, not a file below it."""
+    """Return whether the file is the root itself, not a file below it."""
     at = file.path.url if isinstance(file.path, RemotePath) else file.path
     return str(at) == str(root.place)
 

@@ -455,7 +455,7 @@ def _files_below(
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether the entry is a folder; False for a link to itself, which raises `OSError`."""
+    """Return whether the entry is a folder; False for a link to itself, which raises `OSError`."""
     try:
         return entry.is_dir()
     except OSError:

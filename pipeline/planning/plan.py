@@ -225,5 +225,5 @@ def _is_usable(stream: Stream, stored: NDArray[np.float32] | None) -> bool:
 
 
 def needs_next_frame(stream: Stream) -> bool:
-    """Whether a segment needs the next sampled frame, for optical flow."""
+    """Return whether a segment needs the next sampled frame, for optical flow."""
     return stream.extractor.frames is not None and stream.extractor.frames.next_frame

@@ -42,7 +42,7 @@ class ResumeIndex:
         return next((end for end in self.of_video(video_id) if end.stream == stream), None)
 
     def is_done(self, video_id: str, stream: str, key: str) -> bool:
-        """Whether (video, stream) is done for the content and settings of ``key``."""
+        """Return whether (video, stream) is done for the content and settings of ``key``."""
         if self._ends is None:
             return False
         span = self._ends.span(video_id)
@@ -54,7 +54,7 @@ class ResumeIndex:
         return False
 
     def has_final_outcome(self, video_id: str, stream: str, settings: str) -> bool:
-        """Whether (video, stream) is done under these settings, for any content of the file."""
+        """Return whether (video, stream) is done under these settings, for any content of the file."""
         end = self.outcome(video_id, stream)
         return end is not None and self.is_done(video_id, stream, row_key(end.content_digest, settings))
 
@@ -158,7 +158,7 @@ def read_resume_index(place: Store | StorePath, *, retry_failed: bool = False) -
 
 
 def _is_recorded(outcome: Outcome) -> bool:
-    """Whether the outcome was written, not derived from a row without an outcome."""
+    """Return whether the outcome was written, not derived from a row without an outcome."""
     return outcome.modified_ns != 0
 
 

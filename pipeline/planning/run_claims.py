@@ -135,7 +135,7 @@ class RunClaims:
                 raise InputError(refusal(self.writer.store.path, [(outcome, file)]))
 
     def is_free(self, source: Source) -> bool:
-        """Whether `claim` would probably be granted for a video of the file."""
+        """Return whether `claim` would probably be granted for a video of the file."""
         return any(self.writer.lease.is_free(file.video_id) for file in source.videos)
 
     def remaining(self) -> Iterator[VideoFile | VideoSettled | Awaiting]:
@@ -183,7 +183,7 @@ class RunClaims:
                     )
 
     def _is_complete(self, file: VideoFile) -> bool:
-        """Whether another run has written an outcome for every stream that this run still needs.
+        """Return whether another run has written an outcome for every stream that this run still needs.
 
         Transient failures count as complete: the next run retries them, not every concurrent run. An outcome of another
         source file does not count, unless its size and time are those of this file.

@@ -124,7 +124,7 @@ def filtered(inputs: Inputs, include: Sequence[str], exclude: Sequence[str], lim
     if not videos and not clashes:
         options = [f"--include {text}" for text in include] + [f"--exclude {text}" for text in exclude]
         names = ", ".join(repr(file.source) for file in inputs.videos[:MAX_NAMED])
-        raise InputError(f"{' '.join(options)}: excludes all of {len(inputs.videos):,} videos, such as {names}")
+        raise InputError(f"{' '.join(options)}: leaves none of {len(inputs.videos):,} videos, such as {names}")
     if limit is not None:
         videos = videos[:limit]
         clashes = dict(list(clashes.items())[: limit - len(videos)])

@@ -12,7 +12,7 @@ from .discovery import ListedRoot
 
 
 def listed_root(text: str, folder: StorePath) -> ListedRoot:
-    """Return the root of a path or URL in a list. A relative path is searched in ``folder``, then in the current one."""
+    """Return the root of a path or URL in a list. A relative path is searched in ``folder``, then here."""
     if is_url(text):
         place = as_store_path(text)
         if isinstance(place, Path):

@@ -1,4 +1,4 @@
-"""Assemble stage: build segments from the chunks of a video; a segment is complete with its last frame and audio."""
+"""Assemble stage: builds segments from the chunks of a video; a segment is complete with its last frame and audio."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .waveforms import WaveformCursor, WholeTrack
 
 @dataclass(eq=False)
 class SegmentBuilder:
-    """Holds the incomplete segments of all videos in progress and yields each segment when it is complete.
+    """Holds the incomplete segments of all videos in progress, and yields each segment when it is complete.
 
-    Call it with one item at a time. Chunks of one video must arrive in order; videos may be interleaved.
+    Call it with one item at a time. Chunks of one video must be in order; those of different videos may alternate.
     """
 
     videos: dict[VideoPlan, _VideoAssembly] = field(default_factory=lambda: dict[VideoPlan, _VideoAssembly]())
@@ -56,14 +56,14 @@ class _VideoAssembly:
         self._todo = {name: deque(stream.todo) for name, stream in plan.streams.items()}
         self._frames: dict[Geometry, dict[int, torch.Tensor]] = {geometry: {} for geometry in plan.frames_by_geometry}
         self._shared = WeakValueDictionary[tuple[Geometry, tuple[int, ...]], Shared]()
-        self._waveforms: dict[str, WaveformCursor] = {}  # for each stream: they may read different intervals
+        self._waveforms: dict[str, WaveformCursor] = {}  # one per stream, because streams may read different intervals
         track = plan.video.metadata.audio
         for name, stream in plan.streams.items():
             need = stream.stream.extractor.audio
             if need is not None and track is not None:
                 cursor = WholeTrack if need.needs_whole_track else WaveformCursor
                 self._waveforms[name] = cursor(need, track.rate_hz, track.start_s)
-        self._newest = -1  # latest frame that has arrived; earlier frames that are missing are lost
+        self._newest = -1  # latest frame so far; earlier frames that are missing are lost
         self.sent: Counter[str] = Counter()
         self.failure: ChunkFailure | None = None
 
@@ -93,7 +93,7 @@ class _VideoAssembly:
             yield from self._complete_segments()
 
     def clear(self) -> None:
-        """Free all frames and audio; no further segment of the video is built."""
+        """Free all frames and audio. No further segment of the video is built."""
         self._todo = {name: deque[int]() for name in self._todo}
         self._frames = {geometry: {} for geometry in self._frames}
         self._waveforms = {}
@@ -103,7 +103,7 @@ class _VideoAssembly:
             stream = self._plan.streams[name]
             while todo and (task := self._segment(stream, todo[0])) is not _NOT_YET:
                 todo.popleft()
-                if isinstance(task, SegmentTask):  # None: without audio or with lost frames
+                if isinstance(task, SegmentTask):  # None: no audio, or lost frames
                     self.sent[name] += 1
                     yield task
 
@@ -143,7 +143,7 @@ class _VideoAssembly:
         return SegmentTask(self._plan, plan.stream, segment)
 
     def _forget_frames(self, chunk: PreprocessedChunk) -> None:
-        """Keep only the frames that incomplete segments need, copied out of their chunk so that it can be freed."""
+        """Keep only the frames that incomplete segments need, as copies, so that their chunk can be freed."""
         for geometry, (indices, frames) in chunk.frames.items():
             arrived = self._frames[geometry]
             newest = max(arrived, default=-1)
@@ -159,7 +159,8 @@ class _VideoAssembly:
             places = [place for place, index in enumerate(indices.tolist()) if index in needed]
             if places and len(places) < len(indices):
                 with on_input_stream(frames.device):
-                    kept = torch.stack([frames[place] for place in places])  # an index would be copied to the device
+                    # indexing would copy the index to the device
+                    kept = torch.stack([frames[place] for place in places])
                 arrived.update(zip(indices[places].tolist(), kept, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Collect stage: combine the segments of each (video, stream), in any order, into a row and an outcome."""
+"""Collect stage: combines the segments of each (video, stream), in any order, into a row and an outcome."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..records import FeatureRow, Hole, Outcome, VideoBoxes
 
 @dataclass
 class _StreamTally:
-    """Segments of one (video, stream) that have arrived."""
+    """The segments of one (video, stream) so far."""
 
     features: dict[int, NDArray[np.float32]]
     arrived: int = 0
@@ -29,11 +29,11 @@ class _StreamTally:
     compute_s: float = 0.0
     failure: SegmentFailure | None = None
     parts: _Parts | None = None
-    """For extractors whose `forward` returns parts; ``features`` is empty until they are combined."""
+    """For extractors whose `forward` returns parts. ``features`` is empty until they are combined."""
 
 
 class _Parts:
-    """Passes the parts of a (video, stream) on in the order of segments, which arrive in any order."""
+    """Passes on the parts of a (video, stream) in the order of segments. They may be added in any order."""
 
     def __init__(self, video: VideoParts, plan: StreamPlan, frame_times_s: NDArray[np.float64]) -> None:
         self._video = video
@@ -67,9 +67,9 @@ class _VideoTally:
 
 @dataclass(eq=False)
 class RowCollector:
-    """Holds the finished segments of all videos in progress; a stream is done with its last segment.
+    """Holds the finished segments of all videos in progress. A stream is done with its last segment.
 
-    A video's end marker may arrive before its last segments: it states how many were sent.
+    A video's end marker may be received before its last segments, and states how many were sent.
     """
 
     provenance: Mapping[str, str]
@@ -128,9 +128,9 @@ class RowCollector:
     def _result(
         self, plan: StreamPlan, tally: _StreamTally, end: VideoEnd
     ) -> Iterator[FeatureRow | VideoBoxes | Outcome]:
-        """Yield the boxes and the row, if there are any, and then the outcome."""
+        """Yield the boxes and the row, if there are any, then the outcome."""
         boxes: PersonBoxes | None = None
-        if tally.parts is not None:  # combine them into features
+        if tally.parts is not None:  # combine the parts into features
             finished = tally.parts.finish()
             boxes = finished.boxes
             tally.features.update(finished.features)
@@ -172,7 +172,7 @@ class RowCollector:
         elif not tally.features:
             why = f"the audio track covers none of its {len(plan.segments)} segments"
             if tally.without_row:
-                why = f"nothing found in any of its {tally.without_row} segments (no person, for a person crop)"
+                why = f"nothing found in any of its {tally.without_row} segments (with a person crop: no person)"
             yield outcome_of(video, plan.stream, "empty", why, **facts)
         else:
             lacking = len(plan.segments) - len(tally.features) - len(plan.masked)
@@ -193,8 +193,10 @@ class RowCollector:
         reason: str,
         boxes: PersonBoxes | None,
     ) -> FeatureRow:
-        """Return the row. Its provenance repeats the outcome, which can be rebuilt if the process dies before it is
-        written."""
+        """Return the row.
+
+        Its provenance repeats the outcome, so that it can be rebuilt if the process dies before the outcome is written.
+        """
         order = sorted(tally.features)
         video = end.plan.video
         frames = {"frames_expected": str(video.metadata.num_frames), "frames_delivered": str(end.frames_delivered)}
@@ -247,13 +249,13 @@ def _holes_of(plan: StreamPlan, end: VideoEnd) -> list[Hole]:
     """Return the holes in the frames or audio that a stream needs."""
     extractor = plan.stream.extractor
     holes = [*(end.holes if extractor.frames is not None else ()), *(end.audio_holes if extractor.audio else ())]
-    if extractor.frames is None:  # the missing end of a truncated file lacks audio as well
+    if extractor.frames is None:  # the missing end of a truncated file has no audio either
         holes += [hole for hole in end.holes if hole.start_s >= end.plan.video.metadata.end_s]
     return holes
 
 
 def _leave_out(plan: StreamPlan, tally: _StreamTally, holes: Sequence[Hole], end: VideoEnd) -> bool:
-    """Remove the segments that a hole touches; return whether the row lacks segments of the undamaged file."""
+    """Remove the segments that a hole touches. Return whether the row lacks segments of the undamaged file."""
     found = np.flatnonzero(touched(plan.segments, holes, next_frame=needs_next_frame(plan.stream))).tolist()
     lost = [index for index in found if index not in plan.masked]
     for index in lost:
@@ -265,6 +267,6 @@ def _leave_out(plan: StreamPlan, tally: _StreamTally, holes: Sequence[Hole], end
 
 
 def _lacks_whole_track(plan: StreamPlan, end: VideoEnd) -> bool:
-    """Whether a stream needs the whole audio track, and a part of the track is lost."""
+    """Return whether a stream needs the whole audio track, and a part of the track is lost."""
     need = plan.stream.extractor.audio
     return need is not None and need.needs_whole_track and bool(end.audio_holes)

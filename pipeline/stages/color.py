@@ -1,8 +1,9 @@
-"""Convert YUV planes to RGB on any device, with the same values as FFmpeg's swscale.
+"""Conversion of YUV planes to RGB on any device, with the same values as FFmpeg's swscale.
 
-For 4:2:0 of even height, swscale on x86 does not interpolate chroma, computes in 13-bit fixed point and rounds every
-product down. Integer arithmetic gives the same values on all devices: the difference is 0 (``test_color.py``), so
-features do not depend on where color is converted. On a CPU swscale is faster (``benchmarks/decoding.py``).
+For 4:2:0 video of even height, swscale on x86 does not interpolate chroma, computes in 13-bit fixed point and rounds
+every product down. Integer arithmetic gives the same values on all devices (``test_color.py`` checks that the
+difference is 0), so that features do not depend on where color is converted. On a CPU swscale is faster
+(``benchmarks/decoding.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _MATRICES: dict[Matrix, tuple[int, int, int, int]] = {
     "smpte240m": (117579, 136230, -16907, -35559),
     "bt2020": (110013, 140363, -12277, -42626),
 }
-"""FFmpeg's coefficients for limited range, in 65536ths: V to red, U to blue, U to green, V to green."""
+"""FFmpeg's coefficients for limited range, in 1/65536: V to red, U to blue, U to green, V to green."""
 
 
 def to_rgb(planes: Tensor, color: ColorSpace) -> Tensor:
@@ -39,7 +40,7 @@ def to_rgb(planes: Tensor, color: ColorSpace) -> Tensor:
     sizes = [height * width, height * width // 4, height * width // 4]
     parts = cast("tuple[torch.Tensor, ...]", planes.reshape(num, -1).split(sizes, dim=1))  # pyright: ignore[reportUnknownMemberType]
     black, luma, red_v, blue_u, green_u, green_v = _coefficients(color)
-    # 2 × 2 pixels share one chroma sample, in interlaced pictures within one field
+    # 2 × 2 pixels share one chroma sample; in interlaced pictures they are in the same field
     fields = 2 if color.interlaced else 1
     y = _scaled(parts[0], black, luma).view(num, height // 2 // fields, 2, fields, width // 2, 2)
     u, v = (part.view(num, height // 2 // fields, 1, fields, width // 2, 1) for part in parts[1:])
@@ -51,16 +52,16 @@ def to_rgb(planes: Tensor, color: ColorSpace) -> Tensor:
 
 
 def _scaled(samples: Tensor, zero: int, factor: int) -> Tensor:
-    """``(samples − zero) · factor / 2¹³``, rounded down, as int16."""
+    """Return ``(samples − zero) · factor / 2¹³``, rounded down, as int16."""
     return samples.int().sub_(zero).mul_(factor).bitwise_right_shift_(13).to(torch.int16)
 
 
 def _coefficients(color: ColorSpace) -> tuple[int, int, int, int, int, int]:
-    """Return the luma offset, then the factors of luma, V to red, U to blue, U to green, V to green, in 8192nds."""
+    """Return the luma offset, then the factors of luma, V to red, U to blue, U to green, V to green, in 1/8192."""
     factors = _MATRICES[color.matrix]
     black, luma = 16, 65536 * 255 // 219
     if color.full_range:
         black, luma = 0, 65536
-        factors = tuple(int(factor * 224 / 255) for factor in factors)  # towards zero, as C divides
+        factors = tuple(int(factor * 224 / 255) for factor in factors)  # rounded towards zero, as in C
     red_v, blue_u, green_u, green_v = ((factor + 4) >> 3 for factor in factors)
     return black, (luma + 4) >> 3, red_v, blue_u, green_u, green_v

@@ -1,4 +1,4 @@
-"""Prepare, batch and network stages: CPU preparation of segments, then networks on full batches across videos."""
+"""Prepare, batch and network stages: segments are prepared on the CPU, then computed in full batches across videos."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from ..items import Batch, BatchResult, SegmentFailure, SegmentFeature, SegmentT
 from ..system.accelerators import await_inputs, first_line, is_out_of_memory, on_device, release_memory, require_device
 
 MAX_WAIT_S = 10.0
-"""A batch is processed unfilled after this time, so that rare segments do not delay a finished video."""
+"""Time after which a batch is processed although it is not full, so that rare segments do not delay a finished
+video."""
 
 
 def prepare(item: SegmentTask) -> SegmentTask | SegmentFailure:
-    """Run `Extractor.prepare` on one segment; an exception becomes the segment's failure.
+    """Run `Extractor.prepare` on one segment. An exception becomes the segment's failure.
 
     Raises:
         ArabesqueError: The device has failed.
@@ -40,14 +41,14 @@ def prepare(item: SegmentTask) -> SegmentTask | SegmentFailure:
         raise
     except Exception as error:
         return _failure(item, error)
-    # `prepared` holds what the network needs: frames and waveform can be freed
+    # `prepared` has everything that the network needs, so that frames and waveform can be freed
     released = replace(inputs, frames=None, waveform=None, shared=Shared())
     return replace(item, segment=released, prepared=prepared, compute_s=time.perf_counter() - began)
 
 
 @dataclass(eq=False)
 class Batcher:
-    """Collects the segments of each stream until the batch is full, is older than `MAX_WAIT_S`, or the input ends."""
+    """Collects the segments of each stream until a batch is full, is older than `MAX_WAIT_S`, or the input ends."""
 
     waiting: dict[str, list[SegmentTask]] = field(default_factory=dict[str, list[SegmentTask]])
     """Stream → its segments."""
@@ -55,7 +56,7 @@ class Batcher:
     """Stream → when the first of them came, by `time.monotonic`."""
 
     def take(self, task: SegmentTask | None = None, *, is_last: bool = False) -> list[Batch]:
-        """Add a segment, if there is one; return the batches that are full or overdue, or all with ``is_last``."""
+        """Add a segment, if there is one. Return the batches that are full or overdue, or all with ``is_last``."""
         if task is not None:
             self.since_s.setdefault(task.stream.name, time.monotonic())
             self.waiting.setdefault(task.stream.name, []).append(task)
@@ -77,7 +78,8 @@ class Forward:
     If the device runs out of memory, the memory of the failed batch is released first, and later batches of the stream
     have at most the size that fits.
 
-    It may be called from several threads. Batches of one stream then take turns, unless its extractor has
+    It may be called from several threads. Batches of one stream are then processed one after the other, unless its
+    extractor has
     ``forwards_concurrently``.
     """
 
@@ -118,7 +120,7 @@ class Forward:
         return BatchResult(tuple(results))
 
     def _features(self, stream: Stream, tasks: Sequence[SegmentTask]) -> list[SegmentFeature] | Exception:
-        """Return the features of a batch, or what its network raised."""
+        """Return the features of a batch, or the exception of its network."""
         is_concurrent = getattr(stream.extractor, "forwards_concurrently", False)
         with nullcontext() if is_concurrent else self.turns.setdefault(stream.name, Lock()):
             began = time.perf_counter()
@@ -144,7 +146,7 @@ class Forward:
 
 
 def _checked_rows(extractor: Extractor, prepared: list[Any]) -> list[NDArray[np.float32] | None]:
-    """Return the extractor's rows on the CPU, after checking their number, shape and values."""
+    """Return the extractor's rows on the CPU. Their number, shape and values are checked."""
     with torch.inference_mode():
         rows = extractor.forward(prepared)
     found = iter(download([row for row in rows if row is not None]))
@@ -154,7 +156,7 @@ def _checked_rows(extractor: Extractor, prepared: list[Any]) -> list[NDArray[np.
     has_parts = hasattr(extractor, "start_video")
     for feature in features:
         if has_parts and (feature is None or feature.ndim != 1):
-            raise RuntimeError(f"{type(extractor).__name__} returned {feature}, not the part of a segment")
+            raise RuntimeError(f"{type(extractor).__name__} returned {feature} instead of a part of a segment")
         if not has_parts and feature is not None and feature.shape != (shape := shape_of(extractor)):
             raise RuntimeError(f"{type(extractor).__name__} returned a row of {feature.shape}, not {shape}")
         if feature is not None and not np.isfinite(feature).all():

@@ -1,4 +1,4 @@
-"""Decode stage: identify a file, read its metadata, plan it and decode its frames and audio in chunks."""
+"""Decode stage: identifies a file, reads its metadata, plans it, and decodes its frames and audio in chunks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from .fetch import LocalCopy
 _LOG = logging.getLogger(__name__)
 
 END_TOLERANCE_FRAMES = 1.5
-"""Frames by which a header's duration may exceed the packets before the file counts as truncated: headers round."""
+"""Frames by which a header's duration may exceed the packets without being a truncation, because headers round."""
 
 
 DecodeItem = Outcome | Notice | VideoTraits | VideoOpened | DecodedChunk | VideoEnd
@@ -57,9 +57,9 @@ class _Identity(NamedTuple):
     size_bytes: int
     modified_ns: int
     digest: str
-    """Of the whole file."""
+    """Digest of the whole file."""
     never_written: str
-    """Why the file cannot be a video; empty if it may be one or if an earlier run read it."""
+    """Reason why the file cannot be a video; empty if it may be one, or if an earlier run read it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +72,8 @@ class VideoReader:
     def __call__(self, item: Source | LocalCopy) -> Iterator[DecodeItem | VideoSettled]:
         """Yield outcomes that need no decoding, then the chunks in order, then the end marker of each video.
 
-        Yields nothing for a video that another run has claimed, and only `VideoSettled` for one that another run has
-        completed. A file that cannot be read is an outcome, not an exception.
+        Yields nothing for a video that another run has claimed, and only `VideoSettled` for a video that another run
+        has completed. A file that cannot be read results in an outcome, not in an exception.
         """
         source = item.origin if isinstance(item, LocalCopy) else item
         try:
@@ -186,7 +186,7 @@ class VideoReader:
                                 ended.add(found.plan.video.video_id)
                             yield found
                     return
-                except IndexMismatch:  # packets and frames do not correspond: index the file by decoding it
+                except IndexMismatch:  # packets and frames do not correspond: decode the file to index it
                     is_open = {each.plan.video.video_id for each in plans} - ended
                     pending = [(file, streams) for file, streams in pending if file.video_id in is_open]
 
@@ -223,9 +223,9 @@ class VideoReader:
         *,
         last_try: bool,
     ) -> Iterator[DecodedChunk | VideoEnd]:
-        """Decode all clips in one pass; yield their chunks, and the end marker of each when its frames have come.
+        """Decode all clips in one pass. Yield their chunks, and the end marker of each clip after its last frame.
 
-        If the plans are abandoned, raises `IndexMismatch` unless ``last_try``. The file is checked after each chunk,
+        If the plans are abandoned, `IndexMismatch` is raised unless ``last_try``. The file is checked after each chunk,
         so that all frames that are passed on belong to the hashed bytes.
         """
         path = clips[0].plan.video.path
@@ -242,7 +242,7 @@ class VideoReader:
             deinterlace=shared_settings(self.context.streams).deinterlace,
             spans=[span for span, _ in spans],
         )
-        # the clips of each span; a whole file is one
+        # the clips of each span; a whole file is one span
         waiting = [[clips[number] for number in numbers] for _, numbers in spans] or [list(clips)]
         holes, audio_holes, error = list[Hole](), tuple[Hole, ...](), ""
         transient, is_checked = False, True
@@ -291,7 +291,7 @@ class VideoReader:
             yield replace(each.end(holes, audio_holes, began), error=error, transient=transient)
 
     def _keep_checked(self, path: Path, watched: WatchedFile, metadata: VideoMetadata, num_frames: int) -> None:
-        """Keep how many frames the CPU has decoded from a file without damage: later runs may use a card for them."""
+        """Store how many frames the CPU has decoded without damage, so that later runs may use a card for them."""
         if num_frames > metadata.checked_frames:
             checked = replace(metadata, checked_frames=num_frames)
             self.context.metadata_cache.keep(
@@ -299,11 +299,11 @@ class VideoReader:
             )
 
     def _identify(self, files: Sequence[VideoFile], watched: WatchedFile | WatchedFolder) -> _Identity:
-        """Return the file's size, time and digest; read the file only if no earlier run did.
+        """Return the file's size, time and digest. The file is read only if no earlier run has read it.
 
         A file with the size and modification time that the store has recorded is not read if all streams of its videos
-        are done. A file that is decoded is always hashed, or found in the cache by its change time as well, because a
-        modification time can be set back.
+        are done. A file that is decoded is always hashed, or found in the cache with the same change time, because
+        programs can set the modification time.
         """
         state, path = watched.state, files[0].local_path
         known = [(file, self.context.resume_index.known_digest(file)) for file in files]
@@ -355,14 +355,14 @@ class _ClipPlan:
     clip: Clip
     plan: VideoPlan
     reached: int = 0
-    """Index in the clip after the last frame that has come."""
+    """Index in the clip after the latest frame."""
     lost: list[Hole] = field(default_factory=list[Hole])
-    """The rest of the clip, where decoding ended before it."""
+    """The remaining part of the clip, if decoding ended before the clip did."""
     on_cpu: str = ""
     """See `FrameChunk`."""
 
     def note(self, indices: NDArray[np.int64], on_cpu: str) -> None:
-        """Record that frames have come."""
+        """Record the indices of received frames."""
         if len(indices):
             self.reached = int(indices[-1]) + 1
             if on_cpu and not self.on_cpu:
@@ -370,7 +370,7 @@ class _ClipPlan:
             self.on_cpu = self.on_cpu or on_cpu
 
     def rest_is_lost(self, reason: str) -> None:
-        """Mark everything after the last frame as lost."""
+        """Mark the part after the last frame as lost."""
         metadata = self.plan.video.metadata
         times_s, end_s = metadata.frame_times_s, max(metadata.end_s, metadata.declared_end_s or 0.0)
         rest_s = float(times_s[self.reached]) if self.reached < metadata.num_frames else metadata.end_s
@@ -382,7 +382,7 @@ class _ClipPlan:
         Args:
             holes: Holes in the frames of the file.
             audio_holes: Holes in its audio.
-            began: When decoding began, by `time.perf_counter`.
+            began: Start of decoding, by `time.perf_counter`.
         """
         metadata = self.plan.video.metadata
         mine = [*self.clip.holes(holes), *self.lost]
@@ -401,7 +401,7 @@ class _ClipPlan:
 
 
 def _parts(chunk: FrameChunk, track: AudioTrack | None, clips: Sequence[_ClipPlan]) -> Iterator[DecodedChunk]:
-    """Divide a chunk among the clips of its span, which may overlap. Its memory is released with the last part."""
+    """Divide a chunk among the clips of its span, which may overlap. Its memory is released with its last part."""
     parts: list[tuple[_ClipPlan, NDArray[np.int64], NDArray[np.uint8], AudioChunk | None]] = []
     for each in clips:
         clip = each.clip
@@ -434,7 +434,7 @@ def _audio_part(audio: AudioChunk, track: AudioTrack, from_s: float, until_s: fl
 
 
 def _after(count: int, act: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that calls ``act`` with its last of ``count`` calls. Thread-safe."""
+    """Return a function that calls ``act`` at the last of ``count`` calls. Thread-safe."""
     lock, left = threading.Lock(), count
 
     def call() -> None:
@@ -449,7 +449,7 @@ def _after(count: int, act: Callable[[], None]) -> Callable[[], None]:
 
 
 def _once(act: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that calls ``act`` the first time only."""
+    """Return a function that calls ``act`` only at its first call."""
     pending = [act]
 
     def call() -> None:
@@ -468,7 +468,7 @@ def read_metadata(
     thorough: bool = False,
     frame_rate: float | None = None,
 ) -> VideoMetadata:
-    """Return a file's metadata from the cache, or read and keep it; ``thorough`` reads it in any case.
+    """Return a file's metadata from the cache, or read and store it. With ``thorough`` it is always read.
 
     Raises:
         DecodeError: The file cannot be decoded.
@@ -485,7 +485,7 @@ def read_metadata(
 
 
 def truncation(metadata: VideoMetadata) -> Hole | None:
-    """Return what a truncated file lacks, or another recording in it; None if the frames are all that it promises."""
+    """Return the missing part of a truncated file, or another recording in it; None if neither exists."""
     if (
         metadata.declared_end_s is None
         or metadata.declared_end_s - metadata.end_s <= END_TOLERANCE_FRAMES / metadata.fps
@@ -494,7 +494,7 @@ def truncation(metadata: VideoMetadata) -> Hole | None:
     if metadata.has_other_recording:
         other_s = metadata.declared_end_s - metadata.end_s
         reason = (
-            f"the file also holds another recording, of about {other_s:.1f} s, in tracks of its own, which is not "
+            f"the file also contains another recording, of about {other_s:.1f} s, in separate tracks, which is not "
             "read; split the file (ffmpeg -i IN -map 0:v:1 -map 0:a:1? -c copy OUT.ts writes the second recording)"
         )
         return Hole(metadata.end_s, metadata.declared_end_s, reason)
@@ -510,7 +510,7 @@ def _changed(path: object) -> str:
 
 
 def preprocessed_bytes(plan: VideoPlan) -> int:
-    """Return the bytes of one frame in all geometries of a plan, which may enlarge it."""
+    """Return the bytes of one frame in all geometries of a plan, which may be more than those of the original frame."""
     metadata = plan.video.metadata
     sizes = (
         (geometry, output_size(metadata.height_px, metadata.width_px, geometry)) for geometry in plan.frames_by_geometry
@@ -519,7 +519,7 @@ def preprocessed_bytes(plan: VideoPlan) -> int:
 
 
 def _failed_if_truncated(outcome: Outcome, metadata: VideoMetadata) -> Outcome:
-    """Turn the empty outcome of a truncated file into a failure: the missing part may have content for the stream."""
+    """Return a failed outcome for an empty one of a truncated file, because the missing part may have content."""
     missing_end = truncation(metadata)
     if missing_end is None or (metadata.audio is None and "audio" in outcome.reason):
         return outcome

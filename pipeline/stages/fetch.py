@@ -1,8 +1,8 @@
-"""Fetch stage: copy remote videos to a temporary folder before they are decoded, and delete the copies afterwards.
+"""Fetch stage: copies remote videos to a temporary folder before they are decoded, and deletes the copies afterwards.
 
-Decoders seek, which remote files do not support well. The folder is below ``TMPDIR``. Its size is limited, except for
-videos that another run held when their turn came. It is removed at the end of the run; the folder of a run that was
-killed is removed by the next run.
+Decoders seek, which remote files do not support well. The folder is in ``TMPDIR``. Its size is limited, except for
+videos that another run had claimed when they were due. It is removed at the end of the run. If the run was killed, the
+next run removes the folder.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from ..store.files.urls import connect, modified_ns, network_errors
 T = TypeVar("T")
 
 PREFETCH_BYTES = 20 << 30
-"""Disk space for copies by default."""
+"""Default disk space for copies."""
 _ENDED = "the run ended before it was fetched"
 
 
 class LocalCopy:
-    """A remote video with its local copy, which may still be in progress or not yet requested."""
+    """A remote video with its local copy, which may be in progress or not yet requested."""
 
     def __init__(self, origin: Source, prefetcher: Prefetcher, copying: Future[Path | None]) -> None:
         self.origin = origin
@@ -55,7 +55,7 @@ class LocalCopy:
             path = self._copying.result()
         except CancelledError:
             raise StoreError(f"{self.origin.path}: {_ENDED}") from None
-        if path is None:  # another run held the video when its turn to be fetched came
+        if path is None:  # another run had claimed the video when it was due
             path = self._prefetcher.copy(self.origin, at_once=True)
             self._copying = Future()
             self._copying.set_result(path)
@@ -68,7 +68,7 @@ class LocalCopy:
             self._copying.add_done_callback(self._prefetcher.remove)
 
     def with_original_path(self, item: T) -> T:
-        """Replace the path of the copy by the original's in the message of an item."""
+        """Replace the path of the copy by the original path in the message of an item."""
         if isinstance(item, Outcome):
             return replace(item, reason=self._renamed(item.reason))
         if isinstance(item, VideoEnd):
@@ -94,7 +94,7 @@ class Prefetcher:
         self._folder: Path | None = None
         self._lock: FileIO | None = None
         self._is_closed = False
-        self._changed = threading.Condition()  # guards all of the above
+        self._changed = threading.Condition()  # protects all attributes above
         self._numbers = itertools.count()
         self._pool = ThreadPoolExecutor(1, "prefetch")
 
@@ -103,7 +103,7 @@ class Prefetcher:
 
         Args:
             videos: The videos.
-            is_free: Whether a video should be fetched: False for one that another run processes.
+            is_free: Whether a video should be fetched; False for a video that another run processes.
         """
         for file in videos:
             if isinstance(file.path, Path):
@@ -119,7 +119,7 @@ class Prefetcher:
 
         Args:
             file: A remote file.
-            at_once: Do not wait for free space: the copies that use it may be of videos that wait for this one.
+            at_once: Do not wait for free space, because the copies in it may be of videos that wait for this one.
 
         Raises:
             StoreError: The file cannot be fetched, or is larger than the limit.
@@ -141,7 +141,7 @@ class Prefetcher:
     def remove(self, copying: Future[Path | None]) -> None:
         """Delete a copy whose download has ended."""
         if not copying.cancelled() and copying.exception() is None and (path := copying.result()) is not None:
-            with suppress(FileNotFoundError):  # the whole folder is gone
+            with suppress(FileNotFoundError):  # the whole folder was removed
                 self._remove(path, path.stat().st_size)
 
     def close(self) -> None:
@@ -192,17 +192,17 @@ def local_copy(file: VideoFile) -> Generator[Path]:
 
 
 def is_remote(file: VideoFile) -> bool:
-    """Whether the file has to be fetched before it can be read."""
+    """Return whether the file has to be fetched before it can be read."""
     return isinstance(file.path, RemotePath)
 
 
 @contextmanager
 def local_copies(files: Iterable[VideoFile], max_bytes: int = PREFETCH_BYTES) -> Generator[list[VideoFile]]:
-    """Yield the files, with remote ones as temporary copies: as many of them as fit in ``max_bytes``, at least one."""
+    """Yield the files, with remote ones as temporary copies: as many as fit in ``max_bytes``, but at least one."""
     free_bytes = max_bytes
     with closing(Prefetcher(max_bytes)) as prefetcher:
         here: list[VideoFile] = []
-        copies: dict[RemotePath, Path] = {}  # several clips may be of one file
+        copies: dict[RemotePath, Path] = {}  # several clips may have the same file
         for file in files:
             if isinstance(file.path, Path):
                 here.append(file)
@@ -247,17 +247,17 @@ def _full_disk(shown: str, folder: Path) -> Generator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(
-                f"{shown}: no room for a copy in {folder} ({os.strerror(error.errno)}); make room there, or set TMPDIR "
-                "to a larger disk, then run again"
+                f"{shown}: no space for a copy in {folder} ({os.strerror(error.errno)}); free space there, or set "
+                "TMPDIR to a larger disk, then run again"
             ) from error
         raise
 
 
 def _new_folder() -> tuple[Path, FileIO]:
-    """Create a folder with a lock file that is locked while this process lives."""
+    """Create a folder with a lock file, which is locked as long as this process lives."""
     folder = Path(tempfile.mkdtemp(prefix=COPIES_PREFIX))
     lock = locked_file(folder / "lock", 60.0)
-    if lock is None:  # other processes lock it for a moment only, to see whether this one lives
+    if lock is None:  # other processes lock it only for a moment, to check whether this one lives
         raise StoreError(f"{folder}: another process holds the lock of this new folder; run the same command again")
     return folder, lock
 

@@ -1,4 +1,4 @@
-"""Preprocess stage: convert color and apply each distinct geometry once for all streams that share it."""
+"""Preprocess stage: converts color, and applies each distinct geometry once for all streams that share it."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def _frames_by_geometry(
             parts = [pictures[: len(places)]]
         elif geometry.gray:
             parts = [to_gray(pictures, places)]
-        elif pictures.device.type == "cpu":  # views: copies of pictures cost more than a call for each of them
+        elif pictures.device.type == "cpu":  # views: copying pictures takes longer than one call for each
             parts = [pictures[place : place + 1] for place in places]
-        else:  # an index would be copied to the device first
+        else:  # indexing would copy the index to the device first
             parts = [torch.stack([pictures[place] for place in places])]
         results = [apply_geometry(part, geometry) for part in parts]
         result = results[0] if len(results) == 1 else torch.cat(results)

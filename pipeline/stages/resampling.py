@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 ZERO_CROSSINGS = 6
-"""On each side: torchaudio's ``lowpass_filter_width``."""
+"""Zero crossings on each side: torchaudio's ``lowpass_filter_width``."""
 ROLLOFF = 0.99
-"""Cut-off frequency of the filter, as a share of the lower of the two Nyquist frequencies."""
+"""Cut-off frequency of the filter as a share of the lower one of the two Nyquist frequencies."""
 MAX_TABLE_NUMBERS = 1 << 23
-"""Largest precomputed table of filter weights (32 MiB), enough for all rates in use. For rates without a large common
-divisor, such as 44,101 and 16,000 Hz, the table would need gigabytes; their weights are computed on demand."""
+"""Maximum size of the precomputed table of filter weights (32 MiB), which is enough for all rates in use. For rates
+without a large common divisor, such as 44,101 and 16,000 Hz, the table would need gigabytes; their weights are computed
+when they are needed."""
 _WEIGHTS_AT_ONCE = 1 << 20
 
 
@@ -36,11 +37,11 @@ class SincResampler:
         self._num_read, self._num_written = 0, 0
 
     def resample_chunk(self, x: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]:
-        """Return the output samples that are determined by the input so far.
+        """Return the output samples that the input so far determines.
 
         Args:
             x: The next input samples, ``float32 [n]``.
-            last: Whether the input ends here; the rest of the output is returned.
+            last: Whether this is the end of the input; all remaining output is then returned.
         """
         self._num_read += len(x)
         if self._filters is None:
@@ -61,7 +62,7 @@ class SincResampler:
     def _resample_without_table(self, x: NDArray[np.float32], last: bool) -> NDArray[np.float32]:
         silence = np.zeros(self._reach + 1 if last else 0, np.float32)
         samples = np.concatenate([self._buffer, x, silence])
-        num_reached = self._first + len(samples) - self._reach  # input samples whose filter window has arrived
+        num_reached = self._first + len(samples) - self._reach  # input samples whose filter window is complete
         end = ceil(self._phases * (self._num_read if last else max(0, num_reached)) / self._stride)
         step = max(1, _WEIGHTS_AT_ONCE // (2 * self._reach + 1))
         starts = range(self._num_written, end, step)

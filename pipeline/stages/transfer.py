@@ -1,4 +1,4 @@
-"""Transfer stage: copy decoded chunks to the device, as uint8 and in their original layout."""
+"""Transfer stage: copies decoded chunks to the device, as uint8 and in their original layout."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class CudaCopy:
 
 
 class PageLocked:
-    """Page-locks the decoders' shared buffers, each from its first use until it is unmapped.
+    """Page-locks the decoders' shared buffers, each one from its first use until it is unmapped.
 
     The GPU then reads them directly. If the system refuses, the driver first copies them on a CPU core.
     """

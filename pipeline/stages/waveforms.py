@@ -1,4 +1,4 @@
-"""Audio of segments: resample a track that arrives in chunks and cut out intervals."""
+"""Audio of segments: resamples a track chunk by chunk, and cuts intervals out of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...extractors.protocol import AudioNeed
 from .resampling import SincResampler
 
 MIN_COVERAGE = 0.5
-"""Share of a segment's interval that must lie within the track; the rest of the interval is silence."""
+"""Minimum share of a segment's interval that must be within the track; the rest of the interval is silence."""
 
 
 class StreamingResampler(Protocol):
@@ -24,7 +24,7 @@ class StreamingResampler(Protocol):
 
 @dataclass(eq=False)
 class WaveformCursor:
-    """Resamples a track chunk by chunk and keeps only the samples after the start of the last interval taken.
+    """Resamples a track chunk by chunk, and keeps only the samples after the start of the last interval.
 
     Resampling runs over the whole track, so that chunk boundaries do not affect any segment.
     """
@@ -66,14 +66,14 @@ class WaveformCursor:
             self.finished = True
 
     def reaches(self, end_s: float) -> bool:
-        """Whether all samples up to ``end_s`` have arrived or the track has ended."""
+        """Return whether all samples up to ``end_s`` have arrived or the track has ended."""
         return self.finished or self._position(end_s) <= self.first + len(self.samples)
 
     def take(self, start_s: float, end_s: float) -> torch.Tensor | None:
-        """Return the samples of an interval, ``float32 [samples]``, and discard all before it unless `keeps_all`.
+        """Return the samples of an interval, ``float32 [samples]``, and discard all earlier ones unless `keeps_all`.
 
-        Intervals must be taken in ascending order of their start. Returns None if less than `MIN_COVERAGE` of the
-        interval lies within the track.
+        Intervals must be requested in ascending order of their start. The result is None if less than `MIN_COVERAGE` of
+        the interval is within the track.
         """
         start, end = self._position(start_s), self._position(end_s)
         if not self.keeps_all:
@@ -92,14 +92,14 @@ class WaveformCursor:
 
 
 class WholeTrack(WaveformCursor):
-    """Keeps the whole resampled track, for streams that divide or center it; memory grows with its length."""
+    """Keeps the whole resampled track, for streams that divide or center it. Memory grows with its length."""
 
     keeps_all = True
 
     def finish(self) -> None:
         """Mark the end of the track and, with `AudioNeed.remove_mean`, subtract its mean.
 
-        PAMFN subtracts the mean over all channels, this class that of the channel in use. Features are the same: the
+        PAMFN subtracts the mean over all channels, this class that of the used channel. Features are equal, because the
         filterbank removes the mean of every window.
         """
         if self.finished:
@@ -109,7 +109,7 @@ class WholeTrack(WaveformCursor):
             self.samples = self.samples - self.samples.mean(dtype=np.float64).astype(np.float32)
 
     def reaches(self, end_s: float) -> bool:
-        """Whether the track has ended."""
+        """Return whether the track has ended."""
         return self.finished
 
     def share(self, index: int, num_shares: int) -> torch.Tensor | None:

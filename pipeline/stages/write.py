@@ -1,4 +1,4 @@
-"""Write stage: pass finished rows, outcomes and segments to the store's writer."""
+"""Write stage: passes finished rows, outcomes and segments to the store's writer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class StoreSink:
 
     writer: StoreWriter
     is_stopped: bool = False
-    """Ignore all further items. During shutdown, stages report failures that are not the videos' fault."""
+    """Whether to ignore all further items: during shutdown, stages report failures that the videos did not cause."""
 
     def __call__(self, item: FeatureRow | VideoBoxes | Event) -> Event | None:
         if self.is_stopped:
@@ -28,7 +28,7 @@ class StoreSink:
             return None
         if isinstance(item, Outcome):
             if item.reason:
-                item = replace(item, reason=one_line(item.reason))  # a file name may hold any byte
+                item = replace(item, reason=one_line(item.reason))  # a file name may contain any byte
             self.writer.add_outcome(item)
         elif isinstance(item, SegmentFeature):
             key = item.plan.streams[item.stream.name].key

@@ -28,7 +28,7 @@ def user_cache() -> Path:
 
 
 def is_private(path: Path) -> bool:
-    """Whether only this user or root can have written or replaced a file.
+    """Return whether only this user or root can have written or replaced a file.
 
     The user or root must own the file, its folder and all folders above, and other users must not have write
     permission. Above the file's folder, write permission of a group whose only member is this user is accepted, and
@@ -62,7 +62,7 @@ def _others_may_write(status: os.stat_result, *, is_above: bool = False) -> bool
 
 
 def _is_of_one_user(gid: int) -> bool:
-    """Whether this user is the only member of a group, as in the per-user groups of many Linux distributions."""
+    """Return whether this user is the only member of a group, as in the per-user groups of many Linux distributions."""
     import grp
     import pwd
 

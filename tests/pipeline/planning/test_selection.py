@@ -110,7 +110,7 @@ def test_include_exclude_and_limit(folder):
         (InputSelection(), "no videos are given"),
         (InputSelection(("nowhere",)), "nowhere: no such folder or file"),
         (InputSelection(("videos/*.mov",)), r"videos/\*.mov: nothing matches this pattern"),
-        (InputSelection(("videos",), include=("*.MP4",)), r"--include \*.MP4: excludes all of 5 videos"),
+        (InputSelection(("videos",), include=("*.MP4",)), r"--include \*.MP4: leaves none of 5 videos"),
         (InputSelection(list_file="nowhere.txt"), "nowhere.txt: the file does not exist"),
         (InputSelection(list_file="videos"), "videos: is a folder"),
         (InputSelection(list_file="empty.txt"), "empty.txt: the list is empty"),

@@ -150,7 +150,7 @@ def test_a_full_disk_is_not_an_error_of_the_network(url, spools, monkeypatch):
     monkeypatch.setattr(files, "get_file", get)
     with closing(Prefetcher()) as spool:
         first, second = spool.ahead(find_videos(url).videos, FREE)
-        with pytest.raises(StoreError, match=r"a\.mp4: no room for a copy in .*; make room there, or set TMPDIR"):
+        with pytest.raises(StoreError, match=r"a\.mp4: no space for a copy in .*; free space there, or set TMPDIR"):
             first.wait()
         assert second.wait().read_bytes() == b"pictures"
         first.drop()
