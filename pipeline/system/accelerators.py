@@ -1,7 +1,7 @@
-"""GPUs and other accelerators as PyTorch sees them: names, memory, those that it cannot use, errors, and a stream.
+"""GPUs and other accelerators in PyTorch: names, memory, unusable GPUs, errors, and a stream for inputs.
 
-Lack of memory is an error that a smaller batch can avoid; a lost GPU ends the run. Inputs of networks are computed on a
-stream beside that of the networks (`input_stream`).
+If memory is short, a smaller batch may succeed; a lost GPU ends the run. Inputs of networks are computed on another
+stream than the networks (`input_stream`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OUT_OF_MEMORY = (
 
 
 def device_name(device: torch.device) -> str:
-    """Return the model of a GPU or CPU, as far as it is known."""
+    """Return the model of a GPU or CPU, if it is known."""
     if device.type in ("cuda", "xpu"):
         return str(torch.get_device_module(device).get_device_name(device))
     return platform.processor() or "cpu" if device.type == "cpu" else device.type
@@ -52,7 +52,7 @@ def total_memory_bytes(device: torch.device) -> int:
 
 
 def limit_memory(device: torch.device, limit_bytes: int | None) -> None:
-    """Limit the memory that PyTorch allocates on a device in this process; beyond it an allocation fails.
+    """Limit the memory that PyTorch allocates on a device in this process. Allocations beyond the limit fail.
 
     Libraries and the driver's context, about 0.5 GB, are not counted.
 
@@ -109,20 +109,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error message; CUDA's have several."""
+    """Return the first line of an error message. CUDA's messages have several lines."""
     return (str(error).splitlines() or [""])[0]
 
 
 def require_device(device: torch.device, error: Exception, where: str) -> None:
-    """Check after an error that the device still works.
+    """Check after an error that the device still works. Raises `ArabesqueError` if it does not.
 
-    Errors of a GPU appear in any later call, also in one for another video. A GPU that has failed stays unusable for
-    the process, so no video is to blame.
+    An error of a GPU may appear in any later call, also for another video. A GPU that has failed cannot be used again
+    by the process, so that the error is not caused by a video.
 
     Args:
         device: The device that the failed operation used.
-        error: What it raised.
-        where: Stage or stream, for the message.
+        error: The exception of the operation.
+        where: Stage or stream, for the error message.
 
     Raises:
         ArabesqueError: The device has failed; the run must end.
@@ -138,9 +138,9 @@ def require_device(device: torch.device, error: Exception, where: str) -> None:
 
 
 def release_memory(device: torch.device, error: BaseException) -> None:
-    """Free the memory that a failed operation holds: the local variables in its traceback, and unused cached blocks.
+    """Free the memory of a failed operation: the local variables in its traceback, and unused cached blocks.
 
-    Call it after the ``except`` block has ended, or the block itself keeps the variables alive.
+    Call it after the ``except`` block has ended, because the block itself keeps the variables alive.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -148,24 +148,24 @@ def release_memory(device: torch.device, error: BaseException) -> None:
         seen.__traceback__ = None
         seen = seen.__cause__ or seen.__context__
     if device.type != "cpu":
-        with suppress(RuntimeError):  # a lost device is reported by the next operation
+        with suppress(RuntimeError):  # the next operation reports a lost device
             torch.accelerator.synchronize(device)  # a failed batch may be computing with inputs that are freed next
         torch.accelerator.empty_cache()
 
 
 def on_device(device: torch.device, where: str, call: Callable[[], R]) -> R:
-    """Call a function that computes the input of networks; if memory is short, once more after some was released.
+    """Call a function that computes the input of networks. If memory is short, some is released and the call repeated.
 
     On a GPU it runs on the stream of the inputs; see `input_stream`.
 
     Args:
         device: The device.
-        where: Stage, for the message if the device has failed.
+        where: Stage, for the error message if the device has failed.
         call: The function; it must be possible to call it twice.
 
     Raises:
         ArabesqueError: The device has failed; the run must end.
-        Exception: What the function raises otherwise.
+        Exception: Any other exception of the function.
     """
     with on_input_stream(device):
         try:
@@ -180,11 +180,11 @@ def on_device(device: torch.device, where: str, call: Callable[[], R]) -> R:
 
 
 def input_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream of the stages before the networks; ``cuda`` and ``cuda:0`` have the same one.
+    """Return the stream of the stages before the networks. It is the same for ``cuda`` and ``cuda:0``.
 
-    On the stream of the networks, a copy to the host that `prepare` makes would wait for the batch that a network
-    computes at the time. What the stages up to ``prepare`` queue runs in their order. A network's batch waits for it on
-    the device, without the host.
+    On the stream of the networks, a copy to the host in `prepare` would wait for the current batch of a network. The
+    operations of the stages up to ``prepare`` are executed in order. The batch of a network waits for them on the
+    device, without the host.
     """
     return _stream(torch.cuda.current_device() if device.index is None else device.index)  # pyright: ignore[reportUnnecessaryComparison]
 
@@ -200,9 +200,9 @@ def on_input_stream(device: torch.device) -> AbstractContextManager[object]:
 
 
 def await_inputs(device: torch.device) -> None:
-    """Let what this thread queues next wait on the device for all inputs that are queued.
+    """Let later operations of this thread wait on the device for all inputs that are queued now.
 
-    The inputs may be freed when the results of the networks that read them are on the host.
+    The inputs may be freed when the results of the networks that read them have been copied to the host.
     """
     if device.type == "cuda":
         torch.cuda.current_stream(device).wait_stream(input_stream(device))

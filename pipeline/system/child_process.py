@@ -2,11 +2,10 @@
 
 A child is a new Python interpreter that runs the function ``main(descriptor)`` of a module and is connected to this
 process by a socket. A fork would copy locks that other threads hold, and the spawn method of ``multiprocessing`` would
-run the user's main script again. A child never outlives this process, and Ctrl-C in a terminal reaches this process
-only.
+run the user's main script again. A child never outlives this process. Ctrl-C in a terminal reaches this process only.
 
-`ChildProcess` starts and ends a child and reports how it ended. `IsolatedChild` adds messages for children that handle
-untrusted data; such a child isolates itself by the functions of `isolation`.
+`ChildProcess` starts and ends a child and reports how it ended. `IsolatedChild` adds messages for children that process
+untrusted data; such a child isolates itself with the functions of `isolation`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from .typed_data import MalformedDataError, MessageLimits, MessagePipe
 _LOG = logging.getLogger(__name__)
 
 EXIT_TIMEOUT_S = 30.0
-"""How long a child that has closed its connection may take to exit; a busy machine takes seconds for it."""
+"""Time in which a child that has closed its connection must exit. On a busy machine this takes seconds."""
 
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -39,7 +38,7 @@ _PROGRAM = (
 )
 _SIGNALS = {int(each): each.name for each in signal.Signals}
 _ISOLATED_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",  # no BLAS is needed; its threads cost start-up time
+    "OMP_NUM_THREADS": "1",  # BLAS is not needed, and starting its threads takes time
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",  # arenas count against the memory limit
     "HDF5_PLUGIN_PRELOAD": "::",  # HDF5 loads no filter plugins
@@ -47,11 +46,11 @@ _ISOLATED_ENVIRONMENT = {
 
 
 class ChildLost(Exception):
-    """The child crashed, hangs or sends malformed messages. The message continues a phrase like “the decoder …”."""
+    """The child crashed, hangs or sent a malformed message. The message continues a phrase such as “the decoder …”."""
 
     @classmethod
     def malformed(cls, error: MalformedDataError) -> ChildLost:
-        """For a child whose memory is damaged, or that a file has taken over."""
+        """Return the error for a child whose memory is damaged, or that a malicious file controls."""
         return cls(f"sent a malformed message ({error}) and was ended")
 
 
@@ -59,10 +58,11 @@ class ChildProcess:
     """A new Python interpreter that runs one function. The constructor does not wait for it.
 
     Args:
-        module: Full name of a module with a function ``main(descriptor)``. The descriptor is its end of the socket.
-        environment: Environment variables that the child has in addition.
-        keeps_errors: Keep what the child writes to its standard error for `how_it_ended`. By default it goes to this
-            process's standard error.
+        module: Full name of a module with a function ``main(descriptor)``. The descriptor is the child's end of the
+            socket.
+        environment: Additional environment variables of the child.
+        keeps_errors: Keep the child's standard error for `how_it_ended`. By default it goes to this process's standard
+            error.
 
     Raises:
         OSError: The process cannot be started, for example because too many files are open.
@@ -80,16 +80,16 @@ class ChildProcess:
                 stdout=self._errors or 2,
                 stderr=self._errors,
                 env=os.environ | (environment or {}),
-                process_group=0,  # Ctrl-C reaches this process only, which decides about its children
+                process_group=0,  # Ctrl-C reaches only this process, which ends its children
             )
             self.pid = self._process.pid
             theirs.close()
-            stack.pop_all()  # `end` closes the others
+            stack.pop_all()  # `end` closes the other files
         _running.add(self)
         _LOG.debug("started process %d: %s", self.pid, module)
 
     def how_it_ended(self) -> str:
-        """Wait for the end of a child that has closed its connection.
+        """Wait for the end of a child that has closed its connection, and describe it.
 
         Returns:
             A phrase such as ``crashed (SIGSEGV)`` or ``exited with status 1: the last line of its standard error``.
@@ -108,7 +108,7 @@ class ChildProcess:
         return f"{how}: {last_line}" if last_line else how
 
     def terminate(self) -> None:
-        """Ask the child to exit (SIGTERM)."""
+        """Send SIGTERM to the child, which asks it to exit."""
         self._process.terminate()
 
     def wait(self, timeout_s: float) -> bool:
@@ -127,12 +127,12 @@ class ChildProcess:
             _running.discard(self)
             self._process.kill()
             self._process.wait()
-            self.connection.close()  # waiting threads have received the end of the stream
+            self.connection.close()  # waiting threads have received an end-of-file
             if self._errors is not None:
                 self._errors.close()
 
     def _last_error(self) -> str:
-        """The last line that the child wrote to its standard error."""
+        """Return the last line that the child wrote to its standard error."""
         with self._ending:
             if self._errors is None or self._errors.closed:
                 return ""
@@ -153,10 +153,10 @@ def _end_all() -> None:
 
 
 class IsolatedChild(ChildProcess):
-    """A child that handles untrusted data. Used by one thread at a time, except for `end`.
+    """A child that processes untrusted data. It is used by one thread at a time, except for `end`.
 
-    The child exchanges dataclasses of plain data with this process (`MessagePipe`), so that a child that a file has
-    taken over cannot execute code here.
+    The child exchanges dataclasses of plain data with this process (`MessagePipe`), so that a child that a malicious
+    file controls cannot execute code here.
 
     Args:
         module: See `ChildProcess`.
@@ -170,10 +170,10 @@ class IsolatedChild(ChildProcess):
         self._pipe = MessagePipe(self.connection, limits or MessageLimits())
 
     def send(self, message: object, descriptor: int | None = None) -> None:
-        """Send a message, and after it a copy of an open file descriptor, such as one of shared memory.
+        """Send a message, followed by a copy of an open file descriptor if one is given, e.g. of shared memory.
 
         Raises:
-            ChildLost: The child has exited or takes no message in time.
+            ChildLost: The child has exited, or does not read the message in time.
         """
         try:
             self._pipe.send(message, self._timeout_s)
@@ -190,7 +190,7 @@ class IsolatedChild(ChildProcess):
             timeout_s: Time limit for this message in seconds, instead of the usual one.
 
         Raises:
-            ChildLost: The child has exited, sends no whole message in time, or a malformed one.
+            ChildLost: The child has exited, does not send a whole message in time, or sends a malformed one.
         """
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:

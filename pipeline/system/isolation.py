@@ -1,4 +1,4 @@
-"""The child's side of an isolated child process: limits on what it may do, and its exit together with its parent."""
+"""Isolation of a child process, on the child's side: restrictions, and its exit together with its parent."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MAX_WRITTEN_BYTES = 1 << 20
 
 
 def isolate(device_files: Sequence[str] = ()) -> str:
-    """Restrict this process irrevocably. Call it before the process starts threads and opens untrusted files.
+    """Restrict this process permanently. Call it before the process starts threads and opens untrusted files.
 
     Args:
         device_files: Device files that stay writable; see `restrict_process`.
 
     Returns:
-        What the kernel refuses from now on; see `restrict_process`.
+        The operations that the kernel denies from now on; see `restrict_process`.
     """
     for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES)):
         resource.setrlimit(limit, (value, value))
@@ -29,21 +29,21 @@ def isolate(device_files: Sequence[str] = ()) -> str:
 
 
 def exit_with_parent(descriptor: int) -> None:
-    """Start a thread that exits this process when the other end of a socket is closed, even while a library hangs."""
+    """Start a thread that exits this process when the other end of a socket is closed, even if a library hangs."""
     threading.Thread(target=_exit_at_hangup, args=(descriptor,), daemon=True).start()
 
 
 def _exit_at_hangup(descriptor: int) -> None:
     hangup = select.poll()
-    hangup.register(descriptor, 0)  # reports nothing but the closing of the other end
+    hangup.register(descriptor, 0)  # reports only that the other end was closed
     hangup.poll()
     os._exit(0)
 
 
 class MemoryLimit:
-    """An allowance on top of what the process has when the limit is applied. Only Linux keeps to it.
+    """Limit on the memory that a process allocates after the limit was applied. Only Linux enforces it.
 
-    It counts address space, the one measure that makes an allocation fail instead of the whole machine suffer.
+    The limit counts address space, the only measure with which an allocation fails instead of slowing down the machine.
     """
 
     def __init__(self, allowance_bytes: int) -> None:
@@ -70,7 +70,7 @@ class MemoryLimit:
 
 
 def _address_space_bytes() -> int | None:
-    """None on platforms without ``/proc``."""
+    """Return the size of this process's address space; None on platforms without ``/proc``."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

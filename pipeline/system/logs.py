@@ -1,7 +1,8 @@
-"""Set up the log messages of a process: on standard error, and in a file if one is named.
+"""Log messages of a process, on standard error and optionally in a file.
 
-Credentials in URLs are removed from every message, and a message that cannot be written is dropped: logging never
-changes an exit status. Libraries are shown with ``debug`` only, since SPDL logs failures that are outcomes here.
+Credentials in URLs are removed from every message. A message that cannot be written is dropped, so that logging never
+changes an exit status. Messages of libraries are shown only with ``debug``, because SPDL logs failures that are
+outcomes here.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ _FILE_FORMAT = "%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s"
 
 @dataclass(frozen=True)
 class LogSettings:
-    """What is logged, and where.
+    """Which messages are logged, and where.
 
     Args:
-        verbosity: -1 shows warnings and errors, 0 also the notes of a command, 1 also the decisions of the library, 2
-            everything.
-        file: File that all messages are appended to, with tracebacks of errors; None for no file.
-        debug: Show everything, also the messages of other libraries.
+        verbosity: -1: warnings and errors; 0: also notes of a command; 1: also decisions of the library; 2: everything.
+        file: File to which all messages are appended, with tracebacks of errors; None: no file.
+        debug: Log everything, also messages of other libraries.
     """
 
     verbosity: int = 0
@@ -39,10 +39,10 @@ _settings: LogSettings | None = None
 
 
 def set_up_logs(settings: LogSettings) -> None:
-    """Set up the logs of this process; later calls replace the settings.
+    """Set up the log messages of this process. Later calls replace the settings.
 
     Args:
-        settings: What is logged, and where.
+        settings: Which messages are logged, and where.
 
     Raises:
         InputError: The log file cannot be written.
@@ -72,7 +72,7 @@ def set_up_logs(settings: LogSettings) -> None:
 
 
 def current_logs() -> LogSettings | None:
-    """Return the settings of the last `set_up_logs`, for processes that this one starts; None if there was none."""
+    """Return the settings of the last `set_up_logs`, for processes that this one starts; None if there was no call."""
     return _settings
 
 
@@ -89,15 +89,15 @@ class _FileHandler(logging.FileHandler):
         self.setFormatter(_PublicFormatter(_FILE_FORMAT))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Drop the message, for example on a full disk."""
+        """Drop the message, for example if the disk is full."""
 
     def close(self) -> None:
-        with suppress(OSError):  # a full disk
+        with suppress(OSError):  # the disk may be full
             super().close()
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes to the present `sys.stderr`, which a live display replaces for a while."""
+    """Writes to the current `sys.stderr`, which a live display replaces temporarily."""
 
     def __init__(self, settings: LogSettings) -> None:
         super().__init__()

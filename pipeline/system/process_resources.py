@@ -1,11 +1,11 @@
-"""Cores, threads, memory and processor time of processes; a value that the system does not report is None.
+"""Cores, threads, memory and processor time of processes. A value that the system does not report is None.
 
-NumPy's BLAS: between small products its other threads spin while they wait, which took a fifth of the time of a CPU run
-(docs/measurements.md). Large products run in PyTorch's own threads.
+NumPy's BLAS: between small products its other threads wait actively, which took a fifth of the time of a run on a CPU
+(docs/measurements.md). Large products run in PyTorch's threads.
 
-Heap: glibc gives every thread its own arena and keeps freed memory in it. With large, short-lived arrays in a dozen
-threads the peak grows during a run: by 14 % from one to ten minutes of video, by 3 % with `share_arenas` and
-`malloc_trim`. With other C libraries (musl, macOS, Windows) both do nothing.
+Heap: glibc gives every thread a separate arena, in which freed memory stays. With large, short-lived arrays in a dozen
+    threads the peak memory grows during a run: from one to ten minutes of video by 14 %, or by 3 % with `share_arenas`
+    and `malloc_trim`. With other C libraries (musl, macOS, Windows) both functions do nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _M_ARENA_MAX = -8  # from glibc's malloc.h
 def available_cores() -> int:
     """Return the number of cores that this process may use, at least 1.
 
-    An affinity mask (``taskset``, Slurm, a container's cpuset) is respected where the platform has one; macOS has none,
+    An affinity mask (``taskset``, Slurm, a container's cpuset) is respected if the platform has one. macOS has none,
     and all cores count there. Python 3.13 and newer also respect ``PYTHON_CPU_COUNT``.
 
     Returns:
@@ -50,7 +50,8 @@ def available_cores() -> int:
 def one_blas_thread() -> Generator[None]:
     """Limit every loaded OpenBLAS to one thread within the block (NumPy, SciPy and OpenCV contain one each).
 
-    Does nothing without threadpoolctl, as on a machine that only runs the benchmark; set OPENBLAS_NUM_THREADS=1 there.
+    Without threadpoolctl, as on a machine that only runs the benchmark, it does nothing; set OPENBLAS_NUM_THREADS=1
+    there.
     """
     try:
         from threadpoolctl import ThreadpoolController  # pyright: ignore[reportMissingTypeStubs]
@@ -63,7 +64,7 @@ def one_blas_thread() -> Generator[None]:
 
 
 def share_arenas() -> None:
-    """Let threads that start later share `MAX_ARENAS` arenas. Call it at the beginning of a run."""
+    """Let threads that start later share `MAX_ARENAS` arenas. Call it at the start of a run."""
     if (libc := _glibc()) is not None:
         libc.mallopt(_M_ARENA_MAX, MAX_ARENAS)
 
@@ -84,7 +85,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def resident_bytes(pid: int | None = None) -> int | None:
-    """Resident memory of a process, by default this one."""
+    """Return the resident memory of a process, by default this one."""
     try:
         return psutil.Process(pid).memory_info().rss
     except (psutil.Error, OSError):
@@ -92,7 +93,7 @@ def resident_bytes(pid: int | None = None) -> int | None:
 
 
 def cpu_s(pid: int) -> float | None:
-    """User and system time of a process in seconds."""
+    """Return the user and system time of a process in seconds."""
     try:
         times = psutil.Process(pid).cpu_times()
     except (psutil.Error, OSError):
@@ -101,7 +102,7 @@ def cpu_s(pid: int) -> float | None:
 
 
 def peak_bytes(pid: int | None = None) -> int | None:
-    """Peak resident memory of a process, by default this one; since `forget_peak`, if that was called. Linux only.
+    """Return the peak resident memory of a process, by default this one, since the last `forget_peak`. Linux only.
 
     psutil reports no peak on Linux.
     """

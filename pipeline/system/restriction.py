@@ -1,8 +1,9 @@
-"""Keep a decoding process from the network, from writing files, and from other processes, where the kernel offers it.
+"""Denial of network, file writes and other processes to a decoder process, if the kernel supports it.
 
-Landlock (Linux 5.13 or newer) refuses file writes, a seccomp filter (x86-64, AArch64) the network and the calls that
-Landlock does not cover. Both are called directly: py-landlock 0.1.1 has no seccomp and restricts TCP only, pyseccomp
-needs libseccomp, which many machines lack. Reading files, memory and threads stay allowed: FFmpeg opens files by name.
+Landlock (Linux 5.13 or newer) denies file writes. A seccomp filter (x86-64, AArch64) denies the network, and the calls
+that Landlock does not cover. Both are called directly: py-landlock 0.1.1 has no seccomp and restricts TCP only, and
+pyseccomp needs libseccomp, which many machines do not have. Reading files, memory and threads are allowed, because
+FFmpeg opens files by name.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from collections.abc import Sequence
 
 _PRCTL_NO_NEW_PRIVILEGES = 38
 _LANDLOCK_CREATE, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT = 444, 445, 446
-_BELOW_PATH = 1  # the kind of a rule: for a file, or a folder and all in it
-_LANDLOCK_VERSION = 1  # a flag: return the version instead of a rule set
+_BELOW_PATH = 1  # kind of a rule: for a file, or for a folder and its contents
+_LANDLOCK_VERSION = 1  # flag to return the version instead of a rule set
 _RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
-"""Landlock version → all rights on files that it knows; versions after 5 add none."""
+"""Landlock version → all its rights on files. Versions after 5 add no rights."""
 _RIGHTS_ON_DEVICES = 1 << 1 | 1 << 15
-"""Write a file, ioctl."""
+"""Rights to write a file, and for ioctl."""
 _RIGHTS_LEFT = 1 << 0 | 1 << 2 | 1 << 3
-"""Execute (libraries are mapped executable), read a file, list a folder."""
+"""Rights to execute (libraries are mapped executable), to read a file, and to list a folder."""
 
 _SECCOMP_SET_FILTER, _SECCOMP_ALL_THREADS = 1, 1
 _ARCHITECTURES = {"x86_64": (0xC000003E, 317), "aarch64": (0xC00000B7, 277)}
-"""Machine → its number in filters, and that of the system call ``seccomp``."""
+"""Machine → its number in filters, and the number of the system call ``seccomp``."""
 _REFUSED = {
     # the network, also by way of io_uring
     "socket": (41, 198),
@@ -42,7 +43,7 @@ _REFUSED = {
     "pidfd_send_signal": (424, 424),
     "ptrace": (101, 117),
     "process_vm_writev": (311, 271),
-    # what Landlock leaves open: modes, owners, times, attributes
+    # operations that Landlock does not deny: modes, owners, times, attributes
     "chmod": (90, None),
     "fchmod": (91, 52),
     "fchmodat": (268, 53),
@@ -60,24 +61,26 @@ _REFUSED = {
     "fsetxattr": (190, 7),
     "setxattrat": (463, 463),
 }
-"""System call → its number on x86-64 and AArch64; each fails with EPERM."""
+"""System call → its numbers on x86-64 and AArch64. Each of these calls fails with EPERM."""
 _PRLIMIT = (302, 261)
-"""Allowed for the process itself (0) only."""
+"""Numbers of ``prlimit``, which is allowed only for the process itself (0)."""
 _FIRST_X32_CALL = 0x40000000
-"""x86-64 has a second set of numbers for the same calls."""
+"""First number of a second set of the same calls on x86-64."""
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _FAIL = 0x7FFF0000, 0x00050000 | errno.EPERM
-_AT_NUMBER, _AT_ARCHITECTURE, _AT_FIRST_ARGUMENT = 0, 4, 16  # in what a filter reads
+_AT_NUMBER, _AT_ARCHITECTURE, _AT_FIRST_ARGUMENT = 0, 4, 16  # offsets in the input of a filter
 
 
 def restrict_process(device_files: Sequence[str] = ()) -> str:
-    """Restrict the calling thread and all that it starts, irrevocably. To be called before other threads are started.
+    """Restrict the calling thread, and all threads and processes that it starts later, permanently.
+
+    Call it before other threads are started.
 
     Args:
-        device_files: Paths of device files that can still be opened for writing, such as those of a graphics card.
+        device_files: Paths of device files that can be opened for writing, such as those of a graphics card.
 
     Returns:
-        What is refused from now on, e.g. ``file writes (Landlock 7), network (seccomp)``; empty where nothing is.
+        The operations that are denied, e.g. ``file writes (Landlock 7), network (seccomp)``; empty if there are none.
     """
     if sys.platform != "linux" or ctypes.CDLL(None).prctl(_PRCTL_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
         return ""
@@ -89,12 +92,12 @@ def restrict_process(device_files: Sequence[str] = ()) -> str:
 
 
 def still_allowed(refused: str) -> str:
-    """What `restrict_process` had to leave allowed; empty where everything is refused."""
+    """Return the operations that `restrict_process` could not deny; empty if it denied all."""
     return " and ".join(what for what in ("file writes", "network") if what not in refused)
 
 
 def _restrict_files(device_files: Sequence[str]) -> int:
-    """Landlock's version; 0 where the kernel has none, or where it is switched off."""
+    """Return Landlock's version; 0 if the kernel does not have it, or if it is switched off."""
     version = _system_call(_LANDLOCK_CREATE, None, 0, _LANDLOCK_VERSION)
     if version < 1:
         return 0
@@ -111,7 +114,7 @@ def _restrict_files(device_files: Sequence[str]) -> int:
 
 
 def _allow_device(ruleset: int, path: str, rights: int) -> None:
-    """Raises OSError where the path cannot be opened or is not a device file."""
+    """Allow a device file. Raises OSError if the path cannot be opened or is not a device file."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         if not stat.S_ISCHR(os.fstat(descriptor).st_mode):
@@ -135,7 +138,7 @@ def _restrict_calls() -> bool:
 
 
 def _filter(architecture: int, refused: list[int | None], prlimit: int) -> bytes:
-    """A program of the kernel's classic packet filter. Jumps count the instructions that they skip."""
+    """Return a program for the kernel's classic packet filter. Jumps count the instructions that they skip."""
     calls = [number for number in refused if number is not None]
     program = [
         (_LOAD, 0, 0, _AT_ARCHITECTURE),
@@ -154,7 +157,7 @@ def _filter(architecture: int, refused: list[int | None], prlimit: int) -> bytes
 
 
 def _system_call(number: int, *arguments: int | bytes | None) -> int:
-    """-1 where it fails."""
+    """Call the kernel; return -1 if the call fails."""
     call = ctypes.CDLL(None).syscall
     call.restype = ctypes.c_long
     return call(ctypes.c_long(number), *(ctypes.c_long(each) if isinstance(each, int) else each for each in arguments))

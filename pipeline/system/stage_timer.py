@@ -37,6 +37,6 @@ class StageTimer:
             self.add(name, seconds)
 
     def shares(self) -> dict[str, float]:
-        """Share of each stage in the total busy time, largest first."""
+        """Return the share of each stage in the total busy time, largest first."""
         total_s = sum(self.busy_s.values()) or 1.0
         return {name: busy_s / total_s for name, busy_s in sorted(self.busy_s.items(), key=lambda item: -item[1])}

@@ -1,11 +1,12 @@
-"""Dataclasses as JSON and raw array bytes, by the types of their fields, for files and messages between processes.
+"""Conversion of dataclasses to JSON and raw array bytes by the types of their fields, for files and messages.
 
-No pickle is involved. Reading creates only the types that the caller names and checks every field, so that bytes from
-an untrusted source cannot execute code. A new field of a supported type needs no change here. Types: ``bool``, ``int``,
-``float`` (finite), ``str``, `Path`, enums, ``Literal``, ``X | None``, ``int | str``, tuples, ``dict[str, X]``,
+Pickle is not used. Reading creates only the types that the caller names, and checks every field, so that bytes from an
+untrusted source cannot execute code. New fields of a supported type need no change here. Supported types are ``bool``,
+``int``, ``float`` (finite), ``str``, `Path`, enums, ``Literal``, ``X | None``, ``int | str``, tuples, ``dict[str, X]``,
 dataclasses, and arrays with a fixed item type (``NDArray[np.int64]``).
 
-A message is the lengths of its two parts (`_HEADER`), JSON text ``[kind, fields]``, and the raw bytes of its arrays.
+A message consists of the lengths of its two parts (`_HEADER`), JSON text ``[kind, fields]``, and the bytes of its
+arrays.
 The receiver names the kinds that it accepts.
 """
 
@@ -36,7 +37,7 @@ _HEADER = struct.Struct("<II")
 
 
 class MalformedDataError(ValueError):
-    """Data that does not have the requested type. The message names the field."""
+    """Data that do not have the requested type. The message names the field."""
 
 
 def to_data(value: Any, arrays: list[NDArray[Any]]) -> Any:
@@ -137,13 +138,13 @@ class _Reader:
                 return np.empty(shape, dtype)
             array = np.frombuffer(self.payload, dtype, count, begin).reshape(shape)
             return array if array.flags.writeable and array.flags.aligned else array.copy()
-        except ValueError:  # NumPy's limit on the sides of an array
+        except ValueError:  # NumPy limits the sides of an array
             raise MalformedDataError(f"{name} is not the shape of an array") from None
 
 
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
-    """Field names of a dataclass and their types."""
+    """Return the fields of a dataclass with their types."""
     hints = get_type_hints(kind)
     return {each.name: hints[each.name] for each in dataclasses.fields(kind)}
 
@@ -154,11 +155,11 @@ def _named(kind: Any) -> str:
 
 @dataclass(frozen=True)
 class MessageLimits:
-    """Maximal sizes of the two parts of a message."""
+    """Maximal sizes of the two parts of a message, in bytes."""
 
     text_bytes: int = 1 << 20
     array_bytes: int = 128 << 20
-    """The default exceeds the times of 16 million frames, and the audio of a chunk."""
+    """By default enough for the times of 16 million frames, and for the audio of a chunk."""
 
 
 def message_kinds(union: Any) -> dict[str, type[Any]]:
@@ -171,7 +172,7 @@ class MessagePipe:
     """One end of a stream socket between two processes. Used by one thread at a time."""
 
     end: socket
-    """Its owner closes it."""
+    """The socket, which its owner closes."""
     limits: MessageLimits = MessageLimits()
     """Maximal sizes of messages in both directions."""
 
@@ -180,7 +181,7 @@ class MessagePipe:
 
         Raises:
             OSError: The other end is closed.
-            TimeoutError: The other end takes nothing in time.
+            TimeoutError: The other end does not read in time.
             MalformedDataError: The message exceeds the limits.
         """
         arrays: list[NDArray[Any]] = []
@@ -203,7 +204,7 @@ class MessagePipe:
         Raises:
             EOFError: The other end is closed.
             OSError: The connection is broken.
-            TimeoutError: No whole message arrives in time.
+            TimeoutError: No whole message is received in time.
             MalformedDataError: The data is not a message of these kinds.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -213,7 +214,7 @@ class MessagePipe:
         payload = self._read(array_bytes, deadline)
         try:
             data = json.loads(text)
-        except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 are a ValueError, too
+        except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 also raise a ValueError
             raise MalformedDataError(f"not JSON ({type(error).__name__})") from None
         match data:
             case [str(name), dict() as fields] if name in kinds:  # pyright: ignore[reportUnknownVariableType]

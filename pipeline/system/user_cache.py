@@ -1,4 +1,4 @@
-"""The user's cache folder, and whether a file in it can have been written by other users."""
+"""The user's cache folder, and a check whether other users can have written a file in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...manifests.errors import InputError
 
 
 def user_cache() -> Path:
-    """Folder of this package in the platform's cache folder, e.g. ``~/.cache/arabesque`` on Linux.
+    """Return the folder of this package in the platform's cache folder, e.g. ``~/.cache/arabesque`` on Linux.
 
     Raises:
         InputError: The process has no home folder.
@@ -31,9 +31,9 @@ def is_private(path: Path) -> bool:
     """Return whether only this user or root can have written or replaced a file.
 
     The user or root must own the file, its folder and all folders above, and other users must not have write
-    permission. Above the file's folder, write permission of a group whose only member is this user is accepted, and
-    sticky folders such as ``/tmp``, in which only owners may rename files. Symbolic links are not private. On Windows
-    every file is private, because user folders are.
+    permission. In folders above the file's folder, write permission is accepted for a group whose only member is this
+    user, and for sticky folders such as ``/tmp``, in which only owners may rename files. Symbolic links are not
+    private. On Windows every file is private, because user folders are.
     """
     if sys.platform == "win32":
         return True
@@ -51,7 +51,7 @@ def is_private(path: Path) -> bool:
 
 
 def _others_may_write(status: os.stat_result, *, is_above: bool = False) -> bool:
-    """``is_above``: of a folder above the file's own, whether others may rename what this user has in it."""
+    """Return whether others may write. ``is_above``: whether they may rename this user's files in a folder above."""
     if status.st_uid not in (os.geteuid(), 0):
         return True
     if is_above and status.st_mode & stat.S_ISVTX:
