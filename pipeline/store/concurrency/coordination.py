@@ -1,10 +1,10 @@
-"""Coordination between concurrent writers of a store: its interface, and its form without locks on object storage.
+"""Coordination between concurrent writers of a store: the interface, and its form without locks on object storage.
 
-On a disk, file locks coordinate (`writer_locks`).
+On a disk, file locks are used (`writer_locks`).
 
-An object store has no lock that ends with its holder, so that correctness does not depend on one: before a writer
-removes a file, it writes those of the file's rows that are not replaced into a file of its own. No row is lost, however
-many writers do this at once (`compaction` gives the proof). Leases and records there only save work.
+An object store has no lock that ends with the process that holds it, so that correctness must not depend on one. Before
+a writer removes a file, it writes those rows of the file that are not replaced into a file of its own. No row is lost,
+however many writers do this at the same time (`compaction` has the proof). Leases and records only save work there.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from ..files.urls import UnreachableStore
 from .writer_locks import NOTHING_HELD, HeldSettings, held_in
 
 IDLE_S = 3600.0
-"""On an object store, any run may merge a shard of this age: the run that wrote it has most likely ended."""
+"""Age at which any run may merge a shard on an object store, because the run that wrote it has most likely ended."""
 BEAT_S, STALE_S = 30.0, 120.0
-"""On an object store, a living writer renews its record this often; the writer of a record of age STALE_S is dead."""
+"""Interval at which a writer renews its record on an object store; age of a record at which its writer counts as
+dead."""
 START_BEAT_S, START_STALE_S = 4.0, 20.0
-"""The same for a run that starts. A run that was suspended for longer notices at the end of its start that another
+"""The same for a run that starts. If a run was suspended for longer, it detects at the end of its start that another
 process took its lease, and fails."""
 _LEASE, _STARTING, _RECORDS = ".reorganizing", ".starting", ".runs"
 _LOG = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class WriterLease(Protocol):
 
 
 class WriterCoordination(Protocol):
-    """What a writer knows about the other writers of its store."""
+    """Knowledge and actions of a writer about the other writers of its store."""
 
     exclusive: bool
     """Whether `reorganizing` prevents all other writers from merging and removing shards."""
@@ -65,29 +66,29 @@ class WriterCoordination(Protocol):
 
         Args:
             writer_id: Id of the writer; a new random one by default.
-            held: The settings the writer writes, published as long as it lives.
+            held: The settings that the writer uses. They are published as long as it lives.
 
         Raises:
-            StoreError: A living writer is known to have this id.
+            StoreError: A living writer has this id, as far as this is known.
         """
         ...
 
     def starting(self) -> AbstractContextManager[None]:
-        """Let one run at a time begin to write; others wait."""
+        """Let only one run at a time start to write; others wait."""
         ...
 
     def held(self) -> list[HeldSettings]:
-        """Return what living writers have published. Call inside `starting`."""
+        """Return the settings that living writers have published. Call it inside `starting`."""
         ...
 
     def reorganizing(self) -> AbstractContextManager[None]: ...
 
     def sweep(self) -> int:
-        """Remove what dead writers left unfinished; return the number of files."""
+        """Remove unfinished files of dead writers; return their number."""
         ...
 
     def idle(self, listed: Mapping[str, Mapping[str, str]], own: str | None) -> dict[str, list[str]]:
-        """Return the listed shards that no other living writer relies on. Call inside `reorganizing`.
+        """Return the listed shards that no other living writer relies on. Call it inside `reorganizing`.
 
         Args:
             listed: Folder → shard → the writer of the shard.
@@ -97,7 +98,7 @@ class WriterCoordination(Protocol):
 
 
 class LocklessCoordination:
-    """Coordination on an object store: liveness is unknown, the age of files is the only evidence."""
+    """Coordination on an object store. Whether a writer lives is unknown; the age of files is the only evidence."""
 
     exclusive = False
 
@@ -116,11 +117,11 @@ class LocklessCoordination:
 
     @contextmanager
     def starting(self) -> Generator[None, None, None]:
-        """Hold a lease that is renewed; a lease that is unchanged for `START_STALE_S` belongs to a killed run.
+        """Hold a lease that is renewed. A lease that is unchanged for `START_STALE_S` belongs to a killed run.
 
         Raises:
-            StoreError: At the end of the block: this process was suspended, and another run took the lease. Each of
-                the two has published its settings, and the other one may not have seen those of this one.
+            StoreError: At the end of the block: this process was suspended, and another run took the lease. Both have
+                published their settings, and the other run may not have read those of this run.
         """
         token, seen, since_s = secrets.token_hex(16).encode(), 0.0, time.monotonic()
         while not self._create(_STARTING, token):
@@ -139,7 +140,7 @@ class LocklessCoordination:
                 )
 
     def held(self) -> list[HeldSettings]:
-        """Ignore and remove records of age `STALE_S`. The lease of `starting` shows the server's time."""
+        """Return the settings in records; remove records of age `STALE_S`. The server's time is that of the lease."""
         times = self._storage.times(_RECORDS)
         now_s = max([*self._storage.times("").values(), *times.values()], default=0.0)
         found: list[HeldSettings] = []
@@ -153,7 +154,7 @@ class LocklessCoordination:
 
     @contextmanager
     def reorganizing(self) -> Generator[None, None, None]:
-        """Never wait. The first process obtains a lease and with it the shards of killed runs."""
+        """Never wait. The first process gets a lease, and with it the shards of killed runs."""
         self._is_first = self._take_lease()
         try:
             yield
@@ -162,11 +163,11 @@ class LocklessCoordination:
                 self._storage.remove(_LEASE)
 
     def sweep(self) -> int:
-        """Return 0: an object is either whole or absent."""
+        """Return 0, because objects are always complete."""
         return 0
 
     def idle(self, listed: Mapping[str, Mapping[str, str]], own: str | None) -> dict[str, list[str]]:
-        """Return the shards of ``own`` and, for the lease holder, shards older than `IDLE_S`."""
+        """Return the shards of ``own`` and, if this process holds the lease, shards older than `IDLE_S`."""
         old = {name: self._old(name) if self._is_first else set[str]() for name in listed}
         return {
             name: [shard for shard, writer in shards.items() if writer == own or shard in old[name]]
@@ -174,15 +175,15 @@ class LocklessCoordination:
         }
 
     def _old(self, folder: str) -> set[str]:
-        """Return the files older than `IDLE_S` by the object store's own clock.
+        """Return the files older than `IDLE_S` by the object store's clock.
 
-        The newest object at the root is the lease or the manifest that this run wrote: its time is not later than now.
+        The newest object at the root is the lease or the manifest that this run wrote, whose time is not in the future.
         """
         now_s = max(self._storage.times("").values(), default=0.0)
         return {name for name, written_s in self._storage.times(folder).items() if now_s - written_s > IDLE_S}
 
     def _take_lease(self) -> bool:
-        """Return whether this process holds the lease; a lease older than `IDLE_S` is of a killed run."""
+        """Return whether this process holds the lease. A lease older than `IDLE_S` belongs to a killed run."""
         if _LEASE in self._old(""):
             self._storage.remove(_LEASE)
         return self._create(_LEASE, secrets.token_bytes(16))
@@ -190,12 +191,12 @@ class LocklessCoordination:
     def _create(self, name: str, data: bytes) -> bool:
         try:
             return self._storage.create(name, data)
-        except UnreachableStore:  # S3 may refuse concurrent writes; another cause fails the next request, too
+        except UnreachableStore:  # S3 may refuse concurrent writes; with another cause the next request fails, too
             return False
 
 
 class _NoClaims:
-    """Every video is free: two runs may process the same video, and the second reads the first one's outcome."""
+    """Claims without effect: two runs may process the same video, and the second reads the outcome of the first."""
 
     def take(self, video_id: str) -> bool:
         return True
@@ -210,8 +211,7 @@ class _NoClaims:
 
 
 class _RenewedRecord(_NoClaims):
-    """An object that shows that its writer lives: it is written again every ``beat_s``, unless another process has
-    replaced it."""
+    """An object that shows that its writer lives. It is written every ``beat_s``, unless a process replaced it."""
 
     def __init__(self, storage: ObjectStorage, name: str, data: bytes, writer_id: str, beat_s: float) -> None:
         self.writer_id = writer_id
@@ -232,7 +232,7 @@ class _RenewedRecord(_NoClaims):
                 self._storage.remove(self._name)
 
     def content(self) -> bytes | None:
-        """Return what the object holds now; None if there is none."""
+        """Return the current content of the object; None if there is none."""
         try:
             return self._storage.read(self._name)
         except FileNotFoundError:

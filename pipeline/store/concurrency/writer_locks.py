@@ -1,19 +1,19 @@
-"""Coordination of the writers of a store by file locks: which of them live, and which videos they claim.
+"""Coordination of a store's writers by file locks: which of them live, and which videos they claim.
 
 Each writer holds a lock that the kernel releases when its process ends, however it ends (`WriterLock`).
 
-Two runs with different settings for one stream never write at once. Each writer publishes its settings: with its lock
-on a file system, in a record that it renews on object storage. Runs begin one at a time (`Store.starting`):
-each reads what living writers have published, then writes the manifest, then publishes its own settings. The published
-settings of a killed writer do not count.
+Runs with different settings for one stream never write at the same time. Each writer publishes its settings: together
+with its lock on a file system, in a record that it renews on object storage. Runs start one at a time
+(`Store.starting`): each reads the settings of living writers, then writes the manifest, then publishes its own
+settings. The settings of killed writers do not count.
 
-A claim shows which of the runs on a store processes a video, so that little work is done twice. It is a small file in
-the store's ``.claims`` folder. Its name derives from the video and its content names the writer. A claim is valid while
-its writer lives, which the kernel knows, and makes progress: the writer's process renews the time of its lock file
-every few seconds. An observer compares this time with the one it read before and measures by its own monotonic clock,
-so that clocks need not agree. A claim is free if its writer's lock file has not changed for `PATIENCE_S` (a stopped
-process, a frozen node). If that writer continues later, what it adds has an older counter than what the run that took
-over has added (see `index`). Claims only save work: two runs that process the same video do no harm.
+A claim shows which run processes a video, so that little work is done twice. It is a small file in the store's
+``.claims`` folder. Its name is derived from the video, and its content names the writer. A claim is valid while its
+writer lives, which the kernel knows, and makes progress: the writer's process renews the time of its lock file every
+few seconds. Other processes compare this time with the previous one and measure by their own monotonic clocks, so that
+clocks need not agree. A claim is free if its writer's lock file has not changed for `PATIENCE_S` (a stopped process, a
+frozen node). If that writer continues later, its additions have an older counter than those of the run that took over
+(see `index`). Claims only save work: if two runs process the same video, the result is still correct.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from ....manifests.errors import StoreError
 from ..files.local import LocalStorage, disk_errors, inside
 
 _LOCKS = ".writers"
-_ID_PATIENCE_S = 1.0  # `living_writers` in another process holds each lock for a moment
+_ID_PATIENCE_S = 1.0  # `living_writers` in another process holds each lock briefly
 PATIENCE_S = float(os.environ.get("ARABESQUE_PATIENCE_S", "180"))
-"""Seconds to wait for a process of the store that makes no progress."""
+"""Seconds to wait for another process of the store that makes no progress."""
 _BEAT_S = min(5.0, PATIENCE_S / 10)
 STARTING_PATIENCE_S = 300.0
-"""A run that starts archives rows of other settings, which takes minutes for large stores."""
+"""Seconds to wait for a run that starts: it archives rows of other settings, which takes minutes for large stores."""
 _START_LOCK, _REORGANIZE_LOCK = ".starting.lock", ".reorganizing.lock"
 _CLAIMS = ".claims"
 _CLAIM_PATIENCE_S = PATIENCE_S / 10
@@ -53,13 +53,13 @@ _CLAIM_PATIENCE_S = PATIENCE_S / 10
 """
 _LONGEST_CLAIM = 1 << 16  # bytes
 MAX_LEAD = 1 << 32
-"""A claim whose counter is this far ahead of the store's is damaged or forged."""
+"""Maximal difference of a claim's counter and the store's. A larger one is damaged or forged."""
 _WRITER_ID = re.compile(r"[A-Za-z0-9_.]+")
 
 
 @dataclass(frozen=True)
 class HeldSettings:
-    """The settings of one writer, and where it runs."""
+    """The settings of one writer, and the machine and process that it runs in."""
 
     writer_id: str = ""
     host: str = ""
@@ -71,7 +71,7 @@ class HeldSettings:
 
 
 NOTHING_HELD = HeldSettings()
-"""For a writer that adds no rows, such as a compaction."""
+"""Settings of a writer that adds no rows, such as a compaction."""
 
 
 class WriterLock:
@@ -83,7 +83,7 @@ class WriterLock:
     Args:
         root: The store's folder.
         writer_id: Id of the writer; a new random one by default.
-        held: The settings that the writer uses; published with its lock.
+        held: The settings that the writer uses. They are published with its lock.
         patience_s: Claims of a writer that has been stalled for this long are free.
 
     Raises:
@@ -102,7 +102,8 @@ class WriterLock:
         self._root = root
         self._claims_lock = root / _CLAIMS / "lock"
         self._patience_s = patience_s
-        self._seen: dict[str, tuple[int, float, float]] = {}  # writer → heartbeat, still for, looked at
+        # writer → last heartbeat, seconds without change, time of the last check
+        self._seen: dict[str, tuple[int, float, float]] = {}
         self._guard = threading.Lock()
         self._lock_path = lock_path(root, self.writer_id)
         lock = locked_file(self._lock_path, _ID_PATIENCE_S)
@@ -123,7 +124,7 @@ class WriterLock:
 
     def _beat(self) -> None:
         while not self._is_released.wait(_BEAT_S):
-            with suppress(OSError):  # other runs may then consider this process stopped, which only costs work
+            with suppress(OSError):  # other runs may then consider this process stopped, and repeat its work
                 os.utime(self._lock.fileno())
 
     def close(self) -> None:
@@ -197,7 +198,7 @@ class WriterLock:
 
 
 def living_writers(root: Path) -> set[str]:
-    """Return the ids of the writers whose process lives; remove the lock files of the others."""
+    """Return the ids of the writers whose process lives. Remove the lock files of the others."""
     locks = sorted(inside(root, f"{_LOCKS}/*.lock").parent.glob("*.lock"))
     return {path.stem for path in locks if not _cleared(path)}
 
@@ -205,7 +206,7 @@ def living_writers(root: Path) -> set[str]:
 def heartbeat(root: Path, writer_id: str) -> int:
     """Return a number that changes every few seconds while the writer's process runs: the time of its lock file.
 
-    Only changes are meaningful; the clock of the file system may differ from ours.
+    Only changes have a meaning; the clock of the file system may differ from ours.
     """
     try:
         descriptor = os.open(lock_path(root, writer_id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -240,7 +241,7 @@ def locked_file(path: Path, patience_s: float) -> FileIO | None:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # held by another, or removed between our open and our lock
+        os.close(descriptor)  # held by another process, or removed after we opened it
         if not is_locked and time.monotonic() > give_up_s:
             return None
         time.sleep(pause_s)
@@ -248,14 +249,14 @@ def locked_file(path: Path, patience_s: float) -> FileIO | None:
 
 
 def lock_path(root: Path, writer_id: str) -> Path:
-    """Return the lock file of a writer; ValueError for an id that could name another file."""
+    """Return the path of a writer's lock file. ValueError for an id that could name another file."""
     if not _WRITER_ID.fullmatch(writer_id):
         raise ValueError(f"writer id {writer_id!r}: letters, digits, '_' and '.' only")
     return inside(root, f"{_LOCKS}/{writer_id}.lock")
 
 
 def _cleared(path: Path) -> bool:
-    """Return whether the lock's writer is dead; its file is then removed."""
+    """Return whether the lock's writer is dead. Its file is then removed."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -294,7 +295,7 @@ def _is_still_at(path: Path, descriptor: int) -> bool:
 
 
 def held_in(data: bytes) -> HeldSettings | None:
-    """Parse the JSON text of `HeldSettings`; None for other content, such as that of earlier versions."""
+    """Parse the JSON text of `HeldSettings`. None for other content, such as that of earlier versions."""
     try:
         found: dict[str, Any] = json.loads(data)
         streams = {str(stream): str(digest) for stream, digest in found["streams"].items()}
@@ -304,7 +305,7 @@ def held_in(data: bytes) -> HeldSettings | None:
 
 
 def _read_claim(path: Path) -> tuple[str, int | None]:
-    """Return writer and counter of a claim; no writer if there is none or its writer was killed while writing it."""
+    """Return writer and counter of a claim; no writer if the claim is missing, or incomplete after a kill."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -314,7 +315,7 @@ def _read_claim(path: Path) -> tuple[str, int | None]:
             claim: dict[str, object] = json.loads(os.read(descriptor, _LONGEST_CLAIM))
             counter = claim.get("counter")
             return str(claim.get("writer")), counter if isinstance(counter, int) else None
-    except (OSError, ValueError, RecursionError, AttributeError):  # AttributeError: the text is not that of a claim
+    except (OSError, ValueError, RecursionError, AttributeError):  # AttributeError: the text is not a claim
         pass
     finally:
         os.close(descriptor)
@@ -323,7 +324,7 @@ def _read_claim(path: Path) -> tuple[str, int | None]:
 
 @dataclass(eq=False)
 class LockCoordination:
-    """Coordination by file locks: the kernel knows which writers live."""
+    """Coordination by file locks, with which the kernel knows which writers live."""
 
     storage: LocalStorage
     exclusive = True
@@ -333,7 +334,7 @@ class LockCoordination:
 
     @contextmanager
     def starting(self) -> Generator[None, None, None]:
-        """Wait for other runs; StoreError if one takes longer than `STARTING_PATIENCE_S`."""
+        """Wait for other runs. StoreError if one takes longer than `STARTING_PATIENCE_S`."""
         root = self.storage.root
         lock = locked_file(inside(root, _START_LOCK), STARTING_PATIENCE_S)
         if lock is None:
@@ -346,17 +347,18 @@ class LockCoordination:
     def held(self) -> list[HeldSettings]:
         found: list[HeldSettings] = []
         for writer_id in sorted(living_writers(self.storage.root)):
-            with suppress(OSError):  # the writer has ended since
+            with suppress(OSError):  # the writer may have ended in between
                 held = held_in(lock_path(self.storage.root, writer_id).read_bytes())
                 found += [] if held is None else [held]
         return found
 
     @contextmanager
     def reorganizing(self) -> Generator[None, None, None]:
-        """Let one process at a time merge or archive shards; others wait, but not longer than `PATIENCE_S`.
+        """Let only one process at a time merge or archive shards. Others wait, but not longer than `PATIENCE_S`.
 
         Raises:
-            BusyStore: The other process took longer. It keeps the lock: nothing may be reorganized at the same time.
+            BusyStore: The other process took longer. It keeps the lock, because only one process may reorganize the
+                store.
         """
         root = self.storage.root
         lock = locked_file(inside(root, _REORGANIZE_LOCK), PATIENCE_S)
@@ -369,7 +371,7 @@ class LockCoordination:
             yield
 
     def sweep(self) -> int:
-        """Remove the claims and the unfinished files of dead writers; return the number of files."""
+        """Remove the claims and the unfinished files of dead writers; return their number."""
         root, lock = self.storage.root, inside(self.storage.root, f"{_CLAIMS}/lock")
         if lock.parent.exists():
             with locked_file(lock, _CLAIM_PATIENCE_S) or nullcontext():

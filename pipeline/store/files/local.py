@@ -1,6 +1,6 @@
 """Storage on a file system: every file is written atomically, below one folder.
 
-Every call that changes the disk uses this module's ``os``, which the crash tests replace.
+Every call that changes the disk uses this module's ``os``, which the tests of crashes replace.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .storage import stable_listing
 
 T = TypeVar("T")
 
-_TEMPORARY = ".tmp-"  # a dot first: pandas, pyarrow, polars and duckdb pass over such names
+_TEMPORARY = ".tmp-"  # starts with a dot: pandas, pyarrow, polars and duckdb ignore such names
 
 
 @dataclass(eq=False)
@@ -38,7 +38,7 @@ class LocalStorage:
     def opened(
         self, name: str, columns: Sequence[str] | None = None, *, whole: bool = False
     ) -> Generator[Any, None, None]:
-        """Yield the path, because pyarrow reads no more than it needs; an open file if the name is not UTF-8."""
+        """Yield the path, because pyarrow then reads only what it needs; an open file if the name is not UTF-8."""
         path = str(self.root / name)
         try:
             path.encode()
@@ -49,11 +49,11 @@ class LocalStorage:
             yield path
 
     def ranged(self, name: str) -> _LocalRanges:
-        """Open a file for random access. It remains readable when it is merged and removed."""
+        """Open a file for random access. It remains readable if it is merged and removed."""
         return _LocalRanges(self.root / name)
 
     def put(self, name: str, data: bytes, owner: str, *, new: bool = False) -> None:
-        """Write a file; it is on disk when this returns. Temporary files are removed once the writer ``owner`` is dead.
+        """Write a file, which is then on disk. Temporary files are removed after the writer ``owner`` has died.
 
         Living writers have distinct ids, so that two ``new`` files never have the same name.
         """
@@ -85,7 +85,7 @@ class LocalStorage:
         return (self.root / name).exists()
 
     def files(self, folder: str) -> list[str]:
-        """Return the names of the files in ``folder``, sorted, without temporary ones; empty without a folder."""
+        """Return the names of the files in ``folder``, sorted, without temporary ones; empty if there is no folder."""
         with suppress(FileNotFoundError, NotADirectoryError):
             path = self.root / folder
             names = stable_listing(lambda: [name for name in os.listdir(path) if not name.startswith(_TEMPORARY)])
@@ -136,7 +136,7 @@ class LocalStorage:
 
 
 class _LocalRanges:
-    """Reads ranges by position, so that forked processes may share the descriptor."""
+    """Reads ranges at given positions, so that forked processes can share the descriptor."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -164,11 +164,11 @@ class _LocalRanges:
 
 
 def inside(root: Path, name: str) -> Path:
-    """Return the path of a file of a store that is to be written, moved or removed.
+    """Return the path of a file in a store, to write, move or remove it.
 
     Raises:
-        StoreError: The name or a symbolic link in the store leads to another place. Files of a store may come from
-            others, and nothing outside it may be changed by them. The store's own folder may be a link.
+        StoreError: The name, or a symbolic link in the store, leads to another place. Files of a store may come from
+            others, and must not change anything outside of the store. The store's folder itself may be a link.
     """
     path = root / name
     below = PurePosixPath(name)
@@ -182,7 +182,7 @@ def inside(root: Path, name: str) -> Path:
 
 
 def _make_folder(folder: Path) -> None:
-    """Create a folder and its parents; each is on disk before the next."""
+    """Create a folder and its parents. Each is on disk before the next one is created."""
     if folder.is_dir():
         return
     _make_folder(folder.parent)
@@ -192,7 +192,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Sync a folder: otherwise a power cut may undo a rename although the file's bytes are on disk."""
+    """Sync a folder. Otherwise a power failure may revert a rename although the file's bytes are on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -202,7 +202,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Generator[None, None, None]:
-    """Convert OSError into a StoreError that says what to do."""
+    """Convert OSError into a StoreError with advice."""
     try:
         yield
     except OSError as error:
@@ -211,7 +211,7 @@ def disk_errors(path: Path) -> Generator[None, None, None]:
 
 def _advice(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; make room and run the same command again; stored features are kept"
+        return "the disk is full; free space and run the same command again; stored features are kept"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"cannot be written ({error.strerror}); allow writing there or choose another output folder"
     return f"cannot be written ({error.strerror or error}); fix that and run the same command again"

@@ -1,7 +1,7 @@
 """Storage at a URL, such as ``s3://bucket/prefix``, through fsspec.
 
-A file is one PUT of bytes that are complete in memory, so that it is either whole or absent. Streams are not used:
-some file systems publish the parts of a stream that an exception ends.
+A file is written by one PUT of bytes that are complete in memory, so that it is either complete or absent. Streams are
+not used: some file systems publish a part of a stream after an exception.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .urls import connect, modified_ns, network_errors
 T = TypeVar("T")
 
 _AT_ONCE = 16
-"""Concurrent requests for many small files: each takes 20 to 100 ms, whatever its size."""
+"""Number of concurrent requests for small files. Each takes 20 to 100 ms, independent of its size."""
 _READ_AHEAD_BYTES = 4 << 20
-"""Two row groups: reading a shard in order takes one request per two row groups."""
+"""Two row groups: reading a shard in order then takes one request per two row groups."""
 _GAP_BYTES = 256 << 10
-"""A smaller gap between two needed ranges is read too: this takes no longer than another request."""
+"""A smaller gap between two ranges is also read, because this takes no longer than another request."""
 
 
 class ObjectStorage:
@@ -48,7 +48,7 @@ class ObjectStorage:
     def opened(
         self, name: str, columns: Sequence[str] | None = None, *, whole: bool = False
     ) -> Generator[Any, None, None]:
-        """Yield a file. With ``columns``: the footer, then all their ranges at once. Otherwise with read-ahead."""
+        """Yield a file: with ``columns`` by the footer and then all ranges at once, otherwise with read-ahead."""
         if whole:
             yield io.BytesIO(self.read(name))
             return
@@ -56,7 +56,7 @@ class ObjectStorage:
             yield file
 
     def ranged(self, name: str) -> _RemoteRanges:
-        """Return a file whose ranges are requested one by one, or together where they are near each other."""
+        """Return a file whose ranges are requested one by one, or together if they are close to each other."""
         return _RemoteRanges(self, name)
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
@@ -69,17 +69,17 @@ class ObjectStorage:
         if not new:
             self._put(name, data, "overwrite")
         elif not self.create(name, data):
-            raise StoreError(f"{self.where(name)}: another writer has put a file of this name; give each its own id")
+            raise StoreError(f"{self.where(name)}: another writer has written this file; give each writer another id")
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file; return False if a file with other content exists.
 
-        A file with the same content is our own: the response was lost, and the request was sent again.
+        A file with the same content was written by this process: the response was lost, and the request was repeated.
         """
         try:
             self._put(name, data, "create")
         except FileExistsError:
-            with suppress(FileNotFoundError):  # it has been removed since
+            with suppress(FileNotFoundError):  # it was removed in between
                 return self.read(name) == data
             return False
         return True
@@ -96,7 +96,7 @@ class ObjectStorage:
         return False
 
     def files(self, folder: str) -> list[str]:
-        """List until stable: a long list comes in pages, between which files may be merged."""
+        """List until stable, because a long list has several pages, between which files may be merged."""
         return stable_listing(lambda: list(self.times(folder)))
 
     def times(self, folder: str) -> dict[str, float]:
@@ -126,7 +126,7 @@ class ObjectStorage:
             files.rm_file(key)
 
     def move(self, name: str, new_name: str) -> None:
-        """Copy in the object store, then remove. After an interruption the file is in both places."""
+        """Copy in the object store, then remove the original. After an interruption the file is at both places."""
         files, key = self._at(name)
         with network_errors(self.where(name)):
             files.cp_file(key, self._at(new_name)[1])
@@ -138,7 +138,7 @@ class ObjectStorage:
             with network_errors(self.where(name)):
                 files.pipe_file(key, data, mode=mode)
         except FileNotFoundError as error:
-            raise StoreError(f"{self.where(name)}: {error}; create it, or choose another place") from error
+            raise StoreError(f"{self.where(name)}: {error}; create it, or choose another output folder") from error
 
     def _columns(self, name: str, columns: Sequence[str]) -> Any:
         from fsspec import parquet  # pyright: ignore[reportMissingTypeStubs]
@@ -152,7 +152,7 @@ class ObjectStorage:
             )
         except FileNotFoundError:
             raise
-        except Exception:  # damaged or unreachable: reading it with read-ahead shows which
+        except Exception:  # damaged or unreachable: reading with read-ahead shows the cause
             return self._reading_ahead(name)
 
     def _reading_ahead(self, name: str) -> _RemoteFile:
@@ -168,7 +168,7 @@ class ObjectStorage:
         return []
 
     def _at(self, name: str) -> tuple[Any, str]:
-        """Return the file system and the file's name in it. A forked process connects again: it must not share."""
+        """Return the file system and the file's name in it. A forked process opens another connection."""
         if self._connection is None or self._connection[0] != os.getpid():
             self._connection = (os.getpid(), *connect(self.root, to_write=True))
         _, files, prefix = self._connection
@@ -196,7 +196,7 @@ class _RemoteRanges:
             self._request(together)
 
     def close(self) -> None:
-        """Nothing is open between requests."""
+        """Do nothing, because nothing is open between requests."""
 
     def _request(self, pieces: Sequence[tuple[int, NDArray[np.uint8]]]) -> None:
         start, end = pieces[0][0], _end(pieces)

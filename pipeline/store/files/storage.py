@@ -20,12 +20,12 @@ T = TypeVar("T")
 StorePath = Path | str
 """A folder's path, or a URL; text without ``://`` is a path."""
 
-_RELISTS = 100  # each retry means that another merge has finished
+_RELISTS = 100  # each retry is due to another finished merge
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class RangedFile(Protocol):
-    """A file that stays open for random access, in this process and in those that are forked from it."""
+    """A file that is open for random access, in this process and in processes that are forked from it."""
 
     def read_into(self, pieces: Sequence[tuple[int, NDArray[np.uint8]]], max_gap_bytes: int) -> None:
         """Fill each buffer with the bytes from its position on.
@@ -43,7 +43,7 @@ class RangedFile(Protocol):
 
 
 class Storage(Protocol):
-    """Whole files are written and read, never appended to. Names are relative to the root, with POSIX separators.
+    """Storage of whole files, which are never appended to. Names are relative to the root, with POSIX separators.
 
     Raises StoreError if the storage refuses an operation, and FileNotFoundError if a file to read or move is absent.
     """
@@ -52,7 +52,7 @@ class Storage(Protocol):
     def root(self) -> StorePath: ...
 
     relist_after_s: float
-    """Seconds for which a list of files may be reused where an outdated list only costs work."""
+    """Seconds for which a list of files may be reused, if an outdated list only costs work."""
 
     def where(self, name: str) -> str:
         """Return the file's path or URL, for messages."""
@@ -61,7 +61,7 @@ class Storage(Protocol):
     def opened(
         self, name: str, columns: Sequence[str] | None = None, *, whole: bool = False
     ) -> AbstractContextManager[Any]:
-        """Open a file for pyarrow: all of it (``whole``), some ``columns``, or with random access."""
+        """Open a file for pyarrow: completely (``whole``), some ``columns``, or with random access."""
         ...
 
     def ranged(self, name: str) -> RangedFile:
@@ -69,7 +69,7 @@ class Storage(Protocol):
         ...
 
     def put(self, name: str, data: bytes, owner: str, *, new: bool = False) -> None:
-        """Write a whole file, visible to all processes when this returns; a ``new`` file replaces nothing."""
+        """Write a whole file, which all processes can read afterwards. A ``new`` file does not replace another one."""
         ...
 
     def read(self, name: str) -> bytes: ...
@@ -77,9 +77,9 @@ class Storage(Protocol):
     def exists(self, name: str) -> bool: ...
 
     def files(self, folder: str) -> list[str]:
-        """Return the names of the files in ``folder``, sorted; empty without a folder.
+        """Return the names of the files in ``folder``, sorted; empty if there is no folder.
 
-        A file that is being merged into another is not missed.
+        A file that is merged into another one at the same time is not missed.
         """
         ...
 
@@ -102,7 +102,7 @@ class Storage(Protocol):
     def move(self, name: str, new_name: str) -> None: ...
 
     def each(self, act: Callable[[str], T], names: Iterable[str]) -> Iterable[T]:
-        """Apply ``act`` to each file, with results in order; concurrently where latency dominates."""
+        """Apply ``act`` to each file; results are in order. Calls are concurrent if latency dominates."""
         ...
 
 
@@ -111,7 +111,7 @@ def is_url(place: StorePath) -> bool:
 
 
 def as_store_path(place: StorePath) -> StorePath:
-    """Return a path as a `Path` and a URL without its trailing slash; a ``file://`` URL becomes a path."""
+    """Return a path as a `Path`, and a URL without its trailing slash. A ``file://`` URL becomes a path."""
     if isinstance(place, Path) or not is_url(place):
         return Path(place)
     if place.startswith("file://"):
@@ -120,10 +120,10 @@ def as_store_path(place: StorePath) -> StorePath:
 
 
 def stable_listing(listed: Callable[[], list[str]]) -> list[str]:
-    """List files without missing any that is being merged into another.
+    """List files without missing any file that is being merged into another one.
 
-    During a listing, a file may vanish before it is reached while the file that replaces it appears behind the current
-    position. The previous list then contains the vanished file: the listing is repeated until this is not the case.
+    During a listing, a file may vanish before it is listed, while its replacement appears at a position that was
+    already listed. The previous list then contains the vanished file. The listing is repeated until no file vanishes.
     """
     names = listed()
     while not set(names) <= set(again := listed()):
@@ -132,7 +132,7 @@ def stable_listing(listed: Callable[[], list[str]]) -> list[str]:
 
 
 def retry_on_missing(read: Callable[[], T], storage: Storage) -> T:
-    """Call ``read`` again if a listed file is absent: a writer has merged it since it was listed."""
+    """Call ``read`` again if a listed file is absent, because a writer has merged it in between."""
     for _ in range(_RELISTS):
         try:
             return read()

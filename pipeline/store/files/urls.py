@@ -1,4 +1,4 @@
-"""The file system that serves a URL, with errors that say what to do.
+"""The file system for a URL, with errors that include advice.
 
 fsspec handles credentials and endpoints: ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, profiles and roles for s3fs,
 application default credentials for gcsfs, and fsspec's own configuration files.
@@ -20,25 +20,25 @@ from ....manifests.urls import is_web_address, public_url, split_query
 
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory")
-"""Protocols of stores in which an object is either whole or absent."""
+"""Protocols of stores in which an object is either complete or absent."""
 _TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "created")
-"""Names under which file systems report when a file was written."""
+"""Names under which file systems report the time of writing of a file."""
 
 
 class UnreachableStore(StoreError):
-    """The state of the files is unknown: they may be intact."""
+    """The store cannot be reached. The state of its files is unknown: they may be intact."""
 
 
 def connect(url: str, *, to_write: bool = False) -> tuple[Any, str]:
-    """Return fsspec's file system for a URL, without a listings cache, and the URL's path in it.
+    """Return fsspec's file system for a URL, without a cache of listings, and the URL's path in it.
 
     Args:
-        url: A URL. The query of a web address is not part of the path: the file system adds it to every request.
-        to_write: Refuse protocols over which other processes see half-written files.
+        url: A URL. The query of a web address is not part of the path; the file system adds it to every request.
+        to_write: Refuse protocols with which other processes may read incomplete files.
 
     Raises:
-        MissingPackageError: The package for the protocol is not installed, and an extra has it.
-        StoreError: The package for another protocol is not installed.
+        MissingPackageError: The package for the protocol is not installed, and is in an extra of arabesque.
+        StoreError: The package for the protocol is not installed, and is not in an extra.
         InputError: The protocol is unknown, or unsuited for writing.
     """
     import fsspec  # pyright: ignore[reportMissingTypeStubs]
@@ -47,7 +47,7 @@ def connect(url: str, *, to_write: bool = False) -> tuple[Any, str]:
     protocol, shown = url.partition("://")[0], public_url(url)
     if to_write and protocol not in _WHOLE and protocol in fsspec.available_protocols():
         raise InputError(
-            f"{shown}: over {protocol}:// others may see half-written files; mount it, or use {', '.join(_WHOLE)}"
+            f"{shown}: over {protocol}:// others may read incomplete files; mount it, or use {', '.join(_WHOLE)}"
         )
     try:
         if is_web_address(url):
@@ -62,14 +62,14 @@ def connect(url: str, *, to_write: bool = False) -> tuple[Any, str]:
             f"{shown}: no support for {protocol}:// is installed ({error}); install the package that fsspec asks for"
         ) from error
     except ValueError as error:
-        raise InputError(f"{shown}: {error}; give a path or a URL that fsspec knows, as s3://bucket/folder") from error
+        raise InputError(f"{shown}: {error}; give a path or a supported URL, such as s3://bucket/folder") from error
 
 
 @cache
 def _web_file_system() -> Any:
-    """Return fsspec's class for web servers, extended to add a query to every request exactly as it was given.
+    """Return fsspec's class for web servers, extended to add a query unchanged to every request.
 
-    A signature may cover the spelling of the query.
+    The query must not be changed, because a signature may cover its spelling.
     """
     import yarl
     from fsspec.implementations.http import HTTPFileSystem  # pyright: ignore[reportMissingTypeStubs]
@@ -93,7 +93,7 @@ def _web_file_system() -> Any:
 def network_errors(url: str) -> Generator[None, None, None]:
     """Convert errors of a file system into `UnreachableStore`; FileNotFoundError and FileExistsError pass.
 
-    fsspec reports any failure of a web server as FileNotFoundError; only status 404 and 410 are treated as such.
+    fsspec reports any failure of a web server as FileNotFoundError. Only status 404 and 410 are treated as such.
     """
     try:
         yield
@@ -108,7 +108,7 @@ def network_errors(url: str) -> Generator[None, None, None]:
         ) from error
     except PermissionError as error:
         raise UnreachableStore(
-            f"{public_url(url)}: access denied ({error}); check the credentials and what they allow"
+            f"{public_url(url)}: access denied ({error}); check the credentials and their permissions"
         ) from error
     except Exception as error:  # every file system has its own exception classes
         shown, advice = public_url(url), "check network, endpoint and credentials, then run again"
@@ -120,7 +120,7 @@ def _about(error: BaseException) -> str:
 
 
 def modified_ns(entry: Mapping[str, Any]) -> int:
-    """Return when a listed file was written, in nanoseconds since 1970; 0 if the file system does not report it.
+    """Return the time of writing of a listed file, in nanoseconds since 1970; 0 if the file system does not report it.
 
     If the file system reports whole seconds, a digest of the ETag replaces the fraction, so that another file of the
     same size in the same second has another time.

@@ -164,7 +164,7 @@ def refusing(code: int, at: int = 0) -> TrippedOs:
 
 
 @pytest.mark.parametrize(
-    ("code", "advice"), [(errno.ENOSPC, "disk is full; make room"), (errno.EROFS, "choose another output folder")]
+    ("code", "advice"), [(errno.ENOSPC, "disk is full; free space"), (errno.EROFS, "choose another output folder")]
 )
 def test_a_full_or_locked_disk_loses_nothing_and_is_named(tmp_path, monkeypatch, code, advice):
     with StoreWriter(new_store(tmp_path)) as writer:
@@ -188,7 +188,7 @@ def test_what_fails_on_the_timer_is_raised_by_the_next_call_and_cleared_by_a_flu
             patch.setattr(local, "os", tripped)
             writer.add(row("Ball_000"))
             assert within(10.0, lambda: writer._error is not None)
-            with pytest.raises(StoreError, match="make room"):
+            with pytest.raises(StoreError, match="free space"):
                 writer.add(row("Ball_001"))
         writer.flush()
         writer.add(row("Ball_002"))
@@ -200,7 +200,7 @@ def test_closing_raises_write_errors_and_still_ends_the_writer(tmp_path, monkeyp
     writer.add(row("Ball_000"))
     with monkeypatch.context() as patch:
         patch.setattr(local, "os", refusing(errno.ENOSPC))
-        with pytest.raises(StoreError, match="make room"):
+        with pytest.raises(StoreError, match="free space"):
             writer.close()
     with pytest.raises(ValueError, match="closed"):
         writer.add(row("Ball_001"))
@@ -253,7 +253,7 @@ def test_a_folder_without_a_manifest_takes_no_rows(tmp_path):
 def test_two_living_writers_never_share_an_id_and_a_reused_id_never_a_name(tmp_path):
     with StoreWriter(new_store(tmp_path), writer_id="node1") as writer:
         writer.add(row("Ball_000"))
-        with pytest.raises(StoreError, match=r"node1\.lock: a living process writes under this id"):
+        with pytest.raises(StoreError, match=r"node1\.lock: a living process uses this writer id"):
             StoreWriter(tmp_path, writer_id="node1")
     with StoreWriter(tmp_path, writer_id="node1") as writer:
         writer.add(row("Ball_001"))
