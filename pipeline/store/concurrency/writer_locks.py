@@ -1,6 +1,6 @@
 """Coordination of a store's writers by file locks: which of them live, and which videos they claim.
 
-Each writer holds a lock that the kernel releases when its process ends, however it ends (`WriterLock`).
+Each writer holds a lock (`WriterLock`), which the kernel releases when its process ends, for whatever reason.
 
 Runs with different settings for one stream never write at the same time. Each writer publishes its settings: together
 with its lock on a file system, in a record that it renews on object storage. Runs start one at a time
@@ -49,8 +49,8 @@ STARTING_PATIENCE_S = 300.0
 _START_LOCK, _REORGANIZE_LOCK = ".starting.lock", ".reorganizing.lock"
 _CLAIMS = ".claims"
 _CLAIM_PATIENCE_S = PATIENCE_S / 10
-"""A process that is stopped while it holds the lock of all claims does not block others: at worst two claim one video.
-"""
+"""Seconds to wait for the lock of all claims. A process that is stopped while it holds this lock does not block others:
+at worst two processes claim the same video."""
 _LONGEST_CLAIM = 1 << 16  # bytes
 MAX_LEAD = 1 << 32
 """Maximal difference of a claim's counter and the store's. A larger one is damaged or forged."""
@@ -77,8 +77,8 @@ NOTHING_HELD = HeldSettings()
 class WriterLock:
     """Shows that one writer lives, and holds its claims on videos. Thread-safe.
 
-    It is an flock, which the kernel releases with the process, kill -9 included. The lock file's time is renewed while
-    the process runs (`heartbeat`).
+    It is an flock, which the kernel releases when the process ends, even after kill -9. The lock file's time is renewed
+    while the process runs (`heartbeat`).
 
     Args:
         root: The store's folder.
@@ -135,7 +135,7 @@ class WriterLock:
             self._lock.close()
 
     def take(self, video_id: str) -> bool:
-        """Try to claim a video; return whether this writer holds it. Raises StoreError if claims cannot be written."""
+        """Try to claim a video. Return whether this writer holds it. Raises StoreError if claims cannot be written."""
         path = self._claim_path(video_id)
         with locked_file(self._claims_lock, _CLAIM_PATIENCE_S) or nullcontext():
             owner, counter = _read_claim(path)
@@ -145,8 +145,10 @@ class WriterLock:
         return True
 
     def advance(self, video_id: str, counter: int) -> int:
-        """Return the counter for a look at a video that this writer has taken: at least ``counter``, and greater than
-        that of each look under an earlier claim of the video that was not given back."""
+        """Return the counter for reading a video that this writer has claimed.
+
+        It is at least ``counter``, and greater than the counters of earlier claims of the video that were not released.
+        """
         path = self._claim_path(video_id)
         with locked_file(self._claims_lock, _CLAIM_PATIENCE_S) or nullcontext():
             _, earlier = _read_claim(path)
@@ -159,7 +161,7 @@ class WriterLock:
         return self._is_free(_read_claim(self._claim_path(video_id))[0])
 
     def release(self, video_ids: Iterable[str]) -> None:
-        """Release claims of this writer. Claims that another run has taken over are kept."""
+        """Release claims of this writer, except those that another run has taken over."""
         with locked_file(self._claims_lock, _CLAIM_PATIENCE_S) or nullcontext():
             for video_id in video_ids:
                 path = self._claim_path(video_id)
@@ -168,9 +170,10 @@ class WriterLock:
                         os.unlink(path)
 
     def _is_free(self, owner: str) -> bool:
-        """Whether this writer may claim what ``owner`` has claimed: its process is dead or has stalled.
+        """Return whether this writer may take over claims of ``owner``, because its process is dead or has stalled.
 
-        The time between two calls counts up to a tenth of the patience only: this process may have been stopped too.
+        The time between two calls counts only up to a tenth of the patience, because this process may have been
+        stopped, too.
         """
         if owner == self.writer_id or not _WRITER_ID.fullmatch(owner) or _cleared(lock_path(self._root, owner)):
             return True
@@ -182,7 +185,7 @@ class WriterLock:
         return still_s >= self._patience_s
 
     def _write_claim(self, path: Path, video_id: str, counter: int | None) -> None:
-        """Write without fsync: claims do not survive a power cut anyway."""
+        """Write a claim without fsync, because claims are not needed after a power failure."""
         claim = {"writer": self.writer_id, "video_id": video_id, "counter": counter}
         with disk_errors(path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -223,7 +226,10 @@ class BusyStore(StoreError):
 
 
 def locked_file(path: Path, patience_s: float) -> FileIO | None:
-    """Open a file, created if needed, and lock it until it is closed; None if others hold it beyond ``patience_s``.
+    """Open a file, which is created if necessary, and lock it until it is closed.
+
+    Returns:
+        The file; None if other processes hold the lock for longer than ``patience_s``.
 
     Raises:
         StoreError: The file cannot be opened or locked.
