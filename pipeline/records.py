@@ -19,38 +19,38 @@ if TYPE_CHECKING:  # decoder processes import this module, but neither torch nor
 
 FieldOrder = Literal["progressive", "top-first", "bottom-first", "interlaced"]
 Deinterlace = Literal["none", "bwdif"]
-"""As in `StreamSpec`; decoder processes do not import pydantic."""
+"""Same as in `StreamSpec`, because decoder processes do not import pydantic."""
 Exclude = Literal["cut", "mask"]
-"""What becomes of the excluded stretches of a clip.
+"""Handling of the excluded stretches of a clip.
 
-``cut``: each remaining stretch is divided into segments of its own. ``mask``: the whole clip is divided into segments,
-and those that touch an excluded stretch are masked: they have no features, and training reads them as padding."""
+``cut``: each remaining stretch is divided into segments separately. ``mask``: the whole clip is divided into segments,
+and those that touch an excluded stretch are masked: they have no features, and training treats them as padding."""
 OutcomeKind = Literal["done", "empty", "partial", "failed"]
 KINDS: tuple[OutcomeKind, ...] = ("done", "empty", "partial", "failed")
 PROTECTED_KINDS: tuple[OutcomeKind, ...] = ("done", "empty", "partial")
-"""Outcomes of one source file that are not replaced by those of another (`planning.sources`)."""
+"""Kinds of outcomes that are not replaced by those of another source file (`planning.sources`)."""
 
 
 def one_line(text: str) -> str:
     """Escape control characters and bytes that are not UTF-8, and remove credentials from URLs.
 
-    Terminals and Parquet files accept the result.
+    The result is valid in terminals and Parquet files.
     """
     shown = "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
     return public_text(shown)
 
 
 class FileState(NamedTuple):
-    """Size and times of a file, which show that it has changed without opening it."""
+    """Size and times of a file, which reveal changes without opening it."""
 
     size_bytes: int
     modified_ns: int
     changed_ns: int
-    """Time of the last change of the inode; unlike the modification time, programs cannot set it."""
+    """Time of the last change of the inode. Programs cannot set it, unlike the modification time."""
 
 
 def state_of(path: Path | os.DirEntry[str]) -> FileState | None:
-    """Return the current state of a file, with links followed; None if it cannot be read."""
+    """Return the current state of a file, following links; None if it cannot be read."""
     try:
         found = os.stat(path)
     except OSError:
@@ -64,10 +64,10 @@ COPIES_PREFIX = "arabesque-spool-"
 
 @dataclass(frozen=True, slots=True)
 class RemotePath:
-    """URL of a file that has to be fetched before it can be read. Its text has no credentials."""
+    """URL of a file that has to be fetched before it can be read. Its string form has no credentials."""
 
     url: str
-    """With the credentials and the query that are needed to fetch it."""
+    """URL with the credentials and the query that are needed to fetch the file."""
 
     @property
     def name(self) -> str:
@@ -86,7 +86,7 @@ class VideoFile:
     """A video file of the inputs, or a clip of one, before it is opened."""
 
     video_id: str
-    """Path below the input folder without suffix, POSIX separators, or the id of a clip; unique in a run."""
+    """Path below the input folder without suffix, with POSIX separators, or the id of a clip. It is unique in a run."""
     path: Path | RemotePath
     state: FileState | None = field(default=None, compare=False)
     """State when the folder was listed; None if unknown. Remote files always have one."""
@@ -95,18 +95,18 @@ class VideoFile:
     input_root: str = field(default="", compare=False)
     """The input folder's absolute path, or its URL without credentials and query."""
     start_s: float | None = None
-    """Start of a clip in its file; None: that of the file."""
+    """Start of a clip in its file; None: start of the file."""
     end_s: float | None = None
-    """End of a clip in its file; None: that of the file."""
+    """End of a clip in its file; None: end of the file."""
     excluded_s: tuple[tuple[float, float], ...] = ()
-    """``(start_s, end_s)`` in the file of the stretches of a clip that are left out, ascending and apart."""
+    """``(start_s, end_s)`` in the file of the excluded stretches of a clip, ascending and without overlap."""
     exclude: Exclude = "cut"
     frame_rate: float | None = None
     """Frames per second of a folder of frames; None for a file."""
 
     @property
     def videos(self) -> tuple[VideoFile, ...]:
-        """The videos in the file: this one; see `ClippedFile`."""
+        """The videos in the file: only this one, unlike in `ClippedFile`."""
         return (self,)
 
     @property
@@ -135,14 +135,14 @@ class VideoFile:
 
     @property
     def local_path(self) -> Path:
-        """Path of a local file; raise `InputError` for a remote file, which only runs fetch."""
+        """Path of a local file. Raises `InputError` for a remote file, which only runs fetch."""
         if isinstance(self.path, RemotePath):
             raise InputError(f"{self.path}: only runs read videos at a URL; copy a few to a disk for this")
         return self.path
 
     @property
     def current_state(self) -> FileState | None:
-        """Current state of a local file; state of a remote file when it was listed."""
+        """Current state of a local file; for a remote file the state when it was listed."""
         return state_of(self.path) if isinstance(self.path, Path) else self.state
 
 
@@ -176,7 +176,7 @@ Source = VideoFile | ClippedFile
 
 
 def grouped(files: Iterable[VideoFile]) -> list[Source]:
-    """Group the clips of each file, in the order in which the files come first."""
+    """Group the clips of each file. Files are in the order of their first clips."""
     clips: dict[Path | RemotePath, list[VideoFile]] = {}
     found: list[VideoFile | list[VideoFile]] = []
     for file in files:
@@ -212,22 +212,22 @@ class AudioTrack:
     start_s: float
     """Time of the first sample, relative to the first presented frame; may be negative."""
     duration_s: float | None
-    """Duration that the container states; None if it states none."""
+    """Duration that the container states; None if it does not state one."""
     stream_index: int = 1
-    """Index among all streams of the file, as FFmpeg counts them."""
+    """Index among all streams of the file, in FFmpeg's order."""
     lost_at: tuple[int, ...] = ()
     clock: tuple[tuple[int, int], ...] = ()
-    """Both as in `VideoMetadata`, for the packets of this stream."""
+    """``lost_at`` and ``clock`` as in `VideoMetadata`, for the packets of this stream."""
 
 
 @dataclass(frozen=True)
 class Hole:
-    """A stretch of a video whose frames or audio cannot be decoded."""
+    """A part of a video whose frames or audio cannot be decoded."""
 
     start_s: float
     end_s: float
     reason: str
-    """Cause, as one phrase."""
+    """Cause as a phrase."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,15 +240,15 @@ class VideoMetadata:
     """After rotation."""
     height_px: int
     rotation_deg: int
-    """Counter-clockwise rotation that brings stored frames upright: 0, 90, 180 or 270."""
+    """Counter-clockwise rotation in degrees that turns stored frames upright: 0, 90, 180 or 270."""
     fps: float
-    """Average rate; nominal, `frame_times_s` is exact."""
+    """Average frame rate. It is nominal; `frame_times_s` is exact."""
     frame_times_s: NDArray[np.float64]
     """Time of each frame that a decoder presents, ascending from 0."""
     end_s: float
     """End of the last frame."""
     declared_end_s: float | None
-    """End that the container's header states; None if it states none."""
+    """End that the container's header states; None if it does not state one."""
     audio: AudioTrack | None
     start_s: float = 0.0
     """Time of the first presented frame in the container; all other times are relative to it."""
@@ -256,44 +256,47 @@ class VideoMetadata:
     """Source of `frame_times_s`: time stamps of packets; of decoded frames, if packets and frames do not correspond; or
     the count of decoded frames, if time stamps are missing or not in order (AVI)."""
     lost_at: tuple[int, ...] = ()
-    """Positions in the file of lost bytes, ascending. A position within a packet of the video stream means that the
-    packet is damaged; one between two packets, that others are lost between them."""
+    """Positions of lost bytes in the file, ascending. If a position is inside a packet of the video stream, the packet
+    is damaged; if it is between two packets, other packets are lost between them."""
     clock: tuple[tuple[int, int], ...] = ()
-    """Corrections of the stream's time stamps, ascending: ``(position in the file, ticks)``; packets from there on, up
-    to the next correction, are presented so many ticks later than they say. Recordings that were joined restart their
-    clock, and AVI files count frames without those that were lost."""
+    """Corrections of the stream's time stamps, ascending: ``(position in the file, ticks)``. Packets from this position
+    to the next correction are presented this number of ticks later than their time stamps state. Joined recordings
+    restart their clock, and the time stamps of AVI files do not count lost frames."""
 
     can_resume: bool = True
-    """Whether frames and audio behind damage have certain times: not in AVI files without an index, nor in containers
-    that do not give every packet its own time."""
+    """Whether frames and audio after damage have certain times. This is not so in AVI files without an index, and in
+    containers in which not every packet has a time stamp."""
 
     mirrored: bool = False
-    """Whether the stored frames, once rotated, are also flipped from left to right."""
+    """Whether the stored frames, after rotation, are also flipped horizontally."""
     field_order: FieldOrder = "progressive"
-    """Whether pictures are interlaced, and which of their two fields is shown first (``"interlaced"``: not stated)."""
+    """Whether pictures are interlaced, and which of their fields is shown first (``"interlaced"``: not stated)."""
     pixel_aspect: float = 1.0
-    """Width ÷ height of a pixel of the upright picture: the sample aspect ratio, 1 where the file states none."""
+    """Width ÷ height of a pixel of the upright picture (sample aspect ratio); 1 if the file does not state it."""
     video_index: int = 0
-    """The chosen video stream's place among all streams of the file, as FFmpeg counts them."""
+    """Index of the chosen video stream among all streams of the file, in FFmpeg's order."""
     num_video_tracks: int = 1
-    """Video streams of the file, cover art aside."""
+    """Number of video streams of the file, without cover art."""
     num_audio_tracks: int = 1
     has_other_recording: bool = False
-    """Whether the file holds another recording in tracks of its own, before or behind the frames, which is not decoded;
-    `declared_end_s` then exceeds `end_s` by its estimated duration."""
+    """Whether the file contains another recording in separate tracks, before or after the frames. It is not decoded,
+    and `declared_end_s` exceeds `end_s` by its estimated duration."""
     tick_s: tuple[int, int] = (0, 1)
-    """Unit of the time stamps, as a fraction; 0 if unknown. Times of a clip are whole ticks, as those of a cut file."""
+    """Unit of the time stamps as a fraction; 0 if unknown. Times of a clip are whole ticks, like those of a cut
+    file."""
     excluded_frames: tuple[tuple[int, int], ...] = ()
-    """Of a clip: ``(first, last)`` of each excluded stretch, where ``last`` is the frame after it; ascending, apart."""
+    """Excluded stretches of a clip: ``(first, last)``, where ``last`` is the frame after it; ascending, without
+    overlap."""
     exclude: Exclude = "cut"
     checked_frames: int = 0
-    """Number of frames from the first one on that a CPU has decoded from these bytes without damage, in an earlier run.
-    Known by the metadata cache only."""
+    """Number of frames, from the first one on, that a CPU has decoded from the same bytes without damage in an earlier
+    run. Only the metadata cache has this number."""
 
     def tracks(self, *, with_audio: bool) -> str:
-        """The chosen streams as ``video=0 audio=2``, each only where the file has several of its kind.
+        """Return the chosen streams as ``video=0 audio=2``, each one only if the file has several of its kind.
 
-        Empty for a file with one video stream and at most one audio stream. Part of the key of a row.
+        The result is empty for a file with one video stream and at most one audio stream. It is part of the key of a
+        row.
         """
         chosen: list[str] = []
         if self.num_video_tracks > 1:
@@ -304,7 +307,7 @@ class VideoMetadata:
 
     @property
     def display_px(self) -> tuple[int, int]:
-        """(height, width) as the picture is meant to be seen, on square pixels; its height is the stored one."""
+        """(height, width) for display with square pixels; the height is the stored one."""
         return self.height_px, max(1, round(self.width_px * self.pixel_aspect))
 
     @property
@@ -312,7 +315,7 @@ class VideoMetadata:
         return len(self.frame_times_s)
 
     def picture_shape(self, *, planar: bool) -> tuple[int, ...]:
-        """Shape of one decoded picture, RGB or planes (`Planes.write_to`)."""
+        """Return the shape of one decoded picture, RGB or planes (`Planes.write_to`)."""
         if planar:
             return self.height_px * 3 // 2, self.width_px
         return self.height_px, self.width_px, 3
@@ -333,7 +336,7 @@ class VideoRecord:
     """See `VideoFile`."""
     input_root: str = ""
     offset_s: float = 0.0
-    """Time in its file of the first frame of a clip."""
+    """Time of the first frame of a clip in its file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,24 +349,24 @@ class FeatureRow:
     """Digest of (content digest, resolved stream spec, checkpoint digests, extractor version)."""
     content_digest: str
     settings_digest: str
-    """Digest of everything in the key except the content; equal for all rows of a stream in a consistent store."""
+    """Digest of all parts of the key except the content; equal for all rows of a stream in a consistent store."""
     outcome: Literal["done", "partial"]
     features: NDArray[np.float32]
-    """``[segments, dim]``, or with further axes between the two, such as ``[segments, time, height, width, dim]``."""
+    """``[segments, dim]``, or with further axes between them, such as ``[segments, time, height, width, dim]``."""
     start_s: NDArray[np.float64]
     end_s: NDArray[np.float64]
     provenance: dict[str, str] = field(default_factory=dict[str, str])
-    """Device, decoder and library versions, which the key does not depend on."""
+    """Device, decoder and library versions, which do not affect the key."""
 
 
 @dataclass(frozen=True, eq=False)
 class VideoBoxes:
-    """The boxes of people that one stream found in one video; stored in the side table ``boxes/``."""
+    """The boxes of people that one stream detected in one video; stored in the side table ``boxes/``."""
 
     video_id: str
     stream: str
     key: str
-    """Key of the feature row that was made from these boxes."""
+    """Key of the feature row that was computed from these boxes."""
     settings_digest: str
     boxes: PersonBoxes
 
@@ -376,9 +379,9 @@ class Outcome:
     stream: str
     kind: OutcomeKind
     reason: str = ""
-    """Empty for done; otherwise what is wrong and what to do."""
+    """Empty for done; otherwise the problem and the action to take."""
     transient: bool = False
-    """Only for failed: the next run retries it."""
+    """Only for failed: the next run retries the video."""
     key: str = ""
     """Empty if the file could not be read."""
     content_digest: str = ""
@@ -387,30 +390,30 @@ class Outcome:
     modified_ns: int = 0
     """With ``size_bytes``: a later run uses ``content_digest`` without reading a file with these values."""
     frames_expected: int = 0
-    """Number of frames according to the container's packets."""
+    """Number of frames from the container's packets."""
     frames_delivered: int = 0
-    """Decoded frames outside of holes; frames after the last one that a stream needs are not decoded."""
+    """Number of decoded frames outside of holes. Frames after the last one that a stream needs are not decoded."""
     segments: int = 0
     decode_s: float = 0.0
     """Wall time from the first request to the last frame."""
     compute_s: float = 0.0
     """This stream's share of preparation and network time."""
     source: str = ""
-    """Path of the file below its input root, with suffix; empty where unknown, as in stores of earlier versions."""
+    """Path of the file below its input root, with suffix; empty if unknown, as in stores of earlier versions."""
     input_root: str = ""
     """Folder (absolute path) or URL that was given as input, without credentials and query."""
     holes: tuple[tuple[float, float], ...] = ()
-    """``(start_s, end_s)`` of the stretches that could not be decoded, ascending."""
+    """``(start_s, end_s)`` of the parts that could not be decoded, ascending."""
     lost_share: float = 0.0
     """Duration of the holes ÷ duration of the video, 0 to 1."""
     frames_seen: int = 0
-    """Frames in which a stream with a person detector looked for people; 0 for other streams."""
+    """Number of frames in which a stream with a person detector searched for people; 0 for other streams."""
     frames_with_person: int = 0
-    """Frames in which it found an athlete. `VideoBoxes` lists the boxes."""
+    """Number of frames in which it found an athlete. `VideoBoxes` lists the boxes."""
 
     @property
     def person_share(self) -> float | None:
-        """Share of the frames in which an athlete was found, 0 to 1; None for streams that look for none."""
+        """Share of the frames in which an athlete was found, 0 to 1; None for streams without a person detector."""
         return self.frames_with_person / self.frames_seen if self.frames_seen else None
 
 

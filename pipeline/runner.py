@@ -1,6 +1,6 @@
 """The stages of a run, in order. This is the only module that uses SPDL.
 
-Read `stages_of` first: each line of it is a file in `stages/` (``batch`` and ``network`` are in `stages.compute`).
+Read `stages_of` first: each of its lines is a file in `stages/` (``batch`` and ``network`` are in `stages.compute`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ T = TypeVar("T")
 FAILURE_PATIENCE_S = 1.0
 """Seconds to wait for further output after a stage has failed."""
 SWITCH_INTERVAL_S = 0.0005
-"""How long a thread keeps Python's lock in a run on a GPU while others wait for it."""
+"""Seconds for which a thread keeps Python's lock in a run on a GPU while other threads wait for it."""
 STOP_TIMEOUT_S = 5.0
 """Seconds that an interrupted run waits for its stages to stop."""
 SELF_TIMED = frozenset({"decode"})
@@ -64,9 +64,9 @@ SELF_TIMED = frozenset({"decode"})
 
 @dataclass(frozen=True)
 class Stage(Generic[T]):
-    """One stage: the items it takes, and the callable that processes each of them. All other items pass it unchanged.
+    """One stage: the types of items that it takes, and the callable that processes them. Other items pass it unchanged.
 
-    The callable returns an item, or yields several.
+    The callable returns an item or yields several.
     """
 
     name: str
@@ -77,13 +77,13 @@ class Stage(Generic[T]):
     torch_threads: int | None = None
     """CPU threads of PyTorch's operations in each thread of the stage; None: those of the process."""
     keeps_order: bool = False
-    """Whether items leave in the order in which they came in."""
+    """Whether the order of items at the output is that at the input."""
 
 
 def stages_of(context: RunContext, progress: Progress, collector: RowCollector, sink: StoreSink) -> list[Stage[Any]]:
-    """Return the stages of a run, in order. Some hold items between calls: create new ones for every run."""
+    """Return the stages of a run, in order. Create new ones for every run, because some hold items between calls."""
     threads = context.options.concurrency
-    # whether products may use TF32 is a switch of the process: streams that differ in it cannot compute together
+    # TF32 is allowed or not for the whole process, so that streams that differ in this cannot compute at the same time
     mixes_tf32 = len({stream.spec.precision == "tf32" for stream in context.streams}) > 1
     networks = 1 if mixes_tf32 else threads.network
     network_threads = max(1, torch.get_num_threads() // networks)
@@ -101,7 +101,7 @@ def stages_of(context: RunContext, progress: Progress, collector: RowCollector, 
 
 
 def process_videos(context: RunContext, videos: Iterable[Source]) -> Generator[Event, None, None]:
-    """Bring every (video, stream) to an outcome: unclaimed videos first, then those whose run has died.
+    """Process every (video, stream) until it has an outcome: unclaimed videos first, then those whose run has died.
 
     Args:
         context: The worker's resources.
@@ -112,7 +112,7 @@ def process_videos(context: RunContext, videos: Iterable[Source]) -> Generator[E
         Events, each after the writer has accepted it.
 
     Raises:
-        ArabesqueError: The run itself fails. The writer has all rows that are finished by then.
+        ArabesqueError: The run itself fails. All rows that are finished by then have been passed to the writer.
     """
     while videos:
         with closing(_run_stages(context, videos)) as events:
@@ -151,7 +151,7 @@ def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Even
                 pipeline.stop()
             except BaseException as error:
                 sink.is_stopped = True
-                decoder_pool.close()  # unblocks threads that wait for a decoder
+                decoder_pool.close()  # this unblocks threads that wait for a decoder
                 prefetcher.close()
                 try:
                     writer.flush()  # before waiting for the stages to stop
@@ -168,9 +168,9 @@ def _run_stages(context: RunContext, videos: Iterable[Source]) -> Generator[Even
 
 @contextmanager
 def short_waits(device: torch.device) -> Generator[None]:
-    """Let threads that have waited for a device continue soon, although another thread computes in Python.
+    """Let threads that have waited for a device continue soon, even if another thread computes in Python.
 
-    A wait of 0.2 ms takes 0.9 ms beside such a thread, and 5.4 ms with Python's interval of 5 ms
+    With such a thread, a wait of 0.2 ms takes 0.9 ms, and 5.4 ms with Python's default interval of 5 ms
     (``benchmarks/waiting_threads.py``).
     """
     before = sys.getswitchinterval()
@@ -184,9 +184,9 @@ def short_waits(device: torch.device) -> Generator[None]:
 
 @contextmanager
 def open_pipeline(source: Iterable[Any], stages: Sequence[Stage[Any]], watch: StageWatch) -> Generator[Pipeline[Any]]:
-    """Connect stages by bounded queues; the pipeline yields the output of the last stage.
+    """Connect stages by bounded queues. The pipeline yields the output of the last stage.
 
-    The threads of stages with `Stage.torch_threads` end after the block, each when it has finished its task.
+    The threads of stages with `Stage.torch_threads` end after the block, each one when it has finished its task.
     """
     builder = PipelineBuilder[Any, Any]().add_source(source)
     with ExitStack() as ends:
@@ -204,15 +204,15 @@ def open_pipeline(source: Iterable[Any], stages: Sequence[Stage[Any]], watch: St
         yield builder.add_sink(buffer_size=64).build(
             num_threads=sum(stage.concurrency for stage in stages) + 2,
             max_failures=0,  # stages turn errors of videos into outcomes; any other error must stop the run
-            task_hook_factory=lambda info: [],  # SPDL's own would log the time of each stage
+            task_hook_factory=lambda info: [],  # SPDL's hooks would log the time of each stage
         )
 
 
 def _own_threads(count: int, torch_threads: int) -> ThreadPoolExecutor:
-    """Return threads in which PyTorch's operations use a given number of CPU threads.
+    """Return a pool of threads in which PyTorch's operations use a given number of CPU threads.
 
-    PyTorch keeps that number for each thread. Setting it also sets the number for threads that have not used PyTorch
-    yet, which is therefore restored when all of ours have started.
+    PyTorch has a separate number for each thread. Setting it also sets the number for threads that have not used
+    PyTorch yet. That number is therefore restored when all threads of the pool have started.
     """
     before = torch.get_num_threads()
     have_started = Barrier(count + 1)
@@ -242,7 +242,7 @@ class StageWatch:
 
     @contextmanager
     def task(self, stage: str) -> Generator[None]:
-        """Time a block in which a stage processes an item, and note its failure."""
+        """Measure the time of a block in which a stage processes an item, and record its failure."""
         try:
             with nullcontext() if stage in SELF_TIMED else self.timer.busy(stage):
                 yield
@@ -282,7 +282,7 @@ _NO_MORE = object()
 
 @dataclass
 class _Batches(Aggregator):
-    """Batches for SPDL; also an item that passes may be followed by batches that have waited too long."""
+    """Collects batches for SPDL. An item that passes unchanged may also be followed by overdue batches."""
 
     stage: Stage[Any]
     batcher: Batcher
@@ -299,10 +299,9 @@ class _Batches(Aggregator):
 
 
 def outputs_of(pipeline: Pipeline[Any], watch: StageWatch) -> Iterator[Any]:
-    """Yield the output of a pipeline; after a stage has failed and output has stopped, raise its exception.
+    """Yield the output of a pipeline. After a stage has failed and output has stopped, its exception is raised.
 
-    SPDL raises it as well, but not always: two stages that end at the same time may block each other
-    (spdl-core 0.8.0).
+    SPDL also raises it, but not always: two stages that end at the same time may block each other (spdl-core 0.8.0).
     """
     items = pipeline.get_iterator(timeout=FAILURE_PATIENCE_S)
     while True:

@@ -1,4 +1,4 @@
-"""Main function of a decoder process: handles requests from its parent's pipe and fills shared buffers.
+"""Main function of a decoder process: it handles requests from its parent's pipe, and fills shared buffers.
 
 It imports only numpy and the decoder, so that it starts fast.
 
@@ -11,12 +11,12 @@ It imports only numpy and the decoder, so that it starts fast.
     DecodeRequest                    ──▶
     Fill, for each free buffer       ──▶
                                      ◀──  Filled
-                                     ◀──  Damaged, where there are holes
+                                     ◀──  Damaged, if there are holes
                                      ◀──  Ended
     Stop, at any time                ──▶
                                      ◀──  Ended
 
-`Failed` may replace any answer, and `Alive` may come before any answer.
+`Failed` may be sent in place of any answer, and `Alive` before any answer.
 """
 
 from __future__ import annotations
@@ -72,17 +72,17 @@ def main(descriptor: int) -> None:
 
 
 def _show_one_card(number: int) -> None:
-    """Make a card the only one that CUDA shows to this process, by its number among those that it shows now."""
+    """Make a card the only one that CUDA shows to this process. ``number``: index among the cards that it shows now."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     os.environ["CUDA_VISIBLE_DEVICES"] = shown[number] if number < len(shown) and shown[number] else str(number)
 
 
 class _ParentGone(Exception):
-    """Not `EOFError`: decoders have one of their own."""
+    """The parent has ended. It is not an `EOFError`, because decoders raise those."""
 
 
 class _Stopped(Exception):
-    """The parent has stopped this video."""
+    """The parent stopped this video."""
 
 
 class _Child:
@@ -92,7 +92,7 @@ class _Child:
         self._alive_at = 0.0
         self._memory: NDArray[np.uint8] | None = None
         self._buffer_bytes = 0
-        self._spare: int | None = None  # a free buffer that the last span did not need
+        self._spare: int | None = None  # free buffer that the last span did not need
 
     def run(self) -> None:
         begin = self._receive()
@@ -117,7 +117,7 @@ class _Child:
                         self._map_buffers(count, size_bytes)
                     case DecodeRequest():
                         self._decode(request)
-                    case _:  # `Fill` or `Stop`, too late for the video that they were meant for
+                    case _:  # `Fill` or `Stop` for a video that has already ended
                         pass
 
     def _receive(self) -> Request:
@@ -134,13 +134,13 @@ class _Child:
 
     @contextlib.contextmanager
     def _reporting_errors(self) -> Generator[None]:
-        """Send errors to the parent. Exit when memory is exhausted, as the state of the process is then unknown."""
+        """Send errors to the parent. Exit if memory is exhausted, because the state of the process is then unknown."""
         try:
             yield
         except _ParentGone:
             raise
         except MemoryError:
-            self._send(Failed(TransientDecodeError.__name__, f"the decoder outgrew {self._limit}"))
+            self._send(Failed(TransientDecodeError.__name__, f"the decoder exceeded {self._limit}"))
             os._exit(1)
         except Exception as error:
             failure = _failure(error)
@@ -154,7 +154,7 @@ class _Child:
 
     def _map_buffers(self, count: int, size_bytes: int) -> None:
         descriptor = self._pipe.receive_descriptor()
-        self._memory = None  # before the new ones: those of an 8K video are large
+        self._memory = None  # freed before the new buffers are mapped, because buffers of an 8K video are large
         self._limit.lift()
         self._memory = np.frombuffer(mmap.mmap(descriptor, count * size_bytes), np.uint8)
         self._limit.apply()
@@ -182,7 +182,7 @@ class _Child:
             until_s = span.audio_until_s if span.audio_until_s > span.audio_from_s else None
             audio = self._audio(path, metadata, until_s, span.audio_from_s)
             self._send_span(request, pictures, inside, audio, until_s, span.audio_from_s)
-        pictures.look()  # behind the last wanted frame a decoder checks that the file ends where the metadata says
+        pictures.look()  # after the last wanted frame, a decoder checks that the file ends as its metadata states
 
     def _audio(
         self, path: Path, metadata: VideoMetadata, until_s: float | None, from_s: float | None = None
@@ -202,7 +202,7 @@ class _Child:
     ) -> None:
         """Send the chunks of a span, or of the whole file, then their holes."""
         metadata = request.metadata
-        number: int | None = None  # of a free buffer
+        number: int | None = None  # number of a free buffer
         for cut in cut_chunks(metadata, wanted, request.max_frames, audio_until_s, audio_from_s):
             if not len(cut.indices) and (reader is None or reader.is_over):
                 continue
@@ -211,7 +211,7 @@ class _Child:
                 number = self._next_buffer() if number is None else number
                 began = time.perf_counter()
                 indices, rest, color, broke = self._fill(number, rest, pictures, metadata)
-                is_over = broke is not None or not len(rest)  # or pictures come that are stored in another way
+                is_over = broke is not None or not len(rest)  # otherwise the next picture has another format
                 audio = None
                 if is_over and reader is not None and cut.audio_until_s is not None:
                     audio = reader.read(cut.audio_until_s)
@@ -226,7 +226,7 @@ class _Child:
         self._send_holes(pictures, reader, ends_span=bool(request.spans))
 
     def _place(self) -> tuple[bool, str]:
-        """`FrameChunk.by_card` and `FrameChunk.on_cpu`."""
+        """Return `FrameChunk.by_card` and `FrameChunk.on_cpu`."""
         if not isinstance(self._decoder, UsesCard):
             return False, ""
         on_cpu = self._decoder.on_cpu
@@ -250,9 +250,9 @@ class _Child:
     def _fill(
         self, number: int, indices: NDArray[np.int64], pictures: _Pictures, metadata: VideoMetadata
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], ColorSpace | None, ArabesqueError | None]:
-        """Write frames that are stored in one way to a buffer, without those in holes.
+        """Write frames with one format to a buffer, without those in holes.
 
-        Returns their indices, those of the frames that remain, how they are stored, and why the next one did not come.
+        Returns their indices, the indices of the remaining frames, their format, and the error if decoding ended.
         """
         filled: list[int] = []
         num_passed, color, broke = 0, None, None
@@ -272,7 +272,7 @@ class _Child:
                 filled.append(expected)
                 num_passed += 1
                 pictures.drop()
-                del picture  # see `PyAvDecoder`: memory of a picture is used again only if no reference remains
+                del picture  # see `PyAvDecoder`: the memory of a picture is reused only if there is no reference to it
         except (MemoryError, _ParentGone):
             raise
         except Exception as error:
@@ -291,7 +291,7 @@ class _Child:
 
 
 class _Pictures:
-    """A decoder's pictures with a look-ahead of one, and the holes between them."""
+    """A decoder's pictures with a look-ahead of one picture, and the holes between them."""
 
     def __init__(self, frames: Iterator[tuple[int, Picture] | Hole], metadata: VideoMetadata) -> None:
         self._frames = frames
@@ -317,7 +317,7 @@ class _Pictures:
         return self._next
 
     def are_lost(self, index: int) -> bool:
-        """Return whether a frame lies in a hole that was reported."""
+        """Return whether a frame is in a hole that was reported."""
         time_s = self._times_s[index]
         return any(hole.start_s <= time_s < hole.end_s for hole in reversed(self.holes))
 
@@ -326,7 +326,7 @@ class _Pictures:
 
 
 def _bounded(holes: list[Hole]) -> tuple[Hole, ...]:
-    """Holes that fit a message: the excess holes are merged into one."""
+    """Return holes that fit in a message. Excess holes are merged into one."""
     kept = [replace(hole, reason=hole.reason[:MAX_REASON_CHARACTERS]) for hole in holes[:MAX_HOLES]]
     if len(holes) > MAX_HOLES:
         kept[-1] = replace(kept[-1], end_s=holes[-1].end_s)
@@ -334,7 +334,7 @@ def _bounded(holes: list[Hole]) -> tuple[Hole, ...]:
 
 
 def _failure(error: Exception) -> ArabesqueError:
-    """Convert an error of a decoder to an error of its video, which does not end the run."""
+    """Convert an error of a decoder into an error of its video, which does not end the run."""
     if isinstance(error, ArabesqueError):
         return error
     return DecodeError(f"the decoder failed: {type(error).__name__}: {error}")

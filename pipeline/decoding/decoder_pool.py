@@ -1,7 +1,7 @@
-"""Decode in isolated processes: a decoder that crashes, hangs or exceeds its memory limit fails only its video.
+"""Decoding in isolated processes: a decoder that crashes, hangs or exceeds its memory limit fails only its video.
 
 A `DecoderProcess` is one long-lived child process with a few shared buffers that it fills; its parent reads them
-without a copy. A `DecoderPool` lends its processes to the threads of the decoding stage.
+without a copy. The threads of the decode stage borrow the processes of a `DecoderPool`.
 """
 
 from __future__ import annotations
@@ -55,25 +55,25 @@ __all__ = ["AudioChunk", "DecoderPool", "DecoderProcess", "DecoderSettings", "Fr
 _LOG = logging.getLogger(__name__)
 
 MAX_FRAME_BYTES = 512 << 20
-"""More than 16,384 × 8,192 pixels take; a header can claim any size."""
+"""Maximal size of a frame, more than that of 16,384 × 8,192 pixels. A header can state any size."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
-"""Time in which a child must finish its chunk after `Stop`; then it is killed."""
+"""Time in which a child must finish its chunk after `Stop`. After that it is killed."""
 _ERRORS = {kind.__name__: kind for kind in (DecodeError, TransientDecodeError, IndexMismatch)}
-"""Errors of a video that a child may report; any other name becomes a `DecodeError`."""
+"""Errors of a video that a child may report. Other names become a `DecodeError`."""
 
 
 @dataclass(frozen=True)
 class DecoderSettings:
     timeout_s: float = 60.0
-    """A child that makes no progress for this long is considered hung."""
+    """Time without progress after which a child is considered hung."""
     memory_bytes: int = 2 << 30
     """Memory that a child may allocate while it decodes, without its buffers."""
     num_buffers: int = 3
     buffer_bytes: int = 48 << 20
-    """A chunk has as many RGB frames as fit; for one larger frame, the buffers grow."""
+    """A chunk has as many RGB frames as fit in a buffer. For a larger frame, the buffers grow."""
     max_frame_bytes: int = MAX_FRAME_BYTES
-    """Up to which the buffers may grow."""
+    """Maximal size to which the buffers may grow."""
     planar: bool = False
     """Deliver 8-bit 4:2:0 frames as planes, which take half the bytes of RGB."""
     card: int = 0
@@ -86,30 +86,31 @@ class FrameChunk:
 
     indices: NDArray[np.int64]
     frames: NDArray[np.uint8]
-    """Upright, in shared memory, valid until `release`: ``[frames, height, width, 3]``, RGB, or
-    ``[frames, height · 3 / 2, width]``, planes (`Planes.write_to`)."""
+    """Frames in shared memory, upright, valid until `release`: RGB ``[frames, height, width, 3]``, or planes ``[frames,
+    height · 3 / 2, width]`` (`Planes.write_to`)."""
     color: ColorSpace | None
-    """What the planes mean; None for RGB."""
+    """Color space of planes; None for RGB."""
     audio: AudioChunk | None
     """None if audio was not requested, if the video has no audio, and after the end of the audio."""
     decode_s: float
     """Time that the child spent on the chunk, without waiting for a free buffer."""
     release: Callable[[], None] = field(repr=False)
-    """Returns the memory. Idempotent and thread-safe. The process waits while all its buffers are in use."""
+    """Returns the memory to the process, which waits while all of its buffers are in use. Idempotent and
+    thread-safe."""
     by_card: bool = False
     """Whether a graphics card has decoded the frames."""
     on_cpu: str = ""
-    """Why the CPU has decoded the frames, where a card was asked for; empty otherwise."""
+    """Why the CPU decoded the frames although a card was requested; empty otherwise."""
 
 
 @dataclass(frozen=True)
 class Holes:
-    """Stretches of a video, or of a span of it, that could not be decoded; comes after all of its chunks."""
+    """Parts of a video, or of a span of it, that could not be decoded. Yielded after all of its chunks."""
 
     frames: tuple[Hole, ...]
     audio: tuple[Hole, ...]
     ends_span: bool = False
-    """Whether all chunks of a span have come."""
+    """Whether all chunks of a span were yielded."""
 
 
 @dataclass
@@ -118,8 +119,8 @@ class ChildrenSoFar:
 
     most_at_once: int = 0
     largest_bytes: int | None = None
-    """Of those that were ended from here, buffers included. The kernel's own account of ended children is of no use: it
-    has the parent's memory in it, which is a child's until it begins its own program."""
+    """Largest child that this process ended, including buffers. The kernel's number for ended children is useless,
+    because it includes the parent's memory, which a child has until it starts its program."""
 
 
 so_far = ChildrenSoFar()
@@ -127,7 +128,7 @@ _running: weakref.WeakSet[IsolatedChild] = weakref.WeakSet()
 
 
 class DecoderProcess:
-    """A child process that decodes, used by one thread at a time.
+    """A child process that decodes. It is used by one thread at a time.
 
     The child starts with the first request. After a crash, the next request starts a new child.
     """
@@ -139,12 +140,12 @@ class DecoderProcess:
         self._child: IsolatedChild | None = None
         self._is_ready = False
         self._buffers: SharedBuffers | None = None
-        self._mapped: SharedBuffers | None = None  # those that the child has
+        self._mapped: SharedBuffers | None = None  # buffers that the child has mapped
         self._filling: set[int] = set()  # buffers that the child may write to
         self._videos = 0  # number of videos begun; invalidates abandoned iterators
         self._is_decoding = False
         self.refused = ""
-        """What the kernel refuses the child (`restrict_process`); known once it is ready."""
+        """Operations that the kernel denies the child (`restrict_process`); known once the child is ready."""
 
     def start(self) -> None:
         """Start the child without waiting for it."""
@@ -163,7 +164,7 @@ class DecoderProcess:
             child.send(Begin(self._backend, settings.memory_bytes, settings.planar, settings.card))
 
     def wait_until_ready(self) -> None:
-        """Start the child and wait for it. Raises `ArabesqueError` where it cannot be started."""
+        """Start the child and wait for it. Raises `ArabesqueError` if it cannot be started."""
         try:
             self._started()
         except ChildLost as lost:
@@ -178,7 +179,12 @@ class DecoderProcess:
     def probe(
         self, path: Path, thorough: bool = False, audio_track: int | str = "best", frame_rate: float | None = None
     ) -> VideoMetadata:
-        """See `Decoder.probe`. Raises `DecodeError`, or `TransientDecodeError` where the child crashed or hung."""
+        """Read a file's metadata; see `Decoder.probe`.
+
+        Raises:
+            DecodeError: The file cannot be decoded.
+            TransientDecodeError: The child crashed or hung.
+        """
         self.rest()
         with self._watched(path):
             child = self._started()
@@ -187,7 +193,7 @@ class DecoderProcess:
             if not isinstance(answer, Probed):
                 raise _unexpected(answer)
             check_probe(answer.metadata)
-            return replace(answer.metadata, checked_frames=0)  # only this process knows what was checked
+            return replace(answer.metadata, checked_frames=0)  # the child must not state which frames were checked
 
     def decode(
         self,
@@ -200,24 +206,24 @@ class DecoderProcess:
         deinterlace: Deinterlace = "none",
         spans: Sequence[Span] = (),
     ) -> Iterator[FrameChunk | Holes]:
-        """Decode the wanted frames, in their order, and the audio up to a time.
+        """Decode the wanted frames in their order, and the audio up to a time.
 
         The iterator may be abandoned at any time. Chunks must be released: at most ``num_buffers`` can be in use.
 
         Args:
             path: A video file.
-            metadata: Its metadata, as `probe` returned it.
+            metadata: Its metadata, from `probe`.
             wanted: Ascending indices of frames.
             audio_until_s: End of the audio in seconds; None for no audio.
-            bytes_later: Size of a frame after later stages; also a chunk of such frames fits a buffer.
+            bytes_later: Size of a frame in later stages. A chunk of such frames also fits in a buffer.
             deinterlace: See `StreamSpec`.
-            spans: Stretches of the file that contain all wanted frames; the audio is that of the spans. A decoder
-                seeks to a keyframe before a span that lies far behind the one before.
+            spans: Parts of the file that contain all wanted frames. The audio is that of the spans. A decoder seeks to
+                a keyframe before a span that is far after the previous one.
 
         Yields:
-            Chunks of frames without those that cannot be decoded, and `Holes` at the end if there are any; with
-            ``spans``, `Holes` after each span in any case. Chunks
-            without frames carry audio where frames lie far apart, and after the last frame.
+            Chunks of frames, without those that cannot be decoded. `Holes` at the end, if there are any; with
+            ``spans``, `Holes` after each span. Chunks without frames contain audio, where frames are far apart and
+            after the last frame.
 
         Raises:
             DecodeError: Decoding cannot continue.
@@ -257,13 +263,13 @@ class DecoderProcess:
                 else:
                     yield self._chunk(buffers, metadata, answer)
                 if video != self._videos:
-                    raise ValueError("this decoder process has begun another video; iterate over one at a time")
+                    raise ValueError("this decoder process has started another video; iterate over one at a time")
         finally:
             if video == self._videos:
                 self.rest()
 
     def rest(self) -> None:
-        """Stop the current video; the child stays. Chunks stay valid until they are released."""
+        """Stop the current video. The child continues to run. Chunks are valid until they are released."""
         if self._is_decoding and self._child is not None:
             try:
                 self._child.send(Stop())
@@ -278,7 +284,7 @@ class DecoderProcess:
         self._filling = set()
 
     def close(self) -> None:
-        """End the child, and any thread's wait for it. The next request starts a new child."""
+        """End the child, and the wait of any thread for it. The next request starts a new child."""
         if self._buffers is not None:
             self._buffers.close()
         self._lose_child()
@@ -335,7 +341,7 @@ class DecoderProcess:
     def _fit_buffers(
         self, child: IsolatedChild, path: Path, metadata: VideoMetadata, frame_bytes: int
     ) -> SharedBuffers:
-        """The usual buffers, or larger ones where one frame needs them; and the child maps them."""
+        """Return the usual buffers, or larger ones if one frame needs them, after the child has mapped them."""
         one_frame = (
             f"{path}: one frame of {metadata.width_px}×{metadata.height_px} pixels takes {frame_bytes >> 20:,} MiB"
         )
@@ -381,19 +387,19 @@ class DecoderProcess:
 
 
 class DecoderPool:
-    """``num_decoders`` decoder processes, which threads borrow one at a time; call `close` after use."""
+    """``num_decoders`` decoder processes, each of which is used by one thread at a time. Call `close` after use."""
 
     def __init__(self, num_decoders: int, backend: str = "pyav", settings: DecoderSettings | None = None) -> None:
         self.has_memory_limit = settings is not None and settings.max_frame_bytes < MAX_FRAME_BYTES
-        """Whether ``--memory`` decides how large frames may be."""
+        """Whether ``--memory`` limits the size of frames."""
         self._decoders = [DecoderProcess(backend, settings) for _ in range(num_decoders)]
-        self._idle: queue.LifoQueue[DecoderProcess] = queue.LifoQueue()  # the warm one first
+        self._idle: queue.LifoQueue[DecoderProcess] = queue.LifoQueue()  # the most recently used one first
         for decoder in self._decoders:
             decoder.start()
             self._idle.put(decoder)
 
     def close(self) -> None:
-        """End all children, and the waits of threads for them."""
+        """End all children, and the waits of all threads for them."""
         for decoder in self._decoders:
             decoder.close()
 
@@ -404,12 +410,12 @@ class DecoderPool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the running children."""
+        """Return the process ids of the running children."""
         return [decoder.pid for decoder in self._decoders if decoder.pid is not None]
 
     @contextmanager
     def decoder(self) -> Generator[DecoderProcess]:
-        """Borrow a decoder process; waits until one is idle."""
+        """Borrow a decoder process. Waits until one is idle."""
         decoder = self._idle.get()
         try:
             yield decoder
@@ -419,7 +425,7 @@ class DecoderPool:
 
 
 def _next_answer(child: IsolatedChild, within_s: float | None = None) -> Answer:
-    """Return the next message but `Alive`, which extends the time if no ``within_s`` is given. Raises `ChildLost`."""
+    """Return the next message except `Alive`, which extends the time if ``within_s`` is None. Raises `ChildLost`."""
     deadline = None if within_s is None else time.monotonic() + within_s
     while True:
         message = child.receive(ANSWERS, None if deadline is None else deadline - time.monotonic())
@@ -431,11 +437,11 @@ def _next_answer(child: IsolatedChild, within_s: float | None = None) -> Answer:
 def _warn_once(refused: str) -> None:
     if allowed := still_allowed(refused):
         _LOG.warning(
-            "decoder processes are not kept from %s: this kernel or container does not offer it (Landlock, seccomp); "
+            "decoder processes are not denied %s, because this kernel or container has no Landlock or seccomp; "
             "extract files from untrusted sources in a container without network",
             allowed,
         )
 
 
 def _unexpected(answer: Answer) -> ChildLost:
-    return ChildLost(f"sent {type(answer).__name__} out of turn and was ended")
+    return ChildLost(f"sent {type(answer).__name__} at the wrong time and was ended")

@@ -1,8 +1,8 @@
-"""The parent's checks of what a decoder process sends, and the memory that both share.
+"""Checks of the answers of a decoder process by its parent, and the memory that both share.
 
-The process reads untrusted files, so a file may control it. Its answers must be harmless even then: the parent checks
-every value before it uses it, reads no memory beyond the buffers, its memory use stays bounded, and only errors of the
-video reach the run.
+The process reads untrusted files, and a malicious file may control it. Its answers must be harmless even then: the
+parent checks every value before using it, reads no memory outside of the buffers, limits its memory use, and passes
+only errors of the video to the run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_NAME_CHARACTERS = 200
 
 
 def check_probe(metadata: VideoMetadata) -> None:
-    """Raise `MalformedDataError` for values that the metadata of a video cannot have."""
+    """Raise `MalformedDataError` for values that are impossible in the metadata of a video."""
     names = (metadata.container, metadata.codec)
     _require(all(len(name) <= MAX_NAME_CHARACTERS and name.isprintable() for name in names), "container or codec")
     _require(all(0 < side <= MAX_SIDE_PX for side in (metadata.width_px, metadata.height_px)), "width_px or height_px")
@@ -54,7 +54,7 @@ def check_probe(metadata: VideoMetadata) -> None:
 
 
 def check_holes(found: Damaged) -> None:
-    """Raise `MalformedDataError` for holes that a video cannot have."""
+    """Raise `MalformedDataError` for impossible holes."""
     for holes in (found.frames, found.audio):
         _require(len(holes) <= MAX_HOLES, "number of holes")
         for hole in holes:
@@ -62,7 +62,7 @@ def check_holes(found: Damaged) -> None:
 
 
 class ExpectedChunks:
-    """Validates the chunks of one video: the wanted frames in their order, and a bounded length of audio."""
+    """Validates the chunks of one video: they have the wanted frames in their order, and a limited amount of audio."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class ExpectedChunks:
         self._max_frames = max_frames
         self._planar = planar and metadata.width_px % 2 == 0 and metadata.height_px % 2 == 0
         self._track = metadata.audio
-        self._num_taken = 0  # of the wanted frames
+        self._num_taken = 0  # number of wanted frames so far
         self._samples_left = 0
         if (track := metadata.audio) is not None and audio_until_s is not None:
             self._samples_left = max(0, round((audio_until_s - track.start_s) * track.rate_hz)) + 1
@@ -88,7 +88,7 @@ class ExpectedChunks:
                 self._samples_left += max(0, round((span.audio_until_s - span.audio_from_s) * track.rate_hz)) + 2
 
     def check(self, chunk: Filled, buffers: Collection[int]) -> None:
-        """Raise `MalformedDataError` for a chunk that cannot come now. ``buffers``: those that are being filled."""
+        """Raise `MalformedDataError` for an unexpected chunk. ``buffers``: numbers of the buffers to be filled."""
         _require(chunk.number in buffers, "number")
         _require(len(chunk.indices) > 0 or chunk.audio is not None, "chunk without frames and audio")
         _require(chunk.color is None or self._planar, "color")
@@ -116,23 +116,23 @@ def _require(holds: bool, what: str) -> None:
 
 
 class SharedBuffers:
-    """Buffers of equal size in anonymous memory, which the kernel frees when its processes exit or die.
+    """Buffers of equal size in anonymous memory, which the kernel frees when all of its processes have ended.
 
-    The parent owns the list of free buffers. A view keeps the memory alive after this object is deleted.
+    The parent has the list of free buffers. A view keeps the memory alive after this object is deleted.
     """
 
     def __init__(self, count: int, size_bytes: int) -> None:
         self.count = count
         self.size_bytes = size_bytes
-        if hasattr(os, "memfd_create"):  # Linux: memory that no limit of /dev/shm applies to
+        if hasattr(os, "memfd_create"):  # Linux: this memory does not count towards the limit of /dev/shm
             self.descriptor = os.memfd_create("arabesque-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         else:
-            with tempfile.TemporaryFile() as file:  # a file that is deleted at once
+            with tempfile.TemporaryFile() as file:  # a file that is already deleted
                 self.descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self.descriptor)
         os.ftruncate(self.descriptor, count * size_bytes)
         if hasattr(os, "memfd_create"):
-            # reading what another process has cut off would crash this one (SIGBUS)
+            # reading a part that another process has cut off would crash this process (SIGBUS)
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
         self._memory = np.frombuffer(mmap.mmap(self.descriptor, count * size_bytes), np.uint8)
@@ -144,7 +144,7 @@ class SharedBuffers:
         """Take all free buffers.
 
         Args:
-            wait: Wait for at least one.
+            wait: Wait until at least one is free.
 
         Raises:
             ChildLost: The buffers were closed while this thread waited.

@@ -86,7 +86,11 @@ def test_decoders_that_crash_hang_or_grow_fail_their_videos_until_the_next_run(t
     """Failures of decoder processes are transient: the next run retries them, here with a working decoder."""
     nervous = DecoderSettings(timeout_s=2.0, memory_bytes=300 << 20)
     (tmp_path / "videos").mkdir()
-    bad = {"segfault": "crashed (SIGSEGV)", "hang": "sent no answer within 2 s", "grow": "outgrew its memory allowance"}
+    bad = {
+        "segfault": "crashed (SIGSEGV)",
+        "hang": "sent no answer within 2 s",
+        "grow": "exceeded its memory allowance",
+    }
     for name in ("a", *bad, "z"):
         write_clip(tmp_path / "videos" / f"{name}.mp4", Clip(num_frames=NUM_FRAMES))
     ends = extracted(tmp_path / "videos", tmp_path / "out", "misbehaving_decoders:Misbehaving", nervous)

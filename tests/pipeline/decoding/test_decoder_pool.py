@@ -296,7 +296,7 @@ def test_broken_audio_loses_no_frame(slot, tmp_path):
         ("abort", TransientDecodeError, "crashed (SIGABRT): terminate called: codec tables are corrupt", 4),
         ("exit", TransientDecodeError, "exited with status 3", 4),
         ("hang", TransientDecodeError, "sent no answer within 2 s", 4),
-        ("grow", TransientDecodeError, "outgrew its memory allowance of 300 MiB", 4),
+        ("grow", TransientDecodeError, "exceeded its memory allowance of 300 MiB", 4),
         ("raise", DecodeError, "the decoder failed: IndexError: tuple index out of range", 5),
         ("probe-segfault", TransientDecodeError, "SIGSEGV", 0),
         ("probe-hang", TransientDecodeError, "sent no answer", 0),
