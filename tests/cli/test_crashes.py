@@ -229,7 +229,7 @@ def num_writes(order, videos, whole, tmp_path_factory) -> int:
     return run(order, videos, out, fail_from=never, max_age_s=1000)["calls"]
 
 
-FULL = "the disk is full; make room and run the same command again"
+FULL = "the disk is full; free space and run the same command again"
 
 
 @pytest.mark.parametrize(
