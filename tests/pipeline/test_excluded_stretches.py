@@ -94,7 +94,7 @@ def test_no_sound_of_an_excluded_stretch_is_in_a_row(recording, tmp_path):
     assert loud == {"cut": 1, "mask": 1, "whole": 2}  # one of the two beeps is in an excluded stretch
 
 
-def test_what_is_excluded_is_part_of_the_key(recording, tmp_path):
+def test_excluded_stretches_are_part_of_the_key(recording, tmp_path):
     cut = clip(recording, excluded_s=EXCLUDED_S)
     outcomes = extract(tmp_path / "out", cut)
     assert fragment_of(outcomes["a", "numbers"].content_digest) == "#t=2,12&cut=4.5,6,8,8.4"
@@ -117,7 +117,7 @@ def test_what_is_excluded_is_part_of_the_key(recording, tmp_path):
         (((30.0, 40.0),), "cut", "done", ""),
     ],
 )
-def test_a_clip_that_has_nothing_left_is_empty(recording, tmp_path, excluded_s, exclude, kind, reason):
+def test_a_clip_without_remaining_frames_is_empty(recording, tmp_path, excluded_s, exclude, kind, reason):
     outcomes = extract(tmp_path / "out", clip(recording, excluded_s=excluded_s, exclude=exclude))
     for outcome in outcomes.values():
         assert outcome.kind == kind

@@ -46,7 +46,7 @@ def test_unopened_files_are_estimated_by_their_size(clock: Clock):
     assert ProgressTracker(FILES, {"a": 5.0}, SIZES, clock).now.total_video_s == pytest.approx(30)
 
 
-def test_a_video_is_as_far_as_its_slowest_stream(clock: Clock):
+def test_the_progress_of_a_video_is_that_of_its_slowest_stream(clock: Clock):
     tracker = ProgressTracker(FILES, {"a": 10.0, "b": 10.0, "c": 10.0}, SIZES, clock)
     tracker.add(VideoOpened("a", 10.0, {"vst": 5, "ast": 5, "finished": 0}))
     for _ in range(5):
@@ -62,7 +62,7 @@ def test_a_video_is_as_far_as_its_slowest_stream(clock: Clock):
     assert (tracker.now.video_s, tracker.now.total_video_s) == (10, 20)
 
 
-def test_files_that_cannot_be_opened_count_for_no_time(clock: Clock):
+def test_unreadable_files_count_as_zero_seconds(clock: Clock):
     tracker = ProgressTracker(FILES, {}, SIZES, clock)
     tracker.add(VideoSettled("c"))
     tracker.add(VideoOpened("a", 10.0, {"vst": 5}))

@@ -63,7 +63,7 @@ def times(work: Workload) -> dict[str, float]:
     return {time.cost.stage: time.wall_s for time in found}
 
 
-def test_a_hundred_times_the_work_takes_a_hundred_times_as_long():
+def test_time_is_proportional_to_the_work():
     assert times(MEASURED) == pytest.approx({"decode": 1.0, "network": 2.0})
     assert times(MEASURED.times(100)) == pytest.approx({"decode": 100.0, "network": 200.0})
 
@@ -98,7 +98,7 @@ def store_of(root: Path, count: int, times: int = 1) -> Path:
     return root
 
 
-def test_size_of_few_rows_estimates_size_of_many(tmp_path):
+def test_the_size_of_few_rows_predicts_that_of_many(tmp_path):
     few, many = (store_of(tmp_path / str(count), count) for count in (3, 40))
     estimated = stored_bytes(few, "stream=vst").scaled(segments=40 * 8, rows=40)
     actual = sum(path.stat().st_size for path in (many / "stream=vst").glob("*.parquet"))

@@ -67,7 +67,7 @@ print(past.num_decoders, past.decoder_bytes, living.decoder_bytes)
 
 
 @linux
-def test_peaks_of_ended_decoders_exclude_the_parents_memory():
+def test_peaks_of_ended_decoders_exclude_the_memory_of_the_parent():
     """The kernel's own statistics of children would include it: half a gigabyte here."""
     run = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
     num_decoders, past, living = map(int, run.stdout.split())

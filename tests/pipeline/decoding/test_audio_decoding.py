@@ -112,7 +112,7 @@ def test_audio_ends_at_the_requested_time(decoder, write):
     assert samples.shape[1] == round(0.75 * metadata.audio.rate_hz)
 
 
-def test_sound_is_relative_to_the_first_frame(decoder, write):
+def test_audio_times_are_relative_to_the_first_frame(decoder, write):
     times = range(10, 60)  # the video begins 0.4 s into the file
     samples, metadata = read_audio(decoder, write("a.mkv", times=times, beeps_s=[1.0], audio_codec="pcm_s16le"))
     assert metadata.audio is not None

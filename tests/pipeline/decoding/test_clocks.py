@@ -203,7 +203,7 @@ def test_no_other_recording_begins_where_a_packet_is_incomplete(losses: list[int
 
 
 @pytest.mark.parametrize(("losses", "clock"), [([5500], ()), ([4000, 6000], ()), ([], ((4000, 560),))])
-def test_a_misplaced_beginning_with_a_loss_is_no_other_recording(losses: list[int], clock: Clock) -> None:
+def test_a_misplaced_start_with_a_loss_is_not_another_recording(losses: list[int], clock: Clock) -> None:
     found, damaged = restarts(packets([400, 440, 480, 520, 0, 40, 640, 680], [0, 4, 6]), 10_000, losses)
     assert (found, damaged) == (clock, [4, 5] if losses else [])
 

@@ -123,7 +123,7 @@ def _with_alias(content: bytes, target: str) -> bytes:
     ],
 )
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
-def test_other_files_named_like_a_video_are_named_for_what_they_are(decoder, tmp_path, content, name, suffix):
+def test_other_files_with_a_video_suffix_are_reported_with_their_format(decoder, tmp_path, content, name, suffix):
     write_clip(tmp_path / "whole.mp4", Clip(num_frames=3))
     path = tmp_path / f"other.{suffix}"
     path.write_bytes(content)
@@ -151,7 +151,7 @@ def test_an_animated_gif_is_recognized_behind_its_palette(tmp_path):
     assert is_moving(head_of(path))
 
 
-def test_a_playlist_ends_as_other_formats_that_are_not_read(pyav, tmp_path):
+def test_a_playlist_fails_like_other_unsupported_formats(pyav, tmp_path):
     path = tmp_path / "a.mp4"
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nb.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(DecodeError, match=r"its format is HLS playlist, and MP4, MOV.* are read; convert the file"):

@@ -21,7 +21,7 @@ def places(path):
     ("name", "clip"),
     [("a.mkv", {}), ("a.avi", {**MPEG4, "audio_codec": "libmp3lame"}), ("h264.avi", {"audio_codec": "pcm_s16le"})],
 )
-def test_a_damaged_stretch_is_found_where_packets_are_lost_in_it(tmp_path, name, clip):
+def test_damaged_bytes_with_lost_packets_are_found(tmp_path, name, clip):
     path = write_clip(tmp_path / name, Clip(beeps_s=[0.3], **clip))
     container = "avi" if name.endswith("avi") else "matroska,webm"
     assert lost_stretches(path, container, places(path)) == ()

@@ -174,7 +174,7 @@ def test_without_audio_until_no_audio_is_decoded(slot, clip):
     assert [window.audio for window in slot.decode(clip, slot.probe(clip), EVERY[:3])] == [None]
 
 
-def test_views_stay_valid_until_they_are_released_and_the_slot_waits_for_that(slot, clip):
+def test_views_stay_valid_until_released_and_the_process_waits(slot, clip):
     windows = []
     began = 0.0
     for window in slot.decode(clip, slot.probe(clip), EVERY):
@@ -194,7 +194,7 @@ def test_views_stay_valid_until_they_are_released_and_the_slot_waits_for_that(sl
     assert len(windows) == 13
 
 
-def test_windows_outlive_their_slot(clip):
+def test_chunks_outlive_their_process(clip):
     with DecoderProcess(settings=SMALL) as slot:
         windows = [window for _, window in zip(range(2), slot.decode(clip, slot.probe(clip), EVERY), strict=False)]
     assert [number_of(frame) for window in windows for frame in window.frames] == list(range(8))

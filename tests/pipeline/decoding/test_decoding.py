@@ -239,7 +239,7 @@ def test_both_decoders_agree_pixel_for_pixel_on_real_clips(path):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/videos")
-def test_the_dropped_frame_of_the_dancer_is_a_gap(pyav):
+def test_the_dropped_frame_of_the_real_clip_is_a_gap(pyav):
     metadata = pyav.probe(SHARED / "dancer_518x496_25fps_63s.avi")
     gaps_s = np.diff(metadata.frame_times_s)
     assert metadata.num_frames == 1571

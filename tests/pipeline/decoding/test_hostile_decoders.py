@@ -100,7 +100,7 @@ def test_every_malformed_probe_is_refused(attack):
         check_probe(from_data(Probed, data, b"".join(array.tobytes() for array in arrays)).metadata)
 
 
-def test_windows_that_leave_wanted_frames_out_are_accepted():
+def test_chunks_without_some_wanted_frames_are_accepted():
     expected = ExpectedChunks(fake_probe(50), EVERY[::2], 4, None, planar=True)
     color = ColorSpace("bt709", full_range=False)
     expected.check(Filled(1, np.array([2, 4, 10]), color, None, 0.0), {1})
@@ -108,7 +108,7 @@ def test_windows_that_leave_wanted_frames_out_are_accepted():
 
 
 @pytest.mark.parametrize("error", ["ArabesqueError", "SystemExit"])
-def test_an_error_of_any_name_is_that_of_a_video(clip, tmp_path, error):
+def test_an_unexpected_error_of_a_child_is_an_error_of_the_video(clip, tmp_path, error):
     bad = tmp_path / f"{error}.mp4"
     bad.write_bytes(clip.read_bytes())
     with (
@@ -118,7 +118,7 @@ def test_an_error_of_any_name_is_that_of_a_video(clip, tmp_path, error):
         slot.probe(bad)
 
 
-def test_a_flood_of_messages_does_not_hold_up_the_next_video(clip, tmp_path):
+def test_many_messages_do_not_delay_the_next_video(clip, tmp_path):
     flooding = tmp_path / "attack-flood.mp4"
     flooding.write_bytes(clip.read_bytes())
     with DecoderProcess("misbehaving_decoders:Flooding", WINDOWS_OF_FOUR) as slot:

@@ -56,7 +56,7 @@ def frames(decoder: Any, path: Any, wanted: Any = None, **options: Any) -> dict[
 
 @pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize("name", KINDS)
-def test_pictures_are_the_cpus_to_the_last_bit(write, monkeypatch, name, planar):
+def test_pictures_equal_those_of_the_cpu_exactly(write, monkeypatch, name, planar):
     put_card(monkeypatch)
     path = write(name, num_frames=14, **KINDS[name])
     nvdec = SimulatedNvdec(lambda: None, planar)

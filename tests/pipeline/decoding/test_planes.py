@@ -65,7 +65,7 @@ def test_decord_stays_with_rgb(tmp_path):
     assert {window.color for window in read(path, SMALL, "decord")[1]} == {None}
 
 
-def test_a_stream_that_changes_how_it_is_stored_comes_in_windows_of_one_kind(tmp_path):
+def test_each_chunk_has_one_pixel_format(tmp_path):
     path = write_clip(tmp_path / "a.mp4", Clip(num_frames=14, beeps_s=[0.2]))
     changing, windows = read(path, SMALL, "misbehaving_decoders:Changing")
     with_frames = [window for window in windows if len(window.indices)]

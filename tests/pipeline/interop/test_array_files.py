@@ -44,7 +44,7 @@ def test_tensors_scalars_and_containers(protocol):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_what_torch_saved(zipped):
+def test_torch_files_are_read(zipped):
     handle = io.BytesIO()
     torch.save({"1": torch.eye(2)}, handle, _use_new_zipfile_serialization=zipped)
     handle.seek(0)
@@ -94,7 +94,7 @@ def test_nothing_that_a_file_names_is_run_unless_it_is_trusted(way: str, tmp_pat
 
 
 @pytest.mark.parametrize("function", [eval, getattr, pickle.loads, np.load, torch.load, io.open])
-def test_no_function_but_those_that_rebuild_arrays_is_admitted(function):
+def test_only_functions_that_rebuild_arrays_are_accepted(function):
     class Call:
         def __reduce__(self):
             return function, ("x", "y")
@@ -135,7 +135,7 @@ def test_an_incomplete_pickle_is_reported(content: bytes):
         read_pickle(io.BytesIO(content), "page.pkl")
 
 
-def test_a_cut_npy_file_is_named(tmp_path: Path):
+def test_a_truncated_npy_file_is_reported(tmp_path: Path):
     np.save(tmp_path / "a.npy", np.zeros((4, 4)))
     whole = (tmp_path / "a.npy").read_bytes()
     for length in (3, 60, len(whole) - 1):

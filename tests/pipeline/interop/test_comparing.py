@@ -33,7 +33,7 @@ def test_videos_are_paired_by_id_and_stream():
     assert pairing.only_b == (("3", "vst"),)
 
 
-def test_a_side_without_stream_names_takes_the_others_only_one():
+def test_a_side_without_stream_names_gets_the_only_stream_of_the_other():
     named, bare = [array("1", features())], [array("1", features(), "")]
     assert [other.stream for _, other in paired(named, bare).pairs] == ["vst"]
     assert [one.stream for one, _ in paired(bare, named).pairs] == ["vst"]

@@ -253,7 +253,7 @@ def test_an_hdf5_file_reads_no_other_file_and_says_where_it_is_damaged(tmp_path:
 # detection of formats, and unknown ones
 
 
-def test_folders_of_no_kind_or_two_kinds_are_refused(tmp_path: Path):
+def test_folders_of_unknown_or_mixed_formats_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="no feature files"):
         detect(tmp_path)
     np.save(tmp_path / "a.npy", features(1))
@@ -276,7 +276,7 @@ def test_files_of_no_format_are_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("format", "suffix"), [("npz", ".npz"), ("logo-dict", ".pkl"), ("webdataset", ".tar"), ("hdf5", ".h5")]
 )
-def test_cut_archives_are_named(tmp_path: Path, format: str, suffix: str):
+def test_truncated_archives_are_reported(tmp_path: Path, format: str, suffix: str):
     store = store_of(tmp_path, {"vst": {"1": features(1, segments=200), "2": features(2, segments=200)}})
     export(store, tmp_path / "out", format)
     [path] = export(store, tmp_path / "out", format).files

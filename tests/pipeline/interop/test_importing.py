@@ -188,7 +188,7 @@ def test_other_facts_other_stores_and_recipes_are_not_mixed_in(tmp_path: Path):
     assert FeatureStore(tmp_path / "out").keys("vst").keys() == {"1"}
 
 
-def test_a_source_of_which_nothing_can_be_used(tmp_path: Path):
+def test_a_source_without_usable_arrays_is_an_error(tmp_path: Path):
     with pytest.raises(StoreError, match="no array of stream 'vst' is valid: shape"):
         bring_in(npz(tmp_path / "f.npz", **{"1": features(1, 9)}), tmp_path / "out")
     assert not (tmp_path / "out").exists()

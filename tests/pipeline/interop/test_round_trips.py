@@ -332,7 +332,7 @@ def test_two_exports_to_one_place_at_once_are_refused(tmp_path: Path):
     assert export_again
 
 
-def test_what_an_export_holds_is_never_outside_of_it(tmp_path: Path):
+def test_files_of_an_export_are_never_outside_of_it(tmp_path: Path):
     """A forged manifest names files outside of the export; they are not read."""
     store = store_of(tmp_path / "store", ["a"], streams=("vst",))
     export(store, tmp_path / "out", "npy-folder", streams=("vst",))

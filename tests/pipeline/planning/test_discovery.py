@@ -148,7 +148,7 @@ def test_videos_under_other_names_are_found_by_their_first_bytes(tmp_path):
     }
 
 
-def test_few_of_many_other_files_are_opened(tmp_path, monkeypatch):
+def test_only_few_of_many_other_files_are_opened(tmp_path, monkeypatch):
     monkeypatch.setattr("arabesque.pipeline.planning.discovery.MAX_LOOKS", 3)
     for number in range(6):
         (tmp_path / f"clip{number}").write_bytes(b"\0\0\0\x20ftypisom" + bytes(100))

@@ -60,7 +60,7 @@ def test_a_long_gap_is_a_hole_after_the_duration_of_a_frame():
     assert (hole.start_s, hole.end_s) == pytest.approx((0.4, 6.3))
 
 
-def test_ten_hours_of_forty_frames_are_nothing_but_holes():
+def test_forty_frames_in_ten_hours_have_holes_everywhere():
     times_s = np.arange(40) * 923.0
     holes = gap_holes(probe(frame_times_s=times_s, end_s=40 * 923.0))
     assert lost_share(intervals_of(holes), 40 * 923.0) == 1.0

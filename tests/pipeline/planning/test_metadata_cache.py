@@ -105,7 +105,7 @@ def test_metadata_of_a_changed_file_are_not_used(tmp_path, file, change):
     assert cache.content(file) is None
 
 
-def test_what_was_changed_while_it_was_read_or_right_before_is_not_kept(tmp_path, file):
+def test_recently_changed_files_get_no_entry(tmp_path, file):
     cache = open_cache(tmp_path)
     before = state_of(file)
     file.write_bytes(b"other bytes")
@@ -267,7 +267,7 @@ def test_a_process_that_holds_the_lock_disables_the_cache_only(tmp_path, file, m
 
 
 @pytest.mark.parametrize("place", ["file", "folder"])
-def test_what_others_may_write_is_not_used(tmp_path, file, caplog, place):
+def test_a_database_that_others_may_write_is_not_used(tmp_path, file, caplog, place):
     filled(tmp_path, file).close()
     (database(tmp_path) if place == "file" else tmp_path / "cache").chmod(0o777)
     before = database(tmp_path).read_bytes()
@@ -288,7 +288,7 @@ def test_a_link_is_not_followed(tmp_path, file):
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root can give files away")
-def test_what_belongs_to_another_user_is_not_used(tmp_path, file):
+def test_files_of_another_user_are_not_used(tmp_path, file):
     filled(tmp_path, file).close()
     os.chown(database(tmp_path), 12345, -1)
     assert open_cache(tmp_path).content(file) is None

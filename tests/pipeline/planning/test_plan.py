@@ -18,7 +18,7 @@ from arabesque.pipeline.records import AudioTrack
 GRAY = Geometry(steps=(), gray=True)
 
 
-def test_streams_share_a_geometry_and_the_union_of_frames_is_decoded():
+def test_streams_with_one_geometry_share_the_union_of_frames():
     plan, outcomes = plan_video(
         video(num_frames=10),
         [stream("all"), stream("slow", fps=5.0, length=5), stream("gray", frames=FrameNeed(GRAY), length=10)],
@@ -45,7 +45,7 @@ def test_a_video_without_audio_is_empty_for_audio_streams_only():
     assert outcomes[0].key == row_key("digest-of-a", "settings-of-ear")
 
 
-def test_sound_is_wanted_to_the_end_of_the_last_segment():
+def test_audio_is_decoded_to_the_end_of_the_last_segment():
     track = AudioTrack(8000, 1, 0.0, None)
     plan, _ = plan_video(video(audio=track), [stream("ear", audio=AudioNeed(8000), frames=None)], {})
     assert plan.audio_until_s == pytest.approx(0.8)
@@ -59,7 +59,7 @@ def test_a_video_shorter_than_a_segment_is_empty_and_says_how_short():
     assert "0.30 s at its own rate are shorter than one segment of 4 frames" in outcomes[0].reason
 
 
-def test_sound_that_is_cut_as_a_whole_is_wanted_to_its_end_and_a_minute_on():
+def test_audio_divided_as_a_whole_is_decoded_to_a_minute_after_its_end():
     need = AudioNeed(8000, windows="equal-split")
     for duration_s, until_s in ((None, 61.0), (30.0, 90.5)):
         track = AudioTrack(8000, 1, 0.5, duration_s)
@@ -67,7 +67,7 @@ def test_sound_that_is_cut_as_a_whole_is_wanted_to_its_end_and_a_minute_on():
         assert plan.audio_until_s == pytest.approx(until_s)
 
 
-def test_sound_that_is_cut_as_a_whole_cannot_leave_a_stretch_out():
+def test_audio_divided_as_a_whole_cannot_exclude_a_stretch():
     track, metadata = AudioTrack(8000, 1, 0.5, None), {"excluded_frames": ((2, 4),)}
     for windows, failed in (("equal-split", ["ear"]), ("interval", [])):
         ear = stream("ear", audio=AudioNeed(8000, windows=windows), frames=None, length=2)

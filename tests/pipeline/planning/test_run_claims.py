@@ -278,7 +278,7 @@ def impatient_order(impatient_process, monkeypatch) -> Order:
     return impatient_process
 
 
-def test_what_a_stopped_run_has_claimed_is_done_by_the_others_and_counts_once(impatient_order, videos, tmp_path):
+def test_claims_of_a_stopped_run_are_taken_over_and_count_once(impatient_order, videos, tmp_path):
     out = tmp_path / "out"
     stopped, *others = impatient_order(videos=videos, out=out, runs=3, stop_first=True)["runs"]
     assert [end["status"] for end in (stopped, *others)] == [3, 3, 3], [end["said"] for end in (stopped, *others)]

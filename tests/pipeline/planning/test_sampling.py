@@ -180,7 +180,7 @@ def test_integer_stride_is_action_nets_arithmetic(num_frames, recorded_fps, fps,
     assert without.frame_indices.ravel().tolist() == pictures[: len(pictures) // 2 * 2]
 
 
-def test_a_left_over_frame_is_blank_and_ends_the_last_segment_with_the_video():
+def test_a_remaining_frame_is_blank_and_ends_the_last_segment():
     asked = sampling(5, length=16, step=16, frame_choice="integer-stride", zero_last_frame=True)
     segments = cut_segments(*steady(78), asked)
     assert segments.frame_indices.tolist() == [[*range(4, 75, 5), BLANK]]

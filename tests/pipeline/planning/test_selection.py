@@ -131,7 +131,7 @@ def test_wrong_inputs(folder, selection, problem):
     assert "\n" not in str(raised.value)
 
 
-def test_a_long_list_is_read_with_one_look_at_each_file(folder, monkeypatch):
+def test_a_long_list_is_read_with_one_stat_per_file(folder, monkeypatch):
     """The time of 100,000 lines is measured in benchmarks; a test counts the calls of the system."""
     (folder / "list.txt").write_text(
         "".join(f"videos/many/{number}.mp4\n" for number in range(2000)) + "videos/top.webm"

@@ -186,7 +186,7 @@ def test_videos_that_only_failed_may_come_from_another_folder(two_folders, tmp_p
     assert extract(b, tmp_path / "out")["r1", "numbers"].kind == "done"
 
 
-def test_a_run_with_workers_records_and_refuses_the_same(two_folders, tmp_path):
+def test_a_run_with_workers_records_and_refuses_the_same_inputs(two_folders, tmp_path):
     a, b = two_folders
     workers = LocalWorkers([RunOptions().device])
     assert extract(a, tmp_path / "out", executor=workers)["r1", "numbers"].input_root == str(a)

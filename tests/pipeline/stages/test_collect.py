@@ -135,7 +135,7 @@ def test_a_decoder_that_died_leaves_no_partial_row():
     assert (outcome.kind, outcome.transient, outcome.segments) == ("failed", True, 0)
 
 
-def test_one_failed_segment_fails_its_stream_and_no_other():
+def test_one_failed_segment_fails_only_its_stream():
     plan = planned(stream("one"), stream("two"), num_frames=8)
     failure = SegmentFailure(plan, plan.streams["one"].stream, 1, "one failed at 0.40 s", transient=False)
     results = collect(

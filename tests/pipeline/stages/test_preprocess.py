@@ -67,13 +67,13 @@ def test_planes_and_rgb_give_the_same_to_the_last_bit(clip):
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_the_same_for_both_and_the_cpus_within_a_level_a_step(clip):
+def test_a_gpu_gives_equal_pixels_for_both_and_those_of_the_cpu_within_a_level(clip):
     planes = preprocessed(clip, planar=True, device="cuda")
     same(planes, preprocessed(clip, planar=False, device="cuda"))
     same(planes, preprocessed(clip, planar=False), within=2)
 
 
-def test_a_window_that_cannot_be_preprocessed_fails_and_gives_its_memory_back():
+def test_a_chunk_that_cannot_be_preprocessed_fails_and_releases_its_memory():
     plan, _ = plan_video(video(), [stream()], {})
     released: list[int] = []
     window = FrameChunk(np.arange(2), np.zeros((2, 6, 8, 5), np.uint8), None, None, 0.0, lambda: released.append(1))

@@ -47,7 +47,7 @@ def decoded(buffers: SharedBuffers, number: int, released: list[int]) -> Decoded
     return DecodedChunk(plan, FrameChunk(np.arange(2), frames, None, None, 0.0, lambda: released.append(number)))
 
 
-def test_a_slots_memory_is_locked_as_a_whole_once_and_until_it_is_unmapped():
+def test_a_buffer_is_page_locked_once_until_it_is_unmapped():
     cudart = FakeCudart()
     locked = PageLocked(cudart, lambda: pytest.fail("nothing was refused"))
     buffers = [SharedBuffers(3, 4096), SharedBuffers(2, 8192)]

@@ -25,7 +25,7 @@ def push_in_chunks(cursor: WaveformCursor, track: np.ndarray, size: int) -> None
 
 
 @pytest.mark.parametrize("size", [100, 1024, 44100])
-def test_chunks_resample_to_what_the_whole_track_resamples_to(size):
+def test_resampling_in_chunks_equals_resampling_the_whole_track(size):
     track = tone(2.0, 44100)
     cursor = WaveformCursor(AudioNeed(16000), 44100, 0.0)
     push_in_chunks(cursor, track, size)
@@ -191,7 +191,7 @@ def test_a_whole_track_is_ready_at_its_end_and_complete():
     assert cursor.take(0.0, 0.6).unique().tolist() == pytest.approx([0.1])
 
 
-def test_only_what_cuts_or_centers_the_whole_needs_all_of_it():
+def test_only_streams_that_divide_or_center_the_track_need_all_of_it():
     assert not AudioNeed(16000, "first", "sinc-hann").needs_whole_track
     assert AudioNeed(16000, windows="equal-split").needs_whole_track
     assert AudioNeed(16000, remove_mean=True).needs_whole_track

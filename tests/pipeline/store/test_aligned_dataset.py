@@ -148,7 +148,7 @@ def test_a_batch_is_padded_with_masks(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_loader_with_workers_gives_what_one_without_gives(tmp_path):
+def test_a_loader_gives_the_same_with_and_without_workers(tmp_path):
     rows = [row(f"Ball_{number:03d}", stream, segments=2 + number) for number in range(6) for stream in DIMS]
     samples = AlignedDataset(store_of(tmp_path, *rows), ["vst", "ast"])
     alone, shared = (DataLoader(samples, 4, collate_fn=collate_padded, num_workers=workers) for workers in (0, 2))

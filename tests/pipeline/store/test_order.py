@@ -136,7 +136,7 @@ def test_a_compaction_keeps_the_row_of_the_newest_bytes(tmp_path):
     assert list(pd.read_parquet(tmp_path / "stream=vst").key) == [row("A", content="first").key]
 
 
-def test_of_writers_that_did_not_see_each_other_the_same_one_counts_for_every_reader(tmp_path):
+def test_every_reader_uses_the_same_of_two_independent_writers(tmp_path):
     for turn in range(2):
         root = new_store(tmp_path / str(turn))
         with StoreWriter(root, writer_id="one") as one, StoreWriter(root, writer_id="two") as two:

@@ -37,7 +37,7 @@ def ids(streamed: StreamingDataset) -> list[str]:
     return [sample["video_id"] for sample in streamed]
 
 
-def test_a_pass_gives_every_sample_once_and_equal_to_the_one_read_alone(samples: AlignedDataset):
+def test_a_pass_gives_every_sample_once_and_unchanged(samples: AlignedDataset):
     alone = {sample["video_id"]: sample for sample in (samples[place] for place in range(len(samples)))}
     streamed = list(StreamingDataset(samples, shuffle_buffer=20))
     assert sorted(sample["video_id"] for sample in streamed) == NAMES

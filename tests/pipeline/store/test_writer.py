@@ -115,7 +115,7 @@ def test_a_shard_closes_when_it_is_full(tmp_path):
     assert len(FeatureStore(tmp_path)) == 5
 
 
-def test_everything_is_on_disk_by_its_age_even_when_nothing_more_arrives(tmp_path):
+def test_data_is_on_disk_at_its_maximum_age_without_further_additions(tmp_path):
     with StoreWriter(new_store(tmp_path), max_age_s=0.2) as writer:
         for done in range(2):  # the second time after a flush
             writer.add(row(f"Ball_{done:03d}"))
@@ -181,7 +181,7 @@ def test_a_full_or_locked_disk_loses_nothing_and_is_named(tmp_path, monkeypatch,
         assert FeatureStore(tmp_path).video_ids == ("Ball_000", "Ball_001")
 
 
-def test_what_fails_on_the_timer_is_raised_by_the_next_call_and_cleared_by_a_flush(tmp_path, monkeypatch):
+def test_errors_of_the_timer_are_raised_by_the_next_call_and_cleared_by_a_flush(tmp_path, monkeypatch):
     with StoreWriter(new_store(tmp_path), max_age_s=0.05) as writer:
         with monkeypatch.context() as patch:
             tripped = refusing(errno.ENOSPC)

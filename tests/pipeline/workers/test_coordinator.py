@@ -29,7 +29,7 @@ def pulled(coordinator: Coordinator, worker: str) -> str:
     return found.video_id if isinstance(found, VideoFile) else found
 
 
-def test_a_run_is_over_only_once_everything_is_on_disk():
+def test_a_run_ends_only_when_all_videos_are_on_disk():
     coordinator = coordinator_of("a")
     assert [pulled(coordinator, "1"), pulled(coordinator, "2")] == ["a", "later"]
     coordinator.report("1", WorkerReport(events=(VideoSettled("a"),)))

@@ -62,7 +62,7 @@ def test_an_actor_that_is_killed_during_a_video_loses_nothing(cluster, run, vide
     check_equal(tmp_path / "out", whole)
 
 
-def test_clips_of_one_file_are_those_of_one_process(cluster, tmp_path):
+def test_clips_on_ray_equal_those_of_one_process(cluster, tmp_path):
     """Also with a path relative to the folder of the driver, which the actors do not share."""
     path = Path(os.path.relpath(write_clip(tmp_path / "long.mp4", Clip(num_frames=60, beeps_s=(0.4, 1.7)))))
     clips = [

@@ -85,7 +85,7 @@ def test_a_writer_that_is_created_without_settings_is_refused_too(root):
         written(root, row("A"))
 
 
-def test_of_runs_that_begin_at_once_exactly_one_set_of_settings_wins(root):
+def test_concurrent_runs_start_with_one_set_of_settings(root):
     ready, all_tried = threading.Barrier(6), threading.Barrier(6)
     won: list[int] = []
 

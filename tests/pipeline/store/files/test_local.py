@@ -73,7 +73,7 @@ def test_leftovers_are_removed_with_their_writer(tmp_path):
     assert folder.sweep(lambda: living_writers(tmp_path)) == 1
 
 
-def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+def test_a_file_instead_of_a_folder_is_reported(tmp_path):
     (tmp_path / "stream=vst").write_bytes(b"")
     with pytest.raises(StoreError, match=r"stream=vst/part-w-0\.parquet: cannot be written"):
         LocalStorage(tmp_path).put("stream=vst/part-w-0.parquet", b"", "w")

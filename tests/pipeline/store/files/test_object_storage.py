@@ -98,7 +98,7 @@ def test_files_are_complete_or_absent(place):
         folder.read("a/one")
 
 
-def test_a_list_misses_nothing_that_is_merged_and_comes_to_its_end_while_others_write(place, monkeypatch):
+def test_a_listing_misses_no_merged_file_and_ends_while_others_write(place, monkeypatch):
     folder = Store.open(place).storage
     growing = [[f"part-{number}" for number in range(length)] for length in range(1, 6)]
     for lists, complete in (
@@ -117,7 +117,7 @@ def entries_of(names):
     return [{"name": name, "type": "file"} for name in names]
 
 
-def test_a_new_object_replaces_nothing(url):
+def test_a_new_object_does_not_replace_another(url):
     folder = Store.open(url).storage
     folder.put("part-w-0.parquet", b"first", "w", new=True)
     folder.put("part-w-0.parquet", b"first", "w", new=True)  # the response was lost, and the request repeated
@@ -211,7 +211,7 @@ def test_a_run_merges_its_own_shards_and_leaves_those_of_others(url):
     assert FeatureStore(url).video_ids == ("A", "B", "C", "D", "Theirs")
 
 
-def test_what_a_killed_run_left_is_merged_once_it_is_old(url, monkeypatch):
+def test_shards_of_a_killed_run_are_merged_when_they_are_old(url, monkeypatch):
     new_store(url)
     for name in "ABC":
         written(url, row(name))

@@ -93,7 +93,7 @@ def test_only_own_and_dead_writers_shards_are_touched(tmp_path):
     assert not list((tmp_path / ".writers").iterdir())
 
 
-def test_what_a_writer_adds_during_a_compaction_stays(tmp_path, monkeypatch):
+def test_rows_added_during_a_compaction_stay(tmp_path, monkeypatch):
     """This includes a writer that begins and ends between two steps: its shard is not in the list of removable ones."""
     new_store(tmp_path)
     written(tmp_path, row("A"))
@@ -119,7 +119,7 @@ def test_what_a_writer_adds_during_a_compaction_stays(tmp_path, monkeypatch):
     assert len(pd.read_parquet(tmp_path / "outcomes")) == 2 + len(added)
 
 
-def test_what_newer_rows_replaced_is_dropped(tmp_path):
+def test_rows_replaced_by_newer_ones_are_dropped(tmp_path):
     new_store(tmp_path)
     written(tmp_path, row("A", content="old"), row("B"))
     written(tmp_path, row("A", content="new"), row("B"))
@@ -317,7 +317,7 @@ def test_killed_repeatedly_at_random_moments_a_rerun_gives_the_same_store(tmp_pa
         finish(order, root)
 
 
-def test_runs_side_by_side_on_one_store_end_as_one_run_does(tmp_path, order):
+def test_concurrent_runs_on_one_store_leave_the_store_of_one_run(tmp_path, order):
     """Both runs do all of the work, compact concurrently, and are killed repeatedly."""
     rng = random.Random(2)
     with workload() as other, ThreadPoolExecutor() as threads:
@@ -357,7 +357,7 @@ def test_killed_while_archiving_no_row_is_lost_or_mixed(tmp_path, order):
 
 
 @pytest.mark.parametrize("num_points", [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_while_repairing_no_row_is_lost(tmp_path, order, num_points):
+def test_a_kill_during_a_repair_loses_no_row(tmp_path, order, num_points):
     damaged = written(new_store(tmp_path / "damaged"), *(row(name, stream) for name in "ABC" for stream in DIMS))
     for shard in damaged.rglob("part-*.parquet"):
         data = bytearray(shard.read_bytes())
