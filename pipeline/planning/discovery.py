@@ -124,7 +124,11 @@ def find_videos(*roots: StorePath | ListedRoot, id_prefix: str = "", frame_rate:
             files_of[video_id + added][path] = replace(file, video_id=video_id + added)
     return Inputs(
         videos=tuple(file for _, files in sorted(files_of.items()) for file in files.values() if len(files) == 1),
-        clashes={name: tuple(map(_place, sorted(files))) for name, files in sorted(files_of.items()) if len(files) > 1},
+        clashes={
+            name: tuple(files[path].path for path in sorted(files))
+            for name, files in sorted(files_of.items())
+            if len(files) > 1
+        },
         num_other_files=found.num_others,
         num_images=found.num_images,
         unlisted=tuple(found.unlisted),
@@ -169,9 +173,9 @@ def files_at(roots: Sequence[StorePath | ListedRoot], frame_rate: float | None =
                 folder = real_folder(place.parent if isinstance(place, Path) else place.rpartition("/")[0])
             else:
                 folder = real_folder(place)
-            found.files.append(
-                (root, VideoFile(_as_text(os.path.splitext(name)[0]), _place(path), state, _as_text(name), folder))
-            )
+            place_of_file = RemotePath(path) if is_url(path) else Path(path)
+            video_id = _as_text(os.path.splitext(name)[0])
+            found.files.append((root, VideoFile(video_id, place_of_file, state, _as_text(name), folder)))
         if frame_rate is not None and isinstance(place, Path) and place.is_dir():
             for path in _frame_folders(place, set()):
                 below = path.relative_to(place).as_posix()
@@ -420,10 +424,6 @@ def _described(files: Any, paths: list[str], root: str | None = None) -> dict[st
         if entry.get("size") is None:
             raise InputError(f"{public_url(path)}: its server does not state its size; download it and give its path")
     return described
-
-
-def _place(path: str) -> Path | RemotePath:
-    return RemotePath(path) if is_url(path) else Path(path)
 
 
 def _files_below(
