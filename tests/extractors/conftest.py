@@ -1,4 +1,4 @@
-"""Golden numbers, and networks filled with the weights that they were made with."""
+"""Golden numbers, and the seeded weights of the networks that computed them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SHARED = Path(__file__).parents[3] / "shared"
 
 @dataclass(frozen=True)
 class Golden:
-    """What a published network computes on seeded weights; ``note`` says of which input."""
+    """Outputs of a published network with seeded weights; ``note`` describes the input."""
 
     note: str
     state_dict: dict[str, Tensor]
-    """In the published key names."""
+    """The weights, under their published names"""
     arrays: dict[str, NDArray]
 
 
@@ -46,7 +46,7 @@ def golden() -> Callable[[str], Golden]:
 
 @pytest.fixture
 def save_checkpoint(tmp_path: Path) -> Iterator[Callable[..., CheckpointFile]]:
-    """``save_checkpoint(content, layout)`` writes a file as a download would be; it goes when the test ends."""
+    """``save_checkpoint(content, layout)`` writes a file like a download; it is removed when the test ends."""
     paths: list[Path] = []
 
     def save(content: object, layout: str, name: str = "seeded") -> CheckpointFile:
@@ -62,14 +62,14 @@ def save_checkpoint(tmp_path: Path) -> Iterator[Callable[..., CheckpointFile]]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real clips and weights that lies beside some checkouts."""
+    """The folder ../shared with real clips and weights, which not every checkout has."""
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not here")
     return SHARED
 
 
 def seeded_state_dict(entries: Mapping[str, list[int]], seed: int) -> dict[str, Tensor]:
-    """The same numbers on every machine, for any keys and shapes; ``num_batches_tracked`` counters are zero."""
+    """Return the same numbers on every machine for given keys and shapes; ``num_batches_tracked`` counters are zero."""
     return {
         name: torch.zeros((), dtype=torch.int64)
         if name.endswith("num_batches_tracked")

@@ -54,7 +54,7 @@ CV2_FLAGS: dict[Interpolation, int] = {
     "bicubic": cv2.INTER_CUBIC,
 }
 SIZES = [(66, 104), (56, 56), (90, 160), (211, 301)]
-"""From 180 × 320: down, squeezed, halved (a case of its own in OpenCV), up; the first has pixels half-way."""
+"""From 180 × 320: down, squeezed, halved (a special case in OpenCV), up; the first has pixels half-way."""
 
 
 def picture(height: int = 180, width: int = 320, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:

@@ -90,7 +90,7 @@ def test_every_published_tensor_finds_its_place(golden: GoldenReader, headless: 
 
 @pytest.mark.slow
 def test_torchvisions_own_layout_is_its_network(save_checkpoint: SaveCheckpoint) -> None:
-    """Their forward with the classifier taken off, weights by `state_dict()` as their download holds them."""
+    """Torchvision's forward without the classifier, with the weights in the form of its download (`state_dict()`)."""
     torch.manual_seed(0)
     theirs = swin3d_b(weights=None).eval()
     stream = extractor(save_checkpoint(theirs.state_dict(), "video-swin-torchvision"))

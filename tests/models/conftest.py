@@ -63,7 +63,7 @@ def learnable(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 
 
 def new_store(root: Path, dims: dict[str, int] | None = None) -> Path:
-    """An empty store with these streams."""
+    """Create an empty store with these streams."""
     streams = {
         stream: {"settings_digest": settings_of(stream), "dim": dim, "extractor_version": 1, "weights": {}}
         for stream, dim in (dims or DIMS).items()

@@ -70,7 +70,7 @@ def test_momentum_of_sgd_keeps_the_previous_gradient() -> None:
 
 @pytest.mark.parametrize(("optimizer", "decoupled"), [("adam", False), ("adamw", True)])
 def test_weight_decay_of_adamw_is_separate_from_the_gradient(optimizer: str, decoupled: bool) -> None:
-    """A first step of Adam has the size of the learning rate in each weight, whatever the gradient."""
+    """A first step of Adam has the size of the learning rate in each weight, for any gradient."""
     gradient, after = step(epochs=1, optimizer=optimizer, weight_decay=0.3)
     before = torch.tensor([2.0, -1.0])
     shrunk = before * (1 - 0.1 * 0.3) if decoupled else before

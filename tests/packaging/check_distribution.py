@@ -1,7 +1,7 @@
 """sdist → wheel → an empty environment → the console script from another folder.
 
-Packaging failures show up here and nowhere else: an editable install finds files that a wheel has forgotten.
-Dependencies are taken from the environment that runs this (they are 5 GB); arabesque itself only from the wheel.
+Packaging failures are detected only here: an editable install finds files that are missing in a wheel.
+Dependencies are those of the environment that runs this (they are 5 GB); arabesque itself is that of the wheel.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def check_contents(wheel: Path) -> None:
-    """Check that the wheel holds every file of the packages once, and no other file."""
+    """Check that the wheel contains every file of the packages once, and no other file."""
     tracked = [name for name in run("git", "ls-files", *PACKAGES, cwd=ROOT).split() if is_packed(name)]
     expected = sorted(name if name.startswith("arabesque/") else f"arabesque/{name}" for name in tracked)
     packed = sorted(name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name)
@@ -50,7 +50,7 @@ def check_contents(wheel: Path) -> None:
 
 
 def check_source(sdist: Path) -> None:
-    """Check that the source archive holds every file of the packages once, at its place in the repository."""
+    """Check that the source archive contains every file of the packages once, at its path in the repository."""
     expected = sorted(name for name in run("git", "ls-files", *PACKAGES, cwd=ROOT).split() if is_packed(name))
     with tarfile.open(sdist) as archive:
         members = [name.partition("/")[2] for name in archive.getnames() if is_packed(name)]
@@ -65,7 +65,7 @@ def is_packed(name: str) -> bool:
 
 
 def install(wheel: Path, venv: Path) -> Path:
-    """The console script of a new environment that sees this one's dependencies but not this one's arabesque."""
+    """Return the console script of a new environment with the dependencies of this one, but not its arabesque."""
     run(sys.executable, "-m", "venv", "--without-pip", str(venv))
     (site,) = venv.glob("lib/python*/site-packages")
     run("uv", "pip", "install", "--quiet", "--no-deps", "--python", str(venv / "bin" / "python"), str(wheel))

@@ -1,4 +1,4 @@
-"""Fixtures of the straight-line tests; what they need is imported by those tests alone."""
+"""Fixtures of the straight-line tests. Their modules are imported by these tests only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 @pytest.fixture(params=["made", "real"])
 def source(request: pytest.FixtureRequest) -> str:
-    """What `straight_line.write_video` takes."""
+    """Arguments of `straight_line.write_video`."""
     from straight_line import SKATER
 
     if request.param == "real" and not SKATER.exists():

@@ -115,7 +115,7 @@ def test_each_clip_has_its_own_key_and_an_unchanged_one_is_not_read_again(long, 
 
 
 def cut(path, out, first, last):
-    """Copy the packets of the frames from a keyframe on to a file of its own, without encoding them again."""
+    """Copy the packets of the frames from a keyframe on to a new file, without encoding them again."""
     with av.open(path) as source, av.open(out, "w") as target:
         stream = source.streams.video[0]
         copied = target.add_stream_from_template(stream)

@@ -1,4 +1,4 @@
-"""A row is never replaced by one of another source file unless the user says so."""
+"""A row is never replaced by one of another source file unless the user requests it."""
 
 from __future__ import annotations
 

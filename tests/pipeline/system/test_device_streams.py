@@ -1,4 +1,4 @@
-"""Inputs are computed on a stream of their own, and a network waits for it on the device."""
+"""Inputs are computed on a separate stream, and a network waits for it on the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of videos with known rows, the store that one process makes of it, and a Ray cluster on this machine."""
+"""A folder of videos with known rows, its store by one process, and a local Ray cluster."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run() -> Run:
 
 @pytest.fixture(scope="session")
 def whole(videos, run, tmp_path_factory) -> Path:
-    """The store that one process makes."""
+    """The store that one process writes."""
     out = tmp_path_factory.mktemp("whole") / "out"
     run(videos, out)
     return out
