@@ -108,7 +108,7 @@ class WriterLock:
         self._lock_path = lock_path(root, self.writer_id)
         lock = locked_file(self._lock_path, _ID_PATIENCE_S)
         if lock is None:
-            raise StoreError(f"{self._lock_path}: a living process writes under this id; give each writer its own")
+            raise StoreError(f"{self._lock_path}: a living process uses this writer id; give each writer another id")
         self._lock = lock
         about = replace(held, writer_id=self.writer_id, host=socket.gethostname(), pid=os.getpid())
         try:

@@ -116,8 +116,8 @@ def test_sentences_state_direction_and_amount():
     assert "each row of B" in says["unit length"]
     assert "multiplied by 2 to 2" in says["twice as large"]
     assert "step 0.00784" in says["8 bits"]
-    assert says["half precision"].startswith("B is")
-    assert says["half precision on our side"].startswith("A is")
+    assert says["half precision"].startswith("B has the values")
+    assert says["half precision on our side"].startswith("A has the values")
     assert says["two halves"].startswith("A has 2 vectors for each segment")
 
 
