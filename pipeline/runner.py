@@ -191,6 +191,7 @@ def open_pipeline(source: Iterable[Any], stages: Sequence[Stage[Any]], watch: St
     builder = PipelineBuilder[Any, Any]().add_source(source)
     with ExitStack() as ends:
         for stage in stages:
+            watch.timer.add(stage.name, 0.0)  # reports list the stages in their order
             if isinstance(stage.call, Batcher):
                 builder.aggregate(_Batches(stage, stage.call, watch)).disaggregate()
                 continue
