@@ -71,7 +71,7 @@ def pickled_classes(path: Path) -> list[str]:
 def _other(checkpoint: CheckpointFile, names: list[str], wanted: str) -> WeightsError:
     what = f"a pickle of {names[0]}" if names else "something else"
     return WeightsError(
-        f"{checkpoint.path}: contains {what}; {checkpoint.name} is {wanted}; give the file that "
+        f"{checkpoint.path}: contains {what}; {checkpoint.name} must contain {wanted}; give the file that "
         "`arabesque weights list --json` names"
     )
 

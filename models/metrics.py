@@ -79,7 +79,7 @@ def average_precision(scores: ArrayLike, is_highlight: ArrayLike) -> float:
     ranked = np.asarray(scores, dtype=np.float64)
     labels = np.asarray(is_highlight, dtype=bool)
     if ranked.shape != labels.shape or ranked.ndim != 1 or not len(ranked):
-        raise ValueError(f"{ranked.shape} scores and {labels.shape} labels; give two rows of the same length")
+        raise ValueError(f"{ranked.shape} scores and {labels.shape} labels; give two rows of one length")
     if not labels.any():
         return 0.0
     hits = np.cumsum(labels[np.argsort(-ranked, kind="stable")])

@@ -56,7 +56,7 @@ def test_another_network_is_refused(save_checkpoint: SaveCheckpoint, name: str) 
 def test_a_detector_is_not_a_network_of_tensors(tmp_path: Path, name: str) -> None:
     path = pickle_naming(tmp_path / "detector.pt", DETECTORS[0])
     with pytest.raises(
-        WeightsError, match=rf"detector\.pt: a pickle of {DETECTORS[0]}, where {name} holds the tensors"
+        WeightsError, match=rf"detector\.pt: contains a pickle of {DETECTORS[0]}; {name} must contain the tensors"
     ):
         require_fit(named(path, name))
     require_fit(named(path, "yolov8n"))
@@ -64,7 +64,7 @@ def test_a_detector_is_not_a_network_of_tensors(tmp_path: Path, name: str) -> No
 
 @pytest.mark.parametrize("content", [{"w": torch.ones(2)}, [1, 2]])
 def test_a_file_without_a_detector_is_refused(save_checkpoint: SaveCheckpoint, content: Any) -> None:
-    with pytest.raises(WeightsError, match=r", where yolov8n holds a detector \(ultralytics"):
+    with pytest.raises(WeightsError, match=r"; yolov8n must contain a detector \(ultralytics"):
         require_fit(named(save_checkpoint(content, "x").path, "yolov8n"))
 
 
@@ -107,7 +107,7 @@ def test_a_network_of_tensorflow_lite_is_known_by_its_first_bytes(tmp_path: Path
     path.write_bytes(b"\x1c\x00\x00\x00TFL3 and more")
     require_fit(named(path, "blazepose_full"))
     path.write_bytes(b"<html>not found</html>")
-    with pytest.raises(WeightsError, match="something else, where blazepose_full holds a network of TensorFlow Lite"):
+    with pytest.raises(WeightsError, match="something else; blazepose_full must contain a network of TensorFlow Lite"):
         require_fit(named(path, "blazepose_full"))
 
 

@@ -186,7 +186,7 @@ def test_an_unknown_pickle_is_not_opened(tmp_path: Path) -> None:
         ultralytics(checkpoint(file, trusted_pickle=False))
     assert checkpoint(file).digest in str(error.value)
     assert not harm.exists()
-    with pytest.raises(WeightsError, match="holds a NoneType, not a YOLO detector"):
+    with pytest.raises(WeightsError, match="contains a NoneType, not a YOLO detector"):
         ultralytics(checkpoint(file))
     assert harm.exists()  # the pickle does execute code if it is trusted, so that the check above is meaningful
 
@@ -219,7 +219,7 @@ def test_other_content_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"yolo\.pt: .* cannot be opened as a YOLO file"):
         ultralytics(checkpoint(file))
     torch.save({"model": ultralytics_tasks().SegmentationModel("yolov8n-seg.yaml", verbose=False)}, file)
-    with pytest.raises(WeightsError, match="holds a SegmentationModel, not a YOLO detector"):
+    with pytest.raises(WeightsError, match="contains a SegmentationModel, not a YOLO detector"):
         ultralytics(checkpoint(file))
     network = yolo("yolov8n.yaml")
     network.names[1] = "horse"

@@ -119,7 +119,7 @@ def test_sizes_that_a_network_cannot_take_are_named() -> None:
     with pytest.raises(ValueError, match="segment: has 6 frames; SlowFast needs a multiple of 4"):
         run(slowfast, clips(1, 6, 64))
     mvit, _ = load_hub_network("mvit_base_16x4", RandomWeights(0))
-    with pytest.raises(ValueError, match=r"segment is \[8, 224, 224\].*takes \[16, 224, 224\]"):
+    with pytest.raises(ValueError, match=r"segment: is \[8, 224, 224\].*accepts \[16, 224, 224\]"):
         run(mvit, clips(1, 8, 224))
 
 

@@ -144,7 +144,7 @@ def test_the_printed_recipe_is_the_recipe_and_explains_its_fields(tmp_path: Path
     assert again.name != recipe.name
     lines = text.splitlines()
     place = lines.index("frames_per_segment = 16")
-    assert lines[place - 1] == "# Sampled frames of one segment, which becomes one row."
+    assert lines[place - 1] == "# Number of sampled frames in one segment. A segment has one row."
     assert max(len(line) for line in lines if line.startswith("#")) <= 80
 
 

@@ -123,8 +123,8 @@ def test_the_digest_depends_on_the_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": np.ones(3)}, r"a: an array of shape \(3,\)"),
-        ({"a": np.ones((0, 2))}, r"a: an array of shape \(0, 2\)"),
+        ({"a": np.ones(3)}, r"a: is an array of shape \(3,\)"),
+        ({"a": np.ones((0, 2))}, r"a: is an array of shape \(0, 2\)"),
         ({"a": np.full((2, 2), np.nan)}, "a: some values are not finite"),
         ({"a": np.ones((2, 2)), "b": np.ones((2, 3))}, r"found 2 \(a\), 3 \(b\)"),
         ({}, "no array"),
