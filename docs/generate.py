@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 COMMANDS: Any = typer.main.get_command(commands)
-"""All commands with their options."""
+"""All commands with their options"""
 CHECKED = {
     "video_swin_b": "The authors' code and torchvision's network give identical numbers on seeded weights; ours differ "
     "by 1e-7 of the largest number. Bound in the tests: 1e-4.",
     "i3d_rgb": "Published code on seeded weights, both values of BatchNorm's epsilon, 16 and 32 frames: 4e-7 of the "
-    "largest number. Bound: 1e-4. With the Kinetics weights in float16 it names what people do in a real clip.",
+    "largest number. Bound: 1e-4. With the Kinetics weights in float16 it recognizes the actions in real clips.",
     "i3d_flow": "As `i3d_rgb`. TV-L1 flow: 0.0005 to 0.009 px (mean) from OpenCV's on three pairs of real frames.",
     "resnet_frame": "torchvision's network; 4e-7 from its own layers.",
     "resnet_crop": "As `resnet_frame`; the detector is ultralytics' with `yolov8n`, 5e-8 from its own layers. "
@@ -73,7 +73,7 @@ def stream_cards() -> str:
     lines = [
         "# Stream cards",
         "",
-        "Written from the code. Bounds and differences are shares of the largest number of a row.",
+        "Generated from the code. Bounds and differences are shares of the largest number of a row.",
     ]
     for name in EXTRACTORS:
         lines += ["", f"## {name}", "", "| | |", "|---|---|"]
