@@ -101,9 +101,11 @@ class RunClaims:
     """Whether another source file may replace the rows of a video with the same id."""
     has_read: Callable[[Source], None] = lambda source: None
     """Called when the decode stage has read a file."""
-    deferred: list[VideoFile] = field(default_factory=list[VideoFile])
+    deferred: list[VideoFile] = field(default_factory=list[VideoFile], init=False)
     """Videos that other runs hold."""
-    read_without_claims: dict[str, tuple[VideoFile, str]] = field(default_factory=dict[str, tuple[VideoFile, str]])
+    read_without_claims: dict[str, tuple[VideoFile, str]] = field(
+        default_factory=dict[str, tuple[VideoFile, str]], init=False
+    )
     """On object storage: video id → file and content digest of each video that this run has begun."""
 
     def claim(self, file: VideoFile) -> Claim:

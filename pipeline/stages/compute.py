@@ -50,10 +50,10 @@ def prepare(item: SegmentTask) -> SegmentTask | SegmentFailure:
 class Batcher:
     """Collects the segments of each stream until a batch is full, is older than `MAX_WAIT_S`, or the input ends."""
 
-    waiting: dict[str, list[SegmentTask]] = field(default_factory=dict[str, list[SegmentTask]])
+    waiting: dict[str, list[SegmentTask]] = field(default_factory=dict[str, list[SegmentTask]], init=False)
     """Stream → its segments."""
-    since_s: dict[str, float] = field(default_factory=dict[str, float])
-    """Stream → when the first of them came, by `time.monotonic`."""
+    since_s: dict[str, float] = field(default_factory=dict[str, float], init=False)
+    """Stream → time of its first waiting segment, by `time.monotonic`."""
 
     def take(self, task: SegmentTask | None = None, *, is_last: bool = False) -> list[Batch]:
         """Add a segment, if there is one. Return the batches that are full or overdue, or all with ``is_last``."""
@@ -79,16 +79,15 @@ class Forward:
     have at most the size that fits.
 
     It may be called from several threads. Batches of one stream are then processed one after the other, unless its
-    extractor has
-    ``forwards_concurrently``.
+    extractor has ``forwards_concurrently``.
     """
 
     device: torch.device
     """The device of the networks."""
-    fits: dict[str, int] = field(default_factory=dict[str, int])
-    """Stream → size of the batches that fit, after one did not."""
-    turns: dict[str, Lock] = field(default_factory=dict[str, Lock])
-    """Stream → held while one of its batches is in the network."""
+    fits: dict[str, int] = field(default_factory=dict[str, int], init=False)
+    """Stream → largest size of a batch that fits, after one did not fit."""
+    turns: dict[str, Lock] = field(default_factory=dict[str, Lock], init=False)
+    """Stream → lock that is held while one of its batches is in the network."""
 
     def __call__(self, batch: Batch) -> BatchResult:
         """Return one result for each segment of the batch, in its order.

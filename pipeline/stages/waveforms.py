@@ -35,13 +35,13 @@ class WaveformCursor:
     """Rate of the track."""
     track_start_s: float
     """Time of the track's first sample, relative to the first presented frame."""
-    resampler: StreamingResampler | None = None
+    resampler: StreamingResampler | None = field(default=None, init=False)
     """Opened with the first audio, if the rates differ."""
-    samples: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    samples: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32), init=False)
     """Samples that have arrived and are kept, at the extractor's rate."""
-    first: int = 0
+    first: int = field(default=0, init=False)
     """Position of the first of them in the resampled track."""
-    finished: bool = False
+    finished: bool = field(default=False, init=False)
     """Whether the track has ended."""
     keeps_all: ClassVar[bool] = False
 
