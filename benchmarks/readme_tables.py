@@ -2,7 +2,7 @@
 
     python benchmarks/readme_tables.py
 
-A table is identified by its first cell. Text and other tables of the page are not changed.
+A table is identified by its titles. Text and other tables of the page are not changed.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def tables(results: Path) -> Iterator[list[str]]:
 
 
 def with_table(text: str, table: list[str]) -> str:
-    """Return ``text`` with the table of the same first cell replaced. Raises `ValueError` if there is none."""
+    """Return ``text`` with the table of the same titles replaced. Raises `ValueError` unless there is exactly one."""
     lines = text.split("\n")
-    first_cell = "|".join(table[0].split("|")[:2]) + "|"
-    begin = next((number for number, line in enumerate(lines) if line.startswith(first_cell)), None)
-    if begin is None:
-        raise ValueError(f"{PAGE.name} has no table that begins with {first_cell!r}")
+    found = [number for number, line in enumerate(lines) if line == table[0]]
+    if len(found) != 1:
+        raise ValueError(f"{PAGE.name} has {len(found)} tables with the titles {table[0]!r}; there must be one")
+    begin = found[0]
     end = next(number for number in range(begin, len(lines)) if not lines[number].startswith("|"))
     return "\n".join([*lines[:begin], *table, *lines[end:]])
 

@@ -84,9 +84,11 @@ def test_the_tables_of_the_manual_are_those_of_the_figures(script):
     assert script("readme_tables").written(PAGE) == PAGE
 
 
-def test_a_table_that_the_page_does_not_have_is_an_error(script):
-    with pytest.raises(ValueError, match="has no table"):
-        script("readme_tables").with_table("| other |\n|---|\n", ["| speed | x |"])
+@pytest.mark.parametrize("tables", [0, 2])
+def test_a_table_that_the_page_has_not_once_is_an_error(script, tables: int):
+    page = "| other |\n|---|\n\n" + "| speed | x |\n|---|---|\n| 1 | 2 |\n\n" * tables
+    with pytest.raises(ValueError, match=f"has {tables} tables with the titles"):
+        script("readme_tables").with_table(page, ["| speed | x |"])
 
 
 def test_every_figure_has_its_circumstances():
