@@ -170,7 +170,7 @@ def rows_on(
     extractor = build(spec, {role: RandomWeights(0) for role in spec.weights}, device)
     if dim is not None:
         extractor.dim, extractor.shape = dim, (dim,)
-    stream = Stream(contract.name, spec, extractor, "settings", {})
+    stream = Stream(contract.name, spec, extractor, "settings")
     plan, _ = plan_video(video(num_frames=40), [stream], {})
     network = Forward(device)
     features: list[NDArray[np.float32]] = []

@@ -103,7 +103,7 @@ def test_evaluate_a_checkpoint_of_its_authors(fisv: tuple[str, str], tmp_path: P
     assert "2 paths are given; give FEATURES" in result.output
     narrow, _ = fisv
     np.savez(narrow, **{name: array[:, :5] for name, array in arrays.items()})  # pyright: ignore[reportArgumentType]
-    with pytest.raises(WeightsError, match=r"has 5 values per segment, .* reads 1024"):
+    with pytest.raises(WeightsError, match=r"has 5 values per segment, .* needs 1024"):
         call("evaluate", narrow, *data)
 
 
