@@ -103,3 +103,10 @@ def test_every_extractor_has_a_card_and_every_table_a_status(generate: ModuleTyp
     assert generate.CHECKED.keys() == EXTRACTORS.keys()
     assert [name for name in list_tables() if f"\n## {name}: " not in tables] == []
     assert "| PAMFN, RGB branch | trained on Fis-V | vst | .665 | .823 |" in tables
+
+
+def test_the_results_are_the_same_in_both_places() -> None:
+    text = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
+    table = [line for line in text.splitlines() if " | TES | " in line or " | PCS | " in line]
+    assert len(table) == 12
+    assert set(table) <= set((ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines())
