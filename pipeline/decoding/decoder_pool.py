@@ -394,9 +394,13 @@ class DecoderPool:
         """Whether ``--memory`` limits the size of frames."""
         self._decoders = [DecoderProcess(backend, settings) for _ in range(num_decoders)]
         self._idle: queue.LifoQueue[DecoderProcess] = queue.LifoQueue()  # the most recently used one first
-        for decoder in self._decoders:
-            decoder.start()
-            self._idle.put(decoder)
+        try:
+            for decoder in self._decoders:
+                decoder.start()
+                self._idle.put(decoder)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End all children, and the waits of all threads for them."""
