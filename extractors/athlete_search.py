@@ -54,7 +54,7 @@ class SearchedFrames:
     frames: Tensor
     """``uint8 [time, 3, height, width]``, without the frame after the segment."""
     camera: NDArray[np.float32]
-    """``[time, 4]``: motion of the scene to the next frame; zeros if there is no next frame"""
+    """``[time, 4]``: motion of the scene to the next frame; zeros for the last frame"""
 
 
 class AthleteSearch:

@@ -8,7 +8,7 @@
 ``transformers``   D-FINE, RT-DETR and others: a checkpoint of transformers          D-FINE: Apache-2.0
 =================  ================================================================  =====================
 
-There is no fallback: a missing package or a checkpoint of another kind is an error.
+A missing package or a checkpoint of another kind is an error, never replaced by another detector.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Music:
     chroma: Curve
     """``[12, hops]`` from C to B; the maximum of each hop is 1, or 0 in silence"""
     tempo_bpm: float
-    """0 if there are no onsets"""
+    """Tempo; 0 without onsets"""
     regularity: float
     """Autocorrelation of the onset strength at one beat, −1 … 1"""
     beats_s: Curve

@@ -266,7 +266,7 @@ class Extractor(Protocol):
 
         Returns:
             For each item a ``float32 [dim]`` row, values of the extractor's ``shape``, or a part (see `VideoParts`).
-            None if the segment has no row, e.g. because there is no person in it.
+            None for a segment without a row, e.g. without a person.
         """
         ...
 

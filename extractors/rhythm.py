@@ -80,7 +80,7 @@ def rhythm_features(music: Music, energy: Curve, times_s: Curve) -> NDArray[np.f
 
 
 def _synchrony(music: Music, energy: Curve, times_s: Curve) -> tuple[float, ...]:
-    """Return zeros if there is no motion, no onset, or less than a second of both."""
+    """Return the statistics; zeros without motion, without onsets, or for less than a second of both."""
     if len(energy) < 8 or times_s[-1] - times_s[0] < 1.0 or energy.std() < 1e-5 or music.onset.std() < 1e-3:
         return (0.0,) * len(BLOCKS["synchrony"])
     lags_s, correlations = lagged_correlation(music, energy, times_s)

@@ -26,7 +26,7 @@ BACKGROUND, TEXT = (24, 26, 30), (235, 235, 235)
 
 
 def flow_picture(flow: NDArray[np.floating], largest: float | None = None) -> Picture:
-    """Draw optical flow, with the direction as hue and the length as saturation. White is no motion.
+    """Draw optical flow, with the direction as hue and the length as saturation. White areas do not move.
 
     Args:
         flow: ``[2, height, width]``: displacements to the right and down, in any unit.

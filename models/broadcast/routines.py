@@ -74,7 +74,7 @@ def routines_of(
 ) -> list[Routine]:
     """Find the routines.
 
-    Each piece of music with action shots is a routine. If there is no such piece, each run of action shots is a
+    Each piece of music with action shots is a routine. Without such a piece, each run of action shots is a
     routine.
 
     Args:

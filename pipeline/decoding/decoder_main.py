@@ -272,7 +272,9 @@ class _Child:
                 filled.append(expected)
                 num_passed += 1
                 pictures.drop()
-                del picture  # see `PyAvDecoder`: the memory of a picture is reused only if there is no reference to it
+                del (
+                    picture
+                )  # see `PyAvDecoder`: the memory of a picture is reused only after its last reference is deleted
         except (MemoryError, _ParentGone):
             raise
         except Exception as error:

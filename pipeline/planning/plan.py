@@ -139,7 +139,7 @@ def _video_plan(video: VideoRecord, plans: Mapping[str, StreamPlan]) -> VideoPla
 
 
 def _cannot_extract(plan: StreamPlan, video: VideoRecord) -> str:
-    """Return why a stream cannot exclude stretches, or has too many features for a row; empty if there is no reason."""
+    """Return why a stream cannot exclude stretches, or has too many features for a row; otherwise an empty text."""
     audio = plan.stream.extractor.audio
     if audio is not None and audio.windows == "equal-split" and video.metadata.excluded_frames:
         return (

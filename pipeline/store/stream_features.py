@@ -92,7 +92,7 @@ class StreamFeatures:
     def with_masked(self) -> MaskedFeatures:
         """Return the features of all segments, with zeros and a mask for segments that touch an excluded stretch.
 
-        If there are no such segments, the arrays are those of the features and not copies.
+        Without such segments, the arrays are those of the features and not copies.
 
         Example:
             >>> import arabesque

@@ -85,7 +85,7 @@ class LocalStorage:
         return (self.root / name).exists()
 
     def files(self, folder: str) -> list[str]:
-        """Return the names of the files in ``folder``, sorted, without temporary ones; empty if there is no folder."""
+        """Return the names of the files in ``folder``, sorted, without temporary ones; empty if it does not exist."""
         with suppress(FileNotFoundError, NotADirectoryError):
             path = self.root / folder
             names = stable_listing(lambda: [name for name in os.listdir(path) if not name.startswith(_TEMPORARY)])

@@ -77,7 +77,7 @@ class Storage(Protocol):
     def exists(self, name: str) -> bool: ...
 
     def files(self, folder: str) -> list[str]:
-        """Return the names of the files in ``folder``, sorted; empty if there is no folder.
+        """Return the names of the files in ``folder``, sorted; empty if it does not exist.
 
         A file that is merged into another one at the same time is not missed.
         """
