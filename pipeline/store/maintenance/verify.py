@@ -118,7 +118,7 @@ class StoreChecker:
                 yield row
 
     def _check_all(self, names: Callable[[], list[str]], act: Callable[[str, bytes], None], on_file: OnFile) -> None:
-        """Check all files. Repeat the listing until it has no new files, because files may be merged during the check."""
+        """Check all files. List again until no file is new, because files may be merged during the check."""
         seen = set[str]()
         while unseen := [name for name in names() if name not in seen]:
             for name in unseen:
