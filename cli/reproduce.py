@@ -229,12 +229,12 @@ def print_status(rows: Sequence[RowStatus]) -> None:
 def print_lines(lines: Sequence[RowResult]) -> None:
     """Print Spearman as mean ± deviation over seeds; each method has one line per column and its averages."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from ..models.reproduction import TITLES
 
     console = Console()
-    table = Table("", *TITLES, box=None, padding=(0, 1, 0, 0))
+    table = Table(Column("", no_wrap=True), *TITLES, box=None, padding=(0, 1, 0, 0))
     for line in lines:
         if line.cells:
             table.add_row(line.name, style="bold")
@@ -244,7 +244,7 @@ def print_lines(lines: Sequence[RowResult]) -> None:
         console.print(table)
     for line in lines:
         if size := line.size_text():
-            console.print(f"{line.name}: {size}", highlight=False)
+            print(f"{line.name}: {size}")
     for line in lines:
         if line.not_run:
-            console.print(f"not run: {line.name} {line.not_run}", highlight=False)
+            print(f"not run: {line.name} {line.not_run}")

@@ -128,33 +128,46 @@ def bootstrap(
         values = over_rows(predictions[drawn], truths[drawn])
     else:
         values = np.array([metric(predictions[rows], truths[rows]) for rows in drawn])
-    defined = values[np.isfinite(values)]
-    low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
-    return Estimate(float(metric(predictions, truths)), float(low), float(high))
+    return percentile_interval(np.concatenate([[metric(predictions, truths)], values]))
 
 
-def bootstrap_mean(
+def resampled_means(
     pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], *, num_resamples: int = 2000, seed: int = 0
-) -> Estimate:
-    """Return the mean Spearman correlation of several models with its interval over resampled videos.
+) -> NDArray[np.float64]:
+    """Return the mean Spearman correlation of several models, on their videos and on resamples of them.
 
-    Models with the same true scores are resampled together.
+    Models with the same true scores are evaluated on the same resamples. Models of different splits have different
+    videos, which are resampled independently.
 
     Args:
         pairs: Predicted and true scores of each model.
         num_resamples: Number of resamples.
         seed: Seed of the resampling.
+
+    Returns:
+        ``[1 + num_resamples]``: first the videos themselves; NaN where the correlation of a model is not defined.
     """
     values: list[NDArray[np.float64]] = []
     for predictions, truths in pairs:
         # one generator per model: equal true scores give equal resamples
         rng = np.random.default_rng((seed, zlib.crc32(truths.tobytes())))
-        drawn = rng.integers(len(truths), size=(num_resamples, len(truths)))
-        values.append(spearman_rows(predictions[drawn], truths[drawn]))
-    means = np.mean(values, axis=0)
-    defined = means[np.isfinite(means)]
+        rows = np.vstack([np.arange(len(truths)), rng.integers(len(truths), size=(num_resamples, len(truths)))])
+        values.append(spearman_rows(predictions[rows], truths[rows]))
+    return np.mean(values, axis=0)
+
+
+def bootstrap_mean(
+    pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], *, num_resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Return the mean Spearman correlation of several models with its 95 % interval; see `resampled_means`."""
+    return percentile_interval(resampled_means(pairs, num_resamples=num_resamples, seed=seed))
+
+
+def percentile_interval(values: NDArray[np.float64]) -> Estimate:
+    """Return the first value with the 95 % percentile interval of the others; NaN values are ignored."""
+    defined = values[1:][np.isfinite(values[1:])]
     low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
-    return Estimate(float(np.mean([spearman(*pair) for pair in pairs])), float(low), float(high))
+    return Estimate(float(values[0]), float(low), float(high))
 
 
 def _pair(predicted: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from itertools import combinations, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from .parallel_training import plan_pool_size, run_all
 from .protocol import Precision, Selection
 from .published_tables import Column, Metric, Row, Table, load_table
 from .reports import pair_of, spread
-from .selection_gain import Pair, SelectionGain, paired_difference, selection_gain, verdict
+from .row_comparison import AVERAGES, DIFFERENCES, RowComparison, RowPredictions, compare_rows
+from .selection_gain import SelectionGain, selection_gain
 from .table import model_class
-from .trainer import SeedResult, Trainer, cross_validated_spearman, epoch_predictions
+from .trainer import SeedResult, Trainer, epoch_predictions, read_cross_validation
 
 TITLES = (
     "printed",
@@ -60,8 +61,8 @@ class Cell:
     """Spearman of each seed on held-out folds of the training videos at the last epoch, averaged over the folds"""
     gains: tuple[SelectionGain, ...] = ()
     """Gain of each seed by selecting the epoch on the test videos"""
-    pairs: tuple[Pair, ...] = field(default=(), compare=False)
-    """Predicted and true scores of the test videos by each seed, at the last epoch"""
+    predictions: RowPredictions | None = field(default=None, compare=False)
+    """Predictions at the last epoch; None for labels of segments"""
 
     @property
     def values(self) -> list[Sequence[float] | None]:
@@ -165,7 +166,7 @@ class Reproduction:
     columns: tuple[str, ...] = ()
     """Names of columns; empty for all"""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds of the trainings; models with a closed solver are fitted once"""
+    """Seeds of the trainings; models with a closed solver are fitted once for each split"""
     selections: tuple[Selection, ...] = SELECTIONS
     folds: int = 5
     """Number of folds of the training videos for the cross-validated result of the first seed; 0: not computed"""
@@ -215,18 +216,20 @@ class Reproduction:
         rows: list[dict[str, Any]] = [asdict(line) for line in lines]
         for row in rows:
             for values in row["cells"].values():
-                del values["pairs"]
+                del values["predictions"]
+        compared = comparisons(lines)
         content = {
             "source": f"{table.source}, {table.number}",
             "ours": self.description,
             "rows": rows,
+            "comparisons": {column: asdict(each) for column, each in compared.items()},
         }
         for cell in plan.cells:
             for run in cell.runs:
                 if cell.selection != "cross-validation":
                     save_figure_data(run, cell.task)
         write_atomically(self.out / "table.json", to_json(content).encode())
-        text = markdown(table, lines, self.description, openings(self.out))
+        text = markdown(table, lines, self.description, compared, openings(self.out))
         write_atomically(self.out / "table.md", text.encode())
         return lines
 
@@ -265,15 +268,15 @@ class Reproduction:
         features = self.data.read(row, column.dataset, model, self.device)
         task = make_task(features, self.data.labels_of(column.dataset), column.target, column.subset)
         solved = hasattr(model_class(model), "solve")
+        # a closed solver has no random numbers: a seed changes its result only through a random split
+        seeds = self.seeds[:1] if solved and not task.labels.dataset.random_splits else self.seeds
         selections: tuple[Selection, ...] = ("last",) if solved else self.selections
         for selection in selections:
             experiment = row.experiment(column, selection).in_precision(self.precision)
             if self.epochs is not None:
                 experiment = experiment.shortened(self.epochs)
             folder = cell_folder(self.out, row, name, selection)
-            # a closed solver has no random numbers, so every seed gives the same result
-            runs = trainers(task, experiment, self.seeds[:1] if solved else self.seeds, folder, log=self.log)
-            yield _PlannedCell(row, name, selection, task, runs)
+            yield _PlannedCell(row, name, selection, task, trainers(task, experiment, seeds, folder, log=self.log))
         if self.folds and not task.highlights and not hasattr(model_class(model), "cross_validation"):
             experiment = row.experiment(column, "last").in_precision(self.precision)
             experiment = experiment if self.epochs is None else experiment.shortened(self.epochs)
@@ -308,25 +311,40 @@ class _PlannedCell:
     def added_to(self, cell: Cell, results: Sequence[SeedResult]) -> Cell:
         """Return the cell with the results of these trainings."""
         if self.selection == "cross-validation":
-            return replace(cell, cross_validated=(fold_mean(self.task, results),))
+            held_out = tuple(each.last for each in results)
+            return replace(
+                cell,
+                cross_validated=(fold_mean(self.task, results),),
+                predictions=replace(self._predictions(cell), held_out=held_out),
+            )
         if self.selection == "validation":
             return replace(cell, validation=report(self.task, results))
         if self.task.highlights:
             last = report(self.task, results, last=True)
             return replace(cell, best_test=report(self.task, results), last=last)
         pairs = tuple(pair_of(each.last, self.task.true) for each in results)
+        predictions = replace(self._predictions(cell), pairs=pairs)
+        folders = [run.folder for run in self.runs if run.folder is not None]
         if self.selection == "last":  # a closed solver
-            found = [cross_validated_spearman(run.folder) for run in self.runs if run.folder is not None]
-            known = tuple(each for each in found if each is not None)
             last = report(self.task, results)
-            return replace(cell, last=last, pairs=pairs, cross_validated=known or cell.cross_validated)
-        epochs = [epoch_predictions(run.folder) for run in self.runs if run.folder is not None]
+            crossed = [found for folder in folders if (found := read_cross_validation(folder)) is not None]
+            if not crossed:
+                return replace(cell, last=last, predictions=predictions)
+            return replace(
+                cell,
+                last=last,
+                cross_validated=tuple(each.spearman for each in crossed),
+                predictions=replace(predictions, held_out=(crossed[0].held_out,)),
+            )
         gains = tuple(
-            selection_gain(predictions, true, len(predictions) - 1)
-            for predictions, (_, true) in zip(epochs, pairs, strict=True)
+            selection_gain(epochs, true, len(epochs) - 1)
+            for epochs, (_, true) in zip(map(epoch_predictions, folders), pairs, strict=True)
         )
         best, last = report(self.task, results), report(self.task, results, last=True)
-        return replace(cell, best_test=best, last=last, pairs=pairs, gains=gains)
+        return replace(cell, best_test=best, last=last, predictions=predictions, gains=gains)
+
+    def _predictions(self, cell: Cell) -> RowPredictions:
+        return cell.predictions or RowPredictions(self.row.name, (), (), self.task.true)
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,25 +375,30 @@ def _row_result(
     )
 
 
-def differences(lines: Sequence[RowResult]) -> list[str]:
-    """Compare each pair of rows in each column at the last epoch, by a paired bootstrap over the test videos."""
-    found: list[str] = []
-    for first, second in combinations(lines, 2):
-        for column in [name for name in first.cells if name in second.cells]:
-            pairs = first.cells[column].pairs, second.cells[column].pairs
-            if all(pairs):
-                difference = paired_difference(*pairs)
-                found.append(f"{column}: {first.name} − {second.name}: {difference}: {verdict(difference)}")
-    return found
+def comparisons(lines: Sequence[RowResult]) -> dict[str, RowComparison]:
+    """Return column → comparison of the rows that were run on scores of videos."""
+    predicted: dict[str, list[RowPredictions]] = {}
+    for line in lines:
+        for column, cell in line.cells.items():
+            if cell.predictions is not None and cell.predictions.pairs:
+                predicted.setdefault(column, []).append(cell.predictions)
+    return {column: compare_rows(rows) for column, rows in predicted.items()}
 
 
-def markdown(table: Table, lines: Sequence[RowResult], description: str, opened: Sequence[Opening] = ()) -> str:
-    """Return the results as a Markdown table, with paired differences of the rows.
+def markdown(
+    table: Table,
+    lines: Sequence[RowResult],
+    description: str,
+    compared: Mapping[str, RowComparison],
+    opened: Sequence[Opening] = (),
+) -> str:
+    """Return the results as a Markdown table, with paired differences of the rows and their averages.
 
     Args:
         table: The published table.
         lines: The results.
         description: Description of the `Reproduction`.
+        compared: Column → comparison of its rows.
         opened: Earlier scorings of the test videos in this folder.
     """
     text = [f"{table.title}. Printed: {table.source}, {table.number}. Ours: {description}.", ""]
@@ -387,10 +410,10 @@ def markdown(table: Table, lines: Sequence[RowResult], description: str, opened:
     notes += [f"- {line.name}: {size}" for line in lines if (size := line.size_text())]
     reports = [each for line in lines for cell in line.cells.values() for each in cell.reports if each]
     notes += dict.fromkeys(f"- {note}" for each in reports for note in each.notes)
-    compared = differences(lines)
-    if compared:
-        notes += ["", "Differences at the last epoch, 95 % interval of a paired bootstrap over the test videos:", ""]
-        notes += [f"- {each}" for each in compared]
+    if found := [f"- {column}: {each}" for column, one in compared.items() for each in one.differences]:
+        notes += ["", f"{DIFFERENCES}:", "", *found]
+    if found := [f"- {column}: {each}" for column, one in compared.items() for each in one.averages]:
+        notes += ["", f"{AVERAGES}:", "", *found]
     if opened:
         notes += ["", f"The test videos were scored by {len(opened)} commands with this output folder ({RECORD})."]
     return "\n".join([*text, "", *notes]) + "\n"

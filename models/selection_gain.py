@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-from .metrics import Estimate, spearman_rows
+from .metrics import Estimate, percentile_interval, resampled_means
 
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]
@@ -64,7 +65,8 @@ def paired_difference(
     """Return the difference of two models in Spearman's correlation, with its 95 % interval over resampled videos.
 
     Both models are evaluated on the same resamples, so that videos that are difficult for both do not widen the
-    interval. The correlation of a model is the mean over its seeds.
+    interval. The correlation of a model is the mean over its seeds. If each seed has its own random split, the test
+    videos of each split are resampled.
 
     Args:
         first: Predicted and true scores of each seed of the first model.
@@ -75,19 +77,19 @@ def paired_difference(
     Raises:
         ValueError: The models were evaluated on different videos.
     """
-    true = first[0][1]
-    if any(not np.array_equal(pair[1], true) for pair in (*first, *second)):
+    if len({frozenset(true.tobytes() for _, true in pairs) for pairs in (first, second)}) > 1:
         raise ValueError("paired models must be evaluated on the same videos in the same order")
-    drawn = np.random.default_rng(seed).integers(len(true), size=(num_resamples, len(true)))
-    rows = np.vstack([np.arange(len(true)), drawn])  # the first row is the sample itself
-    means = [np.mean([spearman_rows(pair[0][rows], true[rows]) for pair in pairs], axis=0) for pairs in (first, second)]
-    differences = means[0] - means[1]
-    low, high = np.nanpercentile(differences[1:], [2.5, 97.5])
-    return Estimate(float(differences[0]), float(low), float(high))
+    means = [resampled_means(pairs, num_resamples=num_resamples, seed=seed) for pairs in (first, second)]
+    return percentile_interval(means[0] - means[1])
 
 
 def verdict(difference: Estimate) -> str:
-    """Return ``no difference`` if the interval contains 0, otherwise ``better`` or ``worse``."""
+    """Return ``no difference`` if the interval contains 0, otherwise ``better`` or ``worse``.
+
+    Return ``not defined`` for a model that predicts the same score for all videos.
+    """
+    if math.isnan(difference.value):
+        return "not defined"
     if difference.low <= 0 <= difference.high:
         return "no difference"
     return "better" if difference.value > 0 else "worse"

@@ -68,6 +68,16 @@ class SeedResult:
     """Quality after each epoch of the last stage on the videos that select the epoch, e.g. Spearman's correlation"""
 
 
+@dataclass(frozen=True)
+class CrossValidated:
+    """Cross-validation of a solved model on its training videos."""
+
+    spearman: float
+    """Mean correlation over the folds"""
+    held_out: dict[str, float]
+    """video_id → prediction in score units, by a model without the video's fold"""
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Row indices of the training and the test videos."""
@@ -378,10 +388,13 @@ def epoch_predictions(folder: Path) -> np.ndarray:
     return np.load(folder / EPOCHS, allow_pickle=False)
 
 
-def cross_validated_spearman(folder: Path) -> float | None:
-    """Return the cross-validated correlation of the model of a finished run, or None."""
+def read_cross_validation(folder: Path) -> CrossValidated | None:
+    """Return the cross-validation of the model of a finished run, or None for a model without one."""
     path = folder / CROSS_VALIDATION
-    return float(from_json_with_digest(path.read_bytes(), path.name)["spearman"]) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = from_json_with_digest(path.read_bytes(), path.name)
+    return CrossValidated(float(found["spearman"]), found["held_out"])
 
 
 def split_of(data: LabeledSamples, train: Sequence[str], test: Sequence[str]) -> Split:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,7 @@ def write_table_page(table: Path, out: Path) -> Path:
     try:
         content: Any = json.loads(table.read_text(encoding="utf-8"))
         rows = [_table_row(row) for row in content["rows"]]
+        compared: Any = {column: dict(each) for column, each in content.get("comparisons", {}).items()}
         source, ours = str(content["source"]), str(content["ours"])
     except OSError as error:
         raise InputError(
@@ -146,6 +147,7 @@ def write_table_page(table: Path, out: Path) -> Path:
         ours=ours,
         rows=rows,
         selections=[title for _, title in SELECTIONS],
+        compared=compared,
     )
     folder.remove_stale()
     return folder.folder / "index.html"
@@ -161,12 +163,18 @@ def _table_row(row: Mapping[str, Any]) -> dict[str, Any]:
                 "column": column,
                 "published": cell["published"],
                 "results": [_result(cell.get(key)) for key, _ in SELECTIONS],
-                "cross_validated": cell.get("cross_validated"),
+                "cross_validated": _mean(cell.get("cross_validated") or ()),
+                "gain": _mean([each["gain"] for each in cell.get("gains") or ()]),
+                "permuted": _mean([each["permuted"] for each in cell.get("gains") or ()]),
                 "chart": _seeds_chart(column, cell),
             }
             for column, cell in row["cells"].items()
         ],
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
 
 
 def _result(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
