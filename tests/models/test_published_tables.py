@@ -24,6 +24,7 @@ from arabesque.models.reproduction import Cell, Reproduction, RowResult
 from arabesque.models.table import model_class
 from arabesque.models.trainer import SeedResult
 from arabesque.pipeline.store.writer import StoreWriter
+from arabesque.reports.comparison import write_table_page
 
 
 def test_experiments_have_published_or_default_settings() -> None:
@@ -245,6 +246,35 @@ def test_rows_with_features_are_run(fisv: tuple[Path, Path], tmp_path: Path, mon
     again: list[object] = []
     assert {line.name: line for line in reproduction.run(lambda *event: again.append(event))} == lines
     assert again == []
+
+
+def test_rows_of_a_data_set_with_random_splits(tmp_path: Path) -> None:
+    """Each seed has its own split, for models with a closed solver, too; rows are compared split by split."""
+    rng = np.random.default_rng(0)
+    skill = rng.random(150)
+    arrays = {
+        str(number): (skill[number] + 0.5 * rng.standard_normal((3, 2))).astype(np.float32) for number in range(150)
+    }
+    np.savez(tmp_path / "frames.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    (tmp_path / "scores.txt").write_text("".join(f"{number} {90 * skill[number]:.2f}\n" for number in range(150)))
+    data = DataAtHand({ANY: tmp_path / "frames.npz"}, {ANY: tmp_path}, "resnet_frame")
+    table = Reproduction(
+        "action-net-1", data, tmp_path, rows=("svr",), columns=("MIT-Skating",), seeds=(0, 1), folds=2, workers=1
+    )
+    average, maximum = (line.cells["MIT-Skating"] for line in table.run() if line.cells)
+    assert average.last is not None
+    assert maximum.last is not None
+    assert (average.last.seeds, maximum.last.seeds) == ((0, 1), (0, 1))
+    assert len(set(average.last.by_seed)) == 2, "both seeds have the same test videos"
+    written = json.loads((tmp_path / "table.json").read_text())["comparisons"]["MIT-Skating"]
+    (difference,), (mean,) = written["differences"], written["averages"]
+    assert difference["test"]["value"] == pytest.approx(average.last.spearman.mean - maximum.last.spearman.mean)
+    assert (difference["first"], mean["title"]) == ("ResNet, Avg + SVR", "the 2 rows")
+    text = (tmp_path / "table.md").read_text()
+    assert f"- MIT-Skating: the 2 rows: {mean['test']['value']:.3f} [" in text
+    page = write_table_page(tmp_path / "table.json", tmp_path / "report").read_text()
+    assert f"{mean['test']['value']:.3f} <small>[{mean['test']['low']:.3f}, {mean['test']['high']:.3f}]" in page
+    assert f"<td>{difference['verdict']}</td>" in page
 
 
 def test_train_and_evaluate_on_a_data_set(fisv: tuple[Path, Path], tmp_path: Path) -> None:

@@ -43,3 +43,26 @@ def test_pairs_are_compared_on_the_same_resamples() -> None:
     assert verdict(paired_difference([(much_worse, true)], [(first, true), (second, true)])) == "worse"
     with pytest.raises(ValueError, match="same videos"):
         paired_difference([(first, true)], [(first, true[::-1])])
+
+
+def test_random_splits_are_compared_split_by_split() -> None:
+    """Each seed has its own test videos. Difficult videos are difficult for both models."""
+    rng = np.random.default_rng(3)
+    splits = [rng.random(50) for _ in range(3)]
+    first = [(true + 0.5 * rng.random(50), true) for true in splits]
+    second = [(predicted + 0.02 * rng.random(50), true) for predicted, true in first]
+    found = paired_difference(first, second)
+    values = [spearman(*one) - spearman(*other) for one, other in zip(first, second, strict=True)]
+    assert found.value == pytest.approx(np.mean(values))
+    assert found.low <= found.value <= found.high
+    other_order = paired_difference(first, second[::-1])
+    assert [other_order.low, other_order.high] == pytest.approx([found.low, found.high])
+    one_split = paired_difference(first[:1], second[:1])
+    assert found.high - found.low < one_split.high - one_split.low
+    with pytest.raises(ValueError, match="same videos"):
+        paired_difference(first, second[:2])
+
+
+def test_constant_predictions_have_no_verdict() -> None:
+    true = np.arange(20.0)
+    assert verdict(paired_difference([(np.full(20, 0.3), true)], [(true, true)])) == "not defined"

@@ -68,8 +68,21 @@ def compared(tmp_path_factory) -> dict[str, Path]:
         name: {"published": 0.7, "best_test": seeds, "last": seeds | {"by_seed": [0.5]}} for name in ("TES", "PCS")
     }
     rows = [{"name": "GDLT", "note": "a note", "cells": cells}, {"name": "MAST", "not_run": "no weights", "cells": {}}]
+    test = {"value": 0.021, "low": -0.03, "high": 0.08}
+    compared = {
+        "differences": [{"first": "GDLT", "second": "MS-LSTM", "test": test, "verdict": "no difference"}],
+        "averages": [
+            {"title": "the 2 rows, 3 seeds", "rows": ["GDLT", "MS-LSTM"], "test": test, "cross_validated": 0.6}
+        ],
+    }
+    content = {
+        "source": "Table 2 of a paper",
+        "ours": "mean of three seeds",
+        "rows": rows,
+        "comparisons": {"TES": compared},
+    }
     table = folder / "table.json"
-    table.write_text(json.dumps({"source": "Table 2 of a paper", "ours": "mean of three seeds", "rows": rows}))
+    table.write_text(json.dumps(content))
     return {
         "comparison": write_comparison(result, str(folder / "a"), str(folder / "b"), folder / "pages"),
         "table": write_table_page(table, folder / "table"),
