@@ -17,13 +17,15 @@ Metric = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimated value with its 95 % interval."""
+    """An estimated value with its 95 % interval; NaN if it is undefined."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "undefined"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 

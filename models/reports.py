@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,10 +24,13 @@ class Spread:
     """Mean and standard deviation over seeds."""
 
     mean: float
+    """NaN if it is undefined for a seed, e.g. the correlation of a model that predicts the same score for all videos"""
     deviation: float | None
     """None for a single seed"""
 
     def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "undefined"
         return f"{self.mean:.3f}" if self.deviation is None else f"{self.mean:.3f} ± {self.deviation:.3f}"
 
 

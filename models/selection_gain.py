@@ -86,10 +86,10 @@ def paired_difference(
 def verdict(difference: Estimate) -> str:
     """Return ``no difference`` if the interval contains 0, otherwise ``better`` or ``worse``.
 
-    Return ``not defined`` for a model that predicts the same score for all videos.
+    Return ``undefined`` for a model that predicts the same score for all videos.
     """
     if math.isnan(difference.value):
-        return "not defined"
+        return "undefined"
     if difference.low <= 0 <= difference.high:
         return "no difference"
     return "better" if difference.value > 0 else "worse"

@@ -173,19 +173,17 @@ def _table_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if len(values) else None
-
-
 def _result(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return mean, deviation and interval over the seeds. Reports of highlights have another metric."""
     if report is None:
         return None
     interval = report.get("interval")
-    seeds = [float(value) for value in report["by_seed"]]
+    seeds: list[float | None] = report["by_seed"]
     return {
-        "mean": float(np.mean(seeds)),
-        "deviation": float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None,
+        "mean": _mean(seeds),
+        "deviation": float(np.std([each for each in seeds if each is not None], ddof=1))
+        if len(seeds) > 1 and None not in seeds
+        else None,
         "low": interval["low"] if interval else None,
         "high": interval["high"] if interval else None,
         "seeds": len(seeds),
@@ -194,9 +192,20 @@ def _result(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None without values, or if a value is None, which is NaN in JSON."""
+    known = [float(value) for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
 def _seeds_chart(column: str, cell: Mapping[str, Any]) -> Markup:
     """Return a strip with a dot for each seed of each selection, and a line at the printed number."""
-    series = [(title, [float(value) for value in cell[key]["by_seed"]]) for key, title in SELECTIONS if cell.get(key)]
+    known = {
+        key: [float(value) for value in cell[key]["by_seed"] if value is not None]
+        for key, _ in SELECTIONS
+        if cell.get(key)
+    }
+    series = [(title, known[key]) for key, title in SELECTIONS if known.get(key)]
     if not series:
         return Markup("")
     published: float | None = cell["published"]

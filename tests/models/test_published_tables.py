@@ -155,6 +155,9 @@ def test_reports_over_seeds() -> None:
     last = report_seeds([right], true, (0, 10), last=True)
     assert (last.selection, last.spearman.mean, last.selection_text) == ("last", pytest.approx(-1), "last epoch")
     assert (str(report.spearman), str(last.spearman)) == ("0.000 ± 1.414", "-1.000")  # one seed has no deviation
+    constant = SeedResult(0, "last", 1, dict.fromkeys(true, 2.0), dict.fromkeys(true, 2.0), ())
+    flat = report_seeds([constant, right], true, (0, 10))
+    assert (str(flat.spearman), str(flat.interval)) == ("undefined", "undefined")
 
 
 def test_averages_over_the_columns_of_a_row() -> None:

@@ -81,7 +81,7 @@ def test_constant_predictions_are_compared_without_a_verdict() -> None:
     constant = (np.full(60, 0.1 + 0.2), TRUE)
     compared = compare_rows([RowPredictions("a", [noisy(5)]), RowPredictions("b", [constant])])
     (difference,), (average,) = compared.differences, compared.averages
-    assert difference.verdict == "not defined"
+    assert difference.verdict == "undefined"
     assert average.test.value == pytest.approx(spearman(*noisy(0)), abs=0.3)
 
 

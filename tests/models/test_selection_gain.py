@@ -65,4 +65,4 @@ def test_random_splits_are_compared_split_by_split() -> None:
 
 def test_constant_predictions_have_no_verdict() -> None:
     true = np.arange(20.0)
-    assert verdict(paired_difference([(np.full(20, 0.3), true)], [(true, true)])) == "not defined"
+    assert verdict(paired_difference([(np.full(20, 0.3), true)], [(true, true)])) == "undefined"

@@ -69,3 +69,29 @@ def test_a_file_that_is_not_a_table(tmp_path: Path, content: str | None) -> None
     with pytest.raises(InputError, match=r"table\.json"):
         write_table_page(tmp_path / "table.json", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_of_a_table_with_undefined_correlations(tmp_path: Path) -> None:
+    """A model that predicts the same score for all videos has NaN as its correlation, which is null in JSON."""
+    undefined = {"value": None, "low": None, "high": None}
+    reports = {
+        "best_test": {"by_seed": [None, 0.5], "interval": {"low": None, "high": None}, "num_test": 9},
+        "last": {"by_seed": [None], "interval": {"low": None, "high": None}, "num_test": 9},
+    }
+    gains = [{"gain": 0.04, "permuted": 0.1}, {"gain": 0.06, "permuted": 0.1}]
+    cell = {"published": None, **reports, "cross_validated": [None], "gains": gains}
+    compared = {
+        "differences": [{"first": "MS-LSTM", "second": "GDLT", "test": undefined, "verdict": "undefined"}],
+        "averages": [{"title": "the 2 rows", "rows": ["a", "b"], "test": undefined, "cross_validated": None}],
+    }
+    content = {
+        "source": "Table 2",
+        "ours": "two seeds",
+        "rows": [{"name": "MS-LSTM", "cells": {"TES": cell}}],
+        "comparisons": {"TES": compared},
+    }
+    (tmp_path / "table.json").write_text(json.dumps(content))
+    page = Page(write_table_page(tmp_path / "table.json", tmp_path / "out"))
+    assert page.text.count("undefined") == 6  # the lead, two results, a difference, its verdict, an average
+    assert "0.050" in page.text
+    assert "0.100" in page.text
