@@ -72,7 +72,7 @@ def test_every_row_is_run(name: str, data: DataAtHand, tmp_path: Path, monkeypat
     table = load_table(name)
     columns = tuple(column for column in table.columns if column in ("MIT-Skating", "Ball", "TES"))
     reproduction = Reproduction(
-        name, data, tmp_path, columns=columns, seeds=(0, 1), selections=("best-test",), folds=2, epochs=1, threads=1
+        name, data, tmp_path, columns=columns, seeds=(0, 1), selections=("best-test",), folds=2, epochs=1, workers=1
     )
     lines = reproduction.run()
     for published, line in zip(table.rows, lines, strict=True):
