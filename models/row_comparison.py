@@ -55,7 +55,8 @@ class RowAverage:
     test: Estimate
     """Spearman on the test videos with its 95 % bootstrap interval; the mean over the splits if these are random"""
     cross_validated: float | None
-    """Spearman on the training videos, each predicted by models that were trained without it"""
+    """Spearman of an average over rows on the training videos, each predicted by the models of the first seed that were
+    trained without it; None for one row"""
 
     def __str__(self) -> str:
         crossed = "" if self.cross_validated is None else f"; cross-validated {self.cross_validated:.3f}"
@@ -105,7 +106,8 @@ def average_rows(rows: Sequence[RowPredictions]) -> RowAverage | None:
     ]
     title = rows[0].row if len(rows) == 1 else f"the {len(rows)} rows"
     title += f", {num_seeds} seeds" if num_seeds > 1 else ""
-    return RowAverage(title, tuple(row.row for row in rows), num_seeds, bootstrap_mean(pairs), _cross_validated(rows))
+    crossed = _cross_validated(rows) if len(rows) > 1 else None
+    return RowAverage(title, tuple(row.row for row in rows), num_seeds, bootstrap_mean(pairs), crossed)
 
 
 def _by_split(pairs: Sequence[Pair]) -> dict[bytes, list[Array]]:
