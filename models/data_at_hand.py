@@ -50,7 +50,8 @@ class DataAtHand:
             return f"needs features: {', '.join(row.all_streams)}"
         known = self.streams(dataset)
         if streams := [stream for stream in row.all_streams if stream not in known]:
-            return f"needs {', '.join(streams)}"
+            unnamed = f"; --stream names the stream of {source}" if is_released(source) and not self.stream else ""
+            return f"needs {', '.join(streams)}{unnamed}"
         if self._folder(dataset) is None:
             return f"needs the labels of {dataset}"
         try:
