@@ -50,8 +50,8 @@ class DataAtHand:
             return f"needs features: {', '.join(row.all_streams)}"
         known = self.streams(dataset)
         if streams := [stream for stream in row.all_streams if stream not in known]:
-            unnamed = f"; --stream names the stream of {source}" if is_released(source) and not self.stream else ""
-            return f"needs {', '.join(streams)}{unnamed}"
+            hint = " (--stream names the released one)" if is_released(source) and not self.stream else ""
+            return f"needs {', '.join(streams)}{hint}"
         if self._folder(dataset) is None:
             return f"needs the labels of {dataset}"
         try:

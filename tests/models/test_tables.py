@@ -236,5 +236,5 @@ def test_a_row_is_runnable_with_its_streams_and_labels(tmp_path: Path) -> None:
     (folder / "result.json").unlink()
     assert states(DataAtHand(*given, "vst"))["GDLT", "fisv"] == ("done", "1 seed")
     assert states(DataAtHand({}, {}))["MS-LSTM", "fisv"] == ("missing", "needs features: vst")
-    hint = f"needs vst; --stream names the stream of {tmp_path / 'vst.npz'}"
-    assert states(DataAtHand(*given))["GDLT", "fisv"] == ("missing", hint)
+    unnamed = states(DataAtHand(*given))["MS-LSTM", "fisv"]
+    assert unnamed == ("missing", "needs vst (--stream names the released one)")
