@@ -68,6 +68,7 @@ def test_held_out_predictions_are_averaged_over_the_rows() -> None:
     rows = [RowPredictions("a", [noisy(1)], exact, true), RowPredictions("b", [noisy(1)], [dict(true)], true)]
     found = average_rows(rows)
     assert found is not None
+    assert found.cross_validated is not None
     assert found.cross_validated == pytest.approx(1, abs=0.05)
     assert found.cross_validated < 1, "standardized folds are not on exactly the same scale"
     assert str(found).endswith(f"; cross-validated {found.cross_validated:.3f}")
