@@ -233,6 +233,8 @@ def print_lines(lines: Sequence[RowResult]) -> None:
     from ..models.reproduction import TITLES
 
     console = Console()
+    if not console.is_terminal:  # a file or a pipe: no title is cut
+        console = Console(width=max(console.width, 140))
     table = Table(Column("", no_wrap=True), *TITLES, box=None, padding=(0, 1, 0, 0))
     for line in lines:
         if line.cells:

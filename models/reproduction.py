@@ -126,7 +126,10 @@ class RowResult:
         """Return parameters and inference time, printed and measured; empty if neither is known."""
         parts: list[str] = []
         if self.printed_parameters_m is not None or self.size is not None:
-            measured = "–" if self.size is None else f"{self.size.num_parameters / 1e6:.2f} M"
+            measured = "–"
+            if self.size is not None:
+                count = self.size.num_parameters
+                measured = f"{count / 1e6:.2f} M" if count else "none (closed solver)"
             parts.append(f"parameters {_printed(self.printed_parameters_m, ' M')} printed, {measured} here")
         if self.printed_inference_ms is not None or self.size is not None:
             measured = "–" if self.size is None else f"{self.size.inference_ms:.1f} ms on {self.size.device}"
