@@ -191,7 +191,7 @@ def _record_opening(model: Path, store: str, dataset: str, target: str) -> str:
 
     try:
         count = record_opening(model, dataset, target, f"evaluate {model} on {store}")
-        return f"openings  {count} evaluations of this model on these test videos ({model / RECORD})"
+        return f"openings  {count} evaluation{'s' * (count != 1)} of this model on these test videos ({model / RECORD})"
     except StoreError as error:
         return f"caution   this evaluation on test videos could not be recorded: {error}"
 

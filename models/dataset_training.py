@@ -235,7 +235,7 @@ def train_on_dataset(
     if results[0].history:
         reports.append(report(task, results, last=True))
     count = record_opening(out, known.dataset.name, task.title, f"train {experiment.model}, seeds {list(seeds)}")
-    noted = f"the test videos were scored by {count} trainings with this output folder ({RECORD})"
+    noted = f"the test videos were scored by {count} command{'s' * (count != 1)} with this output folder ({RECORD})"
     reports = [replace(each, notes=(*each.notes, noted)) for each in reports]
     write_atomically(out / "predictions.csv", _predictions(results, task))
     summary = {"experiment": experiment.model_dump(mode="json"), "reports": [asdict(each) for each in reports]}

@@ -418,7 +418,8 @@ def markdown(
     if found := [f"- {column}: {each}" for column, one in compared.items() for each in one.averages]:
         notes += ["", f"{AVERAGES}:", "", *found]
     if opened:
-        notes += ["", f"The test videos were scored by {len(opened)} commands with this output folder ({RECORD})."]
+        counted = f"{len(opened)} command{'s' * (len(opened) != 1)}"
+        notes += ["", f"The test videos were scored by {counted} with this output folder ({RECORD})."]
     return "\n".join([*text, "", *notes]) + "\n"
 
 
