@@ -1,4 +1,4 @@
-"""Every table of scores runs on drawn data: each row that is implemented, with two seeds, folds and its comparisons."""
+"""Every table of scores runs on drawn data: each row that is implemented, with folds and comparisons."""
 
 from __future__ import annotations
 
@@ -71,8 +71,9 @@ def test_every_row_is_run(name: str, data: DataAtHand, tmp_path: Path, monkeypat
     monkeypatch.setattr("arabesque.models.data_at_hand.load_dataset", small)
     table = load_table(name)
     columns = tuple(column for column in table.columns if column in ("MIT-Skating", "Ball", "TES"))
+    seeds = (0, 1) if "MIT-Skating" in columns else (0,)  # its splits are random, one for each seed
     reproduction = Reproduction(
-        name, data, tmp_path, columns=columns, seeds=(0, 1), selections=("best-test",), folds=2, epochs=1, workers=1
+        name, data, tmp_path, columns=columns, seeds=seeds, selections=("best-test",), folds=2, epochs=1, workers=1
     )
     lines = reproduction.run()
     for published, line in zip(table.rows, lines, strict=True):
