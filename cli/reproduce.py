@@ -211,8 +211,8 @@ def print_status(rows: Sequence[RowStatus]) -> None:
     console = Console()
     for name in dict.fromkeys(row.table for row in rows):
         published = load_table(name)
-        title = f"[bold]{name}[/bold]  {published.source}, {published.number}: {published.title}"
-        console.print(title, highlight=False, soft_wrap=True)
+        heading = f"[bold]{name}[/bold]  {published.source}, {published.number}: {published.title}"
+        console.print(heading, highlight=False, soft_wrap=True)
         grid = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
         own = [row for row in rows if row.table == name]
         for title in dict.fromkeys(row.row for row in own):

@@ -147,7 +147,7 @@ def resampled_means(
         seed: Seed of the resampling.
 
     Returns:
-        ``[1 + num_resamples]``: first the videos themselves; NaN where the correlation of a model is not defined.
+        ``[1 + num_resamples]``: first the videos themselves; NaN where the correlation of a model is undefined.
     """
     values: list[NDArray[np.float64]] = []
     for predictions, truths in pairs:

@@ -26,7 +26,7 @@ from .parallel_training import plan_pool_size, run_all
 from .protocol import Precision, Selection
 from .published_tables import Column, Metric, Row, Table, load_table
 from .reports import pair_of, spread
-from .row_comparison import AVERAGES, DIFFERENCES, RowComparison, RowPredictions, compare_rows
+from .row_comparison import RowComparison, RowPredictions, compare_rows
 from .selection_gain import SelectionGain, selection_gain
 from .table import model_class
 from .trainer import SeedResult, Trainer, epoch_predictions, read_cross_validation
@@ -336,8 +336,8 @@ class _PlannedCell:
             return replace(
                 cell,
                 last=last,
-                cross_validated=tuple(each.spearman for each in crossed),
-                predictions=replace(predictions, held_out=(crossed[0].held_out,)),
+                cross_validated=tuple(float(each["spearman"]) for each in crossed),
+                predictions=replace(predictions, held_out=(crossed[0]["held_out"],)),
             )
         gains = tuple(
             selection_gain(epochs, true, len(epochs) - 1)
@@ -414,9 +414,11 @@ def markdown(
     reports = [each for line in lines for cell in line.cells.values() for each in cell.reports if each]
     notes += dict.fromkeys(f"- {note}" for each in reports for note in each.notes)
     if found := [f"- {column}: {each}" for column, one in compared.items() for each in one.differences]:
-        notes += ["", f"{DIFFERENCES}:", "", *found]
+        title = "Differences at the last epoch, 95 % interval of a paired bootstrap over the test videos:"
+        notes += ["", title, "", *found]
     if found := [f"- {column}: {each}" for column, one in compared.items() for each in one.averages]:
-        notes += ["", f"{AVERAGES}:", "", *found]
+        title = "Averages of standardized predictions at the last epoch, 95 % bootstrap interval; nothing is selected:"
+        notes += ["", title, "", *found]
     if opened:
         counted = f"{len(opened)} command{'s' * (len(opened) != 1)}"
         notes += ["", f"The test videos were scored by {counted} with this output folder ({RECORD})."]

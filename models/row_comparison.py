@@ -11,9 +11,6 @@ import numpy as np
 from .metrics import Estimate, bootstrap_mean, spearman
 from .selection_gain import Array, Pair, paired_difference, verdict
 
-DIFFERENCES = "Differences at the last epoch, 95 % interval of a paired bootstrap over the test videos"
-AVERAGES = "Averages of standardized predictions at the last epoch, 95 % bootstrap interval; nothing is selected"
-
 
 @dataclass(frozen=True)
 class RowPredictions:

@@ -68,16 +68,6 @@ class SeedResult:
     """Quality after each epoch of the last stage on the videos that select the epoch, e.g. Spearman's correlation"""
 
 
-@dataclass(frozen=True)
-class CrossValidated:
-    """Cross-validation of a solved model on its training videos."""
-
-    spearman: float
-    """Mean correlation over the folds"""
-    held_out: dict[str, float]
-    """video_id → prediction in score units, by a model without the video's fold"""
-
-
 @dataclass(frozen=True, eq=False)
 class Split:
     """Row indices of the training and the test videos."""
@@ -388,13 +378,13 @@ def epoch_predictions(folder: Path) -> np.ndarray:
     return np.load(folder / EPOCHS, allow_pickle=False)
 
 
-def read_cross_validation(folder: Path) -> CrossValidated | None:
-    """Return the cross-validation of the model of a finished run, or None for a model without one."""
+def read_cross_validation(folder: Path) -> dict[str, Any] | None:
+    """Return the `CrossValidation` of the model of a finished run, with ``held_out`` by video_id, in score units.
+
+    The result is None for a model without one.
+    """
     path = folder / CROSS_VALIDATION
-    if not path.is_file():
-        return None
-    found = from_json_with_digest(path.read_bytes(), path.name)
-    return CrossValidated(float(found["spearman"]), found["held_out"])
+    return from_json_with_digest(path.read_bytes(), path.name) if path.is_file() else None
 
 
 def split_of(data: LabeledSamples, train: Sequence[str], test: Sequence[str]) -> Split:

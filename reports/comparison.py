@@ -178,12 +178,10 @@ def _result(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if report is None:
         return None
     interval = report.get("interval")
-    seeds: list[float | None] = report["by_seed"]
+    seeds = _numbers(report["by_seed"])
     return {
-        "mean": _mean(seeds),
-        "deviation": float(np.std([each for each in seeds if each is not None], ddof=1))
-        if len(seeds) > 1 and None not in seeds
-        else None,
+        "mean": float(np.mean(seeds)),
+        "deviation": float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None,
         "low": interval["low"] if interval else None,
         "high": interval["high"] if interval else None,
         "seeds": len(seeds),
@@ -192,20 +190,23 @@ def _result(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    """Return numbers of a JSON file, in which null is NaN."""
+    return [math.nan if value is None else float(value) for value in values]
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean; None without values, or if a value is None, which is NaN in JSON."""
-    known = [float(value) for value in values if value is not None]
-    return float(np.mean(known)) if known and len(known) == len(values) else None
+    """Return the mean, NaN if one value is NaN, and None without values."""
+    return float(np.mean(_numbers(values))) if values else None
 
 
 def _seeds_chart(column: str, cell: Mapping[str, Any]) -> Markup:
     """Return a strip with a dot for each seed of each selection, and a line at the printed number."""
-    known = {
-        key: [float(value) for value in cell[key]["by_seed"] if value is not None]
-        for key, _ in SELECTIONS
-        if cell.get(key)
-    }
-    series = [(title, known[key]) for key, title in SELECTIONS if known.get(key)]
+    series: list[tuple[str, list[float]]] = []
+    for key, title in SELECTIONS:
+        seeds = _numbers(cell[key]["by_seed"]) if cell.get(key) else []
+        if defined := [value for value in seeds if not math.isnan(value)]:
+            series.append((title, defined))
     if not series:
         return Markup("")
     published: float | None = cell["published"]

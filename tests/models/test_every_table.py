@@ -18,7 +18,7 @@ from arabesque.pipeline.store.writer import StoreWriter
 from arabesque.reports.comparison import write_table_page
 
 NUM_TRAIN, NUM_TEST = 12, 8
-DRAWN = {"mit-skating": "score", "rg": "Ball", "fisv": "TES"}
+DRAWN = {"mit-skating": "MIT-Skating", "rg": "Ball", "fisv": "TES"}
 """Data set → the column that is run"""
 SPLITS = {"train": NUM_TRAIN, "test": NUM_TEST}
 TABLES = [name for name in list_tables() if name != "pamfn-9"]  # test_highlights.py runs it
@@ -59,9 +59,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataAtHand:
             lines = [f"{name} {drawn_label(dataset, quality)}" for name, quality in zip(names, skill, strict=True)]
             labels[dataset] = folder / dataset
             labels[dataset].mkdir()
-            parts = {"scores.txt": lines, "train.txt": lines[:NUM_TRAIN], "test.txt": lines[NUM_TRAIN:]}
-            for file in ("scores.txt",) if dataset == "mit-skating" else ("train.txt", "test.txt"):
-                (labels[dataset] / file).write_text("\n".join(parts[file]))
+            files = {"train.txt": lines[:NUM_TRAIN], "test.txt": lines[NUM_TRAIN:]}
+            for file, part in {"scores.txt": lines}.items() if dataset == "mit-skating" else files.items():
+                (labels[dataset] / file).write_text("\n".join(part))
     return DataAtHand({ANY: store}, labels)
 
 
@@ -70,7 +70,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataAtHand:
 def test_every_row_is_run(name: str, data: DataAtHand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("arabesque.models.data_at_hand.load_dataset", small)
     table = load_table(name)
-    columns = tuple(column for column in table.columns if column in ("MIT-Skating", "Ball", "TES"))
+    columns = tuple(column for column in table.columns if column in DRAWN.values())
     seeds = (0, 1) if "MIT-Skating" in columns else (0,)  # its splits are random, one for each seed
     reproduction = Reproduction(
         name, data, tmp_path, columns=columns, seeds=seeds, selections=("best-test",), folds=2, epochs=1, workers=1

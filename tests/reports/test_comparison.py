@@ -92,6 +92,7 @@ def test_the_page_of_a_table_with_undefined_correlations(tmp_path: Path) -> None
     }
     (tmp_path / "table.json").write_text(json.dumps(content))
     page = Page(write_table_page(tmp_path / "table.json", tmp_path / "out"))
-    assert page.text.count("undefined") == 6  # the lead, two results, a difference, its verdict, an average
+    # the lead, two results, their cross-validation, a difference, its verdict, an average
+    assert page.text.count("undefined") == 7
     assert "0.050" in page.text
     assert "0.100" in page.text
